@@ -1,0 +1,1 @@
+//! Where pictures come from: data sets, transforms, the loader.

@@ -1,0 +1,56 @@
+//! The one error type of the library: what was wrong, where, and what would be right.
+
+use std::path::{Path, PathBuf};
+
+/// Everything that can go wrong in the library because of something outside it.
+///
+/// Messages are whole sentences without a final full stop, meant to be shown to a user as they are.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a path.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create` …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file was read, but what it holds is not what it should be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what would be right.
+        message: String,
+    },
+    /// A configuration value that makes no sense, alone or together with another.
+    #[error("{0}")]
+    Config(String),
+    /// A tensor whose shape or type does not fit where it was passed.
+    #[error("{0}")]
+    Shape(String),
+    /// Something well formed that this version does not do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A number that should be finite is not.
+    #[error("{0}")]
+    NotFinite(String),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// An [`Error::File`] for `path`.
+    pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
+    }
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

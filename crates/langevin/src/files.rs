@@ -1,0 +1,78 @@
+//! Files that appear whole or not at all: written beside their place, synced, renamed.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// Writes a file through `write`: into a temporary file beside `path`, synced, then renamed over it.
+///
+/// # Errors
+/// If anything fails, in which case whatever was at `path` before is still there, whole.
+pub fn write_atomically(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    let attempt = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".langevin-").tempfile_in(&folder)?;
+        {
+            let mut buffered = std::io::BufWriter::new(file.as_file_mut());
+            write(&mut buffered)?;
+            buffered.flush()?;
+        }
+        file.as_file().sync_all()?;
+        set_default_permissions(file.as_file())?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    attempt().map_err(|e| Error::io("write", path, e))
+}
+
+/// Temporary files are private to their owner; a finished file should be as readable as any other.
+#[cfg(unix)]
+fn set_default_permissions(file: &fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_default_permissions(_file: &fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Writes `value` as diffusers writes its configs: indented by two spaces, with a final newline.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_json(path: impl AsRef<Path>, value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::file(path.as_ref(), format!("cannot be expressed as JSON: {e}")))?;
+    text.push('\n');
+    write_atomically(path, |w| w.write_all(text.as_bytes()))
+}
+
+/// Reads a whole file as text.
+///
+/// # Errors
+/// If it cannot be read or is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
+    fs::read_to_string(path.as_ref()).map_err(|e| Error::io("read", path, e))
+}
+
+/// Reads JSON into `T`, with the file named in the error.
+///
+/// # Errors
+/// If the file cannot be read or does not hold such a value.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+    let text = read_text(&path)?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the JSON expected: {e}")))
+}

@@ -1,0 +1,1 @@
+//! Grids of pictures, as PNG or animated GIF.

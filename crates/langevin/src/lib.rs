@@ -1,0 +1,20 @@
+//! Diffusion models in Rust: train them, sample from them, and exchange them with Hugging Face diffusers.
+
+#![warn(missing_docs)]
+
+pub mod data;
+pub mod error;
+pub mod files;
+pub mod grid;
+pub mod models;
+pub mod nn;
+pub mod objectives;
+pub mod ops;
+pub mod pipelines;
+#[cfg(feature = "plot")]
+pub mod plot;
+pub mod random;
+pub mod schedulers;
+pub mod training;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! What a model predicts and how its loss is weighted.

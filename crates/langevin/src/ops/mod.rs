@@ -1,0 +1,1 @@
+//! Fused differentiable operations over Burn tensors, channels last.

@@ -1,0 +1,1 @@
+//! A model with its scheduler: load, save, call.

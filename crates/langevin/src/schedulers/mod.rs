@@ -1,0 +1,84 @@
+//! Noise schedules and samplers: one file a scheduler, each reading as its paper's algorithm.
+//!
+//! Mirrors `diffusers.schedulers`. A scheduler knows nothing of a model: it owns the table of noise levels, hands out the
+//! timesteps of a sampling loop, and turns a model's prediction at one of them into the sample at the next.
+
+use burn::tensor::Tensor;
+
+use crate::{Result, random::Generator};
+
+/// What one call of [`Scheduler::step`] may be given besides the prediction and the sample.
+///
+/// One struct serves every scheduler, as the keyword arguments of diffusers' `step` methods do; each reads what it knows.
+#[derive(Default)]
+pub struct StepOptions<'a> {
+    /// Where a stochastic scheduler draws its noise from. `None` where noise is needed is an error.
+    pub generator: Option<&'a mut Generator>,
+    /// DDIM's η: 0 is deterministic, 1 adds as much noise as DDPM (Song et al. 2021, eq. 16).
+    pub eta: f64,
+    /// DDIM: derive the noise direction from the clipped predicted clean sample.
+    pub use_clipped_model_output: bool,
+    /// DDIM: noise to use in place of a draw, of the sample's shape.
+    pub variance_noise: Option<Tensor<4>>,
+}
+
+/// What [`Scheduler::step`] gives.
+#[derive(Clone, Debug)]
+pub struct StepOutput {
+    /// x_{t-1}: the sample at the next, less noisy timestep. Shape of the sample.
+    pub previous: Tensor<4>,
+    /// x̂_0: the clean sample that the prediction implies, after clipping where the config asks for it.
+    pub predicted_clean: Tensor<4>,
+}
+
+/// A noise schedule together with the rule that walks down it. Mirrors `diffusers.SchedulerMixin`.
+///
+/// Samples are `[batch, channels, height, width]`; timesteps are numbers of the training schedule
+/// (`0..num_train_timesteps`), whole for the discrete schedulers and fractional for some others.
+pub trait Scheduler: Send {
+    /// Spreads `num_inference_steps` steps over the schedule and resets whatever earlier steps left behind.
+    ///
+    /// # Errors
+    /// If the number is zero or more than the schedule has.
+    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()>;
+
+    /// The timesteps of the loop, from the noisiest to the cleanest.
+    fn timesteps(&self) -> &[f64];
+
+    /// The sample as the model wants to see it at timestep `t`; most schedulers return it unchanged.
+    fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        let _ = t;
+        Ok(sample)
+    }
+
+    /// One step of the loop: from the sample `x` at timestep `t` and the model's `prediction` there to the next sample.
+    fn step(
+        &mut self,
+        prediction: Tensor<4>,
+        t: f64,
+        x: Tensor<4>,
+        options: &mut StepOptions<'_>,
+    ) -> Result<StepOutput>;
+
+    /// Draws x_t from q(x_t | x_0) with the given `noise`: `timesteps` holds one timestep a picture of the batch.
+    ///
+    /// # Errors
+    /// If there are not as many timesteps as pictures, or one is beyond the schedule.
+    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>>;
+
+    /// The standard deviation that the initial noise is multiplied with.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    /// How many times the model is called for one step of the schedule.
+    fn order(&self) -> usize {
+        1
+    }
+
+    /// How many timesteps the schedule was trained with.
+    fn num_train_timesteps(&self) -> usize;
+
+    /// ᾱ_t for every training timestep, in float32 as diffusers computes it. Length [`Self::num_train_timesteps`].
+    fn alphas_cumprod(&self) -> &[f32];
+}
