@@ -1,5 +1,9 @@
 //! The networks: configuration, module, loading.
 
+pub mod unet2d;
+
+pub use unet2d::{UNet2DConfig, UNet2DModel};
+
 use burn::tensor::{Int, Tensor};
 
 /// What a model may be told besides the noisy picture and its timestep. Each part is optional; a model uses those it has inputs for.
