@@ -1,7 +1,9 @@
 //! The networks: configuration, module, loading.
 
+pub mod presets;
 pub mod unet2d;
 
+pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 
 use burn::tensor::{Int, Tensor};
