@@ -7,6 +7,7 @@ pub mod error;
 pub mod files;
 pub mod grid;
 pub mod models;
+pub mod named;
 pub mod nn;
 pub mod objectives;
 pub mod ops;

@@ -1,4 +1,15 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
+pub mod choices;
+pub mod config;
 pub mod ema;
 pub mod lr_schedule;
+pub mod observer;
+mod validate;
+
+pub use choices::{
+    BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
+    ResizeMode,
+};
+pub use config::TrainingConfig;
+pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};

@@ -1,0 +1,173 @@
+//! The choices that a training configuration is made of, by the names they have in files and on the command line.
+
+use std::path::PathBuf;
+
+use crate::{
+    models::ModelPreset,
+    named::{Named, named_enum},
+};
+
+named_enum! {
+    /// How many channels pictures are read with.
+    pub enum Channels: "a choice of channels" {
+        /// Red, green and blue.
+        Rgb = "rgb",
+        /// One channel of brightness.
+        Grey = "grey",
+    }
+}
+
+impl Channels {
+    /// The number of channels.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Grey => 1,
+        }
+    }
+}
+
+named_enum! {
+    /// How a picture of any shape becomes a square one.
+    pub enum ResizeMode: "a way to resize" {
+        /// The shorter side becomes the resolution, then a square is cropped: the script's way.
+        ShorterSide = "shorter-side",
+        /// Both sides become the resolution, whatever the picture's proportions: the course's way.
+        Square = "square",
+    }
+}
+
+named_enum! {
+    /// What a model is told besides the noisy picture and its timestep.
+    pub enum ConditioningKind: "a conditioning" {
+        /// Nothing.
+        None = "none",
+        /// The picture's class, as a learned embedding added to that of the timestep; one class more than the data
+        /// has, the null class, stands for "not told".
+        Class = "class",
+    }
+}
+
+named_enum! {
+    /// How the learning rate changes over a run. The names of diffusers' `get_scheduler`.
+    pub enum LrSchedulerType: "a learning-rate schedule" {
+        /// Down to zero in a straight line after the warm-up.
+        Linear = "linear",
+        /// Down to zero along half a cosine after the warm-up.
+        Cosine = "cosine",
+        /// Several half cosines, each from the top.
+        CosineWithRestarts = "cosine_with_restarts",
+        /// Down to 1e-7 along a power of what is left of the run.
+        Polynomial = "polynomial",
+        /// The same throughout, without a warm-up.
+        Constant = "constant",
+        /// The same throughout, after the warm-up.
+        ConstantWithWarmup = "constant_with_warmup",
+        /// The same within each stretch of steps, as `lr_step_rules` says.
+        PiecewiseConstant = "piecewise_constant",
+    }
+}
+
+named_enum! {
+    /// What the model learns to predict.
+    pub enum PredictionType: "a kind of prediction" {
+        /// The noise.
+        Epsilon = "epsilon",
+        /// The clean picture.
+        Sample = "sample",
+        /// The velocity between them (Salimans & Ho 2022).
+        VPrediction = "v_prediction",
+    }
+}
+
+named_enum! {
+    /// How noise grows over the timesteps.
+    pub enum BetaSchedule: "a noise schedule" {
+        /// β in a straight line (Ho et al. 2020).
+        Linear = "linear",
+        /// √β in a straight line (latent diffusion).
+        ScaledLinear = "scaled_linear",
+        /// The cosine schedule (Nichol & Dhariwal 2021).
+        SquaredcosCapV2 = "squaredcos_cap_v2",
+        /// β along a sigmoid (GeoDiff).
+        Sigmoid = "sigmoid",
+    }
+}
+
+/// Which model a run trains: a preset by its name, or a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum ModelSource {
+    /// One of the built-in configurations.
+    Preset(ModelPreset),
+    /// A diffusers `config.json`, or a folder that has one.
+    Config(PathBuf),
+}
+
+impl ModelSource {
+    /// A name for the model that is fit for a folder's: the preset's, or the file's without its extension.
+    pub fn short_name(&self) -> String {
+        match self {
+            Self::Preset(preset) => preset.name().to_string(),
+            Self::Config(path) => {
+                // `some-model/config.json` is better called by its folder.
+                let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
+                    path.parent()
+                        .filter(|parent| parent.file_name().is_some())
+                        .unwrap_or(path)
+                } else {
+                    path
+                };
+                named_by
+                    .file_stem()
+                    .map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
+            }
+        }
+    }
+}
+
+impl From<ModelPreset> for ModelSource {
+    fn from(preset: ModelPreset) -> Self {
+        Self::Preset(preset)
+    }
+}
+
+/// A preset's name is that preset; anything else is a path.
+impl From<String> for ModelSource {
+    fn from(text: String) -> Self {
+        ModelPreset::from_name(&text).map_or_else(|_| Self::Config(text.into()), Self::Preset)
+    }
+}
+
+impl From<ModelSource> for String {
+    fn from(source: ModelSource) -> Self {
+        source.to_string()
+    }
+}
+
+impl std::fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Preset(preset) => preset.fmt(f),
+            Self::Config(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Where a run's pictures come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSource {
+    /// The built-in handwritten digits.
+    Digits,
+    /// A folder of pictures.
+    Folder(PathBuf),
+}
+
+impl std::fmt::Display for DataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Digits => f.write_str("digits"),
+            Self::Folder(path) => path.display().fmt(f),
+        }
+    }
+}
