@@ -25,6 +25,11 @@ impl Channels {
             Self::Grey => 1,
         }
     }
+
+    /// The choice with so many channels, if there is one.
+    pub fn from_count(count: usize) -> Option<Self> {
+        Self::ALL.iter().copied().find(|channels| channels.count() == count)
+    }
 }
 
 named_enum! {

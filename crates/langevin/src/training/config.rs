@@ -3,15 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::choices::{
     BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
     ResizeMode,
 };
-use crate::{Error, Result, models::ModelPreset};
+use crate::{Error, Result, files, models::ModelPreset, named::Named};
 
 /// The name of the built-in data set.
 pub const DIGITS: &str = "digits";
+
+/// The file in a run's folder that holds its configuration.
+pub const RUN_CONFIG: &str = "training.json";
+
+/// The file in a run's folder that holds a line of JSON for every optimiser step.
+pub const METRICS: &str = "metrics.jsonl";
 
 /// Everything that decides what a training run does.
 ///
@@ -187,6 +194,30 @@ impl TrainingConfig {
         }
     }
 
+    /// Trains `model`, on pictures of the size and channels that it is made for.
+    ///
+    /// # Errors
+    /// If it is a file that cannot be read, or is not a model's configuration.
+    pub fn use_model(&mut self, model: ModelSource) -> Result<()> {
+        let (resolution, channels) = match &model {
+            ModelSource::Preset(preset) => {
+                if !preset.takes_classes() {
+                    self.conditioning = ConditioningKind::None;
+                }
+                (Some(preset.resolution()), Some(preset.channels()))
+            }
+            ModelSource::Config(path) => {
+                let config: Value = files::read_json(model_config_file(path)?)?;
+                let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+                (size("sample_size"), size("in_channels"))
+            }
+        };
+        self.resolution = resolution.unwrap_or(self.resolution);
+        self.channels = channels.and_then(Channels::from_count).unwrap_or(self.channels);
+        self.model = model;
+        Ok(())
+    }
+
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
     /// never where the model is told no class.
     pub fn class_dropout(&self) -> f64 {
@@ -269,8 +300,36 @@ impl TrainingConfig {
     }
 }
 
+/// The model configuration that a path stands for: the file itself, or that of a model's or a pipeline's folder.
+///
+/// # Errors
+/// If there is nothing at the path, or a folder without a model.
+pub fn model_config_file(path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return [path.join("config.json"), path.join("unet/config.json")]
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| Error::file(path, "holds no config.json of a model"));
+    }
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let name = path.display();
+    if is_hub_name(&name.to_string()) {
+        return Err(Error::Unsupported(format!(
+            "there is no file `{name}`, and downloading models from the Hub is not there yet; \
+             download its config.json and name that"
+        )));
+    }
+    let presets: Vec<&str> = ModelPreset::ALL.iter().map(|preset| preset.name()).collect();
+    Err(Error::Config(format!(
+        "there is no model `{name}`: there are {}, and there is no such file",
+        presets.join(", ")
+    )))
+}
+
 /// Whether a name looks like `organisation/name` on the Hugging Face Hub.
-pub(crate) fn is_hub_name(name: &str) -> bool {
+fn is_hub_name(name: &str) -> bool {
     let well_formed = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -318,6 +377,29 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("learnig_rate"), "{message}");
+    }
+
+    #[test]
+    fn a_model_brings_its_size_along() {
+        let mut config = TrainingConfig::digits();
+        config.use_model(ModelPreset::CourseButterflies.into()).unwrap();
+        assert_eq!((config.resolution, config.channels), (32, Channels::Rgb));
+        config.use_model(ModelPreset::BasicUnet.into()).unwrap();
+        assert_eq!((config.resolution, config.channels), (28, Channels::Grey));
+        config.validate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"sample_size": 48, "in_channels": 3}"#).unwrap();
+        config.use_model(ModelSource::Config(folder.path().into())).unwrap();
+        assert_eq!((config.resolution, config.channels), (48, Channels::Rgb));
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_is_told_the_ones_that_are() {
+        let refused = |name: &str| {
+            TrainingConfig::digits().use_model(name.to_string().into()).unwrap_err().to_string()
+        };
+        assert!(refused("no-such-model").contains("course-butterflies"));
+        assert!(refused("google/ddpm-cat-256").contains("not there yet"));
     }
 
     #[test]

@@ -5,11 +5,13 @@ pub mod config;
 pub mod ema;
 pub mod lr_schedule;
 pub mod observer;
+pub mod trainer;
 mod validate;
 
 pub use choices::{
     BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
     ResizeMode,
 };
-pub use config::TrainingConfig;
+pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};
+pub use trainer::Trainer;

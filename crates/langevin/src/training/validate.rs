@@ -136,8 +136,8 @@ impl TrainingConfig {
             return Ok(());
         };
         require(
-            preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None,
-            || "the model `basic-unet` has no input for a class; `conditioning` must be `none`".into(),
+            preset.takes_classes() || self.conditioning == ConditioningKind::None,
+            || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
         )?;
         require(
             preset != ModelPreset::BasicUnet || self.resolution.is_multiple_of(4),
