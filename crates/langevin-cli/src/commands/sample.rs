@@ -70,7 +70,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
 /// The classes that the pictures take turns in: those asked for, or else all that the model knows; none for an
 /// unconditional model.
 fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
-    let Some(known) = pipeline.model().config().num_class_embeds else {
+    let Some(known) = pipeline.model().config().num_class_embeds() else {
         if let Some(class) = asked.first() {
             bail!("--class {class}: the model is unconditional, it knows no classes");
         }

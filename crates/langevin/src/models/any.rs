@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
 use serde_json::Value;
 
 use super::{BasicUNet, BasicUNetConfig, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, unet2d::SampleSize};
@@ -88,6 +91,11 @@ impl AnyModelConfig {
         }
     }
 
+    /// Whether such a model can be told a picture's class.
+    pub fn takes_classes(&self) -> bool {
+        matches!(self, Self::UNet2D(_))
+    }
+
     /// The same model for pictures of another size and number of channels, with so many classes.
     ///
     /// # Errors
@@ -168,8 +176,18 @@ impl AnyModel {
     pub fn num_parameters(&self) -> usize {
         match self {
             Self::UNet2D(model) => model.num_parameters(),
-            Self::Basic(model) => model.num_parameters(),
+            Self::Basic(model) => model.num_params(),
         }
+    }
+
+    /// Where its weights are.
+    pub fn device(&self) -> Device {
+        let devices = match self {
+            Self::UNet2D(model) => model.devices(),
+            Self::Basic(model) => model.devices(),
+        };
+        // A model without parameters would be anywhere; there is none.
+        devices.into_iter().next().unwrap_or_default()
     }
 }
 

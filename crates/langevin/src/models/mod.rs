@@ -1,8 +1,10 @@
 //! The networks: configuration, module, loading.
 
+pub mod any;
 pub mod presets;
 pub mod unet2d;
 
+pub use any::{AnyModel, AnyModelConfig};
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 

@@ -45,11 +45,6 @@ impl ModelPreset {
         }
     }
 
-    /// Whether the model can be told a picture's class.
-    pub fn takes_classes(self) -> bool {
-        self != Self::BasicUnet
-    }
-
     /// The configuration, at the resolution and with the channels that it is made for, unconditional.
     pub fn config(self) -> AnyModelConfig {
         let unet = |block_out_channels: &[usize], down_block_types: &[DownBlockType]| UNet2DConfig {

@@ -78,7 +78,7 @@ pub fn agreement(
 
 /// How many classes the model and the data have in common: all of the data's, or it is an error.
 fn shared_classes(pipeline: &AnyPipeline, dataset: &dyn Dataset) -> Result<usize> {
-    let Some(known) = pipeline.model().config().num_class_embeds else {
+    let Some(known) = pipeline.model().config().num_class_embeds() else {
         return Err(Error::Config("the model is unconditional: it cannot be asked for a class".into()));
     };
     let names = dataset

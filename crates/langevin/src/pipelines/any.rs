@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts};
 use crate::{
     Error, Result,
-    models::UNet2DModel,
+    models::AnyModel,
     named::named_enum,
     random::Generator,
     schedulers::{AnyScheduler, Scheduler},
@@ -71,7 +71,7 @@ impl AnyPipeline {
     }
 
     /// The denoiser.
-    pub fn model(&self) -> &UNet2DModel {
+    pub fn model(&self) -> &AnyModel {
         match self {
             Self::Ddpm(pipeline) => &pipeline.model,
             Self::Ddim(pipeline) => &pipeline.model,

@@ -12,16 +12,16 @@ use super::{
 };
 use crate::{
     Result,
-    models::UNet2DModel,
+    models::AnyModel,
     random::Generator,
     schedulers::{AnyScheduler, DdimScheduler},
 };
 
-/// Draws pictures with a [`UNet2DModel`] and a DDIM scheduler. Mirrors `diffusers.DDIMPipeline`.
+/// Draws pictures with a UNet and a DDIM scheduler. Mirrors `diffusers.DDIMPipeline`.
 #[derive(Clone, Debug)]
 pub struct DdimPipeline {
     /// The denoiser.
-    pub model: UNet2DModel,
+    pub model: AnyModel,
     /// The noise schedule and the rule of its steps.
     pub scheduler: DdimScheduler,
     /// Names of the model's classes, where it has them and they are known.
@@ -39,7 +39,7 @@ impl DdimPipeline {
     ///
     /// # Errors
     /// If the scheduler's configuration is not one that DDIM can have.
-    pub fn new(model: UNet2DModel, scheduler: &AnyScheduler, classes: Option<Classes>) -> Result<Self> {
+    pub fn new(model: AnyModel, scheduler: &AnyScheduler, classes: Option<Classes>) -> Result<Self> {
         Ok(Self { model, scheduler: parts::to_ddim(scheduler)?, classes })
     }
 

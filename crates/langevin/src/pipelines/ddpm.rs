@@ -10,15 +10,15 @@ use super::{
     parts::{self, Parts},
     to_unit_range,
 };
-use crate::{Result, models::UNet2DModel, random::Generator, schedulers::AnyScheduler};
+use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
 
-/// Draws pictures with a [`UNet2DModel`]. Mirrors `diffusers.DDPMPipeline`.
+/// Draws pictures with a UNet. Mirrors `diffusers.DDPMPipeline`.
 ///
 /// The scheduler is usually a DDPM one, but diffusers takes any here, and so does this.
 #[derive(Clone, Debug)]
 pub struct DdpmPipeline {
     /// The denoiser.
-    pub model: UNet2DModel,
+    pub model: AnyModel,
     /// The noise schedule and the rule of its steps.
     pub scheduler: AnyScheduler,
     /// Names of the model's classes, where it has them and they are known.

@@ -18,7 +18,7 @@ pub use any::{AnyPipeline, SchedulerKind};
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
-pub use model_index::{Component, DIFFUSERS_VERSION, MODEL_INDEX, ModelIndex};
+pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use sampling::{Sampling, Step};
 
 use burn::tensor::Tensor;

@@ -4,13 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, models::DIFFUSERS_VERSION};
 
 /// The name of the file at a pipeline's root.
 pub const MODEL_INDEX: &str = "model_index.json";
-
-/// The version of diffusers whose files are written here.
-pub const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// A pipeline's class and its components. Mirrors what `DiffusionPipeline.save_pretrained` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +30,13 @@ pub struct Component {
 }
 
 impl ModelIndex {
-    /// An index of a pipeline whose components all come from diffusers.
+    /// An index of a pipeline with these components: names and classes.
     pub fn new<'a>(class_name: &str, components: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let component = |class_name: &str| Component { library: "diffusers".into(), class_name: class_name.into() };
+        let component = |class_name: &str| {
+            // The course's own network is the one class that diffusers does not have.
+            let library = if class_name == "BasicUNet" { "langevin" } else { "diffusers" };
+            Component { library: library.into(), class_name: class_name.into() }
+        };
         Self {
             class_name: class_name.into(),
             components: components.into_iter().map(|(name, class)| (name.into(), component(class))).collect(),

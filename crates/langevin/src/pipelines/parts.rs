@@ -12,18 +12,17 @@ use super::{
 };
 use crate::{
     Error, Result,
-    models::{Conditioning, UNet2DModel},
+    models::{Conditioning, AnyModel},
     random::Generator,
     schedulers::{AnyScheduler, Scheduler},
 };
 
 const MODEL: &str = "unet";
-const MODEL_CLASS: &str = "UNet2DModel";
 const SCHEDULER: &str = "scheduler";
 
 /// A model, a scheduler and the classes' names, as a folder holds them.
 pub struct Parts {
-    pub model: UNet2DModel,
+    pub model: AnyModel,
     pub scheduler: AnyScheduler,
     pub classes: Option<Classes>,
 }
@@ -33,17 +32,17 @@ impl Parts {
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let index = ModelIndex::load(folder)?;
         let model_class = &index.component(MODEL, folder)?.class_name;
-        if model_class != MODEL_CLASS {
-            return Err(Error::Unsupported(format!(
-                "{}: a {} with a {model_class} is not there yet; with a {MODEL_CLASS} it is",
-                folder.join(MODEL_INDEX).display(),
-                index.class_name
-            )));
-        }
         index.component(SCHEDULER, folder)?;
-        let model = UNet2DModel::load(component_folder(folder, MODEL, "config.json"), device)?;
+        let model = AnyModel::load(component_folder(folder, MODEL, "config.json"), device)?;
+        if model.config().class_name() != model_class {
+            let message = format!(
+                "names a {model_class}, but the folder `{MODEL}` holds a {}",
+                model.config().class_name()
+            );
+            return Err(Error::file(folder.join(MODEL_INDEX), message));
+        }
         let scheduler = AnyScheduler::load(component_folder(folder, SCHEDULER, "scheduler_config.json"))?;
-        let classes = Classes::load(folder, model.config().num_class_embeds)?;
+        let classes = Classes::load(folder, model.config().num_class_embeds())?;
         Ok(Self { model, scheduler, classes })
     }
 }
@@ -58,7 +57,7 @@ fn component_folder(folder: &Path, component: &str, file: &str) -> PathBuf {
 pub fn save(
     folder: &Path,
     class_name: &str,
-    model: &UNet2DModel,
+    model: &AnyModel,
     scheduler: &AnyScheduler,
     classes: Option<&Classes>,
 ) -> Result<()> {
@@ -68,14 +67,14 @@ pub fn save(
     if let Some(classes) = classes {
         classes.save(staging.path())?;
     }
-    let components = [(MODEL, MODEL_CLASS), (SCHEDULER, scheduler.class_name())];
+    let components = [(MODEL, model.config().class_name()), (SCHEDULER, scheduler.class_name())];
     ModelIndex::new(class_name, components).save(staging.path())?;
     staging.commit(MODEL_INDEX)
 }
 
 /// Starts a loop of `steps` steps: draws the initial noise as diffusers' pipelines do.
 pub fn sample<'a>(
-    model: &'a UNet2DModel,
+    model: &'a AnyModel,
     mut scheduler: AnyScheduler,
     steps: usize,
     classes: Option<&Classes>,
@@ -87,13 +86,13 @@ pub fn sample<'a>(
     if options.batch_size == 0 {
         return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
     }
-    let Some([height, width]) = config.sample_size else {
+    let Some([height, width]) = config.sample_size() else {
         return Err(Error::Config("the model's configuration has no `sample_size`, so it cannot be sampled from".into()));
     };
-    let conditioning = condition(config.num_class_embeds, classes, options, &device)?;
+    let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
     scheduler.set_timesteps(steps)?;
-    let shape = [options.batch_size, config.in_channels, height, width];
-    let noise = Tensor::from_data(TensorData::new(generator.randn(&shape), shape), &device);
+    let shape = [options.batch_size, config.in_channels(), height, width];
+    let noise = Tensor::from_data(TensorData::new(generator.randn(shape.iter().product()), shape), &device);
     Ok(Sampling::new(model, Box::new(scheduler), noise, generator)
         .with_conditioning(conditioning)
         .with_step_options(options.eta, options.use_clipped_model_output))

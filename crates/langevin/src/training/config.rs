@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::choices::{
     BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
     ResizeMode,
 };
-use crate::{Error, Result, files, models::ModelPreset, named::Named};
+use crate::{
+    Error, Result,
+    models::{AnyModelConfig, ModelPreset},
+};
 
 /// The name of the built-in data set.
 pub const DIGITS: &str = "digits";
@@ -199,23 +201,34 @@ impl TrainingConfig {
     /// # Errors
     /// If it is a file that cannot be read, or is not a model's configuration.
     pub fn use_model(&mut self, model: ModelSource) -> Result<()> {
-        let (resolution, channels) = match &model {
-            ModelSource::Preset(preset) => {
-                if !preset.takes_classes() {
-                    self.conditioning = ConditioningKind::None;
-                }
-                (Some(preset.resolution()), Some(preset.channels()))
+        let config = model.config()?;
+        if let Some([height, width]) = config.sample_size() {
+            if height != width {
+                return Err(Error::Unsupported(format!(
+                    "the model `{model}` is for pictures of {height}x{width}; only square ones can be trained on yet"
+                )));
             }
-            ModelSource::Config(path) => {
-                let config: Value = files::read_json(model_config_file(path)?)?;
-                let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-                (size("sample_size"), size("in_channels"))
-            }
-        };
-        self.resolution = resolution.unwrap_or(self.resolution);
-        self.channels = channels.and_then(Channels::from_count).unwrap_or(self.channels);
+            self.resolution = height;
+        }
+        self.channels = Channels::from_count(config.in_channels()).unwrap_or(self.channels);
+        if !config.takes_classes() {
+            self.conditioning = ConditioningKind::None;
+        }
         self.model = model;
         Ok(())
+    }
+
+    /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes
+    /// of the data where the model is told them: it then has one more, the null class, which is the last.
+    ///
+    /// # Errors
+    /// If the model's file is broken, or the model cannot be told a class.
+    pub fn model_config(&self, classes: usize) -> Result<AnyModelConfig> {
+        let num_class_embeds = match self.conditioning {
+            ConditioningKind::None => None,
+            ConditioningKind::Class => Some(classes + 1),
+        };
+        self.model.config()?.made_for(self.resolution, self.channels.count(), num_class_embeds)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
@@ -300,36 +313,8 @@ impl TrainingConfig {
     }
 }
 
-/// The model configuration that a path stands for: the file itself, or that of a model's or a pipeline's folder.
-///
-/// # Errors
-/// If there is nothing at the path, or a folder without a model.
-pub fn model_config_file(path: &Path) -> Result<PathBuf> {
-    if path.is_dir() {
-        return [path.join("config.json"), path.join("unet/config.json")]
-            .into_iter()
-            .find(|file| file.is_file())
-            .ok_or_else(|| Error::file(path, "holds no config.json of a model"));
-    }
-    if path.exists() {
-        return Ok(path.to_path_buf());
-    }
-    let name = path.display();
-    if is_hub_name(&name.to_string()) {
-        return Err(Error::Unsupported(format!(
-            "there is no file `{name}`, and downloading models from the Hub is not there yet; \
-             download its config.json and name that"
-        )));
-    }
-    let presets: Vec<&str> = ModelPreset::ALL.iter().map(|preset| preset.name()).collect();
-    Err(Error::Config(format!(
-        "there is no model `{name}`: there are {}, and there is no such file",
-        presets.join(", ")
-    )))
-}
-
 /// Whether a name looks like `organisation/name` on the Hugging Face Hub.
-fn is_hub_name(name: &str) -> bool {
+pub(super) fn is_hub_name(name: &str) -> bool {
     let well_formed = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -391,6 +376,16 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), r#"{"sample_size": 48, "in_channels": 3}"#).unwrap();
         config.use_model(ModelSource::Config(folder.path().into())).unwrap();
         assert_eq!((config.resolution, config.channels), (48, Channels::Rgb));
+    }
+
+    #[test]
+    fn the_model_is_made_for_the_pictures_and_a_null_class() {
+        let config = TrainingConfig { resolution: 16, ..TrainingConfig::digits() };
+        let model = config.model_config(10).unwrap();
+        assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
+        assert_eq!(model.num_class_embeds(), Some(11));
+        let config = TrainingConfig { conditioning: ConditioningKind::None, ..config };
+        assert_eq!(config.model_config(10).unwrap().num_class_embeds(), None);
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl TrainingConfig {
             return Ok(());
         };
         require(
-            preset.takes_classes() || self.conditioning == ConditioningKind::None,
+            preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None,
             || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
         )?;
         require(

@@ -6,7 +6,7 @@ use anyhow::Result;
 use langevin::{
     device::default_device,
     files,
-    models::{UNet2DConfig, UNet2DModel},
+    models::{AnyModel, AnyModelConfig},
     pipelines::AnyPipeline,
     schedulers::Scheduler,
     training::{METRICS, RUN_CONFIG, TrainingConfig},
@@ -34,31 +34,31 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 
 /// Prints what a model's folder holds.
 pub fn describe_model(folder: &Path) -> Result<()> {
-    let model = UNet2DModel::load(folder, &default_device())?;
+    let model = AnyModel::load(folder, &default_device())?;
     terminal::print(&format!("{}: a model without a scheduler", folder.display()))?;
     print_model(&model)
 }
 
-fn print_model(model: &UNet2DModel) -> Result<()> {
+fn print_model(model: &AnyModel) -> Result<()> {
     let config = model.config();
     let parameters = model.num_parameters();
     // Weights are float32.
     let size = bytes(parameters as u64 * 4);
-    line("model", &format!("UNet2DModel, {} parameters, {size}", thousands(parameters)))?;
-    line("pictures", &pictures(config))?;
-    if let Some(classes) = config.num_class_embeds {
+    line("model", &format!("{}, {} parameters, {size}", config.class_name(), thousands(parameters)))?;
+    line("pictures", &pictures(&config))?;
+    if let Some(classes) = config.num_class_embeds() {
         line("told", &format!("one of {classes} classes"))?;
     }
     Ok(())
 }
 
-fn pictures(config: &UNet2DConfig) -> String {
-    let channels = match config.in_channels {
+fn pictures(config: &AnyModelConfig) -> String {
+    let channels = match config.in_channels() {
         1 => "grey".to_string(),
         3 => "colour".to_string(),
         count => format!("{count} channels"),
     };
-    match config.sample_size {
+    match config.sample_size() {
         Some([height, width]) => format!("{width}x{height}, {channels}"),
         None => format!("any size, {channels}"),
     }
