@@ -26,4 +26,5 @@ pub mod conv;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
+pub mod per_picture;
 pub mod resample;
