@@ -1,0 +1,114 @@
+//! Two-dimensional convolution, its two gradients, and with a 1x1 kernel linear layers.
+
+mod shape;
+
+pub use shape::Conv2dShape;
+
+/// Convolves: `y[n, oy, ox, k] = Σ x[n, oy·sy + ky − top, ox·sx + kx − left, c] · weight[ky, kx, c, k] + bias[k] + residual[n, oy, ox, k]`.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, in_channels]`
+/// - `weight`: `[kernel[0], kernel[1], in_channels, out_channels]`
+/// - `bias`: `[out_channels]`
+/// - `residual`, `y`: `[batch, out_height, out_width, out_channels]`
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn conv2d_forward(
+    shape: &Conv2dShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    shape.check(x.len(), weight.len(), y.len());
+    assert!(
+        bias.is_none_or(|b| b.len() == shape.out_channels),
+        "bias must have out_channels values"
+    );
+    assert!(
+        residual.is_none_or(|r| r.len() == y.len()),
+        "residual must have the output's shape"
+    );
+    let k = shape.out_channels;
+    for (i, row) in y.chunks_exact_mut(k).enumerate() {
+        row.fill(0.0);
+        shape.for_each_tap(i, |tap, pixel| {
+            for c in 0..shape.in_channels {
+                let a = x[pixel * shape.in_channels + c];
+                let w = &weight[(tap * shape.in_channels + c) * k..][..k];
+                row.iter_mut().zip(w).for_each(|(y, w)| *y += a * w);
+            }
+        });
+        if let Some(bias) = bias {
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+        if let Some(residual) = residual {
+            row.iter_mut().zip(&residual[i * k..]).for_each(|(y, r)| *y += r);
+        }
+    }
+}
+
+/// The gradient of [`conv2d_forward`] with respect to `x`.
+///
+/// # Shapes
+/// - `gy`: `[batch, out_height, out_width, out_channels]`
+/// - `weight`: `[kernel[0], kernel[1], in_channels, out_channels]`
+/// - `gx`: `[batch, height, width, in_channels]`, overwritten
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn conv2d_input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx: &mut [f32]) {
+    shape.check(gx.len(), weight.len(), gy.len());
+    let k = shape.out_channels;
+    gx.fill(0.0);
+    for (i, row) in gy.chunks_exact(k).enumerate() {
+        shape.for_each_tap(i, |tap, pixel| {
+            for c in 0..shape.in_channels {
+                let w = &weight[(tap * shape.in_channels + c) * k..][..k];
+                gx[pixel * shape.in_channels + c] += row.iter().zip(w).map(|(g, w)| g * w).sum::<f32>();
+            }
+        });
+    }
+}
+
+/// The gradients of [`conv2d_forward`] with respect to `weight` and, where wanted, `bias`.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, in_channels]`
+/// - `gy`: `[batch, out_height, out_width, out_channels]`
+/// - `gw`: `[kernel[0], kernel[1], in_channels, out_channels]`, overwritten
+/// - `gb`: `[out_channels]`, overwritten
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn conv2d_weight_gradient(
+    shape: &Conv2dShape,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+    gb: Option<&mut [f32]>,
+) {
+    shape.check(x.len(), gw.len(), gy.len());
+    assert!(
+        gb.as_ref().is_none_or(|b| b.len() == shape.out_channels),
+        "gb must have out_channels values"
+    );
+    let k = shape.out_channels;
+    gw.fill(0.0);
+    for (i, row) in gy.chunks_exact(k).enumerate() {
+        shape.for_each_tap(i, |tap, pixel| {
+            for c in 0..shape.in_channels {
+                let a = x[pixel * shape.in_channels + c];
+                let w = &mut gw[(tap * shape.in_channels + c) * k..][..k];
+                w.iter_mut().zip(row).for_each(|(w, g)| *w += a * g);
+            }
+        });
+    }
+    if let Some(gb) = gb {
+        gb.fill(0.0);
+        gy.chunks_exact(k)
+            .for_each(|row| gb.iter_mut().zip(row).for_each(|(b, g)| *b += g));
+    }
+}
