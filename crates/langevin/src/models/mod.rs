@@ -1,10 +1,12 @@
 //! The networks: configuration, module, loading.
 
+pub mod any;
 pub mod basic_unet;
 pub mod presets;
 pub mod unet2d;
 pub mod weights;
 
+pub use any::{AnyModel, AnyModelConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};

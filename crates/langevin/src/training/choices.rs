@@ -1,9 +1,11 @@
 //! The choices that a training configuration is made of, by the names they have in files and on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::config::is_hub_name;
 use crate::{
-    models::ModelPreset,
+    Error, Result,
+    models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
 };
 
@@ -24,6 +26,11 @@ impl Channels {
             Self::Rgb => 3,
             Self::Grey => 1,
         }
+    }
+
+    /// The choice with so many channels, if there is one.
+    pub fn from_count(count: usize) -> Option<Self> {
+        Self::ALL.iter().copied().find(|channels| channels.count() == count)
     }
 }
 
@@ -105,6 +112,17 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
+    /// The configuration, as the preset or the file has it.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is not the configuration of a model that there is.
+    pub fn config(&self) -> Result<AnyModelConfig> {
+        match self {
+            Self::Preset(preset) => Ok(preset.config()),
+            Self::Config(path) => AnyModelConfig::load(config_file(path)?),
+        }
+    }
+
     /// A name for the model that is fit for a folder's: the preset's, or the file's without its extension.
     pub fn short_name(&self) -> String {
         match self {
@@ -124,6 +142,34 @@ impl ModelSource {
             }
         }
     }
+}
+
+/// The model configuration that a path stands for: the file itself, or that of a model's or a pipeline's folder.
+///
+/// # Errors
+/// If there is nothing at the path, or a folder without a model.
+fn config_file(path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return [path.join("config.json"), path.join("unet/config.json")]
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| Error::file(path, "holds no config.json of a model"));
+    }
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let name = path.display();
+    if is_hub_name(&name.to_string()) {
+        return Err(Error::Unsupported(format!(
+            "there is no file `{name}`, and downloading models from the Hub is not there yet; \
+             download its config.json and name that"
+        )));
+    }
+    let presets: Vec<&str> = ModelPreset::ALL.iter().map(|preset| preset.name()).collect();
+    Err(Error::Config(format!(
+        "there is no model `{name}`: there are {}, and there is no such file",
+        presets.join(", ")
+    )))
 }
 
 impl From<ModelPreset> for ModelSource {

@@ -8,10 +8,19 @@ use super::choices::{
     BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
     ResizeMode,
 };
-use crate::{Error, Result, models::ModelPreset};
+use crate::{
+    Error, Result,
+    models::{AnyModelConfig, ModelPreset},
+};
 
 /// The name of the built-in data set.
 pub const DIGITS: &str = "digits";
+
+/// The file in a run's folder that holds its configuration.
+pub const RUN_CONFIG: &str = "training.json";
+
+/// The file in a run's folder that holds a line of JSON for every optimiser step.
+pub const METRICS: &str = "metrics.jsonl";
 
 /// Everything that decides what a training run does.
 ///
@@ -187,6 +196,41 @@ impl TrainingConfig {
         }
     }
 
+    /// Trains `model`, on pictures of the size and channels that it is made for.
+    ///
+    /// # Errors
+    /// If it is a file that cannot be read, or is not a model's configuration.
+    pub fn use_model(&mut self, model: ModelSource) -> Result<()> {
+        let config = model.config()?;
+        if let Some([height, width]) = config.sample_size() {
+            if height != width {
+                return Err(Error::Unsupported(format!(
+                    "the model `{model}` is for pictures of {height}x{width}; only square ones can be trained on yet"
+                )));
+            }
+            self.resolution = height;
+        }
+        self.channels = Channels::from_count(config.in_channels()).unwrap_or(self.channels);
+        if !config.takes_classes() {
+            self.conditioning = ConditioningKind::None;
+        }
+        self.model = model;
+        Ok(())
+    }
+
+    /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes
+    /// of the data where the model is told them: it then has one more, the null class, which is the last.
+    ///
+    /// # Errors
+    /// If the model's file is broken, or the model cannot be told a class.
+    pub fn model_config(&self, classes: usize) -> Result<AnyModelConfig> {
+        let num_class_embeds = match self.conditioning {
+            ConditioningKind::None => None,
+            ConditioningKind::Class => Some(classes + 1),
+        };
+        self.model.config()?.made_for(self.resolution, self.channels.count(), num_class_embeds)
+    }
+
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
     /// never where the model is told no class.
     pub fn class_dropout(&self) -> f64 {
@@ -270,7 +314,7 @@ impl TrainingConfig {
 }
 
 /// Whether a name looks like `organisation/name` on the Hugging Face Hub.
-pub(crate) fn is_hub_name(name: &str) -> bool {
+pub(super) fn is_hub_name(name: &str) -> bool {
     let well_formed = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -318,6 +362,39 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("learnig_rate"), "{message}");
+    }
+
+    #[test]
+    fn a_model_brings_its_size_along() {
+        let mut config = TrainingConfig::digits();
+        config.use_model(ModelPreset::CourseButterflies.into()).unwrap();
+        assert_eq!((config.resolution, config.channels), (32, Channels::Rgb));
+        config.use_model(ModelPreset::BasicUnet.into()).unwrap();
+        assert_eq!((config.resolution, config.channels), (28, Channels::Grey));
+        config.validate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"sample_size": 48, "in_channels": 3}"#).unwrap();
+        config.use_model(ModelSource::Config(folder.path().into())).unwrap();
+        assert_eq!((config.resolution, config.channels), (48, Channels::Rgb));
+    }
+
+    #[test]
+    fn the_model_is_made_for_the_pictures_and_a_null_class() {
+        let config = TrainingConfig { resolution: 16, ..TrainingConfig::digits() };
+        let model = config.model_config(10).unwrap();
+        assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
+        assert_eq!(model.num_class_embeds(), Some(11));
+        let config = TrainingConfig { conditioning: ConditioningKind::None, ..config };
+        assert_eq!(config.model_config(10).unwrap().num_class_embeds(), None);
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_is_told_the_ones_that_are() {
+        let refused = |name: &str| {
+            TrainingConfig::digits().use_model(name.to_string().into()).unwrap_err().to_string()
+        };
+        assert!(refused("no-such-model").contains("course-butterflies"));
+        assert!(refused("google/ddpm-cat-256").contains("not there yet"));
     }
 
     #[test]

@@ -7,11 +7,13 @@ pub mod gradients;
 pub mod lr_schedule;
 pub mod observer;
 pub mod optimizer;
+pub mod trainer;
 mod validate;
 
 pub use choices::{
     BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
     ResizeMode,
 };
-pub use config::TrainingConfig;
+pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};
+pub use trainer::Trainer;

@@ -114,6 +114,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// The loss averaged over the last steps, `None` where not one was done.
     pub final_loss: Option<f64>,
+    /// Names of the classes, empty where the run is unconditional.
+    pub classes: Vec<String>,
     /// The grid of samples made at the end.
     pub samples: Option<PathBuf>,
     /// The plot of the loss.

@@ -137,7 +137,7 @@ impl TrainingConfig {
         };
         require(
             preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None,
-            || "the model `basic-unet` has no input for a class; `conditioning` must be `none`".into(),
+            || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
         )?;
         require(
             preset != ModelPreset::BasicUnet || self.resolution.is_multiple_of(4),
