@@ -12,7 +12,7 @@ use mersenne::Mersenne;
 /// From this range on, a 32-bit draw reduced by `%` would favour small values visibly, and PyTorch draws 64 bits.
 const WIDE_RANGE: u64 = 1 << 28;
 
-/// From this length on, PyTorch shuffles with 64-bit draws, for the same reason.
+/// From this length on, PyTorch shuffles with 64-bit draws and in another way, for the same reason.
 const WIDE_PERMUTATION: usize = u32::MAX as usize / 20;
 
 /// A source of random numbers that draws what `torch.Generator().manual_seed(seed)` draws on a CPU (PyTorch 2.15):
@@ -43,13 +43,21 @@ impl Generator {
     /// A generator in the state of `torch.Generator().manual_seed(seed)`. The numbers depend on the seed's low 32 bits
     /// alone, as they do in PyTorch.
     pub fn new(seed: u64) -> Self {
-        Self { seed, engine: Mersenne::new(seed as u32), cached_normal: None }
+        Self {
+            seed,
+            engine: Mersenne::new(seed as u32),
+            cached_normal: None,
+        }
     }
 
     /// A generator that is a function of a run's seed, an epoch and a picture's index in the data set alone, so that
     /// what is drawn for a picture does not depend on which thread came to it first.
     pub fn for_index(seed: u64, epoch: u64, index: u64) -> Self {
-        Self::new([seed, epoch, index].into_iter().fold(0, |hash, part| splitmix64(hash ^ part)))
+        Self::new(
+            [seed, epoch, index]
+                .into_iter()
+                .fold(0, |hash, part| splitmix64(hash ^ part)),
+        )
     }
 
     /// The seed that this generator began with.
@@ -109,11 +117,18 @@ impl Generator {
     /// # Panics
     /// If `low` is not below `high`.
     pub fn randint(&mut self, low: i64, high: i64, n: usize) -> Vec<i64> {
-        assert!(low < high, "randint needs low < high, but was given {low} and {high}");
+        assert!(
+            low < high,
+            "randint needs low < high, but was given {low} and {high}"
+        );
         // The difference of two i64 fits u64, and wrapping arithmetic finds it.
         let range = high.wrapping_sub(low) as u64;
         let mut draw = || {
-            let bits = if range >= WIDE_RANGE { self.engine.next_u64() } else { self.engine.next_u32().into() };
+            let bits = if range >= WIDE_RANGE {
+                self.engine.next_u64()
+            } else {
+                self.engine.next_u32().into()
+            };
             low.wrapping_add((bits % range) as i64)
         };
         (0..n).map(|_| draw()).collect()
@@ -121,11 +136,24 @@ impl Generator {
 
     /// The numbers `0..n` in random order. `torch.randperm(n)`.
     pub fn randperm(&mut self, n: usize) -> Vec<usize> {
+        if n >= WIDE_PERMUTATION {
+            return self.randperm_wide(n);
+        }
         let mut order: Vec<usize> = (0..n).collect();
         for i in 0..n.saturating_sub(1) {
             let left = (n - i) as u64;
-            let bits = if n < WIDE_PERMUTATION { self.engine.next_u32().into() } else { self.engine.next_u64() };
-            order.swap(i, i + (bits % left) as usize);
+            order.swap(i, i + (u64::from(self.engine.next_u32()) % left) as usize);
+        }
+        order
+    }
+
+    /// PyTorch's shuffle for lengths at which 32 bits no longer do: it grows the order from the inside out.
+    fn randperm_wide(&mut self, n: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = Vec::with_capacity(n);
+        for i in 0..n {
+            let place = (self.engine.next_u64() % (i as u64 + 1)) as usize;
+            order.push(i);
+            order.swap(i, place);
         }
         order
     }
@@ -164,7 +192,11 @@ impl Generator {
                 state.next
             ))
         })?;
-        Ok(Self { seed: state.seed, engine, cached_normal: state.cached_normal.map(f64::from_bits) })
+        Ok(Self {
+            seed: state.seed,
+            engine,
+            cached_normal: state.cached_normal.map(f64::from_bits),
+        })
     }
 
     /// 24 random bits as a float32 in [0, 1).

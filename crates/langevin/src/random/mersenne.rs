@@ -16,7 +16,9 @@ impl Mersenne {
         let mut words = Box::new([seed; WORDS]);
         for i in 1..WORDS {
             let previous = words[i - 1];
-            words[i] = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+            words[i] = (previous ^ (previous >> 30))
+                .wrapping_mul(1_812_433_253)
+                .wrapping_add(i as u32);
         }
         Self { words, next: WORDS }
     }

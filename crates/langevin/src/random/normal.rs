@@ -45,7 +45,7 @@ fn ln(x: f32) -> f32 {
         -1.242_014_1e-1,
         1.424_932_3e-1,
         -1.666_805_8e-1,
-        2.000_071_5e-1,
+        2.000_071_4e-1,
         -2.499_999_4e-1,
         3.333_333e-1,
     ];
@@ -59,7 +59,11 @@ fn ln(x: f32) -> f32 {
         (m - 1.0, exponent)
     };
     let z = m * m;
-    let polynomial = COEFFICIENTS.into_iter().reduce(|y, c| y.mul_add(m, c)).unwrap_or_default() * m;
+    let polynomial = COEFFICIENTS
+        .into_iter()
+        .reduce(|y, c| y.mul_add(m, c))
+        .unwrap_or_default()
+        * m;
     let y = polynomial.mul_add(z, exponent * -2.121_944_4e-4);
     let y = z.mul_add(-0.5, y);
     exponent.mul_add(0.693_359_4, m + y)
@@ -74,9 +78,15 @@ fn sin_cos(theta: f32) -> (f32, f32) {
     let x = y.mul_add(-2.418_756_5e-4, x);
     let x = y.mul_add(-3.774_895e-8, x);
     let z = x * x;
-    let c = 2.443_315_7e-5_f32.mul_add(z, -1.388_731_6e-3).mul_add(z, 4.166_664_6e-2) * z;
+    let c = 2.443_315_7e-5_f32
+        .mul_add(z, -1.388_731_6e-3)
+        .mul_add(z, 4.166_664_6e-2)
+        * z;
     let c = c.mul_add(z, -(z * 0.5)) + 1.0;
-    let s = (-1.951_529_6e-4_f32).mul_add(z, 8.332_161e-3).mul_add(z, -1.666_665_5e-1) * z;
+    let s = (-1.951_529_6e-4_f32)
+        .mul_add(z, 8.332_161e-3)
+        .mul_add(z, -1.666_665_5e-1)
+        * z;
     let s = s.mul_add(x, x);
     match octant & 7 {
         0 => (s, c),
