@@ -1,14 +1,15 @@
 //! A decoded picture of 8 bits a channel.
 
-use crate::{Error, Result};
+use crate::{Error, Result, named::named_enum};
 
-/// How many channels a picture has, and what they mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Channels {
-    /// One channel of brightness.
-    Grey,
-    /// Red, green and blue.
-    Rgb,
+named_enum! {
+    /// How many channels a picture has, and what they mean.
+    pub enum Channels: "a choice of channels" {
+        /// One channel of brightness.
+        Grey = "grey",
+        /// Red, green and blue.
+        Rgb = "rgb",
+    }
 }
 
 impl Channels {
@@ -17,6 +18,15 @@ impl Channels {
         match self {
             Self::Grey => 1,
             Self::Rgb => 3,
+        }
+    }
+
+    /// The channels that there are `count` of, if any.
+    pub fn from_count(count: usize) -> Option<Self> {
+        match count {
+            1 => Some(Self::Grey),
+            3 => Some(Self::Rgb),
+            _ => None,
         }
     }
 }

@@ -10,41 +10,6 @@ use crate::{
 };
 
 named_enum! {
-    /// How many channels pictures are read with.
-    pub enum Channels: "a choice of channels" {
-        /// Red, green and blue.
-        Rgb = "rgb",
-        /// One channel of brightness.
-        Grey = "grey",
-    }
-}
-
-impl Channels {
-    /// The number of channels.
-    pub fn count(self) -> usize {
-        match self {
-            Self::Rgb => 3,
-            Self::Grey => 1,
-        }
-    }
-
-    /// The choice with so many channels, if there is one.
-    pub fn from_count(count: usize) -> Option<Self> {
-        Self::ALL.iter().copied().find(|channels| channels.count() == count)
-    }
-}
-
-named_enum! {
-    /// How a picture of any shape becomes a square one.
-    pub enum ResizeMode: "a way to resize" {
-        /// The shorter side becomes the resolution, then a square is cropped: the script's way.
-        ShorterSide = "shorter-side",
-        /// Both sides become the resolution, whatever the picture's proportions: the course's way.
-        Square = "square",
-    }
-}
-
-named_enum! {
     /// What a model is told besides the noisy picture and its timestep.
     pub enum ConditioningKind: "a conditioning" {
         /// Nothing.
@@ -72,32 +37,6 @@ named_enum! {
         ConstantWithWarmup = "constant_with_warmup",
         /// The same within each stretch of steps, as `lr_step_rules` says.
         PiecewiseConstant = "piecewise_constant",
-    }
-}
-
-named_enum! {
-    /// What the model learns to predict.
-    pub enum PredictionType: "a kind of prediction" {
-        /// The noise.
-        Epsilon = "epsilon",
-        /// The clean picture.
-        Sample = "sample",
-        /// The velocity between them (Salimans & Ho 2022).
-        VPrediction = "v_prediction",
-    }
-}
-
-named_enum! {
-    /// How noise grows over the timesteps.
-    pub enum BetaSchedule: "a noise schedule" {
-        /// β in a straight line (Ho et al. 2020).
-        Linear = "linear",
-        /// √β in a straight line (latent diffusion).
-        ScaledLinear = "scaled_linear",
-        /// The cosine schedule (Nichol & Dhariwal 2021).
-        SquaredcosCapV2 = "squaredcos_cap_v2",
-        /// β along a sigmoid (GeoDiff).
-        Sigmoid = "sigmoid",
     }
 }
 

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::{
-    BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
-    ResizeMode,
+use super::{
+    choices::{ConditioningKind, DataSource, LrSchedulerType, ModelSource},
+    lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
     Error, Result,
+    data::{Channels, Resize},
     models::{AnyModelConfig, ModelPreset},
+    objectives::PredictionType,
+    schedulers::{BetaSchedule, DdpmConfig},
 };
 
 /// The name of the built-in data set.
@@ -48,7 +51,7 @@ pub struct TrainingConfig {
     /// Mirror every other picture at random.
     pub random_flip: bool,
     /// How a picture becomes square.
-    pub resize: ResizeMode,
+    pub resize: Resize,
     /// The channels pictures are read with.
     pub channels: Channels,
     /// Threads that decode pictures ahead of training; 0 lets the library choose.
@@ -137,7 +140,7 @@ impl TrainingConfig {
             resolution: 64,
             center_crop: false,
             random_flip: false,
-            resize: ResizeMode::ShorterSide,
+            resize: Resize::ShorterSide,
             channels: Channels::Rgb,
             dataloader_num_workers: 0,
             train_batch_size: 16,
@@ -268,6 +271,32 @@ impl TrainingConfig {
                 "there is no data set `{name}`: it is not the built-in `{DIGITS}`, and there is no such folder"
             ))),
         }
+    }
+
+    /// The noise schedule that the run trains with and its pipeline samples with.
+    pub fn noise_schedule(&self) -> DdpmConfig {
+        DdpmConfig {
+            num_train_timesteps: self.ddpm_num_steps,
+            beta_schedule: self.ddpm_beta_schedule,
+            prediction_type: self.prediction_type,
+            ..DdpmConfig::default()
+        }
+    }
+
+    /// The learning-rate schedule of a run of so many optimiser steps.
+    ///
+    /// # Errors
+    /// If its rules are malformed.
+    pub fn lr_schedule(&self, steps: usize) -> Result<LrSchedule> {
+        let options = LrScheduleOptions {
+            num_warmup_steps: self.lr_warmup_steps,
+            num_training_steps: steps,
+            num_cycles: self.lr_num_cycles,
+            power: self.lr_power,
+            step_rules: self.lr_step_rules.clone(),
+            learning_rate: self.learning_rate,
+        };
+        LrSchedule::new(self.lr_scheduler, &options)
     }
 
     /// Optimiser steps in one pass over `pictures` pictures; a last, smaller batch counts.

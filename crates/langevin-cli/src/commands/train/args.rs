@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use langevin::training::{
-    BetaSchedule, Channels, ConditioningKind, LrSchedulerType, ModelSource, PredictionType, ResizeMode,
+    XX
 };
 
 use crate::flags::choice;
