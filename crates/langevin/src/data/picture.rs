@@ -1,14 +1,18 @@
 //! A decoded picture of 8 bits a channel.
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    named::{Named, named_enum},
+};
 
-/// How many channels a picture has, and what they mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Channels {
-    /// One channel of brightness.
-    Grey,
-    /// Red, green and blue.
-    Rgb,
+named_enum! {
+    /// How many channels a picture has, and what they mean.
+    pub enum Channels: "a choice of channels" {
+        /// One channel of brightness.
+        Grey = "grey",
+        /// Red, green and blue.
+        Rgb = "rgb",
+    }
 }
 
 impl Channels {
@@ -18,6 +22,11 @@ impl Channels {
             Self::Grey => 1,
             Self::Rgb => 3,
         }
+    }
+
+    /// The choice with so many channels, if there is one.
+    pub fn from_count(count: usize) -> Option<Self> {
+        Self::ALL.iter().copied().find(|channels| channels.count() == count)
     }
 }
 

@@ -1,19 +1,20 @@
 //! From a picture to the floats that a model trains on: resize, crop, flip, normalise, as torchvision does.
 
 use super::{Channels, Picture, resample};
-use crate::{Error, Result, random::Generator};
+use crate::{Error, Result, named::named_enum, random::Generator};
 
 /// The most memory that a resized picture may take, in bytes: one pixel high and thousands wide would take more.
 const MAX_BYTES: usize = 512 << 20;
 
-/// How a picture is brought to the resolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// The shorter side becomes the resolution, and what the longer side has too much is cropped: torchvision's
-    /// `Resize(n)` and a crop, as diffusers' scripts do.
-    ShorterSide,
-    /// Both sides become the resolution, whatever the proportions: `Resize((n, n))`, as the course does.
-    Square,
+named_enum! {
+    /// How a picture is brought to the resolution.
+    pub enum Resize: "a way to resize" {
+        /// The shorter side becomes the resolution, and what the longer side has too much is cropped: torchvision's
+        /// `Resize(n)` and a crop, as diffusers' scripts do.
+        ShorterSide = "shorter-side",
+        /// Both sides become the resolution, whatever the proportions: `Resize((n, n))`, as the course does.
+        Square = "square",
+    }
 }
 
 /// Which part of a longer side stays.

@@ -2,47 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::is_hub_name;
 use crate::{
     Error, Result,
+    data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
 };
-
-named_enum! {
-    /// How many channels pictures are read with.
-    pub enum Channels: "a choice of channels" {
-        /// Red, green and blue.
-        Rgb = "rgb",
-        /// One channel of brightness.
-        Grey = "grey",
-    }
-}
-
-impl Channels {
-    /// The number of channels.
-    pub fn count(self) -> usize {
-        match self {
-            Self::Rgb => 3,
-            Self::Grey => 1,
-        }
-    }
-
-    /// The choice with so many channels, if there is one.
-    pub fn from_count(count: usize) -> Option<Self> {
-        Self::ALL.iter().copied().find(|channels| channels.count() == count)
-    }
-}
-
-named_enum! {
-    /// How a picture of any shape becomes a square one.
-    pub enum ResizeMode: "a way to resize" {
-        /// The shorter side becomes the resolution, then a square is cropped: the script's way.
-        ShorterSide = "shorter-side",
-        /// Both sides become the resolution, whatever the picture's proportions: the course's way.
-        Square = "square",
-    }
-}
 
 named_enum! {
     /// What a model is told besides the noisy picture and its timestep.
@@ -159,7 +124,7 @@ fn config_file(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let name = path.display();
-    if is_hub_name(&name.to_string()) {
+    if looks_like_hub_name(&name.to_string()) {
         return Err(Error::Unsupported(format!(
             "there is no file `{name}`, and downloading models from the Hub is not there yet; \
              download its config.json and name that"
@@ -196,24 +161,6 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// Where a run's pictures come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DataSource {
-    /// The built-in handwritten digits.
-    Digits,
-    /// A folder of pictures.
-    Folder(PathBuf),
-}
-
-impl std::fmt::Display for DataSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Digits => f.write_str("digits"),
-            Self::Folder(path) => path.display().fmt(f),
         }
     }
 }

@@ -8,10 +8,7 @@ pub mod observer;
 pub mod trainer;
 mod validate;
 
-pub use choices::{
-    BetaSchedule, Channels, ConditioningKind, DataSource, LrSchedulerType, ModelSource, PredictionType,
-    ResizeMode,
-};
+pub use choices::{BetaSchedule, ConditioningKind, LrSchedulerType, ModelSource, PredictionType};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};
 pub use trainer::Trainer;

@@ -9,7 +9,7 @@ use langevin::{
     random::Generator,
 };
 
-use crate::terminal;
+use crate::{commands::side_by_side, terminal};
 
 /// The pictures of a batch, and how many stand side by side.
 const BATCH: usize = 64;
@@ -54,6 +54,5 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
     if pictures.is_empty() {
         bail!("there is no picture to show");
     }
-    let dataset_name = summary.name.clone();
-    Ok(grid::write_png(path, &grid::grid(&pictures, COLUMNS)?, &[("dataset".to_string(), dataset_name)])?)
+    Ok(grid::write_picture(path, &side_by_side(&pictures, COLUMNS)?, &[("dataset", summary.name.clone())])?)
 }

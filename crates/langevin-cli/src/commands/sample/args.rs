@@ -46,7 +46,7 @@ pub struct SampleArgs {
     /// The class to draw, by name or number; given several times, pictures take turns [all in turn]
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<String>,
-    /// A picture's name (.png) for one grid, any other for a folder of pictures
+    /// A picture's name (.png and others) for one grid, any other for a folder of pictures
     #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
     pub output: PathBuf,
     /// Write into a folder that already has something in it

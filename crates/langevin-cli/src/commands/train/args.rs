@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use langevin::training::{
-    BetaSchedule, Channels, ConditioningKind, LrSchedulerType, ModelSource, PredictionType, ResizeMode,
+use langevin::{
+    data::{Channels, Resize},
+    training::{BetaSchedule, ConditioningKind, LrSchedulerType, ModelSource, PredictionType},
 };
 
 use crate::flags::choice;
@@ -37,8 +38,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub resolution: Option<usize>,
     /// How pictures become square [shorter-side]
-    #[arg(long, value_parser = choice::<ResizeMode>(), value_name = "HOW", help_heading = "Data")]
-    pub resize: Option<ResizeMode>,
+    #[arg(long, value_parser = choice::<Resize>(), value_name = "HOW", help_heading = "Data")]
+    pub resize: Option<Resize>,
     /// Crop from the centre, not at random
     #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub center_crop: Option<bool>,
