@@ -19,7 +19,7 @@
 //! # Threads and instruction sets
 //!
 //! Work is split over the current rayon pool; small inputs run on the calling thread. The instruction set (AVX-512,
-//! AVX2 with FMA, or portable code) is chosen when a kernel is called.
+//! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
 pub mod conv;
@@ -27,4 +27,8 @@ pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
 pub mod per_picture;
+mod parallel;
 pub mod resample;
+mod scratch;
+pub mod simd;
+mod tile;

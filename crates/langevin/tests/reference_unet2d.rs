@@ -1,71 +1,100 @@
-//! `UNet2DModel` against PyTorch's outputs and gradients: every checkpoint found in the reference folder's `unet2d`.
+//! `UNet2DModel` against what PyTorch and diffusers compute: every checkpoint found under `unet2d`.
+//!
+//! ```python
+//! output = model(sample, timestep, class_labels).sample
+//! loss = F.mse_loss(output, target); loss.backward()
+//! ```
 
-use std::{collections::BTreeMap, fs, path::Path};
+mod support;
+
+use std::path::Path;
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Gradients, Int, Tensor, TensorData},
 };
-use langevin::models::{Conditioning, Denoiser, UNet2DModel, weights};
-use safetensors::{Dtype, SafeTensors};
+use langevin::{
+    Error,
+    models::{Conditioning, Denoiser, UNet2DModel, weights},
+    ops,
+};
+use support::{Outcome, Report, folders, read_tensors, reference, relative_difference, values, within};
 
-fn tensor<const D: usize>(file: &SafeTensors, name: &str, device: &Device) -> Tensor<D> {
-    let view = file.tensor(name).unwrap();
-    let shape: [usize; D] = view.shape().try_into().unwrap();
-    let values = weights::to_f32(view.dtype(), view.data()).unwrap();
-    Tensor::from_data(TensorData::new(values, shape), device)
+const TOLERANCE: f64 = 1e-4;
+
+/// The norm of every parameter's gradient, in the module's order.
+struct GradientNorms<'a> {
+    gradients: &'a Gradients,
+    norms: Vec<f64>,
 }
 
-struct Norms<'a> { grads: &'a Gradients, values: Vec<Option<f32>> }
-impl ModuleVisitor for Norms<'_> {
+impl ModuleVisitor for GradientNorms<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = param.val().grad(self.grads);
-        self.values.push(grad.map(|g| g.powf_scalar(2.0).sum().sqrt().into_scalar::<f32>()));
+        // A frozen parameter has none, which the reference counts as zero.
+        let norm = param.val().grad(self.gradients).map_or(0.0, |gradient| {
+            f64::from(ops::sum_of_squares(gradient).into_scalar::<f32>()).sqrt()
+        });
+        self.norms.push(norm);
     }
 }
 
-fn close(a: Tensor<4>, b: Tensor<4>) -> f32 {
-    let largest = b.clone().abs().max().into_scalar::<f32>();
-    (a - b).abs().max().into_scalar::<f32>() / largest
-}
-
-fn main() {
-    for entry in fs::read_dir("tests/reference/unet2d").unwrap() {
-        let dir = entry.unwrap().path();
-        run(&dir);
-    }
-}
-fn run(dir: &Path) {
+fn check(folder: &Path) -> Result<Outcome, String> {
     let device = Device::flex();
-    let model = match UNet2DModel::load(dir, &device) { Ok(m) => m.train(), Err(e) => { println!("{dir:?} {e}"); return } };
-    let bytes = fs::read(dir.join("io.safetensors")).unwrap();
-    let io = SafeTensors::deserialize(&bytes).unwrap();
-    let ad = device.clone().autodiff();
-    let x: Tensor<4> = tensor::<4>(&io, "sample", &ad).require_grad();
-    let view = io.tensor("timestep").unwrap();
-    let ts: Vec<f32> = match view.dtype() { Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(), d => weights::to_f32(d, view.data()).unwrap() };
-    let n = x.dims()[0];
-    let ts = if ts.len() == 1 { vec![ts[0]; n] } else { ts };
-    let t = Tensor::<1>::from_floats(&ts[..], &ad);
-    let mut c = Conditioning::default();
-    if let Ok(v) = io.tensor("class_labels") {
-        let l: Vec<i64> = v.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        c.classes = Some(Tensor::<1, Int>::from_data(TensorData::new(l, [n]), &ad));
+    let training = device.clone().autodiff();
+    let model = match UNet2DModel::load(folder, &device) {
+        Err(Error::Unsupported(what)) => return Ok(Outcome::NotSupported(what)),
+        other => other.map_err(|e| e.to_string())?.train(),
+    };
+    let io = read_tensors(folder.join("io.safetensors"));
+    let sample = io["sample"].tensor::<4>(&training).require_grad();
+    let [batch, ..] = sample.dims();
+    let per_picture = |name: &str| {
+        let given = io[name].f32();
+        if given.len() == 1 { vec![given[0]; batch] } else { given }
+    };
+    let timesteps = Tensor::from_data(TensorData::new(per_picture("timestep"), [batch]), &training);
+    let mut conditioning = Conditioning::default();
+    if io.contains_key("class_labels") {
+        let classes: Vec<i64> = per_picture("class_labels").into_iter().map(|c| c as i64).collect();
+        let classes = Tensor::<1, Int>::from_data(TensorData::new(classes, [batch]), &training);
+        conditioning.classes = Some(classes);
     }
-    let y = model.denoise(x.clone(), t, &c).unwrap();
-    let out = close(y.clone().inner(), tensor(&io, "output", &device));
-    let target: Tensor<4> = tensor(&io, "target", &ad);
-    let loss = (y - target).powf_scalar(2.0).mean();
-    let grads = loss.backward();
-    let gx = close(x.grad(&grads).unwrap(), tensor(&io, "grad_sample", &device));
+
+    let output = model.denoise(sample.clone(), timesteps, &conditioning).map_err(|e| e.to_string())?;
+    let target = io["target"].tensor::<4>(&training);
+    let loss = (output.clone() - target).square().mean();
+    let gradients = loss.backward();
+
+    within("output", relative_difference(&values(output.inner()), &io["output"].f32()), TOLERANCE)?;
+    let expected_loss = io["loss"].item();
+    let loss = f64::from(loss.into_scalar::<f32>());
+    within("loss", (loss - expected_loss).abs() / expected_loss, TOLERANCE)?;
+    let gradient = sample.grad(&gradients).ok_or("the sample has no gradient")?;
+    let expected = io["grad_sample"].f32();
+    within("gradient at the sample", relative_difference(&values(gradient), &expected), TOLERANCE)?;
+
+    let mut found = GradientNorms { gradients: &gradients, norms: vec![] };
+    model.visit(&mut found);
     let names = weights::parameter_names(&model);
-    let mut norms = Norms { grads: &grads, values: vec![] };
-    model.visit(&mut norms);
-    let expected: BTreeMap<String, f32> = io.names().into_iter().filter_map(|k| k.strip_prefix("grad_norm.").map(|n| (n.to_string(), weights::to_f32(io.tensor(k).unwrap().dtype(), io.tensor(k).unwrap().data()).unwrap()[0]))).collect();
-    let largest = expected.values().cloned().fold(0f32, f32::max);
-    let mut worst = (0f32, String::new()); let mut miss = vec![];
-    for (n, v) in names.iter().zip(&norms.values) {
-        match (expected.get(n), v) { (Some(e), Some(v)) => { let d = (e - v).abs() / largest; if d > worst.0 { worst = (d, n.clone()) } }, (None, None) => {}, o => miss.push((n, o.0.cloned(), *o.1)) }
+    let expected = |name: &str| io.get(&format!("grad_norm.{name}")).map(|norm| norm.item());
+    let known = io.keys().filter(|key| key.starts_with("grad_norm.")).count();
+    let largest = names.iter().filter_map(|name| expected(name)).fold(0.0, f64::max);
+    if names.len() < known || largest == 0.0 {
+        return Err(format!("{} parameters where the reference has {known} gradients", names.len()));
     }
-    println!("{:?} out {out:e} gx {gx:e} norms {worst:?} of {} missing {} {:?}", dir.file_name().unwrap(), expected.len(), miss.len(), miss.first());
+    for (name, norm) in names.iter().zip(found.norms) {
+        // Parameters that PyTorch does not train have no entry.
+        let difference = (norm - expected(name).unwrap_or(0.0)).abs() / largest;
+        within(&format!("gradient norm of {name}"), difference, TOLERANCE)?;
+    }
+    Ok(Outcome::Ran)
+}
+
+#[test]
+fn every_checkpoint_gives_the_same_output_and_gradients() {
+    let mut report = Report::new();
+    for folder in folders(reference().join("unet2d")) {
+        report.case(&folder.display().to_string(), check(&folder));
+    }
+    report.finish();
 }

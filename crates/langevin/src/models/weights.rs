@@ -11,7 +11,7 @@ use burn::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, nn::init::laid_out};
 
 /// diffusers' name for a model's configuration.
 pub const CONFIG_NAME: &str = "config.json";
@@ -264,7 +264,7 @@ impl ModuleMapper for Loader<'_> {
         let shape = self.location.to_file(param.val().inner()).dims();
         match self.tensor(shape) {
             Ok(tensor) => {
-                let tensor = self.location.to_module(tensor);
+                let tensor = laid_out(self.location.to_module(tensor));
                 param.map(|_| tensor)
             }
             Err(error) => {

@@ -31,7 +31,7 @@ impl Conv2d {
         let fan_in = inputs * kernel * kernel;
         let weight = init.uniform([outputs, inputs, kernel, kernel], fan_in).permute([2, 3, 1, 0]);
         let bias = init.uniform([outputs], fan_in);
-        Self { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)), geometry }
+        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)), geometry }
     }
 
     /// # Shapes

@@ -42,8 +42,19 @@ impl<'a> Init<'a> {
         Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
+    /// A parameter whose axes were turned from PyTorch's order, with its elements laid out anew.
+    pub fn parameter<const D: usize>(&self, turned: Tensor<D>) -> Param<Tensor<D>> {
+        Param::from_tensor(laid_out(turned))
+    }
+
     /// The same number everywhere.
     pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         Param::from_tensor(Tensor::full(shape, value, &self.device))
     }
+}
+
+/// The same tensor with its elements in row-major order, so that no operation has to copy it again.
+pub(crate) fn laid_out<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    let device = tensor.device();
+    Tensor::from_data(tensor.into_data(), &device)
 }

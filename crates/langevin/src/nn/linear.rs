@@ -22,7 +22,7 @@ impl Linear {
     pub fn new(inputs: usize, outputs: usize, init: &mut Init<'_>) -> Self {
         let weight = init.uniform([outputs, inputs], inputs).transpose();
         let bias = init.uniform([outputs], inputs);
-        Self { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
+        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)) }
     }
 
     /// # Shapes

@@ -9,7 +9,7 @@ mod conv;
 pub(crate) mod dropout;
 mod embedding;
 mod fir;
-mod init;
+pub(crate) mod init;
 mod linear;
 mod norm;
 mod resample;

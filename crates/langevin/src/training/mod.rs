@@ -3,8 +3,10 @@
 pub mod choices;
 pub mod config;
 pub mod ema;
+pub mod gradients;
 pub mod lr_schedule;
 pub mod observer;
+pub mod optimizer;
 pub mod trainer;
 mod validate;
 
