@@ -1,16 +1,20 @@
 //! Two-dimensional convolution, its two gradients, and with a 1x1 kernel linear layers.
 
+mod chunk;
 mod gather;
 mod narrow;
 mod panels;
 mod product;
 mod shape;
+mod weight_gradient;
 
 pub use shape::Conv2dShape;
 
+use crate::columns::column_sums;
 use crate::parallel::Shared;
 use gather::Axis;
 use product::Product;
+use weight_gradient::weight_gradient;
 
 /// Convolves: `y[n, oy, ox, k] = Σ x[n, oy·sy + ky − top, ox·sx + kx − left, c] · weight[ky, kx, c, k] + bias[k] + residual[n, oy, ox, k]`.
 ///
@@ -110,20 +114,8 @@ pub fn conv2d_weight_gradient(
         gb.as_ref().is_none_or(|b| b.len() == shape.out_channels),
         "gb must have out_channels values"
     );
-    let k = shape.out_channels;
-    gw.fill(0.0);
-    for (i, row) in gy.chunks_exact(k).enumerate() {
-        shape.for_each_tap(i, |tap, pixel| {
-            for c in 0..shape.in_channels {
-                let a = x[pixel * shape.in_channels + c];
-                let w = &mut gw[(tap * shape.in_channels + c) * k..][..k];
-                w.iter_mut().zip(row).for_each(|(w, g)| *w += a * g);
-            }
-        });
-    }
+    weight_gradient(shape, x, gy, gw);
     if let Some(gb) = gb {
-        gb.fill(0.0);
-        gy.chunks_exact(k)
-            .for_each(|row| gb.iter_mut().zip(row).for_each(|(b, g)| *b += g));
+        column_sums(gy, gb);
     }
 }

@@ -131,7 +131,7 @@ impl AnyModelConfig {
 }
 
 /// Any model that there is.
-#[derive(Clone, Debug)]
+#[derive(Module, Debug)]
 // There is one of these to a pipeline; the difference in size is nothing beside the weights.
 #[allow(clippy::large_enum_variant)]
 pub enum AnyModel {
