@@ -92,7 +92,7 @@ pub fn sample<'a>(
     let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
-    let noise = Tensor::from_data(TensorData::new(generator.randn(shape.iter().product()), shape), &device);
+    let noise = generator.randn_tensor(shape, &device);
     Ok(Sampling::new(model, Box::new(scheduler), noise, generator)
         .with_conditioning(conditioning)
         .with_step_options(options.eta, options.use_clipped_model_output))

@@ -47,7 +47,7 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
             break;
         }
         // A broken picture is in the summary already.
-        let Ok(example) = dataset.get(index as usize) else { continue };
+        let Ok(example) = dataset.get(index) else { continue };
         let values = transform.apply(example.picture, &mut generator)?;
         pictures.push(Picture::from_chw(&values, channels.count(), side, side)?);
     }
