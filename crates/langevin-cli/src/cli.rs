@@ -2,7 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{evaluate::EvaluateArgs, info::InfoArgs, sample::SampleArgs, train::TrainArgs};
+use crate::commands::{
+    evaluate::{self, EvaluateArgs},
+    info::InfoArgs,
+    sample::{self, SampleArgs},
+    train::{self, TrainArgs},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,11 +43,14 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Train a model on pictures
+    #[command(long_about = train::LONG_ABOUT)]
     Train(Box<TrainArgs>),
     /// Draw pictures from a trained model
+    #[command(long_about = sample::LONG_ABOUT)]
     Sample(SampleArgs),
     /// Describe a model, a run or a data set
     Info(InfoArgs),
     /// Measure how good a model's samples are
+    #[command(long_about = evaluate::LONG_ABOUT)]
     Evaluate(EvaluateArgs),
 }

@@ -4,14 +4,19 @@ mod support;
 
 use std::fs;
 
+use langevin::{
+    data::{Channels, Picture},
+    grid,
+};
 use serde_json::json;
 use support::line;
 use tempfile::TempDir;
 
-/// A folder with a folder `pictures` in it.
+/// A folder with a folder `pictures` in it, of one picture.
 fn with_pictures() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("pictures")).unwrap();
+    let picture = Picture::new(1, 1, Channels::Grey, vec![0]).unwrap();
+    grid::write_png(folder.path().join("pictures/a.png"), &picture, &[]).unwrap();
     folder
 }
 
@@ -163,6 +168,8 @@ fn values_that_make_no_sense_are_refused() {
     refused("--dataset-name=digits --train-data-dir=pictures", 1, "name one");
     refused("--train-data-dir=nowhere", 1, "nowhere");
     refused("--dataset-name=nowhere", 1, "nowhere");
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    refused("--train-data-dir=empty", 1, "empty");
     refused("--ddpm-num-steps=10 --ddpm-num-inference-steps=20", 1, "ddpm_num_inference_steps");
 }
 

@@ -20,3 +20,8 @@ pub mod schedulers;
 pub mod training;
 
 pub use error::{Error, Result};
+
+/// The README's Rust, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

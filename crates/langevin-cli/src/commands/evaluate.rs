@@ -12,7 +12,8 @@ use langevin::{
 
 use crate::{flags::choice, progress::Progress, stop::Stop, terminal};
 
-const LONG_ABOUT: &str = "\
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
 Measure how good a class-conditional model's samples are.
 
 Draws pictures of every class, and asks the five real pictures nearest to each what it shows. The figure is how often \
@@ -20,7 +21,6 @@ they name the class that was asked for.";
 
 /// What the user typed.
 #[derive(Args, Debug)]
-#[command(long_about = LONG_ABOUT)]
 pub struct EvaluateArgs {
     /// The run or pipeline
     pub path: PathBuf,

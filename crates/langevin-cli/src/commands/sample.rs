@@ -11,7 +11,7 @@ use langevin::{
     pipelines::{AnyPipeline, Classes},
 };
 
-pub use args::SampleArgs;
+pub use args::{LONG_ABOUT, SampleArgs};
 
 use self::{
     animation::Animation,

@@ -10,7 +10,7 @@ use langevin::{
     training::{Estimate, Outcome, Trainer, TrainingConfig},
 };
 
-pub use args::TrainArgs;
+pub use args::{LONG_ABOUT, TrainArgs};
 
 use self::{resolve::resolve, watch::Watch};
 use crate::{

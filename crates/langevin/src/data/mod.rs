@@ -130,7 +130,7 @@ pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
 }
 
 /// Whether `name` has the form of a Hub repository, `ORG/NAME`.
-fn looks_like_hub_name(name: &str) -> bool {
+pub(crate) fn looks_like_hub_name(name: &str) -> bool {
     let is_word = |s: &str| {
         !s.is_empty()
             && !s.starts_with('.')

@@ -1,6 +1,9 @@
 //! A decoded picture of 8 bits a channel.
 
-use crate::{Error, Result, named::named_enum};
+use crate::{
+    Error, Result,
+    named::{Named, named_enum},
+};
 
 named_enum! {
     /// How many channels a picture has, and what they mean.
@@ -21,13 +24,9 @@ impl Channels {
         }
     }
 
-    /// The channels that there are `count` of, if any.
+    /// The choice with so many channels, if there is one.
     pub fn from_count(count: usize) -> Option<Self> {
-        match count {
-            1 => Some(Self::Grey),
-            3 => Some(Self::Rgb),
-            _ => None,
-        }
+        Self::ALL.iter().copied().find(|channels| channels.count() == count)
     }
 }
 

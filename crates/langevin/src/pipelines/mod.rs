@@ -23,7 +23,7 @@ pub use sampling::{Sampling, Step};
 
 use burn::tensor::Tensor;
 
-use crate::{Error, Result, data::Picture};
+use crate::{Error, Result, data::Picture, grid};
 
 /// What a pipeline is asked for. The keyword arguments of diffusers' pipeline calls.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +56,7 @@ fn to_unit_range(samples: Tensor<4>) -> Tensor<4> {
 /// # Errors
 /// If there are neither one nor three channels.
 pub fn to_pictures(samples: &Tensor<4>) -> Result<Vec<Picture>> {
-    let [_, channels, height, width] = samples.dims();
     let values = samples.clone().into_data().convert::<f32>();
-    let values = values.as_slice::<f32>().map_err(|e| Error::Shape(format!("samples are not float32: {e:?}")))?;
-    values
-        .chunks_exact(channels * height * width)
-        .map(|picture| Picture::from_chw(picture, channels, height, width))
-        .collect()
+    let values = values.as_slice().map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
+    grid::to_pictures(values, samples.dims())
 }

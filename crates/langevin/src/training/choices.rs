@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::is_hub_name;
 use crate::{
     Error, Result,
+    data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
 };
@@ -98,7 +98,7 @@ fn config_file(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let name = path.display();
-    if is_hub_name(&name.to_string()) {
+    if looks_like_hub_name(&name.to_string()) {
         return Err(Error::Unsupported(format!(
             "there is no file `{name}`, and downloading models from the Hub is not there yet; \
              download its config.json and name that"
@@ -135,24 +135,6 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// Where a run's pictures come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DataSource {
-    /// The built-in handwritten digits.
-    Digits,
-    /// A folder of pictures.
-    Folder(PathBuf),
-}
-
-impl std::fmt::Display for DataSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Digits => f.write_str("digits"),
-            Self::Folder(path) => path.display().fmt(f),
         }
     }
 }

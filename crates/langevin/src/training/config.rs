@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    choices::{ConditioningKind, DataSource, LrSchedulerType, ModelSource},
+    choices::{ConditioningKind, LrSchedulerType, ModelSource},
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
@@ -243,33 +243,26 @@ impl TrainingConfig {
         }
     }
 
-    /// Where the pictures come from.
+    /// What [`data::open`](crate::data::open) is to be given: the built-in data set's name, or a folder's path.
     ///
     /// # Errors
-    /// If nothing says so, if two fields say so, or if the data set named is neither built in nor a folder.
-    pub fn data_source(&self) -> Result<DataSource> {
+    /// If nothing says so, or two fields say so.
+    pub fn dataset(&self) -> Result<String> {
         match (self.dataset_name.as_deref(), &self.train_data_dir) {
             (None, None) => Err(Error::Config(format!(
                 "no data set is named; `dataset_name` may be `{DIGITS}` or the path of a folder of pictures"
             ))),
             // Hugging Face's name for "whatever is in train_data_dir".
-            (None | Some("imagefolder"), Some(folder)) => Ok(DataSource::Folder(folder.clone())),
+            (None | Some("imagefolder"), Some(folder)) => match folder.to_str() {
+                Some(DIGITS) => Ok(format!("./{DIGITS}")),
+                Some(path) => Ok(path.to_string()),
+                None => Err(Error::file(folder, "is not a name in UTF-8")),
+            },
             (Some(name), Some(folder)) => Err(Error::Config(format!(
                 "`dataset_name` says `{name}` and `train_data_dir` says `{}`; name one of them",
                 folder.display()
             ))),
-            (Some(DIGITS), None) => Ok(DataSource::Digits),
-            (Some(name), None) if Path::new(name).is_dir() => Ok(DataSource::Folder(name.into())),
-            (Some(name), None) if Path::new(name).exists() => Err(Error::Unsupported(format!(
-                "the data set `{name}` is a file; a folder of pictures is needed"
-            ))),
-            (Some(name), None) if is_hub_name(name) => Err(Error::Unsupported(format!(
-                "there is no folder `{name}`, and downloading data sets from the Hub is not there yet; \
-                 download the pictures into a folder and name that"
-            ))),
-            (Some(name), None) => Err(Error::Config(format!(
-                "there is no data set `{name}`: it is not the built-in `{DIGITS}`, and there is no such folder"
-            ))),
+            (Some(name), None) => Ok(name.to_string()),
         }
     }
 
@@ -312,47 +305,17 @@ impl TrainingConfig {
             .unwrap_or(self.num_epochs * self.steps_per_epoch(pictures))
     }
 
-    /// The run's folder: `output_dir`, or the first of `runs/DATA-MODEL-1`, `-2` … that is not there yet.
-    ///
-    /// # Errors
-    /// If no data set is named.
-    pub fn run_folder(&self) -> Result<PathBuf> {
-        match &self.output_dir {
-            Some(folder) => Ok(folder.clone()),
-            None => Ok(next_free_folder(Path::new("runs"), &self.run_name()?)),
-        }
+    /// The run's folder: `output_dir`, or the first of `runs/DATA-MODEL-1`, `-2` … that is not there yet, for a data set
+    /// of this name.
+    pub fn run_folder(&self, dataset: &str) -> PathBuf {
+        self.output_dir.clone().unwrap_or_else(|| next_free_folder(Path::new("runs"), &self.run_name(dataset)))
     }
 
     /// The data set and the model, as one word.
-    fn run_name(&self) -> Result<String> {
-        let data = match self.data_source()? {
-            DataSource::Digits => DIGITS.to_string(),
-            DataSource::Folder(path) => path
-                .canonicalize()
-                .ok()
-                .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
-                .unwrap_or_else(|| "pictures".into()),
-        };
+    fn run_name(&self, dataset: &str) -> String {
         let model = self.model.short_name();
-        Ok(if data == model {
-            data
-        } else {
-            format!("{data}-{model}")
-        })
+        if dataset == model { model } else { format!("{dataset}-{model}") }
     }
-}
-
-/// Whether a name looks like `organisation/name` on the Hugging Face Hub.
-pub(super) fn is_hub_name(name: &str) -> bool {
-    let well_formed = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    name.split_once('/')
-        .is_some_and(|(organisation, name)| well_formed(organisation) && well_formed(name))
 }
 
 /// `root/name-1`, or with the number after the highest that is taken.
@@ -427,47 +390,17 @@ mod tests {
     }
 
     #[test]
-    fn a_data_set_is_built_in_or_a_folder() {
-        let named = |name: &str| TrainingConfig {
-            dataset_name: Some(name.into()),
-            ..TrainingConfig::script()
+    fn a_data_set_is_named_once() {
+        let named = |name: Option<&str>, folder: Option<&str>| {
+            let (dataset_name, train_data_dir) = (name.map(String::from), folder.map(PathBuf::from));
+            TrainingConfig { dataset_name, train_data_dir, ..TrainingConfig::script() }.dataset()
         };
-        assert_eq!(named("digits").data_source().unwrap(), DataSource::Digits);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        assert_eq!(
-            named(path).data_source().unwrap(),
-            DataSource::Folder(folder.path().into())
-        );
-        assert!(
-            named("huggan/butterflies")
-                .data_source()
-                .unwrap_err()
-                .to_string()
-                .contains("not there yet")
-        );
-        assert!(
-            named("butterflies")
-                .data_source()
-                .unwrap_err()
-                .to_string()
-                .contains("no such folder")
-        );
-        assert!(TrainingConfig::script().data_source().is_err());
-    }
-
-    #[test]
-    fn two_data_sets_contradict_each_other_but_imagefolder_is_none() {
-        let both = |name: &str| TrainingConfig {
-            dataset_name: Some(name.into()),
-            train_data_dir: Some("pictures".into()),
-            ..TrainingConfig::script()
-        };
-        assert!(both("digits").data_source().is_err());
-        assert_eq!(
-            both("imagefolder").data_source().unwrap(),
-            DataSource::Folder("pictures".into())
-        );
+        assert_eq!(named(Some("digits"), None).unwrap(), "digits");
+        assert_eq!(named(None, Some("pictures")).unwrap(), "pictures");
+        assert_eq!(named(None, Some("digits")).unwrap(), "./digits");
+        assert_eq!(named(Some("imagefolder"), Some("pictures")).unwrap(), "pictures");
+        assert!(named(Some("digits"), Some("pictures")).is_err());
+        assert!(named(None, None).is_err());
     }
 
     #[test]
@@ -512,16 +445,9 @@ mod tests {
 
     #[test]
     fn a_run_is_named_after_its_data_and_its_model() {
-        assert_eq!(TrainingConfig::digits().run_name().unwrap(), "digits");
-        let config = TrainingConfig {
-            model: ModelPreset::CourseMnist.into(),
-            ..TrainingConfig::digits()
-        };
-        assert_eq!(config.run_name().unwrap(), "digits-course-mnist");
-        let file = TrainingConfig {
-            model: ModelSource::Config("models/small/config.json".into()),
-            ..TrainingConfig::digits()
-        };
-        assert_eq!(file.run_name().unwrap(), "digits-small");
+        let named = |model: &str| TrainingConfig { model: model.to_string().into(), ..TrainingConfig::digits() };
+        assert_eq!(named("digits").run_name("digits"), "digits");
+        assert_eq!(named("course-mnist").run_name("digits"), "digits-course-mnist");
+        assert_eq!(named("models/small/config.json").run_name("emoji"), "emoji-small");
     }
 }

@@ -15,7 +15,7 @@ pub mod step;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, DataSource, LrSchedulerType, ModelSource};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};
 pub use trainer::Trainer;

@@ -12,7 +12,7 @@ impl TrainingConfig {
     /// # Errors
     /// If a value makes no sense, with the field's name and what would be right.
     pub fn validate(&self) -> Result<()> {
-        self.data_source()?;
+        self.dataset()?;
         self.check_sizes()?;
         self.check_optimiser()?;
         self.check_noise()?;

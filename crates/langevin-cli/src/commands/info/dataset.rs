@@ -9,7 +9,7 @@ use langevin::{
     random::Generator,
 };
 
-use crate::terminal;
+use crate::{commands::side_by_side, terminal};
 
 /// The pictures of a batch, and how many stand side by side.
 const BATCH: usize = 64;
@@ -47,13 +47,12 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
             break;
         }
         // A broken picture is in the summary already.
-        let Ok(example) = dataset.get(index as usize) else { continue };
+        let Ok(example) = dataset.get(index) else { continue };
         let values = transform.apply(example.picture, &mut generator)?;
         pictures.push(Picture::from_chw(&values, channels.count(), side, side)?);
     }
     if pictures.is_empty() {
         bail!("there is no picture to show");
     }
-    let dataset_name = summary.name.clone();
-    Ok(grid::write_png(path, &grid::grid(&pictures, COLUMNS)?, &[("dataset".to_string(), dataset_name)])?)
+    Ok(grid::write_picture(path, &side_by_side(&pictures, COLUMNS)?, &[("dataset", summary.name.clone())])?)
 }

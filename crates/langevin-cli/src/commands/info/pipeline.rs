@@ -66,7 +66,7 @@ fn pictures(config: &AnyModelConfig) -> String {
 
 fn print_run(folder: &Path) -> Result<()> {
     let config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
-    let data = config.data_source().map_or_else(|_| config.dataset_name.unwrap_or_default(), |data| data.to_string());
+    let data = config.dataset()?;
     line("trained on", &format!("{data}, in batches of {}, seed {}", config.train_batch_size, config.seed))?;
     // One line of JSON a step; the last says how far the run came.
     let metrics = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();

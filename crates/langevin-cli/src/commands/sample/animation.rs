@@ -9,8 +9,14 @@ use langevin::{
     pipelines::{Sampling, Step, to_pictures},
 };
 
+use crate::commands::side_by_side;
+
 /// At most so many frames: a loop of a thousand steps is shown in as much time as one of fifty.
 const FRAMES: usize = 60;
+
+/// How long a frame stays, and how long the last.
+const FRAME_MS: u32 = 60;
+const LAST_FRAME_MS: u32 = 2000;
 
 /// Frames on their way into a GIF.
 pub struct Animation {
@@ -47,7 +53,8 @@ impl Animation {
 
     /// Writes the GIF: each frame one grid of all pictures.
     pub fn write(&self, columns: usize) -> Result<()> {
-        let grids = self.frames.iter().map(|pictures| grid::grid(pictures, columns));
-        Ok(grid::write_gif(&self.path, &grids.collect::<langevin::Result<Vec<Picture>>>()?)?)
+        let grids = self.frames.iter().map(|pictures| side_by_side(pictures, columns));
+        let grids = grids.collect::<langevin::Result<Vec<Picture>>>()?;
+        Ok(grid::write_gif(&self.path, &grids, FRAME_MS, LAST_FRAME_MS)?)
     }
 }

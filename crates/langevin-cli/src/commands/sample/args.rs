@@ -7,7 +7,8 @@ use langevin::pipelines::SchedulerKind;
 
 use crate::flags::choice;
 
-const LONG_ABOUT: &str = "\
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
 Draw pictures from a trained model.
 
 One generator, seeded with --seed, draws everything in the order in which diffusers' pipeline call does: the same \
@@ -16,12 +17,12 @@ seed, steps and batch size give the same pictures there and here.";
 const EXAMPLES: &str = "\
 Examples:
   langevin sample runs/digits-1
-  langevin sample runs/digits-1 --class 3 --count 16 --steps 50 --scheduler ddim --seed 7 --output three.png
+  langevin sample runs/digits-1 --class 3 --steps 50 --scheduler ddim --seed 7 --output 3.png
   langevin sample my-model --count 100 --output pictures --animate denoising.gif";
 
 /// What the user typed.
 #[derive(Args, Debug)]
-#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct SampleArgs {
     /// The run or pipeline
     pub path: PathBuf,
@@ -46,7 +47,7 @@ pub struct SampleArgs {
     /// The class to draw, by name or number; given several times, pictures take turns [all in turn]
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<String>,
-    /// A picture's name (.png) for one grid, any other for a folder of pictures
+    /// A picture's name (.png and others) for one grid, any other for a folder of pictures
     #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
     pub output: PathBuf,
     /// Write into a folder that already has something in it

@@ -32,7 +32,7 @@ pub struct Drawing {
 
 impl Drawing {
     /// What a picture's file says about how it was made.
-    pub fn facts(&self) -> Vec<(String, String)> {
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = vec![
             ("seed", self.seed.to_string()),
             ("scheduler", self.pipeline.scheduler().class_name().to_string()),
@@ -42,7 +42,7 @@ impl Drawing {
         if self.eta != 0.0 {
             facts.push(("eta", self.eta.to_string()));
         }
-        facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+        facts
     }
 
     /// The sizes of the batches: all the same but for the last.

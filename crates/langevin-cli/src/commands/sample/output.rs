@@ -6,15 +6,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use langevin::{data::Picture, grid, pipelines::MODEL_INDEX};
+use langevin::{
+    data::{Picture, is_picture_name},
+    grid,
+    pipelines::MODEL_INDEX,
+};
 
-/// Extensions of pictures that are not written: their names are surely not meant for folders.
-const OTHER_PICTURES: [&str; 7] = ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+use crate::commands::side_by_side;
 
 /// What `--output` means.
 #[derive(Debug)]
 pub enum Output {
-    /// One PNG with all pictures.
+    /// One picture with all of them.
     Grid(PathBuf),
     /// A folder of `0000.png` and so on.
     Folder(PathBuf),
@@ -23,18 +26,11 @@ pub enum Output {
 impl Output {
     /// Reads the name, and checks that nothing is in the way.
     pub fn of(path: &Path, overwrite: bool) -> Result<Self> {
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("png") => {
-                if path.is_dir() {
-                    bail!("--output {}: is a folder, where a picture is to be written", path.display());
-                }
-                return Ok(Self::Grid(path.to_path_buf()));
+        if is_picture_name(path) {
+            if path.is_dir() {
+                bail!("--output {}: is a folder, where a picture is to be written", path.display());
             }
-            Some(other) if OTHER_PICTURES.contains(&other) => {
-                bail!("--output {}: pictures are written as .png, which keeps every pixel", path.display());
-            }
-            _ => {}
+            return Ok(Self::Grid(path.to_path_buf()));
         }
         if path.exists() && !path.is_dir() {
             bail!("--output {}: is a file, where a folder is to be written", path.display());
@@ -49,9 +45,9 @@ impl Output {
     }
 
     /// Writes the pictures with the facts about them. A new folder appears with all of them or not at all.
-    pub fn write(&self, pictures: &[Picture], facts: &[(String, String)]) -> Result<()> {
+    pub fn write(&self, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
         match self {
-            Self::Grid(path) => Ok(grid::write_png(path, &grid::grid(pictures, columns(pictures.len()))?, facts)?),
+            Self::Grid(path) => Ok(grid::write_picture(path, &side_by_side(pictures, columns(pictures.len()))?, facts)?),
             Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
             Self::Folder(folder) => {
                 let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -69,7 +65,7 @@ impl Output {
     }
 }
 
-fn write_all(folder: &Path, pictures: &[Picture], facts: &[(String, String)]) -> Result<()> {
+fn write_all(folder: &Path, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
     for (index, picture) in pictures.iter().enumerate() {
         grid::write_png(folder.join(format!("{index:04}.png")), picture, facts)?;
     }
@@ -94,7 +90,8 @@ mod tests {
     fn the_extension_decides() {
         assert!(matches!(Output::of(Path::new("a/b.PNG"), false).unwrap(), Output::Grid(_)));
         assert!(matches!(Output::of(Path::new("a/b"), false).unwrap(), Output::Folder(_)));
-        assert!(Output::of(Path::new("b.jpg"), false).is_err());
+        assert!(matches!(Output::of(Path::new("b.jpg"), false).unwrap(), Output::Grid(_)));
+        assert!(matches!(Output::of(Path::new("b.v2"), false).unwrap(), Output::Folder(_)));
     }
 
     #[test]

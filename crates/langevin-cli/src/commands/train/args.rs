@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use langevin::training::{
-    XX
+use langevin::{
+    data::{Channels, Resize},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
+    training::{ConditioningKind, LrSchedulerType, ModelSource},
 };
 
 use crate::flags::choice;
 
-const LONG_ABOUT: &str = "\
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
 Train a model on pictures.
 
 Without a data set, this trains on the built-in handwritten digits with a recipe made for them. With one, the defaults \
@@ -19,13 +23,13 @@ are those of diffusers' train_unconditional.py, given in brackets. Flags are tak
 const EXAMPLES: &str = "\
 Examples:
   langevin train
-  langevin train --train-data-dir pictures --model course-butterflies --resolution 32 --num-epochs 50
+  langevin train --train-data-dir pictures --model course-butterflies --num-epochs 50
   langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --learning_rate=1e-4
   langevin accelerate launch train_unconditional.py --dataset_name=pictures --output_dir=my-model";
 
 /// What the user typed; `None` is what was not.
 #[derive(Args, Debug, Default)]
-#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct TrainArgs {
     /// The data set: `digits`, or a folder of pictures
     #[arg(long, value_name = "NAME", help_heading = "Data")]
@@ -37,8 +41,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub resolution: Option<usize>,
     /// How pictures become square [shorter-side]
-    #[arg(long, value_parser = choice::<ResizeMode>(), value_name = "HOW", help_heading = "Data")]
-    pub resize: Option<ResizeMode>,
+    #[arg(long, value_parser = choice::<Resize>(), value_name = "HOW", help_heading = "Data")]
+    pub resize: Option<Resize>,
     /// Crop from the centre, not at random
     #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub center_crop: Option<bool>,

@@ -1,7 +1,7 @@
 //! What the typed flags of `langevin train` mean.
 
 use anyhow::{Result, bail};
-use langevin::training::{DataSource, TrainingConfig};
+use langevin::{data, training::TrainingConfig};
 
 use super::args::{ScriptArgs, TrainArgs};
 
@@ -32,11 +32,8 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     }
     apply(args, &mut config);
     config.validate()?;
-    if let DataSource::Folder(folder) = config.data_source()?
-        && !folder.is_dir()
-    {
-        bail!("there is no folder `{}` to train on", folder.display());
-    }
+    // A data set that is not there, or holds nothing, is told before anything is made.
+    data::open(&config.dataset()?)?;
     Ok(Resolved { config, notes })
 }
 
