@@ -17,8 +17,10 @@ use safetensors::{Dtype, SafeTensors};
 
 /// The folder of reference values.
 pub fn reference() -> PathBuf {
-    env::var_os("LANGEVIN_REFERENCE")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference"), PathBuf::from)
+    env::var_os("LANGEVIN_REFERENCE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
+        PathBuf::from,
+    )
 }
 
 /// Reads a JSON file of the reference folder. `path` is relative to it, or absolute.
@@ -32,8 +34,10 @@ pub fn read_json(path: impl AsRef<Path>) -> serde_json::Value {
 pub fn folders(path: impl AsRef<Path>) -> Vec<PathBuf> {
     let path = reference().join(path);
     let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut folders: Vec<_> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
     folders.sort();
     folders
 }
@@ -58,7 +62,12 @@ impl Stored {
 
     /// The only value of a tensor of one element.
     pub fn item(&self) -> f64 {
-        assert_eq!(self.values.len(), 1, "expected one value, found shape {:?}", self.shape);
+        assert_eq!(
+            self.values.len(),
+            1,
+            "expected one value, found shape {:?}",
+            self.shape
+        );
         self.values[0]
     }
 
@@ -73,7 +82,10 @@ pub fn read_tensors(path: impl AsRef<Path>) -> BTreeMap<String, Stored> {
     let path = reference().join(path);
     let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    file.tensors().into_iter().map(|(name, view)| (name, stored(&view))).collect()
+    file.tensors()
+        .into_iter()
+        .map(|(name, view)| (name, stored(&view)))
+        .collect()
 }
 
 fn stored(view: &safetensors::tensor::TensorView<'_>) -> Stored {
@@ -83,19 +95,27 @@ fn stored(view: &safetensors::tensor::TensorView<'_>) -> Stored {
     let data = view.data();
     let integers: Vec<i64> = match view.dtype() {
         Dtype::I64 => words(data).map(i64::from_le_bytes).collect(),
-        Dtype::I32 => words(data).map(|word| i64::from(i32::from_le_bytes(word))).collect(),
+        Dtype::I32 => words(data)
+            .map(|word| i64::from(i32::from_le_bytes(word)))
+            .collect(),
         Dtype::U8 | Dtype::BOOL => data.iter().map(|&byte| i64::from(byte)).collect(),
         _ => Vec::new(),
     };
     let values = match view.dtype() {
         Dtype::F64 => words(data).map(f64::from_le_bytes).collect(),
-        Dtype::F32 => words(data).map(|word| f64::from(f32::from_le_bytes(word))).collect(),
+        Dtype::F32 => words(data)
+            .map(|word| f64::from(f32::from_le_bytes(word)))
+            .collect(),
         Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => {
             integers.iter().map(|&value| value as f64).collect()
         }
         other => panic!("the reference values hold a type that these tests do not read: {other:?}"),
     };
-    Stored { shape: view.shape().to_vec(), values, integers }
+    Stored {
+        shape: view.shape().to_vec(),
+        values,
+        integers,
+    }
 }
 
 /// The largest absolute difference between two rows of numbers; infinite where the lengths differ or one is not a number.
@@ -103,19 +123,27 @@ pub fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }
-    let differences = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
-    differences.fold(0.0, |largest, d| if d.is_nan() { f64::INFINITY } else { largest.max(d) })
+    let differences = found
+        .iter()
+        .zip(expected)
+        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
+    differences.fold(
+        0.0,
+        |largest, d| if d.is_nan() { f64::INFINITY } else { largest.max(d) },
+    )
 }
 
 /// The largest absolute difference, relative to the largest absolute expected value.
 pub fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
-    let scale = expected.iter().fold(0.0_f64, |largest, &b| largest.max(f64::from(b).abs()));
+    let scale = expected
+        .iter()
+        .fold(0.0_f64, |largest, &b| largest.max(f64::from(b).abs()));
     largest_difference(found, expected) / scale.max(f64::MIN_POSITIVE)
 }
 
 /// The values of a tensor in row-major order.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().into_vec().unwrap()
+    tensor.into_data().convert::<f32>().try_into_vec().unwrap()
 }
 
 /// What one case of a reference test came to.
@@ -160,12 +188,24 @@ impl Report {
     /// If a case failed, or if none ran.
     pub fn finish(self) {
         let not_supported: usize = self.not_supported.values().sum();
-        println!("ran {}, not supported {not_supported}, failed {}", self.ran, self.failures.len());
+        println!(
+            "ran {}, not supported {not_supported}, failed {}",
+            self.ran,
+            self.failures.len()
+        );
         for (what, count) in &self.not_supported {
             println!("  not supported: {what} ({count})");
         }
-        assert!(self.failures.is_empty(), "failed:\n  {}", self.failures.join("\n  "));
-        assert!(self.ran > 0, "nothing ran: no case was found in {}", reference().display());
+        assert!(
+            self.failures.is_empty(),
+            "failed:\n  {}",
+            self.failures.join("\n  ")
+        );
+        assert!(
+            self.ran > 0,
+            "nothing ran: no case was found in {}",
+            reference().display()
+        );
     }
 }
 
@@ -174,6 +214,10 @@ pub fn within(what: &str, difference: f64, tolerance: f64) -> Result<(), String>
     if difference <= tolerance {
         Ok(())
     } else {
-        Err(format!("{what} differs by {difference:.3e}, more than {tolerance:.0e}").trim_start().to_owned())
+        Err(
+            format!("{what} differs by {difference:.3e}, more than {tolerance:.0e}")
+                .trim_start()
+                .to_owned(),
+        )
     }
 }
