@@ -31,7 +31,7 @@ const GRID_LINE: RGBColor = RGBColor(228, 231, 237);
 const LINE: RGBColor = RGBColor(31, 92, 190);
 const RAW: RGBColor = RGBColor(186, 207, 242);
 
-type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Draws `losses`, pairs of step and value in the order of their steps, into the PNG at `path`: each value faintly,
 /// and over them their running mean. What is not finite is left out; what is not positive, on the logarithmic axis.
