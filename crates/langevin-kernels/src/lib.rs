@@ -19,11 +19,17 @@
 //! # Threads and instruction sets
 //!
 //! Work is split over the current rayon pool; small inputs run on the calling thread. The instruction set (AVX-512,
-//! AVX2 with FMA, or portable code) is chosen when a kernel is called.
+//! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
+mod columns;
 pub mod conv;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
+pub mod per_picture;
+mod parallel;
 pub mod resample;
+mod scratch;
+pub mod simd;
+mod tile;

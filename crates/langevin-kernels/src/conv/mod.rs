@@ -1,8 +1,20 @@
 //! Two-dimensional convolution, its two gradients, and with a 1x1 kernel linear layers.
 
+mod chunk;
+mod gather;
+mod narrow;
+mod panels;
+mod product;
 mod shape;
+mod weight_gradient;
 
 pub use shape::Conv2dShape;
+
+use crate::columns::column_sums;
+use crate::parallel::Shared;
+use gather::Axis;
+use product::Product;
+use weight_gradient::weight_gradient;
 
 /// Convolves: `y[n, oy, ox, k] = Σ x[n, oy·sy + ky − top, ox·sx + kx − left, c] · weight[ky, kx, c, k] + bias[k] + residual[n, oy, ox, k]`.
 ///
@@ -31,23 +43,20 @@ pub fn conv2d_forward(
         residual.is_none_or(|r| r.len() == y.len()),
         "residual must have the output's shape"
     );
-    let k = shape.out_channels;
-    for (i, row) in y.chunks_exact_mut(k).enumerate() {
-        row.fill(0.0);
-        shape.for_each_tap(i, |tap, pixel| {
-            for c in 0..shape.in_channels {
-                let a = x[pixel * shape.in_channels + c];
-                let w = &weight[(tap * shape.in_channels + c) * k..][..k];
-                row.iter_mut().zip(w).for_each(|(y, w)| *y += a * w);
-            }
-        });
-        if let Some(bias) = bias {
-            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-        }
-        if let Some(residual) = residual {
-            row.iter_mut().zip(&residual[i * k..]).for_each(|(y, r)| *y += r);
-        }
-    }
+    let product = Product {
+        batch: shape.batch,
+        source_size: [shape.height, shape.width],
+        destination_size: [shape.out_height(), shape.out_width()],
+        source: x,
+        weight,
+        kernel_width: shape.kernel[1],
+        depth: shape.in_channels,
+        width: shape.out_channels,
+        transposed: false,
+        bias,
+        residual,
+    };
+    product.run(&Axis::forward(shape, 0), &Axis::forward(shape, 1), Shared::new(y));
 }
 
 /// The gradient of [`conv2d_forward`] with respect to `x`.
@@ -61,15 +70,25 @@ pub fn conv2d_forward(
 /// If a slice's length does not match the shape.
 pub fn conv2d_input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx: &mut [f32]) {
     shape.check(gx.len(), weight.len(), gy.len());
-    let k = shape.out_channels;
-    gx.fill(0.0);
-    for (i, row) in gy.chunks_exact(k).enumerate() {
-        shape.for_each_tap(i, |tap, pixel| {
-            for c in 0..shape.in_channels {
-                let w = &weight[(tap * shape.in_channels + c) * k..][..k];
-                gx[pixel * shape.in_channels + c] += row.iter().zip(w).map(|(g, w)| g * w).sum::<f32>();
-            }
-        });
+    let product = Product {
+        batch: shape.batch,
+        source_size: [shape.out_height(), shape.out_width()],
+        destination_size: [shape.height, shape.width],
+        source: gy,
+        weight,
+        kernel_width: shape.kernel[1],
+        depth: shape.out_channels,
+        width: shape.in_channels,
+        transposed: true,
+        bias: None,
+        residual: None,
+    };
+    let (rows, columns) = (Axis::gradient(shape, 0), Axis::gradient(shape, 1));
+    let gx = Shared::new(gx);
+    for y in &rows {
+        for x in &columns {
+            product.run(y, x, gx);
+        }
     }
 }
 
@@ -95,20 +114,8 @@ pub fn conv2d_weight_gradient(
         gb.as_ref().is_none_or(|b| b.len() == shape.out_channels),
         "gb must have out_channels values"
     );
-    let k = shape.out_channels;
-    gw.fill(0.0);
-    for (i, row) in gy.chunks_exact(k).enumerate() {
-        shape.for_each_tap(i, |tap, pixel| {
-            for c in 0..shape.in_channels {
-                let a = x[pixel * shape.in_channels + c];
-                let w = &mut gw[(tap * shape.in_channels + c) * k..][..k];
-                w.iter_mut().zip(row).for_each(|(w, g)| *w += a * g);
-            }
-        });
-    }
+    weight_gradient(shape, x, gy, gw);
     if let Some(gb) = gb {
-        gb.fill(0.0);
-        gy.chunks_exact(k)
-            .for_each(|row| gb.iter_mut().zip(row).for_each(|(b, g)| *b += g));
+        column_sums(gy, gb);
     }
 }

@@ -1,0 +1,374 @@
+//! Convolution as an implicit matrix product: rows are destination pixels, columns are channels.
+//!
+//! Both the forward pass and the input gradient are such products; they differ in the [`Axis`] that says where a
+//! row's values come from and in how the weights lie. Nothing is expanded in memory: a table of pointers, one
+//! for each row and tap, leads the register tile to the source pixels, and to a row of zeros in the padding.
+//!
+//! Loop order: a task takes a chunk of rows, small enough that their source pixels stay in the second-level cache, and some
+//! panels of weights; for each panel (which streams from the second-level cache) it computes tile after tile. Every
+//! element is one chain of multiply-adds over taps and then channels, whatever the split.
+
+use super::gather::{Axis, Rows};
+use super::narrow::Narrow;
+use super::panels::Weights;
+use crate::parallel::{self, Shared};
+use crate::scratch::Scratch;
+use crate::simd::{Isa, Kernel, Simd, TILE_VECTORS};
+use crate::tile::{self, lanes_of};
+
+/// Below this many channels a tap's loop is too short, and rows are copied together instead (im2col, one chunk at a time).
+const SHORT_DEPTH: usize = 8;
+
+/// Up to this width of a map, tiles take one pixel of several pictures: see [`Rows`].
+const SMALL_MAP: usize = 16;
+
+/// Values of the source that a chunk of rows covers at most: 128 KiB, a part of the second-level cache.
+const CHUNK_VALUES: usize = 32_768;
+
+/// What a product reads and writes, apart from where rows come from.
+pub(super) struct Product<'a> {
+    pub batch: usize,
+    /// Height and width of the source.
+    pub source_size: [usize; 2],
+    /// Height and width of the destination.
+    pub destination_size: [usize; 2],
+    /// `[batch, source height, source width, depth]`
+    pub source: &'a [f32],
+    /// `[kernel taps, in_channels, out_channels]`
+    pub weight: &'a [f32],
+    /// Horizontal taps of the kernel.
+    pub kernel_width: usize,
+    /// Channels of the source.
+    pub depth: usize,
+    /// Channels of the destination.
+    pub width: usize,
+    /// Whether the destination has the in-channels.
+    pub transposed: bool,
+    /// `[width]`
+    pub bias: Option<&'a [f32]>,
+    /// `[batch, destination height, destination width, width]`
+    pub residual: Option<&'a [f32]>,
+}
+
+impl Product<'_> {
+    /// Computes the destination pixels of the class `y` times `x`. The slices' lengths have been checked by the
+    /// caller against the shape from which the axes were made.
+    pub fn run(&self, y: &Axis, x: &Axis, destination: Shared) {
+        let isa = Isa::current();
+        let taps: Vec<usize> = y
+            .taps
+            .iter()
+            .flat_map(|ty| x.taps.iter().map(move |tx| ty * self.kernel_width + tx))
+            .collect();
+        let small = taps.len() > 1 && x.positions.len() <= SMALL_MAP;
+        let rows = Rows {
+            y,
+            x,
+            batch: self.batch,
+            source: self.source_size,
+            destination: self.destination_size,
+            block: if small { isa.tile_rows() } else { 1 },
+        };
+        if rows.len() == 0 || self.width == 0 {
+            return;
+        }
+        let weights = Weights {
+            values: self.weight,
+            taps: &taps,
+            depth: self.depth,
+            width: self.width,
+            transposed: self.transposed,
+        };
+        let split = Split::new(isa, &rows, &weights);
+        let zeros = Scratch::zeros(self.depth);
+        let zeros = &zeros.values()[..self.depth];
+        let call = Call {
+            isa,
+            product: self,
+            rows: &rows,
+
+            zeros,
+            destination,
+        };
+        if Narrow::suits(isa, self.depth, self.width) {
+            let narrow = Narrow::new(&weights);
+            parallel::for_each(split.chunks, split.worth, |chunk| {
+                let (first, last) = split.rows(chunk);
+                let table = Table::new(&call, first, last, false);
+                narrow.run(&call, &table);
+            });
+            return;
+        }
+        // Packed before the tasks where several of them share a panel, and otherwise by the task that uses it. For
+        // a handful of rows each weight is used once or twice, and copying it would cost more than reading it in place.
+        let in_place =
+            !self.transposed && rows.len() <= 2 * isa.tile_rows() && self.width.is_multiple_of(isa.lanes());
+        let packed = (split.chunks > 1).then(|| weights.pack(isa));
+        let packed = packed.as_ref().map(|panels| panels.values());
+        let run = |task: usize| {
+            let (first, last) = split.rows(task % split.chunks);
+            let group = task / split.chunks;
+            let table = Table::new(&call, first, last, taps.len() > 1 && self.depth < SHORT_DEPTH);
+            let panels = group * split.group..((group + 1) * split.group).min(split.panels);
+            let len = weights.panel_len(isa);
+            let mut own = Scratch::new(if packed.is_none() && !in_place { len } else { 0 });
+            for panel in panels {
+                let (values, step) = match packed {
+                    Some((values, len)) => (&values[panel * len..][..len], isa.tile_columns()),
+                    None if in_place => (&self.weight[panel * isa.tile_columns()..], self.width),
+                    None => {
+                        let own = &mut own.values_mut()[..len];
+                        for (tap, to) in own.chunks_exact_mut((len / taps.len().max(1)).max(1)).enumerate() {
+                            weights.pack_tap(isa, panel, tap, to);
+                        }
+                        (&*own, isa.tile_columns())
+                    }
+                };
+                isa.run(PanelTask {
+                    call: &call,
+                    table: &table,
+                    panel,
+                    values,
+                    step,
+                });
+            }
+        };
+        parallel::for_each(split.chunks * split.groups, split.worth, run);
+    }
+}
+
+/// How rows and panels are split into tasks. It may depend on the number of threads, since no sum does on it.
+struct Split {
+    total: usize,
+    chunk: usize,
+    chunks: usize,
+    panels: usize,
+    group: usize,
+    groups: usize,
+    worth: bool,
+}
+
+impl Split {
+    fn new(isa: Isa, rows: &Rows, weights: &Weights) -> Self {
+        let (total, panels, tile) = (rows.len(), weights.panels(isa), isa.tile_rows());
+        let products = total * weights.taps.len() * weights.depth * weights.width;
+        let worth = products >= 2 * parallel::GRAIN_PRODUCTS;
+        let wanted = if worth {
+            (products / parallel::GRAIN_PRODUCTS).min(4 * rayon::current_num_threads())
+        } else {
+            1
+        };
+        let limit = (CHUNK_VALUES / weights.depth.max(1)).clamp(4 * tile, 512);
+        // Enough chunks for all threads where there are few panels.
+        let even = total.div_ceil(wanted.div_ceil(panels));
+        let chunk = limit.min(even).next_multiple_of(tile);
+        let chunks = total.div_ceil(chunk);
+        let group = panels.div_ceil(wanted.div_ceil(chunks).min(panels));
+        Self {
+            total,
+            chunk,
+            chunks,
+            panels,
+            group,
+            groups: panels.div_ceil(group),
+            worth,
+        }
+    }
+
+    fn rows(&self, chunk: usize) -> (usize, usize) {
+        (chunk * self.chunk, ((chunk + 1) * self.chunk).min(self.total))
+    }
+}
+
+/// What all tasks of a product share.
+pub(super) struct Call<'a> {
+    pub isa: Isa,
+    pub product: &'a Product<'a>,
+    pub rows: &'a Rows<'a>,
+    pub zeros: &'a [f32],
+    pub destination: Shared<'a>,
+}
+
+/// Where the values of a chunk of rows lie: `[tiles, taps, tile rows]` pointers to `depth` values each. The last
+/// tile is filled up with its last row.
+pub(super) struct Table {
+    pub sources: Vec<*const f32>,
+    /// The destination pixel of each row.
+    pub destinations: Vec<usize>,
+    pub taps: usize,
+    pub depth: usize,
+    /// What the pointers lead to, where rows were copied together.
+    _copied: Option<Scratch>,
+}
+
+impl Table {
+    fn new(call: &Call, first: usize, last: usize, copied: bool) -> Self {
+        let (tile_rows, all_taps, depth) = (call.isa.tile_rows(), call.rows.taps(), call.product.depth);
+        let count = last - first;
+        let destinations = (first..last).map(|i| call.rows.destination(i)).collect();
+        let source = |pixel: Option<usize>| match pixel {
+            Some(pixel) => &call.product.source[pixel * depth..][..depth],
+            None => call.zeros,
+        };
+        let padded = count.next_multiple_of(tile_rows);
+        if copied {
+            let length = all_taps * depth;
+            let mut copy = Scratch::new(count * length);
+            for (i, row) in (first..last).zip(copy.values_mut().chunks_exact_mut(length)) {
+                call.rows.sources(i, |tap, pixel| {
+                    row[tap * depth..]
+                        .iter_mut()
+                        .zip(source(pixel))
+                        .for_each(|(to, from)| *to = *from);
+                });
+            }
+            let start = copy.values().as_ptr();
+            let sources = (0..padded)
+                .map(|i| start.wrapping_add(i.min(count - 1) * length))
+                .collect();
+            return Self {
+                sources,
+                destinations,
+                taps: 1,
+                depth: length,
+                _copied: Some(copy),
+            };
+        }
+        let mut sources = vec![call.zeros.as_ptr(); padded * all_taps];
+        for i in 0..padded {
+            let start = i / tile_rows * all_taps * tile_rows + i % tile_rows;
+            call.rows.sources(first + i.min(count - 1), |tap, pixel| {
+                sources[start + tap * tile_rows] = source(pixel).as_ptr();
+            });
+        }
+        Self {
+            sources,
+            destinations,
+            taps: all_taps,
+            depth,
+            _copied: None,
+        }
+    }
+}
+
+/// A chunk of rows times one panel.
+struct PanelTask<'a> {
+    call: &'a Call<'a>,
+    table: &'a Table,
+    panel: usize,
+    /// `[taps, depth]` rows, `step` apart.
+    values: &'a [f32],
+    step: usize,
+}
+
+impl Kernel for PanelTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.call.product.width - self.panel * TILE_VECTORS * S::LANES;
+        let needed = if width > S::LANES {
+            TILE_VECTORS * S::LANES
+        } else {
+            S::LANES
+        };
+        let depth = self.table.taps * self.table.depth;
+        assert!(
+            depth == 0 || self.values.len() >= (depth - 1) * self.step + needed,
+            "a whole panel"
+        );
+        let count = self.table.destinations.len();
+        for first in (0..count).step_by(S::TILE_ROWS) {
+            let rows = count - first;
+            // SAFETY: the table's pointers lead to `depth` values each, and the panel is whole.
+            unsafe {
+                match (rows, width > S::LANES) {
+                    (5.., true) if S::TILE_ROWS > 4 => self.tile::<S, 8, 2>(s, first),
+                    (3.., true) => self.tile::<S, 4, 2>(s, first),
+                    (2, true) => self.tile::<S, 2, 2>(s, first),
+                    (_, true) => self.tile::<S, 1, 2>(s, first),
+                    (5.., false) if S::TILE_ROWS > 4 => self.tile::<S, 8, 1>(s, first),
+                    (3.., false) => self.tile::<S, 4, 1>(s, first),
+                    (2, false) => self.tile::<S, 2, 1>(s, first),
+                    (_, false) => self.tile::<S, 1, 1>(s, first),
+                }
+            }
+        }
+    }
+}
+
+impl PanelTask<'_> {
+    /// The tile whose first row is `first`.
+    ///
+    /// # Safety
+    /// The pointers of rows `first .. first + R` lead to the table's `depth` values; `values` has `V` vectors
+    /// at each step.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(&self, s: S, first: usize) {
+        let (taps, depth) = (self.table.taps, self.table.depth);
+        let mut acc = tile::zeros::<S, R, V>(s);
+        let mut b = self.values.as_ptr();
+        for tap in 0..taps {
+            let sources = &self.table.sources[first * taps + tap * S::TILE_ROWS..][..R];
+            let mut a = [self.call.zeros.as_ptr(); R];
+            a.copy_from_slice(sources);
+            // Zeros add nothing, and a tile all in the padding need not add them.
+            if a.iter().any(|&p| p != self.call.zeros.as_ptr()) {
+                // SAFETY: the caller's promise.
+                unsafe { tile::multiply(s, depth, a, 1, b, self.step, &mut acc) };
+            }
+            b = b.wrapping_add(depth * self.step);
+        }
+        let last = (first + R).min(self.table.destinations.len());
+        for (row, &pixel) in acc.iter().zip(&self.table.destinations[first..last]) {
+            self.store(s, pixel, row);
+        }
+    }
+
+    /// Adds bias and residual and writes a row of a tile.
+    #[inline(always)]
+    fn store<S: Simd, const V: usize>(&self, s: S, pixel: usize, row: &[S::F; V]) {
+        let product = self.call.product;
+        let column = self.panel * TILE_VECTORS * S::LANES;
+        let width = product.width - column;
+        let start = pixel * product.width + column;
+        for (v, &value) in row.iter().enumerate() {
+            let n = lanes_of::<S>(width, v);
+            let offset = v * S::LANES;
+            // A sum of nothing but negative zeros becomes a positive zero: what it is where a skipped tap's zeros were added.
+            let mut value = s.add(value, s.zero());
+            // SAFETY: `n` values from `column + offset` lie within `width`, and bias, residual and destination
+            // were checked to have that width for every pixel; no other task writes these elements.
+            unsafe {
+                if let Some(bias) = product.bias {
+                    let p = bias.as_ptr().add(column + offset);
+                    value = s.add(
+                        value,
+                        if n == S::LANES {
+                            s.load(p)
+                        } else {
+                            s.load_partial(p, n)
+                        },
+                    );
+                }
+                if let Some(residual) = product.residual {
+                    let p = residual.as_ptr().add(start + offset);
+                    value = s.add(
+                        value,
+                        if n == S::LANES {
+                            s.load(p)
+                        } else {
+                            s.load_partial(p, n)
+                        },
+                    );
+                }
+                let to = self.call.destination.at(start + offset);
+                if n == S::LANES {
+                    s.store(to, value);
+                } else {
+                    s.store_partial(to, n, value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One kernel body, compiled for each instruction set and chosen at run time.
+//!
+//! A kernel is a struct of its arguments that implements [`Kernel`]: its body is generic over [`Simd`], the vector
+//! operations, and always inlined. [`Isa::run`] inlines it into a function with the instruction set's
+//! `#[target_feature]`, so no build flag is needed. A [`Simd`] value is proof that the processor has the
+//! instructions; only [`Isa::run`] makes one.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod math;
+mod portable;
+
+pub(crate) use math::{exp, sigmoid, silu, silu_slope};
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+/// An instruction set, from the least to the most capable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// What the compiler makes of plain Rust for the target's baseline.
+    Portable,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+}
+
+thread_local! {
+    static LIMIT: Cell<Isa> = const { Cell::new(Isa::Avx512) };
+}
+
+impl Isa {
+    /// Every instruction set, from the least to the most capable.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The most capable instruction set of this processor, or the one that the environment variable
+    /// `LANGEVIN_ISA` (`portable`, `avx2` or `avx512`; read once) names, if that is lower.
+    pub fn available() -> Self {
+        static AVAILABLE: OnceLock<Isa> = OnceLock::new();
+        *AVAILABLE.get_or_init(|| {
+            let limit = match std::env::var("LANGEVIN_ISA").as_deref() {
+                Ok("portable") => Self::Portable,
+                Ok("avx2") => Self::Avx2,
+                _ => Self::Avx512,
+            };
+            Self::detect().min(limit)
+        })
+    }
+
+    /// Runs `f` on this thread with kernels held to `self`, or to [`Isa::available`] where that is lower. Work
+    /// that `f` hands to other threads before it calls a kernel is not held.
+    pub fn limit<R>(self, f: impl FnOnce() -> R) -> R {
+        struct Restore(Isa);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                LIMIT.set(self.0);
+            }
+        }
+        let _restore = Restore(LIMIT.replace(self));
+        f()
+    }
+
+    /// What a kernel called on this thread uses.
+    pub(crate) fn current() -> Self {
+        Self::available().min(LIMIT.get())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn detect() -> Self {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match avx2 {
+            true if is_x86_feature_detected!("avx512f") => Self::Avx512,
+            true => Self::Avx2,
+            false => Self::Portable,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detect() -> Self {
+        Self::Portable
+    }
+
+    /// Runs a kernel compiled for this instruction set, or for the best one below it that the processor has.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        match self.min(Self::available()) {
+            // SAFETY: `available` found the instructions.
+            Self::Avx512 => return unsafe { avx512::run(kernel) },
+            // SAFETY: `available` found the instructions.
+            Self::Avx2 => return unsafe { avx2::run(kernel) },
+            Self::Portable => {}
+        }
+        kernel.run(portable::Portable)
+    }
+
+    /// Columns of the register tile that matrix products are made of.
+    pub(crate) const fn tile_columns(self) -> usize {
+        TILE_VECTORS * self.lanes()
+    }
+
+    /// Rows of the register tile that matrix products are made of.
+    pub(crate) const fn tile_rows(self) -> usize {
+        match self {
+            Self::Avx512 => 8,
+            Self::Avx2 | Self::Portable => 4,
+        }
+    }
+
+    /// Values in a vector.
+    pub(crate) const fn lanes(self) -> usize {
+        match self {
+            Self::Avx512 => 16,
+            Self::Avx2 | Self::Portable => 8,
+        }
+    }
+}
+
+/// Vectors in a row of the register tile: with [`Isa::tile_rows`] 16 accumulators of AVX-512's 32 registers, and 8
+/// of AVX2's 16, enough to hide the latency of two multiply-adds a cycle.
+pub(crate) const TILE_VECTORS: usize = 2;
+
+/// A body to be compiled for each instruction set. Implementations mark `run` `#[inline(always)]`, and so every
+/// function in it that touches vectors.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Vectors of `LANES` values of `f32`. A value of the type is proof that the processor has the instructions.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    type F: Copy;
+    const LANES: usize;
+    /// As [`Isa::tile_rows`].
+    const TILE_ROWS: usize;
+
+    fn splat(self, value: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once where the instruction set can.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller; `b` if one is not a number.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` if one is not a number.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even, for magnitudes below 2²².
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a · 2ⁿ` for integral `n` from −200 to 200, overflowing to infinity and underflowing to zero.
+    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
+    /// The sum over lanes, in a fixed tree.
+    fn sum(self, a: Self::F) -> f32;
+
+    /// # Safety
+    /// `p` is valid for reading `LANES` values.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// # Safety
+    /// `p` is valid for writing `LANES` values.
+    unsafe fn store(self, p: *mut f32, a: Self::F);
+    /// Loads `n ≤ LANES` values and zeros.
+    /// # Safety
+    /// `p` is valid for reading `n` values.
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F;
+    /// Stores the first `n ≤ LANES` values.
+    /// # Safety
+    /// `p` is valid for writing `n` values.
+    unsafe fn store_partial(self, p: *mut f32, n: usize, a: Self::F);
+
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_on_their_thread_and_end() {
+        let before = Isa::current();
+        Isa::Portable.limit(|| assert_eq!(Isa::current(), Isa::Portable));
+        assert_eq!(Isa::current(), before);
+        assert!(Isa::Avx512.limit(Isa::current) <= Isa::available());
+    }
+}
