@@ -9,8 +9,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use langevin::{
     models::{Conditioning, UNet2DModel, weights},
     named::Named,
-    objectives::{Objective, PredictionType},
-    schedulers::{BetaSchedule, DdpmConfig, DdpmScheduler},
+    objectives::PredictionType,
+    schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},
     training::{
         LrSchedulerType,
         ema::EmaSchedule,
@@ -81,19 +81,18 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     let beta_schedule = BetaSchedule::from_name(trace["noise_schedule"].as_str().unwrap());
     let prediction = trace.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon");
     let prediction_type = PredictionType::from_name(prediction).map_err(|e| e.to_string())?;
-    let config = DdpmConfig {
+    let config = DDPMConfig {
         beta_schedule: beta_schedule.map_err(|e| e.to_string())?,
         prediction_type,
-        ..DdpmConfig::default()
+        ..DDPMConfig::default()
     };
-    let scheduler = DdpmScheduler::new(config).map_err(|e| e.to_string())?;
-    let objective = Objective::new(prediction_type);
+    let scheduler = DDPMScheduler::new(config).map_err(|e| e.to_string())?;
 
     let mut learner = Learner::new(model, optimizer, learning_rate, schedule, max_grad_norm, Some(ema));
     let count = trace["losses"].as_array().unwrap().len();
     for i in 0..count {
         let (batch, draw) = read_step(&steps, i, &device);
-        let (loss, gradients) = step::gradients(learner.model(), &objective, &scheduler, &batch, &draw)
+        let (loss, gradients) = step::gradients(learner.model(), &prediction_type, &scheduler, &batch, &draw)
             .map_err(|e| e.to_string())?;
         let update;
         (learner, update) = learner.update(gradients);
@@ -109,9 +108,17 @@ fn check(folder: &Path) -> Result<Outcome, String> {
 
 /// The pictures, noise, timesteps and labels of a step.
 fn read_step(steps: &BTreeMap<String, support::Stored>, i: usize, device: &Device) -> (Batch, Draw) {
-    let part = |name: &str| steps.get(&format!("KEY"));
-    let _ = part;
-    todo!()
+    let part = |name: &str| steps.get(&format!("{i:02}.{name}"));
+    let all = |name: &str| part(name).unwrap_or_else(|| panic!("step {i} has no {name}"));
+    let clean = all("images").tensor::<4>(device);
+    let classes = part("labels").map(|labels| {
+        let labels: Vec<i64> = labels.f32().into_iter().map(|label| label as i64).collect();
+        let n = labels.len();
+        Tensor::<1, Int>::from_data(TensorData::new(labels, [n]), device)
+    });
+    let timesteps = all("timesteps").f32().into_iter().map(|t| t as usize).collect();
+    let draw = Draw { noise: all("noise").tensor::<4>(device), timesteps };
+    (Batch { clean, conditioning: Conditioning { classes, ..Conditioning::default() } }, draw)
 }
 
 #[test]

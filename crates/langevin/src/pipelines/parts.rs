@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     models::{Conditioning, AnyModel},
     random::Generator,
-    schedulers::{AnyScheduler, DdimScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDIMScheduler, Scheduler},
 };
 
 const MODEL: &str = "unet";
@@ -140,11 +140,11 @@ fn condition(
 }
 
 /// The DDIM scheduler with the same noise schedule: what `DDIMScheduler.from_config` makes of any scheduler's configuration.
-pub fn to_ddim(scheduler: &AnyScheduler) -> Result<DdimScheduler> {
-    Ok(DdimScheduler {})
+pub fn to_ddim(scheduler: &AnyScheduler) -> Result<DDIMScheduler> {
+    DDIMScheduler::from_config(&scheduler.config()?)
 }
 
 /// The DDPM scheduler with the same noise schedule: what `DDPMScheduler.from_config` makes of any scheduler's configuration.
 pub fn to_ddpm(scheduler: &AnyScheduler) -> Result<AnyScheduler> {
-    Ok(scheduler.clone())
+    scheduler.convert("ddpm")
 }

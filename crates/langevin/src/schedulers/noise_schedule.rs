@@ -1,9 +1,7 @@
 //! How noisy each training timestep is: the β tables and their cumulative products, in float32 as PyTorch computes them.
 
 use burn::tensor::{Tensor, TensorData};
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, Result};
+use crate::{Error, Result, named::named_enum};
 
 /// More timesteps than any schedule has; a configuration that asks for more is taken for a mistake.
 const MOST_TIMESTEPS: usize = 1_000_000;
@@ -11,22 +9,22 @@ const MOST_TIMESTEPS: usize = 1_000_000;
 /// The largest β of the schedules that are defined by ᾱ.
 const MAX_BETA: f64 = 0.999;
 
-/// The shape of the β table. The names in files are diffusers'.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    /// Evenly from `beta_start` to `beta_end` (Ho et al. 2020).
-    #[default]
-    Linear,
-    /// Evenly between the square roots, then squared: Stable Diffusion's.
-    ScaledLinear,
-    /// ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), each β at most 0.999 (Nichol and Dhariwal 2021, eq. 17).
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredcosCapV2,
-    /// A sigmoid over [-6, 6] between `beta_start` and `beta_end` (GeoDiff).
-    Sigmoid,
-    /// ᾱ from a Laplace distribution of the log signal-to-noise ratio.
-    Laplace,
+named_enum! {
+    /// The shape of the β table. The names in files are diffusers'.
+    #[derive(Default)]
+    pub enum BetaSchedule: "a noise schedule" {
+        /// Evenly from `beta_start` to `beta_end` (Ho et al. 2020).
+        #[default]
+        Linear = "linear",
+        /// Evenly between the square roots, then squared: Stable Diffusion's.
+        ScaledLinear = "scaled_linear",
+        /// ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), each β at most 0.999 (Nichol and Dhariwal 2021, eq. 17).
+        SquaredcosCapV2 = "squaredcos_cap_v2",
+        /// A sigmoid over [-6, 6] between `beta_start` and `beta_end` (GeoDiff).
+        Sigmoid = "sigmoid",
+        /// ᾱ from a Laplace distribution of the log signal-to-noise ratio.
+        Laplace = "laplace",
+    }
 }
 
 /// What a scheduler's config says about its noise, under diffusers' names.

@@ -13,7 +13,7 @@ use crate::{
     data::{Channels, Resize},
     models::{AnyModelConfig, ModelPreset},
     objectives::PredictionType,
-    schedulers::{BetaSchedule, DdpmConfig},
+    schedulers::{BetaSchedule, DDPMConfig},
 };
 
 /// The name of the built-in data set.
@@ -267,12 +267,12 @@ impl TrainingConfig {
     }
 
     /// The noise schedule that the run trains with and its pipeline samples with.
-    pub fn noise_schedule(&self) -> DdpmConfig {
-        DdpmConfig {
+    pub fn noise_schedule(&self) -> DDPMConfig {
+        DDPMConfig {
             num_train_timesteps: self.ddpm_num_steps,
             beta_schedule: self.ddpm_beta_schedule,
             prediction_type: self.prediction_type,
-            ..DdpmConfig::default()
+            ..DDPMConfig::default()
         }
     }
 

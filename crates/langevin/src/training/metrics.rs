@@ -29,7 +29,7 @@ struct Line {
 pub(super) struct Metrics {
     path: PathBuf,
     file: File,
-    losses: Vec<(usize, f64)>,
+    losses: Vec<(u64, f64)>,
 }
 
 impl Metrics {
@@ -66,13 +66,13 @@ impl Metrics {
         let mut text = serde_json::to_string(&line).map_err(|e| fail(e.into()))?;
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(fail)?;
-        self.losses.push((step, loss));
+        self.losses.push((step as u64, loss));
         Ok(())
     }
 
     /// Step and loss of every line.
     #[cfg(feature = "plot")]
-    pub fn losses(&self) -> &[(usize, f64)] {
+    pub fn losses(&self) -> &[(u64, f64)] {
         &self.losses
     }
 

@@ -45,25 +45,21 @@ impl Draw {
 /// If the batch does not fit the model.
 pub fn loss(
     model: &impl Denoiser,
-    objective: &Objective,
+    objective: &dyn Objective,
     scheduler: &dyn Scheduler,
     batch: &Batch,
     draw: &Draw,
 ) -> Result<Tensor<1>> {
     // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
-    let example = objective.example(scheduler, &batch.clean, &draw.noise, &draw.timesteps)?;
+    let pair = objective.training_pair(scheduler, batch.clean.clone(), draw.noise.clone(), &draw.timesteps)?;
 
     // Predict.
     let timesteps: Vec<f32> = draw.timesteps.iter().map(|&t| t as f32).collect();
     let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &batch.clean.device());
-    let prediction = model.denoise(example.input, timesteps, &batch.conditioning)?;
+    let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
 
     // Compare.
-    let error = (prediction - example.target).square();
-    Ok(match example.weights {
-        Some(weights) => (error * weights.reshape([-1, 1, 1, 1])).mean(),
-        None => error.mean(),
-    })
+    pair.loss(prediction)
 }
 
 /// The loss as a number, and how it changes with every parameter.
@@ -72,7 +68,7 @@ pub fn loss(
 /// If the batch does not fit the model.
 pub fn gradients<M: Module + Denoiser>(
     model: &M,
-    objective: &Objective,
+    objective: &dyn Objective,
     scheduler: &dyn Scheduler,
     batch: &Batch,
     draw: &Draw,

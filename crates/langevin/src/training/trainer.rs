@@ -24,10 +24,10 @@ use crate::{
     data::{self, Dataset, Loader, LoaderConfig, Transform},
     files, grid,
     models::{AnyModel, Conditioning},
-    objectives::Objective,
+    objectives::PredictionType,
     pipelines::{Classes, DdpmPipeline, SampleOptions, to_pictures},
     random::Generator,
-    schedulers::{AnyScheduler, DdpmScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDPMScheduler},
 };
 
 /// The plot of the loss in a run's folder.
@@ -36,15 +36,14 @@ pub const LOSS_PLOT: &str = "loss.png";
 pub const SAMPLES: &str = "samples.png";
 
 /// A run that is set up: data opened, model built, nothing written yet.
-#[derive(Debug)]
 pub struct Trainer {
     config: TrainingConfig,
     folder: PathBuf,
     dataset: Arc<dyn Dataset>,
     loader: Loader,
     model: Option<AnyModel>,
-    scheduler: DdpmScheduler,
-    objective: Objective,
+    scheduler: DDPMScheduler,
+    objective: PredictionType,
     classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     generator: Generator,
@@ -58,20 +57,16 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
-        let folder = config.run_folder()?;
+        let dataset: Arc<dyn Dataset> = data::open(&config.dataset()?)?.into();
+        let folder = config.run_folder(dataset.name());
         check_folder(&folder, config.overwrite_output_dir)?;
-        let dataset: Arc<dyn Dataset> = data::open(&config.data_source()?.to_string())?.into();
         let classes = classes(&config, dataset.as_ref())?;
         let loader = Loader::new(Arc::clone(&dataset), transform(&config), loader_config(&config, dataset.as_ref()))?;
         let mut generator = Generator::new(config.seed);
-        let embedded = classes.as_ref().map(|classes| classes.names.len() + 1);
-        let model = config
-            .model
-            .config()?
-            .made_for(config.resolution, config.channels.count(), embedded)?
-            .build(device, &mut generator)?;
-        let scheduler = DdpmScheduler::new(config.noise_schedule())?;
-        let objective = Objective::new(config.prediction_type);
+        let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
+        let model = config.model_config(class_count)?.build(device, &mut generator)?;
+        let scheduler = DDPMScheduler::new(config.noise_schedule())?;
+        let objective = config.prediction_type;
         let device = device.clone();
         let model = Some(model);
         Ok(Self { config, folder, dataset, loader, model, scheduler, objective, classes, generator, device })
