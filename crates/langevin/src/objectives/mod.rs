@@ -91,14 +91,26 @@ impl Objective for PredictionType {
     ) -> Result<TrainingPair> {
         let input = scheduler.add_noise(x0.clone(), noise.clone(), timesteps)?;
         Ok(match self {
-            Self::Epsilon => TrainingPair { input, target: noise, weight: None },
+            Self::Epsilon => TrainingPair {
+                input,
+                target: noise,
+                weight: None,
+            },
             Self::Sample => {
                 let weight = snr_weight(scheduler, timesteps, &x0)?;
-                TrainingPair { input, target: x0, weight: Some(weight) }
+                TrainingPair {
+                    input,
+                    target: x0,
+                    weight: Some(weight),
+                }
             }
             Self::VPrediction => {
                 let target = scheduler.get_velocity(x0, noise, timesteps)?;
-                TrainingPair { input, target, weight: None }
+                TrainingPair {
+                    input,
+                    target,
+                    weight: None,
+                }
             }
         })
     }
@@ -128,8 +140,10 @@ impl Objective for PredictionType {
 fn snr_weight(scheduler: &dyn Scheduler, timesteps: &[usize], x0: &Tensor<4>) -> Result<Tensor<1>> {
     let alphas_cumprod = scheduler.alphas_cumprod();
     // `add_noise` has checked that the timesteps are in the table.
-    let ratios: Vec<f32> =
-        timesteps.iter().map(|&t| alphas_cumprod[t] / (1.0 - alphas_cumprod[t])).collect();
+    let ratios: Vec<f32> = timesteps
+        .iter()
+        .map(|&t| alphas_cumprod[t] / (1.0 - alphas_cumprod[t]))
+        .collect();
     if let Some(place) = ratios.iter().position(|ratio| !ratio.is_finite()) {
         return Err(Error::Config(format!(
             "timestep {} has no noise, so the error of a predicted sample cannot be weighted there",

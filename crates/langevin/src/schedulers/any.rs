@@ -4,7 +4,9 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use super::{ConfigMap, DDIMScheduler, DDPMScheduler, Scheduler, StepOptions, StepOutput, config, ddim, ddpm};
+use super::{
+    ConfigMap, DDIMScheduler, DDPMScheduler, Scheduler, StepOptions, StepOutput, config, ddim, ddpm,
+};
 use crate::{Error, Result, files};
 
 /// The file in a scheduler's folder.
@@ -149,7 +151,10 @@ impl AnyScheduler {
 
 fn unsupported(name: &str) -> Error {
     let names: Vec<_> = AnyScheduler::NAMES.iter().map(|(_, class)| *class).collect();
-    Error::Unsupported(format!("the scheduler {name} is not supported; those that are: {}", names.join(", ")))
+    Error::Unsupported(format!(
+        "the scheduler {name} is not supported; those that are: {}",
+        names.join(", ")
+    ))
 }
 
 impl Scheduler for AnyScheduler {

@@ -40,7 +40,9 @@ pub(super) fn read<C: SchedulerConfig>(mut map: ConfigMap) -> Result<C> {
         .collect();
     let mut config: C =
         serde_json::from_value(Value::Object(map.clone())).map_err(|error| culprit::<C>(map, &error))?;
-    config.extra_mut().insert(USED_DEFAULTS.to_owned(), Value::Array(missing));
+    config
+        .extra_mut()
+        .insert(USED_DEFAULTS.to_owned(), Value::Array(missing));
     Ok(config)
 }
 
@@ -49,7 +51,9 @@ pub(super) fn read<C: SchedulerConfig>(mut map: ConfigMap) -> Result<C> {
 pub(super) fn in_memory<C: SchedulerConfig>(config: &C) -> Result<ConfigMap> {
     let mut map = to_map(config)?;
     if !map.contains_key(USED_DEFAULTS) {
-        let defaults = known_keys::<C>()?.into_iter().filter(|(key, value)| map.get(key) == Some(value));
+        let defaults = known_keys::<C>()?
+            .into_iter()
+            .filter(|(key, value)| map.get(key) == Some(value));
         let names = defaults.map(|(key, _)| Value::String(key)).collect();
         map.insert(USED_DEFAULTS.to_owned(), Value::Array(names));
     }
@@ -71,8 +75,14 @@ pub(super) fn written(mut in_memory: ConfigMap) -> ConfigMap {
 /// # Errors
 /// As [`read`].
 pub(super) fn convert<C: SchedulerConfig>(other: &ConfigMap) -> Result<C> {
-    let unset = other.get(USED_DEFAULTS).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let set = other.iter().filter(|(key, _)| !unset.iter().any(|name| name == *key));
+    let unset = other
+        .get(USED_DEFAULTS)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let set = other
+        .iter()
+        .filter(|(key, _)| !unset.iter().any(|name| name == *key));
     read(set.map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
@@ -84,8 +94,14 @@ fn known_keys<C: SchedulerConfig>() -> Result<ConfigMap> {
 fn to_map<C: SchedulerConfig>(config: &C) -> Result<ConfigMap> {
     match serde_json::to_value(config) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(Error::Config(format!("the config of {} is not an object", C::CLASS_NAME))),
-        Err(e) => Err(Error::Config(format!("the config of {} cannot be written: {e}", C::CLASS_NAME))),
+        Ok(_) => Err(Error::Config(format!(
+            "the config of {} is not an object",
+            C::CLASS_NAME
+        ))),
+        Err(e) => Err(Error::Config(format!(
+            "the config of {} cannot be written: {e}",
+            C::CLASS_NAME
+        ))),
     }
 }
 

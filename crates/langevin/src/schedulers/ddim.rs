@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config,
+    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    TimestepSpacing, config,
     noise_schedule::{self, NoiseOptions},
     prediction::{Bounds, noise_between, predicted_clean, predicted_noise, ratio},
     same_shape,
@@ -119,9 +119,20 @@ impl DDIMScheduler {
             trained_betas: config.trained_betas.as_deref(),
             rescale_betas_zero_snr: config.rescale_betas_zero_snr,
         })?;
-        let final_alpha_cumprod = if config.set_alpha_to_one { 1.0 } else { noise.alphas_cumprod()[0] };
+        let final_alpha_cumprod = if config.set_alpha_to_one {
+            1.0
+        } else {
+            noise.alphas_cumprod()[0]
+        };
         let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
-        Ok(Self { config, noise, bounds, final_alpha_cumprod, stride: 1, timesteps })
+        Ok(Self {
+            config,
+            noise,
+            bounds,
+            final_alpha_cumprod,
+            stride: 1,
+            timesteps,
+        })
     }
 
     /// A scheduler that shares what it can with another class's config.
@@ -141,7 +152,9 @@ impl DDIMScheduler {
     fn levels(&self, t: f64) -> Result<(f32, f32)> {
         let alphas_cumprod = self.noise.alphas_cumprod();
         let index = self.noise.index(t)?;
-        let previous = index.checked_sub(self.stride).map_or(self.final_alpha_cumprod, |i| alphas_cumprod[i]);
+        let previous = index
+            .checked_sub(self.stride)
+            .map_or(self.final_alpha_cumprod, |i| alphas_cumprod[i]);
         Ok((alphas_cumprod[index], previous))
     }
 }
@@ -178,7 +191,10 @@ impl Scheduler for DDIMScheduler {
     ) -> Result<StepOutput> {
         same_shape("the prediction", &prediction, "the sample", &x)?;
         if !(options.eta >= 0.0 && options.eta.is_finite()) {
-            return Err(Error::Config(format!("eta is {}, but it must be 0 or more", options.eta)));
+            return Err(Error::Config(format!(
+                "eta is {}, but it must be 0 or more",
+                options.eta
+            )));
         }
         let (alpha_prod, alpha_prod_prev) = self.levels(t)?;
 
@@ -207,7 +223,10 @@ impl Scheduler for DDIMScheduler {
             };
             previous = previous + fresh * sigma;
         }
-        Ok(StepOutput { previous, predicted_clean: clean })
+        Ok(StepOutput {
+            previous,
+            predicted_clean: clean,
+        })
     }
 
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {

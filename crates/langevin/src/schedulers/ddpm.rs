@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config,
+    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    TimestepSpacing, config,
     noise_schedule::{self, NoiseOptions},
     prediction::{Bounds, predicted_clean, ratio},
     same_shape,
@@ -143,7 +143,12 @@ impl DDPMScheduler {
             rescale_betas_zero_snr: config.rescale_betas_zero_snr,
         })?;
         let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
-        Ok(Self { config, noise, bounds, timesteps })
+        Ok(Self {
+            config,
+            noise,
+            bounds,
+            timesteps,
+        })
     }
 
     /// A scheduler that shares what it can with another class's config.
@@ -168,7 +173,9 @@ impl DDPMScheduler {
         match timesteps {
             [] => return Err(Error::Config("a loop needs at least one timestep".to_owned())),
             [first, ..] if *first > last => {
-                return Err(Error::Config(format!("timestep {first} is beyond the schedule's last, {last}")));
+                return Err(Error::Config(format!(
+                    "timestep {first} is beyond the schedule's last, {last}"
+                )));
             }
             _ => {}
         }
@@ -186,10 +193,20 @@ impl DDPMScheduler {
     fn levels(&self, t: f64) -> Result<(f32, f32, bool)> {
         let alphas_cumprod = self.noise.alphas_cumprod();
         let index = self.noise.index(t)?;
-        let place = self.timesteps.iter().position(|&visited| visited == t).ok_or_else(|| {
-            Error::Config(format!("timestep {t} is not one of this loop's {} timesteps", self.timesteps.len()))
-        })?;
-        let previous = self.timesteps.get(place + 1).map_or(1.0, |&next| alphas_cumprod[next as usize]);
+        let place = self
+            .timesteps
+            .iter()
+            .position(|&visited| visited == t)
+            .ok_or_else(|| {
+                Error::Config(format!(
+                    "timestep {t} is not one of this loop's {} timesteps",
+                    self.timesteps.len()
+                ))
+            })?;
+        let previous = self
+            .timesteps
+            .get(place + 1)
+            .map_or(1.0, |&next| alphas_cumprod[next as usize]);
         Ok((alphas_cumprod[index], previous, index > 0))
     }
 
@@ -230,7 +247,12 @@ impl Posterior {
         let beta = 1.0 - alpha;
         if beta_prod == 0.0 {
             // No noise is left, so the sample is the clean one; the quotients below would not be numbers.
-            return Self { clean: 1.0, sample: 0.0, variance: 0.0, beta: 0.0 };
+            return Self {
+                clean: 1.0,
+                sample: 0.0,
+                variance: 0.0,
+                beta: 0.0,
+            };
         }
         Self {
             clean: alpha_prod_prev.sqrt() * beta / beta_prod,
@@ -304,7 +326,10 @@ impl Scheduler for DDPMScheduler {
             let noise = options.draw_noise(DDPMConfig::CLASS_NAME, &previous)?;
             previous = previous + posterior.scale_noise(noise, self.config.variance_type, predicted_variance);
         }
-        Ok(StepOutput { previous, predicted_clean: clean })
+        Ok(StepOutput {
+            previous,
+            predicted_clean: clean,
+        })
     }
 
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {

@@ -41,7 +41,9 @@ impl StepOptions<'_> {
     /// Draws standard normal noise of the shape of `like`.
     pub(crate) fn draw_noise(&mut self, class_name: &str, like: &Tensor<4>) -> Result<Tensor<4>> {
         let generator = self.generator.as_deref_mut().ok_or_else(|| {
-            Error::Config(format!("{class_name} draws noise in this step, but was given no generator to draw from"))
+            Error::Config(format!(
+                "{class_name} draws noise in this step, but was given no generator to draw from"
+            ))
         })?;
         Ok(generator.randn_tensor(like.dims(), &like.device()))
     }
@@ -151,5 +153,9 @@ pub(crate) fn same_shape(one: &str, a: &Tensor<4>, other: &str, b: &Tensor<4>) -
     if a.dims() == b.dims() {
         return Ok(());
     }
-    Err(Error::Shape(format!("{one} has shape {:?} and {other} {:?}, which must be the same", a.dims(), b.dims())))
+    Err(Error::Shape(format!(
+        "{one} has shape {:?} and {other} {:?}, which must be the same",
+        a.dims(),
+        b.dims()
+    )))
 }

@@ -1,7 +1,7 @@
 //! How noisy each training timestep is: the β tables and their cumulative products, in float32 as PyTorch computes them.
 
-use burn::tensor::{Tensor, TensorData};
 use crate::{Error, Result, named::named_enum};
+use burn::tensor::{Tensor, TensorData};
 
 /// More timesteps than any schedule has; a configuration that asks for more is taken for a mistake.
 const MOST_TIMESTEPS: usize = 1_000_000;
@@ -83,7 +83,10 @@ impl NoiseSchedule {
             betas = rescale_zero_terminal_snr(&betas)?;
         }
         let alphas_cumprod = cumprod(betas.iter().map(|beta| 1.0 - beta));
-        Ok(Self { betas, alphas_cumprod })
+        Ok(Self {
+            betas,
+            alphas_cumprod,
+        })
     }
 
     /// β_t for every timestep.
@@ -110,7 +113,10 @@ impl NoiseSchedule {
         if t.fract() == 0.0 && (0.0..n as f64).contains(&t) {
             return Ok(t as usize);
         }
-        Err(Error::Config(format!("timestep {t} is not one of the schedule's, which are 0 to {}", n - 1)))
+        Err(Error::Config(format!(
+            "timestep {t} is not one of the schedule's, which are 0 to {}",
+            n - 1
+        )))
     }
 }
 
@@ -156,25 +162,39 @@ pub(crate) fn add_noise(
 }
 
 fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
-    let NoiseOptions { num_train_timesteps: n, beta_start: start, beta_end: end, .. } = options;
-    let by_ends = !matches!(options.beta_schedule, BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace);
+    let NoiseOptions {
+        num_train_timesteps: n,
+        beta_start: start,
+        beta_end: end,
+        ..
+    } = options;
+    let by_ends = !matches!(
+        options.beta_schedule,
+        BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace
+    );
     for (name, beta) in [("beta_start", start), ("beta_end", end)] {
         if by_ends && !(0.0..1.0).contains(&beta) {
-            return Err(Error::Config(format!("{name} is {beta}, but every beta is at least 0 and below 1")));
+            return Err(Error::Config(format!(
+                "{name} is {beta}, but every beta is at least 0 and below 1"
+            )));
         }
     }
     Ok(match options.beta_schedule {
         BetaSchedule::Linear => linspace(start, end, n),
-        BetaSchedule::ScaledLinear => {
-            linspace(start.sqrt(), end.sqrt(), n).into_iter().map(|root| root * root).collect()
-        }
+        BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt(), n)
+            .into_iter()
+            .map(|root| root * root)
+            .collect(),
         BetaSchedule::SquaredcosCapV2 => betas_for_alpha_bar(n, |t| {
             let cos = ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos();
             cos * cos
         }),
         BetaSchedule::Sigmoid => {
             let (range, start) = ((end - start) as f32, start as f32);
-            linspace(-6.0, 6.0, n).into_iter().map(|x| sigmoid(x) * range + start).collect()
+            linspace(-6.0, 6.0, n)
+                .into_iter()
+                .map(|x| sigmoid(x) * range + start)
+                .collect()
         }
         BetaSchedule::Laplace => betas_for_alpha_bar(n, |t| {
             let log_snr = -0.5 * 1_f64.copysign(0.5 - t) * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
@@ -201,7 +221,11 @@ fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
     }
     let step = (end - start) / (n - 1) as f32;
     let at = |i: usize| {
-        if i < n / 2 { step.mul_add(i as f32, start) } else { step.mul_add(-((n - 1 - i) as f32), end) }
+        if i < n / 2 {
+            step.mul_add(i as f32, start)
+        } else {
+            step.mul_add(-((n - 1 - i) as f32), end)
+        }
     };
     (0..n).map(at).collect()
 }
@@ -279,7 +303,10 @@ mod tests {
     fn linear_tables_have_pytorchs_bits() {
         let linear = options(BetaSchedule::Linear);
         assert_eq!(hashes(linear), (0x8762_1fa3_2045_3815, 0x7c4c_5383_e09b_2bd1));
-        let short = NoiseOptions { num_train_timesteps: 37, ..linear };
+        let short = NoiseOptions {
+            num_train_timesteps: 37,
+            ..linear
+        };
         assert_eq!(hashes(short), (0x2157_03fe_774b_51d7, 0xeb3d_b726_2d8f_d260));
     }
 
@@ -287,18 +314,29 @@ mod tests {
     fn a_rescaled_schedule_ends_without_signal() {
         // Not to the last bit: PyTorch takes square roots of rows by a library that rounds some of them otherwise.
         let linear = options(BetaSchedule::Linear);
-        let schedule = NoiseSchedule::new(NoiseOptions { rescale_betas_zero_snr: true, ..linear }).unwrap();
+        let schedule = NoiseSchedule::new(NoiseOptions {
+            rescale_betas_zero_snr: true,
+            ..linear
+        })
+        .unwrap();
         let alphas_cumprod = schedule.alphas_cumprod();
         for (t, expected) in [(0, 0.999_9_f32), (500, 0.075_246_2)] {
-            assert!((alphas_cumprod[t] / expected - 1.0).abs() < 1e-6, "{}", alphas_cumprod[t]);
+            assert!(
+                (alphas_cumprod[t] / expected - 1.0).abs() < 1e-6,
+                "{}",
+                alphas_cumprod[t]
+            );
         }
         assert_eq!((alphas_cumprod[999], schedule.betas()[999]), (0.0, 1.0));
     }
 
     #[test]
     fn scaled_linear_tables_have_pytorchs_bits() {
-        let options =
-            NoiseOptions { beta_start: 0.00085, beta_end: 0.012, ..options(BetaSchedule::ScaledLinear) };
+        let options = NoiseOptions {
+            beta_start: 0.00085,
+            beta_end: 0.012,
+            ..options(BetaSchedule::ScaledLinear)
+        };
         assert_eq!(hashes(options), (0x98ec_8295_febe_f962, 0x6fa3_0677_e0e3_9d2e));
     }
 
@@ -309,7 +347,11 @@ mod tests {
         assert_eq!(hashes(cosine), (0x1dbb_f387_057b_16fe, 0xdeac_658a_583c_1c6d));
         let schedule = NoiseSchedule::new(cosine).unwrap();
         let alphas_cumprod = schedule.alphas_cumprod();
-        assert!((alphas_cumprod[500] - 0.492_285_04).abs() < 1e-6, "{}", alphas_cumprod[500]);
+        assert!(
+            (alphas_cumprod[500] - 0.492_285_04).abs() < 1e-6,
+            "{}",
+            alphas_cumprod[500]
+        );
         assert!((alphas_cumprod[0] - 0.999_958_7).abs() < 1e-6);
         assert!((alphas_cumprod[999] - 2.428_735e-9).abs() < 1e-15);
         assert!(alphas_cumprod.windows(2).all(|pair| pair[1] < pair[0]));
@@ -326,7 +368,10 @@ mod tests {
             let schedule = NoiseSchedule::new(options(schedule)).unwrap();
             for (t, expected) in [0, 500, 999].into_iter().zip(expected) {
                 let found = schedule.alphas_cumprod()[t];
-                assert!((found / expected - 1.0_f32).abs() < 1e-6, "{found} is not {expected}");
+                assert!(
+                    (found / expected - 1.0_f32).abs() < 1e-6,
+                    "{found} is not {expected}"
+                );
             }
         }
     }
@@ -335,14 +380,57 @@ mod tests {
     fn impossible_tables_are_refused() {
         let refused = |options: NoiseOptions<'_>| NoiseSchedule::new(options).unwrap_err().to_string();
         let linear = options(BetaSchedule::Linear);
-        assert!(refused(NoiseOptions { num_train_timesteps: 0, ..linear }).contains("is 0"));
-        assert!(refused(NoiseOptions { num_train_timesteps: usize::MAX, ..linear }).contains("1000000"));
-        assert!(refused(NoiseOptions { beta_end: 2.0, ..linear }).contains("beta_end is 2"));
-        assert!(refused(NoiseOptions { beta_start: f64::NAN, ..linear }).contains("beta_start is NaN"));
-        assert!(refused(NoiseOptions { trained_betas: Some(&[0.1, 0.2]), ..linear }).contains("2 values"));
-        let two = NoiseOptions { num_train_timesteps: 2, ..linear };
-        assert!(refused(NoiseOptions { trained_betas: Some(&[0.1, -0.2]), ..two }).contains("timestep 1 is -0.2"));
-        let one = NoiseOptions { num_train_timesteps: 1, rescale_betas_zero_snr: true, ..linear };
+        assert!(
+            refused(NoiseOptions {
+                num_train_timesteps: 0,
+                ..linear
+            })
+            .contains("is 0")
+        );
+        assert!(
+            refused(NoiseOptions {
+                num_train_timesteps: usize::MAX,
+                ..linear
+            })
+            .contains("1000000")
+        );
+        assert!(
+            refused(NoiseOptions {
+                beta_end: 2.0,
+                ..linear
+            })
+            .contains("beta_end is 2")
+        );
+        assert!(
+            refused(NoiseOptions {
+                beta_start: f64::NAN,
+                ..linear
+            })
+            .contains("beta_start is NaN")
+        );
+        assert!(
+            refused(NoiseOptions {
+                trained_betas: Some(&[0.1, 0.2]),
+                ..linear
+            })
+            .contains("2 values")
+        );
+        let two = NoiseOptions {
+            num_train_timesteps: 2,
+            ..linear
+        };
+        assert!(
+            refused(NoiseOptions {
+                trained_betas: Some(&[0.1, -0.2]),
+                ..two
+            })
+            .contains("timestep 1 is -0.2")
+        );
+        let one = NoiseOptions {
+            num_train_timesteps: 1,
+            rescale_betas_zero_snr: true,
+            ..linear
+        };
         assert!(refused(one).contains("noise grows"));
     }
 }

@@ -18,10 +18,16 @@ impl Bounds {
     /// Checks the values that will be used.
     pub fn check(&self) -> Result<()> {
         let refuse = |name: &str, value: f64, right: &str| {
-            Err(Error::Config(format!("{name} is {value}, but it must be {right}")))
+            Err(Error::Config(format!(
+                "{name} is {value}, but it must be {right}"
+            )))
         };
         if self.thresholding && !(0.0..=1.0).contains(&self.dynamic_thresholding_ratio) {
-            return refuse("dynamic_thresholding_ratio", self.dynamic_thresholding_ratio, "between 0 and 1");
+            return refuse(
+                "dynamic_thresholding_ratio",
+                self.dynamic_thresholding_ratio,
+                "between 0 and 1",
+            );
         }
         let positive = |value: f64| value > 0.0 && value.is_finite();
         if self.thresholding && !positive(self.sample_max_value) {

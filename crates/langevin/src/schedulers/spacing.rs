@@ -34,19 +34,31 @@ impl TimestepSpacing {
             Self::Linspace => {
                 // numpy.linspace, whose last value is its end exactly.
                 let step = if steps > 1 { last / (n - 1.0) } else { 0.0 };
-                let at = |i: usize| if i > 0 && i + 1 == steps { last } else { i as f64 * step };
-                (0..steps).rev().map(|i| at(i).round_ties_even() as usize).collect()
+                let at = |i: usize| {
+                    if i > 0 && i + 1 == steps {
+                        last
+                    } else {
+                        i as f64 * step
+                    }
+                };
+                (0..steps)
+                    .rev()
+                    .map(|i| at(i).round_ties_even() as usize)
+                    .collect()
             }
-            Self::Leading => {
-                (0..steps).rev().map(|i| (i * (train / steps)).saturating_add(steps_offset)).collect()
-            }
+            Self::Leading => (0..steps)
+                .rev()
+                .map(|i| (i * (train / steps)).saturating_add(steps_offset))
+                .collect(),
             Self::Trailing => {
                 // numpy.arange(train, 0, -train / n), which counts by the rounded difference of its first two values.
                 // Its length can come out one too many, with a timestep of -1 at the end (61 of 1000, for one); here
                 // there are always as many steps as were asked for.
                 let start = train as f64;
                 let step = (start - start / n) - start;
-                (0..steps).map(|i| ((start + i as f64 * step).round_ties_even() - 1.0).max(0.0) as usize).collect()
+                (0..steps)
+                    .map(|i| ((start + i as f64 * step).round_ties_even() - 1.0).max(0.0) as usize)
+                    .collect()
             }
         };
         match timesteps.first() {
@@ -75,12 +87,19 @@ mod tests {
 
     #[test]
     fn every_number_of_steps_gives_as_many_falling_timesteps() {
-        for spacing in [TimestepSpacing::Linspace, TimestepSpacing::Leading, TimestepSpacing::Trailing] {
+        for spacing in [
+            TimestepSpacing::Linspace,
+            TimestepSpacing::Leading,
+            TimestepSpacing::Trailing,
+        ] {
             for train in [1, 2, 37, 1000] {
                 for steps in 1..=train {
                     let timesteps = spacing.timesteps(train, steps, 0).unwrap();
                     assert_eq!(timesteps.len(), steps);
-                    assert!(timesteps.windows(2).all(|pair| pair[1] < pair[0]), "{spacing:?} {train} {steps}");
+                    assert!(
+                        timesteps.windows(2).all(|pair| pair[1] < pair[0]),
+                        "{spacing:?} {train} {steps}"
+                    );
                     assert!(timesteps[0] < train);
                 }
             }
@@ -90,7 +109,10 @@ mod tests {
     #[test]
     fn impossible_numbers_of_steps_are_refused() {
         let refused = |steps, offset| {
-            TimestepSpacing::Leading.timesteps(100, steps, offset).unwrap_err().to_string()
+            TimestepSpacing::Leading
+                .timesteps(100, steps, offset)
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(0, 0).contains("0 inference steps"));
         assert!(refused(101, 0).contains("1 to 100"));
