@@ -448,7 +448,7 @@ fn is_finite_and_falls(mut scheduler: AnyScheduler, steps: usize, eta: f64) -> R
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_loop_is_finite_and_falls(config in config(), share in 0.0..1.0, eta in 0.0..1.2) {
