@@ -20,7 +20,9 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
                         None => (text, None),
                     };
                     let name = name.replace('_', "-");
-                    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
+                    value
+                        .map_or_else(|| name.clone(), |value| format!("{name}={value}"))
+                        .into()
                 }
                 _ => arg,
             }
@@ -40,11 +42,27 @@ mod tests {
 
     #[test]
     fn names_are_rewritten_and_values_are_not() {
-        let args = ["langevin", "--train_batch_size=3", "--dataset_name", "my_pictures", "--output=a_b", "--", "--a_b"];
+        let args = [
+            "langevin",
+            "--train_batch_size=3",
+            "--dataset_name",
+            "my_pictures",
+            "--output=a_b",
+            "--",
+            "--a_b",
+        ];
         let rewritten = to_kebab_case(args.map(OsString::from).to_vec());
         assert_eq!(
             rewritten,
-            ["langevin", "--train-batch-size=3", "--dataset-name", "my_pictures", "--output=a_b", "--", "--a_b"]
+            [
+                "langevin",
+                "--train-batch-size=3",
+                "--dataset-name",
+                "my_pictures",
+                "--output=a_b",
+                "--",
+                "--a_b"
+            ]
         );
     }
 }

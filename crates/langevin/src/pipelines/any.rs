@@ -63,9 +63,11 @@ impl AnyPipeline {
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
         };
         Ok(match kind {
-            SchedulerKind::Ddpm => {
-                Self::Ddpm(DdpmPipeline { model, scheduler: parts::to_ddpm(&scheduler)?, classes })
-            }
+            SchedulerKind::Ddpm => Self::Ddpm(DdpmPipeline {
+                model,
+                scheduler: parts::to_ddpm(&scheduler)?,
+                classes,
+            }),
             SchedulerKind::Ddim => Self::Ddim(DdimPipeline::new(model, &scheduler, classes)?),
         })
     }
@@ -126,7 +128,11 @@ impl AnyPipeline {
     ///
     /// # Errors
     /// If the options do not fit the model or the scheduler.
-    pub fn sample<'a>(&'a self, options: &SampleOptions, generator: &'a mut Generator) -> Result<Sampling<'a>> {
+    pub fn sample<'a>(
+        &'a self,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
         match self {
             Self::Ddpm(pipeline) => pipeline.sample(options, generator),
             Self::Ddim(pipeline) => pipeline.sample(options, generator),
