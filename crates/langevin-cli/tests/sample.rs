@@ -2,10 +2,16 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use langevin::{data::read_picture, grid};
-use support::{langevin, line, names, reference_pipeline};
+use support::{command, langevin, line, names, reference_pipeline};
 
 /// `sample PIPELINE` with more flags, split at spaces.
 fn sample(folder: &Path, pipeline: &str, flags: &str) -> support::Ran {
@@ -195,6 +201,39 @@ fn an_output_that_cannot_be_written_leaves_nothing() {
     )
     .refused(1, &["file/sub"]);
     assert_eq!(names(folder.path()), ["file"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["sample".into(), reference_pipeline("ddpm").into_os_string()]
+        .into_iter()
+        .chain(
+            "--count 64 --batch-size 64 --steps 1000 --output pictures"
+                .split_whitespace()
+                .map(Into::into),
+        );
+    let mut child = command(folder.path(), args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    // It says what it is about to do when it is ready to be interrupted.
+    let mut first = String::new();
+    said.read_line(&mut first).unwrap();
+    assert!(first.contains("drawing 64 pictures"), "{first}");
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
+    assert!(rest.contains("nothing was written"), "{rest}");
+    assert!(names(folder.path()).is_empty());
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -27,6 +27,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let drawing = resolve(&args)?;
     let stop = Stop::on_signals()?;
+    terminal::say(&drawing.to_string());
     let pictures = draw(&drawing, &stop, animation.as_mut())?;
     output.write(&pictures, &drawing.facts())?;
     if let Some(animation) = animation {

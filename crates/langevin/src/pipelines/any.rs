@@ -10,7 +10,7 @@ use crate::{
     models::AnyModel,
     named::named_enum,
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::AnyScheduler,
 };
 
 named_enum! {
@@ -104,13 +104,12 @@ impl AnyPipeline {
         }
     }
 
-    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if that is fewer.
+    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if they are fewer.
     pub fn default_steps(&self) -> usize {
-        let steps = match self {
-            Self::Ddpm(_) => DdpmPipeline::DEFAULT_STEPS,
-            Self::Ddim(_) => DdimPipeline::DEFAULT_STEPS,
-        };
-        steps.min(self.scheduler().num_train_timesteps())
+        match self {
+            Self::Ddpm(pipeline) => pipeline.default_steps(),
+            Self::Ddim(pipeline) => pipeline.default_steps(),
+        }
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.

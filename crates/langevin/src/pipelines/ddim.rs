@@ -14,7 +14,7 @@ use crate::{
     Result,
     models::AnyModel,
     random::Generator,
-    schedulers::{AnyScheduler, DdimScheduler},
+    schedulers::{AnyScheduler, DdimScheduler, Scheduler},
 };
 
 /// Draws pictures with a UNet and a DDIM scheduler. Mirrors `diffusers.DDIMPipeline`.
@@ -32,7 +32,7 @@ impl DdimPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDIMPipeline";
 
-    /// The steps of a call that names no number.
+    /// The steps of diffusers' call that names no number.
     pub const DEFAULT_STEPS: usize = 50;
 
     /// A pipeline of these parts. Any scheduler becomes a DDIM one with the same noise schedule.
@@ -76,6 +76,11 @@ impl DdimPipeline {
         )
     }
 
+    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    pub fn default_steps(&self) -> usize {
+        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
+    }
+
     /// Starts a sampling loop.
     ///
     /// `generator` is drawn from in the order of diffusers' call: the initial noise, then each step's where η is not 0.
@@ -87,7 +92,7 @@ impl DdimPipeline {
         options: &SampleOptions,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or(Self::DEFAULT_STEPS);
+        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
         let scheduler = self.scheduler.clone().into();
         parts::sample(
             &self.model,

@@ -10,7 +10,7 @@ use super::{
     parts::{self, Parts},
     to_unit_range,
 };
-use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
+use crate::{Result, models::AnyModel, random::Generator, schedulers::{AnyScheduler, Scheduler}};
 
 /// Draws pictures with a UNet. Mirrors `diffusers.DDPMPipeline`.
 ///
@@ -29,7 +29,7 @@ impl DdpmPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDPMPipeline";
 
-    /// The steps of a call that names no number.
+    /// The steps of diffusers' call that names no number.
     pub const DEFAULT_STEPS: usize = 1000;
 
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
@@ -64,6 +64,11 @@ impl DdpmPipeline {
         )
     }
 
+    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    pub fn default_steps(&self) -> usize {
+        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
+    }
+
     /// Starts a sampling loop.
     ///
     /// `generator` is drawn from in the order of diffusers' call: the initial noise, then each step's.
@@ -75,7 +80,7 @@ impl DdpmPipeline {
         options: &SampleOptions,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or(Self::DEFAULT_STEPS);
+        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
         parts::sample(
             &self.model,
             self.scheduler.clone(),

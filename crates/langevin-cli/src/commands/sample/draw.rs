@@ -62,6 +62,18 @@ impl Drawing {
     }
 }
 
+impl std::fmt::Display for Drawing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pictures = if self.count == 1 { "picture" } else { "pictures" };
+        let scheduler = self.pipeline.scheduler().class_name();
+        write!(
+            f,
+            "drawing {} {pictures}: {scheduler}, {} steps, seed {}",
+            self.count, self.steps, self.seed
+        )
+    }
+}
+
 /// Draws the pictures, and shows the animation each step.
 pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation>) -> Result<Vec<Picture>> {
     let mut generator = Generator::new(drawing.seed);
