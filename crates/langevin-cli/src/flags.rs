@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use langevin::named::Named;
+use langevin::{named::Named, schedulers::AnyScheduler};
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
@@ -34,6 +34,11 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
 pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(T::ALL.iter().map(|choice| PossibleValue::new(choice.name())))
         .try_map(|name| T::from_name(&name))
+}
+
+/// A parser for a scheduler's short name, listed in the help.
+pub fn scheduler() -> PossibleValuesParser {
+    PossibleValuesParser::new(AnyScheduler::NAMES.iter().map(|(short, _)| PossibleValue::new(*short)))
 }
 
 #[cfg(test)]

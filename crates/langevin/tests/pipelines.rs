@@ -10,7 +10,7 @@ use std::{
 use langevin::{
     device::default_device,
     models::{ModelPreset, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
-    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, SchedulerKind},
+    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions},
     random::Generator,
 };
 use tempfile::TempDir;
@@ -174,7 +174,7 @@ fn the_scheduler_can_be_changed_either_way() {
     let folder = with_scheduler_of("ddpm", "ddim");
     let pipeline = AnyPipeline::load(folder.path(), &default_device()).unwrap();
     assert_eq!(pipeline.scheduler().class_name(), "DDIMScheduler");
-    let pipeline = pipeline.with_scheduler(SchedulerKind::Ddpm).unwrap();
+    let pipeline = pipeline.with_scheduler("ddpm").unwrap();
     assert_eq!(
         (pipeline.class_name(), pipeline.scheduler().class_name()),
         ("DDPMPipeline", "DDPMScheduler")
@@ -184,7 +184,7 @@ fn the_scheduler_can_be_changed_either_way() {
     let folder = with_scheduler_of("ddim", "ddpm");
     let pipeline = DdpmPipeline::load(folder.path(), &default_device()).unwrap();
     let pipeline = AnyPipeline::Ddpm(pipeline)
-        .with_scheduler(SchedulerKind::Ddim)
+        .with_scheduler("ddim")
         .unwrap();
     assert_eq!(
         (pipeline.class_name(), pipeline.scheduler().class_name()),

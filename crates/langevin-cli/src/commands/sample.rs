@@ -48,8 +48,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
     let mut pipeline = AnyPipeline::load(&args.path, &default_device())?;
-    if let Some(kind) = args.scheduler {
-        pipeline = pipeline.with_scheduler(kind)?;
+    if let Some(name) = &args.scheduler {
+        pipeline = pipeline.with_scheduler(name)?;
     }
     if args.eta.is_some() && !matches!(pipeline, AnyPipeline::Ddim(_)) {
         bail!("--eta belongs to the ddim scheduler; add --scheduler ddim");

@@ -4,24 +4,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts};
+use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling};
 use crate::{
     Error, Result,
     models::AnyModel,
-    named::named_enum,
     random::Generator,
     schedulers::AnyScheduler,
 };
-
-named_enum! {
-    /// A sampler that a pipeline can be given.
-    pub enum SchedulerKind: "a scheduler" {
-        /// Ancestral sampling (Ho et al. 2020).
-        Ddpm = "ddpm",
-        /// Implicit sampling in few steps (Song et al. 2021).
-        Ddim = "ddim",
-    }
-}
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
 #[derive(Clone, Debug)]
@@ -52,23 +41,20 @@ impl AnyPipeline {
         }
     }
 
-    /// The same model with another sampler on the same noise schedule.
+    /// The same model with another sampler on the same noise schedule; `name` is `ddim`, `DDIMScheduler` or any other
+    /// of [`AnyScheduler::NAMES`]. With DDIM it becomes a DDIM pipeline, with any other a DDPM pipeline.
     ///
     /// # Errors
-    /// If the scheduler's configuration is not one that the other can have.
-    pub fn with_scheduler(self, kind: SchedulerKind) -> Result<Self> {
-        let scheduler = self.scheduler();
+    /// If there is no such scheduler, or the present one's configuration is not one that it can have.
+    pub fn with_scheduler(self, name: &str) -> Result<Self> {
+        let scheduler = self.scheduler().convert(name)?;
         let (model, classes) = match self {
             Self::Ddpm(pipeline) => (pipeline.model, pipeline.classes),
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
         };
-        Ok(match kind {
-            SchedulerKind::Ddpm => Self::Ddpm(DdpmPipeline {
-                model,
-                scheduler: parts::to_ddpm(&scheduler)?,
-                classes,
-            }),
-            SchedulerKind::Ddim => Self::Ddim(DdimPipeline::new(model, &scheduler, classes)?),
+        Ok(match scheduler {
+            AnyScheduler::DDIM(scheduler) => Self::Ddim(DdimPipeline { model, scheduler, classes }),
+            scheduler => Self::Ddpm(DdpmPipeline { model, scheduler, classes }),
         })
     }
 

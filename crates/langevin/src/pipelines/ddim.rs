@@ -14,7 +14,7 @@ use crate::{
     Result,
     models::AnyModel,
     random::Generator,
-    schedulers::{AnyScheduler, DdimScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDIMScheduler, Scheduler},
 };
 
 /// Draws pictures with a UNet and a DDIM scheduler. Mirrors `diffusers.DDIMPipeline`.
@@ -23,7 +23,7 @@ pub struct DdimPipeline {
     /// The denoiser.
     pub model: AnyModel,
     /// The noise schedule and the rule of its steps.
-    pub scheduler: DdimScheduler,
+    pub scheduler: DDIMScheduler,
     /// Names of the model's classes, where it has them and they are known.
     pub classes: Option<Classes>,
 }

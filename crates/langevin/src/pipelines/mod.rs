@@ -14,7 +14,7 @@ mod sampling;
 mod staging;
 
 pub use agreement::{AgreementOptions, agreement};
-pub use any::{AnyPipeline, SchedulerKind};
+pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;

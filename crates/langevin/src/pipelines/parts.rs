@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     models::{AnyModel, Conditioning},
     random::Generator,
-    schedulers::{AnyScheduler, DdimScheduler, Scheduler},
+    schedulers::{AnyScheduler, Scheduler},
 };
 
 const MODEL: &str = "unet";
@@ -158,14 +158,4 @@ fn condition(
         classes: Some(classes),
         ..Conditioning::default()
     })
-}
-
-/// The DDIM scheduler with the same noise schedule: what `DDIMScheduler.from_config` makes of any scheduler's configuration.
-pub fn to_ddim(scheduler: &AnyScheduler) -> Result<DdimScheduler> {
-    Ok(DdimScheduler {})
-}
-
-/// The DDPM scheduler with the same noise schedule: what `DDPMScheduler.from_config` makes of any scheduler's configuration.
-pub fn to_ddpm(scheduler: &AnyScheduler) -> Result<AnyScheduler> {
-    Ok(scheduler.clone())
 }

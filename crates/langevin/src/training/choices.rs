@@ -7,6 +7,8 @@ use crate::{
     data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
 };
 
 named_enum! {
@@ -40,31 +42,32 @@ named_enum! {
     }
 }
 
-named_enum! {
-    /// What the model learns to predict.
-    pub enum PredictionType: "a kind of prediction" {
-        /// The noise.
-        Epsilon = "epsilon",
-        /// The clean picture.
-        Sample = "sample",
-        /// The velocity between them (Salimans & Ho 2022).
-        VPrediction = "v_prediction",
-    }
+/// Gives the choices of other modules their names here.
+macro_rules! named {
+    ($type:ident, $kind:literal, $($variant:ident = $name:literal),+) => {
+        impl Named for $type {
+            const KIND: &'static str = $kind;
+            const ALL: &'static [Self] = &[$( Self::$variant, )+];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $name, )+
+                }
+            }
+        }
+    };
 }
 
-named_enum! {
-    /// How noise grows over the timesteps.
-    pub enum BetaSchedule: "a noise schedule" {
-        /// β in a straight line (Ho et al. 2020).
-        Linear = "linear",
-        /// √β in a straight line (latent diffusion).
-        ScaledLinear = "scaled_linear",
-        /// The cosine schedule (Nichol & Dhariwal 2021).
-        SquaredcosCapV2 = "squaredcos_cap_v2",
-        /// β along a sigmoid (GeoDiff).
-        Sigmoid = "sigmoid",
-    }
-}
+named!(PredictionType, "a kind of prediction", Epsilon = "epsilon", Sample = "sample", VPrediction = "v_prediction");
+named!(
+    BetaSchedule,
+    "a noise schedule",
+    Linear = "linear",
+    ScaledLinear = "scaled_linear",
+    SquaredcosCapV2 = "squaredcos_cap_v2",
+    Sigmoid = "sigmoid",
+    Laplace = "laplace"
+);
 
 /// Which model a run trains: a preset by its name, or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -161,6 +164,21 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_in_files() {
+        for &choice in PredictionType::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
+        }
+        for &choice in BetaSchedule::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
         }
     }
 }

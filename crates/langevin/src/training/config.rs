@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::{BetaSchedule, ConditioningKind, LrSchedulerType, ModelSource, PredictionType};
+use super::choices::{ConditioningKind, LrSchedulerType, ModelSource};
 use crate::{
     Error, Result,
     data::{Channels, Resize},
     models::{AnyModelConfig, ModelPreset},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
 };
 
 /// The name of the built-in data set.

@@ -10,7 +10,7 @@ pub mod optimizer;
 pub mod trainer;
 mod validate;
 
-pub use choices::{BetaSchedule, ConditioningKind, LrSchedulerType, ModelSource, PredictionType};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent};
 pub use trainer::Trainer;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use langevin::{
     data::{Channels, Resize},
-    training::{BetaSchedule, ConditioningKind, LrSchedulerType, ModelSource, PredictionType},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
+    training::{ConditioningKind, LrSchedulerType, ModelSource},
 };
 
 use crate::flags::choice;
