@@ -7,6 +7,8 @@ use crate::{
     data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
 };
 
 named_enum! {
@@ -135,6 +137,21 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_in_files() {
+        for &choice in PredictionType::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
+        }
+        for &choice in BetaSchedule::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
         }
     }
 }
