@@ -22,6 +22,8 @@
 //! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
+mod channels;
+
 mod columns;
 pub mod conv;
 pub mod elementwise;
