@@ -166,8 +166,8 @@ pub fn group_norm_backward(
         x: gx,
         gamma: ggamma,
         beta: gbeta,
-        scale: mut gscale,
-        shift: mut gshift,
+        scale: gscale,
+        shift: gshift,
     } = gradients;
     assert_eq!(gx.len(), x.len(), "the gradient of x must have x's shape");
     assert!(
@@ -185,10 +185,7 @@ pub fn group_norm_backward(
     let mut shares = Scratch::new(shape.batch * 2 * channels);
     let shares_of = Shared::new(shares.values_mut());
     let gx = Shared::new(gx);
-    let (gscale, gshift) = (
-        gscale.as_deref_mut().map(Shared::new),
-        gshift.as_deref_mut().map(Shared::new),
-    );
+    let (gscale, gshift) = (gscale.map(Shared::new), gshift.map(Shared::new));
     shape.for_each_part(|n, groups| {
         let part = Part {
             shape,
