@@ -1,2 +1,34 @@
-//! The langevin command.
-fn main() {}
+//! The `langevin` command: train diffusion models and draw pictures from them.
+
+mod cli;
+mod commands;
+mod flags;
+mod launch;
+mod progress;
+mod stop;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    terminal::show_warnings();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // `langevin info … | head` has read enough.
+        Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let launched = launch::unwrap(std::env::args_os().collect())?;
+    for note in &launched.notes {
+        terminal::note(note);
+    }
+    commands::run(cli::Cli::parse_from(flags::to_kebab_case(launched.args)))
+}

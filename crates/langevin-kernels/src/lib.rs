@@ -29,6 +29,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
+pub mod per_picture;
 mod parallel;
 pub mod resample;
 mod scratch;

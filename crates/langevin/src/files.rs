@@ -49,12 +49,16 @@ fn set_default_permissions(_file: &fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes `value` as diffusers writes its configs: indented by two spaces, with a final newline.
+/// Writes `value` as diffusers writes its configs: keys in order, indented by two spaces, with a final newline.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write_json(path: impl AsRef<Path>, value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
+    let mut text = serde_json::to_value(value)
+        .map(|mut value| {
+            value.sort_all_objects();
+            format!("{value:#}")
+        })
         .map_err(|e| Error::file(path.as_ref(), format!("cannot be expressed as JSON: {e}")))?;
     text.push('\n');
     write_atomically(path, |w| w.write_all(text.as_bytes()))

@@ -3,10 +3,12 @@
 #![warn(missing_docs)]
 
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod files;
 pub mod grid;
 pub mod models;
+pub mod named;
 pub mod nn;
 pub mod objectives;
 pub mod ops;
@@ -18,3 +20,8 @@ pub mod schedulers;
 pub mod training;
 
 pub use error::{Error, Result};
+
+/// The README's Rust, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -1,10 +1,20 @@
 //! The networks: configuration, module, loading.
 
+pub mod any;
+pub mod basic_unet;
+pub mod presets;
 pub mod unet2d;
+pub mod weights;
 
+pub use any::{AnyModel, AnyModelConfig};
+pub use basic_unet::{BasicUNet, BasicUNetConfig};
+pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 
 use burn::tensor::{Int, Tensor};
+
+/// The version of diffusers whose files this library writes.
+pub const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// What a model may be told besides the noisy picture and its timestep. Each part is optional; a model uses those it has inputs for.
 #[derive(Clone, Debug, Default)]

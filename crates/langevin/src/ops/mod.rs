@@ -1,1 +1,30 @@
-//! Fused differentiable operations over Burn tensors, channels last.
+//! Fused differentiable operations over Burn tensors, channels last: where kernels meet autodiff.
+//!
+//! Few and fat: each computes in one pass what a model would otherwise ask for in several, and keeps for its backward only what
+//! it must. Activations are `[batch, height, width, channels]`. Every file holds a public function over `Tensor`, a
+//! trait that Burn dispatches to the tensor's backend, that trait's autodiff implementation, written once for all backends, and
+//! the implementation on Flex (the CPU) with the kernels of [`langevin_kernels`].
+//!
+//! # Panics
+//! The functions panic if shapes do not fit together or a tensor is not float32: that is a mistake in a model, not in its input,
+//! which the models check.
+
+mod attention;
+mod concat;
+mod conv;
+mod flex;
+mod norm;
+mod optimizer;
+mod optional;
+mod per_picture;
+mod silu;
+mod upsample;
+
+pub use attention::{AttentionOptions, attention};
+pub use concat::concat;
+pub use conv::{Geometry, conv2d, linear};
+pub use norm::{GroupNormOptions, group_norm};
+pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
+pub use per_picture::add_per_picture;
+pub use silu::silu;
+pub use upsample::upsample_nearest;

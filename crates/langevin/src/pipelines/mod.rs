@@ -1,1 +1,62 @@
 //! A model with its scheduler: load, save, call.
+//!
+//! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
+//! which has a folder of its own.
+
+mod agreement;
+mod any;
+mod classes;
+mod ddim;
+mod ddpm;
+mod model_index;
+mod parts;
+mod sampling;
+mod staging;
+
+pub use agreement::{AgreementOptions, agreement};
+pub use any::{AnyPipeline, SchedulerKind};
+pub use classes::{CLASSES, Classes};
+pub use ddim::DdimPipeline;
+pub use ddpm::DdpmPipeline;
+pub use model_index::{Component, MODEL_INDEX, ModelIndex};
+pub use sampling::{Sampling, Step};
+
+use burn::tensor::Tensor;
+
+use crate::{Error, Result, data::Picture, grid};
+
+/// What a pipeline is asked for. The keyword arguments of diffusers' pipeline calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleOptions {
+    /// Pictures drawn together.
+    pub batch_size: usize,
+    /// Denoising steps; `None` is the pipeline's own default, 1000 for DDPM and 50 for DDIM.
+    pub num_inference_steps: Option<usize>,
+    /// DDIM's η: 0 is deterministic, 1 adds as much noise as DDPM. DDPM overlooks it.
+    pub eta: f64,
+    /// DDIM: derive the noise direction from the clipped predicted clean sample. DDPM overlooks it.
+    pub use_clipped_model_output: bool,
+    /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
+    pub classes: Option<Vec<i64>>,
+}
+
+impl Default for SampleOptions {
+    fn default() -> Self {
+        Self { batch_size: 1, num_inference_steps: None, eta: 0.0, use_clipped_model_output: false, classes: None }
+    }
+}
+
+/// Samples, `[batch, channels, height, width]` in -1..1, as `[batch, height, width, channels]` in 0..1.
+fn to_unit_range(samples: Tensor<4>) -> Tensor<4> {
+    (samples / 2.0 + 0.5).clamp(0.0, 1.0).permute([0, 2, 3, 1])
+}
+
+/// Samples, `[batch, channels, height, width]` in -1..1, as pictures of 8 bits a channel.
+///
+/// # Errors
+/// If there are neither one nor three channels.
+pub fn to_pictures(samples: &Tensor<4>) -> Result<Vec<Picture>> {
+    let values = samples.clone().into_data().convert::<f32>();
+    let values = values.as_slice().map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
+    grid::to_pictures(values, samples.dims())
+}

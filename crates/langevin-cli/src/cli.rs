@@ -1,0 +1,56 @@
+//! The commands and what introduces them.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    evaluate::{self, EvaluateArgs},
+    info::InfoArgs,
+    sample::{self, SampleArgs},
+    train::{self, TrainArgs},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin train
+      Train on the built-in handwritten digits: two minutes on two cores.
+  langevin sample runs/digits-1 --class 3 --count 16 --output three.png
+      Draw sixteen threes as one picture.
+  langevin train --train-data-dir pictures --resolution 32 --model course-butterflies
+      Train on a folder of pictures.
+  langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --use_ema
+      The flags of diffusers' train_unconditional.py, as they are written there. A whole line that
+      begins with `accelerate launch train_unconditional.py` may be pasted after `langevin`.
+  langevin info runs/digits-1
+      Say what is in a folder.
+
+`langevin COMMAND --help` says more about a command.";
+
+/// Train diffusion models and draw pictures from them, in the file formats of Hugging Face diffusers.
+#[derive(Parser, Debug)]
+#[command(
+    name = "langevin",
+    version,
+    arg_required_else_help = true,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train a model on pictures
+    #[command(long_about = train::LONG_ABOUT)]
+    Train(Box<TrainArgs>),
+    /// Draw pictures from a trained model
+    #[command(long_about = sample::LONG_ABOUT)]
+    Sample(SampleArgs),
+    /// Describe a model, a run or a data set
+    Info(InfoArgs),
+    /// Measure how good a model's samples are
+    #[command(long_about = evaluate::LONG_ABOUT)]
+    Evaluate(EvaluateArgs),
+}

@@ -1,0 +1,58 @@
+//! What a data set holds.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use langevin::{
+    data::{self, Dataset, DatasetSummary, Picture, Transform},
+    grid,
+    random::Generator,
+};
+
+use crate::{commands::side_by_side, terminal};
+
+/// The pictures of a batch, and how many stand side by side.
+const BATCH: usize = 64;
+const COLUMNS: usize = 8;
+/// The largest side of a picture in the grid.
+const LARGEST: usize = 128;
+
+/// Prints what the data set holds, and writes a grid of it where asked to. Broken pictures make it an error, after
+/// everything is said.
+pub fn describe(path: &Path, grid: Option<&Path>) -> Result<()> {
+    let Some(name) = path.to_str() else { bail!("{}: is not a name in UTF-8", path.display()) };
+    let dataset = data::open(name)?;
+    let summary = DatasetSummary::of(dataset.as_ref());
+    terminal::print(&summary.to_string())?;
+    if let Some(grid_path) = grid {
+        write_grid(dataset.as_ref(), &summary, grid_path)?;
+        terminal::print(&format!("  grid      {}", grid_path.display()))?;
+    }
+    match summary.broken.len() {
+        0 => Ok(()),
+        1 => bail!("a picture is broken"),
+        count => bail!("{count} pictures are broken"),
+    }
+}
+
+/// A batch as training might see it: pictures in a random but repeatable order, all brought to one size.
+fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> Result<()> {
+    let side = summary.smallest.map_or(LARGEST, |(height, width)| height.min(width)).min(LARGEST);
+    let channels = if summary.colour == 0 { data::Channels::Grey } else { data::Channels::Rgb };
+    let transform = Transform { channels, ..Transform::new(side) };
+    let mut generator = Generator::new(0);
+    let mut pictures = Vec::with_capacity(BATCH);
+    for index in generator.randperm(dataset.len()) {
+        if pictures.len() == BATCH {
+            break;
+        }
+        // A broken picture is in the summary already.
+        let Ok(example) = dataset.get(index) else { continue };
+        let values = transform.apply(example.picture, &mut generator)?;
+        pictures.push(Picture::from_chw(&values, channels.count(), side, side)?);
+    }
+    if pictures.is_empty() {
+        bail!("there is no picture to show");
+    }
+    Ok(grid::write_picture(path, &side_by_side(&pictures, COLUMNS)?, &[("dataset", summary.name.clone())])?)
+}

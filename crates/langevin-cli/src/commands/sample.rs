@@ -1,0 +1,88 @@
+//! `langevin sample`.
+
+mod animation;
+mod args;
+mod draw;
+mod output;
+
+use anyhow::{Result, bail};
+use langevin::{
+    device::default_device,
+    pipelines::{AnyPipeline, Classes},
+};
+
+pub use args::{LONG_ABOUT, SampleArgs};
+
+use self::{
+    animation::Animation,
+    draw::{Drawing, draw},
+    output::{Output, columns},
+};
+use crate::{stop::Stop, terminal};
+
+/// Draws pictures and writes them.
+pub fn run(args: SampleArgs) -> Result<()> {
+    // Everything that can be wrong is found out before the first step.
+    let output = Output::of(&args.output, args.overwrite)?;
+    let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
+    let drawing = resolve(&args)?;
+    let stop = Stop::on_signals()?;
+    let pictures = draw(&drawing, &stop, animation.as_mut())?;
+    output.write(&pictures, &drawing.facts())?;
+    if let Some(animation) = animation {
+        animation.write(columns(pictures.len()))?;
+    }
+    let what = if pictures.len() == 1 { "1 picture".into() } else { format!("{} pictures", pictures.len()) };
+    terminal::print(&format!("{what} in {}", args.output.display()))?;
+    if let Some(path) = &args.animate {
+        terminal::print(&format!("animation in {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the flags mean for the pipeline at hand.
+fn resolve(args: &SampleArgs) -> Result<Drawing> {
+    let mut pipeline = AnyPipeline::load(&args.path, &default_device())?;
+    if let Some(kind) = args.scheduler {
+        pipeline = pipeline.with_scheduler(kind)?;
+    }
+    if args.eta.is_some() && !matches!(pipeline, AnyPipeline::Ddim(_)) {
+        bail!("--eta belongs to the ddim scheduler; add --scheduler ddim");
+    }
+    for (flag, value) in [("--count", args.count), ("--batch-size", args.batch_size)] {
+        if value == 0 {
+            bail!("{flag} is 0; it must be at least 1");
+        }
+    }
+    let classes = classes_of(&pipeline, &args.class)?;
+    Ok(Drawing {
+        model: args.path.display().to_string(),
+        steps: args.steps.unwrap_or_else(|| pipeline.default_steps()),
+        pipeline,
+        count: args.count,
+        batch_size: args.batch_size,
+        seed: args.seed,
+        eta: args.eta.unwrap_or(0.0),
+        classes,
+    })
+}
+
+/// The classes that the pictures take turns in: those asked for, or else all that the model knows; none for an
+/// unconditional model.
+fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
+    let Some(known) = pipeline.model().config().num_class_embeds() else {
+        if let Some(class) = asked.first() {
+            bail!("--class {class}: the model is unconditional, it knows no classes");
+        }
+        return Ok(Vec::new());
+    };
+    // A model from elsewhere has no names; its classes are called by their numbers.
+    let unnamed = || Classes { names: (0..known).map(|number| number.to_string()).collect(), null_class: None };
+    let classes = pipeline.classes().cloned().unwrap_or_else(unnamed);
+    let numbers = if asked.is_empty() {
+        (0..classes.names.len()).collect()
+    } else {
+        asked.iter().map(|class| classes.find(class)).collect::<langevin::Result<Vec<usize>>>()?
+    };
+    Ok(numbers.into_iter().map(|number| number as i64).collect())
+}

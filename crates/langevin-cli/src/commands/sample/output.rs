@@ -1,0 +1,108 @@
+//! Where the pictures go: one grid, or a folder with a file a picture.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use langevin::{
+    data::{Picture, is_picture_name},
+    grid,
+    pipelines::MODEL_INDEX,
+};
+
+use crate::commands::side_by_side;
+
+/// What `--output` means.
+#[derive(Debug)]
+pub enum Output {
+    /// One picture with all of them.
+    Grid(PathBuf),
+    /// A folder of `0000.png` and so on.
+    Folder(PathBuf),
+}
+
+impl Output {
+    /// Reads the name, and checks that nothing is in the way.
+    pub fn of(path: &Path, overwrite: bool) -> Result<Self> {
+        if is_picture_name(path) {
+            if path.is_dir() {
+                bail!("--output {}: is a folder, where a picture is to be written", path.display());
+            }
+            return Ok(Self::Grid(path.to_path_buf()));
+        }
+        if path.exists() && !path.is_dir() {
+            bail!("--output {}: is a file, where a folder is to be written", path.display());
+        }
+        if path.join(MODEL_INDEX).exists() {
+            bail!("--output {}: holds a run; name another folder for the pictures", path.display());
+        }
+        if path.is_dir() && !overwrite && fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?.next().is_some() {
+            bail!("--output {}: there is something in that folder; add --overwrite to write into it", path.display());
+        }
+        Ok(Self::Folder(path.to_path_buf()))
+    }
+
+    /// Writes the pictures with the facts about them. A new folder appears with all of them or not at all.
+    pub fn write(&self, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
+        match self {
+            Self::Grid(path) => Ok(grid::write_picture(path, &side_by_side(pictures, columns(pictures.len()))?, facts)?),
+            Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
+            Self::Folder(folder) => {
+                let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let cannot = |action: &str| format!("cannot {action} {}", folder.display());
+                fs::create_dir_all(parent).with_context(|| cannot("create"))?;
+                let aside = tempfile::Builder::new().prefix(".langevin-").tempdir_in(parent);
+                let aside = aside.with_context(|| cannot("write"))?;
+                // A temporary folder is private; one made inside is as public as any other.
+                let staged = aside.path().join("pictures");
+                fs::create_dir(&staged).with_context(|| cannot("write"))?;
+                write_all(&staged, pictures, facts)?;
+                fs::rename(&staged, folder).with_context(|| cannot("write"))
+            }
+        }
+    }
+}
+
+fn write_all(folder: &Path, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
+    for (index, picture) in pictures.iter().enumerate() {
+        grid::write_png(folder.join(format!("{index:04}.png")), picture, facts)?;
+    }
+    Ok(())
+}
+
+/// How many pictures stand side by side: about as many as below each other.
+pub fn columns(pictures: usize) -> usize {
+    pictures.isqrt() + usize::from(pictures.isqrt().pow(2) < pictures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_about_square() {
+        assert_eq!([1, 2, 4, 5, 16, 17].map(columns), [1, 2, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_extension_decides() {
+        assert!(matches!(Output::of(Path::new("a/b.PNG"), false).unwrap(), Output::Grid(_)));
+        assert!(matches!(Output::of(Path::new("a/b"), false).unwrap(), Output::Folder(_)));
+        assert!(matches!(Output::of(Path::new("b.jpg"), false).unwrap(), Output::Grid(_)));
+        assert!(matches!(Output::of(Path::new("b.v2"), false).unwrap(), Output::Folder(_)));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Output::of(folder.path(), false).is_ok());
+        fs::write(folder.path().join("mine.txt"), "x").unwrap();
+        assert!(Output::of(folder.path(), false).unwrap_err().to_string().contains("--overwrite"));
+        assert!(Output::of(folder.path(), true).is_ok());
+        assert!(Output::of(&folder.path().join("mine.txt"), true).is_err());
+        fs::write(folder.path().join(MODEL_INDEX), "{}").unwrap();
+        assert!(Output::of(folder.path(), true).unwrap_err().to_string().contains("a run"));
+    }
+}

@@ -1,0 +1,93 @@
+//! `langevin train`.
+
+mod args;
+mod resolve;
+mod watch;
+
+use anyhow::Result;
+use langevin::{
+    device::default_device,
+    training::{Estimate, Outcome, Trainer, TrainingConfig},
+};
+
+pub use args::{LONG_ABOUT, TrainArgs};
+
+use self::{resolve::resolve, watch::Watch};
+use crate::{
+    stop::Stop,
+    terminal::{self, duration},
+};
+
+/// Trains a model, or says with what it would.
+pub fn run(args: TrainArgs) -> Result<()> {
+    let resolved = resolve(&args)?;
+    for note in &resolved.notes {
+        terminal::note(note);
+    }
+    if args.dry_run {
+        return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
+    }
+    let stop = Stop::on_signals()?;
+    // The digits recipe is known to be quick; anything else should not be a surprise.
+    let announce_time = resolved.config.model != TrainingConfig::digits().model;
+    let mut trainer = Trainer::new(resolved.config, &default_device())?;
+    if announce_time {
+        announce(&trainer.estimate()?);
+    }
+    let outcome = trainer.run(&mut Watch::new(stop))?;
+    summarise(&outcome)
+}
+
+fn announce(estimate: &Estimate) {
+    terminal::say(&format!(
+        "a step takes about {:.2} s here: {} for an epoch of {} steps, {} for the whole run of {}",
+        estimate.seconds_per_step,
+        duration(estimate.seconds_per_epoch()),
+        terminal::thousands(estimate.steps_per_epoch),
+        duration(estimate.seconds()),
+        terminal::thousands(estimate.steps)
+    ));
+}
+
+/// Says where things are, and what to try next.
+fn summarise(outcome: &Outcome) -> Result<()> {
+    let ended = if outcome.interrupted { "stopped after" } else { "trained for" };
+    let loss = outcome.final_loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+    terminal::print(&format!(
+        "{ended} {} steps in {}{loss}",
+        terminal::thousands(outcome.steps),
+        duration(outcome.seconds)
+    ))?;
+    let folder = outcome.folder.display();
+    terminal::print(&format!("pipeline  {folder}"))?;
+    for (what, path) in [("samples ", &outcome.samples), ("loss    ", &outcome.plot)] {
+        if let Some(path) = path {
+            terminal::print(&format!("{what}  {}", path.display()))?;
+        }
+    }
+    let class = outcome.classes.first().map_or_else(String::new, |_| {
+        // The last class is as good an example as any, and `3` reads well where the classes are digits.
+        let example = outcome.classes.get(3).or(outcome.classes.last()).map_or("", String::as_str);
+        format!(" --class {}", quoted(example))
+    });
+    terminal::print(&format!("next      langevin sample {}{class} --output samples.png", quoted(&folder.to_string())))?;
+    Ok(())
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_folder_with_a_space_can_be_pasted() {
+        assert_eq!(quoted("runs/digits-1"), "runs/digits-1");
+        assert_eq!(quoted("my run"), "'my run'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

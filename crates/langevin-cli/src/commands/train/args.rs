@@ -1,0 +1,208 @@
+//! The flags of `langevin train`, as they are typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use langevin::{
+    data::{Channels, Resize},
+    objectives::PredictionType,
+    schedulers::BetaSchedule,
+    training::{ConditioningKind, LrSchedulerType, ModelSource},
+};
+
+use crate::flags::choice;
+
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
+Train a model on pictures.
+
+Without a data set, this trains on the built-in handwritten digits with a recipe made for them. With one, the defaults \
+are those of diffusers' train_unconditional.py, given in brackets. Flags are taken in --kebab-case and in the script's \
+--snake_case; `--dry-run` shows what they come to.";
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin train
+  langevin train --train-data-dir pictures --model course-butterflies --num-epochs 50
+  langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --learning_rate=1e-4
+  langevin accelerate launch train_unconditional.py --dataset_name=pictures --output_dir=my-model";
+
+/// What the user typed; `None` is what was not.
+#[derive(Args, Debug, Default)]
+#[command(after_help = EXAMPLES)]
+pub struct TrainArgs {
+    /// The data set: `digits`, or a folder of pictures
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub dataset_name: Option<String>,
+    /// A folder of pictures; sub-folders are classes
+    #[arg(long, value_name = "FOLDER", help_heading = "Data")]
+    pub train_data_dir: Option<PathBuf>,
+    /// Height and width that pictures are brought to [64, or what the model is made for]
+    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
+    pub resolution: Option<usize>,
+    /// How pictures become square [shorter-side]
+    #[arg(long, value_parser = choice::<Resize>(), value_name = "HOW", help_heading = "Data")]
+    pub resize: Option<Resize>,
+    /// Crop from the centre, not at random
+    #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub center_crop: Option<bool>,
+    /// Mirror every other picture
+    #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub random_flip: Option<bool>,
+    /// The channels that pictures are read with [rgb, or what the model is made for]
+    #[arg(long, value_parser = choice::<Channels>(), value_name = "CHANNELS", help_heading = "Data")]
+    pub channels: Option<Channels>,
+    /// Threads that decode pictures ahead of training; 0 chooses [0]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub dataloader_num_workers: Option<usize>,
+
+    /// The model: digits, course-butterflies, course-mnist, basic-unet, ddpm-default, or a config.json [ddpm-default]
+    #[arg(long, value_parser = model_source, value_name = "MODEL", help_heading = "Model")]
+    pub model: Option<ModelSource>,
+    /// A diffusers model configuration: a config.json or its folder
+    #[arg(long, value_parser = model_source, value_name = "PATH", help_heading = "Model", conflicts_with = "model")]
+    pub model_config_name_or_path: Option<ModelSource>,
+    /// What the model is told besides picture and timestep [none]
+    #[arg(long, value_parser = choice::<ConditioningKind>(), value_name = "KIND", help_heading = "Model")]
+    pub conditioning: Option<ConditioningKind>,
+    /// How often the class is withheld, for classifier-free guidance [0.1]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub class_dropout: Option<f64>,
+
+    /// Pictures in a batch [16]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub train_batch_size: Option<usize>,
+    /// Passes over the data set [100]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub num_epochs: Option<usize>,
+    /// End after so many optimiser steps, whatever the epochs
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub max_train_steps: Option<usize>,
+    /// Batches to one optimiser step [1]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub gradient_accumulation_steps: Option<usize>,
+    /// The seed that everything random comes from [0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub seed: Option<u64>,
+
+    /// The learning rate [1e-4]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    pub learning_rate: Option<f64>,
+    /// How the learning rate changes [cosine]
+    #[arg(long, value_parser = choice::<LrSchedulerType>(), value_name = "NAME", help_heading = "Optimiser")]
+    pub lr_scheduler: Option<LrSchedulerType>,
+    /// Steps over which the learning rate rises [500]
+    #[arg(long, value_name = "N", help_heading = "Optimiser")]
+    pub lr_warmup_steps: Option<usize>,
+    /// Waves of the cosine schedules
+    #[arg(long, value_name = "N", help_heading = "Optimiser")]
+    pub lr_num_cycles: Option<f64>,
+    /// The power of the polynomial schedule [1]
+    #[arg(long, value_name = "POWER", help_heading = "Optimiser")]
+    pub lr_power: Option<f64>,
+    /// The stretches of the piecewise_constant schedule, such as 1:10,0.1:20,0.01
+    #[arg(long, value_name = "RULES", help_heading = "Optimiser")]
+    pub lr_step_rules: Option<String>,
+    /// AdamW's decay of the mean [0.95]
+    #[arg(long, value_name = "BETA", help_heading = "Optimiser")]
+    pub adam_beta1: Option<f64>,
+    /// AdamW's decay of the mean square [0.999]
+    #[arg(long, value_name = "BETA", help_heading = "Optimiser")]
+    pub adam_beta2: Option<f64>,
+    /// AdamW's weight decay [1e-6]
+    #[arg(long, value_name = "DECAY", help_heading = "Optimiser")]
+    pub adam_weight_decay: Option<f64>,
+    /// AdamW's epsilon [1e-8]
+    #[arg(long, value_name = "EPSILON", help_heading = "Optimiser")]
+    pub adam_epsilon: Option<f64>,
+    /// The norm that gradients are clipped to [1]
+    #[arg(long, value_name = "NORM", help_heading = "Optimiser")]
+    pub max_grad_norm: Option<f64>,
+    /// Keep an exponential moving average of the weights
+    #[arg(long, help_heading = "Optimiser", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub use_ema: Option<bool>,
+    /// The inverse gamma of the average's warm-up [1]
+    #[arg(long, value_name = "GAMMA", help_heading = "Optimiser")]
+    pub ema_inv_gamma: Option<f64>,
+    /// The power of the average's warm-up [0.75]
+    #[arg(long, value_name = "POWER", help_heading = "Optimiser")]
+    pub ema_power: Option<f64>,
+    /// The average's decay after its warm-up [0.9999]
+    #[arg(long, value_name = "DECAY", help_heading = "Optimiser")]
+    pub ema_max_decay: Option<f64>,
+
+    /// What the model predicts [epsilon]
+    #[arg(long, value_parser = choice::<PredictionType>(), value_name = "TYPE", help_heading = "Noise")]
+    pub prediction_type: Option<PredictionType>,
+    /// Timesteps of the noise schedule [1000]
+    #[arg(long, value_name = "N", help_heading = "Noise")]
+    pub ddpm_num_steps: Option<usize>,
+    /// Steps of the samples drawn while training [1000]
+    #[arg(long, value_name = "N", help_heading = "Noise")]
+    pub ddpm_num_inference_steps: Option<usize>,
+    /// How noise grows [linear]
+    #[arg(long, value_parser = choice::<BetaSchedule>(), value_name = "NAME", help_heading = "Noise")]
+    pub ddpm_beta_schedule: Option<BetaSchedule>,
+
+    /// The run's folder [a new one under runs/]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub output_dir: Option<PathBuf>,
+    /// Replace the run that is in the folder
+    #[arg(long, help_heading = "Output", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub overwrite_output_dir: Option<bool>,
+    /// Draw samples every so many epochs; 0 at the end only [10]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub save_images_epochs: Option<usize>,
+    /// Write the pipeline every so many epochs; 0 at the end only [10]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub save_model_epochs: Option<usize>,
+    /// Pictures sampled in a batch [16]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub eval_batch_size: Option<usize>,
+    /// Print what the flags come to, as JSON, and train nothing
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    pub script: ScriptArgs,
+}
+
+/// Flags of the script that have no effect here, or none yet; not in the help.
+#[derive(Args, Debug, Default)]
+pub struct ScriptArgs {
+    #[arg(long, hide = true)]
+    pub enable_xformers_memory_efficient_attention: bool,
+    #[arg(long, hide = true)]
+    pub preserve_input_precision: bool,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub local_rank: Option<String>,
+    #[arg(long, hide = true)]
+    pub cache_dir: Option<String>,
+    #[arg(long, hide = true)]
+    pub logging_dir: Option<String>,
+
+    #[arg(long, hide = true)]
+    pub dataset_config_name: Option<String>,
+    #[arg(long, hide = true)]
+    pub push_to_hub: bool,
+    #[arg(long, hide = true)]
+    pub hub_token: Option<String>,
+    #[arg(long, hide = true)]
+    pub hub_model_id: Option<String>,
+    #[arg(long, hide = true)]
+    pub hub_private_repo: bool,
+    #[arg(long, hide = true)]
+    pub logger: Option<String>,
+    #[arg(long, hide = true)]
+    pub mixed_precision: Option<String>,
+    #[arg(long, hide = true)]
+    pub checkpointing_steps: Option<String>,
+    #[arg(long, hide = true)]
+    pub checkpoints_total_limit: Option<String>,
+    #[arg(long, hide = true)]
+    pub resume_from_checkpoint: Option<String>,
+}
+
+fn model_source(text: &str) -> Result<ModelSource, std::convert::Infallible> {
+    Ok(ModelSource::from(text.to_string()))
+}

@@ -1,0 +1,136 @@
+//! What the typed flags of `langevin train` mean.
+
+use anyhow::{Result, bail};
+use langevin::{data, training::TrainingConfig};
+
+use super::args::{ScriptArgs, TrainArgs};
+
+/// A run, and what its user should know about flags that have no effect.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The configuration, checked.
+    pub config: TrainingConfig,
+    /// One line a flag.
+    pub notes: Vec<String>,
+}
+
+/// Turns flags into a configuration: the digits recipe or the script's defaults, then the model's own sizes, then
+/// what was typed.
+///
+/// # Errors
+/// If a flag asks for what is not there yet, or the values contradict each other.
+pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
+    let notes = check_script_flags(&args.script)?;
+    let names_data = args.dataset_name.as_deref().is_some_and(|name| name != "digits") || args.train_data_dir.is_some();
+    let mut config = if names_data { TrainingConfig::script() } else { TrainingConfig::digits() };
+    config.train_data_dir.clone_from(&args.train_data_dir);
+    if names_data {
+        config.dataset_name.clone_from(&args.dataset_name);
+    }
+    if let Some(model) = args.model.as_ref().or(args.model_config_name_or_path.as_ref()) {
+        config.use_model(model.clone())?;
+    }
+    apply(args, &mut config);
+    config.validate()?;
+    // A data set that is not there, or holds nothing, is told before anything is made.
+    data::open(&config.dataset()?)?;
+    Ok(Resolved { config, notes })
+}
+
+/// Puts what was typed over the defaults.
+fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
+    fn set<T: Clone>(field: &mut T, typed: &Option<T>) {
+        if let Some(value) = typed {
+            field.clone_from(value);
+        }
+    }
+    fn set_option<T: Clone>(field: &mut Option<T>, typed: &Option<T>) {
+        if typed.is_some() {
+            field.clone_from(typed);
+        }
+    }
+    set(&mut config.resolution, &args.resolution);
+    set(&mut config.resize, &args.resize);
+    set(&mut config.center_crop, &args.center_crop);
+    set(&mut config.random_flip, &args.random_flip);
+    set(&mut config.channels, &args.channels);
+    set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);
+    set(&mut config.conditioning, &args.conditioning);
+    set_option(&mut config.class_dropout, &args.class_dropout);
+    set(&mut config.train_batch_size, &args.train_batch_size);
+    set(&mut config.num_epochs, &args.num_epochs);
+    set_option(&mut config.max_train_steps, &args.max_train_steps);
+    set(&mut config.gradient_accumulation_steps, &args.gradient_accumulation_steps);
+    set(&mut config.seed, &args.seed);
+    set(&mut config.learning_rate, &args.learning_rate);
+    set(&mut config.lr_scheduler, &args.lr_scheduler);
+    set(&mut config.lr_warmup_steps, &args.lr_warmup_steps);
+    set_option(&mut config.lr_num_cycles, &args.lr_num_cycles);
+    set(&mut config.lr_power, &args.lr_power);
+    set_option(&mut config.lr_step_rules, &args.lr_step_rules);
+    set(&mut config.adam_beta1, &args.adam_beta1);
+    set(&mut config.adam_beta2, &args.adam_beta2);
+    set(&mut config.adam_weight_decay, &args.adam_weight_decay);
+    set(&mut config.adam_epsilon, &args.adam_epsilon);
+    set(&mut config.max_grad_norm, &args.max_grad_norm);
+    set(&mut config.use_ema, &args.use_ema);
+    set(&mut config.ema_inv_gamma, &args.ema_inv_gamma);
+    set(&mut config.ema_power, &args.ema_power);
+    set(&mut config.ema_max_decay, &args.ema_max_decay);
+    set(&mut config.prediction_type, &args.prediction_type);
+    set(&mut config.ddpm_num_steps, &args.ddpm_num_steps);
+    set(&mut config.ddpm_num_inference_steps, &args.ddpm_num_inference_steps);
+    set(&mut config.ddpm_beta_schedule, &args.ddpm_beta_schedule);
+    set_option(&mut config.output_dir, &args.output_dir);
+    set(&mut config.overwrite_output_dir, &args.overwrite_output_dir);
+    set(&mut config.save_images_epochs, &args.save_images_epochs);
+    set(&mut config.save_model_epochs, &args.save_model_epochs);
+    set(&mut config.eval_batch_size, &args.eval_batch_size);
+}
+
+/// Refuses what is not there yet, and gives a note for each flag that has nothing to do here.
+fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
+    let not_there_yet = [
+        ("--push-to-hub", script.push_to_hub, "publishing on the Hub"),
+        ("--hub-token", script.hub_token.is_some(), "publishing on the Hub"),
+        ("--hub-model-id", script.hub_model_id.is_some(), "publishing on the Hub"),
+        ("--hub-private-repo", script.hub_private_repo, "publishing on the Hub"),
+        ("--dataset-config-name", script.dataset_config_name.is_some(), "downloading data sets from the Hub"),
+        ("--checkpointing-steps", script.checkpointing_steps.is_some(), "writing checkpoints"),
+        ("--checkpoints-total-limit", script.checkpoints_total_limit.is_some(), "writing checkpoints"),
+        ("--resume-from-checkpoint", script.resume_from_checkpoint.is_some(), "resuming a run"),
+    ];
+    for (flag, given, what) in not_there_yet {
+        if given {
+            bail!("{flag}: {what} is not there yet; leave the flag out");
+        }
+    }
+    match script.logger.as_deref() {
+        None => {}
+        Some(logger @ ("tensorboard" | "wandb")) => bail!(
+            "--logger {logger}: following a run with {logger} is not there yet; leave the flag out, and find every \
+             step in the run's metrics.jsonl"
+        ),
+        Some(logger) => bail!("--logger {logger}: there is no such logger"),
+    }
+    match script.mixed_precision.as_deref() {
+        None | Some("no") => {}
+        Some(precision @ ("fp16" | "bf16" | "fp8")) => bail!(
+            "--mixed-precision {precision}: mixed precision is not there yet; `no`, which is float32, is"
+        ),
+        Some(precision) => bail!("--mixed-precision {precision}: there is no such precision; there are no, fp16, bf16"),
+    }
+    let without_effect = [
+        (
+            "--enable-xformers-memory-efficient-attention",
+            script.enable_xformers_memory_efficient_attention,
+            "attention never stores its scores here",
+        ),
+        ("--local-rank", script.local_rank.is_some(), "one process trains"),
+        ("--preserve-input-precision", script.preserve_input_precision, "pictures of 8 and 16 bits keep their precision"),
+        ("--cache-dir", script.cache_dir.is_some(), "nothing is downloaded, so nothing is cached"),
+        ("--logging-dir", script.logging_dir.is_some(), "metrics.jsonl and the plot are in the run's folder"),
+    ];
+    let given = without_effect.into_iter().filter(|(_, given, _)| *given);
+    Ok(given.map(|(flag, _, why)| format!("{flag} has no effect: {why}")).collect())
+}

@@ -1,0 +1,50 @@
+//! How flags are written: both spellings of a name, choices by name, switches with a value.
+
+use std::ffi::OsString;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use langevin::named::Named;
+
+/// Writes every flag `--like_this` as `--like-this`; values stay as they are.
+///
+/// Python's scripts spell their flags with underscores, command lines are used to hyphens, and this program takes both.
+pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
+    let mut only_values = false;
+    args.into_iter()
+        .map(|arg| {
+            only_values |= arg == "--";
+            match arg.to_str() {
+                Some(text) if text.starts_with("--") && !only_values => {
+                    let (name, value) = match text.split_once('=') {
+                        Some((name, value)) => (name, Some(value)),
+                        None => (text, None),
+                    };
+                    let name = name.replace('_', "-");
+                    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
+                }
+                _ => arg,
+            }
+        })
+        .collect()
+}
+
+/// A parser for one of a closed set of choices, listed in the help.
+pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::ALL.iter().map(|choice| PossibleValue::new(choice.name())))
+        .try_map(|name| T::from_name(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_rewritten_and_values_are_not() {
+        let args = ["langevin", "--train_batch_size=3", "--dataset_name", "my_pictures", "--output=a_b", "--", "--a_b"];
+        let rewritten = to_kebab_case(args.map(OsString::from).to_vec());
+        assert_eq!(
+            rewritten,
+            ["langevin", "--train-batch-size=3", "--dataset-name", "my_pictures", "--output=a_b", "--", "--a_b"]
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! `langevin sample` on pipelines that diffusers saved.
+
+mod support;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use langevin::{data::read_picture, grid};
+use support::{langevin, line, names, reference_pipeline};
+
+/// `sample PIPELINE` with more flags, split at spaces.
+fn sample(folder: &Path, pipeline: &str, flags: &str) -> support::Ran {
+    let path = reference_pipeline(pipeline).into_os_string();
+    let words = flags.split_whitespace().map(Into::into);
+    langevin(folder, ["sample".into(), path].into_iter().chain(words))
+}
+
+/// The texts in a PNG.
+fn texts(path: &Path) -> BTreeMap<String, String> {
+    grid::read_png_text(path).unwrap().into_iter().collect()
+}
+
+#[test]
+fn a_folder_holds_the_pictures_that_diffusers_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path(), "ddpm", "--count 2 --batch-size 2 --steps 10 --seed 42 --output a/pictures").ok();
+    assert_eq!(names(folder.path()), ["a"]);
+    assert_eq!(names(&folder.path().join("a")), ["pictures"]);
+    assert_eq!(names(&folder.path().join("a/pictures")), ["0000.png", "0001.png"]);
+
+    // The file's only tensor, `images`, is all that follows its header: 2 pictures of 16x16 in colour, float32.
+    let bytes = fs::read(reference_pipeline("ddpm").join("images.safetensors")).unwrap();
+    let expected = bytes[bytes.len() - 2 * 16 * 16 * 3 * 4..].chunks_exact(4);
+    let expected: Vec<f32> = expected.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let found: Vec<u8> = ["0000.png", "0001.png"]
+        .iter()
+        .flat_map(|name| read_picture(folder.path().join("a/pictures").join(name)).unwrap().into_pixels())
+        .collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((f32::from(*found) - expected * 255.0).abs() <= 1.0, "{found} {}", expected * 255.0);
+    }
+}
+
+#[test]
+fn a_grid_says_how_it_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = sample(folder.path(), "ddim", "--count 3 --steps 2 --seed 7 --output deep/grid.png").ok();
+    assert!(ran.out.contains("3 pictures in deep/grid.png"), "{}", ran.out);
+    let texts = texts(&folder.path().join("deep/grid.png"));
+    assert_eq!((texts["seed"].as_str(), texts["steps"].as_str()), ("7", "2"));
+    assert_eq!(texts["scheduler"], "DDIMScheduler");
+    assert!(texts["model"].ends_with("pipelines/ddim"), "{texts:?}");
+}
+
+#[test]
+fn the_scheduler_can_be_another() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path(), "ddpm", "--count 1 --steps 3 --scheduler ddim --eta 0.5 --output a.png").ok();
+    assert_eq!(texts(&folder.path().join("a.png"))["scheduler"], "DDIMScheduler");
+    sample(folder.path(), "ddim", "--count 1 --steps 3 --scheduler ddpm --output b.png").ok();
+    assert_eq!(texts(&folder.path().join("b.png"))["scheduler"], "DDPMScheduler");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_file_and_another_another() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, seed) in [("a", 1), ("b", 1), ("c", 2)] {
+        sample(folder.path(), "ddpm", &format!("--count 2 --steps 2 --seed {seed} --output {name}.png")).ok();
+    }
+    let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("a.png"), bytes("b.png"));
+    assert_ne!(bytes("a.png"), bytes("c.png"));
+}
+
+#[test]
+fn the_denoising_can_be_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path(), "ddim", "--count 2 --batch-size 1 --steps 4 --output a.png --animate b/a.gif").ok();
+    let gif = fs::read(folder.path().join("b/a.gif")).unwrap();
+    assert!(gif.starts_with(b"GIF89a"));
+    sample(folder.path(), "ddim", "--steps 4 --animate a.mp4").refused(1, &["--animate", ".gif"]);
+}
+
+#[test]
+fn what_the_model_cannot_do_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |pipeline: &str, flags: &str, code: i32, part: &str| {
+        sample(folder.path(), pipeline, flags).refused(code, &[part]);
+    };
+    refused("ddpm", "--class 3", 1, "unconditional");
+    refused("ddpm", "--eta 1", 1, "--scheduler ddim");
+    refused("ddpm", "--steps 0", 1, "0");
+    refused("ddpm", "--steps 1001", 1, "1001");
+    refused("ddpm", "--count 0", 1, "--count");
+    refused("ddpm", "--scheduler euler", 2, "ddim");
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("full")).unwrap();
+    fs::write(folder.path().join("full/notes.txt"), "mine").unwrap();
+    fs::write(folder.path().join("file"), "mine").unwrap();
+    sample(folder.path(), "ddpm", "--steps 2 --output full").refused(1, &["full", "--overwrite"]);
+    sample(folder.path(), "ddpm", "--steps 2 --output file").refused(1, &["file"]);
+    assert_eq!(names(&folder.path().join("full")), ["notes.txt"]);
+    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output full --overwrite").ok();
+    assert_eq!(names(&folder.path().join("full")), ["0000.png", "notes.txt"]);
+}
+
+#[test]
+fn a_broken_pipeline_is_told_what_is_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    line(folder.path(), "sample nowhere").refused(1, &["nowhere", "no such folder"]);
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    line(folder.path(), "sample empty").refused(1, &["empty", "model_index.json"]);
+    copy(&reference_pipeline("ddpm"), &folder.path().join("run"));
+    let weights = folder.path().join("run/unet/diffusion_pytorch_model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
+    fs::remove_file(&weights).unwrap();
+    line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
+    fs::write(folder.path().join("run/model_index.json"), r#"{"_class_name": "StableDiffusionPipeline"}"#).unwrap();
+    line(folder.path(), "sample run").refused(1, &["StableDiffusionPipeline", "not there yet"]);
+    assert_eq!(names(folder.path()), ["empty", "run"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_that_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file where a parent folder would have to be: refused to root as well.
+    fs::write(folder.path().join("file"), "mine").unwrap();
+    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output file/sub/a.png").refused(1, &["file/sub"]);
+    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output file/sub/pictures").refused(1, &["file/sub"]);
+    assert_eq!(names(folder.path()), ["file"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in names(from) {
+        let (source, target) = (from.join(&name), to.join(&name));
+        if source.is_dir() { copy(&source, &target) } else { fs::copy(&source, &target).map(drop).unwrap() }
+    }
+}

@@ -1,0 +1,79 @@
+//! Running the binary, and what it said.
+
+// Each test target includes this file and uses a part of it.
+#![allow(dead_code)]
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// What a run of the binary came to.
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub out: String,
+    /// What it said on the standard error.
+    pub err: String,
+}
+
+impl Ran {
+    /// The run, which must have succeeded.
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self
+    }
+
+    /// The error, which must be one of `code`, in one or two lines, and contain each of `parts`.
+    pub fn refused(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        let lines: Vec<&str> = self.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "{}", self.err);
+        for part in parts {
+            assert!(self.err.contains(part), "`{part}` is not in: {}", self.err);
+        }
+        self
+    }
+
+    /// What was printed, as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+    }
+}
+
+/// The command, not yet started: in `folder`, with nothing to read from.
+pub fn command(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
+    command.current_dir(folder).args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary in `folder`.
+pub fn langevin(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+    let output = command(folder, args).output().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs a command line without quotes in `folder`.
+pub fn line(folder: &Path, text: &str) -> Ran {
+    langevin(folder, text.split_whitespace())
+}
+
+/// A pipeline that diffusers saved: `ddpm`, `ddim` or `ddim_eta`.
+pub fn reference_pipeline(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/pipelines").join(name)
+}
+
+/// The names in a folder, in order.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

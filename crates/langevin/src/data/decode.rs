@@ -1,0 +1,319 @@
+//! From a file's bytes to a [`Picture`], within limits that a hostile file cannot talk its way past.
+
+use std::{fs::File, io::Cursor, io::Read, path::Path};
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, metadata::Orientation};
+
+use super::{Channels, Picture};
+use crate::{Error, Result};
+
+/// The endings of files that are taken for pictures, in lower case. What a file is, its first bytes say.
+pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
+
+/// The longest side that is decoded, in pixels.
+const MAX_SIDE: u32 = 16_384;
+/// The most memory that one picture may take, in bytes.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// Whether `path` ends as pictures' names do, in small or capital letters.
+pub fn is_picture_name(path: impl AsRef<Path>) -> bool {
+    path.as_ref()
+        .extension()
+        .and_then(|e| e.to_str())
+        .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
+}
+
+/// Reads and decodes a picture: turned upright as its EXIF data says, transparency dropped as Pillow's
+/// `convert("RGB")` drops it, 16 bits a channel cut to their upper 8. Of an animation, the first frame.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no picture, is damaged or truncated, is
+/// more than 16,384 pixels wide or high, or would take more than 512 MiB.
+pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
+    let path = path.as_ref();
+    let bytes = read_limited(path)?;
+    decode(&bytes).map_err(|message| Error::file(path, message))
+}
+
+/// The bytes of a regular file of bounded size: a pipe or a device with a picture's name must not block a loader.
+fn read_limited(path: &Path) -> Result<Vec<u8>> {
+    let io = |e| Error::io("read", path, e);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(Error::file(path, "is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .map_err(io)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::file(
+            path,
+            format!("is larger than {} MiB", MAX_BYTES >> 20),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Decodes a picture; the error is the part of a sentence that follows the file's name.
+pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| format!("cannot be read as a picture: {e}"))?;
+    let Some(format) = reader.format() else {
+        return Err(format!(
+            "is not a picture in a known format ({})",
+            EXTENSIONS.join(", ")
+        ));
+    };
+    let broken = |e: image::ImageError| match e {
+        image::ImageError::Limits(_) => format!(
+            "is larger than the {MAX_SIDE} pixels a side and {} MiB that are decoded at most",
+            MAX_BYTES >> 20
+        ),
+        other => format!("is a damaged {} picture: {other}", format.extensions_str()[0]),
+    };
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    limits.check_dimensions(width, height).map_err(broken)?;
+    limits.reserve(decoder.total_bytes()).map_err(broken)?;
+    // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
+    // should training.
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        return Err("is a truncated jpg picture: its end marker is missing".into());
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    image.apply_orientation(orientation);
+    from_dynamic(image)
+}
+
+/// Drops alpha and what is beyond 8 bits.
+fn from_dynamic(image: DynamicImage) -> Result<Picture, String> {
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let high_byte = |v: u16| (v >> 8) as u8;
+    let (channels, pixels) = match image {
+        DynamicImage::ImageLuma8(i) => (Channels::Grey, i.into_raw()),
+        DynamicImage::ImageLumaA8(i) => (Channels::Grey, i.pixels().map(|p| p.0[0]).collect()),
+        DynamicImage::ImageLuma16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
+        DynamicImage::ImageLumaA16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
+        DynamicImage::ImageRgb16(i) => (
+            Channels::Rgb,
+            i.pixels().flat_map(|p| p.0.map(high_byte)).collect(),
+        ),
+        DynamicImage::ImageRgba16(i) => (
+            Channels::Rgb,
+            i.pixels()
+                .flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high_byte))
+                .collect(),
+        ),
+        DynamicImage::ImageRgba8(i) => (
+            Channels::Rgb,
+            i.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        ),
+        other => (Channels::Rgb, other.into_rgb8().into_raw()),
+    };
+    Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
+}
+
+/// Whether a JPEG's segments lead to its end marker: walks from marker to marker, over the compressed data of
+/// each scan, so that the end marker of a thumbnail inside does not count.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while at + 1 < bytes.len() {
+        if bytes[at] != 0xFF {
+            // Compressed data, or garbage between segments, which decoders skip too.
+            at += 1;
+            continue;
+        }
+        match bytes[at + 1] {
+            0xD9 => return true,
+            // Fill bytes; stuffed zeros and restart markers inside a scan; markers without a body.
+            0xFF => at += 1,
+            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
+            _ => match bytes.get(at + 2..at + 4) {
+                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2),
+                None => return false,
+            },
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn gradient() -> DynamicImage {
+        image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 77])).into()
+    }
+
+    #[test]
+    fn every_format_is_read() {
+        let expected = gradient().into_rgb8().into_raw();
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Bmp,
+            ImageFormat::Tiff,
+            ImageFormat::WebP,
+        ] {
+            let picture = decode(&encoded(&gradient(), format)).unwrap();
+            assert_eq!((picture.height(), picture.width()), (30, 40));
+            assert_eq!(picture.pixels(), expected, "{format:?}");
+        }
+        for format in [ImageFormat::Jpeg, ImageFormat::Gif] {
+            let picture = decode(&encoded(&gradient(), format))
+                .unwrap()
+                .into_channels(Channels::Rgb);
+            let off = picture
+                .pixels()
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| a.abs_diff(*b))
+                .max()
+                .unwrap();
+            assert!(off < 40, "{format:?} is off by {off}");
+        }
+    }
+
+    #[test]
+    fn alpha_is_dropped_and_sixteen_bits_are_cut() {
+        let rgba = image::RgbaImage::from_pixel(1, 1, image::Rgba([1, 2, 3, 0])).into();
+        assert_eq!(
+            decode(&encoded(&rgba, ImageFormat::Png)).unwrap().pixels(),
+            [1, 2, 3]
+        );
+        let deep = image::ImageBuffer::from_pixel(1, 1, image::Luma([0x12FFu16])).into();
+        let picture = decode(&encoded(&deep, ImageFormat::Png)).unwrap();
+        assert_eq!(
+            (picture.channels(), picture.pixels()),
+            (Channels::Grey, &[0x12][..])
+        );
+    }
+
+    #[test]
+    fn exif_turns_the_picture_upright() {
+        // An APP1 segment with one tag: orientation (0x0112) 6, "turn 90 degrees clockwise".
+        let exif =
+            b"\xFF\xE1\x00\x22Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let mut jpeg = encoded(&gradient(), ImageFormat::Jpeg);
+        jpeg.splice(2..2, exif.iter().copied());
+        let picture = decode(&jpeg).unwrap();
+        assert_eq!((picture.height(), picture.width()), (40, 30));
+    }
+
+    #[test]
+    fn truncated_pictures_are_refused_wherever_they_end() {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Jpeg,
+            ImageFormat::WebP,
+            ImageFormat::Bmp,
+        ] {
+            let whole = encoded(&gradient(), format);
+            for end in [whole.len() / 4, whole.len() / 2, whole.len() * 9 / 10] {
+                assert!(
+                    decode(&whole[..end]).is_err(),
+                    "{format:?} cut at {end} of {}",
+                    whole.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_thumbnails_end_does_not_hide_truncation() {
+        let mut jpeg = encoded(&gradient(), ImageFormat::Jpeg);
+        let thumbnail = b"\xFF\xE1\x00\x08thum\xFF\xD9";
+        jpeg.splice(2..2, thumbnail.iter().copied());
+        assert!(jpeg_has_end(&jpeg));
+        assert!(!jpeg_has_end(&jpeg[..jpeg.len() - 2]));
+    }
+
+    #[test]
+    fn a_header_that_claims_a_huge_picture_is_refused_without_memory() {
+        let mut png = encoded(&gradient(), ImageFormat::Png);
+        png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
+        png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        assert!(decode(&png).unwrap_err().contains("larger than"));
+        // Within the limit a side, but not in memory.
+        png[16..20].copy_from_slice(&16_000u32.to_be_bytes());
+        png[20..24].copy_from_slice(&16_000u32.to_be_bytes());
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        assert!(decode(&png).unwrap_err().contains("larger than"));
+        let mut bmp = encoded(&gradient(), ImageFormat::Bmp);
+        bmp[18..22].copy_from_slice(&60_000u32.to_le_bytes());
+        bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
+        assert!(decode(&bmp).unwrap_err().contains("larger than"));
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, &b| {
+            (0..8).fold(crc ^ u32::from(b), |c, _| {
+                (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg())
+            })
+        })
+    }
+
+    #[test]
+    fn a_text_with_a_pictures_name_is_refused() {
+        assert!(decode(b"hello").unwrap_err().contains("not a picture"));
+        assert!(decode(b"").unwrap_err().contains("not a picture"));
+    }
+
+    #[test]
+    fn a_folder_or_a_missing_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read_picture(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(folder.path().to_str().unwrap()) && error.contains("regular file"));
+        assert!(
+            read_picture(folder.path().join("a.png"))
+                .unwrap_err()
+                .to_string()
+                .contains("a.png")
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            _ = decode(&bytes);
+            _ = jpeg_has_end(&bytes);
+        }
+
+        #[test]
+        fn damaged_pictures_never_panic(
+            format in prop::sample::select(vec![
+                ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp,
+                ImageFormat::Tiff,
+            ]),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut bytes = encoded(&gradient(), format);
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            _ = decode(&bytes);
+        }
+    }
+}

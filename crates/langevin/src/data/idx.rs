@@ -1,0 +1,304 @@
+//! IDX files, the format of MNIST: a short header, then bytes; often gzipped.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::MultiGzDecoder;
+
+use super::{Channels, Dataset, Example, Picture, out_of_range};
+use crate::{Error, Result};
+
+/// The most data that a file may hold once unpacked (EMNIST, the largest of the kind, has 0.64 GB).
+const MAX_BYTES: usize = 2 << 30;
+
+/// An array of bytes with its shape.
+pub(super) struct IdxArray {
+    /// The sizes of its dimensions, the outermost first.
+    pub shape: Vec<usize>,
+    /// The values, the last dimension contiguous.
+    pub data: Vec<u8>,
+}
+
+/// Reads an IDX file of unsigned bytes, gzipped or not; the error is the part of a sentence that follows the
+/// file's name. Memory grows with the data that is there, not with what the header claims.
+pub(super) fn read_idx(mut reader: impl Read) -> Result<IdxArray, String> {
+    let mut magic = [0; 2];
+    reader
+        .read_exact(&mut magic)
+        .map_err(|e| format!("is not an IDX file: {e}"))?;
+    let unread = magic.chain(reader);
+    if magic == [0x1F, 0x8B] {
+        read_plain(MultiGzDecoder::new(unread))
+    } else {
+        read_plain(unread)
+    }
+}
+
+fn read_plain(mut reader: impl Read) -> Result<IdxArray, String> {
+    let mut head = [0; 4];
+    reader
+        .read_exact(&mut head)
+        .map_err(|e| format!("is not an IDX file: {e}"))?;
+    let [0, 0, kind, dimensions] = head else {
+        return Err("is not an IDX file: it does not start with two zero bytes".into());
+    };
+    if kind != 0x08 {
+        return Err(format!(
+            "holds IDX values of type {kind:#04x}, where unsigned bytes (0x08) are read"
+        ));
+    }
+    let mut shape = Vec::new();
+    for _ in 0..dimensions {
+        let mut size = [0; 4];
+        reader
+            .read_exact(&mut size)
+            .map_err(|e| format!("has an incomplete IDX header: {e}"))?;
+        shape.push(u32::from_be_bytes(size) as usize);
+    }
+    let claimed = shape
+        .iter()
+        .try_fold(1usize, |n, &size| n.checked_mul(size))
+        .filter(|&n| n <= MAX_BYTES && !shape.is_empty())
+        .ok_or_else(|| format!("claims the shape {shape:?}, which is not between one dimension and 2 GiB"))?;
+    let mut data = Vec::new();
+    reader
+        .take(claimed as u64 + 1)
+        .read_to_end(&mut data)
+        .map_err(|e| format!("cannot be read: {e}"))?;
+    if data.len() != claimed {
+        let there = if data.len() > claimed {
+            "more".to_string()
+        } else {
+            format!("only {}", data.len())
+        };
+        return Err(format!(
+            "claims {claimed} values (shape {shape:?}), but holds {there}"
+        ));
+    }
+    Ok(IdxArray { shape, data })
+}
+
+/// Grey pictures of one size with their classes, from a pair of IDX files. Held in memory.
+#[derive(Clone, Debug)]
+pub struct IdxDataset {
+    name: String,
+    description: String,
+    count: usize,
+    height: usize,
+    width: usize,
+    pixels: Vec<u8>,
+    labels: Option<Vec<u8>>,
+    class_names: Option<Vec<String>>,
+}
+
+impl IdxDataset {
+    /// Joins pictures `[count, height, width]` and labels `[count]`; the classes are named by their numbers.
+    pub(super) fn new(
+        name: String,
+        description: String,
+        images: IdxArray,
+        labels: Option<IdxArray>,
+    ) -> Result<Self, String> {
+        let [count, height, width] = images.shape[..] else {
+            return Err(format!(
+                "has the shape {:?}, where pictures have three dimensions",
+                images.shape
+            ));
+        };
+        if height == 0 || width == 0 || count == 0 {
+            return Err(format!("holds no picture: its shape is {:?}", images.shape));
+        }
+        if let Some(labels) = &labels
+            && labels.shape != [count]
+        {
+            return Err(format!(
+                "holds {count} pictures, but the labels have the shape {:?}",
+                labels.shape
+            ));
+        }
+        let labels = labels.map(|l| l.data);
+        let class_names = labels
+            .as_ref()
+            .and_then(|l| l.iter().max())
+            .map(|&last| (0..=last).map(|class| class.to_string()).collect());
+        Ok(Self {
+            name,
+            description,
+            count,
+            height,
+            width,
+            pixels: images.data,
+            labels,
+            class_names,
+        })
+    }
+
+    /// Opens the training files of a folder that holds IDX files as MNIST's are named, or `None` if there is no
+    /// `train-images-idx3-ubyte` (or `train-images.idx3-ubyte`), with or without `.gz`.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is not what its header claims, or pictures and labels do not match.
+    pub fn find(folder: impl AsRef<Path>) -> Result<Option<Self>> {
+        let folder = folder.as_ref();
+        let Some(images_path) = find_file(folder, "train-images", "idx3") else {
+            return Ok(None);
+        };
+        let images = read_file(&images_path)?;
+        let labels = find_file(folder, "train-labels", "idx1")
+            .map(|path| read_file(&path))
+            .transpose()?;
+        let name = folder_name(folder);
+        let description = format!("IDX files in {}", folder.display());
+        Self::new(name, description, images, labels)
+            .map(Some)
+            .map_err(|message| Error::file(images_path, message))
+    }
+}
+
+/// The file `{stem}-{kind}-ubyte`, as MNIST's first mirror named it, or `{stem}.{kind}-ubyte`, as later ones do.
+fn find_file(folder: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
+    let names = ["-", "."].map(|joint| format!("{stem}{joint}{kind}-ubyte"));
+    let zipped = names.clone().map(|name| format!("{name}.gz"));
+    names
+        .iter()
+        .chain(&zipped)
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn read_file(path: &Path) -> Result<IdxArray> {
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    read_idx(BufReader::new(file)).map_err(|message| Error::file(path, message))
+}
+
+/// What a folder is called, also where it is given as `.` or ends in a slash.
+pub(super) fn folder_name(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    whole
+        .file_name()
+        .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned())
+}
+
+impl Dataset for IdxDataset {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn get(&self, index: usize) -> Result<Example> {
+        if index >= self.count {
+            return Err(out_of_range(&self.name, index, self.count));
+        }
+        let size = self.height * self.width;
+        let pixels = self.pixels[index * size..(index + 1) * size].to_vec();
+        Ok(Example {
+            picture: Picture::new(self.height, self.width, Channels::Grey, pixels)?,
+            class: self.labels.as_ref().map(|labels| usize::from(labels[index])),
+            caption: None,
+        })
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn description(&self) -> String {
+        self.description.clone()
+    }
+
+    fn is_small(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn idx(shape: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, shape.len() as u8];
+        bytes.extend(shape.iter().flat_map(|s| s.to_be_bytes()));
+        bytes.extend(data);
+        bytes
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn error(bytes: &[u8]) -> String {
+        read_idx(bytes).err().expect("should be refused")
+    }
+
+    #[test]
+    fn plain_and_gzipped_files_are_the_same() {
+        let bytes = idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
+        for bytes in [gzip(&bytes), bytes] {
+            let array = read_idx(&bytes[..]).unwrap();
+            assert_eq!((array.shape, array.data), (vec![2, 1, 3], vec![1, 2, 3, 4, 5, 6]));
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        assert!(
+            error(&idx(&[2, 2, 2], &[0; 7])).contains("claims 8 values (shape [2, 2, 2]), but holds only 7")
+        );
+        assert!(error(&idx(&[2, 2, 2], &[0; 9])).contains("but holds more"));
+        assert!(error(&idx(&[u32::MAX; 3], &[])).contains("claims the shape"));
+        assert!(error(&idx(&[u32::MAX, u32::MAX, u32::MAX, 0], &[])).contains("claims the shape"));
+        assert!(error(&idx(&[1 << 30], &[])).contains("but holds only 0"));
+        assert!(error(&idx(&[], &[])).contains("claims the shape []"));
+        assert!(error(&[0, 0, 8, 200, 0, 0]).contains("incomplete IDX header"));
+        assert!(error(&[0, 0, 0x0D, 1, 0, 0, 0, 0]).contains("0x0d"));
+        assert!(error(b"\x89PNG\r\n").contains("not an IDX file"));
+        assert!(error(&[0]).contains("not an IDX file"));
+        let whole = gzip(&idx(&[100], &[7; 100]));
+        assert!(error(&whole[..whole.len() - 12]).contains("deflate"));
+    }
+
+    #[test]
+    fn a_folder_of_idx_files_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(IdxDataset::find(&folder).unwrap().is_none());
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("train-images-idx3-ubyte", &idx(&[2, 1, 2], &[1, 2, 3, 4]));
+        assert_eq!(IdxDataset::find(&folder).unwrap().unwrap().class_names(), None);
+        write("train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[0, 3])));
+        let data = super::super::open(folder.path().to_str().unwrap()).unwrap();
+        assert_eq!(data.class_names().unwrap(), ["0", "1", "2", "3"]);
+        let example = data.get(1).unwrap();
+        assert_eq!((example.picture.pixels(), example.class), (&[3, 4][..], Some(3)));
+        assert!(data.get(2).unwrap_err().to_string().contains("which has 2"));
+        write("train-labels-idx1-ubyte", &idx(&[3], &[0, 1, 2]));
+        let error = IdxDataset::find(&folder).unwrap_err().to_string();
+        assert!(
+            error.contains("train-images-idx3-ubyte: holds 2 pictures, but the labels"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            _ = read_idx(&bytes[..]);
+            let mut headed = vec![0, 0, 8];
+            headed.extend(&bytes);
+            if let Ok(array) = read_idx(&headed[..]) {
+                _ = IdxDataset::new(String::new(), String::new(), array, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Batches of transformed pictures, made ahead of training on threads of their own.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use super::{Dataset, Example, Transform};
+use crate::{Error, Result, random::Generator};
+
+/// How a [`Loader`] makes batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// Pictures in a batch.
+    pub batch_size: usize,
+    /// What the order, the crops and the flips follow from, together with the epoch and the picture's index.
+    pub seed: u64,
+    /// Threads that decode.
+    pub workers: usize,
+    /// Whether each epoch has an order of its own; otherwise it is the data set's.
+    pub shuffle: bool,
+    /// Whether a last batch that is not full is left out.
+    pub drop_last: bool,
+    /// Finished batches that each thread may have waiting.
+    pub prefetch: usize,
+    /// Whether pictures stay in memory, resized, once they were read.
+    pub cache: bool,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        let workers = thread::available_parallelism().map_or(2, usize::from).min(4);
+        Self {
+            batch_size: 16,
+            seed: 0,
+            workers,
+            shuffle: true,
+            drop_last: false,
+            prefetch: 2,
+            cache: false,
+        }
+    }
+}
+
+/// Pictures of one training step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Values in [-1, 1], of `shape`.
+    pub pixels: Vec<f32>,
+    /// `[pictures, channels, height, width]`.
+    pub shape: [usize; 4],
+    /// The class of each picture, if the data set has classes.
+    pub classes: Option<Vec<i64>>,
+    /// The caption of each picture.
+    pub captions: Vec<Option<String>>,
+    /// The index of each picture in the data set.
+    pub indices: Vec<usize>,
+}
+
+/// Goes through a data set in epochs.
+///
+/// An epoch's order, and every picture's crop and flip, are functions of (seed, epoch, index) alone: neither the
+/// number of threads nor their luck changes a batch.
+#[derive(Clone)]
+pub struct Loader {
+    shared: Arc<Shared>,
+}
+
+/// What the threads of all epochs share.
+struct Shared {
+    dataset: Arc<dyn Dataset>,
+    transform: Transform,
+    config: LoaderConfig,
+    /// Prepared pictures, where they are kept.
+    cache: Option<Vec<OnceLock<Example>>>,
+    broken: Mutex<Broken>,
+}
+
+/// The pictures that could not be read.
+#[derive(Default)]
+struct Broken {
+    indices: BTreeSet<usize>,
+    first_error: Option<String>,
+}
+
+impl Loader {
+    /// A loader over `dataset`; nothing is read yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the data set is empty, or batch size or resolution are zero.
+    pub fn new(dataset: Arc<dyn Dataset>, transform: Transform, config: LoaderConfig) -> Result<Self> {
+        if dataset.is_empty() {
+            return Err(Error::Config(format!("the data set {} is empty", dataset.name())));
+        }
+        if config.batch_size == 0 || transform.resolution == 0 {
+            return Err(Error::Config(
+                "batch size and resolution must be at least 1".into(),
+            ));
+        }
+        if config.drop_last && dataset.len() < config.batch_size {
+            return Err(Error::Config(format!(
+                "the data set {} has {} pictures, too few for one full batch of {}",
+                dataset.name(),
+                dataset.len(),
+                config.batch_size
+            )));
+        }
+        let cache = config
+            .cache
+            .then(|| (0..dataset.len()).map(|_| OnceLock::new()).collect());
+        let shared = Shared {
+            dataset,
+            transform,
+            config,
+            cache,
+            broken: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        &self.shared.dataset
+    }
+
+    /// The batches of an epoch, if every picture can be read.
+    pub fn batches_per_epoch(&self) -> usize {
+        let (pictures, size) = (self.shared.dataset.len(), self.shared.config.batch_size);
+        if self.shared.config.drop_last {
+            pictures / size
+        } else {
+            pictures.div_ceil(size)
+        }
+    }
+
+    /// How many pictures were found broken so far, and left out.
+    pub fn skipped(&self) -> usize {
+        self.shared.broken().indices.len()
+    }
+
+    /// The data set's indices in the order of `epoch`.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let (count, config) = (self.shared.dataset.len(), &self.shared.config);
+        if config.shuffle {
+            // No picture has this index, so no picture's crop depends on the numbers that order them.
+            Generator::for_index(config.seed, epoch, u64::MAX).randperm(count)
+        } else {
+            (0..count).collect()
+        }
+    }
+
+    /// Starts the threads that make the batches of `epoch`, and hands out the batches in order.
+    ///
+    /// A picture that cannot be read is left out of its batch, with one warning. An epoch in which no picture can
+    /// be read ends with an error.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        let batches = self.batches_per_epoch();
+        let workers = self.shared.config.workers.clamp(1, batches);
+        let order = Arc::new(self.order(epoch));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut iterator = Epoch {
+            shared: Arc::clone(&self.shared),
+            receivers: Vec::new(),
+            threads: Vec::new(),
+            stop: Arc::clone(&stop),
+            next: 0,
+            batches,
+            delivered: 0,
+            failed: None,
+        };
+        for worker in 0..workers {
+            // Each thread makes every `workers`-th batch and may run ahead by what its channel holds, so that
+            // taking turns among the channels gives the batches in order and memory is bounded.
+            let (sender, receiver) = sync_channel(self.shared.config.prefetch);
+            let job = Job {
+                shared: Arc::clone(&self.shared),
+                order: Arc::clone(&order),
+                epoch,
+                stop: Arc::clone(&stop),
+                batches: (worker..batches).step_by(workers),
+                sender,
+            };
+            match thread::Builder::new()
+                .name(format!("loader-{worker}"))
+                .spawn(move || job.run())
+            {
+                Ok(thread) => iterator.threads.push(thread),
+                Err(e) => iterator.failed = Some(Error::Config(format!("cannot start a loader thread: {e}"))),
+            }
+            iterator.receivers.push(receiver);
+        }
+        iterator
+    }
+}
+
+impl Shared {
+    fn broken(&self) -> MutexGuard<'_, Broken> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The example at `index` with its picture resized.
+    fn prepared(&self, index: usize) -> Result<Cow<'_, Example>> {
+        let place = self.cache.as_ref().map(|cache| &cache[index]);
+        if let Some(example) = place.and_then(OnceLock::get) {
+            return Ok(Cow::Borrowed(example));
+        }
+        let example = self.dataset.get(index)?;
+        let example = Example {
+            picture: self.transform.prepare(example.picture)?,
+            ..example
+        };
+        Ok(match place {
+            Some(place) => Cow::Borrowed(place.get_or_init(|| example)),
+            None => Cow::Owned(example),
+        })
+    }
+
+    /// Notes a broken picture, and warns when it is seen for the first time.
+    fn note_broken(&self, index: usize, error: &Error) {
+        let mut broken = self.broken();
+        if broken.indices.insert(index) {
+            tracing::warn!("skipping picture {index} of {}: {error}", self.dataset.name());
+            broken.first_error.get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+/// What one thread does in one epoch.
+struct Job {
+    shared: Arc<Shared>,
+    order: Arc<Vec<usize>>,
+    epoch: u64,
+    stop: Arc<AtomicBool>,
+    batches: std::iter::StepBy<std::ops::Range<usize>>,
+    sender: SyncSender<Batch>,
+}
+
+impl Job {
+    fn run(mut self) {
+        while let Some(number) = self.batches.next() {
+            let Some(batch) = self.batch(number) else { return };
+            if self.sender.send(batch).is_err() {
+                // Nobody listens any more.
+                return;
+            }
+        }
+    }
+
+    /// The batch at `number`, or `None` if it is no longer wanted. It is empty if no picture of it could be read.
+    fn batch(&self, number: usize) -> Option<Batch> {
+        let Shared {
+            dataset,
+            transform,
+            config,
+            ..
+        } = &*self.shared;
+        let start = number * config.batch_size;
+        let indices = &self.order[start..(start + config.batch_size).min(self.order.len())];
+        let [channels, height, width] = transform.shape();
+        let mut batch = Batch {
+            pixels: Vec::with_capacity(indices.len() * channels * height * width),
+            shape: [0, channels, height, width],
+            classes: dataset.class_names().map(|_| Vec::with_capacity(indices.len())),
+            captions: Vec::with_capacity(indices.len()),
+            indices: Vec::with_capacity(indices.len()),
+        };
+        for &index in indices {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let example = match self.shared.prepared(index) {
+                Ok(example) => example,
+                Err(error) => {
+                    self.shared.note_broken(index, &error);
+                    continue;
+                }
+            };
+            let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
+            batch
+                .pixels
+                .extend(transform.finish(&example.picture, &mut generator));
+            if let Some(classes) = &mut batch.classes {
+                classes.push(example.class.map_or(-1, |class| class as i64));
+            }
+            batch.captions.push(example.caption.clone());
+            batch.indices.push(index);
+        }
+        batch.shape[0] = batch.indices.len();
+        Some(batch)
+    }
+}
+
+/// The batches of one epoch, in order. Dropping it stops the threads that make them.
+pub struct Epoch {
+    shared: Arc<Shared>,
+    receivers: Vec<Receiver<Batch>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// The number of the batch to hand out next.
+    next: usize,
+    batches: usize,
+    delivered: usize,
+    failed: Option<Error>,
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if let Some(error) = self.failed.take() {
+            self.next = self.batches;
+            self.delivered = 1;
+            return Some(Err(error));
+        }
+        while self.next < self.batches {
+            let receiver = &self.receivers[self.next % self.receivers.len()];
+            self.next += 1;
+            match receiver.recv() {
+                Ok(batch) if batch.indices.is_empty() => {}
+                Ok(batch) => {
+                    self.delivered += 1;
+                    return Some(Ok(batch));
+                }
+                // The thread ended before its work did: a decoder panicked.
+                Err(_) => {
+                    self.failed = Some(Error::Config(
+                        "a loader thread ended before its work was done".into(),
+                    ));
+                    return self.next();
+                }
+            }
+        }
+        if self.delivered == 0 {
+            self.delivered = 1;
+            let (name, count) = (self.shared.dataset.name(), self.shared.dataset.len());
+            let first = self.shared.broken().first_error.clone().unwrap_or_default();
+            return Some(Err(Error::Config(format!(
+                "none of the {count} pictures of {name} could be read; the first failed so: {first}"
+            ))));
+        }
+        None
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.receivers.clear();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing to hand over; the iterator reported it.
+            _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "loader_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+//! From a picture to the floats that a model trains on: resize, crop, flip, normalise, as torchvision does.
+
+use super::{Channels, Picture, resample};
+use crate::{Error, Result, named::named_enum, random::Generator};
+
+/// The most memory that a resized picture may take, in bytes: one pixel high and thousands wide would take more.
+const MAX_BYTES: usize = 512 << 20;
+
+named_enum! {
+    /// How a picture is brought to the resolution.
+    pub enum Resize: "a way to resize" {
+        /// The shorter side becomes the resolution, and what the longer side has too much is cropped: torchvision's
+        /// `Resize(n)` and a crop, as diffusers' scripts do.
+        ShorterSide = "shorter-side",
+        /// Both sides become the resolution, whatever the proportions: `Resize((n, n))`, as the course does.
+        Square = "square",
+    }
+}
+
+/// Which part of a longer side stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crop {
+    /// The middle: torchvision's `CenterCrop`.
+    Center,
+    /// Any, drawn anew every epoch: torchvision's `RandomCrop`.
+    Random,
+}
+
+/// What is done to every picture. A pure function of the picture and a generator.
+///
+/// Its numbers are those of `Resize` (Pillow, bilinear, antialiased), `CenterCrop` or `RandomCrop`,
+/// `RandomHorizontalFlip`, `ToTensor` and `Normalize([0.5], [0.5])` of torchvision, in this order, after Pillow's
+/// `convert("RGB")` or `convert("L")`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transform {
+    /// Height and width of the result, in pixels.
+    pub resolution: usize,
+    /// How pictures of other proportions are brought to a square.
+    pub resize: Resize,
+    /// Which part of a longer side stays.
+    pub crop: Crop,
+    /// Whether every second picture, by chance, is mirrored.
+    pub random_flip: bool,
+    /// Colour or grey.
+    pub channels: Channels,
+}
+
+impl Transform {
+    /// Colour pictures of `resolution`, by their shorter side, cropped in the middle, never mirrored.
+    pub fn new(resolution: usize) -> Self {
+        Self {
+            resolution,
+            resize: Resize::ShorterSide,
+            crop: Crop::Center,
+            random_flip: false,
+            channels: Channels::Rgb,
+        }
+    }
+
+    /// `[channels, height, width]` of what [`Transform::apply`] gives.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels.count(), self.resolution, self.resolution]
+    }
+
+    /// The picture as floats in [-1, 1], `[channels, resolution, resolution]`.
+    ///
+    /// `generator` is drawn from as torchvision draws: a random crop takes its row and then its column, if there
+    /// is anything to choose; a random flip one uniform number.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the resolution is zero, or the picture is so long and thin that resized it would take
+    /// more than 512 MiB.
+    pub fn apply(&self, picture: Picture, generator: &mut Generator) -> Result<Vec<f32>> {
+        Ok(self.finish(&self.prepare(picture)?, generator))
+    }
+
+    /// The part that does not depend on chance: channels and size.
+    pub(super) fn prepare(&self, picture: Picture) -> Result<Picture> {
+        let picture = picture.into_channels(self.channels);
+        let (height, width) = self.resized_size(picture.height(), picture.width());
+        let bytes = height
+            .checked_mul(width)
+            .and_then(|n| n.checked_mul(self.channels.count()));
+        if self.resolution == 0 || bytes.is_none_or(|n| n > MAX_BYTES) {
+            return Err(Error::Shape(format!(
+                "a picture of {}x{} pixels cannot be resized to {width}x{height}",
+                picture.width(),
+                picture.height()
+            )));
+        }
+        Ok(resample::resize(picture, height, width))
+    }
+
+    /// Height and width after resizing, before the crop: torchvision's `_compute_resized_output_size`, which cuts
+    /// the longer side down to a whole number.
+    fn resized_size(&self, height: usize, width: usize) -> (usize, usize) {
+        let n = self.resolution;
+        let longer = |long: usize, short: usize| (n as u128 * long as u128 / short as u128) as usize;
+        match self.resize {
+            Resize::Square => (n, n),
+            Resize::ShorterSide if width <= height => (longer(height, width), n),
+            Resize::ShorterSide => (n, longer(width, height)),
+        }
+    }
+
+    /// The part that may depend on chance, on what [`Transform::prepare`] gave.
+    pub(super) fn finish(&self, prepared: &Picture, generator: &mut Generator) -> Vec<f32> {
+        let n = self.resolution;
+        let (spare_height, spare_width) = (prepared.height() - n, prepared.width() - n);
+        let (top, left) = match self.crop {
+            _ if spare_height == 0 && spare_width == 0 => (0, 0),
+            Crop::Center => (half_to_even(spare_height), half_to_even(spare_width)),
+            Crop::Random => (
+                draw_up_to(spare_height, generator),
+                draw_up_to(spare_width, generator),
+            ),
+        };
+        let cropped = prepared.crop(top, left, n, n);
+        let flipped = self.random_flip && generator.rand(1)[0] < 0.5;
+        if flipped {
+            cropped.flip().to_chw()
+        } else {
+            cropped.to_chw()
+        }
+    }
+}
+
+/// Python's `int(round(n / 2.0))`, which torchvision's `CenterCrop` places its window with: 1 goes to 0, 3 to 2.
+fn half_to_even(n: usize) -> usize {
+    n / 2 + usize::from(n % 4 == 3)
+}
+
+/// A whole number from 0 to `last`, as `torch.randint(0, last + 1, (1,))` draws it.
+fn draw_up_to(last: usize, generator: &mut Generator) -> usize {
+    generator.randint(0, last as i64 + 1, 1)[0] as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(height: usize, width: usize) -> Picture {
+        let pixels = (0..height * width).map(|i| (i % width) as u8).collect();
+        Picture::new(height, width, Channels::Grey, pixels).unwrap()
+    }
+
+    fn grey(resolution: usize) -> Transform {
+        Transform {
+            channels: Channels::Grey,
+            ..Transform::new(resolution)
+        }
+    }
+
+    #[test]
+    fn sizes_and_offsets_round_as_torchvisions() {
+        // int(size * long / short); 97 high and 151 wide.
+        assert_eq!(grey(32).resized_size(97, 151), (32, 49));
+        assert_eq!(grey(100).resized_size(151, 97), (155, 100));
+        assert_eq!(
+            Transform {
+                resize: Resize::Square,
+                ..grey(7)
+            }
+            .resized_size(97, 151),
+            (7, 7)
+        );
+        // [int(round(n / 2.0)) for n in range(8)]
+        assert_eq!(
+            (0..8).map(half_to_even).collect::<Vec<_>>(),
+            [0, 0, 1, 2, 2, 2, 3, 4]
+        );
+    }
+
+    #[test]
+    fn random_crops_and_flips_follow_the_generator() {
+        let transform = Transform {
+            crop: Crop::Random,
+            random_flip: true,
+            ..grey(4)
+        };
+        let level = |chw: &[f32]| {
+            chw.iter()
+                .map(|x| ((x + 1.0) * 127.5).round() as i32)
+                .collect::<Vec<_>>()
+        };
+        let (mut starts, mut flips) = (std::collections::BTreeSet::new(), 0);
+        for seed in 0..60 {
+            let row = level(&transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap()[..4]);
+            assert_eq!(
+                row,
+                level(&transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap()[..4])
+            );
+            flips += i32::from(row[0] > row[1]);
+            starts.insert(row[0].min(row[3]));
+        }
+        assert_eq!(starts.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert!((15..45).contains(&flips), "{flips} of 60 flipped");
+    }
+
+    #[test]
+    fn draws_are_torchvisions() {
+        // RandomCrop draws the row (one choice here, still drawn), then the column; the flip comes after.
+        let transform = Transform {
+            crop: Crop::Random,
+            random_flip: true,
+            ..grey(4)
+        };
+        for seed in 0..8 {
+            let mut generator = Generator::new(seed);
+            generator.randint(0, 1, 1);
+            let left = generator.randint(0, 4, 1)[0] as usize;
+            let flip = generator.rand(1)[0] < 0.5;
+            let expected = ramp(4, 7).crop(0, left, 4, 4);
+            let expected = if flip { expected.flip() } else { expected };
+            assert_eq!(
+                transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap(),
+                expected.to_chw()
+            );
+        }
+    }
+
+    #[test]
+    fn a_thread_of_a_picture_is_refused() {
+        let thread = Picture::new(1, 16_384, Channels::Grey, vec![0; 16_384]).unwrap();
+        assert!(grey(1024).apply(thread, &mut Generator::new(0)).is_err());
+        assert!(grey(0).apply(ramp(2, 2), &mut Generator::new(0)).is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! The activations that a diffusers config may name.
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::ops;
+
+/// Mirrors `diffusers.models.activations.get_activation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// x · σ(x)
+    #[default]
+    Silu,
+    /// Another name for SiLU.
+    Swish,
+    /// x · tanh(softplus(x))
+    Mish,
+    /// x · Φ(x)
+    Gelu,
+    /// max(x, 0)
+    Relu,
+}
+
+impl Activation {
+    /// Whether it is SiLU, which the normalisation computes in the same pass.
+    pub fn is_silu(self) -> bool {
+        matches!(self, Self::Silu | Self::Swish)
+    }
+
+    /// Element by element.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Silu | Self::Swish => ops::silu(x),
+            Self::Mish => activation::mish(x),
+            Self::Gelu => activation::gelu(x),
+            Self::Relu => activation::relu(x),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The convolution layer.
+
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
+
+use super::Init;
+use crate::ops::{self, Geometry};
+
+/// A convolution over channels-last pictures. Mirrors `torch.nn.Conv2d`.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[kernel height, kernel width, in, out]`; `[out, in, kernel height, kernel width]` in a checkpoint.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    geometry: Geometry,
+}
+
+impl Conv2d {
+    /// A new layer with a square kernel and bias.
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        geometry: Geometry,
+        init: &mut Init<'_>,
+    ) -> Self {
+        let fan_in = inputs * kernel * kernel;
+        let weight = init.uniform([outputs, inputs, kernel, kernel], fan_in).permute([2, 3, 1, 0]);
+        let bias = init.uniform([outputs], fan_in);
+        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)), geometry }
+    }
+
+    /// # Shapes
+    /// `[batch, height, width, in]` → `[batch, out height, out width, out]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), None, self.geometry)
+    }
+
+    /// [`Self::forward`] plus `residual`, in one pass.
+    pub fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val);
+        ops::conv2d(x, self.weight.val(), bias, Some(residual), self.geometry)
+    }
+}

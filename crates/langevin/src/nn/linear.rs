@@ -1,0 +1,38 @@
+//! The linear layer.
+
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
+
+use super::Init;
+use crate::ops;
+
+/// `x · weight + bias` over the last dimension. Mirrors `torch.nn.Linear`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[in, out]`; `[out, in]` in a checkpoint.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A new layer with bias.
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init<'_>) -> Self {
+        let weight = init.uniform([outputs, inputs], inputs).transpose();
+        let bias = init.uniform([outputs], inputs);
+        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)) }
+    }
+
+    /// # Shapes
+    /// `[..., in]` → `[..., out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), None)
+    }
+
+    /// [`Self::forward`] plus `residual`, in one pass.
+    pub fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), Some(residual))
+    }
+}

@@ -1,0 +1,257 @@
+//! Two-dimensional convolution with bias and residual in one pass, and linear layers, which are its 1x1 case.
+
+use burn::backend::{
+    Backend, Dispatch, Flex,
+    autodiff::{
+        Autodiff,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    flex::FlexTensor,
+    tensor::FloatTensor,
+};
+use burn::tensor::Tensor;
+use langevin_kernels::conv::{self, Conv2dShape};
+
+use super::{
+    flex,
+    optional::{self, Optional},
+};
+
+/// Stride and padding of a convolution; the kernel's size is the weight's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Steps in height and width.
+    pub stride: [usize; 2],
+    /// Zeros around the picture: `[[top, bottom], [left, right]]`.
+    pub padding: [[usize; 2]; 2],
+}
+
+impl Geometry {
+    /// Stride `stride` with `padding` zeros on every side.
+    pub fn uniform(stride: usize, padding: usize) -> Self {
+        Self { stride: [stride; 2], padding: [[padding; 2]; 2] }
+    }
+}
+
+/// Convolution: `x * weight + bias + residual`.
+///
+/// Keeps `x` and `weight` for the backward.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, in]`, channels last
+/// - `weight`: `[kernel height, kernel width, in, out]`
+/// - `bias`: `[out]`
+/// - `residual` and the result: `[batch, out height, out width, out]`
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<4>>,
+    geometry: Geometry,
+) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::conv2d_nhwc(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        optional::dispatch(bias),
+        optional::dispatch(residual),
+        geometry,
+    ))
+}
+
+/// A linear layer over the last dimension: `x · weight + bias + residual`.
+///
+/// # Shapes
+/// - `x`: `[..., in]`
+/// - `weight`: `[in, out]` (PyTorch's transposed)
+/// - `bias`: `[out]`
+/// - `residual` and the result: `[..., out]`
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let [inputs, outputs] = weight.dims();
+    let rows = shape[..D - 1].iter().product::<usize>();
+    let y = conv2d(
+        x.reshape([1, 1, rows, inputs]),
+        weight.reshape([1, 1, inputs, outputs]),
+        bias,
+        residual.map(|r| r.reshape([1, 1, rows, outputs])),
+        Geometry::uniform(1, 0),
+    );
+    shape[D - 1] = outputs;
+    y.reshape(shape)
+}
+
+/// The forward, dispatched to the tensor's backend.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait ConvOps: Backend {
+    fn conv2d_nhwc(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Optional<Self>,
+        #[extension_type] residual: Optional<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+}
+
+/// The gradients, called by the one backward below on whatever backend the forward ran on.
+pub(crate) trait ConvGradients: Backend {
+    fn conv2d_input_gradient(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        gy: &FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+    fn conv2d_weight_gradient(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        gy: &FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, C> {
+    fn conv2d_nhwc(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Optional<Self>,
+        residual: Optional<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Conv2dBackward;
+        impl<B: ConvGradients> Backward<B, 4> for Conv2dBackward {
+            type State = (FloatTensor<B>, FloatTensor<B>, bool, bool, Geometry);
+            fn backward(
+                self,
+                ops: Ops<Self::State, 4>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gy = grads.consume::<B>(&ops.node);
+                let [x_node, weight_node, bias_node, residual_node] = ops.parents;
+                let (x, weight, has_bias, has_residual, geometry) = ops.state;
+                if let Some(node) = x_node {
+                    grads.register::<B>(node.id, B::conv2d_input_gradient(&x, &weight, &gy, geometry));
+                }
+                let bias_node = bias_node.filter(|_| has_bias);
+                if weight_node.is_some() || bias_node.is_some() {
+                    let (gw, gb) = B::conv2d_weight_gradient(&x, &weight, &gy, geometry);
+                    if let Some(node) = weight_node {
+                        grads.register::<B>(node.id, gw);
+                    }
+                    if let Some(node) = bias_node {
+                        grads.register::<B>(node.id, gb);
+                    }
+                }
+                if let Some(node) = residual_node.filter(|_| has_residual) {
+                    grads.register::<B>(node.id, gy);
+                }
+            }
+        }
+        let (bias, residual) = (bias.into_option(), residual.into_option());
+        // Burn wants a fixed number of parents: the weight stands in for an absent one, and nothing is registered for it.
+        let nodes = [
+            x.node(),
+            weight.node(),
+            bias.as_ref().unwrap_or(&weight).node(),
+            residual.as_ref().unwrap_or(&weight).node(),
+        ];
+        let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let bias = Optional::from(bias.map(|b| b.into_primitive()));
+        let residual = Optional::from(residual.map(|r| r.into_primitive()));
+        let preparation = Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let state = (x.clone(), weight.clone(), has_bias, has_residual, geometry);
+        match preparation {
+            OpsKind::Tracked(prep) => prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, geometry)),
+            OpsKind::UnTracked(prep) => prep.finish(B::conv2d_nhwc(x, weight, bias, residual, geometry)),
+        }
+    }
+}
+
+fn shape_of(x: &FlexTensor, weight: &FlexTensor, geometry: Geometry) -> Conv2dShape {
+    let [batch, height, width, in_channels] = flex::dims(x);
+    let [kernel_height, kernel_width, weight_in, out_channels] = flex::dims(weight);
+    assert_eq!(
+        in_channels, weight_in,
+        "conv2d: the input has {in_channels} channels, the weight takes {weight_in}"
+    );
+    Conv2dShape {
+        batch,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        kernel: [kernel_height, kernel_width],
+        stride: geometry.stride,
+        padding: geometry.padding,
+    }
+}
+
+impl ConvOps for Flex {
+    fn conv2d_nhwc(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: Optional<Self>,
+        residual: Optional<Self>,
+        geometry: Geometry,
+    ) -> FlexTensor {
+        let (x, weight) = (flex::contiguous(x), flex::contiguous(weight));
+        let bias = bias.into_option().map(flex::contiguous);
+        let residual = residual.into_option().map(flex::contiguous);
+        let shape = shape_of(&x, &weight, geometry);
+        let out = [shape.batch, shape.out_height(), shape.out_width(), shape.out_channels];
+        let mut y = flex::zeros(out.iter().product());
+        conv::conv2d_forward(
+            &shape,
+            flex::floats(&x),
+            flex::floats(&weight),
+            flex::optional_floats(&bias),
+            flex::optional_floats(&residual),
+            &mut y,
+        );
+        flex::tensor(y, out)
+    }
+}
+
+impl ConvGradients for Flex {
+    fn conv2d_input_gradient(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        gy: &FlexTensor,
+        geometry: Geometry,
+    ) -> FlexTensor {
+        let (weight, gy) = (flex::contiguous(weight.clone()), flex::contiguous(gy.clone()));
+        let shape = shape_of(x, &weight, geometry);
+        let mut gx = flex::zeros(x.layout().num_elements());
+        conv::conv2d_input_gradient(&shape, flex::floats(&gy), flex::floats(&weight), &mut gx);
+        flex::tensor(gx, flex::dims::<4>(x))
+    }
+
+    fn conv2d_weight_gradient(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        gy: &FlexTensor,
+        geometry: Geometry,
+    ) -> (FlexTensor, FlexTensor) {
+        let (x, gy) = (flex::contiguous(x.clone()), flex::contiguous(gy.clone()));
+        let shape = shape_of(&x, weight, geometry);
+        let mut gw = flex::zeros(weight.layout().num_elements());
+        let mut gb = flex::zeros(shape.out_channels);
+        conv::conv2d_weight_gradient(
+            &shape,
+            flex::floats(&x),
+            flex::floats(&gy),
+            &mut gw,
+            Some(&mut gb),
+        );
+        (flex::tensor(gw, flex::dims::<4>(weight)), flex::tensor(gb, [shape.out_channels]))
+    }
+}

@@ -1,0 +1,263 @@
+//! Group normalisation with an optional scale and shift of each channel and an optional SiLU, in one pass.
+
+use burn::backend::{
+    Backend, Dispatch, Flex,
+    autodiff::{
+        Autodiff,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    flex::FlexTensor,
+    tensor::FloatTensor,
+};
+use burn::tensor::Tensor;
+use langevin_kernels::norm;
+
+use super::{
+    flex,
+    optional::{self, Optional},
+};
+
+/// What a group normalisation does besides its tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupNormOptions {
+    /// Into how many groups the channels fall.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// `silu?(group_norm(x) · gamma + beta)`, and with `modulation = (scale, shift)`
+/// `silu?((group_norm(x) · gamma + beta) · (1 + scale) + shift)`, as `resnet_time_scale_shift="scale_shift"` wants it.
+///
+/// Keeps its inputs and each group's mean and standard deviation for the backward.
+///
+/// # Shapes
+/// - `x` and the result: `[batch, height, width, channels]`, channels last
+/// - `gamma`, `beta`: `[channels]`
+/// - `scale`, `shift`: `[batch, channels]`
+pub fn group_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    modulation: Option<(Tensor<2>, Tensor<2>)>,
+    options: GroupNormOptions,
+) -> Tensor<4> {
+    let (scale, shift) = modulation.unzip();
+    Tensor::from_dispatch(Dispatch::group_norm_nhwc(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        optional::dispatch(scale),
+        optional::dispatch(shift),
+        options,
+    ))
+}
+
+/// The forward, dispatched to the tensor's backend.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait NormOps: Backend {
+    fn group_norm_nhwc(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        #[extension_type] scale: Optional<Self>,
+        #[extension_type] shift: Optional<Self>,
+        options: GroupNormOptions,
+    ) -> FloatTensor<Self>;
+}
+
+/// The inputs that the forward was given, kept for the backward.
+#[derive(Clone, Debug)]
+pub(crate) struct NormInputs<B: Backend> {
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    scale: Option<FloatTensor<B>>,
+    shift: Option<FloatTensor<B>>,
+    options: GroupNormOptions,
+}
+
+/// The gradients of all that [`NormOps::group_norm_nhwc`] takes.
+pub(crate) struct NormGradient<B: Backend> {
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    modulation: Option<(FloatTensor<B>, FloatTensor<B>)>,
+}
+
+/// The forward that also returns what the backward needs, and the backward.
+pub(crate) trait NormGradients: Backend {
+    /// The result, and the mean and reciprocal standard deviation of every group: `[batch, groups, 2]`.
+    fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn group_norm_gradient(
+        inputs: NormInputs<Self>,
+        statistics: FloatTensor<Self>,
+        gy: FloatTensor<Self>,
+    ) -> NormGradient<Self>;
+}
+
+impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, C> {
+    fn group_norm_nhwc(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale: Optional<Self>,
+        shift: Optional<Self>,
+        options: GroupNormOptions,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct GroupNormBackward;
+        impl<B: NormGradients> Backward<B, 5> for GroupNormBackward {
+            type State = (NormInputs<B>, FloatTensor<B>);
+            fn backward(
+                self,
+                ops: Ops<Self::State, 5>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gy = grads.consume::<B>(&ops.node);
+                let (inputs, statistics) = ops.state;
+                let [x, gamma, beta, scale, shift] = ops.parents;
+                let gradient = B::group_norm_gradient(inputs, statistics, gy);
+                let mut pairs =
+                    vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
+                if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
+                    pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
+                }
+                for (node, gradient) in pairs {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+        let (scale, shift) = (scale.into_option(), shift.into_option());
+        // Burn wants a fixed number of parents: gamma stands in for an absent one, and nothing is registered for it.
+        let nodes = [
+            x.node(),
+            gamma.node(),
+            beta.node(),
+            scale.as_ref().unwrap_or(&gamma).node(),
+            shift.as_ref().unwrap_or(&gamma).node(),
+        ];
+        let inputs = NormInputs::<B> {
+            x: x.into_primitive(),
+            gamma: gamma.into_primitive(),
+            beta: beta.into_primitive(),
+            scale: scale.map(|s| s.into_primitive()),
+            shift: shift.map(|s| s.into_primitive()),
+            options,
+        };
+        match GroupNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (y, statistics) = B::group_norm_with_statistics(&inputs);
+                prep.finish((inputs, statistics), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::group_norm_with_statistics(&inputs).0),
+        }
+    }
+}
+
+impl NormOps for Flex {
+    fn group_norm_nhwc(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        scale: Optional<Self>,
+        shift: Optional<Self>,
+        options: GroupNormOptions,
+    ) -> FlexTensor {
+        let (scale, shift) = (scale.into_option(), shift.into_option());
+        Flex::group_norm_with_statistics(&NormInputs { x, gamma, beta, scale, shift, options }).0
+    }
+}
+
+/// The inputs with their elements in row-major order.
+fn contiguous(inputs: &NormInputs<Flex>) -> NormInputs<Flex> {
+    NormInputs {
+        x: flex::contiguous(inputs.x.clone()),
+        gamma: flex::contiguous(inputs.gamma.clone()),
+        beta: flex::contiguous(inputs.beta.clone()),
+        scale: inputs.scale.clone().map(flex::contiguous),
+        shift: inputs.shift.clone().map(flex::contiguous),
+        options: inputs.options,
+    }
+}
+
+/// What the kernels take of contiguous inputs.
+fn parameters(inputs: &NormInputs<Flex>) -> norm::GroupNormParameters<'_> {
+    norm::GroupNormParameters {
+        eps: inputs.options.eps,
+        gamma: flex::floats(&inputs.gamma),
+        beta: flex::floats(&inputs.beta),
+        scale: flex::optional_floats(&inputs.scale),
+        shift: flex::optional_floats(&inputs.shift),
+        silu: inputs.options.silu,
+    }
+}
+
+fn shape_of(x: &FlexTensor, options: GroupNormOptions) -> norm::GroupNormShape {
+    let [batch, height, width, channels] = flex::dims(x);
+    norm::GroupNormShape { batch, pixels: height * width, channels, groups: options.groups }
+}
+
+impl NormGradients for Flex {
+    fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FlexTensor, FlexTensor) {
+        let inputs = contiguous(inputs);
+        let shape = shape_of(&inputs.x, inputs.options);
+        let mut y = flex::zeros(inputs.x.layout().num_elements());
+        let mut statistics = flex::zeros(shape.batch * shape.groups * 2);
+        norm::group_norm_forward(
+            &shape,
+            flex::floats(&inputs.x),
+            &parameters(&inputs),
+            &mut y,
+            &mut statistics,
+        );
+        (
+            flex::tensor(y, flex::dims::<4>(&inputs.x)),
+            flex::tensor(statistics, [shape.batch, shape.groups, 2]),
+        )
+    }
+
+    fn group_norm_gradient(
+        inputs: NormInputs<Self>,
+        statistics: FlexTensor,
+        gy: FlexTensor,
+    ) -> NormGradient<Self> {
+        let (inputs, gy) = (contiguous(&inputs), flex::contiguous(gy));
+        let shape = shape_of(&inputs.x, inputs.options);
+        let mut gx = flex::zeros(inputs.x.layout().num_elements());
+        let (mut ggamma, mut gbeta) = (flex::zeros(shape.channels), flex::zeros(shape.channels));
+        let modulated = inputs.scale.is_some();
+        let per_picture = [shape.batch, shape.channels];
+        let length = if modulated { shape.batch * shape.channels } else { 0 };
+        let (mut gscale, mut gshift) = (flex::zeros(length), flex::zeros(length));
+        norm::group_norm_backward(
+            &shape,
+            flex::floats(&inputs.x),
+            flex::floats(&statistics),
+            &parameters(&inputs),
+            flex::floats(&gy),
+            norm::GroupNormGradients {
+                x: &mut gx,
+                gamma: &mut ggamma,
+                beta: &mut gbeta,
+                scale: modulated.then_some(&mut gscale[..]),
+                shift: modulated.then_some(&mut gshift[..]),
+            },
+        );
+        NormGradient {
+            x: flex::tensor(gx, flex::dims::<4>(&inputs.x)),
+            gamma: flex::tensor(ggamma, [shape.channels]),
+            beta: flex::tensor(gbeta, [shape.channels]),
+            modulation: modulated
+                .then(|| (flex::tensor(gscale, per_picture), flex::tensor(gshift, per_picture))),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! SiLU, x · σ(x), where no normalisation stands before it to fuse it with.
+
+use burn::backend::{
+    Backend, Dispatch, Flex,
+    autodiff::{
+        Autodiff,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    flex::FlexTensor,
+    tensor::FloatTensor,
+};
+use burn::tensor::Tensor;
+use langevin_kernels::elementwise;
+
+use super::flex;
+
+/// `x · σ(x)`, element by element. Keeps `x` for the backward.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::silu_forward(x.into_dispatch()))
+}
+
+/// The forward, dispatched to the tensor's backend.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait SiluOps: Backend {
+    fn silu_forward(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// The gradient.
+pub(crate) trait SiluGradient: Backend {
+    fn silu_gradient(x: FloatTensor<Self>, gy: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl<B: SiluOps + SiluGradient, C: CheckpointStrategy> SiluOps for Autodiff<B, C> {
+    fn silu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct SiluBackward;
+        impl<B: SiluGradient> Backward<B, 1> for SiluBackward {
+            type State = FloatTensor<B>;
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gy = grads.consume::<B>(&ops.node);
+                let [node] = ops.parents;
+                if let Some(node) = node {
+                    grads.register::<B>(node.id, B::silu_gradient(ops.state, gy));
+                }
+            }
+        }
+        let nodes = [x.node()];
+        let x = x.into_primitive();
+        match SiluBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(x.clone(), B::silu_forward(x)),
+            OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(x)),
+        }
+    }
+}
+
+impl SiluOps for Flex {
+    fn silu_forward(x: FlexTensor) -> FlexTensor {
+        let x = flex::contiguous(x);
+        let mut y = flex::zeros(x.layout().num_elements());
+        elementwise::silu_forward(flex::floats(&x), &mut y);
+        flex::tensor(y, x.layout().shape().clone())
+    }
+}
+
+impl SiluGradient for Flex {
+    fn silu_gradient(x: FlexTensor, gy: FlexTensor) -> FlexTensor {
+        let (x, gy) = (flex::contiguous(x), flex::contiguous(gy));
+        let mut gx = flex::zeros(x.layout().num_elements());
+        elementwise::silu_backward(flex::floats(&x), flex::floats(&gy), &mut gx);
+        flex::tensor(gx, x.layout().shape().clone())
+    }
+}

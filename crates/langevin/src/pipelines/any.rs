@@ -1,0 +1,146 @@
+//! Whichever pipeline a folder holds.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+
+use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts};
+use crate::{
+    Error, Result,
+    models::AnyModel,
+    named::named_enum,
+    random::Generator,
+    schedulers::{AnyScheduler, Scheduler},
+};
+
+named_enum! {
+    /// A sampler that a pipeline can be given.
+    pub enum SchedulerKind: "a scheduler" {
+        /// Ancestral sampling (Ho et al. 2020).
+        Ddpm = "ddpm",
+        /// Implicit sampling in few steps (Song et al. 2021).
+        Ddim = "ddim",
+    }
+}
+
+/// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
+#[derive(Clone, Debug)]
+pub enum AnyPipeline {
+    /// A `DDPMPipeline`.
+    Ddpm(DdpmPipeline),
+    /// A `DDIMPipeline`.
+    Ddim(DdimPipeline),
+}
+
+impl AnyPipeline {
+    /// Loads a pipeline from its folder.
+    ///
+    /// # Errors
+    /// If the folder holds no pipeline, or one of a class that is not there yet.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let index = ModelIndex::load(folder)?;
+        match index.class_name.as_str() {
+            DdpmPipeline::CLASS_NAME => DdpmPipeline::load(folder, device).map(Self::Ddpm),
+            DdimPipeline::CLASS_NAME => DdimPipeline::load(folder, device).map(Self::Ddim),
+            other => Err(Error::Unsupported(format!(
+                "{}: a {other} is not there yet; a {} and a {} are",
+                folder.join(MODEL_INDEX).display(),
+                DdpmPipeline::CLASS_NAME,
+                DdimPipeline::CLASS_NAME
+            ))),
+        }
+    }
+
+    /// The same model with another sampler on the same noise schedule.
+    ///
+    /// # Errors
+    /// If the scheduler's configuration is not one that the other can have.
+    pub fn with_scheduler(self, kind: SchedulerKind) -> Result<Self> {
+        let scheduler = self.scheduler();
+        let (model, classes) = match self {
+            Self::Ddpm(pipeline) => (pipeline.model, pipeline.classes),
+            Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
+        };
+        Ok(match kind {
+            SchedulerKind::Ddpm => {
+                Self::Ddpm(DdpmPipeline { model, scheduler: parts::to_ddpm(&scheduler)?, classes })
+            }
+            SchedulerKind::Ddim => Self::Ddim(DdimPipeline::new(model, &scheduler, classes)?),
+        })
+    }
+
+    /// The denoiser.
+    pub fn model(&self) -> &AnyModel {
+        match self {
+            Self::Ddpm(pipeline) => &pipeline.model,
+            Self::Ddim(pipeline) => &pipeline.model,
+        }
+    }
+
+    /// A copy of the scheduler.
+    pub fn scheduler(&self) -> AnyScheduler {
+        match self {
+            Self::Ddpm(pipeline) => pipeline.scheduler.clone(),
+            Self::Ddim(pipeline) => pipeline.scheduler.clone().into(),
+        }
+    }
+
+    /// Names of the model's classes, where it has them and they are known.
+    pub fn classes(&self) -> Option<&Classes> {
+        match self {
+            Self::Ddpm(pipeline) => pipeline.classes.as_ref(),
+            Self::Ddim(pipeline) => pipeline.classes.as_ref(),
+        }
+    }
+
+    /// The pipeline's class in diffusers.
+    pub fn class_name(&self) -> &'static str {
+        match self {
+            Self::Ddpm(_) => DdpmPipeline::CLASS_NAME,
+            Self::Ddim(_) => DdimPipeline::CLASS_NAME,
+        }
+    }
+
+    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if that is fewer.
+    pub fn default_steps(&self) -> usize {
+        let steps = match self {
+            Self::Ddpm(_) => DdpmPipeline::DEFAULT_STEPS,
+            Self::Ddim(_) => DdimPipeline::DEFAULT_STEPS,
+        };
+        steps.min(self.scheduler().num_train_timesteps())
+    }
+
+    /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        match self {
+            Self::Ddpm(pipeline) => pipeline.save(folder),
+            Self::Ddim(pipeline) => pipeline.save(folder),
+        }
+    }
+
+    /// Starts a sampling loop, see [`DdpmPipeline::sample`] and [`DdimPipeline::sample`].
+    ///
+    /// # Errors
+    /// If the options do not fit the model or the scheduler.
+    pub fn sample<'a>(&'a self, options: &SampleOptions, generator: &'a mut Generator) -> Result<Sampling<'a>> {
+        match self {
+            Self::Ddpm(pipeline) => pipeline.sample(options, generator),
+            Self::Ddim(pipeline) => pipeline.sample(options, generator),
+        }
+    }
+
+    /// Draws pictures: `[batch, height, width, channels]` in 0..1.
+    ///
+    /// # Errors
+    /// If the options do not fit, or a step fails.
+    pub fn call(&self, options: &SampleOptions, generator: &mut Generator) -> Result<Tensor<4>> {
+        match self {
+            Self::Ddpm(pipeline) => pipeline.call(options, generator),
+            Self::Ddim(pipeline) => pipeline.call(options, generator),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The gradients of a whole model: gathered from a backward, added up, measured, scaled.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamId},
+    tensor::{self, Tensor},
+};
+
+use crate::ops;
+
+/// One flat gradient for each parameter that has one, in the module's order.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients(Vec<(ParamId, Tensor<1>)>);
+
+impl Gradients {
+    /// Takes the gradients of `module`'s parameters out of a backward's result.
+    pub fn gather<M: Module>(module: &M, backward: &mut tensor::Gradients) -> Self {
+        struct Gather<'a> {
+            backward: &'a mut tensor::Gradients,
+            gathered: Vec<(ParamId, Tensor<1>)>,
+        }
+        impl ModuleVisitor for Gather<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(gradient) = param.val().grad_remove(self.backward) {
+                    self.gathered.push((param.id, flatten(gradient)));
+                }
+            }
+        }
+        let mut gather = Gather { backward, gathered: vec![] };
+        module.visit(&mut gather);
+        Self(gather.gathered)
+    }
+
+    /// Adds another batch's gradients of the same module.
+    pub fn add(self, other: Self) -> Self {
+        if self.0.is_empty() {
+            return other;
+        }
+        let sums = self.0.into_iter().zip(other.0);
+        Self(sums.map(|((id, a), (_, b))| (id, a + b)).collect())
+    }
+
+    /// All of them times `factor`.
+    pub fn scale(self, factor: f64) -> Self {
+        Self(self.0.into_iter().map(|(id, gradient)| (id, gradient * factor)).collect())
+    }
+
+    /// The square root of the sum of all squares.
+    pub fn norm(&self) -> f64 {
+        let sums = self.0.iter().map(|(_, g)| ops::sum_of_squares(g.clone()));
+        sums.map(|sum| f64::from(sum.into_scalar::<f32>())).sum::<f64>().sqrt()
+    }
+
+    /// Scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_`; returns the norm before that.
+    pub fn clip(self, max_norm: f64) -> (Self, f64) {
+        let norm = self.norm();
+        let factor = max_norm / (norm + 1e-6);
+        if factor < 1.0 { (self.scale(factor), norm) } else { (self, norm) }
+    }
+
+    /// One after another, in the module's order.
+    pub fn into_iter_by_id(self) -> impl Iterator<Item = (ParamId, Tensor<1>)> {
+        self.0.into_iter()
+    }
+}
+
+/// All elements in a row.
+pub(super) fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let n = tensor.shape().num_elements();
+    tensor.reshape([n])
+}

@@ -1,0 +1,125 @@
+//! What a training run tells whoever watches it, and what it leaves behind.
+
+use std::path::PathBuf;
+
+/// Somebody who watches a training run: a progress bar, a page, a test.
+///
+/// Every method has a default that does nothing, so that an observer implements what it is about. [`Silent`] is one
+/// that implements none.
+pub trait Observer {
+    /// The run is about to begin; called once.
+    fn started(&mut self, info: &RunInfo) {
+        let _ = info;
+    }
+
+    /// An optimiser step is done.
+    fn step(&mut self, progress: &Progress) {
+        let _ = progress;
+    }
+
+    /// Something worth a line: a file written, a picture skipped. A sentence without a final newline.
+    fn message(&mut self, text: &str) {
+        let _ = text;
+    }
+
+    /// Whether the run should end after the step it is in, with its pipeline and its plot written.
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that watches nothing and never stops a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// What is about to be trained on what.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// The data set in words, such as `digits` or a folder's path.
+    pub dataset: String,
+    /// Pictures in the data set.
+    pub pictures: usize,
+    /// Names of the classes, empty where the run is unconditional.
+    pub classes: Vec<String>,
+    /// The model in words, such as `digits`.
+    pub model: String,
+    /// How many numbers are trained.
+    pub parameters: usize,
+    /// Height and width of the pictures as the model sees them.
+    pub resolution: usize,
+    /// Pictures in one batch.
+    pub batch_size: usize,
+    /// Passes over the data set.
+    pub epochs: usize,
+    /// Optimiser steps in the whole run.
+    pub steps: usize,
+}
+
+/// Where a run stands after an optimiser step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The epoch that this step belongs to, counted from 1.
+    pub epoch: usize,
+    /// Epochs in the whole run.
+    pub epochs: usize,
+    /// Optimiser steps done, this one included.
+    pub step: usize,
+    /// Optimiser steps in the whole run.
+    pub steps: usize,
+    /// The step's loss, averaged over its batches.
+    pub loss: f64,
+    /// The learning rate that the step was taken with.
+    pub learning_rate: f64,
+    /// Pictures learnt from per second, over the last steps.
+    pub pictures_per_second: f64,
+    /// Seconds that the rest of the run will take at that pace.
+    pub seconds_left: f64,
+}
+
+/// How long a run will take, measured on a few of its steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// Seconds for one optimiser step.
+    pub seconds_per_step: f64,
+    /// Optimiser steps in one epoch.
+    pub steps_per_epoch: usize,
+    /// Optimiser steps in the whole run.
+    pub steps: usize,
+}
+
+impl Estimate {
+    /// Seconds for one pass over the data set.
+    pub fn seconds_per_epoch(&self) -> f64 {
+        self.seconds_per_step * self.steps_per_epoch as f64
+    }
+
+    /// Seconds for the whole run.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_per_step * self.steps as f64
+    }
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The run's folder: a pipeline that diffusers loads, with everything else about the run beside it.
+    pub folder: PathBuf,
+    /// Optimiser steps done.
+    pub steps: usize,
+    /// Whether it was stopped before its last step.
+    pub interrupted: bool,
+    /// The loss averaged over the last steps, `None` where not one was done.
+    pub final_loss: Option<f64>,
+    /// Names of the classes, empty where the run is unconditional.
+    pub classes: Vec<String>,
+    /// The grid of samples made at the end.
+    pub samples: Option<PathBuf>,
+    /// The plot of the loss.
+    pub plot: Option<PathBuf>,
+    /// Wall-clock seconds from the first step to the last file.
+    pub seconds: f64,
+}
