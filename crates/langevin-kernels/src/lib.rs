@@ -23,14 +23,13 @@
 
 pub mod attention;
 mod channels;
-
 mod columns;
 pub mod conv;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
-pub mod per_picture;
 mod parallel;
+pub mod per_picture;
 pub mod resample;
 mod scratch;
 pub mod simd;

@@ -6,6 +6,7 @@ use common::{assert_close, assert_same_bits, instruction_sets, random, wide, wit
 use langevin_kernels::elementwise::*;
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
 use langevin_kernels::resample::{UpsampleShape, upsample_nearest_backward, upsample_nearest_forward};
+use langevin_kernels::simd::Isa;
 
 const LENGTHS: [usize; 6] = [0, 1, 15, 16, 33, 70_001];
 
@@ -84,7 +85,11 @@ fn nearest_neighbours() {
         (3, vec![0, 0, 1, 1, 2]),
         (4, vec![0, 0, 1, 1, 2, 2, 3]),
         (7, vec![0, 1, 3, 5]),
-        (5, vec![0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
+        (3, vec![0, 0, 0, 1, 1, 2, 2]),
+        (
+            10,
+            vec![0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9],
+        ),
     ] {
         let shape = UpsampleShape {
             batch: 2,
@@ -151,6 +156,45 @@ fn adamw_follows_its_definition() {
         assert_close("parameters", &param, &p64, 1e-6);
         assert_close("mean", &m, &m64, 1e-6);
         assert_close("mean of squares", &v, &v64, 1e-6);
+    }
+}
+
+/// The parameters after these four steps with
+/// `torch.optim.AdamW([p], lr=lr, betas=betas, eps=eps, weight_decay=decay, foreach=False, fused=False)`, PyTorch 2.x, AVX-512.
+#[test]
+fn adamw_is_torchs_to_the_bit() {
+    #[rustfmt::skip]
+    let cases = [
+        ([1e-3, 0.95, 0.999, 1e-8, 1e-6], [
+            0xbf3f7b8b, 0xbe32d4bc, 0x3ecfa224, 0xbf18675d, 0xbc9af4cf, 0x3f1093ec, 0xbee15c4e, 0x3e0f9bc4, 0x3f37a4d0, 0xbe91a45d,
+            0x3e9943cf, 0xbf34a6a3, 0xbe0003ee, 0x3ee762a4, 0xbf0ccbe3, 0x3d0ae6b8, 0x3f1b6155, 0xbec7d1ad, 0x3e3ef800, 0x3f433b6d,
+        ]),
+        ([1e-2, 0.3, 0.99, 1e-6, 0.1], [
+            0xbf3ee01c, 0xbe407d35, 0x3ec2ad4c, 0xbf191474, 0xbd3fa471, 0x3f1086d7, 0xbee70802, 0x3df1b132, 0x3f3614ec, 0xbe9f1417,
+            0x3e9b049a, 0xbf36e619, 0xbe130bea, 0x3ee5b940, 0xbf131645, 0x3d273b14, 0x3f181c71, 0xbecf52b8, 0x3e3e8f93, 0x3f3bc4b6u32,
+        ]),
+    ];
+    // Without fused multiply-add the mean of the gradients is rounded twice.
+    for isa in instruction_sets().filter(|&isa| isa > Isa::Portable) {
+        for ([learning_rate, beta1, beta2, eps, weight_decay], truth) in cases {
+            let mut param: Vec<f32> = (0..20).map(|i| (i * 37 % 101) as f32 / 64.0 - 0.75).collect();
+            let (mut m, mut v) = (vec![0.0; 20], vec![0.0; 20]);
+            for step in 1..=4 {
+                let grad: Vec<f32> = (0..20)
+                    .map(|i| ((i * 53 + step * 17) % 89) as f32 / 128.0 - 0.3125)
+                    .collect();
+                let hyper = AdamW {
+                    learning_rate,
+                    beta1,
+                    beta2,
+                    eps,
+                    weight_decay,
+                    step,
+                };
+                isa.limit(|| adamw_step(&hyper, &mut param, &grad, &mut m, &mut v));
+            }
+            assert_same_bits("parameters", &param, &truth.map(f32::from_bits));
+        }
     }
 }
 
