@@ -42,7 +42,7 @@ impl DdimPipeline {
     pub fn new(model: AnyModel, scheduler: &AnyScheduler, classes: Option<Classes>) -> Result<Self> {
         Ok(Self {
             model,
-            scheduler: parts::to_ddim(scheduler)?,
+            scheduler: DDIMScheduler::from_config(&scheduler.config()?)?,
             classes,
         })
     }

@@ -7,8 +7,6 @@ use crate::{
     data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
-    objectives::PredictionType,
-    schedulers::BetaSchedule,
 };
 
 named_enum! {
@@ -144,6 +142,7 @@ impl std::fmt::Display for ModelSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{objectives::PredictionType, schedulers::BetaSchedule};
 
     #[test]
     fn names_are_those_in_files() {
