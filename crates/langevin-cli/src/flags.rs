@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use langevin::named::Named;
+use langevin::{named::Named, schedulers::AnyScheduler};
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
@@ -20,7 +20,9 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
                         None => (text, None),
                     };
                     let name = name.replace('_', "-");
-                    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
+                    value
+                        .map_or_else(|| name.clone(), |value| format!("{name}={value}"))
+                        .into()
                 }
                 _ => arg,
             }
@@ -34,17 +36,38 @@ pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
         .try_map(|name| T::from_name(&name))
 }
 
+/// A parser for a scheduler's short name, listed in the help.
+pub fn scheduler() -> PossibleValuesParser {
+    PossibleValuesParser::new(AnyScheduler::NAMES.iter().map(|(short, _)| PossibleValue::new(*short)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_rewritten_and_values_are_not() {
-        let args = ["langevin", "--train_batch_size=3", "--dataset_name", "my_pictures", "--output=a_b", "--", "--a_b"];
+        let args = [
+            "langevin",
+            "--train_batch_size=3",
+            "--dataset_name",
+            "my_pictures",
+            "--output=a_b",
+            "--",
+            "--a_b",
+        ];
         let rewritten = to_kebab_case(args.map(OsString::from).to_vec());
         assert_eq!(
             rewritten,
-            ["langevin", "--train-batch-size=3", "--dataset-name", "my_pictures", "--output=a_b", "--", "--a_b"]
+            [
+                "langevin",
+                "--train-batch-size=3",
+                "--dataset-name",
+                "my_pictures",
+                "--output=a_b",
+                "--",
+                "--a_b"
+            ]
         );
     }
 }

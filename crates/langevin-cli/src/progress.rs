@@ -27,7 +27,8 @@ impl Progress {
     /// Progress over `total` steps, named by `what`, such as `training`.
     pub fn new(what: &str, total: usize) -> Self {
         let shown = if stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(10));
+            let bar =
+                ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(10));
             // The template is a constant; if it did not parse, the plain style would do.
             let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -7,10 +7,10 @@ use clap::Args;
 use langevin::{
     data::{self, evaluate::Agreement},
     device::default_device,
-    pipelines::{AgreementOptions, AnyPipeline, SchedulerKind, agreement},
+    pipelines::{AgreementOptions, AnyPipeline, agreement},
 };
 
-use crate::{flags::choice, progress::Progress, stop::Stop, terminal};
+use crate::{flags::scheduler, progress::Progress, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -37,8 +37,8 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// The sampler
-    #[arg(long, value_parser = choice::<SchedulerKind>(), value_name = "NAME", default_value = "ddim")]
-    pub scheduler: SchedulerKind,
+    #[arg(long, value_parser = scheduler(), value_name = "NAME", default_value = "ddim")]
+    pub scheduler: String,
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
@@ -47,7 +47,7 @@ pub struct EvaluateArgs {
 /// Draws pictures and prints how many show what they should.
 pub fn run(args: EvaluateArgs) -> Result<()> {
     let dataset = data::open(&args.data)?;
-    let pipeline = AnyPipeline::load(&args.path, &default_device())?.with_scheduler(args.scheduler)?;
+    let pipeline = AnyPipeline::load(&args.path, &default_device())?.with_scheduler(&args.scheduler)?;
     let options = AgreementOptions {
         samples_per_class: args.samples_per_class,
         batch_size: args.batch_size,
@@ -58,12 +58,19 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let mut bar = None;
     let measured = agreement(&pipeline, dataset.as_ref(), &options, |done, total| {
-        bar.get_or_insert_with(|| Progress::new("step", total)).update(done, String::new);
+        bar.get_or_insert_with(|| Progress::new("step", total))
+            .update(done, String::new);
         !stop.requested()
     })?;
     drop(bar);
-    let Some(measured) = measured else { bail!("stopped before the last picture was drawn") };
-    print(&measured, dataset.class_names().unwrap_or_default(), options.neighbours)
+    let Some(measured) = measured else {
+        bail!("stopped before the last picture was drawn")
+    };
+    print(
+        &measured,
+        dataset.class_names().unwrap_or_default(),
+        options.neighbours,
+    )
 }
 
 fn print(measured: &Agreement, names: &[String], neighbours: usize) -> Result<()> {

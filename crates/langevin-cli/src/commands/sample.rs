@@ -27,12 +27,17 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let drawing = resolve(&args)?;
     let stop = Stop::on_signals()?;
+    terminal::say(&drawing.to_string());
     let pictures = draw(&drawing, &stop, animation.as_mut())?;
     output.write(&pictures, &drawing.facts())?;
     if let Some(animation) = animation {
         animation.write(columns(pictures.len()))?;
     }
-    let what = if pictures.len() == 1 { "1 picture".into() } else { format!("{} pictures", pictures.len()) };
+    let what = if pictures.len() == 1 {
+        "1 picture".into()
+    } else {
+        format!("{} pictures", pictures.len())
+    };
     terminal::print(&format!("{what} in {}", args.output.display()))?;
     if let Some(path) = &args.animate {
         terminal::print(&format!("animation in {}", path.display()))?;
@@ -43,8 +48,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
     let mut pipeline = AnyPipeline::load(&args.path, &default_device())?;
-    if let Some(kind) = args.scheduler {
-        pipeline = pipeline.with_scheduler(kind)?;
+    if let Some(name) = &args.scheduler {
+        pipeline = pipeline.with_scheduler(name)?;
     }
     if args.eta.is_some() && !matches!(pipeline, AnyPipeline::Ddim(_)) {
         bail!("--eta belongs to the ddim scheduler; add --scheduler ddim");
@@ -77,12 +82,18 @@ fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
         return Ok(Vec::new());
     };
     // A model from elsewhere has no names; its classes are called by their numbers.
-    let unnamed = || Classes { names: (0..known).map(|number| number.to_string()).collect(), null_class: None };
+    let unnamed = || Classes {
+        names: (0..known).map(|number| number.to_string()).collect(),
+        null_class: None,
+    };
     let classes = pipeline.classes().cloned().unwrap_or_else(unnamed);
     let numbers = if asked.is_empty() {
         (0..classes.names.len()).collect()
     } else {
-        asked.iter().map(|class| classes.find(class)).collect::<langevin::Result<Vec<usize>>>()?
+        asked
+            .iter()
+            .map(|class| classes.find(class))
+            .collect::<langevin::Result<Vec<usize>>>()?
     };
     Ok(numbers.into_iter().map(|number| number as i64).collect())
 }

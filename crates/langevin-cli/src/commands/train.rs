@@ -51,8 +51,14 @@ fn announce(estimate: &Estimate) {
 
 /// Says where things are, and what to try next.
 fn summarise(outcome: &Outcome) -> Result<()> {
-    let ended = if outcome.interrupted { "stopped after" } else { "trained for" };
-    let loss = outcome.final_loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+    let ended = if outcome.interrupted {
+        "stopped after"
+    } else {
+        "trained for"
+    };
+    let loss = outcome
+        .final_loss
+        .map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
     terminal::print(&format!(
         "{ended} {} steps in {}{loss}",
         terminal::thousands(outcome.steps),
@@ -67,17 +73,28 @@ fn summarise(outcome: &Outcome) -> Result<()> {
     }
     let class = outcome.classes.first().map_or_else(String::new, |_| {
         // The last class is as good an example as any, and `3` reads well where the classes are digits.
-        let example = outcome.classes.get(3).or(outcome.classes.last()).map_or("", String::as_str);
+        let example = outcome
+            .classes
+            .get(3)
+            .or(outcome.classes.last())
+            .map_or("", String::as_str);
         format!(" --class {}", quoted(example))
     });
-    terminal::print(&format!("next      langevin sample {}{class} --output samples.png", quoted(&folder.to_string())))?;
+    terminal::print(&format!(
+        "next      langevin sample {}{class} --output samples.png",
+        quoted(&folder.to_string())
+    ))?;
     Ok(())
 }
 
 /// A word as a shell reads it.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use burn::{
 };
 use serde_json::Value;
 
-use super::{BasicUNet, BasicUNetConfig, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, unet2d::SampleSize};
+use super::{
+    BasicUNet, BasicUNetConfig, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, unet2d::SampleSize,
+};
 use crate::{Error, Result, files, random::Generator};
 
 const UNET2D: &str = "UNet2DModel";
@@ -16,6 +18,8 @@ const BASIC: &str = "BasicUNet";
 
 /// The configuration of any model that there is, told apart by `_class_name`.
 #[derive(Clone, Debug, PartialEq)]
+// A handful of these ever exist.
+#[allow(clippy::large_enum_variant)]
 pub enum AnyModelConfig {
     /// Of a [`UNet2DModel`].
     UNet2D(UNet2DConfig),
@@ -33,7 +37,11 @@ impl AnyModelConfig {
         let value: Value = files::read_json(path)?;
         let wrong = |message: String| Error::file(path, message);
         // A configuration written by hand may leave its class out.
-        let class_name = value.get("_class_name").and_then(Value::as_str).unwrap_or(UNET2D).to_string();
+        let class_name = value
+            .get("_class_name")
+            .and_then(Value::as_str)
+            .unwrap_or(UNET2D)
+            .to_string();
         let config = match class_name.as_str() {
             UNET2D => serde_json::from_value(value).map(Self::UNet2D),
             BASIC => serde_json::from_value(value).map(Self::Basic),
@@ -100,7 +108,12 @@ impl AnyModelConfig {
     ///
     /// # Errors
     /// If it cannot be told a class.
-    pub fn made_for(mut self, resolution: usize, channels: usize, num_class_embeds: Option<usize>) -> Result<Self> {
+    pub fn made_for(
+        mut self,
+        resolution: usize,
+        channels: usize,
+        num_class_embeds: Option<usize>,
+    ) -> Result<Self> {
         match &mut self {
             Self::UNet2D(config) => {
                 config.sample_size = Some(SampleSize::Square(resolution));

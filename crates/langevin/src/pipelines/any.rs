@@ -4,24 +4,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts};
+use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling};
 use crate::{
     Error, Result,
     models::AnyModel,
-    named::named_enum,
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::AnyScheduler,
 };
-
-named_enum! {
-    /// A sampler that a pipeline can be given.
-    pub enum SchedulerKind: "a scheduler" {
-        /// Ancestral sampling (Ho et al. 2020).
-        Ddpm = "ddpm",
-        /// Implicit sampling in few steps (Song et al. 2021).
-        Ddim = "ddim",
-    }
-}
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
 #[derive(Clone, Debug)]
@@ -52,21 +41,20 @@ impl AnyPipeline {
         }
     }
 
-    /// The same model with another sampler on the same noise schedule.
+    /// The same model with another sampler on the same noise schedule; `name` is `ddim`, `DDIMScheduler` or any other
+    /// of [`AnyScheduler::NAMES`]. With DDIM it becomes a DDIM pipeline, with any other a DDPM pipeline.
     ///
     /// # Errors
-    /// If the scheduler's configuration is not one that the other can have.
-    pub fn with_scheduler(self, kind: SchedulerKind) -> Result<Self> {
-        let scheduler = self.scheduler();
+    /// If there is no such scheduler, or the present one's configuration is not one that it can have.
+    pub fn with_scheduler(self, name: &str) -> Result<Self> {
+        let scheduler = self.scheduler().convert(name)?;
         let (model, classes) = match self {
             Self::Ddpm(pipeline) => (pipeline.model, pipeline.classes),
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
         };
-        Ok(match kind {
-            SchedulerKind::Ddpm => {
-                Self::Ddpm(DdpmPipeline { model, scheduler: parts::to_ddpm(&scheduler)?, classes })
-            }
-            SchedulerKind::Ddim => Self::Ddim(DdimPipeline::new(model, &scheduler, classes)?),
+        Ok(match scheduler {
+            AnyScheduler::DDIM(scheduler) => Self::Ddim(DdimPipeline { model, scheduler, classes }),
+            scheduler => Self::Ddpm(DdpmPipeline { model, scheduler, classes }),
         })
     }
 
@@ -102,13 +90,12 @@ impl AnyPipeline {
         }
     }
 
-    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if that is fewer.
+    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if they are fewer.
     pub fn default_steps(&self) -> usize {
-        let steps = match self {
-            Self::Ddpm(_) => DdpmPipeline::DEFAULT_STEPS,
-            Self::Ddim(_) => DdimPipeline::DEFAULT_STEPS,
-        };
-        steps.min(self.scheduler().num_train_timesteps())
+        match self {
+            Self::Ddpm(pipeline) => pipeline.default_steps(),
+            Self::Ddim(pipeline) => pipeline.default_steps(),
+        }
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -126,7 +113,11 @@ impl AnyPipeline {
     ///
     /// # Errors
     /// If the options do not fit the model or the scheduler.
-    pub fn sample<'a>(&'a self, options: &SampleOptions, generator: &'a mut Generator) -> Result<Sampling<'a>> {
+    pub fn sample<'a>(
+        &'a self,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
         match self {
             Self::Ddpm(pipeline) => pipeline.sample(options, generator),
             Self::Ddim(pipeline) => pipeline.sample(options, generator),

@@ -14,7 +14,7 @@ use crate::{
     Result,
     models::AnyModel,
     random::Generator,
-    schedulers::{AnyScheduler, DDIMScheduler},
+    schedulers::{AnyScheduler, DDIMScheduler, Scheduler},
 };
 
 /// Draws pictures with a UNet and a DDIM scheduler. Mirrors `diffusers.DDIMPipeline`.
@@ -32,7 +32,7 @@ impl DdimPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDIMPipeline";
 
-    /// The steps of a call that names no number.
+    /// The steps of diffusers' call that names no number.
     pub const DEFAULT_STEPS: usize = 50;
 
     /// A pipeline of these parts. Any scheduler becomes a DDIM one with the same noise schedule.
@@ -40,7 +40,11 @@ impl DdimPipeline {
     /// # Errors
     /// If the scheduler's configuration is not one that DDIM can have.
     pub fn new(model: AnyModel, scheduler: &AnyScheduler, classes: Option<Classes>) -> Result<Self> {
-        Ok(Self { model, scheduler: parts::to_ddim(scheduler)?, classes })
+        Ok(Self {
+            model,
+            scheduler: DDIMScheduler::from_config(&scheduler.config()?)?,
+            classes,
+        })
     }
 
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
@@ -48,7 +52,12 @@ impl DdimPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts { model, scheduler, classes, .. } = Parts::load(folder.as_ref(), device)?;
+        let Parts {
+            model,
+            scheduler,
+            classes,
+            ..
+        } = Parts::load(folder.as_ref(), device)?;
         Self::new(model, &scheduler, classes)
     }
 
@@ -58,7 +67,18 @@ impl DdimPipeline {
     /// If a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let scheduler = self.scheduler.clone().into();
-        parts::save(folder.as_ref(), Self::CLASS_NAME, &self.model, &scheduler, self.classes.as_ref())
+        parts::save(
+            folder.as_ref(),
+            Self::CLASS_NAME,
+            &self.model,
+            &scheduler,
+            self.classes.as_ref(),
+        )
+    }
+
+    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    pub fn default_steps(&self) -> usize {
+        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
     }
 
     /// Starts a sampling loop.
@@ -67,10 +87,21 @@ impl DdimPipeline {
     ///
     /// # Errors
     /// If the options do not fit the model or the scheduler.
-    pub fn sample<'a>(&'a self, options: &SampleOptions, generator: &'a mut Generator) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or(Self::DEFAULT_STEPS);
+    pub fn sample<'a>(
+        &'a self,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
+        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
         let scheduler = self.scheduler.clone().into();
-        parts::sample(&self.model, scheduler, steps, self.classes.as_ref(), options, generator)
+        parts::sample(
+            &self.model,
+            scheduler,
+            steps,
+            self.classes.as_ref(),
+            options,
+            generator,
+        )
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

@@ -10,7 +10,7 @@ use super::{
     parts::{self, Parts},
     to_unit_range,
 };
-use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
+use crate::{Result, models::AnyModel, random::Generator, schedulers::{AnyScheduler, Scheduler}};
 
 /// Draws pictures with a UNet. Mirrors `diffusers.DDPMPipeline`.
 ///
@@ -29,7 +29,7 @@ impl DdpmPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDPMPipeline";
 
-    /// The steps of a call that names no number.
+    /// The steps of diffusers' call that names no number.
     pub const DEFAULT_STEPS: usize = 1000;
 
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
@@ -37,8 +37,17 @@ impl DdpmPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts { model, scheduler, classes, .. } = Parts::load(folder.as_ref(), device)?;
-        Ok(Self { model, scheduler, classes })
+        let Parts {
+            model,
+            scheduler,
+            classes,
+            ..
+        } = Parts::load(folder.as_ref(), device)?;
+        Ok(Self {
+            model,
+            scheduler,
+            classes,
+        })
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -46,7 +55,18 @@ impl DdpmPipeline {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        parts::save(folder.as_ref(), Self::CLASS_NAME, &self.model, &self.scheduler, self.classes.as_ref())
+        parts::save(
+            folder.as_ref(),
+            Self::CLASS_NAME,
+            &self.model,
+            &self.scheduler,
+            self.classes.as_ref(),
+        )
+    }
+
+    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    pub fn default_steps(&self) -> usize {
+        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
     }
 
     /// Starts a sampling loop.
@@ -55,9 +75,20 @@ impl DdpmPipeline {
     ///
     /// # Errors
     /// If the options do not fit the model or the scheduler.
-    pub fn sample<'a>(&'a self, options: &SampleOptions, generator: &'a mut Generator) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or(Self::DEFAULT_STEPS);
-        parts::sample(&self.model, self.scheduler.clone(), steps, self.classes.as_ref(), options, generator)
+    pub fn sample<'a>(
+        &'a self,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
+        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
+        parts::sample(
+            &self.model,
+            self.scheduler.clone(),
+            steps,
+            self.classes.as_ref(),
+            options,
+            generator,
+        )
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

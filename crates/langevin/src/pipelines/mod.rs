@@ -14,7 +14,7 @@ mod sampling;
 mod staging;
 
 pub use agreement::{AgreementOptions, agreement};
-pub use any::{AnyPipeline, SchedulerKind};
+pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
@@ -42,7 +42,13 @@ pub struct SampleOptions {
 
 impl Default for SampleOptions {
     fn default() -> Self {
-        Self { batch_size: 1, num_inference_steps: None, eta: 0.0, use_clipped_model_output: false, classes: None }
+        Self {
+            batch_size: 1,
+            num_inference_steps: None,
+            eta: 0.0,
+            use_clipped_model_output: false,
+            classes: None,
+        }
     }
 }
 
@@ -57,6 +63,8 @@ fn to_unit_range(samples: Tensor<4>) -> Tensor<4> {
 /// If there are neither one nor three channels.
 pub fn to_pictures(samples: &Tensor<4>) -> Result<Vec<Picture>> {
     let values = samples.clone().into_data().convert::<f32>();
-    let values = values.as_slice().map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
+    let values = values
+        .as_slice()
+        .map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
     grid::to_pictures(values, samples.dims())
 }

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     Error, Result,
-    models::{Conditioning, AnyModel},
+    models::{AnyModel, Conditioning},
     random::Generator,
-    schedulers::{AnyScheduler, DDIMScheduler, Scheduler},
+    schedulers::{AnyScheduler, Scheduler},
 };
 
 const MODEL: &str = "unet";
@@ -43,14 +43,22 @@ impl Parts {
         }
         let scheduler = AnyScheduler::load(component_folder(folder, SCHEDULER, "scheduler_config.json"))?;
         let classes = Classes::load(folder, model.config().num_class_embeds())?;
-        Ok(Self { model, scheduler, classes })
+        Ok(Self {
+            model,
+            scheduler,
+            classes,
+        })
     }
 }
 
 /// The folder of a component: its own, or the pipeline's, where early repositories put every file.
 fn component_folder(folder: &Path, component: &str, file: &str) -> PathBuf {
     let own = folder.join(component);
-    if !own.exists() && folder.join(file).is_file() { folder.to_path_buf() } else { own }
+    if !own.exists() && folder.join(file).is_file() {
+        folder.to_path_buf()
+    } else {
+        own
+    }
 }
 
 /// Saves a pipeline, whole or not at all.
@@ -67,7 +75,10 @@ pub fn save(
     if let Some(classes) = classes {
         classes.save(staging.path())?;
     }
-    let components = [(MODEL, model.config().class_name()), (SCHEDULER, scheduler.class_name())];
+    let components = [
+        (MODEL, model.config().class_name()),
+        (SCHEDULER, scheduler.class_name()),
+    ];
     ModelIndex::new(class_name, components).save(staging.path())?;
     staging.commit(MODEL_INDEX)
 }
@@ -87,7 +98,9 @@ pub fn sample<'a>(
         return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
     }
     let Some([height, width]) = config.sample_size() else {
-        return Err(Error::Config("the model's configuration has no `sample_size`, so it cannot be sampled from".into()));
+        return Err(Error::Config(
+            "the model's configuration has no `sample_size`, so it cannot be sampled from".into(),
+        ));
     };
     let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
     scheduler.set_timesteps(steps)?;
@@ -108,7 +121,9 @@ fn condition(
     let numbers = match (known, &options.classes) {
         (None, None) => return Ok(Conditioning::default()),
         (None, Some(_)) => {
-            return Err(Error::Config("classes were given, but the model knows none: it is unconditional".into()));
+            return Err(Error::Config(
+                "classes were given, but the model knows none: it is unconditional".into(),
+            ));
         }
         (Some(known), Some(numbers)) => {
             if numbers.len() != options.batch_size {
@@ -120,7 +135,10 @@ fn condition(
             }
             let within = |&number: &i64| usize::try_from(number).is_ok_and(|number| number < known);
             if let Some(number) = numbers.iter().find(|number| !within(number)) {
-                return Err(Error::Config(format!("there is no class {number}; the model knows 0 to {}", known - 1)));
+                return Err(Error::Config(format!(
+                    "there is no class {number}; the model knows 0 to {}",
+                    known - 1
+                )));
             }
             numbers.clone()
         }
@@ -136,15 +154,8 @@ fn condition(
         },
     };
     let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [options.batch_size]), device);
-    Ok(Conditioning { classes: Some(classes), ..Conditioning::default() })
-}
-
-/// The DDIM scheduler with the same noise schedule: what `DDIMScheduler.from_config` makes of any scheduler's configuration.
-pub fn to_ddim(scheduler: &AnyScheduler) -> Result<DDIMScheduler> {
-    DDIMScheduler::from_config(&scheduler.config()?)
-}
-
-/// The DDPM scheduler with the same noise schedule: what `DDPMScheduler.from_config` makes of any scheduler's configuration.
-pub fn to_ddpm(scheduler: &AnyScheduler) -> Result<AnyScheduler> {
-    scheduler.convert("ddpm")
+    Ok(Conditioning {
+        classes: Some(classes),
+        ..Conditioning::default()
+    })
 }

@@ -138,3 +138,19 @@ impl std::fmt::Display for ModelSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{objectives::PredictionType, schedulers::BetaSchedule};
+
+    #[test]
+    fn names_are_those_in_files() {
+        for &choice in PredictionType::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
+        }
+        for &choice in BetaSchedule::ALL {
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
+        }
+    }
+}

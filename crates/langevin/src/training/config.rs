@@ -231,7 +231,9 @@ impl TrainingConfig {
             ConditioningKind::None => None,
             ConditioningKind::Class => Some(classes + 1),
         };
-        self.model.config()?.made_for(self.resolution, self.channels.count(), num_class_embeds)
+        self.model
+            .config()?
+            .made_for(self.resolution, self.channels.count(), num_class_embeds)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
@@ -308,13 +310,19 @@ impl TrainingConfig {
     /// The run's folder: `output_dir`, or the first of `runs/DATA-MODEL-1`, `-2` … that is not there yet, for a data set
     /// of this name.
     pub fn run_folder(&self, dataset: &str) -> PathBuf {
-        self.output_dir.clone().unwrap_or_else(|| next_free_folder(Path::new("runs"), &self.run_name(dataset)))
+        self.output_dir
+            .clone()
+            .unwrap_or_else(|| next_free_folder(Path::new("runs"), &self.run_name(dataset)))
     }
 
     /// The data set and the model, as one word.
     fn run_name(&self, dataset: &str) -> String {
         let model = self.model.short_name();
-        if dataset == model { model } else { format!("{dataset}-{model}") }
+        if dataset == model {
+            model
+        } else {
+            format!("{dataset}-{model}")
+        }
     }
 }
 
@@ -365,25 +373,40 @@ mod tests {
         assert_eq!((config.resolution, config.channels), (28, Channels::Grey));
         config.validate().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config.json"), r#"{"sample_size": 48, "in_channels": 3}"#).unwrap();
-        config.use_model(ModelSource::Config(folder.path().into())).unwrap();
+        std::fs::write(
+            folder.path().join("config.json"),
+            r#"{"sample_size": 48, "in_channels": 3}"#,
+        )
+        .unwrap();
+        config
+            .use_model(ModelSource::Config(folder.path().into()))
+            .unwrap();
         assert_eq!((config.resolution, config.channels), (48, Channels::Rgb));
     }
 
     #[test]
     fn the_model_is_made_for_the_pictures_and_a_null_class() {
-        let config = TrainingConfig { resolution: 16, ..TrainingConfig::digits() };
+        let config = TrainingConfig {
+            resolution: 16,
+            ..TrainingConfig::digits()
+        };
         let model = config.model_config(10).unwrap();
         assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
         assert_eq!(model.num_class_embeds(), Some(11));
-        let config = TrainingConfig { conditioning: ConditioningKind::None, ..config };
+        let config = TrainingConfig {
+            conditioning: ConditioningKind::None,
+            ..config
+        };
         assert_eq!(config.model_config(10).unwrap().num_class_embeds(), None);
     }
 
     #[test]
     fn a_model_that_is_not_there_is_told_the_ones_that_are() {
         let refused = |name: &str| {
-            TrainingConfig::digits().use_model(name.to_string().into()).unwrap_err().to_string()
+            TrainingConfig::digits()
+                .use_model(name.to_string().into())
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused("no-such-model").contains("course-butterflies"));
         assert!(refused("google/ddpm-cat-256").contains("not there yet"));
@@ -393,7 +416,12 @@ mod tests {
     fn a_data_set_is_named_once() {
         let named = |name: Option<&str>, folder: Option<&str>| {
             let (dataset_name, train_data_dir) = (name.map(String::from), folder.map(PathBuf::from));
-            TrainingConfig { dataset_name, train_data_dir, ..TrainingConfig::script() }.dataset()
+            TrainingConfig {
+                dataset_name,
+                train_data_dir,
+                ..TrainingConfig::script()
+            }
+            .dataset()
         };
         assert_eq!(named(Some("digits"), None).unwrap(), "digits");
         assert_eq!(named(None, Some("pictures")).unwrap(), "pictures");
@@ -445,7 +473,10 @@ mod tests {
 
     #[test]
     fn a_run_is_named_after_its_data_and_its_model() {
-        let named = |model: &str| TrainingConfig { model: model.to_string().into(), ..TrainingConfig::digits() };
+        let named = |model: &str| TrainingConfig {
+            model: model.to_string().into(),
+            ..TrainingConfig::digits()
+        };
         assert_eq!(named("digits").run_name("digits"), "digits");
         assert_eq!(named("course-mnist").run_name("digits"), "digits-course-mnist");
         assert_eq!(named("models/small/config.json").run_name("emoji"), "emoji-small");

@@ -177,12 +177,13 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        let refused = |change: fn(&mut TrainingConfig)| {
+        type Change = fn(&mut TrainingConfig);
+        let refused = |change: Change| {
             let mut config = TrainingConfig::digits();
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        let cases: [(fn(&mut TrainingConfig), &str); 16] = [
+        let cases: [(Change, &str); 16] = [
             (|c| c.resolution = 0, "resolution"),
             (|c| c.train_batch_size = 0, "train_batch_size"),
             (|c| c.num_epochs = 0, "num_epochs"),

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use langevin::pipelines::SchedulerKind;
 
-use crate::flags::choice;
+use crate::flags::scheduler;
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -39,8 +38,8 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// The sampler, in place of the pipeline's own
-    #[arg(long, value_parser = choice::<SchedulerKind>(), value_name = "NAME")]
-    pub scheduler: Option<SchedulerKind>,
+    #[arg(long, value_parser = scheduler(), value_name = "NAME")]
+    pub scheduler: Option<String>,
     /// ddim: how much noise a step adds, 0 for none to 1 for as much as ddpm [0]
     #[arg(long, value_name = "ETA")]
     pub eta: Option<f64>,
