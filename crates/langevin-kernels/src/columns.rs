@@ -2,7 +2,7 @@
 
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd, load, store};
 
 /// Values that are summed by one task: a range of rows with sums of its own, added in order at the end.
 const BLOCK: usize = 65_536;
@@ -59,15 +59,17 @@ impl Kernel for Sums<'_> {
         for rows in self.rows.chunks(16 * width) {
             for column in (0..width).step_by(S::LANES) {
                 let n = S::LANES.min(width - column);
-                let mut acc = s.zero();
-                for row in rows.chunks_exact(width) {
+                // Four chains of additions, since one would wait for itself.
+                let mut acc = [s.zero(); 4];
+                for (i, row) in rows.chunks_exact(width).enumerate() {
                     // SAFETY: `n` values from `column` on lie within a row.
-                    acc = s.add(acc, unsafe { s.load_partial(row.as_ptr().add(column), n) });
+                    acc[i % 4] = s.add(acc[i % 4], unsafe { load(s, row.as_ptr().add(column), n) });
                 }
+                let acc = s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]));
                 // SAFETY: as above.
                 unsafe {
                     let to = self.sums.as_mut_ptr().add(column);
-                    s.store_partial(to, n, s.add(s.load_partial(to, n), acc));
+                    store(s, to, n, s.add(load(s, to, n), acc));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Output pixels of a chunk, about: their values of one tile fit into the first-level cache and those of one panel
 /// nearly do, and loading and storing a tile's sums for each chunk costs 2 % of its products.
-const PIXELS: usize = 256;
+const PIXELS: usize = 512;
 
 /// The shortest run worth a loop, where the map allows it.
 const RUN: usize = 32;

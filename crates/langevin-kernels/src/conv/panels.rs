@@ -2,7 +2,7 @@
 
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd, TILE_VECTORS};
 use crate::tile::pack_rows;
 
 /// A convolution's weights as the right-hand matrix of a product.
@@ -115,23 +115,37 @@ struct Transpose<'a> {
 
 impl Kernel for Transpose<'_> {
     type Output = ();
-    /// `to[k][j] = from[j][k]`, in blocks of a cache line of `from` whose columns stay in the first-level cache.
+    /// `to[k][j] = from[j][k]`, in square blocks as wide as a vector.
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let columns = self.to.len() / self.depth.max(1);
-        for k0 in (0..self.depth).step_by(16) {
-            let n = 16.min(self.depth - k0);
-            let block = &mut self.to[k0 * columns..][..n * columns];
-            for j in 0..columns {
-                if j < self.width {
-                    let from = &self.from[j * self.depth + k0..][..n];
-                    block[j..]
-                        .iter_mut()
-                        .step_by(columns)
-                        .zip(from)
-                        .for_each(|(to, from)| *to = *from);
-                } else {
-                    block[j..].iter_mut().step_by(columns).for_each(|to| *to = 0.0);
+    fn run<S: Simd>(self, s: S) {
+        let Self {
+            from,
+            depth,
+            width,
+            to,
+        } = self;
+        let columns = TILE_VECTORS * S::LANES;
+        assert!(
+            from.len() >= width * depth && to.len() == depth * columns && width <= columns,
+            "a panel's tap"
+        );
+        for j in (0..columns).step_by(S::LANES) {
+            for k in (0..depth).step_by(S::LANES) {
+                if j + S::LANES <= width && k + S::LANES <= depth {
+                    // SAFETY: the block lies within both, whose lengths were just checked.
+                    unsafe {
+                        let (from, to) = (
+                            from.as_ptr().add(j * depth + k),
+                            to.as_mut_ptr().add(k * columns + j),
+                        );
+                        s.transpose(from, depth, to, columns);
+                    }
+                    continue;
+                }
+                for k in k..depth.min(k + S::LANES) {
+                    for j in j..j + S::LANES {
+                        to[k * columns + j] = if j < width { from[j * depth + k] } else { 0.0 };
+                    }
                 }
             }
         }

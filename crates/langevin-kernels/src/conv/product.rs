@@ -20,7 +20,7 @@ use crate::tile::{self, lanes_of};
 const SHORT_DEPTH: usize = 8;
 
 /// Up to this width of a map, tiles take one pixel of several pictures: see [`Rows`].
-const SMALL_MAP: usize = 16;
+const SMALL_MAP: usize = 32;
 
 /// Values of the source that a chunk of rows covers at most: 128 KiB, a part of the second-level cache.
 const CHUNK_VALUES: usize = 32_768;

@@ -77,7 +77,7 @@ impl Kernel for Task<'_> {
             Roles::Swapped => (most_y, most_x),
         };
         let row = self.tiles.len() * S::TILE_ROWS;
-        let mut left = Scratch::new(most_left * row);
+        let mut left = Scratch::new(self.tiles.len() * tile_step::<S>(most_left));
         let mut right = Scratch::new(most_right * self.panels.len() * TILE_VECTORS * S::LANES);
         for (i, chunk) in self.chunks.iter().enumerate() {
             let pixels = &chunks.pixels[chunk.pixels];
@@ -111,7 +111,7 @@ impl Kernel for Task<'_> {
                 [S::TILE_ROWS, row]
             } else {
                 a.pack_left::<S>(&self.tiles, left.values_mut());
-                [a.pixels.len() * S::TILE_ROWS, S::TILE_ROWS]
+                [tile_step::<S>(a.pixels.len()), S::TILE_ROWS]
             };
             b.pack_right(s, &self.panels, right.values_mut());
             for panel in self.panels.clone() {
@@ -132,18 +132,26 @@ impl Kernel for Task<'_> {
     }
 }
 
+/// From one tile's packed pixels to the next one's: a cache line more than they need, or else the same pixel of all tiles
+/// falls into one set of the first-level cache.
+#[inline(always)]
+fn tile_step<S: Simd>(pixels: usize) -> usize {
+    pixels * S::TILE_ROWS + 16
+}
+
 impl Side<'_> {
     /// `to[tile][pixel][row]`, zeros beyond the channels.
     #[inline(always)]
     fn pack_left<S: Simd>(&self, tiles: &Range<usize>, to: &mut [f32]) {
         let (rows, count) = (S::TILE_ROWS, self.pixels.len());
-        let to = &mut to[..count * tiles.len() * rows];
+        let step = tile_step::<S>(count);
+        let to = &mut to[..tiles.len() * step];
         let first = tiles.start * rows;
         let whole = tiles.len().min((self.channels - first) / rows);
         for (i, &pixel) in self.pixels.iter().enumerate() {
             let from = &self.values[pixel * self.channels..][..self.channels][first..];
             for tile in 0..whole {
-                let start = (tile * count + i) * rows;
+                let start = tile * step + i * rows;
                 // SAFETY: `from` has `whole` tiles, and `to` has a place for each tile of each pixel.
                 unsafe {
                     let (from, to) = (from.as_ptr().add(tile * rows), to.as_mut_ptr().add(start));
@@ -152,7 +160,7 @@ impl Side<'_> {
             }
             if whole < tiles.len() {
                 let rest = &from[whole * rows..];
-                let to = &mut to[(whole * count + i) * rows..][..rows];
+                let to = &mut to[whole * step + i * rows..][..rows];
                 to.fill(0.0);
                 to[..rest.len()].copy_from_slice(rest);
             }

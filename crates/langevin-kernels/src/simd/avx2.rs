@@ -117,4 +117,32 @@ impl Simd for Avx2 {
     unsafe fn store_partial(self, p: *mut f32, n: usize, a: __m256) {
         with!(_mm256_maskstore_ps(p, self.mask(n), a))
     }
+
+    /// Interleaves pairs of rows, then pairs of pairs, which transposes within halves; a permutation exchanges the halves.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        with!({
+            let mut halves = [self.zero(); 8];
+            for g in [0, 4] {
+                let row = |i: usize| _mm256_loadu_ps(from.add((g + i) * from_step));
+                let (low, high) = (
+                    _mm256_unpacklo_ps(row(0), row(1)),
+                    _mm256_unpackhi_ps(row(0), row(1)),
+                );
+                let (low2, high2) = (
+                    _mm256_unpacklo_ps(row(2), row(3)),
+                    _mm256_unpackhi_ps(row(2), row(3)),
+                );
+                halves[g] = _mm256_shuffle_ps::<0x44>(low, low2);
+                halves[g + 1] = _mm256_shuffle_ps::<0xee>(low, low2);
+                halves[g + 2] = _mm256_shuffle_ps::<0x44>(high, high2);
+                halves[g + 3] = _mm256_shuffle_ps::<0xee>(high, high2);
+            }
+            for i in 0..4 {
+                let (a, b) = (halves[i], halves[4 + i]);
+                _mm256_storeu_ps(to.add(i * to_step), _mm256_permute2f128_ps::<0x20>(a, b));
+                _mm256_storeu_ps(to.add((4 + i) * to_step), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        })
+    }
 }

@@ -99,4 +99,45 @@ impl Simd for Avx512 {
     unsafe fn store_partial(self, p: *mut f32, n: usize, a: __m512) {
         with!(_mm512_mask_storeu_ps(p, mask(n), a))
     }
+
+    /// Interleaves pairs of rows, then pairs of pairs, which transposes within quarters of 128 bits; two rounds of
+    /// shuffles bring the quarters to their places.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        with!({
+            let mut quarters = [self.zero(); 16];
+            for g in (0..16).step_by(4) {
+                let row = |i: usize| _mm512_loadu_ps(from.add((g + i) * from_step));
+                let (low, high) = (
+                    _mm512_unpacklo_ps(row(0), row(1)),
+                    _mm512_unpackhi_ps(row(0), row(1)),
+                );
+                let (low2, high2) = (
+                    _mm512_unpacklo_ps(row(2), row(3)),
+                    _mm512_unpackhi_ps(row(2), row(3)),
+                );
+                let [low, high, low2, high2] = [low, high, low2, high2].map(|v| _mm512_castps_pd(v));
+                quarters[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2));
+                quarters[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2));
+                quarters[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
+                quarters[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
+            }
+            for i in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(quarters[i], quarters[4 + i]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(quarters[i], quarters[4 + i]);
+                let even2 = _mm512_shuffle_f32x4::<0x88>(quarters[8 + i], quarters[12 + i]);
+                let odd2 = _mm512_shuffle_f32x4::<0xdd>(quarters[8 + i], quarters[12 + i]);
+                _mm512_storeu_ps(to.add(i * to_step), _mm512_shuffle_f32x4::<0x88>(even, even2));
+                _mm512_storeu_ps(to.add((4 + i) * to_step), _mm512_shuffle_f32x4::<0x88>(odd, odd2));
+                _mm512_storeu_ps(
+                    to.add((8 + i) * to_step),
+                    _mm512_shuffle_f32x4::<0xdd>(even, even2),
+                );
+                _mm512_storeu_ps(
+                    to.add((12 + i) * to_step),
+                    _mm512_shuffle_f32x4::<0xdd>(odd, odd2),
+                );
+            }
+        })
+    }
 }

@@ -171,6 +171,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `p` is valid for writing `n` values.
     unsafe fn store_partial(self, p: *mut f32, n: usize, a: Self::F);
 
+    /// Transposes a square block of `LANES` rows: `to[i · to_step + j] = from[j · from_step + i]`.
+    /// # Safety
+    /// Each row of `from` is valid for reading `LANES` values, and each of `to` for writing as many.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for j in 0..Self::LANES {
+            for i in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(i * to_step + j) = *from.add(j * from_step + i) }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }
