@@ -33,9 +33,14 @@ pub fn to_pictures(values: &[f32], shape: [usize; 4]) -> Result<Vec<Picture>> {
     let [count, channels, height, width] = shape;
     let size = channels * height * width;
     if values.len() != count * size {
-        return Err(Error::Shape(format!("{} values do not make pictures of shape {shape:?}", values.len())));
+        return Err(Error::Shape(format!(
+            "{} values do not make pictures of shape {shape:?}",
+            values.len()
+        )));
     }
-    (0..count).map(|i| Picture::from_chw(&values[i * size..(i + 1) * size], channels, height, width)).collect()
+    (0..count)
+        .map(|i| Picture::from_chw(&values[i * size..(i + 1) * size], channels, height, width))
+        .collect()
 }
 
 /// The whole number to enlarge a picture by so that it can be seen: 8 for 8x8 pixels, 1 from 64 on.
@@ -54,10 +59,19 @@ pub fn enlarge(picture: &Picture, scale: usize) -> Result<Picture> {
     let c = picture.channels().count();
     let mut pixels = Vec::with_capacity(picture.pixels().len() * scale * scale);
     for y in 0..picture.height() {
-        let row: Vec<u8> = picture.row(y).chunks_exact(c).flat_map(|pixel| pixel.repeat(scale)).collect();
+        let row: Vec<u8> = picture
+            .row(y)
+            .chunks_exact(c)
+            .flat_map(|pixel| pixel.repeat(scale))
+            .collect();
         (0..scale).for_each(|_| pixels.extend(&row));
     }
-    Picture::new(picture.height() * scale, picture.width() * scale, picture.channels(), pixels)
+    Picture::new(
+        picture.height() * scale,
+        picture.width() * scale,
+        picture.channels(),
+        pixels,
+    )
 }
 
 /// Pictures side by side, row by row, `columns` in a row, on white, with `padding` pixels between and around them.
@@ -67,12 +81,19 @@ pub fn enlarge(picture: &Picture, scale: usize) -> Result<Picture> {
 /// # Errors
 /// [`Error::Shape`] if there is no picture or they differ in size; [`Error::Config`] if `columns` or `scale` is zero.
 pub fn grid(pictures: &[Picture], columns: usize, padding: usize, scale: usize) -> Result<Picture> {
-    let first = pictures.first().ok_or_else(|| Error::Shape("a grid needs at least one picture".into()))?;
+    let first = pictures
+        .first()
+        .ok_or_else(|| Error::Shape("a grid needs at least one picture".into()))?;
     if columns == 0 {
         return Err(Error::Config("a grid needs at least one column".into()));
     }
-    if let Some(other) = pictures.iter().find(|p| (p.height(), p.width()) != (first.height(), first.width())) {
-        return Err(Error::Shape(format!("a grid's pictures are of one size, and not {first:?} and {other:?}")));
+    if let Some(other) = pictures
+        .iter()
+        .find(|p| (p.height(), p.width()) != (first.height(), first.width()))
+    {
+        return Err(Error::Shape(format!(
+            "a grid's pictures are of one size, and not {first:?} and {other:?}"
+        )));
     }
     let colour = pictures.iter().any(|p| p.channels() == Channels::Rgb);
     let channels = if colour { Channels::Rgb } else { Channels::Grey };
@@ -98,7 +119,9 @@ pub fn grid(pictures: &[Picture], columns: usize, padding: usize, scale: usize) 
 /// [`Error::Unsupported`] if the ending is none of [`EXTENSIONS`]; otherwise as [`write_png`].
 pub fn write_picture(path: impl AsRef<Path>, picture: &Picture, text: &[(&str, String)]) -> Result<()> {
     let path = path.as_ref();
-    let format = ImageFormat::from_path(path).ok().filter(|_| crate::data::is_picture_name(path));
+    let format = ImageFormat::from_path(path)
+        .ok()
+        .filter(|_| crate::data::is_picture_name(path));
     let Some(format) = format else {
         return Err(Error::Unsupported(format!(
             "{} does not end as a picture that can be written ({})",
@@ -124,8 +147,10 @@ pub fn write_picture(path: impl AsRef<Path>, picture: &Picture, text: &[(&str, S
 
 fn to_dynamic(picture: &Picture) -> Result<DynamicImage> {
     let too_large = || Error::Shape(format!("{picture:?} is too large for a file"));
-    let (width, height) =
-        (u32::try_from(picture.width()).ok(), u32::try_from(picture.height()).ok());
+    let (width, height) = (
+        u32::try_from(picture.width()).ok(),
+        u32::try_from(picture.height()).ok(),
+    );
     let (width, height) = width.zip(height).ok_or_else(too_large)?;
     let pixels = picture.pixels().to_vec();
     match picture.channels() {
@@ -144,7 +169,11 @@ pub fn write_png(path: impl AsRef<Path>, picture: &Picture, text: &[(&str, Strin
     write_atomically(path, |w| encode_png(w, picture, text).map_err(io::Error::other))
 }
 
-fn encode_png(w: &mut dyn Write, picture: &Picture, text: &[(&str, String)]) -> Result<(), png::EncodingError> {
+fn encode_png(
+    w: &mut dyn Write,
+    picture: &Picture,
+    text: &[(&str, String)],
+) -> Result<(), png::EncodingError> {
     let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut encoder = png::Encoder::new(w, side(picture.width()), side(picture.height()));
     encoder.set_depth(png::BitDepth::Eight);
@@ -173,7 +202,9 @@ pub fn read_png_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let path = path.as_ref();
     let broken = |e: &dyn std::fmt::Display| Error::file(path, format!("is not a whole PNG: {e}"));
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(|e| broken(&e))?;
+    let reader = png::Decoder::new(BufReader::new(file))
+        .read_info()
+        .map_err(|e| broken(&e))?;
     let info = reader.info();
     let mut texts = Vec::new();
     for chunk in &info.uncompressed_latin1_text {
@@ -193,9 +224,19 @@ pub fn read_png_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
 ///
 /// # Errors
 /// [`Error::Shape`] if there is no frame or they differ in size; otherwise if the file cannot be written.
-pub fn write_gif(path: impl AsRef<Path>, frames: &[Picture], delay_ms: u32, last_frame_hold: u32) -> Result<()> {
-    let first = frames.first().ok_or_else(|| Error::Shape("an animation needs at least one frame".into()))?;
-    if frames.iter().any(|frame| (frame.height(), frame.width()) != (first.height(), first.width())) {
+pub fn write_gif(
+    path: impl AsRef<Path>,
+    frames: &[Picture],
+    delay_ms: u32,
+    last_frame_hold: u32,
+) -> Result<()> {
+    let first = frames
+        .first()
+        .ok_or_else(|| Error::Shape("an animation needs at least one frame".into()))?;
+    if frames
+        .iter()
+        .any(|frame| (frame.height(), frame.width()) != (first.height(), first.width()))
+    {
         return Err(Error::Shape("an animation's frames are of one size".into()));
     }
     let images = frames.iter().map(to_dynamic).collect::<Result<Vec<_>>>()?;
@@ -204,7 +245,11 @@ pub fn write_gif(path: impl AsRef<Path>, frames: &[Picture], delay_ms: u32, last
         let mut encoder = GifEncoder::new_with_speed(w, GIF_SPEED);
         encoder.set_repeat(Repeat::Infinite).map_err(io::Error::other)?;
         let frames = images.into_iter().zip(1..).map(|(image, number)| {
-            let delay = if number == count { last_frame_hold } else { delay_ms };
+            let delay = if number == count {
+                last_frame_hold
+            } else {
+                delay_ms
+            };
             Frame::from_parts(image.into_rgba8(), 0, 0, Delay::from_numer_denom_ms(delay, 1))
         });
         encoder.encode_frames(frames).map_err(io::Error::other)
@@ -241,7 +286,10 @@ mod tests {
     #[test]
     fn small_pictures_are_enlarged_by_whole_numbers() {
         let picture = grey(1, 2, &[1, 2]);
-        assert_eq!(enlarge(&picture, 2).unwrap(), grey(2, 4, &[1, 1, 2, 2, 1, 1, 2, 2]));
+        assert_eq!(
+            enlarge(&picture, 2).unwrap(),
+            grey(2, 4, &[1, 1, 2, 2, 1, 1, 2, 2])
+        );
         let scale = |side| visible_scale(&grey(side, side, &vec![0; side * side]));
         assert_eq!([8, 28, 32, 63, 64, 256].map(scale), [8, 3, 2, 2, 1, 1]);
     }
@@ -269,10 +317,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/a.png");
         let picture = grey(2, 2, &[0, 100, 200, 255]);
-        let texts = [("seed", "7".to_string()), ("model", "Gödel".to_string()), ("prompt", "猫\nand 🐕".to_string())];
+        let texts = [
+            ("seed", "7".to_string()),
+            ("model", "Gödel".to_string()),
+            ("prompt", "猫\nand 🐕".to_string()),
+        ];
         write_picture(&path, &picture, &texts).unwrap();
         assert_eq!(read_picture(&path).unwrap(), picture);
-        assert_eq!(read_png_text(&path).unwrap(), texts.map(|(k, v)| (k.to_string(), v)));
+        assert_eq!(
+            read_png_text(&path).unwrap(),
+            texts.map(|(k, v)| (k.to_string(), v))
+        );
         let bytes = std::fs::read(&path).unwrap();
         let has = |kind: &[u8]| bytes.windows(4).any(|w| w == kind);
         assert!(has(b"tEXt") && has(b"iTXt"));
@@ -281,7 +336,14 @@ mod tests {
     #[test]
     fn a_bad_keyword_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write_png(folder.path().join("a.png"), &grey(1, 1, &[0]), &[("", "x".into())]).is_err());
+        assert!(
+            write_png(
+                folder.path().join("a.png"),
+                &grey(1, 1, &[0]),
+                &[("", "x".into())]
+            )
+            .is_err()
+        );
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     }
 
@@ -294,11 +356,19 @@ mod tests {
                 let path = folder.path().join(format!("a.{ending}"));
                 write_picture(&path, &picture, &[]).unwrap();
                 let back = read_picture(&path).unwrap().into_channels(picture.channels());
-                let off = back.pixels().iter().zip(picture.pixels()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+                let off = back
+                    .pixels()
+                    .iter()
+                    .zip(picture.pixels())
+                    .map(|(a, b)| a.abs_diff(*b))
+                    .max()
+                    .unwrap();
                 assert!(off <= 4, "{ending} is off by {off}");
             }
         }
-        let error = write_picture(folder.path().join("a.xyz"), &grey(1, 1, &[0]), &[]).unwrap_err().to_string();
+        let error = write_picture(folder.path().join("a.xyz"), &grey(1, 1, &[0]), &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("a.xyz does not end as a picture"), "{error}");
         assert!(write_picture(folder.path().join("a"), &grey(1, 1, &[0]), &[]).is_err());
     }
@@ -313,7 +383,12 @@ mod tests {
         let back = decoder.into_frames().collect_frames().unwrap();
         let times: Vec<_> = back.iter().map(|f| f.delay().numer_denom_ms()).collect();
         assert_eq!(times, [(50, 1), (50, 1), (1500, 1)]);
-        assert_eq!(back.iter().map(|f| f.buffer().get_pixel(1, 1)[0]).collect::<Vec<_>>(), [0, 128, 255]);
+        assert_eq!(
+            back.iter()
+                .map(|f| f.buffer().get_pixel(1, 1)[0])
+                .collect::<Vec<_>>(),
+            [0, 128, 255]
+        );
         assert!(write_gif(&path, &[], 1, 1).is_err());
         assert!(write_gif(&path, &[grey(1, 1, &[0]), grey(1, 2, &[0, 0])], 1, 1).is_err());
     }

@@ -42,9 +42,16 @@ fn read_limited(path: &Path) -> Result<Vec<u8>> {
         return Err(Error::file(path, "is not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    File::open(path)
+        .map_err(io)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::file(path, format!("is larger than {} MiB", MAX_BYTES >> 20)));
+        return Err(Error::file(
+            path,
+            format!("is larger than {} MiB", MAX_BYTES >> 20),
+        ));
     }
     Ok(bytes)
 }
@@ -55,7 +62,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
         .with_guessed_format()
         .map_err(|e| format!("cannot be read as a picture: {e}"))?;
     let Some(format) = reader.format() else {
-        return Err(format!("is not a picture in a known format ({})", EXTENSIONS.join(", ")));
+        return Err(format!(
+            "is not a picture in a known format ({})",
+            EXTENSIONS.join(", ")
+        ));
     };
     let broken = |e: image::ImageError| match e {
         image::ImageError::Limits(_) => format!(
@@ -93,13 +103,20 @@ fn from_dynamic(image: DynamicImage) -> Result<Picture, String> {
         DynamicImage::ImageLumaA8(i) => (Channels::Grey, i.pixels().map(|p| p.0[0]).collect()),
         DynamicImage::ImageLuma16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
         DynamicImage::ImageLumaA16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
-        DynamicImage::ImageRgb16(i) => (Channels::Rgb, i.pixels().flat_map(|p| p.0.map(high_byte)).collect()),
-        DynamicImage::ImageRgba16(i) => {
-            (Channels::Rgb, i.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high_byte)).collect())
-        }
-        DynamicImage::ImageRgba8(i) => {
-            (Channels::Rgb, i.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect())
-        }
+        DynamicImage::ImageRgb16(i) => (
+            Channels::Rgb,
+            i.pixels().flat_map(|p| p.0.map(high_byte)).collect(),
+        ),
+        DynamicImage::ImageRgba16(i) => (
+            Channels::Rgb,
+            i.pixels()
+                .flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high_byte))
+                .collect(),
+        ),
+        DynamicImage::ImageRgba8(i) => (
+            Channels::Rgb,
+            i.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        ),
         other => (Channels::Rgb, other.into_rgb8().into_raw()),
     };
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
@@ -148,14 +165,27 @@ mod tests {
     #[test]
     fn every_format_is_read() {
         let expected = gradient().into_rgb8().into_raw();
-        for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP] {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Bmp,
+            ImageFormat::Tiff,
+            ImageFormat::WebP,
+        ] {
             let picture = decode(&encoded(&gradient(), format)).unwrap();
             assert_eq!((picture.height(), picture.width()), (30, 40));
             assert_eq!(picture.pixels(), expected, "{format:?}");
         }
         for format in [ImageFormat::Jpeg, ImageFormat::Gif] {
-            let picture = decode(&encoded(&gradient(), format)).unwrap().into_channels(Channels::Rgb);
-            let off = picture.pixels().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            let picture = decode(&encoded(&gradient(), format))
+                .unwrap()
+                .into_channels(Channels::Rgb);
+            let off = picture
+                .pixels()
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| a.abs_diff(*b))
+                .max()
+                .unwrap();
             assert!(off < 40, "{format:?} is off by {off}");
         }
     }
@@ -163,16 +193,23 @@ mod tests {
     #[test]
     fn alpha_is_dropped_and_sixteen_bits_are_cut() {
         let rgba = image::RgbaImage::from_pixel(1, 1, image::Rgba([1, 2, 3, 0])).into();
-        assert_eq!(decode(&encoded(&rgba, ImageFormat::Png)).unwrap().pixels(), [1, 2, 3]);
+        assert_eq!(
+            decode(&encoded(&rgba, ImageFormat::Png)).unwrap().pixels(),
+            [1, 2, 3]
+        );
         let deep = image::ImageBuffer::from_pixel(1, 1, image::Luma([0x12FFu16])).into();
         let picture = decode(&encoded(&deep, ImageFormat::Png)).unwrap();
-        assert_eq!((picture.channels(), picture.pixels()), (Channels::Grey, &[0x12][..]));
+        assert_eq!(
+            (picture.channels(), picture.pixels()),
+            (Channels::Grey, &[0x12][..])
+        );
     }
 
     #[test]
     fn exif_turns_the_picture_upright() {
         // An APP1 segment with one tag: orientation (0x0112) 6, "turn 90 degrees clockwise".
-        let exif = b"\xFF\xE1\x00\x22Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let exif =
+            b"\xFF\xE1\x00\x22Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let mut jpeg = encoded(&gradient(), ImageFormat::Jpeg);
         jpeg.splice(2..2, exif.iter().copied());
         let picture = decode(&jpeg).unwrap();
@@ -181,10 +218,19 @@ mod tests {
 
     #[test]
     fn truncated_pictures_are_refused_wherever_they_end() {
-        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp] {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Jpeg,
+            ImageFormat::WebP,
+            ImageFormat::Bmp,
+        ] {
             let whole = encoded(&gradient(), format);
             for end in [whole.len() / 4, whole.len() / 2, whole.len() * 9 / 10] {
-                assert!(decode(&whole[..end]).is_err(), "{format:?} cut at {end} of {}", whole.len());
+                assert!(
+                    decode(&whole[..end]).is_err(),
+                    "{format:?} cut at {end} of {}",
+                    whole.len()
+                );
             }
         }
     }
@@ -220,7 +266,9 @@ mod tests {
 
     fn crc32(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0u32, |crc, &b| {
-            (0..8).fold(crc ^ u32::from(b), |c, _| (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg()))
+            (0..8).fold(crc ^ u32::from(b), |c, _| {
+                (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg())
+            })
         })
     }
 
@@ -235,7 +283,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = read_picture(folder.path()).unwrap_err().to_string();
         assert!(error.contains(folder.path().to_str().unwrap()) && error.contains("regular file"));
-        assert!(read_picture(folder.path().join("a.png")).unwrap_err().to_string().contains("a.png"));
+        assert!(
+            read_picture(folder.path().join("a.png"))
+                .unwrap_err()
+                .to_string()
+                .contains("a.png")
+        );
     }
 
     proptest! {

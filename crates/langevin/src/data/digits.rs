@@ -14,7 +14,12 @@ const LABELS: &[u8] = include_bytes!("digits/train-labels-idx1-ubyte.gz");
 pub fn digits() -> Result<IdxDataset> {
     let read = || {
         let description = "built-in: handwritten digits, 8x8 grey (UCI, CC BY 4.0)".to_string();
-        IdxDataset::new("digits".into(), description, read_idx(IMAGES)?, Some(read_idx(LABELS)?))
+        IdxDataset::new(
+            "digits".into(),
+            description,
+            read_idx(IMAGES)?,
+            Some(read_idx(LABELS)?),
+        )
     };
     read().map_err(|message| Error::file("digits", message))
 }
@@ -27,7 +32,10 @@ mod tests {
     fn the_digits_are_scikit_learns() {
         let digits = digits().unwrap();
         assert_eq!(digits.len(), 1797);
-        assert_eq!(digits.class_names().unwrap(), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+        assert_eq!(
+            digits.class_names().unwrap(),
+            ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+        );
         // np.bincount(load_digits().target)
         let mut counts = [0; 10];
         for index in 0..digits.len() {

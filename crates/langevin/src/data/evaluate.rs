@@ -30,11 +30,17 @@ pub fn nearest_neighbours(
         )));
     }
     if k == 0 || k > labels.len() {
-        return Err(Error::Config(format!("{k} neighbours were asked for among {} pictures", labels.len())));
+        return Err(Error::Config(format!(
+            "{k} neighbours were asked for among {} pictures",
+            labels.len()
+        )));
     }
     let label_of = |query: &[f32]| {
-        let mut nearest: Vec<(f64, usize)> =
-            train.chunks_exact(features).map(|row| squared_distance(row, query)).zip(0..).collect();
+        let mut nearest: Vec<(f64, usize)> = train
+            .chunks_exact(features)
+            .map(|row| squared_distance(row, query))
+            .zip(0..)
+            .collect();
         let by_distance = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         nearest.select_nth_unstable_by(k - 1, by_distance);
         most_frequent(nearest[..k].iter().map(|&(_, index)| labels[index]).collect())
@@ -43,14 +49,24 @@ pub fn nearest_neighbours(
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+        .sum()
 }
 
 /// The label that occurs most often, the smallest of those that do; 0 for none.
 fn most_frequent(mut votes: Vec<usize>) -> usize {
     votes.sort_unstable();
     let runs = votes.chunk_by(|a, b| a == b);
-    runs.fold((0, 0), |best, run| if run.len() > best.1 { (run[0], run.len()) } else { best }).0
+    runs.fold((0, 0), |best, run| {
+        if run.len() > best.1 {
+            (run[0], run.len())
+        } else {
+            best
+        }
+    })
+    .0
 }
 
 /// How often the judged label is the asked one.
@@ -68,7 +84,11 @@ impl Agreement {
     pub fn new(asked: &[usize], judged: &[usize], classes: usize) -> Result<Self> {
         let mut per_class = vec![(0, 0); classes];
         if asked.len() != judged.len() {
-            return Err(Error::Shape(format!("{} classes but {} labels", asked.len(), judged.len())));
+            return Err(Error::Shape(format!(
+                "{} classes but {} labels",
+                asked.len(),
+                judged.len()
+            )));
         }
         for (&asked, &judged) in asked.iter().zip(judged) {
             let (agreed, all) = per_class
@@ -112,12 +132,23 @@ mod tests {
     }
 
     /// By digit: right, of all.
-    const SCIKIT_LEARN: [(usize, usize); 10] =
-        [(38, 39), (39, 39), (40, 40), (35, 39), (39, 41), (41, 41), (39, 39), (39, 39), (36, 39), (38, 41)];
+    const SCIKIT_LEARN: [(usize, usize); 10] = [
+        (38, 39),
+        (39, 39),
+        (40, 40),
+        (35, 39),
+        (39, 41),
+        (41, 41),
+        (39, 39),
+        (39, 39),
+        (36, 39),
+        (38, 41),
+    ];
 
     #[test]
     fn ties_go_to_the_smallest_label_and_index() {
-        let judge = |labels: &[usize], k| nearest_neighbours(&[1.0, -1.0, 3.0, -3.0], labels, &[0.0], 1, k).unwrap();
+        let judge =
+            |labels: &[usize], k| nearest_neighbours(&[1.0, -1.0, 3.0, -3.0], labels, &[0.0], 1, k).unwrap();
         assert_eq!(judge(&[7, 3, 0, 0], 2), [3]);
         assert_eq!(judge(&[7, 3, 0, 0], 1), [7]);
         assert_eq!(judge(&[5, 4, 9, 9], 3), [4]);

@@ -20,7 +20,16 @@ use crate::{Error, Result};
 /// train on.
 const TRAIN_WORDS: [&str; 2] = ["train", "training"];
 /// The same for the parts that are kept from training.
-const OTHER_WORDS: [&str; 8] = ["validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"];
+const OTHER_WORDS: [&str; 8] = [
+    "validation",
+    "valid",
+    "dev",
+    "val",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+];
 
 /// Pictures in a folder and its sub-folders, decoded when they are asked for.
 ///
@@ -76,13 +85,22 @@ impl ImageFolder {
             from_metadata(root, &tree.metadata)?
         };
         if entries.is_empty() {
-            let what = if tree.metadata.is_empty() { "no picture" } else { "no picture in its metadata" };
+            let what = if tree.metadata.is_empty() {
+                "no picture"
+            } else {
+                "no picture in its metadata"
+            };
             return Err(Error::file(
                 root,
                 format!("holds {what} (looked for {} at any depth)", EXTENSIONS.join(", ")),
             ));
         }
-        Ok(Self { name: folder_name(root), root: root.to_path_buf(), entries, class_names })
+        Ok(Self {
+            name: folder_name(root),
+            root: root.to_path_buf(),
+            entries,
+            class_names,
+        })
     }
 
     /// The file of the picture at `index`.
@@ -97,9 +115,15 @@ impl Dataset for ImageFolder {
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        let Entry { path, class, caption } =
-            self.entries.get(index).ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))?;
-        Ok(Example { picture: read_picture(path)?, class: *class, caption: caption.clone() })
+        let Entry { path, class, caption } = self
+            .entries
+            .get(index)
+            .ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))?;
+        Ok(Example {
+            picture: read_picture(path)?,
+            class: *class,
+            caption: caption.clone(),
+        })
     }
 
     fn class_names(&self) -> Option<&[String]> {
@@ -117,7 +141,10 @@ impl Dataset for ImageFolder {
 
 /// The same order on every system: the path's text with `/` between its parts.
 fn sort_key(path: &Path) -> String {
-    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    path.components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// Collects what lies below `root/folder`. Links are followed; a folder that was seen already, by whatever path,
@@ -128,8 +155,9 @@ fn walk(root: &Path, folder: &Path, seen: &mut HashSet<PathBuf>, tree: &mut Tree
     if !seen.insert(whole.canonicalize().map_err(read_error)?) {
         return Ok(());
     }
-    let mut entries =
-        fs::read_dir(&whole).and_then(|entries| entries.collect::<io::Result<Vec<_>>>()).map_err(read_error)?;
+    let mut entries = fs::read_dir(&whole)
+        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
+        .map_err(read_error)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name();
@@ -166,7 +194,9 @@ fn from_folders(root: &Path, pictures: Vec<PathBuf>) -> Result<Found> {
     let names: Option<Vec<String>> = (names.len() > 1 && depths.len() == 1 && !kept.iter().all(in_split))
         .then(|| names.into_iter().collect());
     let entry = |path: PathBuf| Entry {
-        class: names.as_ref().and_then(|names| names.binary_search(&label(&path)).ok()),
+        class: names
+            .as_ref()
+            .and_then(|names| names.binary_search(&label(&path)).ok()),
         path: root.join(path),
         caption: None,
     };
@@ -190,7 +220,10 @@ fn from_metadata(root: &Path, metadata_files: &[PathBuf]) -> Result<Found> {
             if let Some((other, known)) = names.replace((labels.clone(), found.clone()))
                 && known != found
             {
-                return Err(Error::file(labels, format!("names other classes than {}", other.display())));
+                return Err(Error::file(
+                    labels,
+                    format!("names other classes than {}", other.display()),
+                ));
             }
         }
         let path = root.join(file);
@@ -220,7 +253,9 @@ fn from_metadata(root: &Path, metadata_files: &[PathBuf]) -> Result<Found> {
 fn training_part<T>(root: &Path, items: Vec<T>, path: impl Fn(&T) -> &PathBuf) -> Result<Vec<T>> {
     let below = |item: &T, is_split: fn(&OsStr) -> bool| {
         path(item).parent().is_some_and(|folders| {
-            folders.components().any(|part| matches!(part, Component::Normal(name) if is_split(name)))
+            folders
+                .components()
+                .any(|part| matches!(part, Component::Normal(name) if is_split(name)))
         })
     };
     if items.iter().any(|item| below(item, is_train)) {
@@ -247,7 +282,8 @@ fn is_other_split(name: &OsStr) -> bool {
 /// Hugging Face's rule for a split's name: a keyword, alone or set off by one of these characters.
 fn has_word(name: &OsStr, words: &[&str]) -> bool {
     let is_separator = |c: char| matches!(c, '-' | '.' | '_' | ' ' | '0'..='9');
-    name.to_str().is_some_and(|name| name.split(is_separator).any(|word| words.contains(&word)))
+    name.to_str()
+        .is_some_and(|name| name.split(is_separator).any(|word| words.contains(&word)))
 }
 
 #[cfg(test)]

@@ -26,7 +26,11 @@ fn found(root: &tempfile::TempDir) -> Vec<(String, Option<String>)> {
     let data = ImageFolder::open(root).unwrap();
     (0..data.len())
         .map(|i| {
-            let class = data.get(i).unwrap().class.map(|c| data.class_names().unwrap()[c].clone());
+            let class = data
+                .get(i)
+                .unwrap()
+                .class
+                .map(|c| data.class_names().unwrap()[c].clone());
             (sort_key(data.path(i).unwrap().strip_prefix(root).unwrap()), class)
         })
         .collect()
@@ -44,24 +48,49 @@ fn error(root: &tempfile::TempDir) -> String {
 fn sub_folders_are_classes_if_all_pictures_lie_equally_deep() {
     let root = pictures(&["dog/b.PNG", "cat/a.png", "cat/c.bmp"]);
     let expected = [("cat/a.png", "cat"), ("cat/c.bmp", "cat"), ("dog/b.PNG", "dog")];
-    assert_eq!(found(&root), expected.map(|(p, c)| (p.to_string(), Some(c.to_string()))));
-    assert_eq!(ImageFolder::open(&root).unwrap().class_names().unwrap(), ["cat", "dog"]);
-    for unlabelled in [&["dog/b.png", "a.png"][..], &["dog/a.png", "dog/b.png"], &["a/x/1.png", "b/2.png"]] {
-        assert_eq!(ImageFolder::open(pictures(unlabelled)).unwrap().class_names(), None, "{unlabelled:?}");
+    assert_eq!(
+        found(&root),
+        expected.map(|(p, c)| (p.to_string(), Some(c.to_string())))
+    );
+    assert_eq!(
+        ImageFolder::open(&root).unwrap().class_names().unwrap(),
+        ["cat", "dog"]
+    );
+    for unlabelled in [
+        &["dog/b.png", "a.png"][..],
+        &["dog/a.png", "dog/b.png"],
+        &["a/x/1.png", "b/2.png"],
+    ] {
+        assert_eq!(
+            ImageFolder::open(pictures(unlabelled)).unwrap().class_names(),
+            None,
+            "{unlabelled:?}"
+        );
     }
 }
 
 #[test]
 fn the_order_is_that_of_paths_with_slashes() {
-    assert_eq!(paths(&pictures(&["a/1.png", "a-b/2.png", "a.png"])), ["a-b/2.png", "a.png", "a/1.png"]);
+    assert_eq!(
+        paths(&pictures(&["a/1.png", "a-b/2.png", "a.png"])),
+        ["a-b/2.png", "a.png", "a/1.png"]
+    );
 }
 
 #[test]
 fn only_the_training_split_is_read() {
-    let root = pictures(&["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "valid/owl/4.png"]);
+    let root = pictures(&[
+        "train/cat/1.png",
+        "train/dog/2.png",
+        "test/cat/3.png",
+        "valid/owl/4.png",
+    ]);
     assert_eq!(paths(&root), ["train/cat/1.png", "train/dog/2.png"]);
     // As in datasets, classes are those of all splits together.
-    assert_eq!(ImageFolder::open(&root).unwrap().class_names().unwrap(), ["cat", "dog", "owl"]);
+    assert_eq!(
+        ImageFolder::open(&root).unwrap().class_names().unwrap(),
+        ["cat", "dog", "owl"]
+    );
     let root = pictures(&["data/my-train-set/1.png", "data/test_1/3.png"]);
     assert_eq!(found(&root), [("data/my-train-set/1.png".to_string(), None)]);
     assert!(error(&pictures(&["test/1.png", "val/2.png"])).contains("none in a folder called train"));
@@ -70,7 +99,13 @@ fn only_the_training_split_is_read() {
 
 #[test]
 fn hidden_files_and_other_files_are_passed_over() {
-    let root = folder(&[("a.png", ""), (".b.png", ""), (".c/d.png", ""), ("__x/e.png", ""), ("README.md", "x")]);
+    let root = folder(&[
+        ("a.png", ""),
+        (".b.png", ""),
+        (".c/d.png", ""),
+        ("__x/e.png", ""),
+        ("README.md", "x"),
+    ]);
     assert_eq!(paths(&root), ["a.png"]);
 }
 
@@ -87,7 +122,10 @@ fn metadata_gives_captions_and_classes_and_decides_what_is_read() {
     let data = ImageFolder::open(&root).unwrap();
     assert_eq!(data.class_names().unwrap(), ["first", "second", "third"]);
     let example = data.get(0).unwrap();
-    assert_eq!((example.caption.as_deref(), example.class), (Some("a z"), Some(1)));
+    assert_eq!(
+        (example.caption.as_deref(), example.class),
+        (Some("a z"), Some(1))
+    );
     assert_eq!(paths(&root), ["z.png", "s/a.png"]);
 }
 
@@ -101,7 +139,10 @@ fn metadata_of_other_splits_is_left_out() {
     ]);
     assert_eq!(paths(&root), ["train/1.png"]);
     let root = folder(&[
-        ("metadata.csv", "file_name,text\ntrain/1.png,one\ntest/2.png,two\n"),
+        (
+            "metadata.csv",
+            "file_name,text\ntrain/1.png,one\ntest/2.png,two\n",
+        ),
         ("train/1.png", ""),
         ("test/2.png", ""),
     ]);
@@ -110,12 +151,22 @@ fn metadata_of_other_splits_is_left_out() {
 
 #[test]
 fn broken_metadata_names_file_and_line() {
-    let root = folder(&[("metadata.jsonl", "{\"file_name\": \"a.png\"}\n{\"file_name\": \n"), ("a.png", "")]);
+    let root = folder(&[
+        ("metadata.jsonl", "{\"file_name\": \"a.png\"}\n{\"file_name\": \n"),
+        ("a.png", ""),
+    ]);
     let message = error(&root);
-    assert!(message.contains("metadata.jsonl: line 2 is not a JSON object"), "{message}");
+    assert!(
+        message.contains("metadata.jsonl: line 2 is not a JSON object"),
+        "{message}"
+    );
     let root = folder(&[("metadata.csv", "file_name\na.png\nb.png\n"), ("a.png", "")]);
     assert!(error(&root).contains("metadata.csv: line 3 names b.png, which is not there"));
-    let root = folder(&[("metadata.csv", "file_name\n"), ("metadata.jsonl", "\n"), ("a.png", "")]);
+    let root = folder(&[
+        ("metadata.csv", "file_name\n"),
+        ("metadata.jsonl", "\n"),
+        ("a.png", ""),
+    ]);
     assert!(error(&root).contains("keep one"));
     let root = folder(&[("metadata.csv", "file_name\n"), ("a.png", "")]);
     assert!(error(&root).contains("no picture in its metadata"));
@@ -124,14 +175,22 @@ fn broken_metadata_names_file_and_line() {
 #[test]
 fn an_empty_folder_says_what_was_looked_for() {
     let message = error(&folder(&[("notes.txt", "x")]));
-    assert!(message.contains("holds no picture (looked for png, jpg"), "{message}");
+    assert!(
+        message.contains("holds no picture (looked for png, jpg"),
+        "{message}"
+    );
 }
 
 #[test]
 fn broken_pictures_are_found_only_when_read() {
     let root = folder(&[("a.png", "this is text"), ("b.png", "")]);
     let data = ImageFolder::open(&root).unwrap();
-    assert!(data.get(0).unwrap_err().to_string().contains("a.png: is not a picture"));
+    assert!(
+        data.get(0)
+            .unwrap_err()
+            .to_string()
+            .contains("a.png: is not a picture")
+    );
     assert!(data.get(1).is_ok());
     assert!(data.get(2).is_err());
 }

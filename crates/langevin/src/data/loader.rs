@@ -36,7 +36,15 @@ pub struct LoaderConfig {
 impl Default for LoaderConfig {
     fn default() -> Self {
         let workers = thread::available_parallelism().map_or(2, usize::from).min(4);
-        Self { batch_size: 16, seed: 0, workers, shuffle: true, drop_last: false, prefetch: 2, cache: false }
+        Self {
+            batch_size: 16,
+            seed: 0,
+            workers,
+            shuffle: true,
+            drop_last: false,
+            prefetch: 2,
+            cache: false,
+        }
     }
 }
 
@@ -91,7 +99,9 @@ impl Loader {
             return Err(Error::Config(format!("the data set {} is empty", dataset.name())));
         }
         if config.batch_size == 0 || transform.resolution == 0 {
-            return Err(Error::Config("batch size and resolution must be at least 1".into()));
+            return Err(Error::Config(
+                "batch size and resolution must be at least 1".into(),
+            ));
         }
         if config.drop_last && dataset.len() < config.batch_size {
             return Err(Error::Config(format!(
@@ -101,9 +111,19 @@ impl Loader {
                 config.batch_size
             )));
         }
-        let cache = config.cache.then(|| (0..dataset.len()).map(|_| OnceLock::new()).collect());
-        let shared = Shared { dataset, transform, config, cache, broken: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let cache = config
+            .cache
+            .then(|| (0..dataset.len()).map(|_| OnceLock::new()).collect());
+        let shared = Shared {
+            dataset,
+            transform,
+            config,
+            cache,
+            broken: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// The data set.
@@ -114,7 +134,11 @@ impl Loader {
     /// The batches of an epoch, if every picture can be read.
     pub fn batches_per_epoch(&self) -> usize {
         let (pictures, size) = (self.shared.dataset.len(), self.shared.config.batch_size);
-        if self.shared.config.drop_last { pictures / size } else { pictures.div_ceil(size) }
+        if self.shared.config.drop_last {
+            pictures / size
+        } else {
+            pictures.div_ceil(size)
+        }
     }
 
     /// How many pictures were found broken so far, and left out.
@@ -164,7 +188,10 @@ impl Loader {
                 batches: (worker..batches).step_by(workers),
                 sender,
             };
-            match thread::Builder::new().name(format!("loader-{worker}")).spawn(move || job.run()) {
+            match thread::Builder::new()
+                .name(format!("loader-{worker}"))
+                .spawn(move || job.run())
+            {
                 Ok(thread) => iterator.threads.push(thread),
                 Err(e) => iterator.failed = Some(Error::Config(format!("cannot start a loader thread: {e}"))),
             }
@@ -186,7 +213,10 @@ impl Shared {
             return Ok(Cow::Borrowed(example));
         }
         let example = self.dataset.get(index)?;
-        let example = Example { picture: self.transform.prepare(example.picture)?, ..example };
+        let example = Example {
+            picture: self.transform.prepare(example.picture)?,
+            ..example
+        };
         Ok(match place {
             Some(place) => Cow::Borrowed(place.get_or_init(|| example)),
             None => Cow::Owned(example),
@@ -226,7 +256,12 @@ impl Job {
 
     /// The batch at `number`, or `None` if it is no longer wanted. It is empty if no picture of it could be read.
     fn batch(&self, number: usize) -> Option<Batch> {
-        let Shared { dataset, transform, config, .. } = &*self.shared;
+        let Shared {
+            dataset,
+            transform,
+            config,
+            ..
+        } = &*self.shared;
         let start = number * config.batch_size;
         let indices = &self.order[start..(start + config.batch_size).min(self.order.len())];
         let [channels, height, width] = transform.shape();
@@ -249,7 +284,9 @@ impl Job {
                 }
             };
             let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
-            batch.pixels.extend(transform.finish(&example.picture, &mut generator));
+            batch
+                .pixels
+                .extend(transform.finish(&example.picture, &mut generator));
             if let Some(classes) = &mut batch.classes {
                 classes.push(example.class.map_or(-1, |class| class as i64));
             }
@@ -294,7 +331,9 @@ impl Iterator for Epoch {
                 }
                 // The thread ended before its work did: a decoder panicked.
                 Err(_) => {
-                    self.failed = Some(Error::Config("a loader thread ended before its work was done".into()));
+                    self.failed = Some(Error::Config(
+                        "a loader thread ended before its work was done".into(),
+                    ));
                     return self.next();
                 }
             }

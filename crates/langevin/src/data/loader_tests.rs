@@ -14,7 +14,11 @@ struct Fake {
 
 impl Fake {
     fn new(count: usize, broken: fn(usize) -> bool) -> Arc<Self> {
-        Arc::new(Self { count, broken, reads: AtomicUsize::new(0) })
+        Arc::new(Self {
+            count,
+            broken,
+            reads: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -29,7 +33,11 @@ impl Dataset for Fake {
             return Err(Error::file(format!("{index}.png"), "is broken"));
         }
         let picture = Picture::new(2, 3, Channels::Grey, (0..6).map(|i| (index + i) as u8).collect())?;
-        Ok(Example { picture, class: Some(index % 2), caption: Some(index.to_string()) })
+        Ok(Example {
+            picture,
+            class: Some(index % 2),
+            caption: Some(index.to_string()),
+        })
     }
 
     fn class_names(&self) -> Option<&[String]> {
@@ -46,7 +54,12 @@ impl Dataset for Fake {
 }
 
 fn transform() -> Transform {
-    Transform { channels: Channels::Grey, crop: Crop::Random, random_flip: true, ..Transform::new(2) }
+    Transform {
+        channels: Channels::Grey,
+        crop: Crop::Random,
+        random_flip: true,
+        ..Transform::new(2)
+    }
 }
 
 fn loader(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Loader {
@@ -60,7 +73,13 @@ fn batches(loader: &Loader, epoch: u64) -> Vec<Batch> {
 #[test]
 fn threads_and_caching_change_nothing() {
     let make = |workers, cache| {
-        let config = LoaderConfig { batch_size: 7, workers, cache, seed: 3, ..LoaderConfig::default() };
+        let config = LoaderConfig {
+            batch_size: 7,
+            workers,
+            cache,
+            seed: 3,
+            ..LoaderConfig::default()
+        };
         loader(Fake::new(50, |_| false), config)
     };
     let plain = make(1, false);
@@ -76,9 +95,18 @@ fn threads_and_caching_change_nothing() {
 
 #[test]
 fn every_picture_comes_once_in_the_epochs_order() {
-    let loader = loader(Fake::new(20, |_| false), LoaderConfig { batch_size: 6, ..LoaderConfig::default() });
+    let loader = loader(
+        Fake::new(20, |_| false),
+        LoaderConfig {
+            batch_size: 6,
+            ..LoaderConfig::default()
+        },
+    );
     let batches = batches(&loader, 5);
-    assert_eq!(batches.iter().map(|b| b.shape).collect::<Vec<_>>(), [[6, 1, 2, 2], [6, 1, 2, 2], [6, 1, 2, 2], [2, 1, 2, 2]]);
+    assert_eq!(
+        batches.iter().map(|b| b.shape).collect::<Vec<_>>(),
+        [[6, 1, 2, 2], [6, 1, 2, 2], [6, 1, 2, 2], [2, 1, 2, 2]]
+    );
     let mut seen: Vec<usize> = batches.iter().flat_map(|b| b.indices.clone()).collect();
     assert_eq!(seen, loader.order(5));
     assert_ne!(seen, loader.order(6));
@@ -90,7 +118,14 @@ fn every_picture_comes_once_in_the_epochs_order() {
 #[test]
 fn a_pictures_crop_depends_on_seed_epoch_and_index_only() {
     let dataset = Fake::new(9, |_| false);
-    let loader = loader(dataset.clone(), LoaderConfig { batch_size: 4, seed: 11, ..LoaderConfig::default() });
+    let loader = loader(
+        dataset.clone(),
+        LoaderConfig {
+            batch_size: 4,
+            seed: 11,
+            ..LoaderConfig::default()
+        },
+    );
     for batch in batches(&loader, 2) {
         for (pixels, &index) in batch.pixels.chunks(4).zip(&batch.indices) {
             let picture = dataset.get(index).unwrap().picture;
@@ -102,7 +137,12 @@ fn a_pictures_crop_depends_on_seed_epoch_and_index_only() {
 
 #[test]
 fn broken_pictures_are_left_out_and_counted_once() {
-    let config = LoaderConfig { batch_size: 2, shuffle: false, workers: 2, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size: 2,
+        shuffle: false,
+        workers: 2,
+        ..LoaderConfig::default()
+    };
     // The second batch is broken as a whole, the third in part.
     let loader = loader(Fake::new(6, |i| (2..5).contains(&i)), config);
     for epoch in 0..2 {
@@ -114,21 +154,34 @@ fn broken_pictures_are_left_out_and_counted_once() {
 
 #[test]
 fn an_epoch_of_nothing_is_one_error() {
-    let loader = loader(Fake::new(5, |_| true), LoaderConfig { batch_size: 2, workers: 1, ..LoaderConfig::default() });
+    let loader = loader(
+        Fake::new(5, |_| true),
+        LoaderConfig {
+            batch_size: 2,
+            workers: 1,
+            ..LoaderConfig::default()
+        },
+    );
     let mut epoch = loader.epoch(0);
     let error = epoch.next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("none of the 5 pictures of fake") && error.contains("is broken"), "{error}");
+    assert!(
+        error.contains("none of the 5 pictures of fake") && error.contains("is broken"),
+        "{error}"
+    );
     assert!(epoch.next().is_none());
 }
 
 #[test]
 fn a_panicking_decoder_is_an_error_and_not_the_end() {
-    let loader = loader(Fake::new(4, |i| if i == 2 { panic!("on purpose") } else { false }), LoaderConfig {
-        batch_size: 1,
-        workers: 1,
-        shuffle: false,
-        ..LoaderConfig::default()
-    });
+    let loader = loader(
+        Fake::new(4, |i| if i == 2 { panic!("on purpose") } else { false }),
+        LoaderConfig {
+            batch_size: 1,
+            workers: 1,
+            shuffle: false,
+            ..LoaderConfig::default()
+        },
+    );
     let results: Vec<_> = loader.epoch(0).collect();
     assert_eq!(results.len(), 3);
     assert!(results[..2].iter().all(Result::is_ok) && results[2].is_err());
@@ -137,7 +190,12 @@ fn a_panicking_decoder_is_an_error_and_not_the_end() {
 #[test]
 fn threads_run_ahead_by_a_bounded_number_of_batches_and_stop_when_dropped() {
     let dataset = Fake::new(10_000, |_| false);
-    let config = LoaderConfig { batch_size: 10, workers: 2, prefetch: 2, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size: 10,
+        workers: 2,
+        prefetch: 2,
+        ..LoaderConfig::default()
+    };
     let loader = loader(dataset.clone(), config);
     let mut epoch = loader.epoch(0);
     epoch.next().unwrap().unwrap();
@@ -154,7 +212,13 @@ fn threads_run_ahead_by_a_bounded_number_of_batches_and_stop_when_dropped() {
 #[test]
 fn the_cache_reads_each_picture_once() {
     let dataset = Fake::new(30, |_| false);
-    let loader = loader(dataset.clone(), LoaderConfig { cache: true, ..LoaderConfig::default() });
+    let loader = loader(
+        dataset.clone(),
+        LoaderConfig {
+            cache: true,
+            ..LoaderConfig::default()
+        },
+    );
     for epoch in 0..3 {
         batches(&loader, epoch);
     }
@@ -163,19 +227,36 @@ fn the_cache_reads_each_picture_once() {
 
 #[test]
 fn the_last_batch_may_be_dropped() {
-    let config = LoaderConfig { batch_size: 4, drop_last: true, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size: 4,
+        drop_last: true,
+        ..LoaderConfig::default()
+    };
     assert_eq!(batches(&loader(Fake::new(10, |_| false), config), 0).len(), 2);
     assert!(Loader::new(Fake::new(3, |_| false), transform(), config).is_err());
     assert!(Loader::new(Fake::new(0, |_| false), transform(), LoaderConfig::default()).is_err());
-    let zero = LoaderConfig { batch_size: 0, ..LoaderConfig::default() };
+    let zero = LoaderConfig {
+        batch_size: 0,
+        ..LoaderConfig::default()
+    };
     assert!(Loader::new(Fake::new(3, |_| false), transform(), zero).is_err());
 }
 
 #[test]
 fn digits_come_with_their_classes() {
     let digits = Arc::new(digits().unwrap());
-    let transform = Transform { channels: Channels::Grey, ..Transform::new(8) };
-    let loader = Loader::new(digits.clone(), transform, LoaderConfig { batch_size: 64, ..LoaderConfig::default() });
+    let transform = Transform {
+        channels: Channels::Grey,
+        ..Transform::new(8)
+    };
+    let loader = Loader::new(
+        digits.clone(),
+        transform,
+        LoaderConfig {
+            batch_size: 64,
+            ..LoaderConfig::default()
+        },
+    );
     let batch = loader.unwrap().epoch(0).next().unwrap().unwrap();
     for (i, &index) in batch.indices.iter().enumerate() {
         let example = digits.get(index).unwrap();

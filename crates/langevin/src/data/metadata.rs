@@ -48,14 +48,20 @@ pub(super) struct Row {
 pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
     let text = files::read_text(path)?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
-    let rows = if path.extension().is_some_and(|e| e == "jsonl") { parse_jsonl(text) } else { parse_csv(text) };
+    let rows = if path.extension().is_some_and(|e| e == "jsonl") {
+        parse_jsonl(text)
+    } else {
+        parse_csv(text)
+    };
     rows.map_err(|(line, message)| Error::file(path, format!("line {line} {message}")))
 }
 
 /// One JSON object a line; blank lines are skipped. The error is a line's number and what is wrong with it.
 fn parse_jsonl(text: &str) -> Result<Vec<Row>, (u64, String)> {
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines.map(|(line, number)| json_row(line, number).map_err(|message| (number, message))).collect()
+    lines
+        .map(|(line, number)| json_row(line, number).map_err(|message| (number, message)))
+        .collect()
 }
 
 fn json_row(text: &str, line: u64) -> Result<Row, String> {
@@ -76,16 +82,27 @@ fn json_row(text: &str, line: u64) -> Result<Row, String> {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(Label::Name(name.clone())),
         Some(Value::Number(number)) if number.is_i64() => number.as_i64().map(Label::Index),
-        Some(other) => return Err(format!("has a `{LABEL}` that is neither a whole number nor a name: {other}")),
+        Some(other) => {
+            return Err(format!(
+                "has a `{LABEL}` that is neither a whole number nor a name: {other}"
+            ));
+        }
     };
-    Ok(Row { line, file_name, caption, label })
+    Ok(Row {
+        line,
+        file_name,
+        caption,
+        label,
+    })
 }
 
 /// Comma-separated values with a header line. If all labels are whole numbers, they are indices.
 fn parse_csv(text: &str) -> Result<Vec<Row>, (u64, String)> {
     let line_of = |e: &csv::Error| e.position().map_or(1, csv::Position::line);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let headers = reader.headers().map_err(|e| (1, format!("is not a header of CSV: {e}")))?;
+    let headers = reader
+        .headers()
+        .map_err(|e| (1, format!("is not a header of CSV: {e}")))?;
     let column = |name: &str| headers.iter().position(|h| h.trim() == name);
     let file_name = column(FILE_NAME).ok_or_else(|| (1, format!("names no column `{FILE_NAME}`")))?;
     let (caption, label) = (column(CAPTION), column(LABEL));
@@ -136,7 +153,12 @@ pub(super) fn read_names(path: &Path) -> Result<Vec<String>> {
 
 fn parse_names(value: Value) -> Option<Vec<String>> {
     let map = match value {
-        Value::Array(names) => return names.iter().map(|name| Some(name.as_str()?.to_string())).collect(),
+        Value::Array(names) => {
+            return names
+                .iter()
+                .map(|name| Some(name.as_str()?.to_string()))
+                .collect();
+        }
         Value::Object(map) => map,
         _ => return None,
     };
@@ -167,7 +189,9 @@ pub(super) fn resolve_labels(
     names: Option<Vec<String>>,
 ) -> Result<Option<(Vec<usize>, Vec<String>)>> {
     let labels: Vec<&Label> = rows.iter().filter_map(|(_, row)| row.label.as_ref()).collect();
-    let Some(&first) = labels.first() else { return Ok(None) };
+    let Some(&first) = labels.first() else {
+        return Ok(None);
+    };
     if let Some((path, row)) = rows.iter().find(|(_, row)| row.label.is_none()) {
         tracing::warn!(
             "{}: line {} has no `{LABEL}`, so the pictures are taken to have no classes",
@@ -179,13 +203,22 @@ pub(super) fn resolve_labels(
     let names = match (names, first) {
         (Some(names), _) => names,
         (None, Label::Index(_)) => {
-            let last = labels.iter().filter_map(|l| if let Label::Index(i) = l { Some(*i) } else { None }).max();
-            let count = last.and_then(|last| usize::try_from(last).ok()).map_or(0, |last| last.saturating_add(1));
-            (0..count.min(MAX_UNNAMED_CLASSES)).map(|class| class.to_string()).collect()
+            let last = labels
+                .iter()
+                .filter_map(|l| if let Label::Index(i) = l { Some(*i) } else { None })
+                .max();
+            let count = last
+                .and_then(|last| usize::try_from(last).ok())
+                .map_or(0, |last| last.saturating_add(1));
+            (0..count.min(MAX_UNNAMED_CLASSES))
+                .map(|class| class.to_string())
+                .collect()
         }
         (None, Label::Name(_)) => {
-            let sorted: BTreeSet<&String> =
-                labels.iter().filter_map(|l| if let Label::Name(n) = l { Some(n) } else { None }).collect();
+            let sorted: BTreeSet<&String> = labels
+                .iter()
+                .filter_map(|l| if let Label::Name(n) = l { Some(n) } else { None })
+                .collect();
             sorted.into_iter().cloned().collect()
         }
     };
@@ -193,15 +226,25 @@ pub(super) fn resolve_labels(
     let class = |&(path, row): &(&Path, &Row)| {
         let wrong = |message: String| Error::file(path, format!("line {} {message}", row.line));
         match (&row.label, first) {
-            (Some(Label::Index(index)), Label::Index(_)) => {
-                usize::try_from(*index).ok().filter(|&i| i < names.len()).ok_or_else(|| {
-                    wrong(format!("has the `{LABEL}` {index}, but there are {} classes", names.len()))
+            (Some(Label::Index(index)), Label::Index(_)) => usize::try_from(*index)
+                .ok()
+                .filter(|&i| i < names.len())
+                .ok_or_else(|| {
+                    wrong(format!(
+                        "has the `{LABEL}` {index}, but there are {} classes",
+                        names.len()
+                    ))
+                }),
+            (Some(Label::Name(name)), Label::Name(_)) => {
+                by_name.get(name.as_str()).copied().ok_or_else(|| {
+                    wrong(format!(
+                        "has the `{LABEL}` \"{name}\", which labels.json does not name"
+                    ))
                 })
             }
-            (Some(Label::Name(name)), Label::Name(_)) => by_name.get(name.as_str()).copied().ok_or_else(|| {
-                wrong(format!("has the `{LABEL}` \"{name}\", which labels.json does not name"))
-            }),
-            _ => Err(wrong(format!("has a `{LABEL}` of another kind than the first: keep to numbers or to names"))),
+            _ => Err(wrong(format!(
+                "has a `{LABEL}` of another kind than the first: keep to numbers or to names"
+            ))),
         }
     };
     let classes = rows.iter().map(class).collect::<Result<Vec<usize>>>()?;
@@ -217,7 +260,10 @@ mod tests {
     fn resolve(rows: &[Row], names: Option<&[&str]>) -> Result<Option<(Vec<usize>, Vec<String>)>> {
         let path = Path::new("metadata.jsonl");
         let rows: Vec<_> = rows.iter().map(|row| (path, row)).collect();
-        resolve_labels(&rows, names.map(|names| names.iter().map(|n| n.to_string()).collect()))
+        resolve_labels(
+            &rows,
+            names.map(|names| names.iter().map(|n| n.to_string()).collect()),
+        )
     }
 
     fn json(lines: &[&str]) -> Result<Vec<Row>, (u64, String)> {
@@ -233,8 +279,14 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(rows[0].caption.as_deref(), Some("an a"));
-        assert_eq!((rows[1].line, rows[1].file_name.as_str(), &rows[1].caption), (3, "b/b.png", &None));
-        assert_eq!(resolve(&rows, None).unwrap().unwrap(), (vec![1, 0], vec!["0".into(), "1".into()]));
+        assert_eq!(
+            (rows[1].line, rows[1].file_name.as_str(), &rows[1].caption),
+            (3, "b/b.png", &None)
+        );
+        assert_eq!(
+            resolve(&rows, None).unwrap().unwrap(),
+            (vec![1, 0], vec!["0".into(), "1".into()])
+        );
         let named = resolve(&rows, Some(&["x", "y", "z"])).unwrap().unwrap();
         assert_eq!(named.1, ["x", "y", "z"]);
     }
@@ -262,19 +314,34 @@ mod tests {
         assert_eq!((rows[0].label.clone(), rows[0].line), (Some(Label::Index(3)), 2));
         assert_eq!(rows[1].caption, None);
         let rows = parse_csv("file_name,label\na.png,dog\nb.png,7\n").unwrap();
-        assert_eq!(resolve(&rows, None).unwrap().unwrap(), (vec![1, 0], vec!["7".into(), "dog".into()]));
+        assert_eq!(
+            resolve(&rows, None).unwrap().unwrap(),
+            (vec![1, 0], vec!["7".into(), "dog".into()])
+        );
         assert_eq!(parse_csv("name\na.png\n").unwrap_err().0, 1);
         assert_eq!(parse_csv("file_name,text\na.png,x\nb.png\n").unwrap_err().0, 3);
-        assert_eq!(parse_csv("file_name,text\n,x\n").unwrap_err(), (2, "has no `file_name`".into()));
+        assert_eq!(
+            parse_csv("file_name,text\n,x\n").unwrap_err(),
+            (2, "has no `file_name`".into())
+        );
     }
 
     #[test]
     fn labels_that_do_not_fit_name_their_line() {
         let rows = |labels: [&str; 2]| {
-            json(&labels.map(|l| format!(r#"{{"file_name": "a.png", "label": {l}}}"#)).each_ref().map(|s| &**s)).unwrap()
+            json(
+                &labels
+                    .map(|l| format!(r#"{{"file_name": "a.png", "label": {l}}}"#))
+                    .each_ref()
+                    .map(|s| &**s),
+            )
+            .unwrap()
         };
         let says = |labels, names: Option<&[&str]>| resolve(&rows(labels), names).unwrap_err().to_string();
-        assert_eq!(says(["0", "2"], Some(&["x", "y"])), "metadata.jsonl: line 2 has the `label` 2, but there are 2 classes");
+        assert_eq!(
+            says(["0", "2"], Some(&["x", "y"])),
+            "metadata.jsonl: line 2 has the `label` 2, but there are 2 classes"
+        );
         assert!(says(["0", "-1"], None).contains("line 2 has the `label` -1"));
         assert!(says(["0", "4000000000"], None).contains("line 2"));
         assert!(says(["0", "\"x\""], None).contains("line 2 has a `label` of another kind"));
@@ -289,7 +356,14 @@ mod tests {
         assert_eq!(names(r#"["x", "y"]"#), expected);
         assert_eq!(names(r#"{"1": "y", "0": "x"}"#), expected);
         assert_eq!(names(r#"{"y": 1, "x": 0}"#), expected);
-        for bad in [r#"{"x": 0, "y": 2}"#, r#"{"x": 0, "y": 0}"#, "[1]", "3", r#"{"x": -1}"#, r#"{"a": "x"}"#] {
+        for bad in [
+            r#"{"x": 0, "y": 2}"#,
+            r#"{"x": 0, "y": 0}"#,
+            "[1]",
+            "3",
+            r#"{"x": -1}"#,
+            r#"{"a": "x"}"#,
+        ] {
             assert_eq!(names(bad), None, "{bad}");
         }
     }

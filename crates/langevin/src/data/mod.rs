@@ -87,7 +87,9 @@ pub trait Dataset: Send + Sync {
 
 /// The error for an index past a data set's end.
 fn out_of_range(name: &str, index: usize, len: usize) -> Error {
-    Error::Config(format!("picture {index} was asked of the data set {name}, which has {len}"))
+    Error::Config(format!(
+        "picture {index} was asked of the data set {name}, which has {len}"
+    ))
 }
 
 /// Opens a data set by name or path: `digits` is the built-in one, a folder is read as IDX files if it holds
@@ -114,7 +116,9 @@ pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
             "is a file, where a data set is a folder of pictures (or of IDX files), or the name \"digits\"",
         ));
     }
-    let here = std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_else(|_| ".".into());
+    let here = std::env::current_dir()
+        .map(|d| d.display().to_string())
+        .unwrap_or_else(|_| ".".into());
     let looked = format!(
         "there is no data set \"{name_or_path}\": it is neither the built-in one (\"digits\") nor a folder \
          (looked for in {here})"
@@ -134,9 +138,11 @@ pub(crate) fn looks_like_hub_name(name: &str) -> bool {
     let is_word = |s: &str| {
         !s.is_empty()
             && !s.starts_with('.')
-            && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            && s.chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    name.split_once('/').is_some_and(|(org, name)| is_word(org) && is_word(name))
+    name.split_once('/')
+        .is_some_and(|(org, name)| is_word(org) && is_word(name))
 }
 
 #[cfg(test)]

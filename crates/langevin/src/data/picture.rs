@@ -51,7 +51,9 @@ impl Picture {
     /// # Errors
     /// [`Error::Shape`] if a side is zero or the number of values is not `height * width * channels`.
     pub fn new(height: usize, width: usize, channels: Channels, pixels: Vec<u8>) -> Result<Self> {
-        let expected = height.checked_mul(width).and_then(|n| n.checked_mul(channels.count()));
+        let expected = height
+            .checked_mul(width)
+            .and_then(|n| n.checked_mul(channels.count()));
         if height == 0 || width == 0 || expected != Some(pixels.len()) {
             return Err(Error::Shape(format!(
                 "a picture {width} wide and {height} high with {} channel(s) cannot have {} values",
@@ -59,18 +61,33 @@ impl Picture {
                 pixels.len()
             )));
         }
-        Ok(Self { height, width, channels, pixels })
+        Ok(Self {
+            height,
+            width,
+            channels,
+            pixels,
+        })
     }
 
     /// A picture whose parts are known to fit, because they were computed from another one's.
     pub(crate) fn from_parts(height: usize, width: usize, channels: Channels, pixels: Vec<u8>) -> Self {
         debug_assert_eq!(pixels.len(), height * width * channels.count());
-        Self { height, width, channels, pixels }
+        Self {
+            height,
+            width,
+            channels,
+            pixels,
+        }
     }
 
     /// A picture of one colour, given as grey.
     pub(crate) fn filled(height: usize, width: usize, channels: Channels, value: u8) -> Self {
-        Self::from_parts(height, width, channels, vec![value; height * width * channels.count()])
+        Self::from_parts(
+            height,
+            width,
+            channels,
+            vec![value; height * width * channels.count()],
+        )
     }
 
     /// Pixels from top to bottom.
@@ -110,7 +127,11 @@ impl Picture {
         let pixels = match (self.channels, channels) {
             (from, to) if from == to => return self,
             (Channels::Grey, _) => self.pixels.iter().flat_map(|&v| [v; 3]).collect(),
-            (Channels::Rgb, _) => self.pixels.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect(),
+            (Channels::Rgb, _) => self
+                .pixels
+                .chunks_exact(3)
+                .map(|p| luma(p[0], p[1], p[2]))
+                .collect(),
         };
         Self::from_parts(self.height, self.width, channels, pixels)
     }
@@ -131,7 +152,9 @@ impl Picture {
     /// The picture mirrored left to right.
     pub fn flip(&self) -> Self {
         let c = self.channels.count();
-        let pixels = (0..self.height).flat_map(|y| self.row(y).chunks_exact(c).rev().flatten().copied()).collect();
+        let pixels = (0..self.height)
+            .flat_map(|y| self.row(y).chunks_exact(c).rev().flatten().copied())
+            .collect();
         Self::from_parts(self.height, self.width, self.channels, pixels)
     }
 
@@ -156,7 +179,11 @@ impl Picture {
         let kind = match channels {
             1 => Channels::Grey,
             3 => Channels::Rgb,
-            n => return Err(Error::Shape(format!("a picture has 1 or 3 channels, and not {n}"))),
+            n => {
+                return Err(Error::Shape(format!(
+                    "a picture has 1 or 3 channels, and not {n}"
+                )));
+            }
         };
         if channels * height * width != values.len() {
             return Err(Error::Shape(format!(
@@ -166,8 +193,9 @@ impl Picture {
         }
         let plane = height * width;
         let byte = |x: f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-        let pixels =
-            (0..plane).flat_map(|p| (0..channels).map(move |c| byte(values[c * plane + p]))).collect();
+        let pixels = (0..plane)
+            .flat_map(|p| (0..channels).map(move |c| byte(values[c * plane + p])))
+            .collect();
         Self::new(height, width, kind, pixels)
     }
 }
@@ -185,7 +213,12 @@ mod tests {
     #[test]
     fn grey_is_pillows() {
         // Image.new("RGB", (1, 1), rgb).convert("L").getpixel((0, 0)) in Pillow 13.
-        for (rgb, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 200, 30], 124)] {
+        for (rgb, grey) in [
+            ([255, 0, 0], 76),
+            ([0, 255, 0], 150),
+            ([0, 0, 255], 29),
+            ([10, 200, 30], 124),
+        ] {
             let picture = Picture::new(1, 1, Channels::Rgb, rgb.to_vec()).unwrap();
             assert_eq!(picture.into_channels(Channels::Grey).pixels(), [grey]);
         }

@@ -66,7 +66,9 @@ impl DatasetSummary {
                 Ok(seen) => summary.add(&seen),
                 Err(Error::File { path, message }) => summary.broken.push((path, message)),
                 Err(Error::Io { path, source, .. }) => summary.broken.push((path, source.to_string())),
-                Err(other) => summary.broken.push((format!("picture {index}").into(), other.to_string())),
+                Err(other) => summary
+                    .broken
+                    .push((format!("picture {index}").into(), other.to_string())),
             }
         }
         summary
@@ -94,7 +96,11 @@ impl DatasetSummary {
 /// Several lines for a person, without a final line break. Sizes are given as width x height.
 impl fmt::Display for DatasetSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})\n  pictures  {}", self.name, self.description, self.count)?;
+        write!(
+            f,
+            "{} ({})\n  pictures  {}",
+            self.name, self.description, self.count
+        )?;
         if let (Some((h, w)), Some((to_h, to_w))) = (self.smallest, self.largest) {
             write!(f, "\n  size      {w}x{h}")?;
             if (h, w) != (to_h, to_w) {
@@ -107,7 +113,11 @@ impl fmt::Display for DatasetSummary {
             }
         }
         if !self.classes.is_empty() {
-            let classes: Vec<_> = self.classes.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+            let classes: Vec<_> = self
+                .classes
+                .iter()
+                .map(|(name, count)| format!("{name} ({count})"))
+                .collect();
             write!(f, "\n  classes   {}: {}", classes.len(), classes.join(", "))?;
         }
         if self.captions > 0 {
@@ -135,21 +145,31 @@ mod tests {
         assert_eq!((summary.smallest, summary.largest), (Some((8, 8)), Some((8, 8))));
         assert_eq!(summary.classes[3], ("3".to_string(), 183));
         let text = summary.to_string();
-        assert!(text.contains("size      8x8, grey\n  classes   10: 0 (178), 1 (182)"), "{text}");
+        assert!(
+            text.contains("size      8x8, grey\n  classes   10: 0 (178), 1 (182)"),
+            "{text}"
+        );
         assert!(!text.contains("broken") && !text.contains("captions"));
     }
 
     #[test]
     fn broken_files_are_listed_with_their_reasons() {
         let root = tempfile::tempdir().unwrap();
-        image::RgbImage::new(3, 2).save(root.path().join("a.png")).unwrap();
-        image::GrayImage::new(5, 4).save(root.path().join("b.bmp")).unwrap();
+        image::RgbImage::new(3, 2)
+            .save(root.path().join("a.png"))
+            .unwrap();
+        image::GrayImage::new(5, 4)
+            .save(root.path().join("b.bmp"))
+            .unwrap();
         std::fs::write(root.path().join("c.png"), "text").unwrap();
         let summary = DatasetSummary::of(&ImageFolder::open(&root).unwrap());
         assert_eq!((summary.smallest, summary.largest), (Some((2, 3)), Some((4, 5))));
         assert_eq!(summary.broken.len(), 1);
         assert!(summary.broken[0].0.ends_with("c.png") && summary.broken[0].1.contains("not a picture"));
         let text = summary.to_string();
-        assert!(text.contains("3x2 to 5x4") && text.contains("\n  broken    1\n"), "{text}");
+        assert!(
+            text.contains("3x2 to 5x4") && text.contains("\n  broken    1\n"),
+            "{text}"
+        );
     }
 }

@@ -78,7 +78,9 @@ impl Transform {
     pub(super) fn prepare(&self, picture: Picture) -> Result<Picture> {
         let picture = picture.into_channels(self.channels);
         let (height, width) = self.resized_size(picture.height(), picture.width());
-        let bytes = height.checked_mul(width).and_then(|n| n.checked_mul(self.channels.count()));
+        let bytes = height
+            .checked_mul(width)
+            .and_then(|n| n.checked_mul(self.channels.count()));
         if self.resolution == 0 || bytes.is_none_or(|n| n > MAX_BYTES) {
             return Err(Error::Shape(format!(
                 "a picture of {}x{} pixels cannot be resized to {width}x{height}",
@@ -86,7 +88,7 @@ impl Transform {
                 picture.height()
             )));
         }
-        Ok(resample::resize(&picture, height, width))
+        Ok(resample::resize(picture, height, width))
     }
 
     /// Height and width after resizing, before the crop: torchvision's `_compute_resized_output_size`, which cuts
@@ -108,11 +110,18 @@ impl Transform {
         let (top, left) = match self.crop {
             _ if spare_height == 0 && spare_width == 0 => (0, 0),
             Crop::Center => (half_to_even(spare_height), half_to_even(spare_width)),
-            Crop::Random => (draw_up_to(spare_height, generator), draw_up_to(spare_width, generator)),
+            Crop::Random => (
+                draw_up_to(spare_height, generator),
+                draw_up_to(spare_width, generator),
+            ),
         };
         let cropped = prepared.crop(top, left, n, n);
         let flipped = self.random_flip && generator.rand(1)[0] < 0.5;
-        if flipped { cropped.flip().to_chw() } else { cropped.to_chw() }
+        if flipped {
+            cropped.flip().to_chw()
+        } else {
+            cropped.to_chw()
+        }
     }
 }
 
@@ -136,7 +145,10 @@ mod tests {
     }
 
     fn grey(resolution: usize) -> Transform {
-        Transform { channels: Channels::Grey, ..Transform::new(resolution) }
+        Transform {
+            channels: Channels::Grey,
+            ..Transform::new(resolution)
+        }
     }
 
     #[test]
@@ -144,19 +156,40 @@ mod tests {
         // int(size * long / short); 97 high and 151 wide.
         assert_eq!(grey(32).resized_size(97, 151), (32, 49));
         assert_eq!(grey(100).resized_size(151, 97), (155, 100));
-        assert_eq!(Transform { resize: Resize::Square, ..grey(7) }.resized_size(97, 151), (7, 7));
+        assert_eq!(
+            Transform {
+                resize: Resize::Square,
+                ..grey(7)
+            }
+            .resized_size(97, 151),
+            (7, 7)
+        );
         // [int(round(n / 2.0)) for n in range(8)]
-        assert_eq!((0..8).map(half_to_even).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 2, 3, 4]);
+        assert_eq!(
+            (0..8).map(half_to_even).collect::<Vec<_>>(),
+            [0, 0, 1, 2, 2, 2, 3, 4]
+        );
     }
 
     #[test]
     fn random_crops_and_flips_follow_the_generator() {
-        let transform = Transform { crop: Crop::Random, random_flip: true, ..grey(4) };
-        let level = |chw: &[f32]| chw.iter().map(|x| ((x + 1.0) * 127.5).round() as i32).collect::<Vec<_>>();
+        let transform = Transform {
+            crop: Crop::Random,
+            random_flip: true,
+            ..grey(4)
+        };
+        let level = |chw: &[f32]| {
+            chw.iter()
+                .map(|x| ((x + 1.0) * 127.5).round() as i32)
+                .collect::<Vec<_>>()
+        };
         let (mut starts, mut flips) = (std::collections::BTreeSet::new(), 0);
         for seed in 0..60 {
             let row = level(&transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap()[..4]);
-            assert_eq!(row, level(&transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap()[..4]));
+            assert_eq!(
+                row,
+                level(&transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap()[..4])
+            );
             flips += i32::from(row[0] > row[1]);
             starts.insert(row[0].min(row[3]));
         }
@@ -167,7 +200,11 @@ mod tests {
     #[test]
     fn draws_are_torchvisions() {
         // RandomCrop draws the row (one choice here, still drawn), then the column; the flip comes after.
-        let transform = Transform { crop: Crop::Random, random_flip: true, ..grey(4) };
+        let transform = Transform {
+            crop: Crop::Random,
+            random_flip: true,
+            ..grey(4)
+        };
         for seed in 0..8 {
             let mut generator = Generator::new(seed);
             generator.randint(0, 1, 1);
@@ -175,7 +212,10 @@ mod tests {
             let flip = generator.rand(1)[0] < 0.5;
             let expected = ramp(4, 7).crop(0, left, 4, 4);
             let expected = if flip { expected.flip() } else { expected };
-            assert_eq!(transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap(), expected.to_chw());
+            assert_eq!(
+                transform.apply(ramp(4, 7), &mut Generator::new(seed)).unwrap(),
+                expected.to_chw()
+            );
         }
     }
 

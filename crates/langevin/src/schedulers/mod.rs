@@ -3,9 +3,24 @@
 //! Mirrors `diffusers.schedulers`. A scheduler knows nothing of a model: it owns the table of noise levels, hands out the
 //! timesteps of a sampling loop, and turns a model's prediction at one of them into the sample at the next.
 
+mod any;
+mod config;
+mod ddim;
+mod ddpm;
+pub mod noise_schedule;
+mod prediction;
+mod spacing;
+
+pub use any::AnyScheduler;
+pub use config::{ConfigMap, SchedulerConfig};
+pub use ddim::{DDIMConfig, DDIMScheduler};
+pub use ddpm::{DDPMConfig, DDPMScheduler, VarianceType};
+pub use noise_schedule::{BetaSchedule, NoiseSchedule};
+pub use spacing::TimestepSpacing;
+
 use burn::tensor::Tensor;
 
-use crate::{Result, random::Generator};
+use crate::{Error, Result, random::Generator};
 
 /// What one call of [`Scheduler::step`] may be given besides the prediction and the sample.
 ///
@@ -22,6 +37,16 @@ pub struct StepOptions<'a> {
     pub variance_noise: Option<Tensor<4>>,
 }
 
+impl StepOptions<'_> {
+    /// Draws standard normal noise of the shape of `like`.
+    pub(crate) fn draw_noise(&mut self, class_name: &str, like: &Tensor<4>) -> Result<Tensor<4>> {
+        let generator = self.generator.as_deref_mut().ok_or_else(|| {
+            Error::Config(format!("{class_name} draws noise in this step, but was given no generator to draw from"))
+        })?;
+        Ok(generator.randn_tensor(like.dims(), &like.device()))
+    }
+}
+
 /// What [`Scheduler::step`] gives.
 #[derive(Clone, Debug)]
 pub struct StepOutput {
@@ -34,7 +59,30 @@ pub struct StepOutput {
 /// A noise schedule together with the rule that walks down it. Mirrors `diffusers.SchedulerMixin`.
 ///
 /// Samples are `[batch, channels, height, width]`; timesteps are numbers of the training schedule
-/// (`0..num_train_timesteps`), whole for the discrete schedulers and fractional for some others.
+/// (`0..num_train_timesteps`), whole for the discrete schedulers and fractional for some others. A step is made of
+/// differentiable operations on the prediction and the sample.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use langevin::{
+///     random::Generator,
+///     schedulers::{DDPMConfig, DDPMScheduler, Scheduler, StepOptions},
+/// };
+///
+/// let mut scheduler = DDPMScheduler::new(DDPMConfig::default())?;
+/// scheduler.set_timesteps(10)?;
+///
+/// let mut generator = Generator::new(0);
+/// let mut x = generator.randn_tensor([1, 3, 8, 8], &Device::default());
+/// for t in scheduler.timesteps().to_vec() {
+///     let input = scheduler.scale_model_input(x.clone(), t)?;
+///     let prediction = input * 0.5; // a model's guess of the noise in it
+///     let mut options = StepOptions { generator: Some(&mut generator), ..StepOptions::default() };
+///     x = scheduler.step(prediction, t, x, &mut options)?.previous;
+/// }
+/// assert!(x.abs().max().into_scalar::<f32>() <= 1.0);
+/// # Ok::<(), langevin::Error>(())
+/// ```
 pub trait Scheduler: Send {
     /// Spreads `num_inference_steps` steps over the schedule and resets whatever earlier steps left behind.
     ///
@@ -52,6 +100,9 @@ pub trait Scheduler: Send {
     }
 
     /// One step of the loop: from the sample `x` at timestep `t` and the model's `prediction` there to the next sample.
+    ///
+    /// # Errors
+    /// If the shapes do not agree, `t` is not a timestep of the loop, or noise is needed and there is no generator.
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -65,6 +116,18 @@ pub trait Scheduler: Send {
     /// # Errors
     /// If there are not as many timesteps as pictures, or one is beyond the schedule.
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>>;
+
+    /// The velocity v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 that a model with v-prediction learns, with one timestep a picture
+    /// (Salimans and Ho 2022, appendix D). `sample` is x_0.
+    ///
+    /// # Errors
+    /// As [`Self::add_noise`].
+    fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+        same_shape("the noise", &noise, "the sample", &sample)?;
+        let (signal_rate, noise_rate) =
+            noise_schedule::signal_and_noise(self.alphas_cumprod(), timesteps, &sample)?;
+        Ok(signal_rate * noise - noise_rate * sample)
+    }
 
     /// The standard deviation that the initial noise is multiplied with.
     fn init_noise_sigma(&self) -> f64 {
@@ -81,4 +144,12 @@ pub trait Scheduler: Send {
 
     /// ᾱ_t for every training timestep, in float32 as diffusers computes it. Length [`Self::num_train_timesteps`].
     fn alphas_cumprod(&self) -> &[f32];
+}
+
+/// An error that names both tensors unless their shapes are the same.
+pub(crate) fn same_shape(one: &str, a: &Tensor<4>, other: &str, b: &Tensor<4>) -> Result<()> {
+    if a.dims() == b.dims() {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("{one} has shape {:?} and {other} {:?}, which must be the same", a.dims(), b.dims())))
 }

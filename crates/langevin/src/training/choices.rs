@@ -7,8 +7,6 @@ use crate::{
     data::looks_like_hub_name,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
-    objectives::PredictionType,
-    schedulers::BetaSchedule,
 };
 
 named_enum! {
@@ -42,33 +40,6 @@ named_enum! {
     }
 }
 
-/// Gives the choices of other modules their names here.
-macro_rules! named {
-    ($type:ident, $kind:literal, $($variant:ident = $name:literal),+) => {
-        impl Named for $type {
-            const KIND: &'static str = $kind;
-            const ALL: &'static [Self] = &[$( Self::$variant, )+];
-
-            fn name(self) -> &'static str {
-                match self {
-                    $( Self::$variant => $name, )+
-                }
-            }
-        }
-    };
-}
-
-named!(PredictionType, "a kind of prediction", Epsilon = "epsilon", Sample = "sample", VPrediction = "v_prediction");
-named!(
-    BetaSchedule,
-    "a noise schedule",
-    Linear = "linear",
-    ScaledLinear = "scaled_linear",
-    SquaredcosCapV2 = "squaredcos_cap_v2",
-    Sigmoid = "sigmoid",
-    Laplace = "laplace"
-);
-
 /// Which model a run trains: a preset by its name, or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "String", into = "String")]
@@ -98,9 +69,7 @@ impl ModelSource {
             Self::Config(path) => {
                 // `some-model/config.json` is better called by its folder.
                 let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
-                    path.parent()
-                        .filter(|parent| parent.file_name().is_some())
-                        .unwrap_or(path)
+                    path.parent().filter(|parent| parent.file_name().is_some()).unwrap_or(path)
                 } else {
                     path
                 };
@@ -164,21 +133,6 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_in_files() {
-        for &choice in PredictionType::ALL {
-            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
-        }
-        for &choice in BetaSchedule::ALL {
-            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
         }
     }
 }

@@ -1,12 +1,17 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
+pub mod average;
 pub mod choices;
 pub mod config;
 pub mod ema;
 pub mod gradients;
+pub mod learner;
 pub mod lr_schedule;
+mod metrics;
 pub mod observer;
 pub mod optimizer;
+mod pace;
+pub mod step;
 pub mod trainer;
 mod validate;
 

@@ -1,0 +1,201 @@
+//! A scheduler of whichever class a file names.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+
+use super::{ConfigMap, DDIMScheduler, DDPMScheduler, Scheduler, StepOptions, StepOutput, config, ddim, ddpm};
+use crate::{Error, Result, files};
+
+/// The file in a scheduler's folder.
+const FILE_NAME: &str = "scheduler_config.json";
+
+/// Makes [`AnyScheduler`] of one line a scheduler: its short name, its variant with its type, and its config.
+macro_rules! any_scheduler {
+    ($($short:literal => $variant:ident($scheduler:ty), $config:ty;)+) => {
+        /// One of the schedulers that this library has, read from and written to `scheduler_config.json` by its `_class_name`.
+        ///
+        /// ```
+        /// use langevin::schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler};
+        ///
+        /// let trained_with = AnyScheduler::from(DDPMScheduler::new(DDPMConfig::default())?);
+        /// let mut scheduler = trained_with.convert("ddim")?;
+        /// scheduler.set_timesteps(50)?;
+        /// assert_eq!(scheduler.class_name(), "DDIMScheduler");
+        /// assert_eq!(scheduler.timesteps()[0], 980.0);
+        /// # Ok::<(), langevin::Error>(())
+        /// ```
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub enum AnyScheduler {
+            $(
+                #[doc = concat!("`", $short, "`")]
+                $variant($scheduler),
+            )+
+        }
+
+        impl AnyScheduler {
+            /// What there is: the short name of each, as commands take it, and the class name that files have.
+            pub const NAMES: &'static [(&'static str, &'static str)] =
+                &[$(($short, <$config as config::SchedulerConfig>::CLASS_NAME)),+];
+
+            /// The scheduler of a `scheduler_config.json`'s content.
+            ///
+            /// # Errors
+            /// If `_class_name` is missing or not a class that this library has, or a value makes no sense.
+            pub fn from_json(map: ConfigMap) -> Result<Self> {
+                let name = map.get("_class_name").and_then(|name| name.as_str()).ok_or_else(|| {
+                    Error::Config("a scheduler's config needs a _class_name, such as DDPMScheduler".to_owned())
+                })?;
+                match name {
+                    $(<$config as config::SchedulerConfig>::CLASS_NAME => {
+                        Ok(Self::$variant(<$scheduler>::new(config::read::<$config>(map)?)?))
+                    })+
+                    _ => Err(unsupported(name)),
+                }
+            }
+
+            /// The scheduler of another class, by its short or class name, that shares what it can with this one's config:
+            /// diffusers' `from_config`.
+            ///
+            /// # Errors
+            /// If there is no such class, or it cannot be built from the config.
+            pub fn convert(&self, name: &str) -> Result<Self> {
+                let other = self.config()?;
+                match name {
+                    $($short | <$config as config::SchedulerConfig>::CLASS_NAME => {
+                        Ok(Self::$variant(<$scheduler>::from_config(&other)?))
+                    })+
+                    _ => Err(unsupported(name)),
+                }
+            }
+
+            /// The name of the class, as `_class_name` has it.
+            pub fn class_name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => <$config as config::SchedulerConfig>::CLASS_NAME,)+
+                }
+            }
+
+            /// The config in memory, to build another class's scheduler from: all of its keys, those kept for other
+            /// classes, and under `_use_default_values` those that nobody set.
+            ///
+            /// # Errors
+            /// If a value cannot be expressed as JSON.
+            pub fn config(&self) -> Result<ConfigMap> {
+                match self {
+                    $(Self::$variant(scheduler) => config::in_memory(scheduler.config()),)+
+                }
+            }
+
+            fn inner(&self) -> &dyn Scheduler {
+                match self {
+                    $(Self::$variant(scheduler) => scheduler,)+
+                }
+            }
+
+            fn inner_mut(&mut self) -> &mut dyn Scheduler {
+                match self {
+                    $(Self::$variant(scheduler) => scheduler,)+
+                }
+            }
+        }
+
+        $(impl From<$scheduler> for AnyScheduler {
+            fn from(scheduler: $scheduler) -> Self {
+                Self::$variant(scheduler)
+            }
+        })+
+    };
+}
+
+any_scheduler! {
+    "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
+    "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
+}
+
+impl AnyScheduler {
+    /// Reads `scheduler_config.json`; `path` is that file or the folder that holds it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`Self::from_json`]; each error names the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let mut path = path.as_ref().to_path_buf();
+        if path.is_dir() {
+            path.push(FILE_NAME);
+        }
+        Self::from_json(files::read_json(&path)?).map_err(|error| match error {
+            Error::Unsupported(message) => Error::Unsupported(format!("{}: {message}", path.display())),
+            other => Error::file(&path, other.to_string()),
+        })
+    }
+
+    /// Writes `scheduler_config.json` into `folder`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        files::write_json(folder.as_ref().join(FILE_NAME), &self.to_json()?)
+    }
+
+    /// The content of `scheduler_config.json`, as diffusers writes it.
+    ///
+    /// # Errors
+    /// If a value cannot be expressed as JSON.
+    pub fn to_json(&self) -> Result<ConfigMap> {
+        Ok(config::written(self.config()?))
+    }
+}
+
+fn unsupported(name: &str) -> Error {
+    let names: Vec<_> = AnyScheduler::NAMES.iter().map(|(_, class)| *class).collect();
+    Error::Unsupported(format!("the scheduler {name} is not supported; those that are: {}", names.join(", ")))
+}
+
+impl Scheduler for AnyScheduler {
+    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
+        self.inner_mut().set_timesteps(num_inference_steps)
+    }
+
+    fn timesteps(&self) -> &[f64] {
+        self.inner().timesteps()
+    }
+
+    fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        self.inner_mut().scale_model_input(sample, t)
+    }
+
+    fn step(
+        &mut self,
+        prediction: Tensor<4>,
+        t: f64,
+        x: Tensor<4>,
+        options: &mut StepOptions<'_>,
+    ) -> Result<StepOutput> {
+        self.inner_mut().step(prediction, t, x, options)
+    }
+
+    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+        self.inner().add_noise(x0, noise, timesteps)
+    }
+
+    fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+        self.inner().get_velocity(sample, noise, timesteps)
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.inner().init_noise_sigma()
+    }
+
+    fn order(&self) -> usize {
+        self.inner().order()
+    }
+
+    fn num_train_timesteps(&self) -> usize {
+        self.inner().num_train_timesteps()
+    }
+
+    fn alphas_cumprod(&self) -> &[f32] {
+        self.inner().alphas_cumprod()
+    }
+}

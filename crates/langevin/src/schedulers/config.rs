@@ -1,0 +1,102 @@
+//! Scheduler configs as files: what is missing takes the default, what is unknown is kept, and what one class knows passes
+//! to another. Mirrors `diffusers.ConfigMixin`.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{Error, Result, models::DIFFUSERS_VERSION};
+
+/// A config as JSON holds it: keys and values.
+pub type ConfigMap = serde_json::Map<String, Value>;
+
+const CLASS_NAME: &str = "_class_name";
+const VERSION: &str = "_diffusers_version";
+/// Where a config in memory lists the keys that nobody set. They do not pass to another class, whose defaults may differ,
+/// and the list itself is not written to files, which hold every value.
+const USED_DEFAULTS: &str = "_use_default_values";
+/// Other keys that diffusers keeps in memory alone.
+const UNWRITTEN: [&str; 2] = ["_ignore_files", "_pre_quantization_dtype"];
+
+/// The config of one scheduler class.
+pub trait SchedulerConfig: Serialize + DeserializeOwned + Default {
+    /// The name of the class in diffusers, as `_class_name` has it.
+    const CLASS_NAME: &'static str;
+
+    /// The keys that this class does not know: kept for those that do, and written back.
+    fn extra_mut(&mut self) -> &mut ConfigMap;
+}
+
+/// Reads a class's config from the map of a file.
+///
+/// # Errors
+/// If a key that the class knows has a value that it does not; the error names both.
+pub(super) fn read<C: SchedulerConfig>(mut map: ConfigMap) -> Result<C> {
+    for key in [CLASS_NAME, VERSION, USED_DEFAULTS].iter().chain(&UNWRITTEN) {
+        map.remove(*key);
+    }
+    let missing: Vec<Value> = known_keys::<C>()?
+        .into_iter()
+        .filter_map(|(key, _)| (!map.contains_key(&key)).then_some(Value::String(key)))
+        .collect();
+    let mut config: C =
+        serde_json::from_value(Value::Object(map.clone())).map_err(|error| culprit::<C>(map, &error))?;
+    config.extra_mut().insert(USED_DEFAULTS.to_owned(), Value::Array(missing));
+    Ok(config)
+}
+
+/// The config in memory: every key that the class knows, those that it keeps for others, and which nobody set. Where that
+/// was not recorded when the config was read, it is those that have the default's value.
+pub(super) fn in_memory<C: SchedulerConfig>(config: &C) -> Result<ConfigMap> {
+    let mut map = to_map(config)?;
+    if !map.contains_key(USED_DEFAULTS) {
+        let defaults = known_keys::<C>()?.into_iter().filter(|(key, value)| map.get(key) == Some(value));
+        let names = defaults.map(|(key, _)| Value::String(key)).collect();
+        map.insert(USED_DEFAULTS.to_owned(), Value::Array(names));
+    }
+    map.insert(CLASS_NAME.to_owned(), C::CLASS_NAME.into());
+    map.insert(VERSION.to_owned(), DIFFUSERS_VERSION.into());
+    Ok(map)
+}
+
+/// The config as diffusers writes it to a file.
+pub(super) fn written(mut in_memory: ConfigMap) -> ConfigMap {
+    for key in [USED_DEFAULTS].iter().chain(&UNWRITTEN) {
+        in_memory.remove(*key);
+    }
+    in_memory
+}
+
+/// The config of class `C` that shares what it can with another class's: diffusers' `from_config`.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn convert<C: SchedulerConfig>(other: &ConfigMap) -> Result<C> {
+    let unset = other.get(USED_DEFAULTS).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let set = other.iter().filter(|(key, _)| !unset.iter().any(|name| name == *key));
+    read(set.map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+/// The keys of class `C` with their defaults.
+fn known_keys<C: SchedulerConfig>() -> Result<ConfigMap> {
+    to_map(&C::default())
+}
+
+fn to_map<C: SchedulerConfig>(config: &C) -> Result<ConfigMap> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::Config(format!("the config of {} is not an object", C::CLASS_NAME))),
+        Err(e) => Err(Error::Config(format!("the config of {} cannot be written: {e}", C::CLASS_NAME))),
+    }
+}
+
+/// Which key it was that did not fit: the first that does not on its own.
+fn culprit<C: SchedulerConfig>(map: ConfigMap, error: &serde_json::Error) -> Error {
+    let class = C::CLASS_NAME;
+    for (key, value) in map {
+        let message = format!("{class}: {key} is {value}, which does not fit");
+        if let Err(error) = serde_json::from_value::<C>(Value::Object([(key, value)].into_iter().collect())) {
+            return Error::Config(format!("{message}: {error}"));
+        }
+    }
+    Error::Config(format!("{class}: {error}"))
+}

@@ -1,0 +1,224 @@
+//! DDIM: sampling without, or with as much noise as one likes (Song et al. 2021). Mirrors `diffusers.DDIMScheduler`.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
+    config,
+    noise_schedule::{self, NoiseOptions},
+    prediction::{Bounds, noise_between, predicted_clean, predicted_noise, ratio},
+    same_shape,
+};
+use crate::{Error, Result, objectives::PredictionType};
+
+/// The configuration of a [`DDIMScheduler`], with diffusers' names and defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DDIMConfig {
+    /// How many timesteps the model was trained with.
+    pub num_train_timesteps: usize,
+    /// The first β.
+    pub beta_start: f64,
+    /// The last β.
+    pub beta_end: f64,
+    /// How β goes from the first to the last. Diffusers' class knows `linear`, `scaled_linear` and `squaredcos_cap_v2`;
+    /// this one samples a model that was trained under any other as well.
+    pub beta_schedule: BetaSchedule,
+    /// Every β, in place of the three above.
+    pub trained_betas: Option<Vec<f64>>,
+    /// Whether to clip the predicted clean sample.
+    pub clip_sample: bool,
+    /// Whether the last step leads to ᾱ = 1, or to ᾱ of timestep 0.
+    pub set_alpha_to_one: bool,
+    /// What is added to the timesteps of the leading spacing.
+    pub steps_offset: usize,
+    /// What the model predicts.
+    pub prediction_type: PredictionType,
+    /// Whether to threshold the predicted clean sample dynamically, in place of clipping it.
+    pub thresholding: bool,
+    /// The quantile that dynamic thresholding looks at.
+    pub dynamic_thresholding_ratio: f64,
+    /// The largest absolute value that clipping leaves.
+    pub clip_sample_range: f64,
+    /// The largest threshold of dynamic thresholding.
+    pub sample_max_value: f64,
+    /// How the steps of a loop are spread.
+    pub timestep_spacing: TimestepSpacing,
+    /// Whether the schedule is moved to end without any signal.
+    pub rescale_betas_zero_snr: bool,
+    /// Keys of the file that this class does not know, which are written back.
+    #[serde(flatten)]
+    pub extra: ConfigMap,
+}
+
+impl Default for DDIMConfig {
+    fn default() -> Self {
+        Self {
+            num_train_timesteps: 1000,
+            beta_start: 0.0001,
+            beta_end: 0.02,
+            beta_schedule: BetaSchedule::default(),
+            trained_betas: None,
+            clip_sample: true,
+            set_alpha_to_one: true,
+            steps_offset: 0,
+            prediction_type: PredictionType::default(),
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            clip_sample_range: 1.0,
+            sample_max_value: 1.0,
+            timestep_spacing: TimestepSpacing::default(),
+            rescale_betas_zero_snr: false,
+            extra: ConfigMap::new(),
+        }
+    }
+}
+
+impl SchedulerConfig for DDIMConfig {
+    const CLASS_NAME: &'static str = "DDIMScheduler";
+
+    fn extra_mut(&mut self) -> &mut ConfigMap {
+        &mut self.extra
+    }
+}
+
+/// Denoising diffusion implicit models: each step moves to the noise level of the next along the predicted noise, and
+/// replaces a share of that noise by fresh noise, as [`StepOptions::eta`] says.
+#[derive(Clone, Debug)]
+pub struct DDIMScheduler {
+    config: DDIMConfig,
+    noise: NoiseSchedule,
+    bounds: Bounds,
+    /// ᾱ after the last step.
+    final_alpha_cumprod: f32,
+    /// How far a step goes.
+    stride: usize,
+    timesteps: Vec<f64>,
+}
+
+impl DDIMScheduler {
+    /// A scheduler whose loop visits every training timestep, until [`Scheduler::set_timesteps`] says otherwise.
+    ///
+    /// # Errors
+    /// If a value of the config makes no sense; the error names it.
+    pub fn new(config: DDIMConfig) -> Result<Self> {
+        let bounds = Bounds {
+            clip_sample: config.clip_sample,
+            clip_sample_range: config.clip_sample_range,
+            thresholding: config.thresholding,
+            dynamic_thresholding_ratio: config.dynamic_thresholding_ratio,
+            sample_max_value: config.sample_max_value,
+        };
+        bounds.check()?;
+        let noise = NoiseSchedule::new(NoiseOptions {
+            num_train_timesteps: config.num_train_timesteps,
+            beta_start: config.beta_start,
+            beta_end: config.beta_end,
+            beta_schedule: config.beta_schedule,
+            trained_betas: config.trained_betas.as_deref(),
+            rescale_betas_zero_snr: config.rescale_betas_zero_snr,
+        })?;
+        let final_alpha_cumprod = if config.set_alpha_to_one { 1.0 } else { noise.alphas_cumprod()[0] };
+        let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
+        Ok(Self { config, noise, bounds, final_alpha_cumprod, stride: 1, timesteps })
+    }
+
+    /// A scheduler that shares what it can with another class's config.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_config(other: &ConfigMap) -> Result<Self> {
+        Self::new(config::convert(other)?)
+    }
+
+    /// The configuration that this was built from.
+    pub fn config(&self) -> &DDIMConfig {
+        &self.config
+    }
+
+    /// ᾱ at timestep `t` and at the one that a step from there leads to.
+    fn levels(&self, t: f64) -> Result<(f32, f32)> {
+        let alphas_cumprod = self.noise.alphas_cumprod();
+        let index = self.noise.index(t)?;
+        let previous = index.checked_sub(self.stride).map_or(self.final_alpha_cumprod, |i| alphas_cumprod[i]);
+        Ok((alphas_cumprod[index], previous))
+    }
+}
+
+/// The variance of a step with η = 1 (Song et al. 2021, eq. 16), never below zero.
+fn variance(alpha_prod: f32, alpha_prod_prev: f32) -> f32 {
+    let noise_left = ratio(1.0 - alpha_prod_prev, 1.0 - alpha_prod);
+    (noise_left * (1.0 - ratio(alpha_prod, alpha_prod_prev))).max(0.0)
+}
+
+impl Scheduler for DDIMScheduler {
+    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
+        let config = &self.config;
+        let timesteps = config.timestep_spacing.timesteps(
+            config.num_train_timesteps,
+            num_inference_steps,
+            config.steps_offset,
+        )?;
+        self.timesteps = timesteps.into_iter().map(|t| t as f64).collect();
+        self.stride = config.num_train_timesteps / num_inference_steps;
+        Ok(())
+    }
+
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn step(
+        &mut self,
+        prediction: Tensor<4>,
+        t: f64,
+        x: Tensor<4>,
+        options: &mut StepOptions<'_>,
+    ) -> Result<StepOutput> {
+        same_shape("the prediction", &prediction, "the sample", &x)?;
+        if !(options.eta >= 0.0 && options.eta.is_finite()) {
+            return Err(Error::Config(format!("eta is {}, but it must be 0 or more", options.eta)));
+        }
+        let (alpha_prod, alpha_prod_prev) = self.levels(t)?;
+
+        // x̂_0 and ε̂ (Song et al. 2021, eq. 9)
+        let kind = self.config.prediction_type;
+        let unbounded = predicted_clean(kind, &prediction, &x, alpha_prod, self.bounds.are_set());
+        let clean = self.bounds.apply(unbounded.clone());
+        let noise = if options.use_clipped_model_output {
+            noise_between(&clean, &x, alpha_prod)
+        } else {
+            predicted_noise(kind, prediction, &x, &unbounded, alpha_prod)
+        };
+
+        // x_{t-1} = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ_t²) ε̂ + σ_t ε (eq. 12)
+        let sigma = options.eta as f32 * variance(alpha_prod, alpha_prod_prev).sqrt();
+        // Rounding, or an η above 1, can ask for more fresh noise than there is; then diffusers' root is not a number.
+        let direction = (1.0 - alpha_prod_prev - sigma * sigma).max(0.0).sqrt();
+        let mut previous = clean.clone() * alpha_prod_prev.sqrt() + noise * direction;
+        if options.eta > 0.0 {
+            let fresh = match options.variance_noise.take() {
+                Some(given) => {
+                    same_shape("the variance noise", &given, "the sample", &x)?;
+                    given
+                }
+                None => options.draw_noise(DDIMConfig::CLASS_NAME, &x)?,
+            };
+            previous = previous + fresh * sigma;
+        }
+        Ok(StepOutput { previous, predicted_clean: clean })
+    }
+
+    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    }
+
+    fn num_train_timesteps(&self) -> usize {
+        self.noise.num_train_timesteps()
+    }
+
+    fn alphas_cumprod(&self) -> &[f32] {
+        self.noise.alphas_cumprod()
+    }
+}

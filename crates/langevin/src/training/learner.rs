@@ -1,0 +1,88 @@
+//! A model with all that moves it: optimiser, learning rate, clipping, average.
+
+use burn::module::Module;
+
+use super::{
+    average::Ema,
+    ema::EmaSchedule,
+    gradients::Gradients,
+    lr_schedule::LrSchedule,
+    optimizer::{AdamWConfig, AdamWOptimizer},
+};
+
+/// A model on its way, and what every optimiser step does to it.
+#[derive(Debug)]
+pub struct Learner<M> {
+    model: M,
+    optimizer: AdamWOptimizer,
+    learning_rate: f64,
+    schedule: LrSchedule,
+    max_grad_norm: f64,
+    ema: Option<Ema<M>>,
+    steps: usize,
+}
+
+/// What one optimiser step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The learning rate it was taken with.
+    pub learning_rate: f64,
+    /// The gradients' norm before clipping.
+    pub grad_norm: f64,
+    /// The decay of the moving average, where there is one.
+    pub ema_decay: Option<f64>,
+}
+
+impl<M: Module> Learner<M> {
+    /// A learner that has not done a step. `learning_rate` is the peak that `schedule` scales.
+    pub fn new(
+        model: M,
+        optimizer: AdamWConfig,
+        learning_rate: f64,
+        schedule: LrSchedule,
+        max_grad_norm: f64,
+        ema: Option<EmaSchedule>,
+    ) -> Self {
+        let model = model.train();
+        let ema = ema.map(|schedule| Ema::new(&model, schedule));
+        let optimizer = AdamWOptimizer::new(optimizer);
+        Self { model, optimizer, learning_rate, schedule, max_grad_norm, ema, steps: 0 }
+    }
+
+    /// The model as it is being trained.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The model to draw with, outside autodiff: the average where there is one.
+    pub fn best(&self) -> M {
+        match &self.ema {
+            Some(ema) => ema.average().clone(),
+            None => self.model.valid(),
+        }
+    }
+
+    /// Optimiser steps done.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// One optimiser step: clip, move the parameters, let the average follow. Where the gradients' norm is not finite, nothing
+    /// moves, and the update says so by its norm. Consumes the learner to change the parameters in place.
+    pub fn update(mut self, gradients: Gradients) -> (Self, Update) {
+        let learning_rate = self.learning_rate * self.schedule.factor(self.steps);
+        let (gradients, grad_norm) = gradients.clip(self.max_grad_norm);
+        if !grad_norm.is_finite() {
+            return (self, Update { learning_rate, grad_norm, ema_decay: None });
+        }
+        self.model = self.optimizer.step(self.model, gradients, learning_rate);
+        self.steps += 1;
+        let mut ema_decay = None;
+        self.ema = self.ema.map(|ema| {
+            let (ema, decay) = ema.update(&self.model);
+            ema_decay = Some(decay);
+            ema
+        });
+        (self, Update { learning_rate, grad_norm, ema_decay })
+    }
+}

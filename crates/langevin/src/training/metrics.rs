@@ -1,0 +1,86 @@
+//! `metrics.jsonl`: a line for every optimiser step, for whoever wants to plot or follow a run.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::learner::Update;
+use crate::{Error, Result};
+
+/// One line.
+#[derive(Serialize)]
+struct Line {
+    step: usize,
+    epoch: usize,
+    loss: f64,
+    lr: f64,
+    grad_norm: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ema_decay: Option<f64>,
+    pictures_per_second: f64,
+}
+
+/// The file, and the losses so far for the plot.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    path: PathBuf,
+    file: File,
+    losses: Vec<(u64, f64)>,
+}
+
+impl Metrics {
+    /// Begins the file anew.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(path)
+            .map_err(|e| Error::io("write", path, e))?;
+        Ok(Self { path: path.to_path_buf(), file, losses: vec![] })
+    }
+
+    /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.
+    pub fn log(
+        &mut self,
+        step: usize,
+        epoch: usize,
+        loss: f64,
+        update: Update,
+        pictures_per_second: f64,
+    ) -> Result<()> {
+        let line = Line {
+            step,
+            epoch,
+            loss,
+            lr: update.learning_rate,
+            grad_norm: update.grad_norm,
+            ema_decay: update.ema_decay,
+            pictures_per_second,
+        };
+        let fail = |e: std::io::Error| Error::io("write", &self.path, e);
+        let mut text = serde_json::to_string(&line).map_err(|e| fail(e.into()))?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(fail)?;
+        self.losses.push((step as u64, loss));
+        Ok(())
+    }
+
+    /// Step and loss of every line.
+    #[cfg(feature = "plot")]
+    pub fn losses(&self) -> &[(u64, f64)] {
+        &self.losses
+    }
+
+    /// The mean loss of the last steps.
+    pub fn recent_loss(&self) -> Option<f64> {
+        const RECENT: usize = 50;
+        let recent = &self.losses[self.losses.len().saturating_sub(RECENT)..];
+        let sum: f64 = recent.iter().map(|(_, loss)| loss).sum();
+        (!recent.is_empty()).then(|| sum / recent.len() as f64)
+    }
+}

@@ -1,0 +1,80 @@
+//! The method on one screen: how a diffusion model learns (Ho et al. 2020, algorithm 1).
+
+use burn::{module::Module, tensor::Tensor};
+
+use super::gradients::Gradients;
+use crate::{
+    Result,
+    models::{Conditioning, Denoiser},
+    objectives::Objective,
+    random::Generator,
+    schedulers::Scheduler,
+};
+
+/// Clean pictures and what the model is told of them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// x_0, `[batch, channels, height, width]` in -1..1.
+    pub clean: Tensor<4>,
+    /// Classes and the like.
+    pub conditioning: Conditioning,
+}
+
+/// What chance decides in a step.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// ε, standard normal, of the pictures' shape.
+    pub noise: Tensor<4>,
+    /// t, one a picture.
+    pub timesteps: Vec<usize>,
+}
+
+impl Draw {
+    /// Noise, then timesteps from all of the schedule's, in the order in which the training script draws them.
+    pub fn new(clean: &Tensor<4>, scheduler: &dyn Scheduler, generator: &mut Generator) -> Self {
+        let shape = clean.dims();
+        let noise = generator.randn_tensor(shape, &clean.device());
+        let timesteps = generator.randint(0, scheduler.num_train_timesteps() as i64, shape[0]);
+        Self { noise, timesteps: timesteps.into_iter().map(|t| t as usize).collect() }
+    }
+}
+
+/// How far the model's prediction is from what it should be: the mean of the (weighted) squared differences, `[1]`.
+///
+/// # Errors
+/// If the batch does not fit the model.
+pub fn loss(
+    model: &impl Denoiser,
+    objective: &dyn Objective,
+    scheduler: &dyn Scheduler,
+    batch: &Batch,
+    draw: &Draw,
+) -> Result<Tensor<1>> {
+    // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
+    let pair = objective.training_pair(scheduler, batch.clean.clone(), draw.noise.clone(), &draw.timesteps)?;
+
+    // Predict.
+    let timesteps: Vec<f32> = draw.timesteps.iter().map(|&t| t as f32).collect();
+    let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &batch.clean.device());
+    let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
+
+    // Compare.
+    pair.loss(prediction)
+}
+
+/// The loss as a number, and how it changes with every parameter.
+///
+/// # Errors
+/// If the batch does not fit the model.
+pub fn gradients<M: Module + Denoiser>(
+    model: &M,
+    objective: &dyn Objective,
+    scheduler: &dyn Scheduler,
+    batch: &Batch,
+    draw: &Draw,
+) -> Result<(f64, Gradients)> {
+    let loss = loss(model, objective, scheduler, batch, draw)?;
+    let mut backward = loss.backward();
+    let gradients = Gradients::gather(model, &mut backward);
+    Ok((f64::from(loss.into_scalar::<f32>()), gradients))
+}
