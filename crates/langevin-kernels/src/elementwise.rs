@@ -1,12 +1,92 @@
 //! Passes over slices: SiLU, addition, scaling, joining channels, and the sum of squares.
 
+pub use crate::channels::{concat_channels, split_channels};
+
+use crate::parallel::{self, GRAIN, Shared};
+use crate::simd::{Isa, Kernel, Simd, load, silu, silu_slope, store};
+
+/// What is done to each element.
+pub(crate) trait Map<const N: usize>: Copy + Send + Sync {
+    /// The new value, from the inputs' values and the old one.
+    fn apply<S: Simd>(self, s: S, inputs: [S::F; N], old: S::F) -> S::F;
+}
+
+/// `out[i] = f(inputs[..][i], out[i])`. All slices have one length, which the caller has checked.
+pub(crate) fn map<const N: usize>(f: impl Map<N>, inputs: [&[f32]; N], out: &mut [f32]) {
+    let isa = Isa::current();
+    let len = out.len();
+    let shared = Shared::new(out);
+    parallel::for_each(len.div_ceil(GRAIN), true, |task| {
+        let start = task * GRAIN;
+        let n = GRAIN.min(len - start);
+        // SAFETY: each task has a range of its own.
+        let out = unsafe { shared.slice(start, n) };
+        isa.run(MapTask {
+            f,
+            inputs: inputs.map(|input| &input[start..start + n]),
+            out,
+        });
+    });
+}
+
+struct MapTask<'a, F, const N: usize> {
+    f: F,
+    inputs: [&'a [f32]; N],
+    out: &'a mut [f32],
+}
+
+impl<F: Map<N>, const N: usize> Kernel for MapTask<'_, F, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let len = self.out.len();
+        assert!(
+            self.inputs.iter().all(|input| input.len() == len),
+            "slices of one length"
+        );
+        let full = len / S::LANES * S::LANES;
+        for i in (0..full).step_by(S::LANES) {
+            self.vector(s, i, S::LANES);
+        }
+        if full < len {
+            self.vector(s, full, len - full);
+        }
+    }
+}
+
+impl<F: Map<N>, const N: usize> MapTask<'_, F, N> {
+    /// Elements `i .. i + n`, with `n` at most a vector.
+    #[inline(always)]
+    fn vector<S: Simd>(&self, s: S, i: usize, n: usize) {
+        let mut values = [s.zero(); N];
+        let out = self.out.as_ptr().cast_mut();
+        // SAFETY: `run` checked that all slices have the elements `i .. i + n`, and `out` is borrowed mutably.
+        unsafe {
+            for (value, input) in values.iter_mut().zip(&self.inputs) {
+                *value = load(s, input.as_ptr().add(i), n);
+            }
+            let old = load(s, out.add(i), n);
+            store(s, out.add(i), n, self.f.apply(s, values, old));
+        }
+    }
+}
+
 /// `y = x · sigmoid(x)`.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn silu_forward(x: &[f32], y: &mut [f32]) {
+    #[derive(Clone, Copy)]
+    struct Forward;
+    impl Map<1> for Forward {
+        #[inline(always)]
+        fn apply<S: Simd>(self, s: S, [x]: [S::F; 1], _: S::F) -> S::F {
+            silu(s, x)
+        }
+    }
     assert_eq!(x.len(), y.len(), "x and y must have one length");
-    x.iter().zip(y).for_each(|(x, y)| *y = x / (1.0 + (-x).exp()));
+    map(Forward, [x], y);
 }
 
 /// The gradient of [`silu_forward`]: `gx = gy · s · (1 + x · (1 − s))` with `s = sigmoid(x)`.
@@ -14,14 +94,19 @@ pub fn silu_forward(x: &[f32], y: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn silu_backward(x: &[f32], gy: &[f32], gx: &mut [f32]) {
+    #[derive(Clone, Copy)]
+    struct Backward;
+    impl Map<2> for Backward {
+        #[inline(always)]
+        fn apply<S: Simd>(self, s: S, [x, gy]: [S::F; 2], _: S::F) -> S::F {
+            s.mul(gy, silu_slope(s, x))
+        }
+    }
     assert!(
         x.len() == gy.len() && x.len() == gx.len(),
         "x, gy and gx must have one length"
     );
-    for ((x, gy), gx) in x.iter().zip(gy).zip(gx) {
-        let s = 1.0 / (1.0 + (-x).exp());
-        *gx = gy * s * (1.0 + x * (1.0 - s));
-    }
+    map(Backward, [x, gy], gx);
 }
 
 /// `y = a + b`.
@@ -29,56 +114,71 @@ pub fn silu_backward(x: &[f32], gy: &[f32], gx: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+    #[derive(Clone, Copy)]
+    struct Add;
+    impl Map<2> for Add {
+        #[inline(always)]
+        fn apply<S: Simd>(self, s: S, [a, b]: [S::F; 2], _: S::F) -> S::F {
+            s.add(a, b)
+        }
+    }
     assert!(
         a.len() == b.len() && a.len() == y.len(),
         "a, b and y must have one length"
     );
-    a.iter().zip(b).zip(y).for_each(|((a, b), y)| *y = a + b);
+    map(Add, [a, b], y);
 }
 
 /// `x *= factor`.
 pub fn scale_in_place(x: &mut [f32], factor: f32) {
-    x.iter_mut().for_each(|x| *x *= factor);
+    #[derive(Clone, Copy)]
+    struct Scale(f32);
+    impl Map<0> for Scale {
+        #[inline(always)]
+        fn apply<S: Simd>(self, s: S, []: [S::F; 0], old: S::F) -> S::F {
+            s.mul(old, s.splat(self.0))
+        }
+    }
+    map(Scale(factor), [], x);
 }
 
-/// The sum of the squares of `x`, summed in `f64` over short `f32` sums.
+/// The sum of the squares of `x`: short sums in `f32`, of which the rest is summed in `f64`.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
-    x.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
-}
-
-/// Joins channels: `y[r] = [a[r], b[r]]` for each of `rows` rows (pixels).
-///
-/// # Shapes
-/// - `a`: `[rows, a.len() / rows]`, `b`: `[rows, b.len() / rows]`
-/// - `y`: `[rows, (a.len() + b.len()) / rows]`
-///
-/// # Panics
-/// If the lengths do not fit.
-pub fn concat_channels(rows: usize, a: &[f32], b: &[f32], y: &mut [f32]) {
-    let (ca, cb) = channels(rows, a.len(), b.len(), y.len());
-    for (r, y) in y.chunks_exact_mut((ca + cb).max(1)).enumerate() {
-        y[..ca].copy_from_slice(&a[r * ca..][..ca]);
-        y[ca..].copy_from_slice(&b[r * cb..][..cb]);
+    let isa = Isa::current();
+    let mut sums = vec![0.0f64; x.len().div_ceil(GRAIN)];
+    let squares = |part: &[f32]| isa.run(Squares(part));
+    if sums.len() > 1 {
+        use rayon::prelude::*;
+        sums.par_iter_mut()
+            .zip(x.par_chunks(GRAIN))
+            .for_each(|(sum, part)| *sum = squares(part));
+    } else {
+        sums.iter_mut()
+            .zip(x.chunks(GRAIN))
+            .for_each(|(sum, part)| *sum = squares(part));
     }
+    sums.iter().sum()
 }
 
-/// The opposite of [`concat_channels`], which is its gradient: `[a[r], b[r]] = y[r]`.
-///
-/// # Panics
-/// If the lengths do not fit.
-pub fn split_channels(rows: usize, y: &[f32], a: &mut [f32], b: &mut [f32]) {
-    let (ca, cb) = channels(rows, a.len(), b.len(), y.len());
-    for (r, y) in y.chunks_exact((ca + cb).max(1)).enumerate() {
-        a[r * ca..][..ca].copy_from_slice(&y[..ca]);
-        b[r * cb..][..cb].copy_from_slice(&y[ca..]);
+struct Squares<'a>(&'a [f32]);
+
+impl Kernel for Squares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        /// Terms of a short sum: 16 or 32 in each lane of four accumulators.
+        const SHORT: usize = 1024;
+        let mut total = 0.0;
+        for part in self.0.chunks(SHORT) {
+            let mut acc = [s.zero(); 4];
+            for (i, values) in part.chunks(S::LANES).enumerate() {
+                // SAFETY: `values` has at most a vector's length.
+                let v = unsafe { load(s, values.as_ptr(), values.len()) };
+                acc[i % 4] = s.fma(v, v, acc[i % 4]);
+            }
+            total += f64::from(s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]))));
+        }
+        total
     }
-}
-
-fn channels(rows: usize, a: usize, b: usize, y: usize) -> (usize, usize) {
-    assert_eq!(a + b, y, "the joined slice must be as long as both parts");
-    assert!(
-        y == 0 || rows > 0 && a.is_multiple_of(rows) && b.is_multiple_of(rows),
-        "rows must divide both lengths"
-    );
-    (a / rows.max(1), b / rows.max(1))
 }

@@ -22,13 +22,14 @@
 //! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
+mod channels;
 mod columns;
 pub mod conv;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
-pub mod per_picture;
 mod parallel;
+pub mod per_picture;
 pub mod resample;
 mod scratch;
 pub mod simd;

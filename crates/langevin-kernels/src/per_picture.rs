@@ -25,9 +25,13 @@ pub fn add_per_picture(channels: usize, vector: &[f32], x: &mut [f32]) {
     };
     let length = x.len() / batch;
     if x.len() < PARALLEL_FROM {
-        x.chunks_exact_mut(length).zip(vector.chunks_exact(channels)).for_each(add);
+        x.chunks_exact_mut(length)
+            .zip(vector.chunks_exact(channels))
+            .for_each(add);
     } else {
-        x.par_chunks_exact_mut(length).zip(vector.par_chunks_exact(channels)).for_each(add);
+        x.par_chunks_exact_mut(length)
+            .zip(vector.par_chunks_exact(channels))
+            .for_each(add);
     }
 }
 
@@ -52,9 +56,13 @@ pub fn sum_positions(channels: usize, x: &[f32], sums: &mut [f32]) {
     };
     let length = x.len() / batch;
     if x.len() < PARALLEL_FROM {
-        sums.chunks_exact_mut(channels).zip(x.chunks_exact(length)).for_each(sum);
+        sums.chunks_exact_mut(channels)
+            .zip(x.chunks_exact(length))
+            .for_each(sum);
     } else {
-        sums.par_chunks_exact_mut(channels).zip(x.par_chunks_exact(length)).for_each(sum);
+        sums.par_chunks_exact_mut(channels)
+            .zip(x.par_chunks_exact(length))
+            .for_each(sum);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The register tile that every matrix product here is made of.
 
-use crate::simd::{Simd, TILE_VECTORS};
+use crate::simd::{Simd, TILE_VECTORS, load};
 
 /// Accumulators of a tile: rows by vectors.
 pub(crate) type Tile<S, const R: usize, const V: usize> = [[<S as Simd>::F; V]; R];
@@ -71,13 +71,85 @@ pub(crate) unsafe fn pack_rows<S: Simd>(
             unsafe {
                 let n = lanes_of::<S>(width, v);
                 let p = from.wrapping_add(row * from_step + v * S::LANES);
-                let values = if n == S::LANES {
-                    s.load(p)
-                } else {
-                    s.load_partial(p, n)
-                };
-                s.store(to.add((row * TILE_VECTORS + v) * S::LANES), values);
+                s.store(to.add((row * TILE_VECTORS + v) * S::LANES), load(s, p, n));
             }
         }
     }
+}
+
+/// A matrix whose element `[i, j]` lies at `start + i · row + j · column`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub start: *const f32,
+    pub row: usize,
+    pub column: usize,
+}
+
+/// `c[i] = (c[i] if accumulate) + Σⱼ a[i, j] · b[j]` for `rows` rows of `c` and `depth` rows of `b`, each as wide as
+/// the register tile, of which `V` vectors are computed.
+///
+/// # Safety
+/// `a` has `rows` rows and `depth` columns to read, `b` `depth` whole rows, and `c` `rows` whole rows to write.
+#[inline(always)]
+pub(crate) unsafe fn product<S: Simd, const V: usize>(
+    s: S,
+    [rows, depth]: [usize; 2],
+    a: Left,
+    b: *const f32,
+    c: *mut f32,
+    accumulate: bool,
+) {
+    let mut i = 0;
+    while i < rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let a = Left {
+                start: a.start.add(i * a.row),
+                ..a
+            };
+            let c = c.add(i * TILE_VECTORS * S::LANES);
+            i += match rows - i {
+                8.. if S::TILE_ROWS > 4 => block::<S, 8, V>(s, depth, a, b, c, accumulate),
+                4.. => block::<S, 4, V>(s, depth, a, b, c, accumulate),
+                2.. => block::<S, 2, V>(s, depth, a, b, c, accumulate),
+                _ => block::<S, 1, V>(s, depth, a, b, c, accumulate),
+            };
+        }
+    }
+}
+
+/// `R` rows of [`product`]; returns their number.
+///
+/// # Safety
+/// As [`product`]'s, for `R` rows.
+#[inline(always)]
+unsafe fn block<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    depth: usize,
+    a: Left,
+    b: *const f32,
+    c: *mut f32,
+    accumulate: bool,
+) -> usize {
+    let columns = TILE_VECTORS * S::LANES;
+    let mut acc = zeros::<S, R, V>(s);
+    let mut rows = [a.start; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            rows[r] = a.start.add(r * a.row);
+            if accumulate {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = s.load(c.add(r * columns + v * S::LANES));
+                }
+            }
+        }
+        multiply(s, depth, rows, a.column, b, columns, &mut acc);
+        for (r, acc) in acc.iter().enumerate() {
+            for (v, &acc) in acc.iter().enumerate() {
+                s.store(c.add(r * columns + v * S::LANES), acc);
+            }
+        }
+    }
+    R
 }

@@ -12,10 +12,26 @@ const RUN: usize = 32;
 
 /// A box of output pixels: some pictures, rows and columns.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Chunk {
-    pictures: Range<usize>,
+struct Box {
+    pictures: usize,
     rows: Range<usize>,
     columns: Range<usize>,
+}
+
+/// One step of the sum over pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk {
+    /// Its first picture.
+    pub picture: usize,
+    /// Index into [`Chunks::pixels`].
+    pub pixels: usize,
+}
+
+/// All chunks of a layer, in the order in which they are summed. It depends on the shape alone.
+pub(super) struct Chunks {
+    pub list: Vec<Chunk>,
+    /// The boxes' pixels, which chunks of different pictures share.
+    pub pixels: Vec<Pixels>,
 }
 
 /// Consecutive products of one tap: `len` values from index `x` of the chunk's input pixels with as many from index `y` of
@@ -30,46 +46,52 @@ pub(super) struct Run {
 /// The pixels of a chunk in the order in which they are packed: rows, columns, pictures. Pictures run fastest,
 /// so that on small maps runs are long although the padding interrupts them.
 pub(super) struct Pixels {
-    /// Input pixels that the chunk's products read; columns of one residue modulo the stride are neighbours.
+    /// Input pixels that the chunk's products read, counted from its first picture; columns of one residue modulo the
+    /// stride are neighbours.
     pub x: Vec<usize>,
-    /// Output pixels.
+    /// Output pixels, counted from the chunk's first picture.
     pub y: Vec<usize>,
     /// For each tap its runs.
     pub runs: Vec<Vec<Run>>,
 }
 
-/// All chunks of a layer, in the order in which they are summed. It depends on the shape alone.
-pub(super) fn chunks(shape: &Conv2dShape) -> Vec<Chunk> {
-    let (height, width) = (shape.out_height(), shape.out_width());
-    let wanted = RUN.div_ceil(width).max(PIXELS.div_ceil(height * width));
-    let pictures = wanted.clamp(1, shape.batch.max(1));
-    let columns = width.min(PIXELS);
-    let rows = (PIXELS / (columns * pictures)).clamp(1, height);
-    let mut chunks = vec![];
-    for n in (0..shape.batch).step_by(pictures) {
-        for y in (0..height).step_by(rows) {
-            for x in (0..width).step_by(columns) {
-                chunks.push(Chunk {
-                    pictures: n..(n + pictures).min(shape.batch),
-                    rows: y..(y + rows).min(height),
-                    columns: x..(x + columns).min(width),
-                });
+impl Chunks {
+    pub fn new(shape: &Conv2dShape) -> Self {
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let wanted = RUN.div_ceil(width).max(PIXELS.div_ceil(height * width));
+        let pictures = wanted.clamp(1, shape.batch.max(1));
+        let columns = width.min(PIXELS);
+        let rows = (PIXELS / (columns * pictures)).clamp(1, height);
+        let (mut list, mut boxes, mut pixels) = (vec![], vec![], vec![]);
+        for n in (0..shape.batch).step_by(pictures) {
+            for y in (0..height).step_by(rows) {
+                for x in (0..width).step_by(columns) {
+                    let new = Box {
+                        pictures: pictures.min(shape.batch - n),
+                        rows: y..(y + rows).min(height),
+                        columns: x..(x + columns).min(width),
+                    };
+                    let known = boxes.iter().rposition(|known| *known == new);
+                    let index = known.unwrap_or(boxes.len());
+                    if known.is_none() {
+                        pixels.push(new.pixels(shape));
+                        boxes.push(new);
+                    }
+                    list.push(Chunk {
+                        picture: n,
+                        pixels: index,
+                    });
+                }
             }
         }
+        Self { list, pixels }
     }
-    chunks
-}
 
-/// The largest numbers of input and output pixels of a layer's chunk.
-pub(super) fn largest(shape: &Conv2dShape, chunks: &[Chunk]) -> (usize, usize) {
-    let sizes = chunks.iter().map(|c| {
-        let inputs = inputs(shape, 0, &c.rows).len() * inputs(shape, 1, &c.columns).len();
-        (
-            inputs * c.pictures.len(),
-            c.rows.len() * c.columns.len() * c.pictures.len(),
-        )
-    });
-    sizes.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)))
+    /// The largest numbers of input and output pixels of a chunk.
+    pub fn largest(&self) -> (usize, usize) {
+        let sizes = self.pixels.iter().map(|p| (p.x.len(), p.y.len()));
+        sizes.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)))
+    }
 }
 
 /// The input coordinates along an axis that a range of output coordinates reads.
@@ -82,13 +104,13 @@ fn inputs(shape: &Conv2dShape, axis: usize, outputs: &Range<usize>) -> Range<usi
     (outputs.start * stride).saturating_sub(before).min(end)..end
 }
 
-impl Chunk {
-    pub fn pixels(&self, shape: &Conv2dShape) -> Pixels {
+impl Box {
+    fn pixels(&self, shape: &Conv2dShape) -> Pixels {
         let (height, width) = (shape.out_height(), shape.out_width());
         let mut y = vec![];
         for oy in self.rows.clone() {
             for ox in self.columns.clone() {
-                y.extend(self.pictures.clone().map(|n| (n * height + oy) * width + ox));
+                y.extend((0..self.pictures).map(|n| (n * height + oy) * width + ox));
             }
         }
         let rows = inputs(shape, 0, &self.rows);
@@ -96,11 +118,7 @@ impl Chunk {
         let mut x = vec![];
         for iy in rows.clone() {
             for ix in &columns {
-                x.extend(
-                    self.pictures
-                        .clone()
-                        .map(|n| (n * shape.height + iy) * shape.width + ix),
-                );
+                x.extend((0..self.pictures).map(|n| (n * shape.height + iy) * shape.width + ix));
             }
         }
         let runs = (0..shape.taps())
@@ -132,7 +150,7 @@ impl Chunk {
                 .checked_sub(shape.padding[axis][0])
                 .filter(|&i| i < size)
         };
-        let pictures = self.pictures.len();
+        let pictures = self.pictures;
         let input_width = inputs(shape, 1, &self.columns).len();
         let mut columns = self.columns.clone().filter(|&ox| source(1, ox, kx).is_some());
         let Some(first) = columns.next() else {
@@ -198,14 +216,16 @@ mod tests {
         ] {
             let (height, width) = (shape.out_height(), shape.out_width());
             let mut seen = vec![0; shape.batch * height * width * shape.taps()];
-            let chunks = chunks(&shape);
-            let (most_inputs, most_outputs) = largest(&shape, &chunks);
-            for chunk in &chunks {
-                let pixels = chunk.pixels(&shape);
-                assert!(pixels.x.len() <= most_inputs && pixels.y.len() <= most_outputs);
+            let chunks = Chunks::new(&shape);
+            for chunk in &chunks.list {
+                let pixels = &chunks.pixels[chunk.pixels];
+                let (first_x, first_y) = (
+                    chunk.picture * shape.height * shape.width,
+                    chunk.picture * height * width,
+                );
                 for (tap, runs) in pixels.runs.iter().enumerate() {
                     for (run, i) in runs.iter().flat_map(|run| (0..run.len).map(move |i| (run, i))) {
-                        let (x, y) = (pixels.x[run.x + i], pixels.y[run.y + i]);
+                        let (x, y) = (first_x + pixels.x[run.x + i], first_y + pixels.y[run.y + i]);
                         let (oy, ox) = (y / width % height, y % width);
                         let iy = oy * shape.stride[0] + tap / shape.kernel[1] - shape.padding[0][0];
                         let ix = ox * shape.stride[1] + tap % shape.kernel[1] - shape.padding[1][0];
@@ -215,11 +235,16 @@ mod tests {
                 }
             }
             for (i, &times) in seen.iter().enumerate() {
-                let mut inside = 0;
-                shape.for_each_tap(i / shape.taps(), |tap, _| {
-                    inside += usize::from(tap == i % shape.taps())
-                });
-                assert_eq!(times, inside, "{shape:?}");
+                let (y, tap) = (i / shape.taps(), i % shape.taps());
+                let iy = (y / width % height * shape.stride[0] + tap / shape.kernel[1])
+                    .wrapping_sub(shape.padding[0][0]);
+                let ix =
+                    (y % width * shape.stride[1] + tap % shape.kernel[1]).wrapping_sub(shape.padding[1][0]);
+                assert_eq!(
+                    times,
+                    u32::from(iy < shape.height && ix < shape.width),
+                    "{shape:?}"
+                );
             }
         }
     }

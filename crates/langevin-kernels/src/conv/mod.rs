@@ -7,6 +7,7 @@ mod panels;
 mod product;
 mod shape;
 mod weight_gradient;
+mod weight_task;
 
 pub use shape::Conv2dShape;
 

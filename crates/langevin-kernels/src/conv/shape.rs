@@ -77,21 +77,6 @@ impl Conv2dShape {
         assert_eq!(weight, self.weight_len(), "the weight does not fit {self:?}");
         assert_eq!(y, self.output_len(), "the output does not fit {self:?}");
     }
-
-    /// Calls `f(tap, input pixel)` for each tap of output pixel `i` that is not in the padding.
-    pub(crate) fn for_each_tap(&self, i: usize, mut f: impl FnMut(usize, usize)) {
-        let (oh, ow) = (self.out_height(), self.out_width());
-        let (n, oy, ox) = (i / (oh * ow), i / ow % oh, i % ow);
-        for ky in 0..self.kernel[0] {
-            for kx in 0..self.kernel[1] {
-                let iy = (oy * self.stride[0] + ky).wrapping_sub(self.padding[0][0]);
-                let ix = (ox * self.stride[1] + kx).wrapping_sub(self.padding[1][0]);
-                if iy < self.height && ix < self.width {
-                    f(ky * self.kernel[1] + kx, (n * self.height + iy) * self.width + ix);
-                }
-            }
-        }
-    }
 }
 
 const fn out_size(size: usize, kernel: usize, stride: usize, padding: [usize; 2]) -> usize {

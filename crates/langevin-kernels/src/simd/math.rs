@@ -22,7 +22,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `1 / (1 + exp(−x))`.
 #[inline(always)]
-pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
 }

@@ -12,7 +12,7 @@ mod avx512;
 mod math;
 mod portable;
 
-pub(crate) use math::{exp, sigmoid, silu, silu_slope};
+pub(crate) use math::{exp, silu, silu_slope};
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -173,6 +173,38 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     fn zero(self) -> Self::F {
         self.splat(0.0)
+    }
+}
+
+/// Loads `n ≤ LANES` values, and zeros.
+///
+/// # Safety
+/// `p` is valid for reading `n` values.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd>(s: S, p: *const f32, n: usize) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == S::LANES {
+            s.load(p)
+        } else {
+            s.load_partial(p, n)
+        }
+    }
+}
+
+/// Stores the first `n ≤ LANES` values.
+///
+/// # Safety
+/// `p` is valid for writing `n` values.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd>(s: S, p: *mut f32, n: usize, a: S::F) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == S::LANES {
+            s.store(p, a)
+        } else {
+            s.store_partial(p, n, a)
+        }
     }
 }
 

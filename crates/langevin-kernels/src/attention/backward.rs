@@ -1,0 +1,152 @@
+//! The backward pass of a head.
+//!
+//! Scores are computed again, block by block, from queries, keys and the logarithms of the softmax's sums:
+//! `p = exp(s − lse)`, `dp = gout · v`, `ds = p · (dp − Σ gout · out)`.
+
+use super::{Input, Place, rows};
+use crate::parallel::Shared;
+use crate::scratch::Scratch;
+use crate::simd::{Isa, Kernel, Simd, TILE_VECTORS, exp};
+use crate::tile::{self, Left, pack_rows};
+
+/// What the forward pass made, and its gradient.
+pub(super) struct Outcome<'a> {
+    pub out: &'a [f32],
+    pub log_sum_exp: &'a [f32],
+    pub gout: &'a [f32],
+}
+
+pub(super) struct Backward<'a> {
+    pub input: &'a Input<'a>,
+    pub outcome: &'a Outcome<'a>,
+    pub isa: Isa,
+    pub head: usize,
+    pub gq: Shared<'a>,
+    pub gk: Shared<'a>,
+    pub gv: Shared<'a>,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { input, outcome, .. } = self;
+        let columns = TILE_VECTORS * S::LANES;
+        let (keys, d) = (input.shape.keys, input.shape.head_dim);
+        let panels = d.div_ceil(columns);
+        let (mut block, mut weights, mut slopes) = (rows::<S>(d), rows::<S>(keys), rows::<S>(keys));
+        let (mut gk, mut gv) = (rows::<S>(panels * keys), rows::<S>(panels * keys));
+        for index in 0..input.shape.queries.div_ceil(columns) {
+            let place = input.place(self.isa, self.head, index);
+            input.transpose(s, input.q, place, input.scale, block.values_mut());
+            input.scores(s, input.k, place, block.values(), weights.values_mut());
+            input.transpose(s, outcome.gout, place, 1.0, block.values_mut());
+            input.scores(s, input.v, place, block.values(), slopes.values_mut());
+            self.softmax(s, place, weights.values_mut(), slopes.values_mut());
+            input.weighted(s, input.k, place, slopes.values(), block.values_mut());
+            input.untranspose(s, block.values(), place, &[input.scale; 32], self.gq);
+            let first = index == 0;
+            self.accumulate(s, place, outcome.gout, weights.values(), gv.values_mut(), first);
+            self.accumulate(s, place, input.q, slopes.values(), gk.values_mut(), first);
+        }
+        let key = input.place(self.isa, self.head, 0).key;
+        for (from, factor, to) in [(&gk, input.scale, self.gk), (&gv, 1.0, self.gv)] {
+            let from = from.values();
+            for i in 0..keys {
+                // SAFETY: each key's channels of a head are written by one task.
+                let to = unsafe { to.slice(key + i * input.shape.width(), d) };
+                for (channel, to) in to.iter_mut().enumerate() {
+                    let (panel, column) = (channel / columns, channel % columns);
+                    *to = factor * from[(panel * keys + i) * columns + column];
+                }
+            }
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// Turns scores into the softmax's weights, and gradients of weights into those of scores (before the scale).
+    #[inline(always)]
+    fn softmax<S: Simd>(&self, s: S, place: Place, weights: &mut [f32], slopes: &mut [f32]) {
+        let Self { input, outcome, .. } = *self;
+        let columns = TILE_VECTORS * S::LANES;
+        let (keys, d) = (input.shape.keys, input.shape.head_dim);
+        // Beyond the block's queries weights become 0.
+        let (mut lse, mut delta) = ([f32::INFINITY; 32], [0.0f32; 32]);
+        lse[..place.count].copy_from_slice(&outcome.log_sum_exp[place.row..][..place.count]);
+        for (query, delta) in delta.iter_mut().enumerate().take(place.count) {
+            let start = place.query + query * input.shape.width();
+            let (out, gout) = (&outcome.out[start..][..d], &outcome.gout[start..][..d]);
+            *delta = out.iter().zip(gout).map(|(o, g)| o * g).sum();
+        }
+        assert!(
+            weights.len() >= keys * columns && slopes.len() >= keys * columns,
+            "scores of all keys"
+        );
+        for v in 0..TILE_VECTORS {
+            let start = v * S::LANES;
+            // SAFETY: there are `keys` rows of `columns` values in both, and `columns` is at most 32.
+            unsafe {
+                let (lse, delta) = (s.load(lse.as_ptr().add(start)), s.load(delta.as_ptr().add(start)));
+                for key in 0..keys {
+                    let p = weights.as_mut_ptr().add(key * columns + start);
+                    let ds = slopes.as_mut_ptr().add(key * columns + start);
+                    let weight = exp(s, s.sub(s.load(p), lse));
+                    s.store(p, weight);
+                    s.store(ds, s.mul(weight, s.sub(s.load(ds), delta)));
+                }
+            }
+        }
+    }
+
+    /// `sums[key][channel] += Σ weights[key][query] · values[query][channel]`, with `sums` in panels of channels.
+    #[inline(always)]
+    fn accumulate<S: Simd>(
+        &self,
+        s: S,
+        place: Place,
+        values: &[f32],
+        weights: &[f32],
+        sums: &mut [f32],
+        first: bool,
+    ) {
+        let columns = TILE_VECTORS * S::LANES;
+        let (keys, d) = (self.input.shape.keys, self.input.shape.head_dim);
+        let width = self.input.shape.width();
+        let mut packed = Scratch::new(place.count * columns);
+        assert!(weights.len() >= keys * columns && sums.len() >= d.div_ceil(columns) * keys * columns);
+        assert!(
+            values.len() >= place.query + (place.count - 1) * width + d,
+            "the block's queries"
+        );
+        for (panel, channel) in (0..d).step_by(columns).enumerate() {
+            let channels = columns.min(d - channel);
+            let a = Left {
+                start: weights.as_ptr(),
+                row: columns,
+                column: 1,
+            };
+            let size = [keys, place.count];
+            // SAFETY: the lengths were just checked.
+            unsafe {
+                let from = values.as_ptr().add(place.query + channel);
+                pack_rows(
+                    s,
+                    place.count,
+                    channels,
+                    from,
+                    width,
+                    packed.values_mut().as_mut_ptr(),
+                );
+                let b = packed.values().as_ptr();
+                let c = sums.as_mut_ptr().add(panel * keys * columns);
+                if channels > S::LANES {
+                    tile::product::<S, TILE_VECTORS>(s, size, a, b, c, !first);
+                } else {
+                    tile::product::<S, 1>(s, size, a, b, c, !first);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Multi-head attention without a stored score matrix.
+//!
+//! Work goes by head and by block of as many queries as the register tile is wide. Everything is computed transposed, with
+//! queries in the lanes: scores are `[key, query]`, so that the softmax is a vertical maximum, exponential and sum;
+//! keys and values are left matrices, whose values the register tile broadcasts from where they lie; and heads of 8
+//! channels, diffusers' default, fill the lanes as well as heads of 128. Only one block's scores exist at a time.
+//!
+//! Each query is a lane of its own, so its result does not depend on its neighbours; gradients of keys and values sum over the
+//! blocks of queries in order.
+
+mod backward;
+mod forward;
+
+use crate::parallel::{self, GRAIN_PRODUCTS, Shared};
+use crate::scratch::Scratch;
+use crate::simd::{Isa, Simd, TILE_VECTORS};
+use crate::tile::{self, Left};
+use backward::{Backward, Outcome};
+use forward::Forward;
+
+/// The sizes of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionShape {
+    /// Number of sequences.
+    pub batch: usize,
+    /// Tokens in each sequence of queries.
+    pub queries: usize,
+    /// Tokens in each sequence of keys and values.
+    pub keys: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    const fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn worth_threads(&self) -> bool {
+        self.batch * self.queries * self.keys * self.width() >= GRAIN_PRODUCTS
+    }
+
+    fn check(&self, q: usize, k: usize, v: usize, lse: usize) {
+        assert!(self.keys > 0, "attention needs at least one key");
+        assert_eq!(
+            q,
+            self.batch * self.queries * self.width(),
+            "q, out and their gradients: {self:?}"
+        );
+        assert_eq!(
+            k,
+            self.batch * self.keys * self.width(),
+            "k and its gradient: {self:?}"
+        );
+        assert_eq!(
+            v,
+            self.batch * self.keys * self.width(),
+            "v and its gradient: {self:?}"
+        );
+        assert_eq!(
+            lse,
+            self.batch * self.heads * self.queries,
+            "log_sum_exp: {self:?}"
+        );
+    }
+}
+
+/// Computes `out = softmax(scale · q kᵀ) v` for each sequence and head.
+///
+/// # Shapes
+/// - `q`, `out`: `[batch, queries, heads · head_dim]`
+/// - `k`, `v`: `[batch, keys, heads · head_dim]`
+/// - `log_sum_exp`: `[batch, heads, queries]`, written: the logarithm of each row's `Σ exp(scale · q k)`, which
+///   [`attention_backward`] needs
+///
+/// # Panics
+/// If a slice's length does not match the shape, or there are no keys.
+pub fn attention_forward(
+    shape: &AttentionShape,
+    scale: f32,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    log_sum_exp: &mut [f32],
+) {
+    shape.check(q.len(), k.len(), v.len(), log_sum_exp.len());
+    assert_eq!(out.len(), q.len(), "out must have q's shape");
+    let isa = Isa::current();
+    let blocks = shape.queries.div_ceil(isa.tile_columns());
+    let (out, log_sum_exp) = (Shared::new(out), Shared::new(log_sum_exp));
+    let input = Input {
+        shape,
+        scale,
+        q,
+        k,
+        v,
+    };
+    parallel::for_each(
+        shape.batch * shape.heads * blocks,
+        shape.worth_threads(),
+        |task| {
+            let place = input.place(isa, task / blocks, task % blocks);
+            isa.run(Forward {
+                input: &input,
+                place,
+                out,
+                log_sum_exp,
+            });
+        },
+    );
+}
+
+/// The gradients of [`attention_forward`] with respect to `q`, `k` and `v`.
+///
+/// # Shapes
+/// - `q`, `out`, `gout`, `gq`: `[batch, queries, heads · head_dim]`
+/// - `k`, `v`, `gk`, `gv`: `[batch, keys, heads · head_dim]`
+/// - `log_sum_exp`: `[batch, heads, queries]`, as the forward pass left it
+///
+/// `gq`, `gk` and `gv` are overwritten.
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a gradient names all that it reads and writes"
+)]
+pub fn attention_backward(
+    shape: &AttentionShape,
+    scale: f32,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    log_sum_exp: &[f32],
+    gout: &[f32],
+    gq: &mut [f32],
+    gk: &mut [f32],
+    gv: &mut [f32],
+) {
+    shape.check(q.len(), k.len(), v.len(), log_sum_exp.len());
+    shape.check(gq.len(), gk.len(), gv.len(), log_sum_exp.len());
+    assert!(
+        out.len() == q.len() && gout.len() == q.len(),
+        "out and gout must have q's shape"
+    );
+    let isa = Isa::current();
+    let (gq, gk, gv) = (Shared::new(gq), Shared::new(gk), Shared::new(gv));
+    let input = Input {
+        shape,
+        scale,
+        q,
+        k,
+        v,
+    };
+    let outcome = Outcome {
+        out,
+        log_sum_exp,
+        gout,
+    };
+    // Sums over queries go through all of them in order, so a head is one task.
+    parallel::for_each(shape.batch * shape.heads, shape.worth_threads(), |head| {
+        isa.run(Backward {
+            input: &input,
+            outcome: &outcome,
+            isa,
+            head,
+            gq,
+            gk,
+            gv,
+        });
+    });
+}
+
+/// What both passes read.
+struct Input<'a> {
+    shape: &'a AttentionShape,
+    scale: f32,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+/// A block of queries of one head.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Index of the first query's first channel into `q`, and of the first key's into `k` and `v`.
+    query: usize,
+    key: usize,
+    /// Index of the first query into `log_sum_exp`.
+    row: usize,
+    /// Number of queries.
+    count: usize,
+}
+
+impl Input<'_> {
+    /// Block `block` of head `head` of all sequences' heads.
+    fn place(&self, isa: Isa, head: usize, block: usize) -> Place {
+        let AttentionShape {
+            queries,
+            keys,
+            heads,
+            head_dim,
+            ..
+        } = *self.shape;
+        let (n, h, first) = (head / heads, head % heads, block * isa.tile_columns());
+        Place {
+            query: (n * queries + first) * self.shape.width() + h * head_dim,
+            key: n * keys * self.shape.width() + h * head_dim,
+            row: head * queries + first,
+            count: isa.tile_columns().min(queries - first),
+        }
+    }
+
+    /// This head's keys or values as a matrix `[keys, head_dim]`.
+    fn tokens(&self, values: &[f32], place: Place) -> Left {
+        let end = place.key + (self.shape.keys - 1) * self.shape.width() + self.shape.head_dim;
+        assert!(end <= values.len(), "keys and values of the whole sequence");
+        Left {
+            start: values[place.key..].as_ptr(),
+            row: self.shape.width(),
+            column: 1,
+        }
+    }
+
+    /// `to[channel][query] = factor · from[query][channel]`, zeros beyond the block's queries.
+    #[inline(always)]
+    fn transpose<S: Simd>(&self, _: S, from: &[f32], place: Place, factor: f32, to: &mut [f32]) {
+        let columns = TILE_VECTORS * S::LANES;
+        let d = self.shape.head_dim;
+        let to = &mut to[..d * columns];
+        if place.count < columns {
+            to.fill(0.0);
+        }
+        for query in 0..place.count {
+            let from = &from[place.query + query * self.shape.width()..][..d];
+            for (channel, &value) in from.iter().enumerate() {
+                to[channel * columns + query] = factor * value;
+            }
+        }
+    }
+
+    /// `to[query][channel] = factor[query] · from[channel][query]`.
+    #[inline(always)]
+    fn untranspose<S: Simd>(&self, _: S, from: &[f32], place: Place, factor: &[f32], to: Shared) {
+        let columns = TILE_VECTORS * S::LANES;
+        let d = self.shape.head_dim;
+        let from = &from[..d * columns];
+        for query in 0..place.count {
+            // SAFETY: each query's channels of a head are written by one task.
+            let to = unsafe { to.slice(place.query + query * self.shape.width(), d) };
+            for (channel, to) in to.iter_mut().enumerate() {
+                *to = factor[query] * from[channel * columns + query];
+            }
+        }
+    }
+
+    /// `to[key][query] = Σ tokens[key][channel] · block[channel][query]`.
+    #[inline(always)]
+    fn scores<S: Simd>(&self, s: S, tokens: &[f32], place: Place, block: &[f32], to: &mut [f32]) {
+        let columns = TILE_VECTORS * S::LANES;
+        let AttentionShape { keys, head_dim, .. } = *self.shape;
+        assert!(
+            block.len() >= head_dim * columns && to.len() >= keys * columns,
+            "a block and its scores"
+        );
+        let a = self.tokens(tokens, place);
+        // SAFETY: `tokens` checked the left matrix, and the others just were.
+        unsafe {
+            tile::product::<S, TILE_VECTORS>(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr(), false);
+        }
+    }
+
+    /// `to[channel][query] = Σ tokens[key][channel] · weights[key][query]`.
+    #[inline(always)]
+    fn weighted<S: Simd>(&self, s: S, tokens: &[f32], place: Place, weights: &[f32], to: &mut [f32]) {
+        let columns = TILE_VECTORS * S::LANES;
+        let AttentionShape { keys, head_dim, .. } = *self.shape;
+        assert!(
+            to.len() >= head_dim * columns && weights.len() >= keys * columns,
+            "a block and its weights"
+        );
+        let Left { start, row, column } = self.tokens(tokens, place);
+        let a = Left {
+            start,
+            row: column,
+            column: row,
+        };
+        // SAFETY: `tokens` checked the left matrix, and the others just were.
+        unsafe {
+            tile::product::<S, TILE_VECTORS>(
+                s,
+                [head_dim, keys],
+                a,
+                weights.as_ptr(),
+                to.as_mut_ptr(),
+                false,
+            );
+        }
+    }
+}
+
+/// Scratch for `rows` rows as wide as the register tile.
+fn rows<S: Simd>(rows: usize) -> Scratch {
+    Scratch::new(rows * TILE_VECTORS * S::LANES)
+}

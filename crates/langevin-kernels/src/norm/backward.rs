@@ -1,0 +1,138 @@
+//! The backward pass of some groups of a picture.
+//!
+//! With `d` the gradient before the activation and `a = gamma · (1 + scale)`:
+//! `gx = rstd · (a · d − mean(a · d) − normalised · mean(a · d · normalised))`, means over the group.
+
+use super::{Affine, Part, sum_pixels};
+use crate::parallel::Shared;
+use crate::simd::{Kernel, Simd, load, silu_slope, store};
+
+pub(super) struct Backward<'a> {
+    pub part: Part<'a>,
+    pub x: &'a [f32],
+    pub gy: &'a [f32],
+    pub mean_rstd: &'a [f32],
+    pub gx: Shared<'a>,
+    pub gscale: Option<Shared<'a>>,
+    pub gshift: Option<Shared<'a>>,
+    /// `[batch, 2, channels]`: each picture's share of the gradients of gamma and beta.
+    pub shares: Shared<'a>,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let part = &self.part;
+        let (width, row, pixels) = (part.channels().len(), part.shape.channels, part.shape.pixels);
+        let len = if pixels == 0 {
+            0
+        } else {
+            (pixels - 1) * row + width
+        };
+        let (x, gy) = (&self.x[part.start()..][..len], &self.gy[part.start()..][..len]);
+        let statistic = |i: usize| part.spread(|g| self.mean_rstd[(part.n * part.shape.groups + g) * 2 + i]);
+        let (mean, rstd) = (statistic(0), statistic(1));
+        let Affine { factor, offset } = part.affine();
+        let at = |v: &[f32], column: usize, n: usize| {
+            debug_assert!(column + n <= v.len());
+            // SAFETY: whoever calls it has `n` values from `column` on.
+            unsafe { load(s, v.as_ptr().add(column), n) }
+        };
+        // The gradient before the activation is kept in gx for the second pass.
+        let (mut sum, mut sum_normalised) = (vec![0.0; width], vec![0.0; width]);
+        sum_pixels(
+            s,
+            part,
+            [&mut sum, &mut sum_normalised],
+            #[inline(always)]
+            |i, column, n| {
+                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
+                let mut d = at(gy, i, n);
+                if part.parameters.silu {
+                    let z = s.fma(normalised, at(&factor, column, n), at(&offset, column, n));
+                    d = s.mul(d, silu_slope(s, z));
+                    // SAFETY: each pixel's channels of a group are written by one task.
+                    let gx = unsafe { self.gx.slice(part.start() + i, n) };
+                    // SAFETY: it has `n` values.
+                    unsafe { store(s, gx.as_mut_ptr(), n, d) };
+                }
+                [d, s.mul(d, normalised)]
+            },
+        );
+        self.write_parameters(&sum, &sum_normalised);
+
+        // gx = rstd · a · d + b + normalised · c
+        let times = |v: &[f32], by: &[f32]| v.iter().zip(by).map(|(v, by)| v * by).collect::<Vec<_>>();
+        let first = part.groups.start;
+        let minus_mean = |sums: &[f32]| {
+            let means = part.group_means(&times(sums, &factor));
+            times(&part.spread(|group| -means[group - first] as f32), &rstd)
+        };
+        let (a, b, c) = (
+            times(&factor, &rstd),
+            minus_mean(&sum),
+            minus_mean(&sum_normalised),
+        );
+        for pixel in 0..pixels {
+            // SAFETY: each pixel's channels of a group are written by one task.
+            let gx = unsafe { self.gx.slice(part.start() + pixel * row, width) };
+            for column in (0..width).step_by(S::LANES) {
+                let n = S::LANES.min(width - column);
+                let i = pixel * row + column;
+                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
+                let d = if part.parameters.silu {
+                    at(gx, column, n)
+                } else {
+                    at(gy, i, n)
+                };
+                let rest = s.fma(normalised, at(&c, column, n), at(&b, column, n));
+                // SAFETY: `n` channels from `column` on are there.
+                unsafe {
+                    store(
+                        s,
+                        gx.as_mut_ptr().add(column),
+                        n,
+                        s.fma(d, at(&a, column, n), rest),
+                    )
+                };
+            }
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// The gradients of the parameters, from each channel's `Σ d` and `Σ d · normalised`.
+    fn write_parameters(&self, sum: &[f32], sum_normalised: &[f32]) {
+        let part = &self.part;
+        let channels = part.channels();
+        let (gamma, beta) = (
+            &part.parameters.gamma[channels.clone()],
+            &part.parameters.beta[channels.clone()],
+        );
+        let one_plus_scale = part.one_plus_scale();
+        let (share, all) = (
+            2 * part.n * part.shape.channels + channels.start,
+            part.shape.channels,
+        );
+        // SAFETY: each channel of a picture is one task's; so below.
+        let [ggamma, gbeta] =
+            unsafe { [share, share + all].map(|start| self.shares.slice(start, channels.len())) };
+        for i in 0..channels.len() {
+            ggamma[i] = one_plus_scale[i] * sum_normalised[i];
+            gbeta[i] = one_plus_scale[i] * sum[i];
+        }
+        if let Some(gscale) = self.gscale {
+            // SAFETY: as above.
+            let gscale = unsafe { gscale.slice(part.film().start, channels.len()) };
+            for (i, gscale) in gscale.iter_mut().enumerate() {
+                *gscale = gamma[i] * sum_normalised[i] + beta[i] * sum[i];
+            }
+        }
+        if let Some(gshift) = self.gshift {
+            // SAFETY: as above.
+            unsafe { gshift.slice(part.film().start, channels.len()) }.copy_from_slice(sum);
+        }
+    }
+}
