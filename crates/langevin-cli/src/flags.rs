@@ -20,9 +20,7 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
                         None => (text, None),
                     };
                     let name = name.replace('_', "-");
-                    value
-                        .map_or_else(|| name.clone(), |value| format!("{name}={value}"))
-                        .into()
+                    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
                 }
                 _ => arg,
             }

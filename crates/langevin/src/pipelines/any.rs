@@ -5,12 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 
 use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling};
-use crate::{
-    Error, Result,
-    models::AnyModel,
-    random::Generator,
-    schedulers::AnyScheduler,
-};
+use crate::{Error, Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
 #[derive(Clone, Debug)]

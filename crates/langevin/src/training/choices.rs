@@ -69,9 +69,7 @@ impl ModelSource {
             Self::Config(path) => {
                 // `some-model/config.json` is better called by its folder.
                 let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
-                    path.parent()
-                        .filter(|parent| parent.file_name().is_some())
-                        .unwrap_or(path)
+                    path.parent().filter(|parent| parent.file_name().is_some()).unwrap_or(path)
                 } else {
                     path
                 };
@@ -135,22 +133,6 @@ impl std::fmt::Display for ModelSource {
         match self {
             Self::Preset(preset) => preset.fmt(f),
             Self::Config(path) => path.display().fmt(f),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{objectives::PredictionType, schedulers::BetaSchedule};
-
-    #[test]
-    fn names_are_those_in_files() {
-        for &choice in PredictionType::ALL {
-            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
-        }
-        for &choice in BetaSchedule::ALL {
-            assert_eq!(serde_json::to_value(choice).unwrap(), choice.name());
         }
     }
 }
