@@ -1,0 +1,217 @@
+//! Checkpoints that are not what they should be: each gives one sentence that names the file, and no panic.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use burn::tensor::Device;
+use langevin::models::{UNet2DModel, weights};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+
+/// A copy of a small checkpoint from the references, to be broken.
+fn checkpoint() -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/unet2d/class_emb");
+    let folder = tempfile::tempdir().unwrap();
+    for name in [weights::CONFIG_NAME, weights::FILE_NAME] {
+        fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+/// The error of loading it, which must name `file` and contain each of `parts`.
+fn refused(folder: &Path, file: &str, parts: &[&str]) {
+    let error = UNet2DModel::load(folder, &Device::flex()).expect_err("it loaded").to_string();
+    assert!(error.contains(file), "{error}");
+    assert!(!error.contains('\n'), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+/// Changes the tensors: name to type, shape and bytes.
+fn change_weights(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) {
+    let path = folder.join(weights::FILE_NAME);
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn change_config(folder: &Path, key: &str, value: Value) {
+    let path = folder.join(weights::CONFIG_NAME);
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let folder = checkpoint();
+    change_weights(folder.path(), |tensors| {
+        tensors.remove("conv_in.bias");
+    });
+    refused(folder.path(), weights::FILE_NAME, &["lacks conv_in.bias"]);
+    // An old name in place of the new one is a missing key.
+    change_weights(folder.path(), |tensors| {
+        for i in 0..5 {
+            let key = tensors.keys().next().unwrap().clone();
+            let tensor = tensors.remove(&key).unwrap();
+            tensors.insert(format!("zz.{i}.{key}"), tensor);
+        }
+    });
+    refused(folder.path(), weights::FILE_NAME, &["more parameters"]);
+}
+
+#[test]
+fn a_key_too_many_is_passed_over() {
+    let folder = checkpoint();
+    change_weights(folder.path(), |tensors| {
+        tensors.insert("from.elsewhere".into(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    UNet2DModel::load(folder.path(), &Device::flex()).unwrap();
+}
+
+#[test]
+fn another_shape_is_refused() {
+    let folder = checkpoint();
+    change_weights(folder.path(), |tensors| {
+        let (_, shape, _) = tensors.get_mut("conv_in.weight").unwrap();
+        shape.swap(0, 1);
+    });
+    refused(folder.path(), weights::FILE_NAME, &["conv_in.weight has shape [3, 16, 3, 3]", "[16, 3, 3, 3]"]);
+}
+
+#[test]
+fn another_type_is_refused_and_other_floats_are_read() {
+    let folder = checkpoint();
+    let expected = weights::named_tensors(&UNet2DModel::load(folder.path(), &Device::flex()).unwrap());
+    change_weights(folder.path(), |tensors| {
+        for (dtype, _, data) in tensors.values_mut() {
+            let values = data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            *data = values.flat_map(|x| f64::from(x).to_le_bytes()).collect();
+            *dtype = Dtype::F64;
+        }
+    });
+    let found = weights::named_tensors(&UNet2DModel::load(folder.path(), &Device::flex()).unwrap());
+    assert_eq!(found, expected);
+    change_weights(folder.path(), |tensors| {
+        tensors.get_mut("conv_in.bias").unwrap().0 = Dtype::I64;
+    });
+    refused(folder.path(), weights::FILE_NAME, &["conv_in.bias is stored as I64", "F32"]);
+}
+
+#[test]
+fn a_header_that_lies_is_refused() {
+    let folder = checkpoint();
+    let path = folder.path().join(weights::FILE_NAME);
+    let whole = fs::read(&path).unwrap();
+    let with_length = |length: u64| {
+        let mut bytes = whole.clone();
+        bytes[..8].copy_from_slice(&length.to_le_bytes());
+        bytes
+    };
+    let header = u64::from_le_bytes(whole[..8].try_into().unwrap());
+    for bytes in [
+        with_length(u64::MAX),
+        with_length(header - 1),
+        with_length(header + 1),
+        with_length(0),
+        whole[..whole.len() - 1].to_vec(),
+        whole[..100].to_vec(),
+        whole[..7].to_vec(),
+        vec![],
+        b"{\"this is\": \"JSON\"}".to_vec(),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        refused(folder.path(), weights::FILE_NAME, &["not a whole safetensors file"]);
+    }
+    fs::remove_file(&path).unwrap();
+    refused(folder.path(), weights::FILE_NAME, &["cannot read"]);
+}
+
+#[test]
+fn a_configuration_of_unknown_values_is_refused() {
+    for (key, value, part) in [
+        ("down_block_types", json!(["DownBlock3D", "DownBlock2D"]), "DownBlock3D"),
+        ("act_fn", json!("tangent"), "tangent"),
+        ("in_channels", json!(-3), "-3"),
+        ("block_out_channels", json!("many"), "many"),
+        ("resnet_time_scale_shift", json!("spatial"), "spatial"),
+    ] {
+        let folder = checkpoint();
+        change_config(folder.path(), key, value);
+        refused(folder.path(), weights::CONFIG_NAME, &[part]);
+    }
+}
+
+#[test]
+fn a_configuration_that_contradicts_itself_is_refused() {
+    for (key, value, part) in [
+        ("block_out_channels", json!([16, 32, 64]), "one block a level"),
+        ("block_out_channels", json!([]), "levels"),
+        ("block_out_channels", json!([16, 30]), "norm_num_groups"),
+        ("block_out_channels", json!([16, 1_000_000_000_000_u64]), "must be from 1 to"),
+        ("layers_per_block", json!(0), "layers_per_block is 0"),
+        ("attention_head_dim", json!(64), "attention_head_dim 64"),
+        ("attention_head_dim", json!(0), "attention_head_dim 0"),
+        ("norm_num_groups", json!(null), "norm_num_groups is null"),
+        ("dropout", json!(1.5), "dropout is 1.5"),
+        ("num_class_embeds", json!(0), "num_class_embeds is 0"),
+        ("time_embedding_type", json!("learned"), "num_train_timesteps"),
+        ("norm_eps", json!(0.0), "norm_eps"),
+    ] {
+        let folder = checkpoint();
+        change_config(folder.path(), key, value);
+        let error = UNet2DModel::load(folder.path(), &Device::flex()).expect_err("it loaded").to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_no_json_is_refused() {
+    let folder = checkpoint();
+    for text in ["", "{", "[]", "null", "{\"in_channels\": 3,,}"] {
+        fs::write(folder.path().join(weights::CONFIG_NAME), text).unwrap();
+        refused(folder.path(), weights::CONFIG_NAME, &["not the JSON expected"]);
+    }
+}
+
+#[test]
+fn other_weights_than_the_configuration_makes_are_refused() {
+    let folder = checkpoint();
+    change_config(folder.path(), "block_out_channels", json!([16, 64]));
+    refused(folder.path(), weights::FILE_NAME, &["where the configuration makes"]);
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused() {
+    use burn::tensor::{Int, Tensor};
+    use langevin::models::{Conditioning, Denoiser};
+    let folder = checkpoint();
+    let device = Device::flex();
+    let model = UNet2DModel::load(folder.path(), &device).unwrap();
+    let ask = |shape: [usize; 4], timesteps: usize, classes: Option<usize>| {
+        let classes = classes.map(|n| Tensor::<1, Int>::zeros([n], &device));
+        let conditioning = Conditioning { classes, ..Conditioning::default() };
+        model.denoise(Tensor::zeros(shape, &device), Tensor::zeros([timesteps], &device), &conditioning)
+    };
+    assert!(ask([2, 3, 16, 16], 2, Some(2)).is_ok());
+    for (shape, timesteps, classes, part) in [
+        ([2, 1, 16, 16], 2, Some(2), "channels"),
+        ([2, 3, 15, 16], 2, Some(2), "15x16"),
+        ([2, 3, 0, 16], 2, Some(2), "0x16"),
+        ([2, 3, 16, 16], 3, Some(2), "3 timesteps for 2 pictures"),
+        ([2, 3, 16, 16], 2, Some(1), "one class or vector a picture"),
+        ([2, 3, 16, 16], 2, None, "class-conditional"),
+    ] {
+        let error = ask(shape, timesteps, classes).unwrap_err().to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
