@@ -271,8 +271,9 @@ impl Run {
             let batch = trainer.prepare(batch?)?;
             let learner = self.learner()?;
             let draw = Draw::new(&batch.clean, &trainer.scheduler, &mut trainer.generator);
+            let (objective, scheduler) = (&trainer.objective, &trainer.scheduler);
             let (loss, gradients) =
-                step::gradients(learner.model(), &trainer.objective, &trainer.scheduler, &batch, &draw)?;
+                in_pool(|| step::gradients(learner.model(), objective, scheduler, &batch, &draw))?;
             if !loss.is_finite() {
                 return Err(no_longer_finite("loss", loss, learner.steps() + 1, trainer));
             }
@@ -309,7 +310,7 @@ impl Run {
         pictures: usize,
     ) -> Result<()> {
         let Some(learner) = self.learner.take() else { return self.learner().map(|_| ()) };
-        let (learner, update) = learner.update(gradients);
+        let (learner, update) = in_pool(|| learner.update(gradients));
         let step = learner.steps();
         self.learner = Some(learner);
         if !update.grad_norm.is_finite() {
@@ -393,6 +394,12 @@ impl Run {
         grid::write_png(path, &picture, &text)?;
         Ok(path.to_path_buf())
     }
+}
+
+/// Runs `work` on a thread of the pool that the kernels use: handing each of its many small jobs over from outside costs more than some of
+/// them take.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {
