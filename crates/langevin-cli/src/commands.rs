@@ -23,5 +23,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 fn side_by_side(pictures: &[Picture], columns: usize) -> langevin::Result<Picture> {
     // As far apart as torchvision's `make_grid` sets them.
     let padding = 2;
-    grid::grid(pictures, columns, padding, pictures.first().map_or(1, grid::visible_scale))
+    grid::grid(
+        pictures,
+        columns,
+        padding,
+        pictures.first().map_or(1, grid::visible_scale),
+    )
 }

@@ -20,7 +20,9 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
                         None => (text, None),
                     };
                     let name = name.replace('_', "-");
-                    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
+                    value
+                        .map_or_else(|| name.clone(), |value| format!("{name}={value}"))
+                        .into()
                 }
                 _ => arg,
             }
@@ -36,7 +38,11 @@ pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
 
 /// A parser for a scheduler's short name, listed in the help.
 pub fn scheduler() -> PossibleValuesParser {
-    PossibleValuesParser::new(AnyScheduler::NAMES.iter().map(|(short, _)| PossibleValue::new(*short)))
+    PossibleValuesParser::new(
+        AnyScheduler::NAMES
+            .iter()
+            .map(|(short, _)| PossibleValue::new(*short)),
+    )
 }
 
 #[cfg(test)]

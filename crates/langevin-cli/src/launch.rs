@@ -52,7 +52,10 @@ pub struct Launched {
 pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
     let word = |index: usize| args.get(index).and_then(|arg| arg.to_str());
     if word(1) != Some("accelerate") {
-        return Ok(Launched { args, notes: Vec::new() });
+        return Ok(Launched {
+            args,
+            notes: Vec::new(),
+        });
     }
     if word(2) != Some("launch") {
         bail!("of accelerate's commands only `accelerate launch … {SCRIPT}` has a meaning here");
@@ -74,9 +77,9 @@ pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
         let name = format!("--{}", name.trim_start_matches('_'));
         let stands_alone = SWITCHES.contains(&name.as_str()) || matches!(name.as_str(), "--m" | "--q");
         let value = match inline {
-            None if !stands_alone => {
-                words.next_if(|next| !is_script(next)).map(|v| v.to_string_lossy().into_owned())
-            }
+            None if !stands_alone => words
+                .next_if(|next| !is_script(next))
+                .map(|v| v.to_string_lossy().into_owned()),
             inline => inline,
         };
         match (name.as_str(), value) {
@@ -93,7 +96,10 @@ pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
         }
     };
     if script.file_name().is_none_or(|name| name != SCRIPT) {
-        bail!("`{}` is not a script that langevin takes the place of; only `{SCRIPT}` is", script.display());
+        bail!(
+            "`{}` is not a script that langevin takes the place of; only `{SCRIPT}` is",
+            script.display()
+        );
     }
     let rest: Vec<OsString> = words.cloned().collect();
     let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
@@ -114,7 +120,9 @@ fn is_script(arg: &OsString) -> bool {
 /// Whether `arg` is the flag `name`, with or without a value, in either spelling.
 fn names_flag(arg: &OsString, name: &str) -> bool {
     arg.to_str().is_some_and(|text| {
-        text.split('=').next().is_some_and(|given| given.replace('_', "-") == name.replace('_', "-"))
+        text.split('=')
+            .next()
+            .is_some_and(|given| given.replace('_', "-") == name.replace('_', "-"))
     })
 }
 
@@ -159,7 +167,10 @@ mod tests {
 
     #[test]
     fn an_unknown_switch_does_not_swallow_the_script() {
-        assert_eq!(line("langevin accelerate launch --brand_new train_unconditional.py"), "langevin train");
+        assert_eq!(
+            line("langevin accelerate launch --brand_new train_unconditional.py"),
+            "langevin train"
+        );
     }
 
     #[test]

@@ -38,9 +38,11 @@ pub fn report(error: &anyhow::Error) {
 
 /// Whether an error only says that the reader of our output has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// A duration in words: `40 s`, `3 min 20 s`, `2 h 5 min`, `3 days 4 h`.

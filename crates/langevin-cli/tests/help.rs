@@ -21,7 +21,11 @@ fn help_has_examples_and_is_instant() {
     }
     for name in ["train", "sample", "info", "evaluate"] {
         let help = line(folder.path(), &format!("{name} --help")).ok();
-        assert!(help.out.contains(&format!("Usage: langevin {name}")), "{}", help.out);
+        assert!(
+            help.out.contains(&format!("Usage: langevin {name}")),
+            "{}",
+            help.out
+        );
     }
 }
 
@@ -48,8 +52,11 @@ fn a_reader_that_has_gone_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut child =
-        command(folder.path(), ["train", "--dry-run"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(folder.path(), ["train", "--dry-run"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");

@@ -9,10 +9,20 @@ use support::{langevin, line, reference_pipeline};
 #[test]
 fn a_pipeline_is_described() {
     let folder = tempfile::tempdir().unwrap();
-    let ran = langevin(folder.path(), ["info".as_ref(), reference_pipeline("ddpm").as_os_str()]).ok();
-    for part in
-        ["DDPMPipeline", "UNet2DModel", "parameters", "16x16", "colour", "DDPMScheduler", "1000 timesteps"]
-    {
+    let ran = langevin(
+        folder.path(),
+        ["info".as_ref(), reference_pipeline("ddpm").as_os_str()],
+    )
+    .ok();
+    for part in [
+        "DDPMPipeline",
+        "UNet2DModel",
+        "parameters",
+        "16x16",
+        "colour",
+        "DDPMScheduler",
+        "1000 timesteps",
+    ] {
         assert!(ran.out.contains(part), "{}", ran.out);
     }
 }
@@ -20,9 +30,19 @@ fn a_pipeline_is_described() {
 #[test]
 fn a_bare_model_is_described() {
     let folder = tempfile::tempdir().unwrap();
-    let ran =
-        langevin(folder.path(), ["info".as_ref(), reference_pipeline("ddim").join("unet").as_os_str()]).ok();
-    assert!(ran.out.contains("without a scheduler") && ran.out.contains("UNet2DModel"), "{}", ran.out);
+    let ran = langevin(
+        folder.path(),
+        [
+            "info".as_ref(),
+            reference_pipeline("ddim").join("unet").as_os_str(),
+        ],
+    )
+    .ok();
+    assert!(
+        ran.out.contains("without a scheduler") && ran.out.contains("UNet2DModel"),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]
@@ -32,7 +52,11 @@ fn the_digits_are_described_and_shown() {
     for part in ["1797", "8x8", "grey"] {
         assert!(ran.out.contains(part), "{}", ran.out);
     }
-    assert!(fs::read(folder.path().join("out/digits.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(
+        fs::read(folder.path().join("out/digits.png"))
+            .unwrap()
+            .starts_with(b"\x89PNG")
+    );
 }
 
 #[test]

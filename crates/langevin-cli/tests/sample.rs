@@ -28,7 +28,12 @@ fn texts(path: &Path) -> BTreeMap<String, String> {
 #[test]
 fn a_folder_holds_the_pictures_that_diffusers_makes() {
     let folder = tempfile::tempdir().unwrap();
-    sample(folder.path(), "ddpm", "--count 2 --batch-size 2 --steps 10 --seed 42 --output a/pictures").ok();
+    sample(
+        folder.path(),
+        "ddpm",
+        "--count 2 --batch-size 2 --steps 10 --seed 42 --output a/pictures",
+    )
+    .ok();
     assert_eq!(names(folder.path()), ["a"]);
     assert_eq!(names(&folder.path().join("a")), ["pictures"]);
     assert_eq!(names(&folder.path().join("a/pictures")), ["0000.png", "0001.png"]);
@@ -36,21 +41,36 @@ fn a_folder_holds_the_pictures_that_diffusers_makes() {
     // The file's only tensor, `images`, is all that follows its header: 2 pictures of 16x16 in colour, float32.
     let bytes = fs::read(reference_pipeline("ddpm").join("images.safetensors")).unwrap();
     let expected = bytes[bytes.len() - 2 * 16 * 16 * 3 * 4..].chunks_exact(4);
-    let expected: Vec<f32> = expected.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let expected: Vec<f32> = expected
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
     let found: Vec<u8> = ["0000.png", "0001.png"]
         .iter()
-        .flat_map(|name| read_picture(folder.path().join("a/pictures").join(name)).unwrap().into_pixels())
+        .flat_map(|name| {
+            read_picture(folder.path().join("a/pictures").join(name))
+                .unwrap()
+                .into_pixels()
+        })
         .collect();
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        assert!((f32::from(*found) - expected * 255.0).abs() <= 1.0, "{found} {}", expected * 255.0);
+        assert!(
+            (f32::from(*found) - expected * 255.0).abs() <= 1.0,
+            "{found} {}",
+            expected * 255.0
+        );
     }
 }
 
 #[test]
 fn a_grid_says_how_it_was_made() {
     let folder = tempfile::tempdir().unwrap();
-    let ran = sample(folder.path(), "ddim", "--count 3 --steps 2 --seed 7 --output deep/grid.png").ok();
+    let ran = sample(
+        folder.path(),
+        "ddim",
+        "--count 3 --steps 2 --seed 7 --output deep/grid.png",
+    )
+    .ok();
     assert!(ran.out.contains("3 pictures in deep/grid.png"), "{}", ran.out);
     let texts = texts(&folder.path().join("deep/grid.png"));
     assert_eq!((texts["seed"].as_str(), texts["steps"].as_str()), ("7", "2"));
@@ -61,9 +81,19 @@ fn a_grid_says_how_it_was_made() {
 #[test]
 fn the_scheduler_can_be_another() {
     let folder = tempfile::tempdir().unwrap();
-    sample(folder.path(), "ddpm", "--count 1 --steps 3 --scheduler ddim --eta 0.5 --output a.png").ok();
+    sample(
+        folder.path(),
+        "ddpm",
+        "--count 1 --steps 3 --scheduler ddim --eta 0.5 --output a.png",
+    )
+    .ok();
     assert_eq!(texts(&folder.path().join("a.png"))["scheduler"], "DDIMScheduler");
-    sample(folder.path(), "ddim", "--count 1 --steps 3 --scheduler ddpm --output b.png").ok();
+    sample(
+        folder.path(),
+        "ddim",
+        "--count 1 --steps 3 --scheduler ddpm --output b.png",
+    )
+    .ok();
     assert_eq!(texts(&folder.path().join("b.png"))["scheduler"], "DDPMScheduler");
 }
 
@@ -71,7 +101,12 @@ fn the_scheduler_can_be_another() {
 fn the_same_seed_gives_the_same_file_and_another_another() {
     let folder = tempfile::tempdir().unwrap();
     for (name, seed) in [("a", 1), ("b", 1), ("c", 2)] {
-        sample(folder.path(), "ddpm", &format!("--count 2 --steps 2 --seed {seed} --output {name}.png")).ok();
+        sample(
+            folder.path(),
+            "ddpm",
+            &format!("--count 2 --steps 2 --seed {seed} --output {name}.png"),
+        )
+        .ok();
     }
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert_eq!(bytes("a.png"), bytes("b.png"));
@@ -81,7 +116,12 @@ fn the_same_seed_gives_the_same_file_and_another_another() {
 #[test]
 fn the_denoising_can_be_watched() {
     let folder = tempfile::tempdir().unwrap();
-    sample(folder.path(), "ddim", "--count 2 --batch-size 1 --steps 4 --output a.png --animate b/a.gif").ok();
+    sample(
+        folder.path(),
+        "ddim",
+        "--count 2 --batch-size 1 --steps 4 --output a.png --animate b/a.gif",
+    )
+    .ok();
     let gif = fs::read(folder.path().join("b/a.gif")).unwrap();
     assert!(gif.starts_with(b"GIF89a"));
     sample(folder.path(), "ddim", "--steps 4 --animate a.mp4").refused(1, &["--animate", ".gif"]);
@@ -111,7 +151,12 @@ fn what_is_there_is_not_overwritten() {
     sample(folder.path(), "ddpm", "--steps 2 --output full").refused(1, &["full", "--overwrite"]);
     sample(folder.path(), "ddpm", "--steps 2 --output file").refused(1, &["file"]);
     assert_eq!(names(&folder.path().join("full")), ["notes.txt"]);
-    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output full --overwrite").ok();
+    sample(
+        folder.path(),
+        "ddpm",
+        "--count 1 --steps 2 --output full --overwrite",
+    )
+    .ok();
     assert_eq!(names(&folder.path().join("full")), ["0000.png", "notes.txt"]);
 }
 
@@ -128,8 +173,11 @@ fn a_broken_pipeline_is_told_what_is_wrong_with_it() {
     line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
     fs::remove_file(&weights).unwrap();
     line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
-    fs::write(folder.path().join("run/model_index.json"), r#"{"_class_name": "StableDiffusionPipeline"}"#)
-        .unwrap();
+    fs::write(
+        folder.path().join("run/model_index.json"),
+        r#"{"_class_name": "StableDiffusionPipeline"}"#,
+    )
+    .unwrap();
     line(folder.path(), "sample run").refused(1, &["StableDiffusionPipeline", "not there yet"]);
     assert_eq!(names(folder.path()), ["empty", "run"]);
 }
@@ -140,8 +188,18 @@ fn an_output_that_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A file where a parent folder would have to be: refused to root as well.
     fs::write(folder.path().join("file"), "mine").unwrap();
-    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output file/sub/a.png").refused(1, &["file/sub"]);
-    sample(folder.path(), "ddpm", "--count 1 --steps 2 --output file/sub/pictures").refused(1, &["file/sub"]);
+    sample(
+        folder.path(),
+        "ddpm",
+        "--count 1 --steps 2 --output file/sub/a.png",
+    )
+    .refused(1, &["file/sub"]);
+    sample(
+        folder.path(),
+        "ddpm",
+        "--count 1 --steps 2 --output file/sub/pictures",
+    )
+    .refused(1, &["file/sub"]);
     assert_eq!(names(folder.path()), ["file"]);
 }
 
@@ -149,17 +207,27 @@ fn an_output_that_cannot_be_written_leaves_nothing() {
 #[test]
 fn interrupted_it_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let args = ["sample".into(), reference_pipeline("ddpm").into_os_string()].into_iter().chain(
-        "--count 64 --batch-size 64 --steps 1000 --output pictures".split_whitespace().map(Into::into),
-    );
-    let mut child =
-        command(folder.path(), args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let args = ["sample".into(), reference_pipeline("ddpm").into_os_string()]
+        .into_iter()
+        .chain(
+            "--count 64 --batch-size 64 --steps 1000 --output pictures"
+                .split_whitespace()
+                .map(Into::into),
+        );
+    let mut child = command(folder.path(), args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
     // It says what it is about to do when it is ready to be interrupted.
     let mut first = String::new();
     said.read_line(&mut first).unwrap();
     assert!(first.contains("drawing 64 pictures"), "{first}");
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupted.success());
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
@@ -172,6 +240,10 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for name in names(from) {
         let (source, target) = (from.join(&name), to.join(&name));
-        if source.is_dir() { copy(&source, &target) } else { fs::copy(&source, &target).map(drop).unwrap() }
+        if source.is_dir() {
+            copy(&source, &target)
+        } else {
+            fs::copy(&source, &target).map(drop).unwrap()
+        }
     }
 }

@@ -17,7 +17,8 @@ use langevin::{
 use support::{command, line, names};
 
 /// A run so short that it is done in a moment.
-const SHORT: &str = "--max-train-steps 2 --train-batch-size 8 --eval-batch-size 10 --ddpm-num-inference-steps 2";
+const SHORT: &str =
+    "--max-train-steps 2 --train-batch-size 8 --eval-batch-size 10 --ddpm-num-inference-steps 2";
 
 /// A tiny model, as a configuration file.
 fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
@@ -38,13 +39,20 @@ fn pictures(folder: &Path) {
         let (height, width) = (12 + i, 20 - i);
         let pixels = vec![if i % 2 == 0 { 20 } else { 230 }; height * width * 3];
         let picture = Picture::new(height, width, Channels::Rgb, pixels).unwrap();
-        grid::write_png(folder.join("pictures").join(class).join(format!("{i:02}.png")), &picture, &[]).unwrap();
+        grid::write_png(
+            folder.join("pictures").join(class).join(format!("{i:02}.png")),
+            &picture,
+            &[],
+        )
+        .unwrap();
     }
 }
 
 fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -69,7 +77,11 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
     );
     let steps = metrics(&run);
     assert_eq!(steps.len(), 2);
-    assert!(steps.iter().all(|step| step["loss"].as_f64().unwrap() > 0.0 && step["ema_decay"].is_number()));
+    assert!(
+        steps
+            .iter()
+            .all(|step| step["loss"].as_f64().unwrap() > 0.0 && step["ema_decay"].is_number())
+    );
     let config: TrainingConfig =
         serde_json::from_str(&fs::read_to_string(run.join("training.json")).unwrap()).unwrap();
     assert_eq!(config.max_train_steps, Some(2));
@@ -111,8 +123,16 @@ fn a_folder_of_pictures_is_trained_on() {
     let run = folder.path().join("run");
     let classes = fs::read_to_string(run.join("classes.json")).unwrap();
     assert!(classes.contains("dark") && classes.contains("light"), "{classes}");
-    line(folder.path(), "sample run --class light --steps 2 --output one.png").ok();
-    line(folder.path(), "sample run --class green --steps 2 --output two.png").refused(1, &["green", "dark", "light"]);
+    line(
+        folder.path(),
+        "sample run --class light --steps 2 --output one.png",
+    )
+    .ok();
+    line(
+        folder.path(),
+        "sample run --class green --steps 2 --output two.png",
+    )
+    .refused(1, &["green", "dark", "light"]);
 }
 
 #[test]
@@ -121,7 +141,8 @@ fn what_is_in_the_way_is_not_overwritten() {
     let model = small_model(folder.path(), 1, false);
     fs::create_dir(folder.path().join("mine")).unwrap();
     fs::write(folder.path().join("mine/notes.txt"), "mine").unwrap();
-    let args = format!("train --dataset-name digits --model {model} --channels grey --output-dir mine {SHORT}");
+    let args =
+        format!("train --dataset-name digits --model {model} --channels grey --output-dir mine {SHORT}");
     line(folder.path(), &args).refused(1, &["mine", "--overwrite-output-dir"]);
     assert_eq!(names(&folder.path().join("mine")), ["notes.txt"]);
     line(folder.path(), &format!("{args} --overwrite-output-dir")).ok();
@@ -172,7 +193,13 @@ fn interrupted_it_leaves_plot_and_pipeline() {
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     said.read_to_string(&mut text).unwrap();
     let mut printed = String::new();
     child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
@@ -194,7 +221,10 @@ fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) 
         .current_dir(folder)
         .output()
         .unwrap();
-    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[cfg(target_os = "linux")]
@@ -202,17 +232,25 @@ fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) 
 fn a_full_disk_leaves_no_half_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     let model = small_model(folder.path(), 1, false);
-    let args = format!("train --dataset-name digits --model {model} --channels grey --output-dir run {SHORT}");
+    let args =
+        format!("train --dataset-name digits --model {model} --channels grey --output-dir run {SHORT}");
     let (code, said) = on_a_full_disk(folder.path(), 4, &args);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("error: cannot write"), "{said}");
     let run = folder.path().join("run");
-    assert!(!run.join("model_index.json").exists() && !run.join("unet").exists(), "{:?}", names(&run));
+    assert!(
+        !run.join("model_index.json").exists() && !run.join("unet").exists(),
+        "{:?}",
+        names(&run)
+    );
 
     let (code, said) = on_a_full_disk(
         folder.path(),
         1,
-        &format!("sample {} --steps 2 --output out.png", support::reference_pipeline("ddpm").display()),
+        &format!(
+            "sample {} --steps 2 --output out.png",
+            support::reference_pipeline("ddpm").display()
+        ),
     );
     assert_eq!(code, 1, "{said}");
     assert_eq!(names(folder.path()), ["run", "small.json"]);

@@ -28,13 +28,18 @@ fn without_a_data_set_the_digits_recipe_holds() {
     assert_eq!(config["model"], "digits");
     assert_eq!(config["conditioning"], "class");
     assert_eq!(config["use_ema"], true);
-    assert!(support::names(folder.path()).is_empty(), "a dry run writes nothing");
+    assert!(
+        support::names(folder.path()).is_empty(),
+        "a dry run writes nothing"
+    );
 }
 
 #[test]
 fn with_a_data_set_the_scripts_defaults_hold() {
     let folder = with_pictures();
-    let config = line(folder.path(), "train --dataset_name=pictures --dry-run").ok().json();
+    let config = line(folder.path(), "train --dataset_name=pictures --dry-run")
+        .ok()
+        .json();
     // The defaults of argparse in diffusers' train_unconditional.py.
     let script = json!({
         "resolution": 64, "center_crop": false, "random_flip": false, "train_batch_size": 16, "eval_batch_size": 16,
@@ -64,15 +69,23 @@ fn the_courses_line_can_be_pasted_whole() {
     assert_eq!(config["train_batch_size"], 32);
     assert_eq!(config["num_epochs"], 50);
     assert_eq!(config["output_dir"], "butterflies");
-    let typed =
-        line(folder.path(), &format!("train {} --dry-run", COURSE.split_once(' ').unwrap().1)).ok().json();
+    let typed = line(
+        folder.path(),
+        &format!("train {} --dry-run", COURSE.split_once(' ').unwrap().1),
+    )
+    .ok()
+    .json();
     assert_eq!(config, typed);
 }
 
 #[test]
 fn both_spellings_and_both_ways_to_give_a_value_mean_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let config = |flags: &str| line(folder.path(), &format!("train --dry-run {flags}")).ok().json();
+    let config = |flags: &str| {
+        line(folder.path(), &format!("train --dry-run {flags}"))
+            .ok()
+            .json()
+    };
     let expected = config("--train-batch-size=7 --use-ema");
     for flags in [
         "--train_batch_size 7 --use_ema",
@@ -112,7 +125,11 @@ fn every_flag_of_the_script_is_known() {
     // One line for each flag that has nothing to do here.
     let notes: Vec<&str> = ran.err.lines().collect();
     assert_eq!(notes.len(), 5, "{}", ran.err);
-    assert!(notes.iter().all(|note| note.starts_with("note: --")), "{}", ran.err);
+    assert!(
+        notes.iter().all(|note| note.starts_with("note: --")),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
@@ -138,8 +155,11 @@ fn what_is_not_there_yet_is_refused_and_never_ignored() {
         let ran = line(folder.path(), &format!("train --dry-run {flag}")).refused(1, &["not there yet"]);
         assert_eq!(ran.out, "", "{flag}");
     }
-    line(folder.path(), "accelerate launch --mixed_precision fp16 train_unconditional.py --dry-run")
-        .refused(1, &["mixed precision is not there yet"]);
+    line(
+        folder.path(),
+        "accelerate launch --mixed_precision fp16 train_unconditional.py --dry-run",
+    )
+    .refused(1, &["mixed precision is not there yet"]);
 }
 
 #[test]
@@ -165,23 +185,41 @@ fn values_that_make_no_sense_are_refused() {
     refused("--dataset-name=pictures --class-dropout=0.1", 1, "conditioning");
     refused("--model=basic-unet --conditioning=class", 1, "basic-unet");
     refused("--model=basic-unett", 1, "basic-unet");
-    refused("--model=digits --model-config-name-or-path=x", 2, "cannot be used with");
+    refused(
+        "--model=digits --model-config-name-or-path=x",
+        2,
+        "cannot be used with",
+    );
     refused("--dataset-name=digits --train-data-dir=pictures", 1, "name one");
     refused("--train-data-dir=nowhere", 1, "nowhere");
     refused("--dataset-name=nowhere", 1, "nowhere");
     fs::create_dir(folder.path().join("empty")).unwrap();
     refused("--train-data-dir=empty", 1, "empty");
-    refused("--ddpm-num-steps=10 --ddpm-num-inference-steps=20", 1, "ddpm_num_inference_steps");
+    refused(
+        "--ddpm-num-steps=10 --ddpm-num-inference-steps=20",
+        1,
+        "ddpm_num_inference_steps",
+    );
 }
 
 #[test]
 fn a_model_brings_its_resolution_unless_another_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let config = |flags: &str| line(folder.path(), &format!("train --dry-run {flags}")).ok().json();
+    let config = |flags: &str| {
+        line(folder.path(), &format!("train --dry-run {flags}"))
+            .ok()
+            .json()
+    };
     let butterflies = config("--model course-butterflies");
-    assert_eq!((&butterflies["resolution"], &butterflies["channels"]), (&json!(32), &json!("rgb")));
+    assert_eq!(
+        (&butterflies["resolution"], &butterflies["channels"]),
+        (&json!(32), &json!("rgb"))
+    );
     let small = config("--model course-butterflies --resolution 16 --channels grey");
-    assert_eq!((&small["resolution"], &small["channels"]), (&json!(16), &json!("grey")));
+    assert_eq!(
+        (&small["resolution"], &small["channels"]),
+        (&json!(16), &json!("grey"))
+    );
     assert_eq!(config("--model basic-unet")["conditioning"], "none");
 }
 
@@ -191,11 +229,18 @@ fn a_model_can_be_a_configuration_file() {
     let model = support::reference_pipeline("ddpm");
     let flags = format!("train --dry-run --model_config_name_or_path={}", model.display());
     assert_eq!(line(folder.path(), &flags).ok().json()["resolution"], 16);
-    fs::write(folder.path().join("broken.json"), r#"{"_class_name": "UNet2DModel", "layers_per_block": 0}"#)
-        .unwrap();
+    fs::write(
+        folder.path().join("broken.json"),
+        r#"{"_class_name": "UNet2DModel", "layers_per_block": 0}"#,
+    )
+    .unwrap();
     line(folder.path(), "train --dry-run --model broken.json")
         .refused(1, &["broken.json", "layers_per_block"]);
-    fs::write(folder.path().join("other.json"), r#"{"_class_name": "UNet2DConditionModel"}"#).unwrap();
+    fs::write(
+        folder.path().join("other.json"),
+        r#"{"_class_name": "UNet2DConditionModel"}"#,
+    )
+    .unwrap();
     line(folder.path(), "train --dry-run --model other.json")
         .refused(1, &["UNet2DConditionModel", "not there yet"]);
 }

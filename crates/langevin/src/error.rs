@@ -43,12 +43,19 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`] for `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.as_ref().to_path_buf(), source }
+        Self::Io {
+            action,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 
     /// An [`Error::File`] for `path`.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
+        Self::File {
+            path: path.as_ref().to_path_buf(),
+            message: message.into(),
+        }
     }
 }
 

@@ -23,7 +23,9 @@ pub fn write_atomically(
     };
     fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     let attempt = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".langevin-").tempfile_in(&folder)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".langevin-")
+            .tempfile_in(&folder)?;
         {
             let mut buffered = std::io::BufWriter::new(file.as_file_mut());
             write(&mut buffered)?;

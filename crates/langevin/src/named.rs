@@ -17,10 +17,18 @@ pub trait Named: Copy + Sized + 'static {
     /// # Errors
     /// If there is none, with the names that there are.
     fn from_name(name: &str) -> Result<Self> {
-        Self::ALL.iter().copied().find(|choice| choice.name() == name).ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().map(|choice| choice.name()).collect();
-            Error::Config(format!("`{name}` is not {}; there are {}", Self::KIND, names.join(", ")))
-        })
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|choice| choice.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::ALL.iter().map(|choice| choice.name()).collect();
+                Error::Config(format!(
+                    "`{name}` is not {}; there are {}",
+                    Self::KIND,
+                    names.join(", ")
+                ))
+            })
     }
 }
 
@@ -86,7 +94,10 @@ mod tests {
         for &fruit in Fruit::ALL {
             assert_eq!(fruit.name().parse::<Fruit>().unwrap(), fruit);
             assert_eq!(serde_json::to_string(&fruit).unwrap(), format!("\"{fruit}\""));
-            assert_eq!(serde_json::from_str::<Fruit>(&format!("\"{fruit}\"")).unwrap(), fruit);
+            assert_eq!(
+                serde_json::from_str::<Fruit>(&format!("\"{fruit}\"")).unwrap(),
+                fruit
+            );
         }
     }
 

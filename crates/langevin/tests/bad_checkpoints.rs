@@ -19,7 +19,9 @@ fn checkpoint() -> tempfile::TempDir {
 
 /// The error of loading it, which must name `file` and contain each of `parts`.
 fn refused(folder: &Path, file: &str, parts: &[&str]) {
-    let error = UNet2DModel::load(folder, &Device::flex()).expect_err("it loaded").to_string();
+    let error = UNet2DModel::load(folder, &Device::flex())
+        .expect_err("it loaded")
+        .to_string();
     assert!(error.contains(file), "{error}");
     assert!(!error.contains('\n'), "{error}");
     for part in parts {
@@ -39,7 +41,10 @@ fn change_weights(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, (Dtyp
         .collect();
     change(&mut tensors);
     let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap())
+        (
+            name.as_str(),
+            TensorView::new(*dtype, shape.clone(), data).unwrap(),
+        )
     });
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
@@ -85,7 +90,11 @@ fn another_shape_is_refused() {
         let (_, shape, _) = tensors.get_mut("conv_in.weight").unwrap();
         shape.swap(0, 1);
     });
-    refused(folder.path(), weights::FILE_NAME, &["conv_in.weight has shape [3, 16, 3, 3]", "[16, 3, 3, 3]"]);
+    refused(
+        folder.path(),
+        weights::FILE_NAME,
+        &["conv_in.weight has shape [3, 16, 3, 3]", "[16, 3, 3, 3]"],
+    );
 }
 
 #[test]
@@ -104,7 +113,11 @@ fn another_type_is_refused_and_other_floats_are_read() {
     change_weights(folder.path(), |tensors| {
         tensors.get_mut("conv_in.bias").unwrap().0 = Dtype::I64;
     });
-    refused(folder.path(), weights::FILE_NAME, &["conv_in.bias is stored as I64", "F32"]);
+    refused(
+        folder.path(),
+        weights::FILE_NAME,
+        &["conv_in.bias is stored as I64", "F32"],
+    );
 }
 
 #[test]
@@ -130,7 +143,11 @@ fn a_header_that_lies_is_refused() {
         b"{\"this is\": \"JSON\"}".to_vec(),
     ] {
         fs::write(&path, bytes).unwrap();
-        refused(folder.path(), weights::FILE_NAME, &["not a whole safetensors file"]);
+        refused(
+            folder.path(),
+            weights::FILE_NAME,
+            &["not a whole safetensors file"],
+        );
     }
     fs::remove_file(&path).unwrap();
     refused(folder.path(), weights::FILE_NAME, &["cannot read"]);
@@ -139,7 +156,11 @@ fn a_header_that_lies_is_refused() {
 #[test]
 fn a_configuration_of_unknown_values_is_refused() {
     for (key, value, part) in [
-        ("down_block_types", json!(["DownBlock3D", "DownBlock2D"]), "DownBlock3D"),
+        (
+            "down_block_types",
+            json!(["DownBlock3D", "DownBlock2D"]),
+            "DownBlock3D",
+        ),
         ("act_fn", json!("tangent"), "tangent"),
         ("in_channels", json!(-3), "-3"),
         ("block_out_channels", json!("many"), "many"),
@@ -157,7 +178,11 @@ fn a_configuration_that_contradicts_itself_is_refused() {
         ("block_out_channels", json!([16, 32, 64]), "one block a level"),
         ("block_out_channels", json!([]), "levels"),
         ("block_out_channels", json!([16, 30]), "norm_num_groups"),
-        ("block_out_channels", json!([16, 1_000_000_000_000_u64]), "must be from 1 to"),
+        (
+            "block_out_channels",
+            json!([16, 1_000_000_000_000_u64]),
+            "must be from 1 to",
+        ),
         ("layers_per_block", json!(0), "layers_per_block is 0"),
         ("attention_head_dim", json!(64), "attention_head_dim 64"),
         ("attention_head_dim", json!(0), "attention_head_dim 0"),
@@ -169,7 +194,9 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     ] {
         let folder = checkpoint();
         change_config(folder.path(), key, value);
-        let error = UNet2DModel::load(folder.path(), &Device::flex()).expect_err("it loaded").to_string();
+        let error = UNet2DModel::load(folder.path(), &Device::flex())
+            .expect_err("it loaded")
+            .to_string();
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
 }
@@ -187,7 +214,11 @@ fn a_configuration_that_is_no_json_is_refused() {
 fn other_weights_than_the_configuration_makes_are_refused() {
     let folder = checkpoint();
     change_config(folder.path(), "block_out_channels", json!([16, 64]));
-    refused(folder.path(), weights::FILE_NAME, &["where the configuration makes"]);
+    refused(
+        folder.path(),
+        weights::FILE_NAME,
+        &["where the configuration makes"],
+    );
 }
 
 #[test]
@@ -199,8 +230,15 @@ fn what_does_not_fit_the_model_is_refused() {
     let model = UNet2DModel::load(folder.path(), &device).unwrap();
     let ask = |shape: [usize; 4], timesteps: usize, classes: Option<usize>| {
         let classes = classes.map(|n| Tensor::<1, Int>::zeros([n], &device));
-        let conditioning = Conditioning { classes, ..Conditioning::default() };
-        model.denoise(Tensor::zeros(shape, &device), Tensor::zeros([timesteps], &device), &conditioning)
+        let conditioning = Conditioning {
+            classes,
+            ..Conditioning::default()
+        };
+        model.denoise(
+            Tensor::zeros(shape, &device),
+            Tensor::zeros([timesteps], &device),
+            &conditioning,
+        )
     };
     assert!(ask([2, 3, 16, 16], 2, Some(2)).is_ok());
     for (shape, timesteps, classes, part) in [

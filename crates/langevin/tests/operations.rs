@@ -1,9 +1,7 @@
 //! The fused operations against compositions of Burn's own, forward and backward.
 
 use burn::tensor::{
-    Device, Tensor, TensorData, activation,
-    module::conv2d as burn_conv2d,
-    ops::PaddedConvOptions,
+    Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::PaddedConvOptions,
 };
 use langevin::{
     ops::{self, AttentionOptions, Geometry, GroupNormOptions},
@@ -56,10 +54,19 @@ fn convolution_is_burns() {
         let x = leaf([2, size[0], size[1], input], &mut generator);
         let weight = leaf([kernel, kernel, input, output], &mut generator);
         let bias = leaf([output], &mut generator);
-        let geometry = Geometry { stride: [stride; 2], padding };
+        let geometry = Geometry {
+            stride: [stride; 2],
+            padding,
+        };
         let plain = ops::conv2d(x.clone(), weight.clone(), Some(bias.clone()), None, geometry);
         let residual = leaf(plain.dims(), &mut generator);
-        let ours = ops::conv2d(x.clone(), weight.clone(), Some(bias.clone()), Some(residual.clone()), geometry);
+        let ours = ops::conv2d(
+            x.clone(),
+            weight.clone(),
+            Some(bias.clone()),
+            Some(residual.clone()),
+            geometry,
+        );
         let options = PaddedConvOptions::asymmetric(
             [stride; 2],
             [padding[0][0], padding[1][0]],
@@ -114,13 +121,19 @@ fn normalised(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, groups: usize) ->
 #[test]
 fn group_norm_is_written_out() {
     let mut generator = Generator::new(4);
-    for (channels, groups, silu, modulated) in [(8, 4, true, false), (48, 8, false, true), (64, 32, true, true)] {
+    for (channels, groups, silu, modulated) in
+        [(8, 4, true, false), (48, 8, false, true), (64, 32, true, true)]
+    {
         let x = leaf([2, 5, 3, channels], &mut generator);
         let gamma = leaf([channels], &mut generator);
         let beta = leaf([channels], &mut generator);
         let scale = leaf([2, channels], &mut generator);
         let shift = leaf([2, channels], &mut generator);
-        let options = GroupNormOptions { groups, eps: 1e-5, silu };
+        let options = GroupNormOptions {
+            groups,
+            eps: 1e-5,
+            silu,
+        };
         let modulation = modulated.then(|| (scale.clone(), shift.clone()));
         let ours = ops::group_norm(x.clone(), gamma.clone(), beta.clone(), modulation, options);
         let mut burns = normalised(x.clone(), gamma.clone(), beta.clone(), groups);
@@ -153,7 +166,9 @@ fn attention_is_softmax_of_scores() {
             t.reshape([2, n, heads, head_dim]).swap_dims(1, 2)
         };
         let scores = split(q.clone()).matmul(split(k.clone()).transpose()) * scale;
-        let burns = activation::softmax(scores, 3).matmul(split(v.clone())).swap_dims(1, 2);
+        let burns = activation::softmax(scores, 3)
+            .matmul(split(v.clone()))
+            .swap_dims(1, 2);
         let burns = burns.reshape([2, queries, heads * head_dim]);
         assert_same!(ours, burns, [q, k, v]);
     }
@@ -169,8 +184,15 @@ fn silu_is_burns() {
 #[test]
 fn concatenation_is_burns() {
     let mut generator = Generator::new(7);
-    let (a, b) = (leaf([2, 3, 4, 5], &mut generator), leaf([2, 3, 4, 9], &mut generator));
-    assert_same!(ops::concat(a.clone(), b.clone()), Tensor::cat(vec![a.clone(), b.clone()], 3), [a, b]);
+    let (a, b) = (
+        leaf([2, 3, 4, 5], &mut generator),
+        leaf([2, 3, 4, 9], &mut generator),
+    );
+    assert_same!(
+        ops::concat(a.clone(), b.clone()),
+        Tensor::cat(vec![a.clone(), b.clone()], 3),
+        [a, b]
+    );
 }
 
 #[test]
@@ -178,14 +200,26 @@ fn a_vector_is_added_at_every_position() {
     let mut generator = Generator::new(8);
     let (x, vector) = (leaf([2, 3, 4, 5], &mut generator), leaf([2, 5], &mut generator));
     let burns = x.clone() + vector.clone().reshape([2, 1, 1, 5]);
-    assert_same!(ops::add_per_picture(x.clone(), vector.clone()), burns, [x, vector]);
+    assert_same!(
+        ops::add_per_picture(x.clone(), vector.clone()),
+        burns,
+        [x, vector]
+    );
 }
 
 #[test]
 fn nearest_upsampling_repeats() {
     let x = leaf([2, 3, 4, 5], &mut Generator::new(9));
-    let burns = x.clone().repeat_dim(2, 1).reshape([2, 3, 1, 4, 1, 5]).repeat(&[1, 1, 2, 1, 2, 1]);
-    assert_same!(ops::upsample_nearest(x.clone(), [6, 8]), burns.reshape([2, 6, 8, 5]), [x]);
+    let burns = x
+        .clone()
+        .repeat_dim(2, 1)
+        .reshape([2, 3, 1, 4, 1, 5])
+        .repeat(&[1, 1, 2, 1, 2, 1]);
+    assert_same!(
+        ops::upsample_nearest(x.clone(), [6, 8]),
+        burns.reshape([2, 6, 8, 5]),
+        [x]
+    );
 }
 
 #[test]
@@ -194,13 +228,23 @@ fn nothing_changes_the_parameters_but_the_optimiser() {
     let parameter = leaf([4, 4], &mut Generator::new(10)).inner();
     let before = parameter.clone();
     let zeros = || Tensor::zeros([4, 4], &Device::flex());
-    let state = ops::AdamWState { parameter, first_moment: zeros(), second_moment: zeros() };
-    let hyper = ops::AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1 };
+    let state = ops::AdamWState {
+        parameter,
+        first_moment: zeros(),
+        second_moment: zeros(),
+    };
+    let hyper = ops::AdamW {
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        step: 1,
+    };
     let gradient = Tensor::ones([4, 4], &Device::flex());
     let moved = ops::adamw(state, gradient, hyper).parameter;
     // The first step of Adam has the length of the learning rate in every direction.
     assert!(difference(before.clone() - moved, Tensor::full([4, 4], 0.1, &Device::flex())) < 1e-4);
     let again = leaf([4, 4], &mut Generator::new(10)).inner();
     assert_eq!(before.into_data(), again.into_data());
-
 }

@@ -16,7 +16,9 @@ use langevin::{
 use tempfile::TempDir;
 
 fn reference(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference/pipelines")
+        .join(name)
 }
 
 fn load(name: &str) -> AnyPipeline {
@@ -24,7 +26,11 @@ fn load(name: &str) -> AnyPipeline {
 }
 
 fn options(batch_size: usize, steps: usize) -> SampleOptions {
-    SampleOptions { batch_size, num_inference_steps: Some(steps), ..SampleOptions::default() }
+    SampleOptions {
+        batch_size,
+        num_inference_steps: Some(steps),
+        ..SampleOptions::default()
+    }
 }
 
 /// A small untrained model of three classes and a null class.
@@ -70,11 +76,19 @@ fn what_diffusers_saved_is_saved_again_in_the_same_words() {
     for name in ["ddpm", "ddim"] {
         let folder = TempDir::new().unwrap();
         load(name).save(folder.path().join("run")).unwrap();
-        for file in ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"] {
+        for file in [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "unet/config.json",
+        ] {
             let text = |root: &Path| fs::read_to_string(root.join(file)).unwrap();
             // Python writes 1e-05 where Rust writes 0.00001 or 1e-5: the same number.
             let value = |root: &Path| serde_json::from_str::<serde_json::Value>(&text(root)).unwrap();
-            assert_eq!(value(&folder.path().join("run")), value(&reference(name)), "{name}/{file}");
+            assert_eq!(
+                value(&folder.path().join("run")),
+                value(&reference(name)),
+                "{name}/{file}"
+            );
         }
     }
 }
@@ -86,7 +100,10 @@ fn a_saved_pipeline_draws_the_same_pictures() {
     pipeline.save(folder.path()).unwrap();
     let again = AnyPipeline::load(folder.path(), &default_device()).unwrap();
     assert_eq!(again.classes(), pipeline.classes.as_ref());
-    let options = SampleOptions { classes: Some(vec![0, 2]), ..options(2, 3) };
+    let options = SampleOptions {
+        classes: Some(vec![0, 2]),
+        ..options(2, 3)
+    };
     let [first, second] = [
         pipeline.call(&options, &mut Generator::new(5)).unwrap(),
         again.call(&options, &mut Generator::new(5)).unwrap(),
@@ -123,10 +140,16 @@ fn with_scheduler_of(name: &str, other: &str) -> TempDir {
     let config = |name: &str| support::read_json(reference(name).join("scheduler/scheduler_config.json"));
     let mut mixed = config(other);
     mixed["beta_schedule"] = config(name)["beta_schedule"].clone();
-    fs::write(folder.path().join("scheduler/scheduler_config.json"), mixed.to_string()).unwrap();
+    fs::write(
+        folder.path().join("scheduler/scheduler_config.json"),
+        mixed.to_string(),
+    )
+    .unwrap();
     let index = folder.path().join("model_index.json");
     let class_of = |name: &str| config(name)["_class_name"].as_str().unwrap().to_string();
-    let text = fs::read_to_string(&index).unwrap().replace(&class_of(name), &class_of(other));
+    let text = fs::read_to_string(&index)
+        .unwrap()
+        .replace(&class_of(name), &class_of(other));
     fs::write(&index, text).unwrap();
     folder
 }
@@ -152,13 +175,19 @@ fn the_scheduler_can_be_changed_either_way() {
     let pipeline = AnyPipeline::load(folder.path(), &default_device()).unwrap();
     assert_eq!(pipeline.scheduler().class_name(), "DDIMScheduler");
     let pipeline = pipeline.with_scheduler("ddpm").unwrap();
-    assert_eq!((pipeline.class_name(), pipeline.scheduler().class_name()), ("DDPMPipeline", "DDPMScheduler"));
+    assert_eq!(
+        (pipeline.class_name(), pipeline.scheduler().class_name()),
+        ("DDPMPipeline", "DDPMScheduler")
+    );
     assert!(difference(&pipeline, "ddpm") <= 1.0 / 255.0);
 
     let folder = with_scheduler_of("ddim", "ddpm");
     let pipeline = DdpmPipeline::load(folder.path(), &default_device()).unwrap();
     let pipeline = AnyPipeline::Ddpm(pipeline).with_scheduler("ddim").unwrap();
-    assert_eq!((pipeline.class_name(), pipeline.scheduler().class_name()), ("DDIMPipeline", "DDIMScheduler"));
+    assert_eq!(
+        (pipeline.class_name(), pipeline.scheduler().class_name()),
+        ("DDIMPipeline", "DDIMScheduler")
+    );
     assert!(difference(&pipeline, "ddim") <= 1.0 / 255.0);
 }
 
@@ -186,7 +215,10 @@ fn a_step_lends_what_it_came_to() {
 fn a_class_that_is_not_told_is_the_null_class() {
     let pipeline = conditional(Some(3));
     let draw = |classes: Option<Vec<i64>>| {
-        let options = SampleOptions { classes, ..options(1, 2) };
+        let options = SampleOptions {
+            classes,
+            ..options(1, 2)
+        };
         support::values(pipeline.call(&options, &mut Generator::new(0)).unwrap())
     };
     assert_eq!(draw(None), draw(Some(vec![3])));
@@ -197,15 +229,24 @@ fn a_class_that_is_not_told_is_the_null_class() {
 fn options_that_do_not_fit_are_refused() {
     let refused = |pipeline: &DdpmPipeline, options: SampleOptions| {
         let mut generator = Generator::new(0);
-        pipeline.sample(&options, &mut generator).err().expect("the options do not fit").to_string()
+        pipeline
+            .sample(&options, &mut generator)
+            .err()
+            .expect("the options do not fit")
+            .to_string()
     };
-    let with = |classes: &[i64]| SampleOptions { classes: Some(classes.to_vec()), ..options(2, 2) };
+    let with = |classes: &[i64]| SampleOptions {
+        classes: Some(classes.to_vec()),
+        ..options(2, 2)
+    };
     assert!(refused(&conditional(None), options(1, 2)).contains("null class"));
     assert!(refused(&conditional(None), with(&[1])).contains("one a picture"));
     assert!(refused(&conditional(None), with(&[1, 4])).contains("class 4"));
     assert!(refused(&conditional(None), with(&[-1, 0])).contains("class -1"));
     assert!(refused(&conditional(Some(3)), options(0, 2)).contains("batch_size"));
-    let AnyPipeline::Ddpm(unconditional) = load("ddpm") else { panic!("a DDPM pipeline") };
+    let AnyPipeline::Ddpm(unconditional) = load("ddpm") else {
+        panic!("a DDPM pipeline")
+    };
     assert!(refused(&unconditional, with(&[0, 1])).contains("unconditional"));
 }
 
@@ -232,19 +273,35 @@ fn an_index_that_the_folder_contradicts_is_refused() {
     let index = folder.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
     fs::write(&index, text.replace("UNet2DModel", "UNet2DConditionModel")).unwrap();
-    let message = AnyPipeline::load(folder.path(), &default_device()).unwrap_err().to_string();
-    assert!(message.contains("UNet2DConditionModel") && message.contains("model_index.json"), "{message}");
+    let message = AnyPipeline::load(folder.path(), &default_device())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("UNet2DConditionModel") && message.contains("model_index.json"),
+        "{message}"
+    );
     fs::write(&index, r#"{"_class_name": "DDPMPipeline"}"#).unwrap();
-    let message = AnyPipeline::load(folder.path(), &default_device()).unwrap_err().to_string();
+    let message = AnyPipeline::load(folder.path(), &default_device())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("`unet`"), "{message}");
 }
 
 #[test]
 fn the_courses_own_network_is_a_pipelines_model_too() {
     let folder = TempDir::new().unwrap();
-    let model = ModelPreset::BasicUnet.config().build(&default_device(), &mut Generator::new(0)).unwrap();
+    let model = ModelPreset::BasicUnet
+        .config()
+        .build(&default_device(), &mut Generator::new(0))
+        .unwrap();
     let scheduler = load("ddpm").scheduler();
-    DdpmPipeline { model, scheduler, classes: None }.save(folder.path()).unwrap();
+    DdpmPipeline {
+        model,
+        scheduler,
+        classes: None,
+    }
+    .save(folder.path())
+    .unwrap();
     let again = AnyPipeline::load(folder.path(), &default_device()).unwrap();
     assert_eq!(again.model().num_parameters(), 309_057);
     let pictures = again.call(&options(1, 1), &mut Generator::new(0)).unwrap();

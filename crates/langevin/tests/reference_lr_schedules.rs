@@ -17,7 +17,10 @@ const LEARNING_RATE: f64 = 2e-4;
 #[test]
 fn every_schedule_has_the_same_rates() {
     let mut report = Report::new();
-    for (name, case) in read_json(reference().join("lr_schedules.json")).as_object().unwrap() {
+    for (name, case) in read_json(reference().join("lr_schedules.json"))
+        .as_object()
+        .unwrap()
+    {
         let args = &case["args"];
         let number = |key: &str| args.get(key).and_then(serde_json::Value::as_f64);
         let options = LrScheduleOptions {
@@ -25,7 +28,10 @@ fn every_schedule_has_the_same_rates() {
             num_training_steps: number("num_training_steps").unwrap_or(0.0) as usize,
             num_cycles: number("num_cycles"),
             power: number("power").unwrap_or(1.0),
-            step_rules: args.get("step_rules").and_then(|rules| rules.as_str()).map(String::from),
+            step_rules: args
+                .get("step_rules")
+                .and_then(|rules| rules.as_str())
+                .map(String::from),
             learning_rate: LEARNING_RATE,
         };
         let outcome = LrSchedulerType::from_name(name)
@@ -33,7 +39,8 @@ fn every_schedule_has_the_same_rates() {
             .map_err(|e| e.to_string())
             .and_then(|schedule| {
                 for (step, expected) in case["lr"].as_array().unwrap().iter().enumerate() {
-                    let difference = (LEARNING_RATE * schedule.factor(step) - expected.as_f64().unwrap()).abs();
+                    let difference =
+                        (LEARNING_RATE * schedule.factor(step) - expected.as_f64().unwrap()).abs();
                     within(&format!("step {step}"), difference / LEARNING_RATE, 1e-9)?;
                 }
                 Ok(Outcome::Ran)

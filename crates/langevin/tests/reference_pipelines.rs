@@ -31,7 +31,10 @@ struct Call {
 fn the_same_seed_gives_diffusers_pictures() {
     let mut report = Report::new();
     for case in support::folders("pipelines") {
-        report.case(&case.file_name().unwrap_or_default().to_string_lossy(), run(&case));
+        report.case(
+            &case.file_name().unwrap_or_default().to_string_lossy(),
+            run(&case),
+        );
     }
     report.finish();
 }
@@ -51,7 +54,9 @@ fn run(case: &Path) -> Result<Outcome, String> {
         use_clipped_model_output: call.use_clipped_model_output.unwrap_or(false),
         classes: None,
     };
-    let pictures = pipeline.call(&options, &mut Generator::new(call.seed)).map_err(|e| e.to_string())?;
+    let pictures = pipeline
+        .call(&options, &mut Generator::new(call.seed))
+        .map_err(|e| e.to_string())?;
     let expected = &support::read_tensors(case.join("images.safetensors"))["images"];
     if expected.shape != pictures.dims() {
         return Err(format!(

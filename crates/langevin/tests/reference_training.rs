@@ -30,10 +30,16 @@ fn same_weights(what: &str, model: &UNet2DModel, folder: &Path) -> Result<(), St
     let expected = read_tensors(folder.join(weights::FILE_NAME));
     let found = weights::named_tensors(model);
     if found.len() != expected.len() {
-        return Err(format!("{what}: {} tensors where {} were expected", found.len(), expected.len()));
+        return Err(format!(
+            "{what}: {} tensors where {} were expected",
+            found.len(),
+            expected.len()
+        ));
     }
     for tensor in found {
-        let expected = expected.get(&tensor.name).ok_or_else(|| format!("{what}: no {}", tensor.name))?;
+        let expected = expected
+            .get(&tensor.name)
+            .ok_or_else(|| format!("{what}: no {}", tensor.name))?;
         let difference = relative_difference(&tensor.values, &expected.f32());
         within(&format!("{what}: {}", tensor.name), difference, TOLERANCE)?;
     }
@@ -41,9 +47,15 @@ fn same_weights(what: &str, model: &UNet2DModel, folder: &Path) -> Result<(), St
 }
 
 fn close(what: &str, step: usize, found: f64, expected: &Value) -> Result<(), String> {
-    let expected = expected[step].as_f64().ok_or_else(|| format!("the trace has no {what} of step {step}"))?;
+    let expected = expected[step]
+        .as_f64()
+        .ok_or_else(|| format!("the trace has no {what} of step {step}"))?;
     let difference = (found - expected).abs() / expected.abs().max(1e-9);
-    within(&format!("{what} of step {step}"), if found == expected { 0.0 } else { difference }, TOLERANCE)
+    within(
+        &format!("{what} of step {step}"),
+        if found == expected { 0.0 } else { difference },
+        TOLERANCE,
+    )
 }
 
 fn check(folder: &Path) -> Result<Outcome, String> {
@@ -69,7 +81,9 @@ fn check(folder: &Path) -> Result<Outcome, String> {
         learning_rate,
     };
     let kind = LrSchedulerType::from_name(trace["lr_scheduler"]["name"].as_str().unwrap());
-    let schedule = kind.and_then(|kind| LrSchedule::new(kind, &options)).map_err(|e| e.to_string())?;
+    let schedule = kind
+        .and_then(|kind| LrSchedule::new(kind, &options))
+        .map_err(|e| e.to_string())?;
     let ema = EmaSchedule {
         max_decay: number("ema", "max_decay"),
         inv_gamma: number("ema", "inv_gamma"),
@@ -79,7 +93,10 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     };
     let max_grad_norm = trace["clip_grad_norm"].as_f64().unwrap();
     let beta_schedule = BetaSchedule::from_name(trace["noise_schedule"].as_str().unwrap());
-    let prediction = trace.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon");
+    let prediction = trace
+        .get("prediction_type")
+        .and_then(Value::as_str)
+        .unwrap_or("epsilon");
     let prediction_type = PredictionType::from_name(prediction).map_err(|e| e.to_string())?;
     let config = DDPMConfig {
         beta_schedule: beta_schedule.map_err(|e| e.to_string())?,
@@ -88,7 +105,14 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     };
     let scheduler = DDPMScheduler::new(config).map_err(|e| e.to_string())?;
 
-    let mut learner = Learner::new(model, optimizer, learning_rate, schedule, max_grad_norm, Some(ema));
+    let mut learner = Learner::new(
+        model,
+        optimizer,
+        learning_rate,
+        schedule,
+        max_grad_norm,
+        Some(ema),
+    );
     let count = trace["losses"].as_array().unwrap().len();
     for i in 0..count {
         let (batch, draw) = read_step(&steps, i, &device);
@@ -99,7 +123,12 @@ fn check(folder: &Path) -> Result<Outcome, String> {
         close("loss", i, loss, &trace["losses"])?;
         close("learning rate", i, update.learning_rate, &trace["lrs"])?;
         close("gradient norm", i, update.grad_norm, &trace["grad_norms"])?;
-        close("EMA decay", i, update.ema_decay.unwrap_or(f64::NAN), &trace["ema_decays"])?;
+        close(
+            "EMA decay",
+            i,
+            update.ema_decay.unwrap_or(f64::NAN),
+            &trace["ema_decays"],
+        )?;
     }
     same_weights("final", learner.model(), &folder.join("final"))?;
     same_weights("final_ema", &learner.best(), &folder.join("final_ema"))?;
@@ -117,14 +146,30 @@ fn read_step(steps: &BTreeMap<String, support::Stored>, i: usize, device: &Devic
         Tensor::<1, Int>::from_data(TensorData::new(labels, [n]), device)
     });
     let timesteps = all("timesteps").f32().into_iter().map(|t| t as usize).collect();
-    let draw = Draw { noise: all("noise").tensor::<4>(device), timesteps };
-    (Batch { clean, conditioning: Conditioning { classes, ..Conditioning::default() } }, draw)
+    let draw = Draw {
+        noise: all("noise").tensor::<4>(device),
+        timesteps,
+    };
+    (
+        Batch {
+            clean,
+            conditioning: Conditioning {
+                classes,
+                ..Conditioning::default()
+            },
+        },
+        draw,
+    )
 }
 
 #[test]
 fn every_trace_is_reproduced() {
     let root = reference().join("training");
-    let runs = if root.join("trace.json").exists() { vec![root] } else { folders(root) };
+    let runs = if root.join("trace.json").exists() {
+        vec![root]
+    } else {
+        folders(root)
+    };
     let mut report = Report::new();
     for run in runs {
         report.case(&run.display().to_string(), check(&run));

@@ -50,37 +50,60 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     let [batch, ..] = sample.dims();
     let per_picture = |name: &str| {
         let given = io[name].f32();
-        if given.len() == 1 { vec![given[0]; batch] } else { given }
+        if given.len() == 1 {
+            vec![given[0]; batch]
+        } else {
+            given
+        }
     };
     let timesteps = Tensor::from_data(TensorData::new(per_picture("timestep"), [batch]), &training);
     let mut conditioning = Conditioning::default();
     if io.contains_key("class_labels") {
-        let classes: Vec<i64> = per_picture("class_labels").into_iter().map(|c| c as i64).collect();
+        let classes: Vec<i64> = per_picture("class_labels")
+            .into_iter()
+            .map(|c| c as i64)
+            .collect();
         let classes = Tensor::<1, Int>::from_data(TensorData::new(classes, [batch]), &training);
         conditioning.classes = Some(classes);
     }
 
-    let output = model.denoise(sample.clone(), timesteps, &conditioning).map_err(|e| e.to_string())?;
+    let output = model
+        .denoise(sample.clone(), timesteps, &conditioning)
+        .map_err(|e| e.to_string())?;
     let target = io["target"].tensor::<4>(&training);
     let loss = (output.clone() - target).square().mean();
     let gradients = loss.backward();
 
-    within("output", relative_difference(&values(output.inner()), &io["output"].f32()), TOLERANCE)?;
+    within(
+        "output",
+        relative_difference(&values(output.inner()), &io["output"].f32()),
+        TOLERANCE,
+    )?;
     let expected_loss = io["loss"].item();
     let loss = f64::from(loss.into_scalar::<f32>());
     within("loss", (loss - expected_loss).abs() / expected_loss, TOLERANCE)?;
     let gradient = sample.grad(&gradients).ok_or("the sample has no gradient")?;
     let expected = io["grad_sample"].f32();
-    within("gradient at the sample", relative_difference(&values(gradient), &expected), TOLERANCE)?;
+    within(
+        "gradient at the sample",
+        relative_difference(&values(gradient), &expected),
+        TOLERANCE,
+    )?;
 
-    let mut found = GradientNorms { gradients: &gradients, norms: vec![] };
+    let mut found = GradientNorms {
+        gradients: &gradients,
+        norms: vec![],
+    };
     model.visit(&mut found);
     let names = weights::parameter_names(&model);
     let expected = |name: &str| io.get(&format!("grad_norm.{name}")).map(|norm| norm.item());
     let known = io.keys().filter(|key| key.starts_with("grad_norm.")).count();
     let largest = names.iter().filter_map(|name| expected(name)).fold(0.0, f64::max);
     if names.len() < known || largest == 0.0 {
-        return Err(format!("{} parameters where the reference has {known} gradients", names.len()));
+        return Err(format!(
+            "{} parameters where the reference has {known} gradients",
+            names.len()
+        ));
     }
     for (name, norm) in names.iter().zip(found.norms) {
         // Parameters that PyTorch does not train have no entry.

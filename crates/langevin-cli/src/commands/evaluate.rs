@@ -58,12 +58,19 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let mut bar = None;
     let measured = agreement(&pipeline, dataset.as_ref(), &options, |done, total| {
-        bar.get_or_insert_with(|| Progress::new("step", total)).update(done, String::new);
+        bar.get_or_insert_with(|| Progress::new("step", total))
+            .update(done, String::new);
         !stop.requested()
     })?;
     drop(bar);
-    let Some(measured) = measured else { bail!("stopped before the last picture was drawn") };
-    print(&measured, dataset.class_names().unwrap_or_default(), options.neighbours)
+    let Some(measured) = measured else {
+        bail!("stopped before the last picture was drawn")
+    };
+    print(
+        &measured,
+        dataset.class_names().unwrap_or_default(),
+        options.neighbours,
+    )
 }
 
 fn print(measured: &Agreement, names: &[String], neighbours: usize) -> Result<()> {

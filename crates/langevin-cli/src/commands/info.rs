@@ -48,9 +48,18 @@ fn kind(path: &Path) -> Result<Kind> {
     } else if path.join("config.json").exists() {
         Ok(Kind::Model)
     } else if path.join("unet").is_dir() || path.join(RUN_CONFIG).exists() {
-        bail!("{}: holds no whole pipeline: there is no {MODEL_INDEX} in it", path.display())
-    } else if path.extension().is_some_and(|extension| extension == "safetensors") {
-        bail!("{}: holds weights alone; name the folder of the model or the pipeline", path.display())
+        bail!(
+            "{}: holds no whole pipeline: there is no {MODEL_INDEX} in it",
+            path.display()
+        )
+    } else if path
+        .extension()
+        .is_some_and(|extension| extension == "safetensors")
+    {
+        bail!(
+            "{}: holds weights alone; name the folder of the model or the pipeline",
+            path.display()
+        )
     } else {
         Ok(Kind::Dataset)
     }

@@ -33,7 +33,11 @@ pub fn run(args: SampleArgs) -> Result<()> {
     if let Some(animation) = animation {
         animation.write(columns(pictures.len()))?;
     }
-    let what = if pictures.len() == 1 { "1 picture".into() } else { format!("{} pictures", pictures.len()) };
+    let what = if pictures.len() == 1 {
+        "1 picture".into()
+    } else {
+        format!("{} pictures", pictures.len())
+    };
     terminal::print(&format!("{what} in {}", args.output.display()))?;
     if let Some(path) = &args.animate {
         terminal::print(&format!("animation in {}", path.display()))?;
@@ -78,13 +82,18 @@ fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
         return Ok(Vec::new());
     };
     // A model from elsewhere has no names; its classes are called by their numbers.
-    let unnamed =
-        || Classes { names: (0..known).map(|number| number.to_string()).collect(), null_class: None };
+    let unnamed = || Classes {
+        names: (0..known).map(|number| number.to_string()).collect(),
+        null_class: None,
+    };
     let classes = pipeline.classes().cloned().unwrap_or_else(unnamed);
     let numbers = if asked.is_empty() {
         (0..classes.names.len()).collect()
     } else {
-        asked.iter().map(|class| classes.find(class)).collect::<langevin::Result<Vec<usize>>>()?
+        asked
+            .iter()
+            .map(|class| classes.find(class))
+            .collect::<langevin::Result<Vec<usize>>>()?
     };
     Ok(numbers.into_iter().map(|number| number as i64).collect())
 }

@@ -51,8 +51,14 @@ fn announce(estimate: &Estimate) {
 
 /// Says where things are, and what to try next.
 fn summarise(outcome: &Outcome) -> Result<()> {
-    let ended = if outcome.interrupted { "stopped after" } else { "trained for" };
-    let loss = outcome.final_loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+    let ended = if outcome.interrupted {
+        "stopped after"
+    } else {
+        "trained for"
+    };
+    let loss = outcome
+        .final_loss
+        .map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
     terminal::print(&format!(
         "{ended} {} steps in {}{loss}",
         terminal::thousands(outcome.steps),
@@ -67,7 +73,11 @@ fn summarise(outcome: &Outcome) -> Result<()> {
     }
     let class = outcome.classes.first().map_or_else(String::new, |_| {
         // The last class is as good an example as any, and `3` reads well where the classes are digits.
-        let example = outcome.classes.get(3).or(outcome.classes.last()).map_or("", String::as_str);
+        let example = outcome
+            .classes
+            .get(3)
+            .or(outcome.classes.last())
+            .map_or("", String::as_str);
         format!(" --class {}", quoted(example))
     });
     terminal::print(&format!(

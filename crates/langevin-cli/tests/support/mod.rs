@@ -29,7 +29,11 @@ impl Ran {
     /// The error, which must be one of `code`, in one or two lines, and contain each of `parts`.
     pub fn refused(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
-        let lines: Vec<&str> = self.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        let lines: Vec<&str> = self
+            .err
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .collect();
         assert_eq!(lines.len(), 1, "{}", self.err);
         for part in parts {
             assert!(self.err.contains(part), "`{part}` is not in: {}", self.err);
@@ -67,14 +71,17 @@ pub fn line(folder: &Path, text: &str) -> Ran {
 
 /// A pipeline that diffusers saved: `ddpm`, `ddim` or `ddim_eta`.
 pub fn reference_pipeline(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/pipelines").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../langevin/tests/reference/pipelines")
+        .join(name)
 }
 
 /// The names in a folder, in order.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

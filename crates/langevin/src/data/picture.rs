@@ -26,7 +26,10 @@ impl Channels {
 
     /// The choice with so many channels, if there is one.
     pub fn from_count(count: usize) -> Option<Self> {
-        Self::ALL.iter().copied().find(|channels| channels.count() == count)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|channels| channels.count() == count)
     }
 }
 

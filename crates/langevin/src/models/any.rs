@@ -37,7 +37,11 @@ impl AnyModelConfig {
         let value: Value = files::read_json(path)?;
         let wrong = |message: String| Error::file(path, message);
         // A configuration written by hand may leave its class out.
-        let class_name = value.get("_class_name").and_then(Value::as_str).unwrap_or(UNET2D).to_string();
+        let class_name = value
+            .get("_class_name")
+            .and_then(Value::as_str)
+            .unwrap_or(UNET2D)
+            .to_string();
         let config = match class_name.as_str() {
             UNET2D => serde_json::from_value(value).map(Self::UNet2D),
             BASIC => serde_json::from_value(value).map(Self::Basic),

@@ -33,7 +33,12 @@ pub struct BasicUNetConfig {
 
 impl Default for BasicUNetConfig {
     fn default() -> Self {
-        Self { class_name: "BasicUNet".into(), in_channels: 1, out_channels: 1, sample_size: Some(28) }
+        Self {
+            class_name: "BasicUNet".into(),
+            in_channels: 1,
+            out_channels: 1,
+            sample_size: Some(28),
+        }
     }
 }
 
@@ -57,12 +62,17 @@ impl BasicUNet {
     pub fn new(config: &BasicUNetConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
         let limit = 1..=4096;
         if !limit.contains(&config.in_channels) || !limit.contains(&config.out_channels) {
-            return Err(Error::Config("in_channels and out_channels must be from 1 to 4096".into()));
+            return Err(Error::Config(
+                "in_channels and out_channels must be from 1 to 4096".into(),
+            ));
         }
         let init = &mut Init::new(generator, device);
         let geometry = Geometry::uniform(1, 2);
         let mut layers = |channels: [[usize; 2]; 3]| -> Vec<Conv2d> {
-            channels.into_iter().map(|[i, o]| Conv2d::new(i, o, 5, geometry, init)).collect()
+            channels
+                .into_iter()
+                .map(|[i, o]| Conv2d::new(i, o, 5, geometry, init))
+                .collect()
         };
         Ok(Self {
             down_layers: layers([[config.in_channels, 32], [32, 64], [64, 64]]),
@@ -105,12 +115,7 @@ fn max_pool(x: Tensor<4>) -> Tensor<4> {
 }
 
 impl Denoiser for BasicUNet {
-    fn denoise(
-        &self,
-        x: Tensor<4>,
-        _timesteps: Tensor<1>,
-        conditioning: &Conditioning,
-    ) -> Result<Tensor<4>> {
+    fn denoise(&self, x: Tensor<4>, _timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
         let [_, channels, height, width] = x.dims();
         if channels != self.config.in_channels || height % 4 != 0 || width % 4 != 0 {
             return Err(Error::Shape(format!(
@@ -119,7 +124,9 @@ impl Denoiser for BasicUNet {
             )));
         }
         if conditioning.classes.is_some() {
-            return Err(Error::Config("BasicUNet has no classes, but classes were given: leave them out".into()));
+            return Err(Error::Config(
+                "BasicUNet has no classes, but classes were given: leave them out".into(),
+            ));
         }
         let mut x = x.permute([0, 2, 3, 1]);
         let mut skips = vec![];

@@ -57,15 +57,22 @@ impl ModelPreset {
             up_block_types: down_block_types
                 .iter()
                 .rev()
-                .map(|block| if *block == AttnDownBlock2D { AttnUpBlock2D } else { UpBlock2D })
+                .map(|block| {
+                    if *block == AttnDownBlock2D {
+                        AttnUpBlock2D
+                    } else {
+                        UpBlock2D
+                    }
+                })
                 .collect(),
             ..UNet2DConfig::default()
         };
         AnyModelConfig::UNet2D(match self {
             Self::Digits => unet(&[64, 128, 128], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D]),
-            Self::CourseButterflies => {
-                unet(&[64, 128, 128, 256], &[DownBlock2D, DownBlock2D, AttnDownBlock2D, AttnDownBlock2D])
-            }
+            Self::CourseButterflies => unet(
+                &[64, 128, 128, 256],
+                &[DownBlock2D, DownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
+            ),
             Self::CourseMnist => unet(&[32, 64, 64], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D]),
             Self::BasicUnet => {
                 return AnyModelConfig::Basic(BasicUNetConfig {
@@ -77,7 +84,14 @@ impl ModelPreset {
             }
             Self::DdpmDefault => unet(
                 &[128, 128, 256, 256, 512, 512],
-                &[DownBlock2D, DownBlock2D, DownBlock2D, DownBlock2D, AttnDownBlock2D, DownBlock2D],
+                &[
+                    DownBlock2D,
+                    DownBlock2D,
+                    DownBlock2D,
+                    DownBlock2D,
+                    AttnDownBlock2D,
+                    DownBlock2D,
+                ],
             ),
         })
     }
@@ -95,7 +109,10 @@ mod tests {
             (ModelPreset::CourseMnist, 1_707_009),
             (ModelPreset::BasicUnet, 309_057),
         ] {
-            let model = preset.config().build(&default_device(), &mut Generator::new(0)).unwrap();
+            let model = preset
+                .config()
+                .build(&default_device(), &mut Generator::new(0))
+                .unwrap();
             assert_eq!(model.num_parameters(), parameters, "{preset}");
         }
     }

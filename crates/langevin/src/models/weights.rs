@@ -55,7 +55,9 @@ impl Location {
 
     /// Whether the parameter is the weight of a `kind`.
     fn is_weight_of(&self, kind: &str) -> bool {
-        self.0.last().is_some_and(|(name, container)| name == "weight" && container == kind)
+        self.0
+            .last()
+            .is_some_and(|(name, container)| name == "weight" && container == kind)
     }
 
     /// From the module's layout to the checkpoint's; each turn is its own inverse but for the convolution's.
@@ -104,8 +106,16 @@ pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
             let tensor = self.location.to_file(param.val().inner());
             let shape = tensor.dims().to_vec();
             // The models are float32 throughout, so the conversion cannot fail.
-            let values = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-            self.tensors.push(NamedTensor { name: self.location.key(), shape, values });
+            let values = tensor
+                .into_data()
+                .convert::<f32>()
+                .try_to_vec()
+                .unwrap_or_default();
+            self.tensors.push(NamedTensor {
+                name: self.location.key(),
+                shape,
+                values,
+            });
         }
     }
     let mut collector = Collector::default();
@@ -191,17 +201,33 @@ pub fn load<M: Module>(module: M, path: impl AsRef<Path>, device: &Device) -> Re
 
     let wanted = parameter_names(&module);
     let known = file.names();
-    let missing: Vec<&str> =
-        wanted.iter().map(String::as_str).filter(|name| !known.contains(name)).collect();
+    let missing: Vec<&str> = wanted
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !known.contains(name))
+        .collect();
     if !missing.is_empty() {
         return Err(Error::file(path, format!("lacks {}", list(&missing))));
     }
-    let unexpected: Vec<&str> = known.into_iter().filter(|name| !wanted.iter().any(|w| w == name)).collect();
+    let unexpected: Vec<&str> = known
+        .into_iter()
+        .filter(|name| !wanted.iter().any(|w| w == name))
+        .collect();
     if !unexpected.is_empty() {
-        tracing::warn!("{}: passed over {}, which the model does not have", path.display(), list(&unexpected));
+        tracing::warn!(
+            "{}: passed over {}, which the model does not have",
+            path.display(),
+            list(&unexpected)
+        );
     }
 
-    let mut loader = Loader { location: Location::default(), file: &file, path, device, error: None };
+    let mut loader = Loader {
+        location: Location::default(),
+        file: &file,
+        path,
+        device,
+        error: None,
+    };
     let module = module.map(&mut loader);
     match loader.error {
         Some(error) => Err(error),
@@ -287,5 +313,10 @@ pub fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 }
 
 fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|chunk| read(*chunk))
+        .collect()
 }

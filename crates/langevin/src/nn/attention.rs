@@ -57,8 +57,10 @@ impl Attention {
             )));
         }
         let inner = heads * c.head_dim;
-        let group_norm =
-            c.norm_num_groups.map(|groups| GroupNorm::new(groups, c.channels, c.eps, init)).transpose()?;
+        let group_norm = c
+            .norm_num_groups
+            .map(|groups| GroupNorm::new(groups, c.channels, c.eps, init))
+            .transpose()?;
         Ok(Self {
             group_norm,
             to_q: Linear::new(c.channels, inner, init),
@@ -83,13 +85,19 @@ impl Attention {
         let q = self.to_q.forward(tokens.clone());
         let k = self.to_k.forward(tokens.clone());
         let v = self.to_v.forward(tokens);
-        let options = AttentionOptions { heads: self.heads, scale: self.scale as f32 };
+        let options = AttentionOptions {
+            heads: self.heads,
+            scale: self.scale as f32,
+        };
         let mut y = ops::attention(q, k, v, options);
         let residual = x.reshape([batch, height * width, channels]);
         // One layer; the list is there for its name in the checkpoint.
         for layer in &self.to_out {
             y = layer.forward_add(y, residual.clone());
         }
-        scale_down(y.reshape([batch, height, width, channels]), self.rescale_output_factor)
+        scale_down(
+            y.reshape([batch, height, width, channels]),
+            self.rescale_output_factor,
+        )
     }
 }

@@ -29,15 +29,27 @@ impl Conv2d {
         init: &mut Init<'_>,
     ) -> Self {
         let fan_in = inputs * kernel * kernel;
-        let weight = init.uniform([outputs, inputs, kernel, kernel], fan_in).permute([2, 3, 1, 0]);
+        let weight = init
+            .uniform([outputs, inputs, kernel, kernel], fan_in)
+            .permute([2, 3, 1, 0]);
         let bias = init.uniform([outputs], fan_in);
-        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)), geometry }
+        Self {
+            weight: init.parameter(weight),
+            bias: Some(Param::from_tensor(bias)),
+            geometry,
+        }
     }
 
     /// # Shapes
     /// `[batch, height, width, in]` → `[batch, out height, out width, out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), None, self.geometry)
+        ops::conv2d(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+            None,
+            self.geometry,
+        )
     }
 
     /// [`Self::forward`] plus `residual`, in one pass.

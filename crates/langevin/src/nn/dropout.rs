@@ -19,7 +19,10 @@ pub struct Dropout {
 impl Dropout {
     /// A layer that zeroes each element with `probability`.
     pub fn new(probability: f64, generator: &DropoutGenerator) -> Self {
-        Self { probability, generator: generator.clone() }
+        Self {
+            probability,
+            generator: generator.clone(),
+        }
     }
 
     /// The input unchanged, unless a generator has been put in and the probability is not zero.
@@ -28,13 +31,21 @@ impl Dropout {
             return x;
         }
         let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(generator) = generator.as_mut() else { return x };
+        let Some(generator) = generator.as_mut() else {
+            return x;
+        };
         let keep = 1.0 - self.probability;
         let shape = x.dims();
         let mask: Vec<f32> = generator
             .rand(shape.iter().product())
             .into_iter()
-            .map(|u| if f64::from(u) < keep { (1.0 / keep) as f32 } else { 0.0 })
+            .map(|u| {
+                if f64::from(u) < keep {
+                    (1.0 / keep) as f32
+                } else {
+                    0.0
+                }
+            })
             .collect();
         let device = x.device();
         x * Tensor::from_data(TensorData::new(mask, shape), &device)

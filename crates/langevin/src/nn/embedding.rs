@@ -27,7 +27,11 @@ pub fn sinusoidal_embedding(
     let angles = timesteps.unsqueeze_dim::<2>(1) * frequencies.unsqueeze_dim::<2>(0);
     let [batch, _] = angles.dims();
     let (sin, cos) = (angles.clone().sin(), angles.cos());
-    let mut parts = if flip_sin_to_cos { vec![cos, sin] } else { vec![sin, cos] };
+    let mut parts = if flip_sin_to_cos {
+        vec![cos, sin]
+    } else {
+        vec![sin, cos]
+    };
     if dimension % 2 == 1 {
         parts.push(Tensor::zeros([batch, 1], &device));
     }
@@ -55,7 +59,8 @@ impl TimestepEmbedding {
     /// # Shapes
     /// `[batch, in]` → `[batch, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(Activation::Silu.forward(self.linear_1.forward(x)))
+        self.linear_2
+            .forward(Activation::Silu.forward(self.linear_1.forward(x)))
     }
 }
 
@@ -69,7 +74,9 @@ pub struct Embedding {
 impl Embedding {
     /// A new layer.
     pub fn new(classes: usize, dimension: usize, init: &mut Init<'_>) -> Self {
-        Self { weight: Param::from_tensor(init.normal([classes, dimension], 1.0)) }
+        Self {
+            weight: Param::from_tensor(init.normal([classes, dimension], 1.0)),
+        }
     }
 
     /// # Shapes

@@ -17,7 +17,10 @@ pub struct Init<'a> {
 impl<'a> Init<'a> {
     /// Parameters for `device`, from `generator`.
     pub fn new(generator: &'a mut Generator, device: &Device) -> Self {
-        Self { generator, device: device.clone() }
+        Self {
+            generator,
+            device: device.clone(),
+        }
     }
 
     /// Where the parameters live.
@@ -30,8 +33,12 @@ impl<'a> Init<'a> {
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], fan_in: usize) -> Tensor<D> {
         let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
         let n = shape.iter().product();
-        let values: Vec<f32> =
-            self.generator.rand(n).into_iter().map(|u| u * (bound + bound) - bound).collect();
+        let values: Vec<f32> = self
+            .generator
+            .rand(n)
+            .into_iter()
+            .map(|u| u * (bound + bound) - bound)
+            .collect();
         Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 

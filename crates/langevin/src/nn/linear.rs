@@ -22,7 +22,10 @@ impl Linear {
     pub fn new(inputs: usize, outputs: usize, init: &mut Init<'_>) -> Self {
         let weight = init.uniform([outputs, inputs], inputs).transpose();
         let bias = init.uniform([outputs], inputs);
-        Self { weight: init.parameter(weight), bias: Some(Param::from_tensor(bias)) }
+        Self {
+            weight: init.parameter(weight),
+            bias: Some(Param::from_tensor(bias)),
+        }
     }
 
     /// # Shapes
@@ -33,6 +36,11 @@ impl Linear {
 
     /// [`Self::forward`] plus `residual`, in one pass.
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), Some(residual))
+        ops::linear(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+            Some(residual),
+        )
     }
 }

@@ -15,7 +15,6 @@ mod norm;
 mod resample;
 mod resnet;
 
-
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig};
 pub use conv::Conv2d;

@@ -63,11 +63,19 @@ impl GroupNorm {
         activation: Activation,
     ) -> Tensor<4> {
         let y = self.run(x, modulation, activation.is_silu());
-        if activation.is_silu() { y } else { activation.forward(y) }
+        if activation.is_silu() {
+            y
+        } else {
+            activation.forward(y)
+        }
     }
 
     fn run(&self, x: Tensor<4>, modulation: Option<(Tensor<2>, Tensor<2>)>, silu: bool) -> Tensor<4> {
-        let options = GroupNormOptions { groups: self.groups, eps: self.eps as f32, silu };
+        let options = GroupNormOptions {
+            groups: self.groups,
+            eps: self.eps as f32,
+            silu,
+        };
         ops::group_norm(x, self.weight.val(), self.bias.val(), modulation, options)
     }
 }

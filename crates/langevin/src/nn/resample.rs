@@ -15,8 +15,23 @@ pub struct Downsample2D {
 impl Downsample2D {
     /// A new layer. `padding` 0 means one row of zeros below and one column to the right, as in the original DDPM.
     pub fn new(channels: usize, padding: usize, init: &mut Init<'_>) -> Self {
-        let padding = if padding == 0 { [[0, 1]; 2] } else { [[padding; 2]; 2] };
-        Self { conv: Conv2d::new(channels, channels, 3, Geometry { stride: [2; 2], padding }, init) }
+        let padding = if padding == 0 {
+            [[0, 1]; 2]
+        } else {
+            [[padding; 2]; 2]
+        };
+        Self {
+            conv: Conv2d::new(
+                channels,
+                channels,
+                3,
+                Geometry {
+                    stride: [2; 2],
+                    padding,
+                },
+                init,
+            ),
+        }
     }
 
     /// # Shapes
@@ -36,14 +51,17 @@ pub struct Upsample2D {
 impl Upsample2D {
     /// A new layer.
     pub fn new(channels: usize, init: &mut Init<'_>) -> Self {
-        Self { conv: Conv2d::new(channels, channels, 3, Geometry::uniform(1, 1), init) }
+        Self {
+            conv: Conv2d::new(channels, channels, 3, Geometry::uniform(1, 1), init),
+        }
     }
 
     /// # Shapes
     /// `[batch, height, width, channels]` → `[batch, 2 · height, 2 · width, channels]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, height, width, _] = x.dims();
-        self.conv.forward(ops::upsample_nearest(x, [2 * height, 2 * width]))
+        self.conv
+            .forward(ops::upsample_nearest(x, [2 * height, 2 * width]))
     }
 }
 

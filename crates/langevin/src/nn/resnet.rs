@@ -154,9 +154,9 @@ impl ResnetBlock2D {
         let h = self.conv1.forward(h);
         let time = self.time_emb_proj.forward(temb.clone());
         let h = match self.time_embedding_norm {
-            TimeEmbeddingNorm::Default => {
-                self.norm2.forward_activated(ops::add_per_picture(h, time), self.activation)
-            }
+            TimeEmbeddingNorm::Default => self
+                .norm2
+                .forward_activated(ops::add_per_picture(h, time), self.activation),
             TimeEmbeddingNorm::ScaleShift => {
                 let modulation: [Tensor<2>; 2] =
                     [0, 1].map(|i| time.clone().narrow(1, i * time.dims()[1] / 2, time.dims()[1] / 2));

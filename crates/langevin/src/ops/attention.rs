@@ -134,10 +134,7 @@ fn shape_of(qkv: &Qkv<Flex>, options: AttentionOptions) -> attention::AttentionS
 }
 
 impl AttentionGradients for Flex {
-    fn attention_with_log_sums(
-        qkv: &Qkv<Self>,
-        options: AttentionOptions,
-    ) -> (FlexTensor, FlexTensor) {
+    fn attention_with_log_sums(qkv: &Qkv<Self>, options: AttentionOptions) -> (FlexTensor, FlexTensor) {
         let qkv = qkv.clone().map(flex::contiguous);
         let shape = shape_of(&qkv, options);
         let mut output = flex::zeros(qkv[0].layout().num_elements());
@@ -178,6 +175,10 @@ impl AttentionGradients for Flex {
         );
         let [gq, gk, gv] = gradients;
         let (query_shape, key_shape) = (flex::dims::<3>(&qkv[0]), flex::dims::<3>(&qkv[1]));
-        [flex::tensor(gq, query_shape), flex::tensor(gk, key_shape), flex::tensor(gv, key_shape)]
+        [
+            flex::tensor(gq, query_shape),
+            flex::tensor(gk, key_shape),
+            flex::tensor(gv, key_shape),
+        ]
     }
 }

@@ -32,7 +32,10 @@ pub struct Geometry {
 impl Geometry {
     /// Stride `stride` with `padding` zeros on every side.
     pub fn uniform(stride: usize, padding: usize) -> Self {
-        Self { stride: [stride; 2], padding: [[padding; 2]; 2] }
+        Self {
+            stride: [stride; 2],
+            padding: [[padding; 2]; 2],
+        }
     }
 }
 
@@ -207,7 +210,12 @@ impl ConvOps for Flex {
         let bias = bias.into_option().map(flex::contiguous);
         let residual = residual.into_option().map(flex::contiguous);
         let shape = shape_of(&x, &weight, geometry);
-        let out = [shape.batch, shape.out_height(), shape.out_width(), shape.out_channels];
+        let out = [
+            shape.batch,
+            shape.out_height(),
+            shape.out_width(),
+            shape.out_channels,
+        ];
         let mut y = flex::zeros(out.iter().product());
         conv::conv2d_forward(
             &shape,
@@ -252,6 +260,9 @@ impl ConvGradients for Flex {
             &mut gw,
             Some(&mut gb),
         );
-        (flex::tensor(gw, flex::dims::<4>(weight)), flex::tensor(gb, [shape.out_channels]))
+        (
+            flex::tensor(gw, flex::dims::<4>(weight)),
+            flex::tensor(gb, [shape.out_channels]),
+        )
     }
 }

@@ -5,7 +5,11 @@ use burn::tensor::{Bytes, DType, Shape};
 
 /// The tensor with its elements in row-major order; free where they already are.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+    if tensor.is_contiguous() {
+        tensor
+    } else {
+        tensor.to_contiguous()
+    }
 }
 
 /// The elements of a contiguous tensor.
@@ -13,7 +17,9 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// # Panics
 /// If the tensor is not float32: the kernels know no other type, and the models are built in no other.
 pub(super) fn floats(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice::<f32>().expect("the operations take contiguous float32 tensors")
+    tensor
+        .as_slice::<f32>()
+        .expect("the operations take contiguous float32 tensors")
 }
 
 /// The elements of a contiguous tensor, to be changed; copied first where somebody else holds them too.
@@ -35,7 +41,11 @@ pub(super) fn optional_floats(tensor: &Option<FlexTensor>) -> Option<&[f32]> {
 
 /// A tensor of `shape` over `data`, without a copy.
 pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape.into()), DType::F32)
+    FlexTensor::new(
+        Bytes::from_elems(data),
+        Layout::contiguous(shape.into()),
+        DType::F32,
+    )
 }
 
 /// The shape as an array.

@@ -124,8 +124,7 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
                 let (inputs, statistics) = ops.state;
                 let [x, gamma, beta, scale, shift] = ops.parents;
                 let gradient = B::group_norm_gradient(inputs, statistics, gy);
-                let mut pairs =
-                    vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
+                let mut pairs = vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
                 if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
                     pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
                 }
@@ -173,7 +172,15 @@ impl NormOps for Flex {
         options: GroupNormOptions,
     ) -> FlexTensor {
         let (scale, shift) = (scale.into_option(), shift.into_option());
-        Flex::group_norm_with_statistics(&NormInputs { x, gamma, beta, scale, shift, options }).0
+        Flex::group_norm_with_statistics(&NormInputs {
+            x,
+            gamma,
+            beta,
+            scale,
+            shift,
+            options,
+        })
+        .0
     }
 }
 
@@ -203,7 +210,12 @@ fn parameters(inputs: &NormInputs<Flex>) -> norm::GroupNormParameters<'_> {
 
 fn shape_of(x: &FlexTensor, options: GroupNormOptions) -> norm::GroupNormShape {
     let [batch, height, width, channels] = flex::dims(x);
-    norm::GroupNormShape { batch, pixels: height * width, channels, groups: options.groups }
+    norm::GroupNormShape {
+        batch,
+        pixels: height * width,
+        channels,
+        groups: options.groups,
+    }
 }
 
 impl NormGradients for Flex {
@@ -236,7 +248,11 @@ impl NormGradients for Flex {
         let (mut ggamma, mut gbeta) = (flex::zeros(shape.channels), flex::zeros(shape.channels));
         let modulated = inputs.scale.is_some();
         let per_picture = [shape.batch, shape.channels];
-        let length = if modulated { shape.batch * shape.channels } else { 0 };
+        let length = if modulated {
+            shape.batch * shape.channels
+        } else {
+            0
+        };
         let (mut gscale, mut gshift) = (flex::zeros(length), flex::zeros(length));
         norm::group_norm_backward(
             &shape,
@@ -256,8 +272,12 @@ impl NormGradients for Flex {
             x: flex::tensor(gx, flex::dims::<4>(&inputs.x)),
             gamma: flex::tensor(ggamma, [shape.channels]),
             beta: flex::tensor(gbeta, [shape.channels]),
-            modulation: modulated
-                .then(|| (flex::tensor(gscale, per_picture), flex::tensor(gshift, per_picture))),
+            modulation: modulated.then(|| {
+                (
+                    flex::tensor(gscale, per_picture),
+                    flex::tensor(gshift, per_picture),
+                )
+            }),
         }
     }
 }

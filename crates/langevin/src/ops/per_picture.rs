@@ -23,7 +23,10 @@ use super::flex;
 /// - `x` and the result: `[batch, height, width, channels]`, channels last
 /// - `vector`: `[batch, channels]`
 pub fn add_per_picture(x: Tensor<4>, vector: Tensor<2>) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::add_per_picture_nhwc(x.into_dispatch(), vector.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::add_per_picture_nhwc(
+        x.into_dispatch(),
+        vector.into_dispatch(),
+    ))
 }
 
 /// The forward, dispatched to the tensor's backend.
@@ -61,7 +64,11 @@ impl<B: PerPictureOps + PerPictureGradient, C: CheckpointStrategy> PerPictureOps
         }
         let nodes = [x.node(), vector.node()];
         let (x, vector) = (x.into_primitive(), vector.into_primitive());
-        match AddPerPictureBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        match AddPerPictureBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((), B::add_per_picture_nhwc(x, vector)),
             OpsKind::UnTracked(prep) => prep.finish(B::add_per_picture_nhwc(x, vector)),
         }

@@ -71,7 +71,14 @@ impl UpsampleOps for Flex {
     fn upsample_nearest_nhwc(x: FlexTensor, size: [usize; 2]) -> FlexTensor {
         let x = flex::contiguous(x);
         let [batch, height, width, channels] = flex::dims(&x);
-        let shape = UpsampleShape { batch, height, width, channels, out_height: size[0], out_width: size[1] };
+        let shape = UpsampleShape {
+            batch,
+            height,
+            width,
+            channels,
+            out_height: size[0],
+            out_width: size[1],
+        };
         let mut y = flex::zeros(batch * size[0] * size[1] * channels);
         resample::upsample_nearest_forward(&shape, flex::floats(&x), &mut y);
         flex::tensor(y, [batch, size[0], size[1], channels])
@@ -87,7 +94,14 @@ impl UpsampleGradient for Flex {
     fn upsample_nearest_gradient(gy: FlexTensor, size: [usize; 2]) -> FlexTensor {
         let gy = flex::contiguous(gy);
         let [batch, out_height, out_width, channels] = flex::dims(&gy);
-        let shape = UpsampleShape { batch, height: size[0], width: size[1], channels, out_height, out_width };
+        let shape = UpsampleShape {
+            batch,
+            height: size[0],
+            width: size[1],
+            channels,
+            out_height,
+            out_width,
+        };
         let mut gx = flex::zeros(batch * size[0] * size[1] * channels);
         resample::upsample_nearest_backward(&shape, flex::floats(&gy), &mut gx);
         flex::tensor(gx, [batch, size[0], size[1], channels])

@@ -27,7 +27,13 @@ pub struct AgreementOptions {
 
 impl Default for AgreementOptions {
     fn default() -> Self {
-        Self { samples_per_class: 50, batch_size: 100, num_inference_steps: 50, seed: 0, neighbours: 5 }
+        Self {
+            samples_per_class: 50,
+            batch_size: 100,
+            num_inference_steps: 50,
+            seed: 0,
+            neighbours: 5,
+        }
     }
 }
 
@@ -44,9 +50,13 @@ pub fn agreement(
     mut watch: impl FnMut(usize, usize) -> bool,
 ) -> Result<Option<Agreement>> {
     let classes = shared_classes(pipeline, dataset)?;
-    let asked: Vec<usize> = (0..classes).flat_map(|class| vec![class; options.samples_per_class]).collect();
+    let asked: Vec<usize> = (0..classes)
+        .flat_map(|class| vec![class; options.samples_per_class])
+        .collect();
     if options.batch_size == 0 || asked.is_empty() {
-        return Err(Error::Config("the batch size and the samples per class must be at least 1".into()));
+        return Err(Error::Config(
+            "the batch size and the samples per class must be at least 1".into(),
+        ));
     }
     let mut generator = Generator::new(options.seed);
     let steps = asked.len().div_ceil(options.batch_size) * options.num_inference_steps;
@@ -71,8 +81,13 @@ pub fn agreement(
     let Some(first) = drawn.first() else {
         return Ok(None);
     };
-    let (features, labels) =
-        real(dataset, Transform { channels: first.channels(), ..Transform::new(first.height()) })?;
+    let (features, labels) = real(
+        dataset,
+        Transform {
+            channels: first.channels(),
+            ..Transform::new(first.height())
+        },
+    )?;
     let queries: Vec<f32> = drawn.iter().flat_map(|picture| picture.to_chw()).collect();
     let width = queries.len() / drawn.len();
     let judged = nearest_neighbours(&features, &labels, &queries, width, options.neighbours)?;
@@ -82,7 +97,9 @@ pub fn agreement(
 /// How many classes the model and the data have in common: all of the data's, or it is an error.
 fn shared_classes(pipeline: &AnyPipeline, dataset: &dyn Dataset) -> Result<usize> {
     let Some(known) = pipeline.model().config().num_class_embeds() else {
-        return Err(Error::Config("the model is unconditional: it cannot be asked for a class".into()));
+        return Err(Error::Config(
+            "the model is unconditional: it cannot be asked for a class".into(),
+        ));
     };
     let names = dataset
         .class_names()
@@ -93,7 +110,10 @@ fn shared_classes(pipeline: &AnyPipeline, dataset: &dyn Dataset) -> Result<usize
         None => names.len() > known,
     };
     if differ {
-        return Err(Error::Config(format!("the model was not trained on the classes of {}", dataset.name())));
+        return Err(Error::Config(format!(
+            "the model was not trained on the classes of {}",
+            dataset.name()
+        )));
     }
     Ok(names.len())
 }

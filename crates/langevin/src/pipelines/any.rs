@@ -48,8 +48,16 @@ impl AnyPipeline {
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
         };
         Ok(match scheduler {
-            AnyScheduler::DDIM(scheduler) => Self::Ddim(DdimPipeline { model, scheduler, classes }),
-            scheduler => Self::Ddpm(DdpmPipeline { model, scheduler, classes }),
+            AnyScheduler::DDIM(scheduler) => Self::Ddim(DdimPipeline {
+                model,
+                scheduler,
+                classes,
+            }),
+            scheduler => Self::Ddpm(DdpmPipeline {
+                model,
+                scheduler,
+                classes,
+            }),
         })
     }
 

@@ -38,7 +38,10 @@ impl Classes {
             return Err(Error::file(path, "names classes, but the model takes none"));
         };
         if classes.names.len() > known || classes.null_class.is_some_and(|class| class >= known) {
-            return Err(Error::file(path, format!("names more classes than the {known} that the model has")));
+            return Err(Error::file(
+                path,
+                format!("names more classes than the {known} that the model has"),
+            ));
         }
         Ok(Some(classes))
     }
@@ -60,10 +63,22 @@ impl Classes {
         let by_number = || class.parse().ok().filter(|&number| number < self.names.len());
         by_name.or_else(by_number).ok_or_else(|| {
             let shown = 20;
-            let names = self.names.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let names = self
+                .names
+                .iter()
+                .take(shown)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
             let more = self.names.len().saturating_sub(shown);
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Error::Config(format!("there is no class `{class}`; the model knows {names}{rest}"))
+            let rest = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            Error::Config(format!(
+                "there is no class `{class}`; the model knows {names}{rest}"
+            ))
         })
     }
 }
@@ -73,7 +88,10 @@ mod tests {
     use super::*;
 
     fn three() -> Classes {
-        Classes { names: ["cat", "dog", "0"].map(String::from).to_vec(), null_class: Some(3) }
+        Classes {
+            names: ["cat", "dog", "0"].map(String::from).to_vec(),
+            null_class: Some(3),
+        }
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl DdimPipeline {
     /// # Errors
     /// If the scheduler's configuration is not one that DDIM can have.
     pub fn new(model: AnyModel, scheduler: &AnyScheduler, classes: Option<Classes>) -> Result<Self> {
-        Ok(Self { model, scheduler: DDIMScheduler::from_config(&scheduler.config()?)?, classes })
+        Ok(Self {
+            model,
+            scheduler: DDIMScheduler::from_config(&scheduler.config()?)?,
+            classes,
+        })
     }
 
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
@@ -48,7 +52,12 @@ impl DdimPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts { model, scheduler, classes, .. } = Parts::load(folder.as_ref(), device)?;
+        let Parts {
+            model,
+            scheduler,
+            classes,
+            ..
+        } = Parts::load(folder.as_ref(), device)?;
         Self::new(model, &scheduler, classes)
     }
 
@@ -58,7 +67,13 @@ impl DdimPipeline {
     /// If a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let scheduler = self.scheduler.clone().into();
-        parts::save(folder.as_ref(), Self::CLASS_NAME, &self.model, &scheduler, self.classes.as_ref())
+        parts::save(
+            folder.as_ref(),
+            Self::CLASS_NAME,
+            &self.model,
+            &scheduler,
+            self.classes.as_ref(),
+        )
     }
 
     /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
@@ -77,9 +92,18 @@ impl DdimPipeline {
         options: &SampleOptions,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| self.default_steps());
         let scheduler = self.scheduler.clone().into();
-        parts::sample(&self.model, scheduler, steps, self.classes.as_ref(), options, generator)
+        parts::sample(
+            &self.model,
+            scheduler,
+            steps,
+            self.classes.as_ref(),
+            options,
+            generator,
+        )
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

@@ -42,8 +42,17 @@ impl DdpmPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts { model, scheduler, classes, .. } = Parts::load(folder.as_ref(), device)?;
-        Ok(Self { model, scheduler, classes })
+        let Parts {
+            model,
+            scheduler,
+            classes,
+            ..
+        } = Parts::load(folder.as_ref(), device)?;
+        Ok(Self {
+            model,
+            scheduler,
+            classes,
+        })
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -51,7 +60,13 @@ impl DdpmPipeline {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        parts::save(folder.as_ref(), Self::CLASS_NAME, &self.model, &self.scheduler, self.classes.as_ref())
+        parts::save(
+            folder.as_ref(),
+            Self::CLASS_NAME,
+            &self.model,
+            &self.scheduler,
+            self.classes.as_ref(),
+        )
     }
 
     /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
@@ -70,8 +85,17 @@ impl DdpmPipeline {
         options: &SampleOptions,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        let steps = options.num_inference_steps.unwrap_or_else(|| self.default_steps());
-        parts::sample(&self.model, self.scheduler.clone(), steps, self.classes.as_ref(), options, generator)
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| self.default_steps());
+        parts::sample(
+            &self.model,
+            self.scheduler.clone(),
+            steps,
+            self.classes.as_ref(),
+            options,
+            generator,
+        )
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

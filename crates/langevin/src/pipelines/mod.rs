@@ -63,6 +63,8 @@ fn to_unit_range(samples: Tensor<4>) -> Tensor<4> {
 /// If there are neither one nor three channels.
 pub fn to_pictures(samples: &Tensor<4>) -> Result<Vec<Picture>> {
     let values = samples.clone().into_data().convert::<f32>();
-    let values = values.as_slice().map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
+    let values = values
+        .as_slice()
+        .map_err(|e| Error::Shape(format!("the samples cannot be read: {e:?}")))?;
     grid::to_pictures(values, samples.dims())
 }

@@ -34,12 +34,22 @@ impl ModelIndex {
     pub fn new<'a>(class_name: &str, components: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let component = |class_name: &str| {
             // The course's own network is the one class that diffusers does not have.
-            let library = if class_name == "BasicUNet" { "langevin" } else { "diffusers" };
-            Component { library: library.into(), class_name: class_name.into() }
+            let library = if class_name == "BasicUNet" {
+                "langevin"
+            } else {
+                "diffusers"
+            };
+            Component {
+                library: library.into(),
+                class_name: class_name.into(),
+            }
         };
         Self {
             class_name: class_name.into(),
-            components: components.into_iter().map(|(name, class)| (name.into(), component(class))).collect(),
+            components: components
+                .into_iter()
+                .map(|(name, class)| (name.into(), component(class)))
+                .collect(),
             settings: BTreeMap::new(),
         }
     }
@@ -56,13 +66,22 @@ impl ModelIndex {
             return Err(Error::file(folder, "there is no such folder"));
         }
         if !path.is_file() {
-            return Err(Error::file(folder, format!("holds no pipeline: there is no {MODEL_INDEX} in it")));
+            return Err(Error::file(
+                folder,
+                format!("holds no pipeline: there is no {MODEL_INDEX} in it"),
+            ));
         }
         let Value::Object(entries) = files::read_json(&path)? else {
-            return Err(Error::file(path, "is not a pipeline's index: it should be a JSON object"));
+            return Err(Error::file(
+                path,
+                "is not a pipeline's index: it should be a JSON object",
+            ));
         };
         let Some(Value::String(class_name)) = entries.get("_class_name") else {
-            return Err(Error::file(path, "is not a pipeline's index: `_class_name` should name its class"));
+            return Err(Error::file(
+                path,
+                "is not a pipeline's index: `_class_name` should name its class",
+            ));
         };
         let mut index = Self::new(class_name, []);
         for (name, value) in &entries {
@@ -70,8 +89,10 @@ impl ModelIndex {
                 _ if name.starts_with('_') => {}
                 Value::Array(pair) => match pair.as_slice() {
                     [Value::String(library), Value::String(class_name)] => {
-                        let component =
-                            Component { library: library.clone(), class_name: class_name.clone() };
+                        let component = Component {
+                            library: library.clone(),
+                            class_name: class_name.clone(),
+                        };
                         index.components.insert(name.clone(), component);
                     }
                     [Value::Null, Value::Null] => {}
@@ -136,11 +157,17 @@ mod tests {
         let read = ModelIndex::load(folder_with(WRITTEN_BY_DIFFUSERS).path()).unwrap();
         assert_eq!(
             read,
-            ModelIndex::new("DDPMPipeline", [("unet", "UNet2DModel"), ("scheduler", "DDPMScheduler")])
+            ModelIndex::new(
+                "DDPMPipeline",
+                [("unet", "UNet2DModel"), ("scheduler", "DDPMScheduler")]
+            )
         );
         let folder = tempfile::tempdir().unwrap();
         read.save(folder.path()).unwrap();
-        assert_eq!(std::fs::read_to_string(folder.path().join(MODEL_INDEX)).unwrap(), WRITTEN_BY_DIFFUSERS);
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(MODEL_INDEX)).unwrap(),
+            WRITTEN_BY_DIFFUSERS
+        );
     }
 
     #[test]
@@ -160,11 +187,23 @@ mod tests {
             (r#"{"_class_name": "P", "unet": ["diffusers"]}"#, "`unet`"),
             ("{", "not the JSON expected"),
         ] {
-            let message = ModelIndex::load(folder_with(text).path()).unwrap_err().to_string();
+            let message = ModelIndex::load(folder_with(text).path())
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(part), "{message}");
         }
         let empty = tempfile::tempdir().unwrap();
-        assert!(ModelIndex::load(empty.path()).unwrap_err().to_string().contains("holds no pipeline"));
-        assert!(ModelIndex::load(empty.path().join("x")).unwrap_err().to_string().contains("no such folder"));
+        assert!(
+            ModelIndex::load(empty.path())
+                .unwrap_err()
+                .to_string()
+                .contains("holds no pipeline")
+        );
+        assert!(
+            ModelIndex::load(empty.path().join("x"))
+                .unwrap_err()
+                .to_string()
+                .contains("no such folder")
+        );
     }
 }

@@ -43,14 +43,22 @@ impl Parts {
         }
         let scheduler = AnyScheduler::load(component_folder(folder, SCHEDULER, "scheduler_config.json"))?;
         let classes = Classes::load(folder, model.config().num_class_embeds())?;
-        Ok(Self { model, scheduler, classes })
+        Ok(Self {
+            model,
+            scheduler,
+            classes,
+        })
     }
 }
 
 /// The folder of a component: its own, or the pipeline's, where early repositories put every file.
 fn component_folder(folder: &Path, component: &str, file: &str) -> PathBuf {
     let own = folder.join(component);
-    if !own.exists() && folder.join(file).is_file() { folder.to_path_buf() } else { own }
+    if !own.exists() && folder.join(file).is_file() {
+        folder.to_path_buf()
+    } else {
+        own
+    }
 }
 
 /// Saves a pipeline, whole or not at all.
@@ -67,7 +75,10 @@ pub fn save(
     if let Some(classes) = classes {
         classes.save(staging.path())?;
     }
-    let components = [(MODEL, model.config().class_name()), (SCHEDULER, scheduler.class_name())];
+    let components = [
+        (MODEL, model.config().class_name()),
+        (SCHEDULER, scheduler.class_name()),
+    ];
     ModelIndex::new(class_name, components).save(staging.path())?;
     staging.commit(MODEL_INDEX)
 }
@@ -143,5 +154,8 @@ fn condition(
         },
     };
     let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [options.batch_size]), device);
-    Ok(Conditioning { classes: Some(classes), ..Conditioning::default() })
+    Ok(Conditioning {
+        classes: Some(classes),
+        ..Conditioning::default()
+    })
 }

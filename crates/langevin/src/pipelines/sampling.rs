@@ -171,15 +171,23 @@ impl<'a> Sampling<'a> {
         let timesteps = Tensor::<1>::full([batch], timestep, &x.device());
         let input = self.scheduler.scale_model_input(x.clone(), timestep)?;
         // A model that is being trained would otherwise drag its graph from step to step.
-        let prediction = self.denoiser.get().denoise(input, timesteps, &self.conditioning)?.detach();
+        let prediction = self
+            .denoiser
+            .get()
+            .denoise(input, timesteps, &self.conditioning)?
+            .detach();
         let mut options = StepOptions {
             generator: Some(self.generator),
             eta: self.eta,
             use_clipped_model_output: self.use_clipped_model_output,
             ..StepOptions::default()
         };
-        let StepOutput { previous, predicted_clean } =
-            self.scheduler.step(prediction.clone(), timestep, x, &mut options)?;
+        let StepOutput {
+            previous,
+            predicted_clean,
+        } = self
+            .scheduler
+            .step(prediction.clone(), timestep, x, &mut options)?;
         self.sample = previous;
         self.latest = Some((prediction, predicted_clean));
         self.done += 1;

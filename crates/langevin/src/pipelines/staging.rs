@@ -30,7 +30,11 @@ impl Staging {
         if folder.exists() && !folder.is_dir() {
             return Err(Error::file(&folder, "is a file, where a folder is to be written"));
         }
-        let beside = if folder.is_dir() { folder.clone() } else { parent(&folder) };
+        let beside = if folder.is_dir() {
+            folder.clone()
+        } else {
+            parent(&folder)
+        };
         fs::create_dir_all(&beside).map_err(|e| Error::io("create", &beside, e))?;
         let aside = tempfile::Builder::new()
             .prefix(".langevin-")
@@ -39,7 +43,11 @@ impl Staging {
         // Temporary folders are private; one made inside is as public as any other.
         let staged = aside.path().join("staged");
         fs::create_dir(&staged).map_err(|e| Error::io("create", &staged, e))?;
-        Ok(Self { aside, staged, folder })
+        Ok(Self {
+            aside,
+            staged,
+            folder,
+        })
     }
 
     /// Where to write.
@@ -68,7 +76,9 @@ impl Staging {
             let new_index = self.staged.join(index);
             fs::rename(&new_index, &old_index).map_err(|e| Error::io("write", &old_index, e))?;
         }
-        self.aside.close().map_err(|e| Error::io("remove", &self.folder, e))
+        self.aside
+            .close()
+            .map_err(|e| Error::io("remove", &self.folder, e))
     }
 }
 
@@ -124,8 +134,10 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -159,7 +171,10 @@ mod tests {
         stage(root.path()).commit("index").unwrap();
         assert_eq!(names(root.path()), ["index", "metrics", "unet"]);
         let text = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
-        assert_eq!([text("metrics"), text("index"), text("unet/weights")], ["old", "new", "new"]);
+        assert_eq!(
+            [text("metrics"), text("index"), text("unet/weights")],
+            ["old", "new", "new"]
+        );
     }
 
     #[test]
@@ -191,6 +206,11 @@ mod tests {
     #[test]
     fn a_file_is_not_a_folder() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(Staging::of(file.path()).unwrap_err().to_string().contains("is a file"));
+        assert!(
+            Staging::of(file.path())
+                .unwrap_err()
+                .to_string()
+                .contains("is a file")
+        );
     }
 }

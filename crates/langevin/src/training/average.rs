@@ -21,7 +21,11 @@ pub struct Ema<M> {
 impl<M: Module> Ema<M> {
     /// Starts from the model as it is.
     pub fn new(model: &M, schedule: EmaSchedule) -> Self {
-        Self { schedule, step: 0, average: model.valid() }
+        Self {
+            schedule,
+            step: 0,
+            average: model.valid(),
+        }
     }
 
     /// Takes one step towards `model`; also returns the decay it was taken with. Consumes the average to change it in place.
@@ -30,7 +34,10 @@ impl<M: Module> Ema<M> {
         let decay = self.schedule.decay(self.step);
         let mut collector = Values::default();
         model.visit(&mut collector);
-        self.average = self.average.map(&mut Follow { values: collector.0, decay });
+        self.average = self.average.map(&mut Follow {
+            values: collector.0,
+            decay,
+        });
         (self, decay)
     }
 
@@ -57,7 +64,9 @@ struct Follow {
 
 impl ModuleMapper for Follow {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.values.pop_front() else { return param };
+        let Some(value) = self.values.pop_front() else {
+            return param;
+        };
         param.map(|average| {
             let shape = average.shape();
             ops::moving_average(flatten(average.inner()), value, self.decay).reshape(shape)

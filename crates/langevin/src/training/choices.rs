@@ -69,7 +69,9 @@ impl ModelSource {
             Self::Config(path) => {
                 // `some-model/config.json` is better called by its folder.
                 let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
-                    path.parent().filter(|parent| parent.file_name().is_some()).unwrap_or(path)
+                    path.parent()
+                        .filter(|parent| parent.file_name().is_some())
+                        .unwrap_or(path)
                 } else {
                     path
                 };

@@ -231,7 +231,9 @@ impl TrainingConfig {
             ConditioningKind::None => None,
             ConditioningKind::Class => Some(classes + 1),
         };
-        self.model.config()?.made_for(self.resolution, self.channels.count(), num_class_embeds)
+        self.model
+            .config()?
+            .made_for(self.resolution, self.channels.count(), num_class_embeds)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
@@ -294,12 +296,15 @@ impl TrainingConfig {
 
     /// Optimiser steps in one pass over `pictures` pictures; a last, smaller batch counts.
     pub fn steps_per_epoch(&self, pictures: usize) -> usize {
-        pictures.div_ceil(self.train_batch_size).div_ceil(self.gradient_accumulation_steps)
+        pictures
+            .div_ceil(self.train_batch_size)
+            .div_ceil(self.gradient_accumulation_steps)
     }
 
     /// Optimiser steps in the whole run over a data set of `pictures` pictures.
     pub fn total_steps(&self, pictures: usize) -> usize {
-        self.max_train_steps.unwrap_or(self.num_epochs * self.steps_per_epoch(pictures))
+        self.max_train_steps
+            .unwrap_or(self.num_epochs * self.steps_per_epoch(pictures))
     }
 
     /// The run's folder: `output_dir`, or the first of `runs/DATA-MODEL-1`, `-2` … that is not there yet, for a data set
@@ -313,15 +318,29 @@ impl TrainingConfig {
     /// The data set and the model, as one word.
     fn run_name(&self, dataset: &str) -> String {
         let model = self.model.short_name();
-        if dataset == model { model } else { format!("{dataset}-{model}") }
+        if dataset == model {
+            model
+        } else {
+            format!("{dataset}-{model}")
+        }
     }
 }
 
 /// `root/name-1`, or with the number after the highest that is taken.
 fn next_free_folder(root: &Path, name: &str) -> PathBuf {
-    let taken = std::fs::read_dir(root).into_iter().flatten().flatten().filter_map(|entry| {
-        entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('-')?.parse::<usize>().ok()
-    });
+    let taken = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix(name)?
+                .strip_prefix('-')?
+                .parse::<usize>()
+                .ok()
+        });
     root.join(format!("{name}-{}", taken.max().unwrap_or(0) + 1))
 }
 
@@ -339,8 +358,9 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_an_error() {
-        let message =
-            serde_json::from_str::<TrainingConfig>(r#"{"learnig_rate": 1}"#).unwrap_err().to_string();
+        let message = serde_json::from_str::<TrainingConfig>(r#"{"learnig_rate": 1}"#)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("learnig_rate"), "{message}");
     }
 
@@ -353,26 +373,41 @@ mod tests {
         assert_eq!((config.resolution, config.channels), (28, Channels::Grey));
         config.validate().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config.json"), r#"{"sample_size": 48, "in_channels": 3}"#)
+        std::fs::write(
+            folder.path().join("config.json"),
+            r#"{"sample_size": 48, "in_channels": 3}"#,
+        )
+        .unwrap();
+        config
+            .use_model(ModelSource::Config(folder.path().into()))
             .unwrap();
-        config.use_model(ModelSource::Config(folder.path().into())).unwrap();
         assert_eq!((config.resolution, config.channels), (48, Channels::Rgb));
     }
 
     #[test]
     fn the_model_is_made_for_the_pictures_and_a_null_class() {
-        let config = TrainingConfig { resolution: 16, ..TrainingConfig::digits() };
+        let config = TrainingConfig {
+            resolution: 16,
+            ..TrainingConfig::digits()
+        };
         let model = config.model_config(10).unwrap();
         assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
         assert_eq!(model.num_class_embeds(), Some(11));
-        let config = TrainingConfig { conditioning: ConditioningKind::None, ..config };
+        let config = TrainingConfig {
+            conditioning: ConditioningKind::None,
+            ..config
+        };
         assert_eq!(config.model_config(10).unwrap().num_class_embeds(), None);
     }
 
     #[test]
     fn a_model_that_is_not_there_is_told_the_ones_that_are() {
-        let refused =
-            |name: &str| TrainingConfig::digits().use_model(name.to_string().into()).unwrap_err().to_string();
+        let refused = |name: &str| {
+            TrainingConfig::digits()
+                .use_model(name.to_string().into())
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refused("no-such-model").contains("course-butterflies"));
         assert!(refused("google/ddpm-cat-256").contains("not there yet"));
     }
@@ -381,7 +416,12 @@ mod tests {
     fn a_data_set_is_named_once() {
         let named = |name: Option<&str>, folder: Option<&str>| {
             let (dataset_name, train_data_dir) = (name.map(String::from), folder.map(PathBuf::from));
-            TrainingConfig { dataset_name, train_data_dir, ..TrainingConfig::script() }.dataset()
+            TrainingConfig {
+                dataset_name,
+                train_data_dir,
+                ..TrainingConfig::script()
+            }
+            .dataset()
         };
         assert_eq!(named(Some("digits"), None).unwrap(), "digits");
         assert_eq!(named(None, Some("pictures")).unwrap(), "pictures");
@@ -393,28 +433,50 @@ mod tests {
 
     #[test]
     fn a_last_smaller_batch_counts_as_a_step() {
-        let config = TrainingConfig { train_batch_size: 64, num_epochs: 3, ..TrainingConfig::script() };
+        let config = TrainingConfig {
+            train_batch_size: 64,
+            num_epochs: 3,
+            ..TrainingConfig::script()
+        };
         assert_eq!(config.steps_per_epoch(1000), 16);
         assert_eq!(config.total_steps(1000), 48);
-        let accumulating = TrainingConfig { gradient_accumulation_steps: 3, ..config };
+        let accumulating = TrainingConfig {
+            gradient_accumulation_steps: 3,
+            ..config
+        };
         assert_eq!(accumulating.steps_per_epoch(1000), 6);
-        assert_eq!(TrainingConfig { max_train_steps: Some(5), ..accumulating }.total_steps(1000), 5);
+        assert_eq!(
+            TrainingConfig {
+                max_train_steps: Some(5),
+                ..accumulating
+            }
+            .total_steps(1000),
+            5
+        );
     }
 
     #[test]
     fn runs_are_numbered_after_the_last() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(next_free_folder(root.path(), "digits"), root.path().join("digits-1"));
+        assert_eq!(
+            next_free_folder(root.path(), "digits"),
+            root.path().join("digits-1")
+        );
         for taken in ["digits-1", "digits-9", "digits-x", "other-12"] {
             std::fs::create_dir(root.path().join(taken)).unwrap();
         }
-        assert_eq!(next_free_folder(root.path(), "digits"), root.path().join("digits-10"));
+        assert_eq!(
+            next_free_folder(root.path(), "digits"),
+            root.path().join("digits-10")
+        );
     }
 
     #[test]
     fn a_run_is_named_after_its_data_and_its_model() {
-        let named =
-            |model: &str| TrainingConfig { model: model.to_string().into(), ..TrainingConfig::digits() };
+        let named = |model: &str| TrainingConfig {
+            model: model.to_string().into(),
+            ..TrainingConfig::digits()
+        };
         assert_eq!(named("digits").run_name("digits"), "digits");
         assert_eq!(named("course-mnist").run_name("digits"), "digits-course-mnist");
         assert_eq!(named("models/small/config.json").run_name("emoji"), "emoji-small");

@@ -55,17 +55,29 @@ mod tests {
 
     #[test]
     fn it_warms_up_to_its_maximum() {
-        let schedule = EmaSchedule { use_ema_warmup: true, power: 0.75, max_decay: 0.99, ..EmaSchedule::default() };
+        let schedule = EmaSchedule {
+            use_ema_warmup: true,
+            power: 0.75,
+            max_decay: 0.99,
+            ..EmaSchedule::default()
+        };
         let decays: Vec<f64> = [1, 2, 3, 12].iter().map(|&step| schedule.decay(step)).collect();
         // From a run of diffusers' EMAModel.
         let expected = [0.0, 0.4053964424986395, 0.5613086623491692, 0.8448991901496501];
-        assert!(decays.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{decays:?}");
+        assert!(
+            decays.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12),
+            "{decays:?}"
+        );
         assert_eq!(schedule.decay(1_000_000), 0.99);
     }
 
     #[test]
     fn it_may_begin_late_and_has_a_floor() {
-        let schedule = EmaSchedule { update_after_step: 10, min_decay: 0.5, ..EmaSchedule::default() };
+        let schedule = EmaSchedule {
+            update_after_step: 10,
+            min_decay: 0.5,
+            ..EmaSchedule::default()
+        };
         assert_eq!(schedule.decay(11), 0.0);
         assert_eq!(schedule.decay(12), 0.5);
         assert!((schedule.decay(111) - 101.0 / 110.0).abs() < 1e-12);

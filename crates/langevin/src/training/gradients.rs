@@ -25,7 +25,10 @@ impl Gradients {
                 }
             }
         }
-        let mut gather = Gather { backward, gathered: vec![] };
+        let mut gather = Gather {
+            backward,
+            gathered: vec![],
+        };
         module.visit(&mut gather);
         Self(gather.gathered)
     }
@@ -41,20 +44,31 @@ impl Gradients {
 
     /// All of them times `factor`.
     pub fn scale(self, factor: f64) -> Self {
-        Self(self.0.into_iter().map(|(id, gradient)| (id, gradient * factor)).collect())
+        Self(
+            self.0
+                .into_iter()
+                .map(|(id, gradient)| (id, gradient * factor))
+                .collect(),
+        )
     }
 
     /// The square root of the sum of all squares.
     pub fn norm(&self) -> f64 {
         let sums = self.0.iter().map(|(_, g)| ops::sum_of_squares(g.clone()));
-        sums.map(|sum| f64::from(sum.into_scalar::<f32>())).sum::<f64>().sqrt()
+        sums.map(|sum| f64::from(sum.into_scalar::<f32>()))
+            .sum::<f64>()
+            .sqrt()
     }
 
     /// Scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_`; returns the norm before that.
     pub fn clip(self, max_norm: f64) -> (Self, f64) {
         let norm = self.norm();
         let factor = max_norm / (norm + 1e-6);
-        if factor < 1.0 { (self.scale(factor), norm) } else { (self, norm) }
+        if factor < 1.0 {
+            (self.scale(factor), norm)
+        } else {
+            (self, norm)
+        }
     }
 
     /// One after another, in the module's order.

@@ -46,7 +46,15 @@ impl<M: Module> Learner<M> {
         let model = model.train();
         let ema = ema.map(|schedule| Ema::new(&model, schedule));
         let optimizer = AdamWOptimizer::new(optimizer);
-        Self { model, optimizer, learning_rate, schedule, max_grad_norm, ema, steps: 0 }
+        Self {
+            model,
+            optimizer,
+            learning_rate,
+            schedule,
+            max_grad_norm,
+            ema,
+            steps: 0,
+        }
     }
 
     /// The model as it is being trained.
@@ -73,7 +81,14 @@ impl<M: Module> Learner<M> {
         let learning_rate = self.learning_rate * self.schedule.factor(self.steps);
         let (gradients, grad_norm) = gradients.clip(self.max_grad_norm);
         if !grad_norm.is_finite() {
-            return (self, Update { learning_rate, grad_norm, ema_decay: None });
+            return (
+                self,
+                Update {
+                    learning_rate,
+                    grad_norm,
+                    ema_decay: None,
+                },
+            );
         }
         self.model = self.optimizer.step(self.model, gradients, learning_rate);
         self.steps += 1;
@@ -83,6 +98,13 @@ impl<M: Module> Learner<M> {
             ema_decay = Some(decay);
             ema
         });
-        (self, Update { learning_rate, grad_norm, ema_decay })
+        (
+            self,
+            Update {
+                learning_rate,
+                grad_norm,
+                ema_decay,
+            },
+        )
     }
 }

@@ -16,14 +16,24 @@ pub struct LrSchedule {
 #[derive(Clone, Debug, PartialEq)]
 enum Shape {
     Linear,
-    Cosine { cycles: f64 },
-    CosineWithRestarts { cycles: f64 },
+    Cosine {
+        cycles: f64,
+    },
+    CosineWithRestarts {
+        cycles: f64,
+    },
     /// `end` is the last factor: the last learning rate over the first.
-    Polynomial { power: f64, end: f64 },
+    Polynomial {
+        power: f64,
+        end: f64,
+    },
     Constant,
     ConstantWithWarmup,
     /// The factor below each step, steps rising, and the one after them all.
-    Piecewise { rules: Vec<(usize, f64)>, last: f64 },
+    Piecewise {
+        rules: Vec<(usize, f64)>,
+        last: f64,
+    },
 }
 
 /// The arguments of `get_scheduler`, with its names.
@@ -54,19 +64,22 @@ impl LrSchedule {
     pub fn new(kind: LrSchedulerType, options: &LrScheduleOptions) -> Result<Self> {
         let shape = match kind {
             LrSchedulerType::Linear => Shape::Linear,
-            LrSchedulerType::Cosine => Shape::Cosine { cycles: options.num_cycles.unwrap_or(0.5) },
-            LrSchedulerType::CosineWithRestarts => {
-                Shape::CosineWithRestarts { cycles: options.num_cycles.unwrap_or(1.0) }
-            }
+            LrSchedulerType::Cosine => Shape::Cosine {
+                cycles: options.num_cycles.unwrap_or(0.5),
+            },
+            LrSchedulerType::CosineWithRestarts => Shape::CosineWithRestarts {
+                cycles: options.num_cycles.unwrap_or(1.0),
+            },
             LrSchedulerType::Polynomial if options.learning_rate <= POLYNOMIAL_END => {
                 return Err(Error::Config(format!(
                     "the polynomial schedule ends at a learning rate of {POLYNOMIAL_END:e}, which {} is not above",
                     options.learning_rate
                 )));
             }
-            LrSchedulerType::Polynomial => {
-                Shape::Polynomial { power: options.power, end: POLYNOMIAL_END / options.learning_rate }
-            }
+            LrSchedulerType::Polynomial => Shape::Polynomial {
+                power: options.power,
+                end: POLYNOMIAL_END / options.learning_rate,
+            },
             LrSchedulerType::Constant => Shape::Constant,
             LrSchedulerType::ConstantWithWarmup => Shape::ConstantWithWarmup,
             LrSchedulerType::PiecewiseConstant => parse_rules(options.step_rules.as_deref().unwrap_or(""))?,
@@ -81,16 +94,17 @@ impl LrSchedule {
         match &self.shape {
             Shape::Constant => return 1.0,
             Shape::Piecewise { rules, last } => {
-                return rules.iter().find(|(until, _)| step < *until).map_or(*last, |(_, factor)| *factor);
+                return rules
+                    .iter()
+                    .find(|(until, _)| step < *until)
+                    .map_or(*last, |(_, factor)| *factor);
             }
             _ if now < self.warmup => return now / self.warmup.max(1.0),
             _ => {}
         }
         let progress = (now - self.warmup) / (self.steps - self.warmup).max(1.0);
         match self.shape {
-            Shape::Linear => {
-                ((self.steps - now) / (self.steps - self.warmup).max(1.0)).max(0.0)
-            }
+            Shape::Linear => ((self.steps - now) / (self.steps - self.warmup).max(1.0)).max(0.0),
             Shape::Cosine { cycles } => (0.5 * (1.0 + (PI * cycles * 2.0 * progress).cos())).max(0.0),
             Shape::CosineWithRestarts { .. } if progress >= 1.0 => 0.0,
             Shape::CosineWithRestarts { cycles } => {
@@ -111,14 +125,23 @@ fn parse_rules(text: &str) -> Result<Shape> {
         ))
     };
     let (rules, last) = text.rsplit_once(',').unwrap_or(("", text));
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(wrong);
+    let number = |text: &str| {
+        text.trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|x| x.is_finite())
+            .ok_or_else(wrong)
+    };
     let mut parsed = vec![];
     for rule in rules.split(',').filter(|rule| !rule.is_empty()) {
         let (factor, until) = rule.split_once(':').ok_or_else(wrong)?;
         parsed.push((until.trim().parse().map_err(|_| wrong())?, number(factor)?));
     }
     parsed.sort_by_key(|(until, _)| *until);
-    Ok(Shape::Piecewise { rules: parsed, last: number(last)? })
+    Ok(Shape::Piecewise {
+        rules: parsed,
+        last: number(last)?,
+    })
 }
 
 #[cfg(test)]
@@ -139,9 +162,15 @@ mod tests {
     #[test]
     fn rules_that_are_none_are_refused() {
         for rules in ["", "a", "1:2", "1:x,2", "1,2,3", "inf"] {
-            let options = LrScheduleOptions { step_rules: Some(rules.into()), ..options() };
+            let options = LrScheduleOptions {
+                step_rules: Some(rules.into()),
+                ..options()
+            };
             let error = LrSchedule::new(LrSchedulerType::PiecewiseConstant, &options).unwrap_err();
-            assert!(error.to_string().contains("piecewise_constant"), "{rules}: {error}");
+            assert!(
+                error.to_string().contains("piecewise_constant"),
+                "{rules}: {error}"
+            );
         }
     }
 
@@ -149,9 +178,15 @@ mod tests {
     fn a_schedule_survives_steps_beyond_its_end() {
         use crate::named::Named;
         for &kind in LrSchedulerType::ALL {
-            let options = LrScheduleOptions { step_rules: Some("1:5,0.5".into()), ..options() };
+            let options = LrScheduleOptions {
+                step_rules: Some("1:5,0.5".into()),
+                ..options()
+            };
             let schedule = LrSchedule::new(kind, &options).unwrap();
-            assert!((0..100).all(|step| (0.0..=1.0).contains(&schedule.factor(step))), "{kind}");
+            assert!(
+                (0..100).all(|step| (0.0..=1.0).contains(&schedule.factor(step))),
+                "{kind}"
+            );
         }
     }
 }

@@ -41,7 +41,11 @@ impl Metrics {
             .truncate(true)
             .open(path)
             .map_err(|e| Error::io("write", path, e))?;
-        Ok(Self { path: path.to_path_buf(), file, losses: vec![] })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            losses: vec![],
+        })
     }
 
     /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.

@@ -26,7 +26,12 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { beta1: 0.95, beta2: 0.999, eps: 1e-8, weight_decay: 1e-6 }
+        Self {
+            beta1: 0.95,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-6,
+        }
     }
 }
 
@@ -41,7 +46,11 @@ pub struct AdamWOptimizer {
 impl AdamWOptimizer {
     /// With no steps done.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, moments: HashMap::new() }
+        Self {
+            config,
+            step: 0,
+            moments: HashMap::new(),
+        }
     }
 
     /// Moves every parameter that has a gradient.
@@ -56,7 +65,11 @@ impl AdamWOptimizer {
             step: self.step,
         };
         let gradients = gradients.into_iter_by_id().collect();
-        module.map(&mut Update { hyper, gradients, moments: &mut self.moments })
+        module.map(&mut Update {
+            hyper,
+            gradients,
+            moments: &mut self.moments,
+        })
     }
 }
 
@@ -69,7 +82,9 @@ struct Update<'a> {
 impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let id = param.id;
-        let Some(gradient) = self.gradients.remove(&id) else { return param };
+        let Some(gradient) = self.gradients.remove(&id) else {
+            return param;
+        };
         let [first_moment, second_moment] = self.moments.remove(&id).unwrap_or_else(|| {
             let zeros = || Tensor::zeros(gradient.shape(), &gradient.device());
             [zeros(), zeros()]
@@ -78,7 +93,11 @@ impl ModuleMapper for Update<'_> {
             let shape = tensor.shape();
             let requires_grad = tensor.is_require_grad();
             let parameter = flatten(tensor.inner());
-            let state = AdamWState { parameter, first_moment, second_moment };
+            let state = AdamWState {
+                parameter,
+                first_moment,
+                second_moment,
+            };
             let state = ops::adamw(state, gradient, self.hyper);
             self.moments.insert(id, [state.first_moment, state.second_moment]);
             Tensor::from_inner(state.parameter.reshape(shape)).set_require_grad(requires_grad)

@@ -16,7 +16,10 @@ pub(super) struct Pace {
 impl Pace {
     /// Starts the clock.
     pub fn start() -> Self {
-        Self { marks: VecDeque::from([(Instant::now(), 0)]), pictures: 0 }
+        Self {
+            marks: VecDeque::from([(Instant::now(), 0)]),
+            pictures: 0,
+        }
     }
 
     /// A step of so many pictures has ended. Returns pictures and steps a second.
@@ -28,7 +31,10 @@ impl Pace {
         }
         let ((first, before), (last, after)) = (self.marks[0], self.marks[self.marks.len() - 1]);
         let seconds = (last - first).as_secs_f64().max(1e-9);
-        ((after - before) as f64 / seconds, (self.marks.len() - 1) as f64 / seconds)
+        (
+            (after - before) as f64 / seconds,
+            (self.marks.len() - 1) as f64 / seconds,
+        )
     }
 
     /// Leaves out what happened since the last step: samples were drawn, files written.

@@ -35,7 +35,10 @@ impl Draw {
         let shape = clean.dims();
         let noise = generator.randn_tensor(shape, &clean.device());
         let timesteps = generator.randint(0, scheduler.num_train_timesteps() as i64, shape[0]);
-        Self { noise, timesteps: timesteps.into_iter().map(|t| t as usize).collect() }
+        Self {
+            noise,
+            timesteps: timesteps.into_iter().map(|t| t as usize).collect(),
+        }
     }
 }
 
@@ -51,7 +54,12 @@ pub fn loss(
     draw: &Draw,
 ) -> Result<Tensor<1>> {
     // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
-    let pair = objective.training_pair(scheduler, batch.clean.clone(), draw.noise.clone(), &draw.timesteps)?;
+    let pair = objective.training_pair(
+        scheduler,
+        batch.clean.clone(),
+        draw.noise.clone(),
+        &draw.timesteps,
+    )?;
 
     // Predict.
     let timesteps: Vec<f32> = draw.timesteps.iter().map(|&t| t as f32).collect();

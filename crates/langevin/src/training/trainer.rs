@@ -61,7 +61,11 @@ impl Trainer {
         let folder = config.run_folder(dataset.name());
         check_folder(&folder, config.overwrite_output_dir)?;
         let classes = classes(&config, dataset.as_ref())?;
-        let loader = Loader::new(Arc::clone(&dataset), transform(&config), loader_config(&config, dataset.as_ref()))?;
+        let loader = Loader::new(
+            Arc::clone(&dataset),
+            transform(&config),
+            loader_config(&config, dataset.as_ref()),
+        )?;
         let mut generator = Generator::new(config.seed);
         let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
         let model = config.model_config(class_count)?.build(device, &mut generator)?;
@@ -69,7 +73,18 @@ impl Trainer {
         let objective = config.prediction_type;
         let device = device.clone();
         let model = Some(model);
-        Ok(Self { config, folder, dataset, loader, model, scheduler, objective, classes, generator, device })
+        Ok(Self {
+            config,
+            folder,
+            dataset,
+            loader,
+            model,
+            scheduler,
+            objective,
+            classes,
+            generator,
+            device,
+        })
     }
 
     /// Measures how long a step takes here, on a few pictures of noise.
@@ -81,9 +96,13 @@ impl Trainer {
         let pictures = self.config.train_batch_size.min(MEASURED);
         let side = self.config.resolution;
         let mut generator = Generator::new(0);
-        let clean = generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
+        let clean =
+            generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
         let classes = self.classes.as_ref().map(|_| vec![0; pictures]);
-        let batch = Batch { clean, conditioning: self.conditioning(classes) };
+        let batch = Batch {
+            clean,
+            conditioning: self.conditioning(classes),
+        };
         let draw = Draw::new(&batch.clean, &self.scheduler, &mut generator);
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
@@ -121,7 +140,11 @@ impl Trainer {
         if skipped > 0 {
             observer.message(&format!("{skipped} pictures could not be read and were left out"));
         }
-        let samples = if interrupted { None } else { Some(run.draw_samples(self, &self.folder.join(SAMPLES))?) };
+        let samples = if interrupted {
+            None
+        } else {
+            Some(run.draw_samples(self, &self.folder.join(SAMPLES))?)
+        };
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
@@ -129,13 +152,19 @@ impl Trainer {
             final_loss: run.metrics.recent_loss(),
             samples,
             plot,
-            classes: self.classes.as_ref().map(|classes| classes.names.clone()).unwrap_or_default(),
+            classes: self
+                .classes
+                .as_ref()
+                .map(|classes| classes.names.clone())
+                .unwrap_or_default(),
             seconds: start.elapsed().as_secs_f64(),
         })
     }
 
     fn model(&self) -> Result<&AnyModel> {
-        self.model.as_ref().ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
+        self.model
+            .as_ref()
+            .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
     fn conditioning(&self, classes: Option<Vec<i64>>) -> Conditioning {
@@ -143,7 +172,10 @@ impl Trainer {
             let n = classes.len();
             Tensor::<1, Int>::from_data(TensorData::new(classes, [n]), &self.device)
         });
-        Conditioning { classes, ..Conditioning::default() }
+        Conditioning {
+            classes,
+            ..Conditioning::default()
+        }
     }
 
     /// A loader's batch on the device, some of its classes replaced by the null class.
@@ -153,16 +185,24 @@ impl Trainer {
             None => None,
             Some(classes) => {
                 let told = batch.classes.ok_or_else(|| {
-                    Error::Config("the data set names no class for a picture: use `--conditioning none`".into())
+                    Error::Config(
+                        "the data set names no class for a picture: use `--conditioning none`".into(),
+                    )
                 })?;
                 let null = classes.names.len() as i64;
                 let dropout = self.config.class_dropout();
                 let draws = self.generator.rand(told.len());
                 let kept = told.into_iter().zip(draws);
-                Some(kept.map(|(class, u)| if f64::from(u) < dropout { null } else { class }).collect())
+                Some(
+                    kept.map(|(class, u)| if f64::from(u) < dropout { null } else { class })
+                        .collect(),
+                )
             }
         };
-        Ok(Batch { clean, conditioning: self.conditioning(classes) })
+        Ok(Batch {
+            clean,
+            conditioning: self.conditioning(classes),
+        })
     }
 }
 
@@ -191,7 +231,10 @@ impl Run {
         let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
         trainer.model()?;
         fs::create_dir_all(&trainer.folder).map_err(|e| Error::io("create", &trainer.folder, e))?;
-        let resolved = TrainingConfig { output_dir: Some(trainer.folder.clone()), ..config.clone() };
+        let resolved = TrainingConfig {
+            output_dir: Some(trainer.folder.clone()),
+            ..config.clone()
+        };
         files::write_json(trainer.folder.join(RUN_CONFIG), &resolved)?;
         let metrics = Metrics::create(&trainer.folder.join(METRICS))?;
         let optimizer = AdamWConfig {
@@ -209,9 +252,22 @@ impl Run {
         });
         let schedule = config.lr_schedule(steps)?;
         let learner = trainer.model.take().map(|model| {
-            Learner::new(model, optimizer, config.learning_rate, schedule, config.max_grad_norm, ema)
+            Learner::new(
+                model,
+                optimizer,
+                config.learning_rate,
+                schedule,
+                config.max_grad_norm,
+                ema,
+            )
         });
-        Ok(Self { learner, metrics, pace: Pace::start(), steps, epochs })
+        Ok(Self {
+            learner,
+            metrics,
+            pace: Pace::start(),
+            steps,
+            epochs,
+        })
     }
 
     fn info(&self, trainer: &Trainer) -> Result<RunInfo> {
@@ -219,7 +275,11 @@ impl Run {
             folder: trainer.folder.clone(),
             dataset: trainer.dataset.description(),
             pictures: trainer.dataset.len(),
-            classes: trainer.classes.as_ref().map(|c| c.names.clone()).unwrap_or_default(),
+            classes: trainer
+                .classes
+                .as_ref()
+                .map(|c| c.names.clone())
+                .unwrap_or_default(),
             model: trainer.config.model.short_name(),
             parameters: self.learner()?.model().num_parameters(),
             resolution: trainer.config.resolution,
@@ -230,7 +290,9 @@ impl Run {
     }
 
     fn learner(&self) -> Result<&Learner<AnyModel>> {
-        self.learner.as_ref().ok_or_else(|| Error::Config("the run has no model".into()))
+        self.learner
+            .as_ref()
+            .ok_or_else(|| Error::Config("the run has no model".into()))
     }
 
     /// Epoch after epoch, until all steps are done or the observer has had enough.
@@ -246,7 +308,10 @@ impl Run {
                 self.save(trainer)?;
             }
             if due(config.save_images_epochs) {
-                let path = trainer.folder.join("samples").join(format!("epoch-{epoch:04}.png"));
+                let path = trainer
+                    .folder
+                    .join("samples")
+                    .join(format!("epoch-{epoch:04}.png"));
                 observer.message(&format!("drawing samples into {}", path.display()));
                 self.draw_samples(trainer, &path)?;
             }
@@ -255,12 +320,7 @@ impl Run {
         Ok(Ended::Finished)
     }
 
-    fn epoch(
-        &mut self,
-        trainer: &mut Trainer,
-        observer: &mut dyn Observer,
-        epoch: usize,
-    ) -> Result<Ended> {
+    fn epoch(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer, epoch: usize) -> Result<Ended> {
         let accumulation = trainer.config.gradient_accumulation_steps;
         let batches = trainer.loader.batches_per_epoch();
         let mut accumulated = Gradients::default();
@@ -278,7 +338,11 @@ impl Run {
                 return Err(no_longer_finite("loss", loss, learner.steps() + 1, trainer));
             }
             // A last, incomplete group counts as a whole one and is divided by the same number, as Accelerate does it.
-            let gradients = if accumulation > 1 { gradients.scale(1.0 / accumulation as f64) } else { gradients };
+            let gradients = if accumulation > 1 {
+                gradients.scale(1.0 / accumulation as f64)
+            } else {
+                gradients
+            };
             accumulated = accumulated.add(gradients);
             losses += loss;
             pictures += batch.clean.dims()[0];
@@ -287,7 +351,14 @@ impl Run {
             if waiting < accumulation && done < batches && loaded.peek().is_some() {
                 continue;
             }
-            self.update(trainer, observer, epoch, std::mem::take(&mut accumulated), losses / waiting as f64, pictures)?;
+            self.update(
+                trainer,
+                observer,
+                epoch,
+                std::mem::take(&mut accumulated),
+                losses / waiting as f64,
+                pictures,
+            )?;
             (losses, pictures, waiting) = (0.0, 0, 0);
             if self.learner()?.steps() >= self.steps {
                 return Ok(Ended::Finished);
@@ -309,7 +380,9 @@ impl Run {
         loss: f64,
         pictures: usize,
     ) -> Result<()> {
-        let Some(learner) = self.learner.take() else { return self.learner().map(|_| ()) };
+        let Some(learner) = self.learner.take() else {
+            return self.learner().map(|_| ());
+        };
         let (learner, update) = in_pool(|| learner.update(gradients));
         let step = learner.steps();
         self.learner = Some(learner);
@@ -346,7 +419,11 @@ impl Run {
     #[cfg(feature = "plot")]
     fn plot(&self, trainer: &Trainer) -> Result<Option<PathBuf>> {
         let path = trainer.folder.join(LOSS_PLOT);
-        let title = format!("{} on {}", trainer.config.model.short_name(), trainer.dataset.name());
+        let title = format!(
+            "{} on {}",
+            trainer.config.model.short_name(),
+            trainer.dataset.name()
+        );
         crate::plot::loss_plot(&path, self.metrics.losses(), &title)?;
         Ok(Some(path))
     }
@@ -365,7 +442,9 @@ impl Run {
             Some(classes) => {
                 let rows = classes.names.len().min(MOST_ROWS);
                 let columns = (config.eval_batch_size / rows).clamp(1, 10);
-                let classes = (0..rows).flat_map(|class| vec![class as i64; columns]).collect::<Vec<_>>();
+                let classes = (0..rows)
+                    .flat_map(|class| vec![class as i64; columns])
+                    .collect::<Vec<_>>();
                 (Some(classes), columns)
             }
             None => (None, (config.eval_batch_size as f64).sqrt().ceil() as usize),
@@ -378,10 +457,14 @@ impl Run {
             let options = SampleOptions {
                 batch_size,
                 num_inference_steps: Some(config.ddpm_num_inference_steps),
-                classes: classes.as_ref().map(|classes| classes[first..first + batch_size].to_vec()),
+                classes: classes
+                    .as_ref()
+                    .map(|classes| classes[first..first + batch_size].to_vec()),
                 ..SampleOptions::default()
             };
-            pictures.extend(to_pictures(&pipeline.sample(&options, &mut generator)?.finish()?)?);
+            pictures.extend(to_pictures(
+                &pipeline.sample(&options, &mut generator)?.finish()?,
+            )?);
         }
         let scale = grid::visible_scale(&pictures[0]);
         let picture = grid::grid(&pictures, columns, 2, scale)?;
@@ -433,7 +516,10 @@ fn classes(config: &TrainingConfig, dataset: &dyn Dataset) -> Result<Option<Clas
                     dataset.name()
                 ))
             })?;
-            Ok(Some(Classes { names: names.to_vec(), null_class: Some(names.len()) }))
+            Ok(Some(Classes {
+                names: names.to_vec(),
+                null_class: Some(names.len()),
+            }))
         }
     }
 }
@@ -442,7 +528,11 @@ fn transform(config: &TrainingConfig) -> Transform {
     Transform {
         resolution: config.resolution,
         resize: config.resize,
-        crop: if config.center_crop { data::Crop::Center } else { data::Crop::Random },
+        crop: if config.center_crop {
+            data::Crop::Center
+        } else {
+            data::Crop::Random
+        },
         random_flip: config.random_flip,
         channels: config.channels,
     }
@@ -454,7 +544,11 @@ fn loader_config(config: &TrainingConfig, dataset: &dyn Dataset) -> LoaderConfig
     LoaderConfig {
         batch_size: config.train_batch_size,
         seed: config.seed,
-        workers: if config.dataloader_num_workers == 0 { WORKERS } else { config.dataloader_num_workers },
+        workers: if config.dataloader_num_workers == 0 {
+            WORKERS
+        } else {
+            config.dataloader_num_workers
+        },
         cache: dataset.is_small(),
         ..LoaderConfig::default()
     }

@@ -34,7 +34,9 @@ impl TrainingConfig {
             "`num_epochs` is 0; it must be at least 1 where `max_train_steps` does not say how long to train"
                 .into()
         })?;
-        require(self.max_train_steps != Some(0), || "`max_train_steps` is 0; it must be at least 1".into())
+        require(self.max_train_steps != Some(0), || {
+            "`max_train_steps` is 0; it must be at least 1".into()
+        })
     }
 
     fn check_optimiser(&self) -> Result<()> {
@@ -53,9 +55,15 @@ impl TrainingConfig {
                 format!("`{name}` is {value}; it must be at least 0 and less than 1")
             })?;
         }
-        require(self.adam_weight_decay.is_finite() && self.adam_weight_decay >= 0.0, || {
-            format!("`adam_weight_decay` is {}; it must be 0 or more", self.adam_weight_decay)
-        })?;
+        require(
+            self.adam_weight_decay.is_finite() && self.adam_weight_decay >= 0.0,
+            || {
+                format!(
+                    "`adam_weight_decay` is {}; it must be 0 or more",
+                    self.adam_weight_decay
+                )
+            },
+        )?;
         match (self.lr_scheduler, &self.lr_step_rules) {
             (LrSchedulerType::PiecewiseConstant, None) => Err(Error::Config(
                 "`lr_scheduler` is `piecewise_constant`, which needs `lr_step_rules`, such as `1:10,0.1:20,0.01`".into(),
@@ -65,24 +73,34 @@ impl TrainingConfig {
                 "`lr_step_rules` belongs to the `piecewise_constant` schedule, and `lr_scheduler` is `{other}`"
             ))),
         }?;
-        let waves =
-            matches!(self.lr_scheduler, LrSchedulerType::Cosine | LrSchedulerType::CosineWithRestarts);
+        let waves = matches!(
+            self.lr_scheduler,
+            LrSchedulerType::Cosine | LrSchedulerType::CosineWithRestarts
+        );
         require(waves || self.lr_num_cycles.is_none(), || {
             format!(
                 "`lr_num_cycles` belongs to the cosine schedules, and `lr_scheduler` is `{}`",
                 self.lr_scheduler
             )
         })?;
-        require(self.lr_num_cycles.is_none_or(|cycles| cycles.is_finite() && cycles > 0.0), || {
-            "`lr_num_cycles` must be a positive number".into()
-        })?;
+        require(
+            self.lr_num_cycles
+                .is_none_or(|cycles| cycles.is_finite() && cycles > 0.0),
+            || "`lr_num_cycles` must be a positive number".into(),
+        )?;
         if !self.use_ema {
             return Ok(());
         }
         require((0.0..=1.0).contains(&self.ema_max_decay), || {
-            format!("`ema_max_decay` is {}; it must be between 0 and 1", self.ema_max_decay)
+            format!(
+                "`ema_max_decay` is {}; it must be between 0 and 1",
+                self.ema_max_decay
+            )
         })?;
-        for (name, value) in [("ema_inv_gamma", self.ema_inv_gamma), ("ema_power", self.ema_power)] {
+        for (name, value) in [
+            ("ema_inv_gamma", self.ema_inv_gamma),
+            ("ema_power", self.ema_power),
+        ] {
             require(value.is_finite() && value > 0.0, || {
                 format!("`{name}` is {value}; it must be a positive number")
             })?;
@@ -117,21 +135,29 @@ impl TrainingConfig {
         let ModelSource::Preset(preset) = self.model else {
             return Ok(());
         };
-        require(preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None, || {
-            format!("the model `{preset}` has no input for a class; `conditioning` must be `none`")
-        })?;
-        require(preset != ModelPreset::BasicUnet || self.resolution.is_multiple_of(4), || {
-            format!(
-                "the model `basic-unet` halves pictures twice; `resolution` {} is not a multiple of 4",
-                self.resolution
-            )
-        })
+        require(
+            preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None,
+            || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
+        )?;
+        require(
+            preset != ModelPreset::BasicUnet || self.resolution.is_multiple_of(4),
+            || {
+                format!(
+                    "the model `basic-unet` halves pictures twice; `resolution` {} is not a multiple of 4",
+                    self.resolution
+                )
+            },
+        )
     }
 }
 
 /// An error in the configuration unless `holds`.
 fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::Config(message())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Config(message()))
+    }
 }
 
 #[cfg(test)]
@@ -141,9 +167,12 @@ mod tests {
     #[test]
     fn the_defaults_make_sense() {
         TrainingConfig::digits().validate().unwrap();
-        TrainingConfig { dataset_name: Some("digits".into()), ..TrainingConfig::script() }
-            .validate()
-            .unwrap();
+        TrainingConfig {
+            dataset_name: Some("digits".into()),
+            ..TrainingConfig::script()
+        }
+        .validate()
+        .unwrap();
     }
 
     #[test]
@@ -166,11 +195,20 @@ mod tests {
             (|c| c.ema_max_decay = 1.5, "ema_max_decay"),
             (|c| c.ddpm_num_inference_steps = 1001, "ddpm_num_inference_steps"),
             (|c| c.class_dropout = Some(1.1), "class_dropout"),
-            (|c| (c.conditioning, c.class_dropout) = (ConditioningKind::None, Some(0.1)), "class_dropout"),
+            (
+                |c| (c.conditioning, c.class_dropout) = (ConditioningKind::None, Some(0.1)),
+                "class_dropout",
+            ),
             (|c| c.model = ModelPreset::BasicUnet.into(), "basic-unet"),
-            (|c| c.lr_scheduler = LrSchedulerType::PiecewiseConstant, "lr_step_rules"),
+            (
+                |c| c.lr_scheduler = LrSchedulerType::PiecewiseConstant,
+                "lr_step_rules",
+            ),
             (|c| c.lr_step_rules = Some("1:10,0.1".into()), "lr_step_rules"),
-            (|c| (c.lr_scheduler, c.lr_num_cycles) = (LrSchedulerType::Linear, Some(2.0)), "lr_num_cycles"),
+            (
+                |c| (c.lr_scheduler, c.lr_num_cycles) = (LrSchedulerType::Linear, Some(2.0)),
+                "lr_num_cycles",
+            ),
         ];
         for (change, field) in cases {
             let message = refused(change);
@@ -180,6 +218,12 @@ mod tests {
 
     #[test]
     fn settings_of_an_average_that_is_not_kept_do_not_matter() {
-        TrainingConfig { use_ema: false, ema_max_decay: 7.0, ..TrainingConfig::digits() }.validate().unwrap();
+        TrainingConfig {
+            use_ema: false,
+            ema_max_decay: 7.0,
+            ..TrainingConfig::digits()
+        }
+        .validate()
+        .unwrap();
     }
 }

@@ -20,7 +20,9 @@ const LARGEST: usize = 128;
 /// Prints what the data set holds, and writes a grid of it where asked to. Broken pictures make it an error, after
 /// everything is said.
 pub fn describe(path: &Path, grid: Option<&Path>) -> Result<()> {
-    let Some(name) = path.to_str() else { bail!("{}: is not a name in UTF-8", path.display()) };
+    let Some(name) = path.to_str() else {
+        bail!("{}: is not a name in UTF-8", path.display())
+    };
     let dataset = data::open(name)?;
     let summary = DatasetSummary::of(dataset.as_ref());
     terminal::print(&summary.to_string())?;
@@ -37,9 +39,19 @@ pub fn describe(path: &Path, grid: Option<&Path>) -> Result<()> {
 
 /// A batch as training might see it: pictures in a random but repeatable order, all brought to one size.
 fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> Result<()> {
-    let side = summary.smallest.map_or(LARGEST, |(height, width)| height.min(width)).min(LARGEST);
-    let channels = if summary.colour == 0 { data::Channels::Grey } else { data::Channels::Rgb };
-    let transform = Transform { channels, ..Transform::new(side) };
+    let side = summary
+        .smallest
+        .map_or(LARGEST, |(height, width)| height.min(width))
+        .min(LARGEST);
+    let channels = if summary.colour == 0 {
+        data::Channels::Grey
+    } else {
+        data::Channels::Rgb
+    };
+    let transform = Transform {
+        channels,
+        ..Transform::new(side)
+    };
     let mut generator = Generator::new(0);
     let mut pictures = Vec::with_capacity(BATCH);
     for index in generator.randperm(dataset.len()) {
@@ -54,5 +66,9 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
     if pictures.is_empty() {
         bail!("there is no picture to show");
     }
-    Ok(grid::write_picture(path, &side_by_side(&pictures, COLUMNS)?, &[("dataset", summary.name.clone())])?)
+    Ok(grid::write_picture(
+        path,
+        &side_by_side(&pictures, COLUMNS)?,
+        &[("dataset", summary.name.clone())],
+    )?)
 }

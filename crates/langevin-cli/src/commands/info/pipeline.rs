@@ -21,10 +21,24 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
     terminal::print(&format!("{}: a {}", folder.display(), pipeline.class_name()))?;
     print_model(model)?;
     let scheduler = pipeline.scheduler();
-    line("scheduler", &format!("{}, {} timesteps", scheduler.class_name(), scheduler.num_train_timesteps()))?;
+    line(
+        "scheduler",
+        &format!(
+            "{}, {} timesteps",
+            scheduler.class_name(),
+            scheduler.num_train_timesteps()
+        ),
+    )?;
     if let Some(classes) = pipeline.classes() {
-        let null = if classes.null_class.is_some() { ", and a null class" } else { "" };
-        line("classes", &format!("{}: {}{null}", classes.names.len(), shortened(&classes.names)))?;
+        let null = if classes.null_class.is_some() {
+            ", and a null class"
+        } else {
+            ""
+        };
+        line(
+            "classes",
+            &format!("{}: {}{null}", classes.names.len(), shortened(&classes.names)),
+        )?;
     }
     if folder.join(RUN_CONFIG).is_file() {
         print_run(folder)?;
@@ -44,7 +58,14 @@ fn print_model(model: &AnyModel) -> Result<()> {
     let parameters = model.num_parameters();
     // Weights are float32.
     let size = bytes(parameters as u64 * 4);
-    line("model", &format!("{}, {} parameters, {size}", config.class_name(), thousands(parameters)))?;
+    line(
+        "model",
+        &format!(
+            "{}, {} parameters, {size}",
+            config.class_name(),
+            thousands(parameters)
+        ),
+    )?;
     line("pictures", &pictures(&config))?;
     if let Some(classes) = config.num_class_embeds() {
         line("told", &format!("one of {classes} classes"))?;
@@ -67,14 +88,26 @@ fn pictures(config: &AnyModelConfig) -> String {
 fn print_run(folder: &Path) -> Result<()> {
     let config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
     let data = config.dataset()?;
-    line("trained on", &format!("{data}, in batches of {}, seed {}", config.train_batch_size, config.seed))?;
+    line(
+        "trained on",
+        &format!(
+            "{data}, in batches of {}, seed {}",
+            config.train_batch_size, config.seed
+        ),
+    )?;
     // One line of JSON a step; the last says how far the run came.
     let metrics = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();
-    let last = metrics.lines().last().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let last = metrics
+        .lines()
+        .last()
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
     if let Some(last) = last
         && let (Some(step), Some(loss)) = (last["step"].as_u64(), last["loss"].as_f64())
     {
-        line("steps", &format!("{}, last loss {loss:.4}", thousands(usize::try_from(step)?)))?;
+        line(
+            "steps",
+            &format!("{}, last loss {loss:.4}", thousands(usize::try_from(step)?)),
+        )?;
     }
     Ok(())
 }
@@ -86,6 +119,15 @@ fn line(what: &str, text: &str) -> Result<()> {
 /// The first names, and how many more there are.
 fn shortened(names: &[String]) -> String {
     let shown = 12;
-    let first = names.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > shown { format!("{first} and {} more", names.len() - shown) } else { first }
+    let first = names
+        .iter()
+        .take(shown)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > shown {
+        format!("{first} and {} more", names.len() - shown)
+    } else {
+        first
+    }
 }

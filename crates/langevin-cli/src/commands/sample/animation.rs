@@ -28,10 +28,16 @@ pub struct Animation {
 impl Animation {
     /// An animation that is to be written to `path`.
     pub fn of(path: &Path) -> Result<Self> {
-        if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gif")) {
+        if path
+            .extension()
+            .is_none_or(|extension| !extension.eq_ignore_ascii_case("gif"))
+        {
             bail!("--animate {}: the name must end in .gif", path.display());
         }
-        Ok(Self { path: path.to_path_buf(), frames: Vec::new() })
+        Ok(Self {
+            path: path.to_path_buf(),
+            frames: Vec::new(),
+        })
     }
 
     /// Takes the noise that a batch begins with.

@@ -48,7 +48,9 @@ impl Drawing {
     /// The sizes of the batches: all the same but for the last.
     fn batches(&self) -> impl Iterator<Item = usize> {
         let (count, batch_size) = (self.count, self.batch_size);
-        (0..count).step_by(batch_size).map(move |first| batch_size.min(count - first))
+        (0..count)
+            .step_by(batch_size)
+            .map(move |first| batch_size.min(count - first))
     }
 
     /// The classes of the pictures from `first` on.
@@ -64,7 +66,11 @@ impl std::fmt::Display for Drawing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pictures = if self.count == 1 { "picture" } else { "pictures" };
         let scheduler = self.pipeline.scheduler().class_name();
-        write!(f, "drawing {} {pictures}: {scheduler}, {} steps, seed {}", self.count, self.steps, self.seed)
+        write!(
+            f,
+            "drawing {} {pictures}: {scheduler}, {} steps, seed {}",
+            self.count, self.steps, self.seed
+        )
     }
 }
 
@@ -92,7 +98,11 @@ pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation
                 animation.show(&step)?;
             }
             bar.update(number * drawing.steps + step.index + 1, || {
-                if batches == 1 { String::new() } else { format!("batch {}/{batches}", number + 1) }
+                if batches == 1 {
+                    String::new()
+                } else {
+                    format!("batch {}/{batches}", number + 1)
+                }
             });
             if stop.requested() {
                 bail!("stopped before the pictures were done; nothing was written");

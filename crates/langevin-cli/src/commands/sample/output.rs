@@ -28,19 +28,31 @@ impl Output {
     pub fn of(path: &Path, overwrite: bool) -> Result<Self> {
         if is_picture_name(path) {
             if path.is_dir() {
-                bail!("--output {}: is a folder, where a picture is to be written", path.display());
+                bail!(
+                    "--output {}: is a folder, where a picture is to be written",
+                    path.display()
+                );
             }
             return Ok(Self::Grid(path.to_path_buf()));
         }
         if path.exists() && !path.is_dir() {
-            bail!("--output {}: is a file, where a folder is to be written", path.display());
+            bail!(
+                "--output {}: is a file, where a folder is to be written",
+                path.display()
+            );
         }
         if path.join(MODEL_INDEX).exists() {
-            bail!("--output {}: holds a run; name another folder for the pictures", path.display());
+            bail!(
+                "--output {}: holds a run; name another folder for the pictures",
+                path.display()
+            );
         }
         if path.is_dir()
             && !overwrite
-            && fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?.next().is_some()
+            && fs::read_dir(path)
+                .with_context(|| format!("cannot read {}", path.display()))?
+                .next()
+                .is_some()
         {
             bail!(
                 "--output {}: there is something in that folder; add --overwrite to write into it",
@@ -53,12 +65,17 @@ impl Output {
     /// Writes the pictures with the facts about them. A new folder appears with all of them or not at all.
     pub fn write(&self, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
         match self {
-            Self::Grid(path) => {
-                Ok(grid::write_picture(path, &side_by_side(pictures, columns(pictures.len()))?, facts)?)
-            }
+            Self::Grid(path) => Ok(grid::write_picture(
+                path,
+                &side_by_side(pictures, columns(pictures.len()))?,
+                facts,
+            )?),
             Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
             Self::Folder(folder) => {
-                let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let parent = folder
+                    .parent()
+                    .filter(|p| !p.as_os_str().is_empty())
+                    .unwrap_or(Path::new("."));
                 let cannot = |action: &str| format!("cannot {action} {}", folder.display());
                 fs::create_dir_all(parent).with_context(|| cannot("create"))?;
                 let aside = tempfile::Builder::new().prefix(".langevin-").tempdir_in(parent);
@@ -96,10 +113,22 @@ mod tests {
 
     #[test]
     fn the_extension_decides() {
-        assert!(matches!(Output::of(Path::new("a/b.PNG"), false).unwrap(), Output::Grid(_)));
-        assert!(matches!(Output::of(Path::new("a/b"), false).unwrap(), Output::Folder(_)));
-        assert!(matches!(Output::of(Path::new("b.jpg"), false).unwrap(), Output::Grid(_)));
-        assert!(matches!(Output::of(Path::new("b.v2"), false).unwrap(), Output::Folder(_)));
+        assert!(matches!(
+            Output::of(Path::new("a/b.PNG"), false).unwrap(),
+            Output::Grid(_)
+        ));
+        assert!(matches!(
+            Output::of(Path::new("a/b"), false).unwrap(),
+            Output::Folder(_)
+        ));
+        assert!(matches!(
+            Output::of(Path::new("b.jpg"), false).unwrap(),
+            Output::Grid(_)
+        ));
+        assert!(matches!(
+            Output::of(Path::new("b.v2"), false).unwrap(),
+            Output::Folder(_)
+        ));
     }
 
     #[test]
@@ -107,10 +136,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Output::of(folder.path(), false).is_ok());
         fs::write(folder.path().join("mine.txt"), "x").unwrap();
-        assert!(Output::of(folder.path(), false).unwrap_err().to_string().contains("--overwrite"));
+        assert!(
+            Output::of(folder.path(), false)
+                .unwrap_err()
+                .to_string()
+                .contains("--overwrite")
+        );
         assert!(Output::of(folder.path(), true).is_ok());
         assert!(Output::of(&folder.path().join("mine.txt"), true).is_err());
         fs::write(folder.path().join(MODEL_INDEX), "{}").unwrap();
-        assert!(Output::of(folder.path(), true).unwrap_err().to_string().contains("a run"));
+        assert!(
+            Output::of(folder.path(), true)
+                .unwrap_err()
+                .to_string()
+                .contains("a run")
+        );
     }
 }

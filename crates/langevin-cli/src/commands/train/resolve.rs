@@ -23,7 +23,11 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let notes = check_script_flags(&args.script)?;
     let names_data =
         args.dataset_name.as_deref().is_some_and(|name| name != "digits") || args.train_data_dir.is_some();
-    let mut config = if names_data { TrainingConfig::script() } else { TrainingConfig::digits() };
+    let mut config = if names_data {
+        TrainingConfig::script()
+    } else {
+        TrainingConfig::digits()
+    };
     config.train_data_dir.clone_from(&args.train_data_dir);
     if names_data {
         config.dataset_name.clone_from(&args.dataset_name);
@@ -61,7 +65,10 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.train_batch_size, &args.train_batch_size);
     set(&mut config.num_epochs, &args.num_epochs);
     set_option(&mut config.max_train_steps, &args.max_train_steps);
-    set(&mut config.gradient_accumulation_steps, &args.gradient_accumulation_steps);
+    set(
+        &mut config.gradient_accumulation_steps,
+        &args.gradient_accumulation_steps,
+    );
     set(&mut config.seed, &args.seed);
     set(&mut config.learning_rate, &args.learning_rate);
     set(&mut config.lr_scheduler, &args.lr_scheduler);
@@ -80,7 +87,10 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.ema_max_decay, &args.ema_max_decay);
     set(&mut config.prediction_type, &args.prediction_type);
     set(&mut config.ddpm_num_steps, &args.ddpm_num_steps);
-    set(&mut config.ddpm_num_inference_steps, &args.ddpm_num_inference_steps);
+    set(
+        &mut config.ddpm_num_inference_steps,
+        &args.ddpm_num_inference_steps,
+    );
     set(&mut config.ddpm_beta_schedule, &args.ddpm_beta_schedule);
     set_option(&mut config.output_dir, &args.output_dir);
     set(&mut config.overwrite_output_dir, &args.overwrite_output_dir);
@@ -94,12 +104,36 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
     let not_there_yet = [
         ("--push-to-hub", script.push_to_hub, "publishing on the Hub"),
         ("--hub-token", script.hub_token.is_some(), "publishing on the Hub"),
-        ("--hub-model-id", script.hub_model_id.is_some(), "publishing on the Hub"),
-        ("--hub-private-repo", script.hub_private_repo, "publishing on the Hub"),
-        ("--dataset-config-name", script.dataset_config_name.is_some(), "downloading data sets from the Hub"),
-        ("--checkpointing-steps", script.checkpointing_steps.is_some(), "writing checkpoints"),
-        ("--checkpoints-total-limit", script.checkpoints_total_limit.is_some(), "writing checkpoints"),
-        ("--resume-from-checkpoint", script.resume_from_checkpoint.is_some(), "resuming a run"),
+        (
+            "--hub-model-id",
+            script.hub_model_id.is_some(),
+            "publishing on the Hub",
+        ),
+        (
+            "--hub-private-repo",
+            script.hub_private_repo,
+            "publishing on the Hub",
+        ),
+        (
+            "--dataset-config-name",
+            script.dataset_config_name.is_some(),
+            "downloading data sets from the Hub",
+        ),
+        (
+            "--checkpointing-steps",
+            script.checkpointing_steps.is_some(),
+            "writing checkpoints",
+        ),
+        (
+            "--checkpoints-total-limit",
+            script.checkpoints_total_limit.is_some(),
+            "writing checkpoints",
+        ),
+        (
+            "--resume-from-checkpoint",
+            script.resume_from_checkpoint.is_some(),
+            "resuming a run",
+        ),
     ];
     for (flag, given, what) in not_there_yet {
         if given {
@@ -135,9 +169,19 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
             script.preserve_input_precision,
             "pictures of 8 and 16 bits keep their precision",
         ),
-        ("--cache-dir", script.cache_dir.is_some(), "nothing is downloaded, so nothing is cached"),
-        ("--logging-dir", script.logging_dir.is_some(), "metrics.jsonl and the plot are in the run's folder"),
+        (
+            "--cache-dir",
+            script.cache_dir.is_some(),
+            "nothing is downloaded, so nothing is cached",
+        ),
+        (
+            "--logging-dir",
+            script.logging_dir.is_some(),
+            "metrics.jsonl and the plot are in the run's folder",
+        ),
     ];
     let given = without_effect.into_iter().filter(|(_, given, _)| *given);
-    Ok(given.map(|(flag, _, why)| format!("{flag} has no effect: {why}")).collect())
+    Ok(given
+        .map(|(flag, _, why)| format!("{flag} has no effect: {why}"))
+        .collect())
 }

@@ -18,7 +18,11 @@ pub struct Watch {
 impl Watch {
     /// A watcher that asks the run to end when `stop` is requested.
     pub fn new(stop: Stop) -> Self {
-        Self { bar: None, stop, announced: false }
+        Self {
+            bar: None,
+            stop,
+            announced: false,
+        }
     }
 }
 

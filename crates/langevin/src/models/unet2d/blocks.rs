@@ -120,8 +120,17 @@ impl DownBlock {
         let out = config.block_out_channels[level];
         let first_in = config.block_out_channels[level.saturating_sub(1)];
         let last = level + 1 == config.block_out_channels.len();
-        let scale_factor = if kind.is_skip() { std::f64::consts::SQRT_2 } else { 1.0 };
-        let mut parts = Parts { config, dropout, init, scale_factor };
+        let scale_factor = if kind.is_skip() {
+            std::f64::consts::SQRT_2
+        } else {
+            1.0
+        };
+        let mut parts = Parts {
+            config,
+            dropout,
+            init,
+            scale_factor,
+        };
 
         let (mut resnets, mut attentions) = (vec![], vec![]);
         for layer in 0..config.layers_per_block {
@@ -156,7 +165,13 @@ impl DownBlock {
                 downsamplers.push(Downsampler::Conv(Downsample2D::new(out, padding, parts.init)));
             }
         }
-        Ok(Self { attentions, resnets, downsamplers, resnet_down, skip_conv })
+        Ok(Self {
+            attentions,
+            resnets,
+            downsamplers,
+            resnet_down,
+            skip_conv,
+        })
     }
 
     /// Returns the output; every layer's output, and the halved one, go onto `outputs` for the way up.
@@ -209,11 +224,18 @@ impl MidBlock {
         init: &mut Init<'_>,
     ) -> Result<Self> {
         let groups = config.norm_num_groups.unwrap_or_else(|| quarter_groups(channels));
-        let attention_groups = config.attn_norm_num_groups.or(match config.resnet_time_scale_shift {
-            crate::nn::TimeEmbeddingNorm::Default => Some(groups),
-            crate::nn::TimeEmbeddingNorm::ScaleShift => None,
-        });
-        let mut parts = Parts { config, dropout, init, scale_factor: config.mid_block_scale_factor };
+        let attention_groups = config
+            .attn_norm_num_groups
+            .or(match config.resnet_time_scale_shift {
+                crate::nn::TimeEmbeddingNorm::Default => Some(groups),
+                crate::nn::TimeEmbeddingNorm::ScaleShift => None,
+            });
+        let mut parts = Parts {
+            config,
+            dropout,
+            init,
+            scale_factor: config.mid_block_scale_factor,
+        };
         let mut resnets = vec![parts.resnet([channels; 2], [groups; 2], Resampling::None, false)?];
         let mut attentions = vec![];
         if config.add_attention {
@@ -268,8 +290,17 @@ impl UpBlock {
         let previous = channels(level.saturating_sub(1));
         let last = level + 1 == levels;
         let layers = config.layers_per_block + 1;
-        let scale_factor = if kind.is_skip() { std::f64::consts::SQRT_2 } else { 1.0 };
-        let mut parts = Parts { config, dropout, init, scale_factor };
+        let scale_factor = if kind.is_skip() {
+            std::f64::consts::SQRT_2
+        } else {
+            1.0
+        };
+        let mut parts = Parts {
+            config,
+            dropout,
+            init,
+            scale_factor,
+        };
 
         let (mut resnets, mut attentions) = (vec![], vec![]);
         for layer in 0..layers {
@@ -303,13 +334,25 @@ impl UpBlock {
                 skip_norm = Some(GroupNorm::new(groups, out, config.norm_eps, parts.init)?);
             } else if by_resnet {
                 let groups = [config_groups(config)?; 2];
-                upsamplers
-                    .push(Upsampler::Resnet(parts.resnet([out; 2], groups, Resampling::Up, false)?));
+                upsamplers.push(Upsampler::Resnet(parts.resnet(
+                    [out; 2],
+                    groups,
+                    Resampling::Up,
+                    false,
+                )?));
             } else {
                 upsamplers.push(Upsampler::Conv(Upsample2D::new(out, parts.init)));
             }
         }
-        Ok(Self { attentions, resnets, upsamplers, resnet_up, skip_conv, skip_norm, skips: kind.is_skip() })
+        Ok(Self {
+            attentions,
+            resnets,
+            upsamplers,
+            resnet_up,
+            skip_conv,
+            skip_norm,
+            skips: kind.is_skip(),
+        })
     }
 
     /// Takes as many of the way down's `outputs` as it has layers, the last first. `skip` is NCSN++'s picture, grown in place.

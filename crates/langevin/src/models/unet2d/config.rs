@@ -203,7 +203,8 @@ impl Default for UNet2DConfig {
 impl UNet2DConfig {
     /// Dimension of the time embedding.
     pub fn time_embed_dim(&self) -> usize {
-        self.time_embedding_dim.unwrap_or(4 * self.block_out_channels.first().copied().unwrap_or(0))
+        self.time_embedding_dim
+            .unwrap_or(4 * self.block_out_channels.first().copied().unwrap_or(0))
     }
 
     /// What height and width must be divisible by: every level but the last halves them.
@@ -219,11 +220,14 @@ impl UNet2DConfig {
         let fail = |message: String| Err(Error::Config(message));
         let levels = self.block_out_channels.len();
         if levels == 0 || levels > 16 {
-            return fail(format!("block_out_channels has {levels} entries: a UNet has 1 to 16 levels"));
+            return fail(format!(
+                "block_out_channels has {levels} entries: a UNet has 1 to 16 levels"
+            ));
         }
-        for (name, length) in
-            [("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())]
-        {
+        for (name, length) in [
+            ("down_block_types", self.down_block_types.len()),
+            ("up_block_types", self.up_block_types.len()),
+        ] {
             if length != levels {
                 return fail(format!(
                     "{name} has {length} entries but block_out_channels has {levels}: there is one block a level"
@@ -236,14 +240,20 @@ impl UNet2DConfig {
             ("layers_per_block", self.layers_per_block, 64),
             ("time_embedding_dim", self.time_embed_dim(), 1 << 16),
         ];
-        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c, 1 << 14));
+        let channels = self
+            .block_out_channels
+            .iter()
+            .map(|&c| ("block_out_channels", c, 1 << 14));
         for (name, value, limit) in limits.into_iter().chain(channels) {
             if value == 0 || value > limit {
                 return fail(format!("{name} is {value}: it must be from 1 to {limit}"));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return fail(format!("dropout is {}: it must be at least 0 and below 1", self.dropout));
+            return fail(format!(
+                "dropout is {}: it must be at least 0 and below 1",
+                self.dropout
+            ));
         }
         if self.num_class_embeds == Some(0) {
             return fail("num_class_embeds is 0: leave it out for a model without classes".into());

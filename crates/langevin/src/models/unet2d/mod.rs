@@ -114,28 +114,39 @@ impl UNet2DModel {
             TimeEmbeddingType::Positional => (None, first),
             TimeEmbeddingType::Fourier => {
                 let weight = Param::from_tensor(init.normal([first], 16.0)).set_require_grad(false);
-                (Some(TimeProjection::Fourier(FourierProjection { weight })), 2 * first)
+                (
+                    Some(TimeProjection::Fourier(FourierProjection { weight })),
+                    2 * first,
+                )
             }
             TimeEmbeddingType::Learned => {
                 let steps = config.num_train_timesteps.unwrap_or(0);
-                (Some(TimeProjection::Learned(Embedding::new(steps, first, init))), first)
+                (
+                    Some(TimeProjection::Learned(Embedding::new(steps, first, init))),
+                    first,
+                )
             }
         };
         let time_embedding = TimestepEmbedding::new(time_dim, time_embed_dim, init);
-        let class_embedding = match (config.class_embed_type, config.num_class_embeds) {
-            (None, Some(classes)) => {
-                Some(ClassEmbedding::Table(Embedding::new(classes, time_embed_dim, init)))
-            }
-            (Some(ClassEmbedType::Timestep), _) => {
-                Some(ClassEmbedding::Timestep(TimestepEmbedding::new(time_dim, time_embed_dim, init)))
-            }
-            (Some(ClassEmbedType::Identity), _) | (None, None) => None,
-        };
+        let class_embedding =
+            match (config.class_embed_type, config.num_class_embeds) {
+                (None, Some(classes)) => Some(ClassEmbedding::Table(Embedding::new(
+                    classes,
+                    time_embed_dim,
+                    init,
+                ))),
+                (Some(ClassEmbedType::Timestep), _) => Some(ClassEmbedding::Timestep(
+                    TimestepEmbedding::new(time_dim, time_embed_dim, init),
+                )),
+                (Some(ClassEmbedType::Identity), _) | (None, None) => None,
+            };
         let down_blocks = (0..channels.len())
             .map(|level| DownBlock::new(config, level, &dropout, init))
             .collect::<Result<_>>()?;
-        let mid_block =
-            config.mid_block_type.map(|_| MidBlock::new(config, deepest, &dropout, init)).transpose()?;
+        let mid_block = config
+            .mid_block_type
+            .map(|_| MidBlock::new(config, deepest, &dropout, init))
+            .transpose()?;
         let up_blocks = (0..channels.len())
             .map(|level| UpBlock::new(config, level, &dropout, init))
             .collect::<Result<_>>()?;
@@ -217,7 +228,9 @@ impl UNet2DModel {
                 return Ok(None);
             }
             (_, true) => conditioning.vector.clone().ok_or_else(|| {
-                Error::Config("this model needs a vector for each picture (class_embed_type \"identity\")".into())
+                Error::Config(
+                    "this model needs a vector for each picture (class_embed_type \"identity\")".into(),
+                )
             })?,
             (Some(embedding), _) => {
                 let classes = conditioning.classes.clone().ok_or_else(|| {
@@ -268,7 +281,11 @@ impl Denoiser for UNet2DModel {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
         self.check(&x, &timesteps)?;
         let [batch, ..] = x.dims();
-        let x = if self.config.center_input_sample { x * 2.0 - 1.0 } else { x };
+        let x = if self.config.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
 
         // The embedding of time and class, activated once for all blocks.
         let mut embedding = self.time_embedding.forward(self.project(timesteps.clone()));
