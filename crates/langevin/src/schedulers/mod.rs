@@ -11,7 +11,7 @@ pub mod noise_schedule;
 mod prediction;
 mod spacing;
 
-pub use any::AnyScheduler;
+pub use any::{AnyScheduler, SCHEDULER_CONFIG};
 pub use config::{ConfigMap, SchedulerConfig};
 pub use ddim::{DDIMConfig, DDIMScheduler};
 pub use ddpm::{DDPMConfig, DDPMScheduler, VarianceType};
