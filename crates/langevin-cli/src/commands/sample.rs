@@ -22,6 +22,7 @@ use crate::{stop::Stop, terminal};
 
 /// Draws pictures and writes them.
 pub fn run(args: SampleArgs) -> Result<()> {
+    langevin::ops::set_exact_convolution(args.exact_convolution);
     // Everything that can be wrong is found out before the first step.
     let output = Output::of(&args.output, args.overwrite)?;
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;

@@ -46,6 +46,7 @@ impl Simd for Avx2 {
     type F = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
+    const PANEL_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {

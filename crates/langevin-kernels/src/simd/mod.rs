@@ -110,6 +110,14 @@ impl Isa {
         }
     }
 
+    /// Columns of the panels that Winograd's products are made of.
+    pub(crate) const fn panel_columns(self) -> usize {
+        match self {
+            Self::Avx512 => 4 * self.lanes(),
+            Self::Avx2 | Self::Portable => 2 * self.lanes(),
+        }
+    }
+
     /// Values in a vector.
     pub(crate) const fn lanes(self) -> usize {
         match self {
@@ -136,6 +144,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// As [`Isa::tile_rows`].
     const TILE_ROWS: usize;
+    /// Vectors in a row of a panel: [`Isa::panel_columns`].
+    const PANEL_VECTORS: usize;
 
     fn splat(self, value: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;

@@ -130,6 +130,8 @@ pub struct TrainingConfig {
     pub class_dropout: Option<f64>,
     /// The seed that all randomness of the run comes from.
     pub seed: u64,
+    /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
+    pub exact_convolution: bool,
 }
 
 impl Default for TrainingConfig {
@@ -187,6 +189,7 @@ impl TrainingConfig {
             conditioning: ConditioningKind::None,
             class_dropout: None,
             seed: 0,
+            exact_convolution: false,
         }
     }
 

@@ -57,6 +57,7 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
+        crate::ops::set_exact_convolution(config.exact_convolution);
         let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
         let folder = config.run_folder(dataset.name());
         check_folder(&folder, config.overwrite_output_dir)?;

@@ -99,6 +99,9 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
+    /// Convolve by plain sums: slower, and exact to the last places
+    #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub exact_convolution: Option<bool>,
 
     /// The learning rate [1e-4]
     #[arg(long, value_name = "RATE", help_heading = "Optimiser")]

@@ -75,6 +75,7 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
         &args.gradient_accumulation_steps,
     );
     set(&mut config.seed, &args.seed);
+    set(&mut config.exact_convolution, &args.exact_convolution);
     set(&mut config.learning_rate, &args.learning_rate);
     set(&mut config.lr_scheduler, &args.lr_scheduler);
     set(&mut config.lr_warmup_steps, &args.lr_warmup_steps);
