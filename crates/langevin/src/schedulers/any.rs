@@ -5,7 +5,8 @@ use std::path::Path;
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, DDIMScheduler, DDPMScheduler, Scheduler, StepOptions, StepOutput, config, ddim, ddpm,
+    ConfigMap, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LoopOptions, Scheduler, StepOptions,
+    StepOutput, config, ddim, ddpm, euler_discrete,
 };
 use crate::{Error, Result, files};
 
@@ -114,6 +115,7 @@ macro_rules! any_scheduler {
 any_scheduler! {
     "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
     "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
+    "euler" => EulerDiscrete(EulerDiscreteScheduler), euler_discrete::EulerDiscreteConfig;
 }
 
 impl AnyScheduler {
@@ -162,8 +164,20 @@ impl Scheduler for AnyScheduler {
         self.inner_mut().set_timesteps(num_inference_steps)
     }
 
+    fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
+        self.inner_mut().set_loop(options)
+    }
+
+    fn set_begin_index(&mut self, index: usize) {
+        self.inner_mut().set_begin_index(index);
+    }
+
     fn timesteps(&self) -> &[f64] {
         self.inner().timesteps()
+    }
+
+    fn sigmas(&self) -> &[f32] {
+        self.inner().sigmas()
     }
 
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
@@ -182,6 +196,10 @@ impl Scheduler for AnyScheduler {
 
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
         self.inner().add_noise(x0, noise, timesteps)
+    }
+
+    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        self.inner().add_noise_at(x0, noise, t)
     }
 
     fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {

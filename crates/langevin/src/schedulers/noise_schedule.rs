@@ -6,6 +6,9 @@ use burn::tensor::{Tensor, TensorData};
 /// More timesteps than any schedule has; a configuration that asks for more is taken for a mistake.
 const MOST_TIMESTEPS: usize = 1_000_000;
 
+/// What diffusers leaves of ᾱ where it should be 0 but is divided by: the square of float16's least positive number.
+const LEAST_SIGNAL: f32 = 1.0 / (1 << 24) as f32;
+
 /// The largest β of the schedules that are defined by ᾱ.
 const MAX_BETA: f64 = 0.999;
 
@@ -24,6 +27,8 @@ named_enum! {
         Sigmoid = "sigmoid",
         /// ᾱ from a Laplace distribution of the log signal-to-noise ratio.
         Laplace = "laplace",
+        /// ᾱ(t) = exp(-12 t), each β at most 0.999.
+        Exp = "exp",
     }
 }
 
@@ -89,6 +94,15 @@ impl NoiseSchedule {
         })
     }
 
+    /// The same with ᾱ of the last timestep at 2⁻²⁴, as diffusers has it for the schedulers that divide by it, where the
+    /// schedule was moved to end without any signal.
+    pub(crate) fn with_least_signal(mut self) -> Self {
+        if let Some(last) = self.alphas_cumprod.last_mut() {
+            *last = LEAST_SIGNAL;
+        }
+        self
+    }
+
     /// β_t for every timestep.
     pub fn betas(&self) -> &[f32] {
         &self.betas
@@ -130,6 +144,11 @@ pub(crate) fn signal_and_noise(
     pictures: &Tensor<4>,
 ) -> Result<(Tensor<4>, Tensor<4>)> {
     let [batch, ..] = pictures.dims();
+    if alphas_cumprod.is_empty() {
+        return Err(Error::Config(
+            "this scheduler has no table of noise levels by whole timesteps, which training needs".to_owned(),
+        ));
+    }
     if timesteps.len() != batch {
         return Err(Error::Shape(format!(
             "{} timesteps were given for {batch} pictures; each picture has one",
@@ -170,7 +189,7 @@ fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
     } = options;
     let by_ends = !matches!(
         options.beta_schedule,
-        BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace
+        BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace | BetaSchedule::Exp
     );
     for (name, beta) in [("beta_start", start), ("beta_end", end)] {
         if by_ends && !(0.0..1.0).contains(&beta) {
@@ -201,6 +220,7 @@ fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
             let snr = log_snr.exp();
             (snr / (1.0 + snr)).sqrt()
         }),
+        BetaSchedule::Exp => betas_for_alpha_bar(n, |t| (t * -12.0).exp()),
     })
 }
 
@@ -214,7 +234,7 @@ fn betas_for_alpha_bar(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
 }
 
 /// `torch.linspace` in float32: the first half counts up from `start`, the second down from `end`.
-fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
+pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if n == 1 {
         return vec![start];
