@@ -5,8 +5,14 @@ use std::path::Path;
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LoopOptions, Scheduler, StepOptions,
-    StepOutput, config, ddim, ddpm, euler_discrete,
+    CMStochasticIterativeScheduler, ConfigMap, DDIMScheduler, DDPMScheduler, DPMSolverSDEScheduler,
+    EDMEulerScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, HeunDiscreteScheduler, IPNDMScheduler,
+    KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, LoopOptions,
+    PNDMScheduler, Scheduler, ScoreSdeVeScheduler, StepOptions, StepOutput, config, consistency_models, ddim,
+    ddpm, dpmsolver_sde, edm_euler, euler_ancestral_discrete, euler_discrete, flow_match_euler_discrete,
+    flow_match_heun_discrete, heun_discrete, ipndm, k_dpm_2_ancestral_discrete, k_dpm_2_discrete,
+    lms_discrete, pndm, sde_ve,
 };
 use crate::{Error, Result, files};
 
@@ -113,9 +119,26 @@ macro_rules! any_scheduler {
 }
 
 any_scheduler! {
+    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), consistency_models::CMStochasticIterativeConfig;
     "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
     "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
+    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), dpmsolver_sde::DPMSolverSDEConfig;
+    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), k_dpm_2_discrete::KDPM2DiscreteConfig;
+    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler),
+        k_dpm_2_ancestral_discrete::KDPM2AncestralDiscreteConfig;
+    "edm-euler" => EDMEuler(EDMEulerScheduler), edm_euler::EDMEulerConfig;
     "euler" => EulerDiscrete(EulerDiscreteScheduler), euler_discrete::EulerDiscreteConfig;
+    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler),
+        euler_ancestral_discrete::EulerAncestralDiscreteConfig;
+    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler),
+        flow_match_euler_discrete::FlowMatchEulerDiscreteConfig;
+    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler),
+        flow_match_heun_discrete::FlowMatchHeunDiscreteConfig;
+    "heun" => HeunDiscrete(HeunDiscreteScheduler), heun_discrete::HeunDiscreteConfig;
+    "ipndm" => IPNDM(IPNDMScheduler), ipndm::IPNDMConfig;
+    "lms" => LMSDiscrete(LMSDiscreteScheduler), lms_discrete::LMSDiscreteConfig;
+    "pndm" => PNDM(PNDMScheduler), pndm::PNDMConfig;
+    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), sde_ve::ScoreSdeVeConfig;
 }
 
 impl AnyScheduler {

@@ -5,26 +5,57 @@
 
 mod any;
 mod config;
+mod consistency_models;
 mod ddim;
 mod ddpm;
 mod discrete;
+mod dpmsolver_sde;
+mod edm;
+mod edm_euler;
+mod euler_ancestral_discrete;
 mod euler_discrete;
+mod flow;
+mod flow_match_euler_discrete;
+mod flow_match_heun_discrete;
+mod heun_discrete;
+mod ipndm;
+mod k_dpm_2_ancestral_discrete;
+mod k_dpm_2_discrete;
+mod lms_discrete;
 pub mod noise_schedule;
 mod options;
+mod pndm;
 mod position;
 mod prediction;
 mod quantile;
+mod sde_ve;
 mod sigma_loop;
 mod sigmas;
 mod spacing;
 
 pub use any::AnyScheduler;
 pub use config::{ConfigMap, SchedulerConfig};
+pub use consistency_models::{CMStochasticIterativeConfig, CMStochasticIterativeScheduler};
 pub use ddim::{DDIMConfig, DDIMScheduler};
 pub use ddpm::{DDPMConfig, DDPMScheduler, VarianceType};
+pub use dpmsolver_sde::{DPMSolverSDEConfig, DPMSolverSDEScheduler};
+pub use edm::SigmaSchedule;
+pub use edm_euler::{EDMEulerConfig, EDMEulerScheduler};
+pub use euler_ancestral_discrete::{EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler};
 pub use euler_discrete::{EulerDiscreteConfig, EulerDiscreteScheduler, InterpolationType, TimestepType};
+pub use flow_match_euler_discrete::{
+    FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler, TimeShiftType,
+};
+pub use flow_match_heun_discrete::{FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler};
+pub use heun_discrete::{HeunDiscreteConfig, HeunDiscreteScheduler};
+pub use ipndm::{IPNDMConfig, IPNDMScheduler};
+pub use k_dpm_2_ancestral_discrete::{KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler};
+pub use k_dpm_2_discrete::{KDPM2DiscreteConfig, KDPM2DiscreteScheduler};
+pub use lms_discrete::{LMSDiscreteConfig, LMSDiscreteScheduler};
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use options::{GivenLoop, LoopOptions, StepOptions};
+pub use pndm::{PNDMConfig, PNDMScheduler};
+pub use sde_ve::{ScoreSdeVeConfig, ScoreSdeVeScheduler, SdeVeStep};
 pub use sigmas::FinalSigmas;
 pub use spacing::TimestepSpacing;
 
