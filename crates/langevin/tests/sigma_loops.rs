@@ -3,6 +3,10 @@
 //! `sigma_loops.json` holds them with the settings of each test (`tests/schedulers` of diffusers 0.42.1, Apache
 //! licence). `start` is the step that a loop begins at, from a sample with noise; `steps_from_scaled` says that the test
 //! steps from the model's scaled input in place of the sample, as most of those tests do.
+//!
+//! `sigma_options.json` holds loops of diffusers 0.42.1 under PyTorch 2.15 (CPU) with the options that those tests and the
+//! reference values leave out: the sum of the absolute sample, four of its values (places 0, 100, 333 and 767), and the first
+//! timesteps.
 
 mod support;
 
@@ -33,8 +37,43 @@ fn loops_have_the_sums_and_means_of_diffusers_tests() {
     report.finish();
 }
 
+#[test]
+fn options_do_what_they_do_in_diffusers() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("sigma_options.json")).unwrap();
+    let mut report = Report::new();
+    for case in &cases {
+        let name = format!("{} {}", case["class"].as_str().unwrap(), case["config"]);
+        report.case(&name, compare(case).map(|()| Outcome::Ran));
+    }
+    report.finish();
+}
+
 fn compare(case: &Value) -> Result<(), String> {
-    let sample = values(run(case).map_err(|e| e.to_string())?);
+    let (timesteps, sample) = run(case).map_err(|e| e.to_string())?;
+    let sample = values(sample);
+    for (found, expected) in timesteps
+        .iter()
+        .zip(case["timesteps"].as_array().into_iter().flatten())
+    {
+        let expected = expected.as_f64().ok_or("has a timestep that is no number")?;
+        within(
+            "a timestep",
+            (found - expected).abs(),
+            1e-6 * expected.abs().max(1.0),
+        )?;
+    }
+    for (place, expected) in [0, 100, 333, 767]
+        .into_iter()
+        .zip(case["values"].as_array().into_iter().flatten())
+    {
+        let expected = expected.as_f64().ok_or("has a value that is no number")?;
+        let difference = (f64::from(sample[place]) - expected).abs();
+        within(
+            &format!("value {place}"),
+            difference,
+            1e-4 * expected.abs().max(1.0),
+        )?;
+    }
     let sum: f64 = sample.iter().map(|&x| f64::from(x.abs())).sum();
     for (name, found) in [("sum", sum), ("mean", sum / LEN as f64)] {
         if let Some(expected) = case[name].as_f64() {
@@ -51,7 +90,8 @@ fn compare(case: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn run(case: &Value) -> langevin::Result<Tensor<4>> {
+/// The timesteps of the loop and the sample after it.
+fn run(case: &Value) -> langevin::Result<(Vec<f64>, Tensor<4>)> {
     let mut config: ConfigMap = case["config"].as_object().unwrap().clone();
     config.insert("_class_name".to_owned(), case["class"].clone());
     let mut scheduler = AnyScheduler::from_json(config)?;
@@ -62,11 +102,17 @@ fn run(case: &Value) -> langevin::Result<Tensor<4>> {
     };
     scheduler.set_loop(&LoopOptions {
         num_inference_steps: case["num_inference_steps"].as_u64().map(|n| n as usize),
-        timesteps: numbers(&case["timesteps"]),
+        timesteps: numbers(&case["loop"]["timesteps"]),
+        sigmas: numbers(&case["loop"]["sigmas"]),
+        mu: case["loop"]["mu"].as_f64(),
         ..LoopOptions::default()
     })?;
     let mut timesteps = scheduler.timesteps().to_vec();
-    let mut x = ramp(false) * scheduler.init_noise_sigma();
+    let mut x = ramp(false);
+    if case["unscaled_start"].as_bool() != Some(true) {
+        x = x * scheduler.init_noise_sigma();
+    }
+    let step = |name: &str, default: f64| case["step"][name].as_f64().unwrap_or(default);
     if let Some(start) = case["start"].as_u64() {
         timesteps.drain(..start as usize * scheduler.order());
         x = scheduler.add_noise_at(x, ramp(true), timesteps[0])?;
@@ -85,13 +131,17 @@ fn run(case: &Value) -> langevin::Result<Tensor<4>> {
             }
             let mut options = StepOptions {
                 generator: Some(&mut generator),
-                eta: case["eta"].as_f64(),
+                s_churn: step("s_churn", 0.0),
+                s_tmin: step("s_tmin", 0.0),
+                s_tmax: step("s_tmax", f64::INFINITY),
+                s_noise: step("s_noise", 1.0),
+                order: step("order", 4.0) as usize,
                 ..StepOptions::default()
             };
             x = scheduler.step(prediction, t, x, &mut options)?.previous;
         }
     }
-    Ok(x)
+    Ok((timesteps, x))
 }
 
 /// The model of diffusers' tests, in float32.

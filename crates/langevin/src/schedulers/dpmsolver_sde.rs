@@ -147,12 +147,10 @@ impl DPMSolverSDEScheduler {
             None => self.begin_motion(size, options)?,
         };
         let width = (to - from).abs().sqrt();
-        // Downwards in σ, and so back in the motion's time.
-        let values: Vec<f32> = motion
-            .increments(to.into(), from.into())
-            .into_iter()
-            .map(|increment| -increment / width)
-            .collect();
+        // Downwards in σ, and so back in the motion's time. Between equal levels nothing moves.
+        let scale = if width > 0.0 { -1.0 / width } else { 0.0 };
+        let mut values = motion.increments(to.into(), from.into());
+        values.iter_mut().for_each(|increment| *increment *= scale);
         self.motion = Some(motion);
         Ok(Tensor::from_data(
             TensorData::new(values, like.dims()),
