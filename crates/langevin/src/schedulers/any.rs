@@ -115,6 +115,18 @@ macro_rules! any_scheduler {
 any_scheduler! {
     "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
     "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
+    "ddim-inverse" => DDIMInverse(super::DDIMInverseScheduler), super::DDIMInverseConfig;
+    "deis" => DEISMultistep(super::DEISMultistepScheduler), super::DEISMultistepConfig;
+    "dpm++2m" => DPMSolverMultistep(super::DPMSolverMultistepScheduler), super::DPMSolverMultistepConfig;
+    "dpm++2m-inverse" => DPMSolverMultistepInverse(super::DPMSolverMultistepInverseScheduler), super::DPMSolverMultistepInverseConfig;
+    "dpm++2s" => DPMSolverSinglestep(super::DPMSolverSinglestepScheduler), super::DPMSolverSinglestepConfig;
+    "edm-dpm++2m" => EDMDPMSolverMultistep(super::EDMDPMSolverMultistepScheduler), super::EDMDPMSolverMultistepConfig;
+    "lcm" => LCM(super::LCMScheduler), super::LCMConfig;
+    "repaint" => RePaint(super::RePaintScheduler), super::RePaintConfig;
+    "sa-solver" => SASolver(super::SASolverScheduler), super::SASolverConfig;
+    "tcd" => TCD(super::TCDScheduler), super::TCDConfig;
+    "unclip" => UnCLIP(super::UnCLIPScheduler), super::UnCLIPConfig;
+    "unipc" => UniPCMultistep(super::UniPCMultistepScheduler), super::UniPCMultistepConfig;
     "euler" => EulerDiscrete(EulerDiscreteScheduler), euler_discrete::EulerDiscreteConfig;
 }
 
@@ -128,7 +140,10 @@ impl AnyScheduler {
         if path.is_dir() {
             path.push(FILE_NAME);
         }
-        Self::from_json(files::read_json(&path)?).map_err(|error| match error {
+        let text = config::quote_python_numbers(&files::read_text(&path)?);
+        let map = serde_json::from_str(&text)
+            .map_err(|e| Error::file(&path, format!("is not the JSON expected: {e}")))?;
+        Self::from_json(map).map_err(|error| match error {
             Error::Unsupported(message) => Error::Unsupported(format!("{}: {message}", path.display())),
             other => Error::file(&path, other.to_string()),
         })
@@ -139,7 +154,9 @@ impl AnyScheduler {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        files::write_json(folder.as_ref().join(FILE_NAME), &self.to_json()?)
+        let path = folder.as_ref().join(FILE_NAME);
+        let text = config::unquote_python_numbers(&files::to_json(&path, &self.to_json()?)?);
+        files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
 
     /// The content of `scheduler_config.json`, as diffusers writes it.
