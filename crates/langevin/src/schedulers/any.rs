@@ -5,8 +5,21 @@ use std::path::Path;
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LoopOptions, Scheduler, StepOptions,
-    StepOutput, config, ddim, ddpm, euler_discrete,
+    CMStochasticIterativeConfig, CMStochasticIterativeScheduler, ConfigMap, DDIMConfig, DDIMInverseConfig,
+    DDIMInverseScheduler, DDIMScheduler, DDPMConfig, DDPMScheduler, DEISMultistepConfig,
+    DEISMultistepScheduler, DPMSolverMultistepConfig, DPMSolverMultistepInverseConfig,
+    DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler, DPMSolverSDEConfig,
+    DPMSolverSDEScheduler, DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler,
+    EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler, EDMEulerConfig, EDMEulerScheduler,
+    EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler, EulerDiscreteConfig,
+    EulerDiscreteScheduler, FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler, HeunDiscreteConfig, HeunDiscreteScheduler,
+    IPNDMConfig, IPNDMScheduler, KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteConfig, KDPM2DiscreteScheduler, LCMConfig, LCMScheduler, LMSDiscreteConfig,
+    LMSDiscreteScheduler, LoopOptions, PNDMConfig, PNDMScheduler, RePaintConfig, RePaintScheduler,
+    SASolverConfig, SASolverScheduler, Scheduler, ScoreSdeVeConfig, ScoreSdeVeScheduler, StepOptions,
+    StepOutput, TCDConfig, TCDScheduler, UnCLIPConfig, UnCLIPScheduler, UniPCMultistepConfig,
+    UniPCMultistepScheduler, config,
 };
 use crate::{Error, Result, files};
 
@@ -113,21 +126,34 @@ macro_rules! any_scheduler {
 }
 
 any_scheduler! {
-    "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
-    "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
-    "ddim-inverse" => DDIMInverse(super::DDIMInverseScheduler), super::DDIMInverseConfig;
-    "deis" => DEISMultistep(super::DEISMultistepScheduler), super::DEISMultistepConfig;
-    "dpm++2m" => DPMSolverMultistep(super::DPMSolverMultistepScheduler), super::DPMSolverMultistepConfig;
-    "dpm++2m-inverse" => DPMSolverMultistepInverse(super::DPMSolverMultistepInverseScheduler), super::DPMSolverMultistepInverseConfig;
-    "dpm++2s" => DPMSolverSinglestep(super::DPMSolverSinglestepScheduler), super::DPMSolverSinglestepConfig;
-    "edm-dpm++2m" => EDMDPMSolverMultistep(super::EDMDPMSolverMultistepScheduler), super::EDMDPMSolverMultistepConfig;
-    "lcm" => LCM(super::LCMScheduler), super::LCMConfig;
-    "repaint" => RePaint(super::RePaintScheduler), super::RePaintConfig;
-    "sa-solver" => SASolver(super::SASolverScheduler), super::SASolverConfig;
-    "tcd" => TCD(super::TCDScheduler), super::TCDConfig;
-    "unclip" => UnCLIP(super::UnCLIPScheduler), super::UnCLIPConfig;
-    "unipc" => UniPCMultistep(super::UniPCMultistepScheduler), super::UniPCMultistepConfig;
-    "euler" => EulerDiscrete(EulerDiscreteScheduler), euler_discrete::EulerDiscreteConfig;
+    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), CMStochasticIterativeConfig;
+    "ddim" => DDIM(DDIMScheduler), DDIMConfig;
+    "ddim-inverse" => DDIMInverse(DDIMInverseScheduler), DDIMInverseConfig;
+    "ddpm" => DDPM(DDPMScheduler), DDPMConfig;
+    "deis" => DEISMultistep(DEISMultistepScheduler), DEISMultistepConfig;
+    "dpm++2m" => DPMSolverMultistep(DPMSolverMultistepScheduler), DPMSolverMultistepConfig;
+    "dpm++2m-inverse" => DPMSolverMultistepInverse(DPMSolverMultistepInverseScheduler), DPMSolverMultistepInverseConfig;
+    "dpm++2s" => DPMSolverSinglestep(DPMSolverSinglestepScheduler), DPMSolverSinglestepConfig;
+    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), DPMSolverSDEConfig;
+    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), KDPM2DiscreteConfig;
+    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler), KDPM2AncestralDiscreteConfig;
+    "edm-dpm++2m" => EDMDPMSolverMultistep(EDMDPMSolverMultistepScheduler), EDMDPMSolverMultistepConfig;
+    "edm-euler" => EDMEuler(EDMEulerScheduler), EDMEulerConfig;
+    "euler" => EulerDiscrete(EulerDiscreteScheduler), EulerDiscreteConfig;
+    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler), EulerAncestralDiscreteConfig;
+    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler), FlowMatchEulerDiscreteConfig;
+    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler), FlowMatchHeunDiscreteConfig;
+    "heun" => HeunDiscrete(HeunDiscreteScheduler), HeunDiscreteConfig;
+    "ipndm" => IPNDM(IPNDMScheduler), IPNDMConfig;
+    "lcm" => LCM(LCMScheduler), LCMConfig;
+    "lms" => LMSDiscrete(LMSDiscreteScheduler), LMSDiscreteConfig;
+    "pndm" => PNDM(PNDMScheduler), PNDMConfig;
+    "repaint" => RePaint(RePaintScheduler), RePaintConfig;
+    "sa-solver" => SASolver(SASolverScheduler), SASolverConfig;
+    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), ScoreSdeVeConfig;
+    "tcd" => TCD(TCDScheduler), TCDConfig;
+    "unclip" => UnCLIP(UnCLIPScheduler), UnCLIPConfig;
+    "unipc" => UniPCMultistep(UniPCMultistepScheduler), UniPCMultistepConfig;
 }
 
 impl AnyScheduler {

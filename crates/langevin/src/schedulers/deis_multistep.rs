@@ -4,11 +4,11 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    BetaSchedule, ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimeShiftType,
     TimestepSpacing,
     config::{self, scheduler_config},
     dpm_loop::{self, DpmBase, DpmLoop, Last, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Level, Predicted, SolverPrediction, TimeShift, weighted_sum},
+    dpm_solver::{History, Level, Predicted, SolverPrediction, weighted_sum},
     dpmsolver_multistep::FEW_STEPS,
     noise_schedule::noise_schedule_of,
     prediction::Bounds,
@@ -84,7 +84,7 @@ scheduler_config! {
         /// Whether a loop's `mu` may take the place of `flow_shift`, as its exponential.
         use_dynamic_shifting: bool = false,
         /// How `mu` shifts.
-        time_shift_type: TimeShift = TimeShift::Exponential,
+        time_shift_type: TimeShiftType = TimeShiftType::Exponential,
     }
 }
 

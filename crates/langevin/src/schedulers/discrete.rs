@@ -131,6 +131,9 @@ macro_rules! discrete_methods {
             self.discrete.steps.begin_at(index);
         }
 
+        discrete_methods!(but set_begin_index);
+    };
+    (but set_begin_index) => {
         fn timesteps(&self) -> &[f64] {
             self.discrete.steps.timesteps()
         }

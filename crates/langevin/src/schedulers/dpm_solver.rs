@@ -33,18 +33,6 @@ impl From<PredictionType> for SolverPrediction {
     }
 }
 
-named_enum! {
-    /// How a flow's noise levels are shifted by the μ of dynamic shifting.
-    #[derive(Default)]
-    pub enum TimeShift: "a kind of time shift" {
-        /// exp μ / (exp μ + 1/σ - 1).
-        #[default]
-        Exponential = "exponential",
-        /// μ / (μ + 1/σ - 1).
-        Linear = "linear",
-    }
-}
-
 /// How a sample is made of signal and noise at a noise level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mixture {

@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 
 use super::{
     BetaSchedule, ConfigMap, FinalSigmas, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, VarianceType,
+    TimeShiftType, TimestepSpacing, VarianceType,
     config::{self, scheduler_config},
     dpm_loop::{self, DpmBase, DpmLoop, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Predicted, SolverPrediction, TimeShift},
+    dpm_solver::{History, Predicted, SolverPrediction},
     dpm_update::{AlgorithmType, DpmUpdate, SolverType},
     noise_schedule::noise_schedule_of,
     prediction::Bounds,
@@ -67,7 +67,7 @@ scheduler_config! {
         /// Whether a loop's `mu` may take the place of `flow_shift`, as its exponential.
         use_dynamic_shifting: bool = false,
         /// How `mu` shifts.
-        time_shift_type: TimeShift = TimeShift::Exponential,
+        time_shift_type: TimeShiftType = TimeShiftType::Exponential,
     }
 }
 

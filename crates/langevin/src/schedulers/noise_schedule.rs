@@ -4,7 +4,7 @@ use crate::{Error, Result, named::named_enum};
 use burn::tensor::{Tensor, TensorData};
 
 /// More timesteps than any schedule has; a configuration that asks for more is taken for a mistake.
-const MOST_TIMESTEPS: usize = 1_000_000;
+pub(super) const MOST_TIMESTEPS: usize = 1_000_000;
 
 /// What diffusers leaves of ᾱ where it should be 0 but is divided by: the square of float16's least positive number.
 const LEAST_SIGNAL: f32 = 1.0 / (1 << 24) as f32;
@@ -195,7 +195,10 @@ pub(crate) fn signal_and_noise(
 }
 
 /// x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, with one timestep a picture (Ho et al. 2020, eq. 4).
-pub(crate) fn add_noise(
+///
+/// # Errors
+/// If the shapes differ, there are not as many timesteps as pictures, or one is beyond the table.
+pub fn add_noise(
     alphas_cumprod: &[f32],
     x0: Tensor<4>,
     noise: Tensor<4>,

@@ -3,6 +3,7 @@
 
 use burn::tensor::Tensor;
 
+use super::noise_schedule::MOST_TIMESTEPS;
 use crate::{Error, Result, random::Generator};
 
 /// What one call of [`Scheduler::step`](super::Scheduler::step) may be given besides the prediction and the sample.
@@ -209,4 +210,24 @@ pub(crate) fn falls(what: &str, values: &[f64]) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Refuses a number of steps that no loop has.
+///
+/// # Errors
+/// If it is 0, or more than a million.
+pub(crate) fn check_steps(steps: usize) -> Result<()> {
+    if steps == 0 || steps > MOST_TIMESTEPS {
+        return Err(Error::Config(format!(
+            "{steps} inference steps were asked for, but a loop has 1 to {MOST_TIMESTEPS} of them"
+        )));
+    }
+    Ok(())
+}
+
+/// The error of a scheduler that is asked for whole timesteps and has none.
+pub(crate) fn no_whole_timesteps(class_name: &str) -> Error {
+    Error::Config(format!(
+        "the timesteps of {class_name} follow from the noise levels of its loop and are not whole numbers of a schedule"
+    ))
 }

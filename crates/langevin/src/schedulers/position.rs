@@ -12,9 +12,12 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Says at which step the loop will begin, for one that does not begin with the first.
+    /// Says at which step the loop will begin, or begin anew.
     pub fn begin_at(&mut self, index: usize) {
-        self.begin = Some(index);
+        *self = Self {
+            begin: Some(index),
+            step: None,
+        };
     }
 
     /// The step that the call at timestep `t` is.

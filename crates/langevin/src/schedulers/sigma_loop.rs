@@ -57,6 +57,23 @@ impl SigmaLoop {
         Ok((self.sigmas[step], self.sigmas[step + 1]))
     }
 
+    /// σ where the step begins that the call at `t` is one half of, and σ where it ends, in a loop that calls the model
+    /// twice a step.
+    ///
+    /// # Errors
+    /// If `t` is not where the loop stands, or a loop that was told where to begin would do so half way through a step.
+    pub fn halves(&mut self, t: f64, is_second: bool) -> Result<(f32, f32)> {
+        let step = self.step(t)?;
+        match (step % 2 == 1, is_second) {
+            (false, false) => Ok((self.sigmas[step], self.sigmas[step + 1])),
+            (true, true) => Ok((self.sigmas[step - 1], self.sigmas[step])),
+            _ => Err(Error::Config(format!(
+                "a loop cannot begin at step {step}, timestep {t}: this scheduler calls the model twice a step, and that \
+                 is half way through one"
+            ))),
+        }
+    }
+
     /// Counts a step.
     pub fn advance(&mut self) {
         self.position.advance();
@@ -106,6 +123,20 @@ pub(crate) fn clean_at(kind: PredictionType, prediction: &Tensor<4>, x: &Tensor<
             prediction.clone() * (-sigma / square.sqrt()) + x.clone() / square
         }
     }
+}
+
+/// The first value once and every other twice: where the calls are of a method that calls the model twice a step.
+pub(crate) fn twice<T>(values: &[T]) -> impl Iterator<Item = &T> {
+    values.iter().flat_map(|value| [value, value]).skip(1)
+}
+
+/// Half way between two levels in log σ, in float32 as `torch.lerp` computes it. Half way to 0 is 0.
+pub(crate) fn midpoint(from: f32, to: f32) -> f32 {
+    if from == 0.0 || to == 0.0 {
+        return 0.0;
+    }
+    let (from, to) = (from.ln(), to.ln());
+    (to - (to - from) * 0.5).exp()
 }
 
 /// x_0 + σ ε, with one σ a picture.

@@ -4,10 +4,10 @@ use burn::tensor::Tensor;
 
 use super::{
     AnyScheduler, BetaSchedule, ConfigMap, FinalSigmas, LoopOptions, Scheduler, SchedulerConfig, StepOptions,
-    StepOutput, TimestepSpacing,
+    StepOutput, TimeShiftType, TimestepSpacing,
     config::{self, scheduler_config},
     dpm_loop::{self, DpmBase, DpmLoop, Last, Spread, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Level, Predicted, SolverPrediction, TimeShift, phi, weighted_sum},
+    dpm_solver::{History, Level, Predicted, SolverPrediction, phi, weighted_sum},
     noise_schedule::noise_schedule_of,
     options::GivenLoop,
     prediction::Bounds,
@@ -90,7 +90,7 @@ scheduler_config! {
         /// Whether a loop is given a `mu` in place of `flow_shift`.
         use_dynamic_shifting: bool = false,
         /// How `mu` shifts.
-        time_shift_type: TimeShift = TimeShift::Exponential,
+        time_shift_type: TimeShiftType = TimeShiftType::Exponential,
         /// The least level of spread noise levels, in place of the schedule's.
         sigma_min: Option<f64> = None,
         /// The highest level of spread noise levels, in place of the schedule's.
@@ -271,8 +271,8 @@ impl UniPCMultistepScheduler {
             }
             (true, Some(mu)) => {
                 let scale = match config.time_shift_type {
-                    TimeShift::Exponential => mu.exp(),
-                    TimeShift::Linear => mu,
+                    TimeShiftType::Exponential => mu.exp(),
+                    TimeShiftType::Linear => mu,
                 };
                 if !(scale > 0.0 && scale.is_finite()) {
                     return Err(Error::Config(format!(
