@@ -128,8 +128,8 @@ impl HeunDiscreteScheduler {
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
-        let timesteps = twice(timesteps).map(|t| f64::from(t as f32)).collect();
-        let sigmas = twice(sigmas).map(|sigma| sigma as f32).chain([0.0]).collect();
+        let timesteps = twice(timesteps).map(|&t| f64::from(t as f32)).collect();
+        let sigmas = twice(sigmas).map(|&sigma| sigma as f32).chain([0.0]).collect();
         self.discrete.steps = SigmaLoop::new(timesteps, sigmas);
         self.trial = None;
     }
