@@ -77,10 +77,14 @@ macro_rules! any_scheduler {
             /// # Errors
             /// If there is no such class, or it cannot be built from the config.
             pub fn convert(&self, name: &str) -> Result<Self> {
-                let other = self.config()?;
+                Self::from_other(name, &self.config()?)
+            }
+
+            /// The scheduler of a class from another's config in memory.
+            pub(super) fn from_other(name: &str, other: &ConfigMap) -> Result<Self> {
                 match name {
                     $($short | <$config as config::SchedulerConfig>::CLASS_NAME => {
-                        Ok(Self::$variant(<$scheduler>::from_config(&other)?))
+                        Ok(Self::$variant(<$scheduler>::from_config(other)?))
                     })+
                     _ => Err(unsupported(name)),
                 }

@@ -33,6 +33,7 @@ mod k_dpm_2_ancestral_discrete;
 mod k_dpm_2_discrete;
 mod lcm;
 mod lms_discrete;
+mod names;
 pub mod noise_schedule;
 mod options;
 mod pndm;
@@ -77,6 +78,7 @@ pub use k_dpm_2_ancestral_discrete::{KDPM2AncestralDiscreteConfig, KDPM2Ancestra
 pub use k_dpm_2_discrete::{KDPM2DiscreteConfig, KDPM2DiscreteScheduler};
 pub use lcm::{LCMConfig, LCMScheduler};
 pub use lms_discrete::{LMSDiscreteConfig, LMSDiscreteScheduler};
+pub use names::SamplerName;
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use options::{GivenLoop, LoopOptions, StepOptions};
 pub use pndm::{PNDMConfig, PNDMScheduler};
