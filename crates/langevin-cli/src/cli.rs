@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
+    plot_schedule::PlotScheduleArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -20,6 +21,8 @@ Examples:
   langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --use_ema
       The flags of diffusers' train_unconditional.py, as they are written there. A whole line that
       begins with `accelerate launch train_unconditional.py` may be pasted after `langevin`.
+  langevin sample runs/digits-1 --scheduler unipc --steps 10
+      Draw with another sampler; `langevin schedulers` lists them.
   langevin info runs/digits-1
       Say what is in a folder.
 
@@ -53,4 +56,8 @@ pub enum Command {
     /// Measure how good a model's samples are
     #[command(long_about = evaluate::LONG_ABOUT)]
     Evaluate(EvaluateArgs),
+    /// List the samplers
+    Schedulers,
+    /// Draw a noise schedule, and the steps that a sampler would take
+    PlotSchedule(PlotScheduleArgs),
 }

@@ -2,7 +2,9 @@
 
 pub mod evaluate;
 pub mod info;
+pub mod plot_schedule;
 pub mod sample;
+pub mod schedulers;
 pub mod train;
 
 use langevin::{data::Picture, grid};
@@ -16,6 +18,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args),
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Schedulers => schedulers::run(),
+        Command::PlotSchedule(args) => plot_schedule::run(args),
     }
 }
 

@@ -124,9 +124,9 @@ impl<'a> Sampling<'a> {
         self
     }
 
-    /// Sets DDIM's η and whether it derives the noise from the clipped clean sample, see [`StepOptions`].
-    pub fn with_step_options(mut self, eta: f64, use_clipped_model_output: bool) -> Self {
-        self.eta = Some(eta);
+    /// Sets DDIM's η or TCD's γ, and whether DDIM derives the noise from the clipped clean sample, see [`StepOptions`].
+    pub fn with_step_options(mut self, eta: Option<f64>, use_clipped_model_output: bool) -> Self {
+        self.eta = eta;
         self.use_clipped_model_output = use_clipped_model_output;
         self
     }

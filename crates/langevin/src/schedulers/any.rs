@@ -5,14 +5,21 @@ use std::path::Path;
 use burn::tensor::Tensor;
 
 use super::{
-    CMStochasticIterativeScheduler, ConfigMap, DDIMScheduler, DDPMScheduler, DPMSolverSDEScheduler,
-    EDMEulerScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, HeunDiscreteScheduler, IPNDMScheduler,
-    KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, LoopOptions,
-    PNDMScheduler, Scheduler, ScoreSdeVeScheduler, StepOptions, StepOutput, config, consistency_models, ddim,
-    ddpm, dpmsolver_sde, edm_euler, euler_ancestral_discrete, euler_discrete, flow_match_euler_discrete,
-    flow_match_heun_discrete, heun_discrete, ipndm, k_dpm_2_ancestral_discrete, k_dpm_2_discrete,
-    lms_discrete, pndm, sde_ve,
+    CMStochasticIterativeConfig, CMStochasticIterativeScheduler, ConfigMap, DDIMConfig, DDIMInverseConfig,
+    DDIMInverseScheduler, DDIMScheduler, DDPMConfig, DDPMScheduler, DEISMultistepConfig,
+    DEISMultistepScheduler, DPMSolverMultistepConfig, DPMSolverMultistepInverseConfig,
+    DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler, DPMSolverSDEConfig,
+    DPMSolverSDEScheduler, DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler,
+    EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler, EDMEulerConfig, EDMEulerScheduler,
+    EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler, EulerDiscreteConfig,
+    EulerDiscreteScheduler, FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler, HeunDiscreteConfig, HeunDiscreteScheduler,
+    IPNDMConfig, IPNDMScheduler, KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteConfig, KDPM2DiscreteScheduler, LCMConfig, LCMScheduler, LMSDiscreteConfig,
+    LMSDiscreteScheduler, LoopOptions, PNDMConfig, PNDMScheduler, RePaintConfig, RePaintScheduler,
+    SASolverConfig, SASolverScheduler, Scheduler, ScoreSdeVeConfig, ScoreSdeVeScheduler, StepOptions,
+    StepOutput, TCDConfig, TCDScheduler, UnCLIPConfig, UnCLIPScheduler, UniPCMultistepConfig,
+    UniPCMultistepScheduler, config,
 };
 use crate::{Error, Result, files};
 
@@ -70,10 +77,14 @@ macro_rules! any_scheduler {
             /// # Errors
             /// If there is no such class, or it cannot be built from the config.
             pub fn convert(&self, name: &str) -> Result<Self> {
-                let other = self.config()?;
+                Self::from_other(name, &self.config()?)
+            }
+
+            /// The scheduler of a class from another's config in memory.
+            pub(super) fn from_other(name: &str, other: &ConfigMap) -> Result<Self> {
                 match name {
                     $($short | <$config as config::SchedulerConfig>::CLASS_NAME => {
-                        Ok(Self::$variant(<$scheduler>::from_config(&other)?))
+                        Ok(Self::$variant(<$scheduler>::from_config(other)?))
                     })+
                     _ => Err(unsupported(name)),
                 }
@@ -119,26 +130,34 @@ macro_rules! any_scheduler {
 }
 
 any_scheduler! {
-    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), consistency_models::CMStochasticIterativeConfig;
-    "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
-    "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
-    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), dpmsolver_sde::DPMSolverSDEConfig;
-    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), k_dpm_2_discrete::KDPM2DiscreteConfig;
-    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler),
-        k_dpm_2_ancestral_discrete::KDPM2AncestralDiscreteConfig;
-    "edm-euler" => EDMEuler(EDMEulerScheduler), edm_euler::EDMEulerConfig;
-    "euler" => EulerDiscrete(EulerDiscreteScheduler), euler_discrete::EulerDiscreteConfig;
-    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler),
-        euler_ancestral_discrete::EulerAncestralDiscreteConfig;
-    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler),
-        flow_match_euler_discrete::FlowMatchEulerDiscreteConfig;
-    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler),
-        flow_match_heun_discrete::FlowMatchHeunDiscreteConfig;
-    "heun" => HeunDiscrete(HeunDiscreteScheduler), heun_discrete::HeunDiscreteConfig;
-    "ipndm" => IPNDM(IPNDMScheduler), ipndm::IPNDMConfig;
-    "lms" => LMSDiscrete(LMSDiscreteScheduler), lms_discrete::LMSDiscreteConfig;
-    "pndm" => PNDM(PNDMScheduler), pndm::PNDMConfig;
-    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), sde_ve::ScoreSdeVeConfig;
+    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), CMStochasticIterativeConfig;
+    "ddim" => DDIM(DDIMScheduler), DDIMConfig;
+    "ddim-inverse" => DDIMInverse(DDIMInverseScheduler), DDIMInverseConfig;
+    "ddpm" => DDPM(DDPMScheduler), DDPMConfig;
+    "deis" => DEISMultistep(DEISMultistepScheduler), DEISMultistepConfig;
+    "dpm++2m" => DPMSolverMultistep(DPMSolverMultistepScheduler), DPMSolverMultistepConfig;
+    "dpm++2m-inverse" => DPMSolverMultistepInverse(DPMSolverMultistepInverseScheduler), DPMSolverMultistepInverseConfig;
+    "dpm++2s" => DPMSolverSinglestep(DPMSolverSinglestepScheduler), DPMSolverSinglestepConfig;
+    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), DPMSolverSDEConfig;
+    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), KDPM2DiscreteConfig;
+    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler), KDPM2AncestralDiscreteConfig;
+    "edm-dpm++2m" => EDMDPMSolverMultistep(EDMDPMSolverMultistepScheduler), EDMDPMSolverMultistepConfig;
+    "edm-euler" => EDMEuler(EDMEulerScheduler), EDMEulerConfig;
+    "euler" => EulerDiscrete(EulerDiscreteScheduler), EulerDiscreteConfig;
+    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler), EulerAncestralDiscreteConfig;
+    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler), FlowMatchEulerDiscreteConfig;
+    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler), FlowMatchHeunDiscreteConfig;
+    "heun" => HeunDiscrete(HeunDiscreteScheduler), HeunDiscreteConfig;
+    "ipndm" => IPNDM(IPNDMScheduler), IPNDMConfig;
+    "lcm" => LCM(LCMScheduler), LCMConfig;
+    "lms" => LMSDiscrete(LMSDiscreteScheduler), LMSDiscreteConfig;
+    "pndm" => PNDM(PNDMScheduler), PNDMConfig;
+    "repaint" => RePaint(RePaintScheduler), RePaintConfig;
+    "sa-solver" => SASolver(SASolverScheduler), SASolverConfig;
+    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), ScoreSdeVeConfig;
+    "tcd" => TCD(TCDScheduler), TCDConfig;
+    "unclip" => UnCLIP(UnCLIPScheduler), UnCLIPConfig;
+    "unipc" => UniPCMultistep(UniPCMultistepScheduler), UniPCMultistepConfig;
 }
 
 impl AnyScheduler {
@@ -151,7 +170,10 @@ impl AnyScheduler {
         if path.is_dir() {
             path.push(FILE_NAME);
         }
-        Self::from_json(files::read_json(&path)?).map_err(|error| match error {
+        let text = config::quote_python_numbers(&files::read_text(&path)?);
+        let map = serde_json::from_str(&text)
+            .map_err(|e| Error::file(&path, format!("is not the JSON expected: {e}")))?;
+        Self::from_json(map).map_err(|error| match error {
             Error::Unsupported(message) => Error::Unsupported(format!("{}: {message}", path.display())),
             other => Error::file(&path, other.to_string()),
         })
@@ -162,7 +184,9 @@ impl AnyScheduler {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        files::write_json(folder.as_ref().join(FILE_NAME), &self.to_json()?)
+        let path = folder.as_ref().join(FILE_NAME);
+        let text = config::unquote_python_numbers(&files::to_json(&path, &self.to_json()?)?);
+        files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
 
     /// The content of `scheduler_config.json`, as diffusers writes it.

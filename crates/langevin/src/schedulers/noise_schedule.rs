@@ -49,6 +49,26 @@ pub struct NoiseOptions<'a> {
     pub rescale_betas_zero_snr: bool,
 }
 
+/// The table that a scheduler's config describes; the second argument says whether to rescale it to zero SNR, for the
+/// classes that have no such key.
+macro_rules! noise_schedule_of {
+    ($config:expr) => {
+        $crate::schedulers::noise_schedule::noise_schedule_of!($config, $config.rescale_betas_zero_snr)
+    };
+    ($config:expr, $rescale:expr) => {
+        $crate::schedulers::NoiseSchedule::new($crate::schedulers::noise_schedule::NoiseOptions {
+            num_train_timesteps: $config.num_train_timesteps,
+            beta_start: $config.beta_start,
+            beta_end: $config.beta_end,
+            beta_schedule: $config.beta_schedule,
+            trained_betas: $config.trained_betas.as_deref(),
+            rescale_betas_zero_snr: $rescale,
+        })
+    };
+}
+
+pub(crate) use noise_schedule_of;
+
 /// The table of noise levels of a discrete schedule.
 #[derive(Clone, Debug)]
 pub struct NoiseSchedule {
@@ -63,11 +83,7 @@ impl NoiseSchedule {
     /// If it would be empty or longer than a million, if a β is not in [0, 1), or if `trained_betas` has another length.
     pub fn new(options: NoiseOptions<'_>) -> Result<Self> {
         let n = options.num_train_timesteps;
-        if n == 0 || n > MOST_TIMESTEPS {
-            return Err(Error::Config(format!(
-                "num_train_timesteps is {n}, but a schedule has 1 to {MOST_TIMESTEPS} timesteps"
-            )));
-        }
+        check_length("num_train_timesteps", n)?;
         let mut betas = match options.trained_betas {
             Some(betas) if betas.len() != n => {
                 return Err(Error::Config(format!(
@@ -132,6 +148,16 @@ impl NoiseSchedule {
             n - 1
         )))
     }
+}
+
+/// Refuses a number of timesteps that no schedule has.
+pub(crate) fn check_length(name: &str, n: usize) -> Result<()> {
+    if n == 0 || n > MOST_TIMESTEPS {
+        return Err(Error::Config(format!(
+            "{name} is {n}, but a schedule has 1 to {MOST_TIMESTEPS} timesteps"
+        )));
+    }
+    Ok(())
 }
 
 /// √ᾱ and √(1 - ᾱ) of each picture's timestep, `[batch, 1, 1, 1]`, checked against the pictures' shape.
