@@ -175,7 +175,7 @@ fn ddim_takes_given_noise_and_the_clipped_direction() {
     let mut scheduler = DDIMScheduler::new(DDIMConfig::default()).unwrap();
     scheduler.set_timesteps(10).unwrap();
     let mut options = StepOptions {
-        eta: 0.5,
+        eta: Some(0.5),
         use_clipped_model_output: true,
         variance_noise: Some(x.clone().flip([1])),
         ..StepOptions::default()

@@ -53,8 +53,9 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
-    if args.eta.is_some() && !matches!(pipeline, AnyPipeline::Ddim(_)) {
-        bail!("--eta belongs to the ddim scheduler; add --scheduler ddim");
+    let takes_eta = ["DDIMScheduler", "TCDScheduler"];
+    if args.eta.is_some() && !takes_eta.contains(&pipeline.scheduler().class_name()) {
+        bail!("--eta belongs to the ddim and tcd schedulers; add --scheduler ddim");
     }
     for (flag, value) in [("--count", args.count), ("--batch-size", args.batch_size)] {
         if value == 0 {
@@ -62,14 +63,16 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         }
     }
     let classes = classes_of(&pipeline, &args.class)?;
+    let steps = args.steps.unwrap_or_else(|| pipeline.default_steps());
     Ok(Drawing {
         model: args.path.display().to_string(),
-        steps: args.steps.unwrap_or_else(|| pipeline.default_steps()),
+        steps,
+        calls: pipeline.calls(steps)?,
         pipeline,
         count: args.count,
         batch_size: args.batch_size,
         seed: args.seed,
-        eta: args.eta.unwrap_or(0.0),
+        eta: args.eta,
         classes,
     })
 }
