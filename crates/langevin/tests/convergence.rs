@@ -80,7 +80,8 @@ fn deterministic() -> Vec<Deterministic> {
         case("flow-heun", json!({}), 20, 2.0),
         case("lms", fine.clone(), 20, 2.0),
         case("pndm", with(&fine, preserving), 20, 2.0),
-        case("ipndm", json!({}), 20, 2.0),
+        // Of fourth order but for its first step, which from pure noise takes the clean sample for 0.
+        case("ipndm", json!({}), 20, 1.0),
     ]
 }
 
@@ -113,8 +114,8 @@ fn halving_the_step_divides_the_error_by_two_to_the_order() {
 fn stochastic() -> Vec<(&'static str, Value, usize)> {
     let unclipped = json!({ "clip_sample": false });
     vec![
-        ("ddpm", unclipped, 1000),
-        ("euler-a", json!({}), 200),
+        ("ddpm", unclipped, 300),
+        ("euler-a", json!({}), 500),
         ("dpm2-a", json!({}), 100),
         ("dpm-sde", json!({}), 100),
         (
@@ -122,7 +123,7 @@ fn stochastic() -> Vec<(&'static str, Value, usize)> {
             json!({ "clip_denoised": false, "num_train_timesteps": 40 }),
             4,
         ),
-        ("sde-ve", json!({}), 1000),
+        ("sde-ve", json!({}), 600),
     ]
 }
 
@@ -131,7 +132,7 @@ fn noise_leads_to_the_mean_and_the_deviation_of_the_data() {
     let mut wrong = Vec::new();
     for (name, config, steps) in stochastic() {
         for (kind, data) in [("gaussian", Data::gaussian()), ("mixture", Data::mixture())] {
-            let samples = values(Sampled::new(name, &config, steps, &data).draw([1, 1, 128, 128]));
+            let samples = values(Sampled::new(name, &config, steps, &data).draw([1, 1, 96, 96]));
             let n = samples.len() as f64;
             let mean = samples.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
             let deviation = root_mean_square(samples.iter().map(|&x| f64::from(x) - mean));
@@ -141,7 +142,7 @@ fn noise_leads_to_the_mean_and_the_deviation_of_the_data() {
                 data.deviation()
             );
             println!("{line}");
-            // A mean of 16384 values is off by a 128th of their deviation, as a rule.
+            // A mean of 9216 values is off by a hundredth of their deviation, as a rule.
             let near = |found: f64, expected: f64| (found - expected).abs() < 0.03 * data.deviation();
             if !(near(mean, data.mean()) && near(deviation, data.deviation())) {
                 wrong.push(line);
