@@ -199,7 +199,7 @@ fn config(class: &str) -> impl Strategy<Value = ConfigMap> + use<> {
     let numbers = (
         prop_oneof![Just(1000_usize), 10_usize..1000],
         1e-5..0.01_f64,
-        0.011..0.6_f64,
+        prop_oneof![0.011..0.05_f64, 0.011..0.6_f64],
         1_usize..4,
         0_usize..2,
         // None, or one of the ways to spread the noise levels.
