@@ -9,9 +9,9 @@ mod oracle;
 mod sampled;
 mod support;
 
-use langevin::schedulers::AnyScheduler;
+use langevin::schedulers::{AnyScheduler, SASolverConfig, SASolverScheduler};
 use oracle::{Data, Level, ranks, root_mean_square};
-use sampled::Sampled;
+use sampled::{Sampled, scheduler};
 use serde_json::{Value, json};
 use support::values;
 
@@ -39,49 +39,97 @@ fn with(config: &Value, more: Value) -> Value {
 
 /// The error of a loop of `steps`, at the last level above zero: there all steps but the last have been done, which from
 /// most schedulers leads straight to the predicted clean sample.
-fn error(name: &str, config: &Value, steps: usize, data: &Data) -> f64 {
-    let mut sampled = Sampled::new(name, config, steps, data);
+fn error(scheduler: &AnyScheduler, steps: usize, data: &Data) -> f64 {
+    let mut sampled = Sampled::new(scheduler.clone(), steps, data);
     let start = sampled.beginning(&ranks(16));
     let last = sampled.calls() - 1;
     let exact = sampled.carried(&start, last);
-    let signal = sampled.level(last).signal;
     let found = sampled.run(start, last);
-    let difference = values(found - exact).into_iter().map(|x| f64::from(x) / signal);
-    root_mean_square(difference)
+    root_mean_square(values(found - exact).into_iter().map(f64::from))
 }
 
-/// A deterministic sampler: its short name, what its config has beyond the schedule, how many steps to begin with (a few, so
-/// that halving them once does not come to float32's rounding), and the order that it promises.
+/// A deterministic sampler, how many steps to begin with (a few, so that halving them once does not come to float32's
+/// rounding), and the order that it promises.
 struct Deterministic {
-    name: &'static str,
-    config: Value,
+    what: &'static str,
+    scheduler: AnyScheduler,
     steps: usize,
     order: f64,
 }
 
 fn deterministic() -> Vec<Deterministic> {
     let fine = fine_schedule();
-    let case = |name, config, steps, order| Deterministic {
-        name,
-        config,
+    let case = |what: &'static str, name, config, steps, order| Deterministic {
+        what,
+        scheduler: scheduler(name, &config),
         steps,
         order,
     };
+    let fine_with = |more| with(&fine, more);
     let preserving =
         json!({ "clip_sample": false, "set_alpha_to_one": false, "timestep_spacing": "trailing" });
     let edm = json!({ "sigma_min": 0.1, "sigma_max": 10.0 });
+    let solver = |order: usize| fine_with(json!({ "solver_order": order, "lower_order_final": false }));
+    let noise_solver = fine_with(json!({ "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min" }));
+    let sa_solver: SASolverConfig = serde_json::from_value(fine.clone()).unwrap();
     vec![
-        case("ddim", with(&fine, preserving.clone()), 40, 1.0),
-        case("euler", fine.clone(), 40, 1.0),
-        case("edm-euler", edm.clone(), 40, 1.0),
-        case("flow-euler", json!({}), 40, 1.0),
-        case("heun", fine.clone(), 20, 2.0),
-        case("dpm2", fine.clone(), 20, 2.0),
-        case("flow-heun", json!({}), 20, 2.0),
-        case("lms", fine.clone(), 20, 2.0),
-        case("pndm", with(&fine, preserving), 20, 2.0),
+        case("ddim", "ddim", fine_with(preserving.clone()), 40, 1.0),
+        case(
+            "ddim-inverse",
+            "ddim-inverse",
+            fine_with(preserving.clone()),
+            40,
+            1.0,
+        ),
+        case("euler", "euler", fine.clone(), 40, 1.0),
+        case("edm-euler", "edm-euler", edm.clone(), 40, 1.0),
+        case("flow-euler", "flow-euler", json!({}), 40, 1.0),
+        case("heun", "heun", fine.clone(), 20, 2.0),
+        case("dpm2", "dpm2", fine.clone(), 20, 2.0),
+        case("flow-heun", "flow-heun", json!({}), 20, 2.0),
+        case("lms", "lms", fine.clone(), 20, 2.0),
+        case("pndm", "pndm", fine_with(preserving.clone()), 20, 2.0),
         // Of fourth order but for its first step, which from pure noise takes the clean sample for 0.
-        case("ipndm", json!({}), 20, 1.0),
+        case("ipndm", "ipndm", json!({}), 20, 1.0),
+        case("dpm++2m of order 1", "dpm++2m", solver(1), 40, 1.0),
+        case("dpm++2m", "dpm++2m", solver(2), 20, 2.0),
+        case("dpm++2m of order 3", "dpm++2m", solver(3), 20, 2.0),
+        case(
+            "dpm++2m by heun",
+            "dpm++2m",
+            with(&solver(2), json!({ "solver_type": "heun" })),
+            20,
+            2.0,
+        ),
+        case("dpm2m", "dpm++2m", noise_solver, 20, 2.0),
+        case("dpm++2m-inverse", "dpm++2m-inverse", solver(2), 20, 2.0),
+        case(
+            "dpm++2s",
+            "dpm++2s",
+            fine_with(json!({ "lower_order_final": true })),
+            40,
+            2.0,
+        ),
+        case("deis", "deis", solver(2), 20, 2.0),
+        case("deis of order 3", "deis", solver(3), 20, 2.0),
+        case("unipc", "unipc", solver(2), 20, 2.0),
+        case("unipc of order 3", "unipc", solver(3), 20, 2.0),
+        case(
+            "edm-dpm++2m",
+            "edm-dpm++2m",
+            with(&edm, json!({ "lower_order_final": false })),
+            20,
+            2.0,
+        ),
+        Deterministic {
+            what: "sa-solver without noise",
+            scheduler: SASolverScheduler::new(sa_solver)
+                .unwrap()
+                .with_tau(|_| 0.0)
+                .into(),
+            steps: 20,
+            order: 2.0,
+        },
     ]
 }
 
@@ -90,12 +138,12 @@ fn halving_the_step_divides_the_error_by_two_to_the_order() {
     let mut wrong = Vec::new();
     for case in deterministic() {
         for (kind, data) in [("gaussian", Data::gaussian()), ("mixture", Data::mixture())] {
-            let coarse = error(case.name, &case.config, case.steps, &data);
-            let fine = error(case.name, &case.config, 2 * case.steps, &data);
+            let coarse = error(&case.scheduler, case.steps, &data);
+            let fine = error(&case.scheduler, 2 * case.steps, &data);
             let order = (coarse / fine).log2();
             let line = format!(
                 "{} on the {kind}: {coarse:.2e} at {}, {fine:.2e} at {} steps: order {order:.2}, promised {}",
-                case.name,
+                case.what,
                 case.steps,
                 2 * case.steps,
                 case.order
@@ -114,16 +162,24 @@ fn halving_the_step_divides_the_error_by_two_to_the_order() {
 fn stochastic() -> Vec<(&'static str, Value, usize)> {
     let unclipped = json!({ "clip_sample": false });
     vec![
-        ("ddpm", unclipped, 300),
+        ("ddpm", unclipped.clone(), 300),
         ("euler-a", json!({}), 500),
         ("dpm2-a", json!({}), 100),
         ("dpm-sde", json!({}), 100),
+        ("dpm++2m", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
+        ("dpm++2s", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
+        ("edm-dpm++2m", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
+        ("sa-solver", json!({}), 50),
+        ("lcm", json!({}), 4),
+        ("tcd", json!({}), 4),
         (
             "cm",
             json!({ "clip_denoised": false, "num_train_timesteps": 40 }),
             4,
         ),
         ("sde-ve", json!({}), 600),
+        ("unclip", unclipped.clone(), 300),
+        ("repaint", with(&unclipped, json!({ "eta": 1.0 })), 250),
     ]
 }
 
@@ -132,7 +188,7 @@ fn noise_leads_to_the_mean_and_the_deviation_of_the_data() {
     let mut wrong = Vec::new();
     for (name, config, steps) in stochastic() {
         for (kind, data) in [("gaussian", Data::gaussian()), ("mixture", Data::mixture())] {
-            let samples = values(Sampled::new(name, &config, steps, &data).draw([1, 1, 96, 96]));
+            let samples = values(Sampled::new(scheduler(name, &config), steps, &data).draw([1, 1, 96, 96]));
             let n = samples.len() as f64;
             let mean = samples.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
             let deviation = root_mean_square(samples.iter().map(|&x| f64::from(x) - mean));
@@ -153,15 +209,24 @@ fn noise_leads_to_the_mean_and_the_deviation_of_the_data() {
 }
 
 #[test]
-fn every_sampler_is_tried() {
-    let tried: Vec<&str> = deterministic()
+fn every_class_is_tried() {
+    let deterministic = deterministic();
+    let mut tried: Vec<&str> = deterministic
         .iter()
-        .map(|case| case.name)
-        .chain(stochastic().iter().map(|(name, ..)| *name))
+        .map(|case| case.scheduler.class_name())
         .collect();
+    let stochastic = stochastic();
+    let class = |name: &str| {
+        AnyScheduler::NAMES
+            .iter()
+            .find(|(short, _)| *short == name)
+            .unwrap()
+            .1
+    };
+    tried.extend(stochastic.iter().map(|(name, ..)| class(name)));
     let missing: Vec<_> = AnyScheduler::NAMES
         .iter()
-        .filter(|(name, _)| !tried.contains(name))
+        .filter(|(_, class)| !tried.contains(class))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

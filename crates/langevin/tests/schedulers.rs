@@ -341,7 +341,7 @@ fn steps_that_make_no_sense_are_refused() {
     let mut scheduler = ddpm(DDPMConfig::default());
     let step = |scheduler: &mut dyn Scheduler, prediction: &Tensor<4>, t: f64, eta: f64| {
         let mut options = StepOptions {
-            eta,
+            eta: Some(eta),
             ..StepOptions::default()
         };
         scheduler
@@ -430,7 +430,7 @@ fn is_finite_and_falls(mut scheduler: AnyScheduler, steps: usize, eta: f64) -> R
     for t in timesteps {
         let mut options = StepOptions {
             generator: Some(&mut generator),
-            eta,
+            eta: Some(eta),
             ..StepOptions::default()
         };
         let output = scheduler

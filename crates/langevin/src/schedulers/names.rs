@@ -101,7 +101,7 @@ impl SamplerName {
     pub const ALL: &'static [Self] = samplers! {
         "ddpm", DDPMScheduler, "noise", true, "ancestral sampling; with hundreds of steps the surest";
         "ddim", DDIMScheduler, "1", false, "deterministic; --eta adds noise";
-        "pndm", PNDMScheduler, "4", false, "pseudo linear multistep, Stable Diffusion's first";
+        "pndm", PNDMScheduler, "2", false, "pseudo linear multistep, Stable Diffusion's first";
         "lms", LMSDiscreteScheduler, "4", false, "linear multistep in sigma";
         "euler", EulerDiscreteScheduler, "1", false, "Euler's method in sigma";
         "euler-a", EulerAncestralDiscreteScheduler, "noise", true, "Euler's method with fresh noise in each step";
@@ -130,7 +130,7 @@ impl SamplerName {
         "edm-euler", EDMEulerScheduler, "1", false, "for EDM's models: Euler's method";
         "edm-dpm++2m", EDMDPMSolverMultistepScheduler, "2", false, "for EDM's models: DPM-Solver++, multistep";
         "cm", CMStochasticIterativeScheduler, "noise", true, "for consistency models: 1 or 2 steps";
-        "ipndm", IPNDMScheduler, "4", false, "for models asked at times from 0 to 1: linear multistep";
+        "ipndm", IPNDMScheduler, "1", false, "for models asked at times from 0 to 1: linear multistep";
         "sde-ve", ScoreSdeVeScheduler, "noise", true, "for scores under exploding noise: predictor, and Langevin correctors";
         "unclip", UnCLIPScheduler, "noise", true, "for unCLIP's priors and decoders: ancestral sampling";
         "repaint", RePaintScheduler, "noise", true, "paints the unknown part of a picture; in the library";

@@ -22,6 +22,10 @@ enum Family {
     Edm,
     /// Consistency models: the network is preconditioned to give the end of the flow.
     Consistency,
+    /// Models distilled to latent consistency: the predicted noise is that of the flow's end.
+    LatentConsistency,
+    /// Models distilled to trajectory consistency: the predicted noise is the one that leads to where the step is to go.
+    TrajectoryConsistency,
     /// Samples of a flow, at timesteps 1000 σ.
     Flow,
     /// Mixtures at an angle, the timestep.
@@ -42,6 +46,8 @@ impl Family {
             | "DPMSolverSDEScheduler" => Self::Exploding,
             "EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler" => Self::Edm,
             "CMStochasticIterativeScheduler" => Self::Consistency,
+            "LCMScheduler" => Self::LatentConsistency,
+            "TCDScheduler" => Self::TrajectoryConsistency,
             "FlowMatchEulerDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler" => Self::Flow,
             "IPNDMScheduler" => Self::Angle,
             "ScoreSdeVeScheduler" => Self::Score,
@@ -66,20 +72,30 @@ pub struct Sampled {
     generator: Generator,
 }
 
+/// The scheduler of the class with this short or class name.
+pub fn scheduler(name: &str, config: &Value) -> AnyScheduler {
+    let mut map: ConfigMap = config.as_object().cloned().unwrap_or_default();
+    let names = AnyScheduler::NAMES;
+    let class = names
+        .iter()
+        .find(|(short, class)| *short == name || *class == name);
+    let (_, class_name) = class.unwrap_or_else(|| panic!("there is no scheduler {name}"));
+    map.insert("_class_name".to_owned(), (*class_name).into());
+    AnyScheduler::from_json(map).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
 impl Sampled {
-    /// A loop of this many steps of the class with this short or class name.
-    pub fn new(name: &str, config: &Value, steps: usize, data: &Data) -> Self {
-        let mut map: ConfigMap = config.as_object().cloned().unwrap_or_default();
-        let names = AnyScheduler::NAMES.iter();
-        let class = names
-            .clone()
-            .find(|(short, class)| *short == name || *class == name);
-        let (_, class_name) = class.unwrap_or_else(|| panic!("there is no scheduler {name}"));
-        map.insert("_class_name".to_owned(), (*class_name).into());
-        let mut scheduler = AnyScheduler::from_json(map).unwrap_or_else(|e| panic!("{name}: {e}"));
+    /// A loop of this many steps.
+    pub fn new(mut scheduler: AnyScheduler, steps: usize, data: &Data) -> Self {
+        let class_name = scheduler.class_name();
+        let mut options = LoopOptions::steps(steps);
+        if class_name == "RePaintScheduler" {
+            // Without jumps back.
+            options.jump_n_sample = Some(1);
+        }
         scheduler
-            .set_loop(&LoopOptions::steps(steps))
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+            .set_loop(&options)
+            .unwrap_or_else(|e| panic!("{class_name}: {e}"));
         let logs = scheduler
             .alphas_cumprod()
             .iter()
@@ -111,7 +127,15 @@ impl Sampled {
     pub fn level(&self, call: usize) -> Level {
         let sigma = || f64::from(self.scheduler.sigmas()[call]);
         match self.family {
-            Family::Preserving => Level::preserving(self.sigma(self.timesteps[call])),
+            Family::Preserving if !self.scheduler.sigmas().is_empty() => Level::preserving(sigma()),
+            Family::Preserving if self.scheduler.class_name() == "DDIMInverseScheduler" => {
+                // It is told the timestep that a step leads to.
+                let before = call.checked_sub(1).map_or(0.0, |call| self.timesteps[call]);
+                Level::preserving(self.sigma(before))
+            }
+            Family::Preserving | Family::LatentConsistency | Family::TrajectoryConsistency => {
+                Level::preserving(self.sigma(self.timesteps[call]))
+            }
             Family::Exploding | Family::Edm | Family::Consistency | Family::Score => {
                 Level::exploding(sigma())
             }
@@ -138,6 +162,22 @@ impl Sampled {
                 let level = Level::preserving(self.sigma(t));
                 map(input, |x| {
                     (x - level.signal * data.denoised(x, level)) / level.noise
+                })
+            }
+            Family::LatentConsistency => {
+                let level = Level::preserving(self.sigma(t));
+                map(input, |x| {
+                    (x - level.signal * data.carried(x, level, Level::CLEAN)) / level.noise
+                })
+            }
+            Family::TrajectoryConsistency => {
+                let level = Level::preserving(self.sigma(t));
+                let next = self.timesteps.iter().find(|&&later| later < t);
+                let goal = Level::preserving(self.sigma((next.copied().unwrap_or(0.0) * 0.7).floor()));
+                // x̂_0 and ε̂ that make up x here and the flow's sample there.
+                let determinant = goal.noise - goal.signal * level.noise / level.signal;
+                map(input, |x| {
+                    (data.carried(x, level, goal) - goal.signal / level.signal * x) / determinant
                 })
             }
             Family::Edm | Family::Consistency => {
@@ -191,8 +231,12 @@ impl Sampled {
         for &t in &self.timesteps.clone()[..calls] {
             let input = self.scheduler.scale_model_input(x.clone(), t).unwrap();
             let prediction = self.predict(&input, t);
+            // RePaint knows nothing of the picture here.
+            let unknown = x.zeros_like();
             let mut options = StepOptions {
                 generator: Some(&mut self.generator),
+                original_image: Some(unknown.clone()),
+                mask: Some(unknown),
                 ..StepOptions::default()
             };
             x = self
