@@ -85,7 +85,13 @@ fn check(name: &str, config: ConfigMap, share: f64, model: Model, accepted: &Cel
     let mut generator = Generator::new(steps as u64);
     let device = Device::default();
     let mut x = generator.randn_tensor(SHAPE, &device) * scheduler.init_noise_sigma();
+    let mut last = f64::INFINITY;
     for t in scheduler.timesteps().to_vec() {
+        if let Some(undone) = undone(&scheduler, &x, last, t, &mut generator) {
+            (x, last) = (undone, t);
+            continue;
+        }
+        last = t;
         let input = scheduler.scale_model_input(x.clone(), t).unwrap();
         let mut prediction = match model {
             Model::Gaussian => best_guess(&scheduler, &kind, input, t),
@@ -127,6 +133,22 @@ fn check(name: &str, config: ConfigMap, share: f64, model: Model, accepted: &Cel
     }
     accepted.set(accepted.get() + 1);
     Ok(())
+}
+
+/// Where RePaint's loop jumps back up, the sample with its last step undone.
+fn undone(
+    scheduler: &AnyScheduler,
+    x: &Tensor<4>,
+    last: f64,
+    t: f64,
+    generator: &mut Generator,
+) -> Option<Tensor<4>> {
+    match scheduler {
+        AnyScheduler::RePaint(repaint) if t > last => {
+            Some(repaint.undo_step(x.clone(), last, generator).unwrap())
+        }
+        _ => None,
+    }
 }
 
 /// What the best model of standard normal data predicts: E[ε | x] = σ x and E[x_0 | x] = α x where α² + σ² = 1.
@@ -281,7 +303,13 @@ fn ends_finite(mut scheduler: AnyScheduler, steps: usize) -> langevin::Result<bo
     let device = Device::default();
     let mut generator = Generator::new(0);
     let mut x = generator.randn_tensor(SHAPE, &device) * scheduler.init_noise_sigma();
+    let mut last = f64::INFINITY;
     for t in scheduler.timesteps().to_vec() {
+        if let Some(undone) = undone(&scheduler, &x, last, t, &mut generator) {
+            (x, last) = (undone, t);
+            continue;
+        }
+        last = t;
         let prediction = scheduler.scale_model_input(x.clone(), t)? * (t / (t + 1.0));
         let mut options = StepOptions {
             generator: Some(&mut generator),

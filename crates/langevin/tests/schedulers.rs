@@ -319,7 +319,7 @@ fn files_that_make_no_sense_are_refused_by_name() {
     match unknown {
         Err(Error::Unsupported(message)) => {
             assert!(
-                message.contains("KarrasVe") && message.contains("DDIMScheduler, DDPMScheduler"),
+                message.contains("KarrasVe") && message.contains("DDIMScheduler, DDIMInverseScheduler, "),
                 "{message}"
             );
         }
