@@ -1,8 +1,11 @@
 //! One module a command: what its user typed, what that means, and the library call that does it.
 
+pub mod convert;
 pub mod evaluate;
 pub mod info;
+pub mod plot_schedule;
 pub mod sample;
+pub mod schedulers;
 pub mod train;
 
 use langevin::{data::Picture, grid};
@@ -16,6 +19,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args),
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Schedulers => schedulers::run(),
+        Command::PlotSchedule(args) => plot_schedule::run(args),
     }
 }
 

@@ -37,7 +37,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// The sampler
-    #[arg(long, value_parser = scheduler(), value_name = "NAME", default_value = "ddim")]
+    #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-
 use langevin::{
     data::{Alpha, OpenOptions},
+    models::weights::CONFIG_NAME,
     pipelines::MODEL_INDEX,
+    schedulers::SCHEDULER_CONFIG,
     training::RUN_CONFIG,
 };
 
@@ -68,9 +69,13 @@ enum Kind {
 }
 
 fn kind(path: &Path) -> Result<Kind> {
-    if path.join(MODEL_INDEX).exists() {
+    if path.join(MODEL_INDEX).exists()
+        || [CONFIG_NAME, SCHEDULER_CONFIG]
+            .iter()
+            .all(|file| path.join(file).exists())
+    {
         Ok(Kind::Pipeline)
-    } else if path.join("config.json").exists() {
+    } else if path.join(CONFIG_NAME).exists() {
         Ok(Kind::Model)
     } else if path.join("unet").is_dir() || path.join(RUN_CONFIG).exists() {
         bail!(
@@ -79,7 +84,7 @@ fn kind(path: &Path) -> Result<Kind> {
         )
     } else if path
         .extension()
-        .is_some_and(|extension| extension == "safetensors")
+        .is_some_and(|extension| extension == "safetensors" || extension == "bin")
     {
         bail!(
             "{}: holds weights alone; name the folder of the model or the pipeline",

@@ -10,12 +10,7 @@ use super::{
     parts::{self, Parts},
     to_unit_range,
 };
-use crate::{
-    Result,
-    models::AnyModel,
-    random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
-};
+use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
 
 /// Draws pictures with a UNet. Mirrors `diffusers.DDPMPipeline`.
 ///
@@ -34,25 +29,12 @@ impl DdpmPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDPMPipeline";
 
-    /// The steps of diffusers' call that names no number.
-    pub const DEFAULT_STEPS: usize = 1000;
-
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
     ///
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts {
-            model,
-            scheduler,
-            classes,
-            ..
-        } = Parts::load(folder.as_ref(), device)?;
-        Ok(Self {
-            model,
-            scheduler,
-            classes,
-        })
+        Parts::load(folder.as_ref(), None, device).map(Self::from)
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -69,9 +51,9 @@ impl DdpmPipeline {
         )
     }
 
-    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    /// The steps of a call that names no number, see [`AnyScheduler::usual_steps`]: diffusers' 1000 with a DDPM scheduler.
     pub fn default_steps(&self) -> usize {
-        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
+        self.scheduler.usual_steps()
     }
 
     /// Starts a sampling loop.
@@ -104,5 +86,15 @@ impl DdpmPipeline {
     /// If the options do not fit, or a step fails.
     pub fn call(&self, options: &SampleOptions, generator: &mut Generator) -> Result<Tensor<4>> {
         self.sample(options, generator)?.finish().map(to_unit_range)
+    }
+}
+
+impl From<Parts> for DdpmPipeline {
+    fn from(parts: Parts) -> Self {
+        Self {
+            model: parts.model,
+            scheduler: parts.scheduler,
+            classes: parts.classes,
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     files, grid,
     models::{AnyModel, Conditioning},
     objectives::PredictionType,
+    ops::{self, in_pool},
     pipelines::{Classes, DdpmPipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{AnyScheduler, DDPMScheduler},
@@ -57,7 +58,7 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
-        crate::ops::set_exact_convolution(config.exact_convolution);
+        ops::set_exact_convolution(config.exact_convolution);
         let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
         let folder = config.run_folder(dataset.name());
         check_folder(&folder, config.overwrite_output_dir)?;
@@ -477,9 +478,8 @@ impl Run {
                     .map(|classes| classes[first..first + batch_size].to_vec()),
                 ..SampleOptions::default()
             };
-            pictures.extend(to_pictures(
-                &pipeline.sample(&options, &mut generator)?.finish()?,
-            )?);
+            let samples = in_pool(|| pipeline.sample(&options, &mut generator)?.finish())?;
+            pictures.extend(to_pictures(&samples)?);
         }
         let scale = grid::visible_scale(&pictures[0]);
         let picture = grid::grid(&pictures, columns, 2, scale)?;
@@ -492,12 +492,6 @@ impl Run {
         grid::write_png(path, &picture, &text)?;
         Ok(path.to_path_buf())
     }
-}
-
-/// Runs `work` on a thread of the pool that the kernels use: handing each of its many small jobs over from outside costs more than some of
-/// them take.
-fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {
