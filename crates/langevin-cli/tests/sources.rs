@@ -41,7 +41,7 @@ fn a_hub_repository_is_described_and_accepted() {
         "parquet files in",
         "split train",
         "pictures  19",
-        "16x24 to 24x16",
+        "24x16, ",
         "drawing (15), photo (3)",
         "captions  18",
     ] {

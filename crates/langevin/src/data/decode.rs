@@ -16,6 +16,13 @@ const MAX_SIDE: u32 = 16_384;
 /// the number from which Pillow takes a picture for a decompression bomb.
 pub(super) const MAX_BYTES: u64 = 512 << 20;
 
+/// The most memory, in bytes, that a file of `size` bytes is believed to unpack to. Deflate, the densest of the common
+/// ways to pack, packs a thousand bytes into one; what claims more is a header that lies, or a picture of nothing.
+pub(super) fn believable(size: u64) -> u64 {
+    const ANY_FILE: u64 = 32 << 20;
+    ANY_FILE.saturating_add(size.saturating_mul(1024))
+}
+
 named_enum! {
     /// What becomes of transparency.
     #[derive(Default)]
@@ -140,6 +147,12 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height).map_err(broken)?;
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
+    if decoder.total_bytes() > believable(bytes.len() as u64) {
+        return Err(format!(
+            "claims {width}x{height} pixels, which cannot be in a file of {} bytes",
+            bytes.len()
+        ));
+    }
     // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
     // should training.
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {

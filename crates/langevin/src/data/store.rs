@@ -110,6 +110,10 @@ impl Store {
     /// As [`Store::read`], or if it is not UTF-8.
     pub fn read_text(&self, path: &Path) -> Result<String> {
         match self {
+            // Reading a pipe would wait for whoever writes into it.
+            Self::Folder(root) if !root.join(path).is_file() => {
+                Err(Error::file(self.whole(path), "is not a regular file"))
+            }
             Self::Folder(root) => files::read_text(root.join(path)),
             Self::Zip(_) => String::from_utf8(self.read(path)?)
                 .map_err(|_| Error::file(self.whole(path), "is not text in UTF-8")),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use langevin::data::{self, Alpha, OpenOptions};
+use langevin::data::{self, Alpha};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -26,10 +26,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The longest that one input may take. Inputs are small, so this is long.
 const SLOWEST: Duration = Duration::from_secs(5);
 
-/// The most bytes of memory that an input of so many bytes may take: a picture's, decoded and once more while it is
-/// converted, at the size at which a small file can honestly be a picture of one colour.
+/// The most bytes of memory that an input of so many bytes may take. A small file may be a picture of 32 MiB; its
+/// decoder, and what turns it into 8 bits, may hold several times as much for a moment.
 fn most_memory(input: usize) -> usize {
-    (64 << 20) + 64 * input
+    (160 << 20) + 256 * input
 }
 
 /// Reads `input` by `read`, and fails where it takes too much.
@@ -166,9 +166,9 @@ target!(card, 2000, |input| {
     let parquet = include_bytes!("__fuzz__/parquet/corpus/small.parquet");
     fs::write(folder.path().join("train-00000-of-00001.parquet"), parquet).unwrap();
     for config in [None, Some("other")] {
-        let options = OpenOptions {
+        let options = data::OpenOptions {
             config: config.map(String::from),
-            ..OpenOptions::default()
+            ..data::OpenOptions::default()
         };
         _ = data::open_with(folder.path().to_str().unwrap(), &options);
     }

@@ -11,8 +11,15 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use parquet::{basic::Compression, file::metadata::ColumnChunkMetaData};
 
+use crate::data::decode::believable;
+
 /// The most bytes that the columns of a row group may take once decompressed.
-pub(super) const MAX_GROUP_BYTES: u64 = 1 << 30;
+const MAX_GROUP_BYTES: u64 = 1 << 30;
+
+/// What the columns of a row group may take once decompressed, in bytes, in a file of so many.
+pub(super) fn budget(file_size: u64) -> u64 {
+    MAX_GROUP_BYTES.min(believable(file_size))
+}
 
 /// Encodings by their number in the format: plain values, dictionaries, run lengths, packed differences of integers.
 /// Of the others, two let a few bytes stand for any number of long values, and none is written by `datasets`.
@@ -66,12 +73,9 @@ pub(super) fn check(
         if compressed > pages.left {
             return Err("has a page that claims to end beyond its column".into());
         }
-        *budget = budget.checked_sub(uncompressed).ok_or_else(|| {
-            format!(
-                "claims more than the {} MiB that a row group may take",
-                MAX_GROUP_BYTES >> 20
-            )
-        })?;
+        *budget = budget
+            .checked_sub(uncompressed)
+            .ok_or("claims more memory than a row group of its file may take")?;
         let claimed = size(header.values)?;
         match header.kind {
             DATA_PAGE | DATA_PAGE_V2 => {

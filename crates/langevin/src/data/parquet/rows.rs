@@ -11,10 +11,7 @@ use parquet::{
     },
 };
 
-use super::{
-    columns::Columns,
-    pages::{self, MAX_GROUP_BYTES},
-};
+use super::{columns::Columns, pages};
 use crate::data::contain::contain;
 
 /// One row, its picture not yet decoded.
@@ -60,10 +57,11 @@ impl ParquetFile {
     /// Reads a file's footer.
     pub fn open(path: &Path) -> Result<Self, String> {
         let io = |e: std::io::Error| format!("cannot be read: {e}");
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
+        // Opening a pipe would wait for whoever writes into it.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
             return Err("is not a regular file".into());
         }
+        let file = File::open(path).map_err(io)?;
         contain(|| {
             let second = file.try_clone().map_err(io)?;
             let reader = SerializedFileReader::new(second)
@@ -168,7 +166,12 @@ impl ParquetFile {
                 .reader
                 .get_row_group(group)
                 .map_err(|e| format!("has a damaged row group: {}", reason(&e)))?;
-            let mut budget = MAX_GROUP_BYTES;
+            let size = self
+                .file
+                .metadata()
+                .map_err(|e| format!("cannot be read: {e}"))?
+                .len();
+            let mut budget = pages::budget(size);
             for &leaf in leaves {
                 let column = reader.metadata().column(leaf);
                 pages::check(&self.file, column, rows as u64, &mut budget)

@@ -126,14 +126,12 @@ fn pictures_captions_and_classes_come_with_every_codec() {
         Compression::GZIP(GzipLevel::default()),
         Compression::ZSTD(ZstdLevel::default()),
     ] {
-        let data = open(
-            Written {
-                compression,
-                ..Written::default()
-            }
-            .file(),
-        )
-        .unwrap();
+        let path = Written {
+            compression,
+            ..Written::default()
+        }
+        .file();
+        let data = open(&path).unwrap();
         assert_eq!(data.len(), 7);
         assert_eq!(data.class_names().unwrap(), ["cat", "dog"]);
         for index in [6, 0, 5, 4] {
@@ -163,7 +161,8 @@ fn classes_without_names_are_numbered_and_unknown_ones_are_none() {
         }
         .file()
     };
-    let data = open(labels([Some(2), Some(0), Some(-1)], None)).unwrap();
+    let path = labels([Some(2), Some(0), Some(-1)], None);
+    let data = open(&path).unwrap();
     assert_eq!(data.class_names().unwrap(), ["0", "1", "2"]);
     let classes: Vec<_> = (0..3).map(|i| data.get(i).unwrap().class).collect();
     assert_eq!(classes, [Some(2), Some(0), None]);
@@ -171,7 +170,8 @@ fn classes_without_names_are_numbered_and_unknown_ones_are_none() {
         open(labels([None, None, None], None)).unwrap().class_names(),
         None
     );
-    let data = open(labels([Some(1), None, Some(5)], Some(FEATURES))).unwrap();
+    let path = labels([Some(1), None, Some(5)], Some(FEATURES));
+    let data = open(&path).unwrap();
     assert_eq!(data.get(1).unwrap().class, None);
     let error = data.get(2).unwrap_err().to_string();
     assert!(
@@ -186,15 +186,12 @@ fn a_broken_picture_is_named_and_the_others_come() {
     let mut groups = Written::default().groups;
     groups[0][3].0 = Some(b"this is text".to_vec());
     groups[1][1].0 = None;
-    let data: Arc<dyn Dataset> = open(
-        Written {
-            groups,
-            ..Written::default()
-        }
-        .file(),
-    )
-    .unwrap()
-    .into();
+    let path = Written {
+        groups,
+        ..Written::default()
+    }
+    .file();
+    let data: Arc<dyn Dataset> = open(&path).unwrap().into();
     let error = data.get(3).unwrap_err().to_string();
     assert!(
         error.contains(".parquet: row 3 (3.png) is not a picture"),
@@ -329,7 +326,8 @@ fn a_damaged_row_group_costs_its_own_pictures_only() {
     // The first page's header begins after the magic number: its sizes and all become nonsense.
     let mut damaged = whole.clone();
     damaged[4..12].fill(0xFF);
-    let data = open(file(&damaged)).unwrap();
+    let path = file(&damaged);
+    let data = open(&path).unwrap();
     for index in 0..5 {
         let error = data.get(index).unwrap_err().to_string();
         assert!(error.contains("has a column"), "{error}");
@@ -349,14 +347,9 @@ fn pages_that_claim_more_than_they_hold_are_refused_without_the_memory() {
     let end = 7 + whole[7..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
     let mut bomb = whole.clone();
     bomb.splice(7..end, [0xFE, 0xFF, 0xFF, 0xFF, 0x0F]);
-    let error = open(file(&bomb))
-        .and_then(|data| data.get(0))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("MiB that a row group may take") || error.contains("damaged"),
-        "{error}"
-    );
+    let path = file(&bomb);
+    let error = open(&path).and_then(|data| data.get(0)).unwrap_err().to_string();
+    assert!(error.contains("more memory than a row group"), "{error}");
 }
 
 #[test]
@@ -386,10 +379,8 @@ fn gzipped_pages_that_inflate_to_more_than_they_claim_are_refused() {
     );
     let mut bomb = whole.clone();
     bomb[start..start + zipped.len()].copy_from_slice(&zipped);
-    let error = open(file(&bomb))
-        .and_then(|data| data.get(0))
-        .unwrap_err()
-        .to_string();
+    let path = file(&bomb);
+    let error = open(&path).and_then(|data| data.get(0)).unwrap_err().to_string();
     assert!(
         error.contains("inflates to more") || error.contains("damaged page"),
         "{error}"
