@@ -314,6 +314,7 @@ impl Kernel for Owner<'_> {
                             column: block,
                         },
                         b: self.right[plane * right.step + (panel * tiles + start) * columns..].as_ptr(),
+                        b_panel: 0,
                         c: sums.values_mut()[plane * planes.step + i * rows * columns..].as_mut_ptr(),
                         c_row: columns,
                         accumulate: start > 0,
@@ -395,6 +396,7 @@ impl Kernel for Slice<'_> {
                         },
                         b: right.values()[plane * sides.right.step + panel * SLICE_TILES * columns..]
                             .as_ptr(),
+                        b_panel: 0,
                         c: self.sums[plane * self.planes.step + panel * channels * columns..].as_mut_ptr(),
                         c_row: columns,
                         accumulate: start > self.tiles.start,
