@@ -87,12 +87,13 @@ fn deterministic() -> Vec<Deterministic> {
         case("heun", "heun", fine.clone(), 20, 2.0),
         case("dpm2", "dpm2", fine.clone(), 20, 2.0),
         case("flow-heun", "flow-heun", json!({}), 20, 2.0),
-        case("lms", "lms", fine.clone(), 20, 2.0),
+        // Of fourth order, but for the first three steps; UniPC's corrector adds one to its order.
+        case("lms", "lms", fine.clone(), 20, 3.0),
         case("pndm", "pndm", fine_with(preserving.clone()), 20, 2.0),
         // Of fourth order but for its first step, which from pure noise takes the clean sample for 0.
         case("ipndm", "ipndm", json!({}), 20, 1.0),
         case("dpm++2m of order 1", "dpm++2m", solver(1), 40, 1.0),
-        case("dpm++2m", "dpm++2m", solver(2), 20, 2.0),
+        case("dpm++2m", "dpm++2m", solver(2), 40, 2.0),
         case("dpm++2m of order 3", "dpm++2m", solver(3), 20, 2.0),
         case(
             "dpm++2m by heun",
@@ -112,8 +113,8 @@ fn deterministic() -> Vec<Deterministic> {
         ),
         case("deis", "deis", solver(2), 20, 2.0),
         case("deis of order 3", "deis", solver(3), 20, 2.0),
-        case("unipc", "unipc", solver(2), 20, 2.0),
-        case("unipc of order 3", "unipc", solver(3), 20, 2.0),
+        case("unipc", "unipc", solver(2), 20, 3.0),
+        case("unipc of order 3", "unipc", solver(3), 20, 3.0),
         case(
             "edm-dpm++2m",
             "edm-dpm++2m",
@@ -167,7 +168,7 @@ fn stochastic() -> Vec<(&'static str, Value, usize)> {
         ("dpm2-a", json!({}), 100),
         ("dpm-sde", json!({}), 100),
         ("dpm++2m", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
-        ("dpm++2s", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
+        ("dpm++2s", json!({ "algorithm_type": "sde-dpmsolver++" }), 500),
         ("edm-dpm++2m", json!({ "algorithm_type": "sde-dpmsolver++" }), 100),
         ("sa-solver", json!({}), 50),
         ("lcm", json!({}), 4),
@@ -179,7 +180,7 @@ fn stochastic() -> Vec<(&'static str, Value, usize)> {
         ),
         ("sde-ve", json!({}), 600),
         ("unclip", unclipped.clone(), 300),
-        ("repaint", with(&unclipped, json!({ "eta": 1.0 })), 250),
+        ("repaint", with(&unclipped, json!({ "eta": 1.0 })), 1000),
     ]
 }
 

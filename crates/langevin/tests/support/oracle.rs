@@ -99,18 +99,18 @@ impl Data {
 
     /// E[x_0 | x]: what the optimal denoiser makes of a value.
     pub fn denoised(&self, x: f64, level: Level) -> f64 {
-        let logs: Vec<f64> = self
-            .at(level)
-            .map(|(part, mean, deviation)| {
-                (part.weight / deviation).ln() - ((x - mean) / deviation).powi(2) / 2.0
-            })
-            .collect();
-        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let (mut sum, mut total) = (0.0, 0.0);
-        for (log, (part, mean, deviation)) in logs.into_iter().zip(self.at(level)) {
-            let share = (log - most).exp();
+        // The parts' likelihoods relative to the largest so far, so that none of them comes to nothing.
+        let (mut most, mut sum, mut total) = (f64::NEG_INFINITY, 0.0, 0.0);
+        for (part, mean, deviation) in self.at(level) {
+            let log = (part.weight / deviation).ln() - ((x - mean) / deviation).powi(2) / 2.0;
             let slope = level.signal * part.deviation * part.deviation / (deviation * deviation);
-            sum += share * (part.mean + slope * (x - mean));
+            let clean = part.mean + slope * (x - mean);
+            if log > most {
+                let shrink = (most - log).exp();
+                (sum, total, most) = (sum * shrink, total * shrink, log);
+            }
+            let share = (log - most).exp();
+            sum += share * clean;
             total += share;
         }
         sum / total
@@ -131,8 +131,11 @@ impl Data {
         let (mut low, mut high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (a, b)| {
             (low.min(a), high.max(b))
         });
-        for _ in 0..200 {
+        while high - low > 1e-13 * (low.abs() + high.abs()) {
             let middle = 0.5 * (low + high);
+            if middle == low || middle == high {
+                break;
+            }
             if self.below(middle, level) < p {
                 low = middle;
             } else {
