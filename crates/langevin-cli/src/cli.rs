@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
+    convert::{self, ConvertArgs},
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
     plot_schedule::PlotScheduleArgs,
@@ -56,6 +57,9 @@ pub enum Command {
     /// Measure how good a model's samples are
     #[command(long_about = evaluate::LONG_ABOUT)]
     Evaluate(EvaluateArgs),
+    /// Write a checkpoint of any format as a present-day pipeline
+    #[command(long_about = convert::LONG_ABOUT)]
+    Convert(ConvertArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

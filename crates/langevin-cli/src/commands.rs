@@ -1,5 +1,6 @@
 //! One module a command: what its user typed, what that means, and the library call that does it.
 
+pub mod convert;
 pub mod evaluate;
 pub mod info;
 pub mod plot_schedule;
@@ -18,6 +19,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args),
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Schedulers => schedulers::run(),
         Command::PlotSchedule(args) => plot_schedule::run(args),
     }

@@ -2,7 +2,9 @@
 //!
 //! Prints GFLOP/s, a multiply-add counted as two and every tap of the kernel counted, those in the padding too.
 
-use langevin_kernels::conv::{Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient};
+use langevin_kernels::conv::{
+    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -82,10 +84,13 @@ fn main() {
     layers.push(("linear 512→512 x 1".into(), Conv2dShape::linear(1, 512, 512)));
 
     println!(
-        "{:36} {:>8} {:>8} {:>8}   GFLOP/s",
+        "{:45} {:>8} {:>8} {:>8}   GFLOP/s",
         "", "forward", "input", "weight"
     );
-    for (name, shape) in layers {
+    let each = layers
+        .into_iter()
+        .flat_map(|(name, shape)| [Algorithm::Fastest, Algorithm::Exact].map(|a| (name.clone(), shape, a)));
+    for (name, shape, algorithm) in each {
         if !chosen.is_empty() && !chosen.iter().any(|c| name.contains(c.as_str())) {
             continue;
         }
@@ -103,12 +108,23 @@ fn main() {
         let mut gb = vec![0.0; shape.out_channels];
         let bias = gb.clone();
         let flop = 2.0 * (shape.output_len() * shape.kernel[0] * shape.kernel[1] * shape.in_channels) as f64;
-        let forward = time(|| conv2d_forward(&shape, &x, &weight, Some(&bias), None, black_box(&mut y)));
-        let input = time(|| conv2d_input_gradient(&shape, &gy, &weight, black_box(&mut gx)));
-        let grad = time(|| conv2d_weight_gradient(&shape, &x, &gy, black_box(&mut gw), Some(&mut gb)));
+        let forward = time(|| {
+            conv2d_forward(
+                &shape,
+                algorithm,
+                &x,
+                &weight,
+                Some(&bias),
+                None,
+                black_box(&mut y),
+            )
+        });
+        let input = time(|| conv2d_input_gradient(&shape, algorithm, &gy, &weight, black_box(&mut gx)));
+        let grad =
+            time(|| conv2d_weight_gradient(&shape, algorithm, &x, &gy, black_box(&mut gw), Some(&mut gb)));
         let rate = |time: f64| flop / time / 1e9;
         println!(
-            "{name:36} {:8.0} {:8.0} {:8.0}   forward {:.3} ms",
+            "{name:36} {algorithm:8?} {:8.0} {:8.0} {:8.0}   forward {:.3} ms",
             rate(forward),
             rate(input),
             rate(grad),

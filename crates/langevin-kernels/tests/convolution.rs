@@ -3,7 +3,9 @@
 mod common;
 
 use common::{assert_close, assert_same_bits, instruction_sets, random, wide, with_thread_counts};
-use langevin_kernels::conv::{Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient};
+use langevin_kernels::conv::{
+    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+};
 use proptest::prelude::*;
 
 /// Calls `f(input index, weight index, output index)` for each product of the convolution.
@@ -29,6 +31,8 @@ fn each_product(s: &Conv2dShape, mut f: impl FnMut(usize, usize, usize)) {
         }
     }
 }
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Fastest, Algorithm::Exact];
 
 struct Layer {
     shape: Conv2dShape,
@@ -76,34 +80,42 @@ impl Layer {
         [y, gx, gw, gb]
     }
 
-    fn run(&self) -> Results<f32> {
+    fn run(&self, algorithm: Algorithm) -> Results<f32> {
         let s = &self.shape;
         let nan = |len| vec![f32::NAN; len];
         let (mut y, mut gx) = (nan(s.output_len()), nan(s.input_len()));
         let (mut gw, mut gb) = (nan(s.weight_len()), nan(s.out_channels));
         conv2d_forward(
             s,
+            algorithm,
             &self.x,
             &self.weight,
             Some(&self.bias),
             Some(&self.residual),
             &mut y,
         );
-        conv2d_input_gradient(s, &self.gy, &self.weight, &mut gx);
-        conv2d_weight_gradient(s, &self.x, &self.gy, &mut gw, Some(&mut gb));
+        conv2d_input_gradient(s, algorithm, &self.gy, &self.weight, &mut gx);
+        conv2d_weight_gradient(s, algorithm, &self.x, &self.gy, &mut gw, Some(&mut gb));
         [y, gx, gw, gb]
     }
 
     fn check(&self) {
         let truth = self.truth();
-        for isa in instruction_sets() {
-            let results = isa.limit(|| self.run());
-            for ((name, values), truth) in ["y", "gx", "gw", "gb"].iter().zip(&results).zip(&truth) {
+        for (isa, algorithm) in instruction_sets().flat_map(|isa| ALGORITHMS.map(|a| (isa, a))) {
+            let results = isa.limit(|| self.run(algorithm));
+            // Winograd's errors, where it runs.
+            let tolerances = match algorithm {
+                Algorithm::Exact => [3e-6; 4],
+                Algorithm::Fastest => [1e-5, 3e-5, 3e-5, 3e-6],
+            };
+            let names = ["y", "gx", "gw", "gb"];
+            for (((name, values), truth), tolerance) in names.iter().zip(&results).zip(&truth).zip(tolerances)
+            {
                 assert_close(
-                    &format!("{name} of {:?} with {isa:?}", self.shape),
+                    &format!("{name} of {:?} with {isa:?}, {algorithm:?}", self.shape),
                     values,
                     truth,
-                    3e-6,
+                    tolerance,
                 );
             }
         }
@@ -145,6 +157,25 @@ fn shapes() -> Vec<Conv2dShape> {
     }
     for size in [1, 2, 4, 7, 20] {
         shapes.push(square(9, size, 24, 40, 3, 1));
+    }
+    // Winograd: channels that fill no vector and no panel, tiles beyond the edge, few and many tiles and channels.
+    for (batch, size, from, to) in [
+        (1, 4, 16, 16),
+        (1, 4, 160, 144),
+        (3, 7, 19, 67),
+        (2, 13, 70, 30),
+        (5, 16, 33, 48),
+        (9, 31, 20, 17),
+        (70, 4, 40, 100),
+    ] {
+        shapes.push(square(batch, size, from, to, 3, 1));
+    }
+    for padding in [[[0, 0], [0, 0]], [[2, 1], [0, 2]]] {
+        shapes.push(Conv2dShape {
+            height: 12,
+            padding,
+            ..square(3, 18, 24, 36, 3, 1)
+        });
     }
     for (kernel, stride) in [(3, 2), (3, 3), (5, 1), (5, 2), (4, 2), (2, 2), (1, 2)] {
         shapes.push(square(2, 9, 16, 24, kernel, stride));
@@ -215,6 +246,9 @@ fn large_shapes() -> Vec<Conv2dShape> {
         square(5, 32, 3, 64, 3, 1),
         square(9, 17, 32, 48, 3, 2),
         square(40, 2, 128, 128, 3, 1),
+        square(16, 4, 256, 192, 3, 1),
+        square(40, 14, 64, 48, 3, 1),
+        square(1, 30, 72, 200, 3, 1),
         Conv2dShape::linear(3000, 100, 70),
     ]
 }
@@ -223,15 +257,20 @@ fn large_shapes() -> Vec<Conv2dShape> {
 fn give_the_same_bits_with_any_number_of_threads() {
     for shape in large_shapes() {
         let layer = Layer::new(shape);
-        with_thread_counts(&format!("{shape:?}"), || layer.run().concat());
+        for algorithm in ALGORITHMS {
+            with_thread_counts(&format!("{shape:?}, {algorithm:?}"), || {
+                layer.run(algorithm).concat()
+            });
+        }
     }
 }
 
 #[test]
 fn give_a_picture_the_same_bits_alone_and_in_a_batch() {
-    for shape in large_shapes().into_iter().chain(shapes()).filter(|s| s.batch > 1) {
+    let shapes = large_shapes().into_iter().chain(shapes()).filter(|s| s.batch > 1);
+    for (shape, algorithm) in shapes.flat_map(|shape| ALGORITHMS.map(|a| (shape, a))) {
         let layer = Layer::new(shape);
-        let [y, gx, ..] = layer.run();
+        let [y, gx, ..] = layer.run(algorithm);
         let (ylen, xlen) = (y.len() / shape.batch, gx.len() / shape.batch);
         for n in [0, 1, shape.batch - 1] {
             let part = |values: &[f32], len: usize| values[n * len..(n + 1) * len].to_vec();
@@ -243,7 +282,7 @@ fn give_a_picture_the_same_bits_alone_and_in_a_batch() {
                 residual: part(&layer.residual, ylen),
                 gy: part(&layer.gy, ylen),
             };
-            let [y1, gx1, ..] = alone.run();
+            let [y1, gx1, ..] = alone.run(algorithm);
             assert_same_bits(&format!("y of picture {n} of {shape:?}"), &y1, &part(&y, ylen));
             assert_same_bits(&format!("gx of picture {n} of {shape:?}"), &gx1, &part(&gx, xlen));
         }
@@ -254,5 +293,13 @@ fn give_a_picture_the_same_bits_alone_and_in_a_batch() {
 #[should_panic(expected = "the weight does not fit")]
 fn a_wrong_length_panics() {
     let shape = Conv2dShape::linear(2, 3, 4);
-    conv2d_forward(&shape, &[0.0; 6], &[0.0; 11], None, None, &mut [0.0; 8]);
+    conv2d_forward(
+        &shape,
+        Algorithm::Fastest,
+        &[0.0; 6],
+        &[0.0; 11],
+        None,
+        None,
+        &mut [0.0; 8],
+    );
 }

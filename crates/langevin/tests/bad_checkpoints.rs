@@ -150,7 +150,7 @@ fn a_header_that_lies_is_refused() {
         );
     }
     fs::remove_file(&path).unwrap();
-    refused(folder.path(), weights::FILE_NAME, &["cannot read"]);
+    refused(folder.path(), weights::FILE_NAME, &["holds no weights"]);
 }
 
 #[test]

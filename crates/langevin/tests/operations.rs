@@ -1,8 +1,6 @@
 //! The fused operations against compositions of Burn's own, forward and backward.
 
-use burn::tensor::{
-    Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::PaddedConvOptions,
-};
+use burn::tensor::{Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::ConvOptions};
 use langevin::{
     ops::{self, AttentionOptions, Geometry, GroupNormOptions},
     random::Generator,
@@ -67,13 +65,8 @@ fn convolution_is_burns() {
             Some(residual.clone()),
             geometry,
         );
-        let options = PaddedConvOptions::asymmetric(
-            [stride; 2],
-            [padding[0][0], padding[1][0]],
-            [padding[0][1], padding[1][1]],
-            [1, 1],
-            1,
-        );
+        let options =
+            ConvOptions::new_with_padding([stride; 2], padding.map(|[begin, end]| (begin, end)), [1, 1], 1);
         let burns = burn_conv2d(
             x.clone().permute([0, 3, 1, 2]),
             weight.clone().permute([3, 2, 0, 1]),
@@ -240,6 +233,7 @@ fn nothing_changes_the_parameters_but_the_optimiser() {
         eps: 1e-8,
         weight_decay: 0.0,
         step: 1,
+        gradient_factor: 1.0,
     };
     let gradient = Tensor::ones([4, 4], &Device::flex());
     let moved = ops::adamw(state, gradient, hyper).parameter;

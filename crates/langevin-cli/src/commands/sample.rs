@@ -8,6 +8,7 @@ mod output;
 use anyhow::{Result, bail};
 use langevin::{
     device::default_device,
+    ops::{in_pool, set_exact_convolution},
     pipelines::{AnyPipeline, Classes},
 };
 
@@ -22,13 +23,14 @@ use crate::{stop::Stop, terminal};
 
 /// Draws pictures and writes them.
 pub fn run(args: SampleArgs) -> Result<()> {
+    set_exact_convolution(args.exact_convolution);
     // Everything that can be wrong is found out before the first step.
     let output = Output::of(&args.output, args.overwrite)?;
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let drawing = resolve(&args)?;
     let stop = Stop::on_signals()?;
     terminal::say(&drawing.to_string());
-    let pictures = draw(&drawing, &stop, animation.as_mut())?;
+    let pictures = in_pool(|| draw(&drawing, &stop, animation.as_mut()))?;
     output.write(&pictures, &drawing.facts())?;
     if let Some(animation) = animation {
         animation.write(columns(pictures.len()))?;

@@ -8,6 +8,7 @@ mod product;
 mod shape;
 mod weight_gradient;
 mod weight_task;
+mod winograd;
 
 pub use shape::Conv2dShape;
 
@@ -16,6 +17,23 @@ use crate::parallel::Shared;
 use gather::Axis;
 use product::Product;
 use weight_gradient::weight_gradient;
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// The fastest that suits the layer: 3x3 kernels with stride 1 by Winograd's F(4x4, 3x3), whose errors are at most 1e-5 of the
+    /// largest value forward and 3e-5 for gradients.
+    #[default]
+    Fastest,
+    /// The plain sum, whose errors are a few units of the last place.
+    Exact,
+}
+
+impl Algorithm {
+    fn is_winograd(self, shape: &Conv2dShape) -> bool {
+        self == Self::Fastest && winograd::suits(shape)
+    }
+}
 
 /// Convolves: `y[n, oy, ox, k] = Σ x[n, oy·sy + ky − top, ox·sx + kx − left, c] · weight[ky, kx, c, k] + bias[k] + residual[n, oy, ox, k]`.
 ///
@@ -29,6 +47,7 @@ use weight_gradient::weight_gradient;
 /// If a slice's length does not match the shape.
 pub fn conv2d_forward(
     shape: &Conv2dShape,
+    algorithm: Algorithm,
     x: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
@@ -44,6 +63,9 @@ pub fn conv2d_forward(
         residual.is_none_or(|r| r.len() == y.len()),
         "residual must have the output's shape"
     );
+    if algorithm.is_winograd(shape) {
+        return winograd::forward(shape, x, weight, bias, residual, y);
+    }
     let product = Product {
         batch: shape.batch,
         source_size: [shape.height, shape.width],
@@ -69,8 +91,17 @@ pub fn conv2d_forward(
 ///
 /// # Panics
 /// If a slice's length does not match the shape.
-pub fn conv2d_input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx: &mut [f32]) {
+pub fn conv2d_input_gradient(
+    shape: &Conv2dShape,
+    algorithm: Algorithm,
+    gy: &[f32],
+    weight: &[f32],
+    gx: &mut [f32],
+) {
     shape.check(gx.len(), weight.len(), gy.len());
+    if algorithm.is_winograd(shape) {
+        return winograd::input_gradient(shape, gy, weight, gx);
+    }
     let product = Product {
         batch: shape.batch,
         source_size: [shape.out_height(), shape.out_width()],
@@ -105,6 +136,7 @@ pub fn conv2d_input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx
 /// If a slice's length does not match the shape.
 pub fn conv2d_weight_gradient(
     shape: &Conv2dShape,
+    algorithm: Algorithm,
     x: &[f32],
     gy: &[f32],
     gw: &mut [f32],
@@ -115,6 +147,9 @@ pub fn conv2d_weight_gradient(
         gb.as_ref().is_none_or(|b| b.len() == shape.out_channels),
         "gb must have out_channels values"
     );
+    if algorithm.is_winograd(shape) {
+        return winograd::weight_gradient(shape, x, gy, gw, gb);
+    }
     weight_gradient(shape, x, gy, gw);
     if let Some(gb) = gb {
         column_sums(gy, gb);

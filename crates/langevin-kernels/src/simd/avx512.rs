@@ -32,6 +32,7 @@ impl Simd for Avx512 {
     type F = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 8;
+    const PANEL_VECTORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

@@ -15,6 +15,7 @@ impl Simd for Portable {
     type F = [f32; 8];
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
+    const PANEL_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, value: f32) -> [f32; 8] {

@@ -9,7 +9,8 @@ use burn::{
 use serde_json::Value;
 
 use super::{
-    BasicUNet, BasicUNetConfig, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, unet2d::SampleSize,
+    BasicUNet, BasicUNetConfig, Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel,
+    unet2d::SampleSize, weights::CONFIG_NAME,
 };
 use crate::{Error, Result, files, random::Generator};
 
@@ -160,9 +161,26 @@ impl AnyModel {
     /// # Errors
     /// If a file is missing or broken, or the weights are not the model's.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        match AnyModelConfig::load(folder.as_ref().join("config.json"))? {
-            AnyModelConfig::UNet2D(_) => UNet2DModel::load(folder, device).map(Self::UNet2D),
-            AnyModelConfig::Basic(_) => BasicUNet::load(folder, device).map(Self::Basic),
+        let config = AnyModelConfig::load(folder.as_ref().join(CONFIG_NAME))?;
+        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+    }
+
+    /// A model with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// If they are not this model's.
+    pub fn with_weights(
+        config: &AnyModelConfig,
+        checkpoint: &mut Checkpoint,
+        device: &Device,
+    ) -> Result<Self> {
+        match config {
+            AnyModelConfig::UNet2D(config) => {
+                UNet2DModel::with_weights(config, checkpoint, device).map(Self::UNet2D)
+            }
+            AnyModelConfig::Basic(config) => {
+                BasicUNet::with_weights(config, checkpoint, device).map(Self::Basic)
+            }
         }
     }
 

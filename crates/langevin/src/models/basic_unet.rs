@@ -8,7 +8,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Conditioning, Denoiser, weights};
+use super::{Checkpoint, Conditioning, Denoiser, weights};
 use crate::{
     Error, Result,
     nn::{Activation, Conv2d, Init},
@@ -81,14 +81,26 @@ impl BasicUNet {
         })
     }
 
-    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` from a folder.
+    /// Loads `config.json` and the weights from a folder.
     ///
     /// # Errors
     /// If a file is missing or broken, or the weights are not this model's.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config: BasicUNetConfig = weights::read_config(&folder)?;
-        let model = Self::new(&config, device, &mut Generator::new(0))?;
-        weights::load(model, folder.as_ref().join(weights::FILE_NAME), device)
+        let config = weights::read_config(&folder)?;
+        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+    }
+
+    /// A model with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// If they are not this model's.
+    pub fn with_weights(
+        config: &BasicUNetConfig,
+        checkpoint: &mut Checkpoint,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = Self::new(config, device, &mut Generator::new(0))?;
+        weights::load(model, checkpoint, device)
     }
 
     /// Saves both files into a folder.

@@ -2,12 +2,14 @@
 
 pub mod any;
 pub mod basic_unet;
+pub mod checkpoint;
 pub mod presets;
 pub mod unet2d;
 pub mod weights;
 
 pub use any::{AnyModel, AnyModelConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
+pub use checkpoint::Checkpoint;
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 

@@ -1,16 +1,21 @@
 //! Between a module's parameters and a diffusers checkpoint: a walk over the parameters, whose paths are the checkpoint's keys.
 //!
-//! The one place that knows how weights lie in a file (as PyTorch has them) and in a module (as [`crate::ops`] wants them).
+//! The one place that knows how weights lie in a checkpoint (as PyTorch has them) and in a module (as [`crate::ops`] wants them);
+//! [`super::checkpoint`] knows the files.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::checkpoint::Checkpoint;
 use crate::{Error, Result, files, nn::init::laid_out};
 
 /// diffusers' name for a model's configuration.
@@ -188,43 +193,37 @@ pub fn read_config<C: DeserializeOwned>(folder: impl AsRef<Path>) -> Result<C> {
     files::read_json(folder.as_ref().join(CONFIG_NAME))
 }
 
-/// Replaces all parameters by those of a safetensors file.
+/// Replaces all parameters by those of a checkpoint.
 ///
 /// # Errors
-/// If the file is not whole, lacks a parameter, or has one of another shape or of a type that holds no real numbers. Keys that the
+/// If the checkpoint lacks a parameter, or has one of another shape or of a type that holds no real numbers. Keys that the
 /// module does not know are passed over with a warning, as diffusers does.
-pub fn load<M: Module>(module: M, path: impl AsRef<Path>, device: &Device) -> Result<M> {
-    let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::file(path, format!("is not a whole safetensors file ({e})")))?;
-
+pub fn load<M: Module>(module: M, checkpoint: &mut Checkpoint, device: &Device) -> Result<M> {
     let wanted = parameter_names(&module);
-    let known = file.names();
     let missing: Vec<&str> = wanted
         .iter()
         .map(String::as_str)
-        .filter(|name| !known.contains(name))
+        .filter(|name| checkpoint.get(name).is_none())
         .collect();
     if !missing.is_empty() {
-        return Err(Error::file(path, format!("lacks {}", list(&missing))));
+        return Err(Error::file(
+            checkpoint.path(),
+            format!("lacks {}", list(&missing)),
+        ));
     }
-    let unexpected: Vec<&str> = known
-        .into_iter()
-        .filter(|name| !wanted.iter().any(|w| w == name))
-        .collect();
+    let known: HashSet<&str> = wanted.iter().map(String::as_str).collect();
+    let unexpected: Vec<&str> = checkpoint.names().filter(|name| !known.contains(name)).collect();
     if !unexpected.is_empty() {
         tracing::warn!(
             "{}: passed over {}, which the model does not have",
-            path.display(),
+            checkpoint.path().display(),
             list(&unexpected)
         );
     }
 
     let mut loader = Loader {
         location: Location::default(),
-        file: &file,
-        path,
+        checkpoint,
         device,
         error: None,
     };
@@ -247,29 +246,27 @@ fn list(names: &[&str]) -> String {
 
 struct Loader<'a> {
     location: Location,
-    file: &'a SafeTensors<'a>,
-    path: &'a Path,
+    checkpoint: &'a mut Checkpoint,
     device: &'a Device,
     error: Option<Error>,
 }
 
 impl Loader<'_> {
-    fn tensor<const D: usize>(&self, shape: [usize; D]) -> Result<Tensor<D>> {
+    fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Result<Tensor<D>> {
         let key = self.location.key();
-        let fail = |message: String| Error::file(self.path, message);
-        let view = self.file.tensor(&key).map_err(|e| fail(format!("{key}: {e}")))?;
-        if view.shape() != shape {
-            return Err(fail(format!(
-                "{key} has shape {:?} where the configuration makes {shape:?}",
-                view.shape()
-            )));
+        // Before a number is read: a file may claim any shape.
+        if let Some(stored) = self.checkpoint.get(&key)
+            && stored.shape != shape
+        {
+            return Err(Error::file(
+                self.checkpoint.file_of(&key),
+                format!(
+                    "{key} has shape {:?} where the configuration makes {shape:?}",
+                    stored.shape
+                ),
+            ));
         }
-        let values = to_f32(view.dtype(), view.data()).ok_or_else(|| {
-            fail(format!(
-                "{key} is stored as {:?}: weights must be F32, F64, F16 or BF16",
-                view.dtype()
-            ))
-        })?;
+        let values = self.checkpoint.read(&key)?;
         Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
     }
 }

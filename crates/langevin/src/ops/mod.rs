@@ -17,14 +17,16 @@ mod norm;
 mod optimizer;
 mod optional;
 mod per_picture;
+mod pool;
 mod silu;
 mod upsample;
 
 pub use attention::{AttentionOptions, attention};
 pub use concat::concat;
-pub use conv::{Geometry, conv2d, linear};
+pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
 pub use norm::{GroupNormOptions, group_norm};
 pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
 pub use per_picture::add_per_picture;
+pub use pool::in_pool;
 pub use silu::silu;
 pub use upsample::upsample_nearest;

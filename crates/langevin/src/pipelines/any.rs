@@ -4,12 +4,14 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling};
+use super::{
+    Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts::Parts,
+};
 use crate::{
     Error, Result,
     models::AnyModel,
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
 };
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
@@ -27,11 +29,22 @@ impl AnyPipeline {
     /// # Errors
     /// If the folder holds no pipeline, or one of a class that is not there yet.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::load_variant(folder, None, device)
+    }
+
+    /// Loads a pipeline with a variant of its weights, such as `fp16`, see [`Checkpoint::variant_in`].
+    ///
+    /// # Errors
+    /// As [`Self::load`], or if there is no such variant.
+    ///
+    /// [`Checkpoint::variant_in`]: crate::models::Checkpoint::variant_in
+    pub fn load_variant(folder: impl AsRef<Path>, variant: Option<&str>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let index = ModelIndex::load(folder)?;
+        let load = || Parts::load(folder, variant, device);
         match index.class_name.as_str() {
-            DdpmPipeline::CLASS_NAME => DdpmPipeline::load(folder, device).map(Self::Ddpm),
-            DdimPipeline::CLASS_NAME => DdimPipeline::load(folder, device).map(Self::Ddim),
+            DdpmPipeline::CLASS_NAME => load().map(|parts| Self::Ddpm(parts.into())),
+            DdimPipeline::CLASS_NAME => load()?.try_into().map(Self::Ddim),
             other => Err(Error::Unsupported(format!(
                 "{}: a {other} is not there yet; a {} and a {} are",
                 folder.join(MODEL_INDEX).display(),
@@ -39,6 +52,22 @@ impl AnyPipeline {
                 DdimPipeline::CLASS_NAME
             ))),
         }
+    }
+
+    /// A pipeline of a model that has none, with a scheduler of diffusers' default configuration; `name` is `ddpm`,
+    /// `DDPMScheduler` or any other of [`AnyScheduler::NAMES`].
+    ///
+    /// # Errors
+    /// If there is no such scheduler.
+    pub fn of_model(model: AnyModel, name: &str) -> Result<Self> {
+        let scheduler = DDPMScheduler::new(DDPMConfig::default())?.into();
+        let classes = None;
+        Self::Ddpm(DdpmPipeline {
+            model,
+            scheduler,
+            classes,
+        })
+        .with_scheduler(name)
     }
 
     /// The same model with another sampler on the same noise schedule; `name` is `ddim`, `DDIMScheduler` or any other

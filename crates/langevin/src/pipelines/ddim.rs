@@ -11,7 +11,7 @@ use super::{
     to_unit_range,
 };
 use crate::{
-    Result,
+    Error, Result,
     models::AnyModel,
     random::Generator,
     schedulers::{AnyScheduler, DDIMScheduler, Scheduler},
@@ -52,13 +52,7 @@ impl DdimPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts {
-            model,
-            scheduler,
-            classes,
-            ..
-        } = Parts::load(folder.as_ref(), device)?;
-        Self::new(model, &scheduler, classes)
+        Parts::load(folder.as_ref(), None, device)?.try_into()
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -112,5 +106,13 @@ impl DdimPipeline {
     /// If the options do not fit, or a step fails.
     pub fn call(&self, options: &SampleOptions, generator: &mut Generator) -> Result<Tensor<4>> {
         self.sample(options, generator)?.finish().map(to_unit_range)
+    }
+}
+
+impl TryFrom<Parts> for DdimPipeline {
+    type Error = Error;
+
+    fn try_from(parts: Parts) -> Result<Self> {
+        Self::new(parts.model, &parts.scheduler, parts.classes)
     }
 }

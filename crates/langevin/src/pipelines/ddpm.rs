@@ -34,17 +34,7 @@ impl DdpmPipeline {
     /// # Errors
     /// If a file is missing or broken, or the parts are not those of such a pipeline.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let Parts {
-            model,
-            scheduler,
-            classes,
-            ..
-        } = Parts::load(folder.as_ref(), device)?;
-        Ok(Self {
-            model,
-            scheduler,
-            classes,
-        })
+        Parts::load(folder.as_ref(), None, device).map(Self::from)
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
@@ -96,5 +86,15 @@ impl DdpmPipeline {
     /// If the options do not fit, or a step fails.
     pub fn call(&self, options: &SampleOptions, generator: &mut Generator) -> Result<Tensor<4>> {
         self.sample(options, generator)?.finish().map(to_unit_range)
+    }
+}
+
+impl From<Parts> for DdpmPipeline {
+    fn from(parts: Parts) -> Self {
+        Self {
+            model: parts.model,
+            scheduler: parts.scheduler,
+            classes: parts.classes,
+        }
     }
 }

@@ -19,6 +19,7 @@ pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
+pub use parts::{checkpoint, save_model};
 pub use sampling::{Sampling, Step};
 
 use burn::tensor::Tensor;

@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, files, models::DIFFUSERS_VERSION};
+use super::{DdimPipeline, DdpmPipeline};
+use crate::{
+    Error, Result, files,
+    models::{AnyModelConfig, DIFFUSERS_VERSION, weights::CONFIG_NAME},
+    schedulers::{AnyScheduler, SCHEDULER_CONFIG},
+};
 
 /// The name of the file at a pipeline's root.
 pub const MODEL_INDEX: &str = "model_index.json";
@@ -55,7 +60,8 @@ impl ModelIndex {
     }
 
     /// Reads the index of the pipeline in `folder`. Components that the pipeline does without (`[null, null]`) are left
-    /// out.
+    /// out. Where there is none, but the files of a model and of a scheduler lie side by side, it is what an index of
+    /// them would say.
     ///
     /// # Errors
     /// If there is no such file, or it is not an index.
@@ -66,6 +72,9 @@ impl ModelIndex {
             return Err(Error::file(folder, "there is no such folder"));
         }
         if !path.is_file() {
+            if folder.join(CONFIG_NAME).is_file() && folder.join(SCHEDULER_CONFIG).is_file() {
+                return Self::of_parts(folder);
+            }
             return Err(Error::file(
                 folder,
                 format!("holds no pipeline: there is no {MODEL_INDEX} in it"),
@@ -108,6 +117,18 @@ impl ModelIndex {
             }
         }
         Ok(index)
+    }
+
+    /// The index of the model and the scheduler whose files lie in `folder`.
+    fn of_parts(folder: &Path) -> Result<Self> {
+        let model = AnyModelConfig::load(folder.join(CONFIG_NAME))?.class_name();
+        let scheduler = AnyScheduler::load(folder)?;
+        let pipeline = match scheduler {
+            AnyScheduler::DDIM(_) => DdimPipeline::CLASS_NAME,
+            _ => DdpmPipeline::CLASS_NAME,
+        };
+        let components = [("unet", model), ("scheduler", scheduler.class_name())];
+        Ok(Self::new(pipeline, components))
     }
 
     /// The class of the component `name`.

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     Error, Result,
-    models::{AnyModel, Conditioning},
+    models::{AnyModel, AnyModelConfig, Checkpoint, Conditioning, weights::CONFIG_NAME},
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::{AnyScheduler, SCHEDULER_CONFIG, Scheduler},
 };
 
 const MODEL: &str = "unet";
@@ -28,37 +28,57 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Loads the parts of the pipeline in `folder`.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    /// Loads the parts of the pipeline in `folder`, of the weights a variant.
+    pub fn load(folder: &Path, variant: Option<&str>, device: &Device) -> Result<Self> {
         let index = ModelIndex::load(folder)?;
         let model_class = &index.component(MODEL, folder)?.class_name;
-        index.component(SCHEDULER, folder)?;
-        let model = AnyModel::load(component_folder(folder, MODEL, "config.json"), device)?;
-        if model.config().class_name() != model_class {
+        let scheduler_class = &index.component(SCHEDULER, folder)?.class_name;
+        let config = AnyModelConfig::load(component_folder(folder, MODEL).join(CONFIG_NAME))?;
+        if config.class_name() != model_class {
             let message = format!(
                 "names a {model_class}, but the folder `{MODEL}` holds a {}",
-                model.config().class_name()
+                config.class_name()
             );
             return Err(Error::file(folder.join(MODEL_INDEX), message));
         }
-        let scheduler = AnyScheduler::load(component_folder(folder, SCHEDULER, "scheduler_config.json"))?;
-        let classes = Classes::load(folder, model.config().num_class_embeds())?;
+        // Early configurations do not all name their class, and where two do, diffusers goes by the index.
+        let scheduler = AnyScheduler::load_as(scheduler_class, component_folder(folder, SCHEDULER))?;
+        let classes = Classes::load(folder, config.num_class_embeds())?;
         Ok(Self {
-            model,
+            model: AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?,
             scheduler,
             classes,
         })
     }
 }
 
+/// The weights of the pipeline in `folder`: the plain ones, or a variant of them.
+///
+/// # Errors
+/// If there are none, or a file of them is not whole.
+pub fn checkpoint(folder: impl AsRef<Path>, variant: Option<&str>) -> Result<Checkpoint> {
+    Checkpoint::variant_in(component_folder(folder.as_ref(), MODEL), variant)
+}
+
 /// The folder of a component: its own, or the pipeline's, where early repositories put every file.
-fn component_folder(folder: &Path, component: &str, file: &str) -> PathBuf {
+fn component_folder(folder: &Path, component: &str) -> PathBuf {
     let own = folder.join(component);
-    if !own.exists() && folder.join(file).is_file() {
+    let at_root = folder.join(CONFIG_NAME).is_file() || folder.join(SCHEDULER_CONFIG).is_file();
+    if !own.is_dir() && at_root {
         folder.to_path_buf()
     } else {
         own
     }
+}
+
+/// Saves a model without a pipeline, whole or not at all.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn save_model(model: &AnyModel, folder: impl AsRef<Path>) -> Result<()> {
+    let staging = Staging::of(folder)?;
+    model.save(staging.path())?;
+    staging.commit(CONFIG_NAME)
 }
 
 /// Saves a pipeline, whole or not at all.

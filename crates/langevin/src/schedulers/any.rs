@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{Error, Result, files};
 
-/// The file in a scheduler's folder.
-const FILE_NAME: &str = "scheduler_config.json";
+/// The name of the file in a scheduler's folder.
+pub const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
 /// Makes [`AnyScheduler`] of one line a scheduler: its short name, its variant with its type, and its config.
 macro_rules! any_scheduler {
@@ -168,15 +168,21 @@ impl AnyScheduler {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let mut path = path.as_ref().to_path_buf();
         if path.is_dir() {
-            path.push(FILE_NAME);
+            path.push(SCHEDULER_CONFIG);
         }
-        let text = config::quote_python_numbers(&files::read_text(&path)?);
-        let map = serde_json::from_str(&text)
-            .map_err(|e| Error::file(&path, format!("is not the JSON expected: {e}")))?;
-        Self::from_json(map).map_err(|error| match error {
-            Error::Unsupported(message) => Error::Unsupported(format!("{}: {message}", path.display())),
-            other => Error::file(&path, other.to_string()),
-        })
+        Self::from_json(read_map(&path)?).map_err(|error| named(&path, error))
+    }
+
+    /// Reads `scheduler_config.json` as that of the class `class_name`, whichever it names: what another class knows is
+    /// kept, what this one misses takes its default. Mirrors `class_name.from_pretrained`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`Self::from_json`]; each error names the file.
+    pub fn load_as(class_name: &str, folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join(SCHEDULER_CONFIG);
+        let mut map = read_map(&path)?;
+        map.insert("_class_name".to_owned(), class_name.into());
+        Self::from_json(map).map_err(|error| named(&path, error))
     }
 
     /// Writes `scheduler_config.json` into `folder`.
@@ -184,7 +190,7 @@ impl AnyScheduler {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let path = folder.as_ref().join(FILE_NAME);
+        let path = folder.as_ref().join(SCHEDULER_CONFIG);
         let text = config::unquote_python_numbers(&files::to_json(&path, &self.to_json()?)?);
         files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
@@ -195,6 +201,20 @@ impl AnyScheduler {
     /// If a value cannot be expressed as JSON.
     pub fn to_json(&self) -> Result<ConfigMap> {
         Ok(config::written(self.config()?))
+    }
+}
+
+/// The content of a scheduler's file, as [`AnyScheduler::from_json`] takes it.
+fn read_map(path: &Path) -> Result<ConfigMap> {
+    let text = config::quote_python_numbers(&files::read_text(path)?);
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the JSON expected: {e}")))
+}
+
+/// The error with the file that it is about.
+fn named(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Unsupported(message) => Error::Unsupported(format!("{}: {message}", path.display())),
+        other => Error::file(path, other.to_string()),
     }
 }
 

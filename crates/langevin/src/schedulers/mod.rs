@@ -50,7 +50,7 @@ mod tcd;
 mod unclip;
 mod unipc_multistep;
 
-pub use any::AnyScheduler;
+pub use any::{AnyScheduler, SCHEDULER_CONFIG};
 pub use config::{ConfigMap, SchedulerConfig};
 pub use consistency_models::{CMStochasticIterativeConfig, CMStochasticIterativeScheduler};
 pub use ddim::{DDIMConfig, DDIMScheduler};

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::{Channels, Resize},
+    data::{Alpha, Channels, OpenOptions, Resize, split},
     models::{AnyModelConfig, ModelPreset},
     objectives::PredictionType,
     schedulers::{BetaSchedule, DDPMConfig},
@@ -33,8 +33,12 @@ pub const METRICS: &str = "metrics.jsonl";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// The data set: `digits`, or the path of a folder of pictures.
+    /// The data set: `digits`, or the path of one as [`data::open_with`](crate::data::open_with) takes it.
     pub dataset_name: Option<String>,
+    /// Which of a repository's configurations; `None` is the default one.
+    pub dataset_config_name: Option<String>,
+    /// The part of the data set that is trained on.
+    pub split: String,
     /// A folder of pictures, where `dataset_name` does not name one.
     pub train_data_dir: Option<PathBuf>,
     /// The model.
@@ -54,6 +58,12 @@ pub struct TrainingConfig {
     pub resize: Resize,
     /// The channels pictures are read with.
     pub channels: Channels,
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+    /// Keep pictures in memory, resized, once they were read, as far as they fit.
+    pub cache: bool,
+    /// A picture that cannot be read ends the run, in place of being left out.
+    pub strict: bool,
     /// Threads that decode pictures ahead of training; 0 lets the library choose.
     pub dataloader_num_workers: usize,
 
@@ -120,6 +130,8 @@ pub struct TrainingConfig {
     pub class_dropout: Option<f64>,
     /// The seed that all randomness of the run comes from.
     pub seed: u64,
+    /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
+    pub exact_convolution: bool,
 }
 
 impl Default for TrainingConfig {
@@ -133,6 +145,8 @@ impl TrainingConfig {
     pub fn script() -> Self {
         Self {
             dataset_name: None,
+            dataset_config_name: None,
+            split: split::TRAIN.into(),
             train_data_dir: None,
             model: ModelSource::Preset(ModelPreset::DdpmDefault),
             output_dir: None,
@@ -142,6 +156,9 @@ impl TrainingConfig {
             random_flip: false,
             resize: Resize::ShorterSide,
             channels: Channels::Rgb,
+            alpha: Alpha::White,
+            cache: false,
+            strict: false,
             dataloader_num_workers: 0,
             train_batch_size: 16,
             eval_batch_size: 16,
@@ -172,6 +189,7 @@ impl TrainingConfig {
             conditioning: ConditioningKind::None,
             class_dropout: None,
             seed: 0,
+            exact_convolution: false,
         }
     }
 
@@ -245,7 +263,16 @@ impl TrainingConfig {
         }
     }
 
-    /// What [`data::open`](crate::data::open) is to be given: the built-in data set's name, or a folder's path.
+    /// How the data set is opened.
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            config: self.dataset_config_name.clone(),
+            split: self.split.clone(),
+            alpha: self.alpha,
+        }
+    }
+
+    /// What [`data::open_with`](crate::data::open_with) is to be given: the built-in data set's name, or a path.
     ///
     /// # Errors
     /// If nothing says so, or two fields say so.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use langevin::{
     device::default_device,
     files,
-    models::{AnyModel, AnyModelConfig},
-    pipelines::AnyPipeline,
+    models::{AnyModel, AnyModelConfig, Checkpoint},
+    pipelines::{self, AnyPipeline},
     schedulers::Scheduler,
     training::{METRICS, RUN_CONFIG, TrainingConfig},
 };
@@ -20,6 +20,11 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
     let model = pipeline.model();
     terminal::print(&format!("{}: a {}", folder.display(), pipeline.class_name()))?;
     print_model(model)?;
+    let stored = pipelines::checkpoint(folder, None)?;
+    // Where the weights are, the other files of a pipeline of one model are too.
+    let flat = stored.path().parent() == Some(folder);
+    let layout = if flat { "; every file at the root" } else { "" };
+    line("stored as", &format!("{stored}{layout}"))?;
     let scheduler = pipeline.scheduler();
     line(
         "scheduler",
@@ -50,13 +55,14 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 pub fn describe_model(folder: &Path) -> Result<()> {
     let model = AnyModel::load(folder, &default_device())?;
     terminal::print(&format!("{}: a model without a scheduler", folder.display()))?;
-    print_model(&model)
+    print_model(&model)?;
+    line("stored as", &Checkpoint::in_folder(folder)?.to_string())
 }
 
 fn print_model(model: &AnyModel) -> Result<()> {
     let config = model.config();
     let parameters = model.num_parameters();
-    // Weights are float32.
+    // In memory they are float32, whatever they are stored as.
     let size = bytes(parameters as u64 * 4);
     line(
         "model",

@@ -53,6 +53,9 @@ pub struct SampleArgs {
     /// Write into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
+    /// Convolve by plain sums: slower, and exact to the last places
+    #[arg(long)]
+    pub exact_convolution: bool,
     /// Also show the denoising as an animated GIF
     #[arg(long, value_name = "GIF")]
     pub animate: Option<PathBuf>,

@@ -19,7 +19,7 @@ pub use config::{
     UpBlockType,
 };
 
-use super::{Conditioning, Denoiser, weights};
+use super::{Checkpoint, Conditioning, DIFFUSERS_VERSION, Denoiser, weights};
 use crate::{
     Error, Result,
     nn::{
@@ -168,14 +168,22 @@ impl UNet2DModel {
         })
     }
 
-    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` from a folder that diffusers or [`Self::save`] wrote.
+    /// Loads `config.json` and the weights from a folder that diffusers or [`Self::save`] wrote.
     ///
     /// # Errors
     /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config: UNet2DConfig = weights::read_config(&folder)?;
-        let model = Self::new(&config, device, &mut Generator::new(0))?;
-        weights::load(model, folder.as_ref().join(weights::FILE_NAME), device)
+        let config = weights::read_config(&folder)?;
+        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+    }
+
+    /// A model with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// If the configuration makes no model, or the weights are not its.
+    pub fn with_weights(config: &UNet2DConfig, checkpoint: &mut Checkpoint, device: &Device) -> Result<Self> {
+        let model = Self::new(config, device, &mut Generator::new(0))?;
+        weights::load(model, checkpoint, device)
     }
 
     /// Saves both files into a folder, as diffusers' `save_pretrained` does.
@@ -183,7 +191,12 @@ impl UNet2DModel {
     /// # Errors
     /// If they cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        weights::save_with_config(self, &self.config, folder)
+        // Whichever version wrote what was loaded, this is the one whose files these are.
+        let config = UNet2DConfig {
+            diffusers_version: DIFFUSERS_VERSION.into(),
+            ..self.config.clone()
+        };
+        weights::save_with_config(self, &config, folder)
     }
 
     /// Its configuration.

@@ -1,0 +1,290 @@
+//! The weights of a model as they lie in files: one safetensors file, several with an index, or the pickles of older
+//! repositories. Nothing of a pickle is executed.
+
+mod find;
+mod index;
+mod names;
+mod pickle;
+mod rebuild;
+mod torch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors};
+
+use self::{index::Index, torch::TorchFile};
+use super::weights::to_f32;
+use crate::{Error, Result};
+
+/// A tensor of a checkpoint, without its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// What its numbers are.
+    pub dtype: Dtype,
+    /// PyTorch's shape.
+    pub shape: Vec<usize>,
+}
+
+/// A model's weights, in whichever of diffusers' formats they are stored.
+///
+/// Parameters have today's names, whatever they are called in the files.
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<WeightsFile>,
+    places: BTreeMap<String, Place>,
+    early_names: bool,
+}
+
+/// Where a parameter is.
+struct Place {
+    file: usize,
+    /// What it is called there.
+    name: String,
+    stored: StoredTensor,
+}
+
+impl Checkpoint {
+    /// The weights of the model in `folder`, see [`Self::variant_in`].
+    ///
+    /// # Errors
+    /// If there are none, or a file of them is not whole.
+    pub fn in_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::variant_in(folder, None)
+    }
+
+    /// The weights of the model in `folder`: of several files those that diffusers would load, safetensors before
+    /// pickles. `variant` is what stands in the names of other versions of the same weights, `fp16` in
+    /// `diffusion_pytorch_model.fp16.safetensors`; `None` is the plain files, or else the only variant that there is.
+    ///
+    /// # Errors
+    /// If there are none, or a file of them is not whole.
+    pub fn variant_in(folder: impl AsRef<Path>, variant: Option<&str>) -> Result<Self> {
+        Self::open(find::weights_in(folder.as_ref(), variant)?)
+    }
+
+    /// Opens a file of weights, or an index (`*.json`) with all the files that it names.
+    ///
+    /// # Errors
+    /// If a file is missing, is of none of the formats, or not whole; or if it is a pickle that asks for more than
+    /// tensors.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let mut checkpoint = Self {
+            files: Vec::new(),
+            places: BTreeMap::new(),
+            early_names: false,
+            path,
+        };
+        if checkpoint
+            .path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let index = Index::load(&checkpoint.path)?;
+            for (shard, names) in index.shards() {
+                checkpoint.add(WeightsFile::open(shard)?, Some(names))?;
+            }
+        } else {
+            checkpoint.add(WeightsFile::open(checkpoint.path.clone())?, None)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds the tensors of a file: all, or those that an index looks for in it.
+    fn add(&mut self, file: WeightsFile, wanted: Option<&BTreeSet<String>>) -> Result<()> {
+        let mut tensors: BTreeMap<String, StoredTensor> = file.tensors().into_iter().collect();
+        if let Some(wanted) = wanted {
+            if let Some(name) = wanted.iter().find(|name| !tensors.contains_key(*name)) {
+                let index = self.path.file_name().unwrap_or_default().to_string_lossy();
+                return Err(Error::file(
+                    &file.path,
+                    format!("lacks {name}, which {index} looks for in it"),
+                ));
+            }
+            tensors.retain(|name, _| wanted.contains(name));
+        }
+        // A file that has a parameter under both names has been brought up to date.
+        let present: BTreeSet<String> = tensors.keys().cloned().collect();
+        for (name, stored) in tensors {
+            let today = names::present(&name).filter(|today| !present.contains(today));
+            self.early_names |= today.is_some();
+            let place = Place {
+                file: self.files.len(),
+                name: name.clone(),
+                stored,
+            };
+            self.places.insert(today.unwrap_or(name), place);
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The file of the weights, or their index.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    /// Type and shape of a tensor; `None` if there is no such.
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.places.get(name).map(|place| &place.stored)
+    }
+
+    /// A tensor's numbers in row-major order.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it holds no real numbers, or the file is not whole.
+    pub fn read(&mut self, name: &str) -> Result<Vec<f32>> {
+        let Some(place) = self.places.get(name) else {
+            return Err(Error::file(&self.path, format!("lacks {name}")));
+        };
+        let file = &mut self.files[place.file];
+        let dtype = place.stored.dtype;
+        let bytes = file.read(&place.name)?;
+        to_f32(dtype, &bytes).ok_or_else(|| {
+            let message = format!("{name} is stored as {dtype:?}: weights must be F32, F64, F16 or BF16");
+            Error::file(&file.path, message)
+        })
+    }
+
+    /// The file that a tensor is in; where there is no such tensor, [`Self::path`].
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.places
+            .get(name)
+            .map_or(&self.path, |place| &self.files[place.file].path)
+    }
+}
+
+/// What a user would want to know: `safetensors in 2 files, F16, early names of attention`.
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let formats: BTreeSet<&str> = self.files.iter().map(WeightsFile::format).collect();
+        let formats: Vec<&str> = formats.into_iter().collect();
+        write!(f, "{}", formats.join(" and "))?;
+        if self.files.len() > 1 {
+            write!(f, " in {} files", self.files.len())?;
+        }
+        let dtypes: BTreeSet<String> = self
+            .places
+            .values()
+            .map(|p| format!("{:?}", p.stored.dtype))
+            .collect();
+        for dtype in dtypes {
+            write!(f, ", {dtype}")?;
+        }
+        if self.early_names {
+            write!(f, ", early names of attention")?;
+        }
+        Ok(())
+    }
+}
+
+/// One file of weights.
+struct WeightsFile {
+    path: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    Safetensors {
+        bytes: Vec<u8>,
+        tensors: BTreeMap<String, (StoredTensor, Range<usize>)>,
+    },
+    Torch(Box<TorchFile>),
+}
+
+impl WeightsFile {
+    /// Opens a file whose format its first bytes tell.
+    fn open(path: PathBuf) -> Result<Self> {
+        let read = || fs::read(&path).map_err(|e| Error::io("read", &path, e));
+        let fail = |message: String| Error::file(&path, message);
+        let start = first_bytes(&path).map_err(|e| Error::io("read", &path, e))?;
+        let content = if start.starts_with(torch::ZIP) {
+            Content::Torch(Box::new(TorchFile::open_zip(&path).map_err(fail)?))
+        } else if start.starts_with(torch::LEGACY) {
+            Content::Torch(Box::new(TorchFile::open_legacy(read()?).map_err(fail)?))
+        } else if start.starts_with(b"version https://git-lfs") {
+            let message =
+                "is a pointer of Git LFS, not the weights: `git lfs pull` in its repository brings them";
+            return Err(fail(message.into()));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
+            let bytes = read()?;
+            let tensors = safetensors_places(&bytes)
+                .map_err(|e| fail(format!("is not a whole safetensors file ({e})")))?;
+            Content::Safetensors { bytes, tensors }
+        } else {
+            return Err(fail(
+                "is not a whole file of torch.save: it begins as neither of its formats".into(),
+            ));
+        };
+        Ok(Self { path, content })
+    }
+
+    fn format(&self) -> &'static str {
+        match &self.content {
+            Content::Safetensors { .. } => "safetensors",
+            Content::Torch(file) => file.format(),
+        }
+    }
+
+    fn tensors(&self) -> Vec<(String, StoredTensor)> {
+        match &self.content {
+            Content::Safetensors { tensors, .. } => tensors
+                .iter()
+                .map(|(name, (stored, _))| (name.clone(), stored.clone()))
+                .collect(),
+            Content::Torch(file) => file.tensors(),
+        }
+    }
+
+    /// A tensor's numbers, little-endian and row-major.
+    fn read(&mut self, name: &str) -> Result<Vec<u8>> {
+        let numbers = match &mut self.content {
+            Content::Safetensors { bytes, tensors } => tensors
+                .get(name)
+                .and_then(|(_, place)| bytes.get(place.clone()))
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| format!("lacks {name}")),
+            Content::Torch(file) => file.read(name),
+        };
+        numbers.map_err(|message| Error::file(&self.path, message))
+    }
+}
+
+/// As many bytes as tell the format; fewer where the file is shorter.
+fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut start = Vec::new();
+    fs::File::open(path)?.take(64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Type, shape and place of every tensor of a safetensors file.
+fn safetensors_places(
+    bytes: &[u8],
+) -> std::result::Result<BTreeMap<String, (StoredTensor, Range<usize>)>, safetensors::SafeTensorError> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes)?;
+    // The numbers begin behind the header and its length, which takes eight bytes.
+    let begin = 8 + header;
+    let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let stored = StoredTensor {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+        };
+        let (from, to) = info.data_offsets;
+        (name, (stored, begin + from..begin + to))
+    };
+    Ok(metadata.tensors().into_iter().map(place).collect())
+}

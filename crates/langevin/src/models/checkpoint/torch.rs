@@ -1,0 +1,204 @@
+//! What `torch.save` writes: since PyTorch 1.6 a zip archive with the pickle beside the numbers, before that one pickle
+//! after another and then the numbers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{BufReader, Read},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+use safetensors::Dtype;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::{
+    StoredTensor,
+    pickle::{Pickle, Value},
+    rebuild::TensorRef,
+};
+
+/// What a zip archive begins with.
+pub(super) const ZIP: &[u8] = b"PK\x03\x04";
+/// What the older format begins with: a pickle of PyTorch's magic number, and one of its version, 1001.
+pub(super) const LEGACY: &[u8] =
+    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
+
+/// A pickle names tensors; this many bytes name more than any model has.
+const PICKLE_LIMIT: u64 = 64 << 20;
+
+/// A file of `torch.save` that holds a state dict.
+pub(super) struct TorchFile {
+    storages: Storages,
+    tensors: BTreeMap<String, Arc<TensorRef>>,
+    /// The storage that was read last: many tensors may be views of one.
+    latest: Option<(Arc<str>, Vec<u8>)>,
+}
+
+enum Storages {
+    /// One entry each, `folder/data/key`.
+    Zip {
+        archive: ZipArchive<BufReader<File>>,
+        folder: String,
+    },
+    /// The whole file, and where in it each lies.
+    Legacy {
+        bytes: Vec<u8>,
+        places: HashMap<String, Range<usize>>,
+    },
+}
+
+impl TorchFile {
+    /// Opens a zip archive. Errors are parts of sentences that begin with the file's name.
+    pub fn open_zip(path: &Path) -> Result<Self, String> {
+        let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken_zip)?;
+        let mut folder = None;
+        for name in archive.file_names() {
+            if let Some(found) = name.map_err(broken_zip)?.strip_suffix("/data.pkl") {
+                folder = Some(found.to_string());
+            }
+        }
+        let folder =
+            folder.ok_or("is a zip archive, but not one of torch.save: there is no data.pkl in it")?;
+        let order = format!("{folder}/byteorder");
+        if archive.index_for_name(&order).is_some() && entry(&mut archive, &order, 16)? != b"little" {
+            return Err("was written on a big-endian machine, which is not supported".into());
+        }
+        let pickle = entry(&mut archive, &format!("{folder}/data.pkl"), PICKLE_LIMIT)?;
+        let tensors = state_dict(&Pickle::read(&pickle, &mut 0)?)?;
+        Ok(Self {
+            storages: Storages::Zip { archive, folder },
+            tensors,
+            latest: None,
+        })
+    }
+
+    /// Reads a file of the older format, which begins with [`LEGACY`].
+    pub fn open_legacy(bytes: Vec<u8>) -> Result<Self, String> {
+        let mut at = LEGACY.len();
+        let system = Pickle::read(&bytes, &mut at)?;
+        if let Some(Value::Bool(false)) = system.get(system.root(), "little_endian") {
+            return Err("was written on a big-endian machine, which is not supported".into());
+        }
+        let tensors = state_dict(&Pickle::read(&bytes, &mut at)?)?;
+        let dtypes: HashMap<&str, Dtype> = tensors
+            .values()
+            .map(|tensor| (&*tensor.storage.key, tensor.storage.dtype))
+            .collect();
+        let keys = Pickle::read(&bytes, &mut at)?;
+        let mut places = HashMap::new();
+        for key in keys.items(keys.root()) {
+            let Value::Text(key) = key else {
+                return Err("has a broken list of storages".into());
+            };
+            let dtype = dtypes
+                .get(&**key)
+                .ok_or_else(|| format!("has a storage `{key}` that no tensor uses"))?;
+            let place = numbers_at(&bytes, at, *dtype).ok_or("ends in the middle of its weights")?;
+            at = place.end;
+            places.insert(key.to_string(), place);
+        }
+        Ok(Self {
+            storages: Storages::Legacy { bytes, places },
+            tensors,
+            latest: None,
+        })
+    }
+
+    /// Every tensor's name with its type and shape.
+    pub fn tensors(&self) -> Vec<(String, StoredTensor)> {
+        let stored = |(name, tensor): (&String, &Arc<TensorRef>)| {
+            let stored = StoredTensor {
+                dtype: tensor.storage.dtype,
+                shape: tensor.shape.clone(),
+            };
+            (name.clone(), stored)
+        };
+        self.tensors.iter().map(stored).collect()
+    }
+
+    /// What a user would call it.
+    pub fn format(&self) -> &'static str {
+        match self.storages {
+            Storages::Zip { .. } => "PyTorch pickle",
+            Storages::Legacy { .. } => "PyTorch pickle of before 1.6",
+        }
+    }
+
+    /// A tensor's numbers, little-endian and row-major.
+    pub fn read(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let tensor = self.tensors.get(name).ok_or("does not hold it")?.clone();
+        let key = &tensor.storage.key;
+        let missing = || format!("lacks the storage `{key}`, which a tensor is a part of");
+        match &mut self.storages {
+            Storages::Legacy { bytes, places } => {
+                let place = places.get(&**key).cloned().ok_or_else(missing)?;
+                tensor.gather(bytes.get(place).unwrap_or_default())
+            }
+            Storages::Zip { archive, folder } => {
+                if self.latest.as_ref().is_none_or(|(latest, _)| latest != key) {
+                    let name = format!("{folder}/data/{key}");
+                    if archive.index_for_name(&name).is_none() {
+                        return Err(missing());
+                    }
+                    self.latest = Some((key.clone(), entry(archive, &name, u64::MAX)?));
+                }
+                let bytes = self.latest.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+                tensor.gather(bytes)
+            }
+        }
+    }
+}
+
+/// Where the numbers of a storage lie whose length stands at `at`, in eight bytes; `None` if the file ends before.
+fn numbers_at(bytes: &[u8], at: usize, dtype: Dtype) -> Option<Range<usize>> {
+    let length = bytes.get(at..)?.first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let start = at + 8;
+    let end = start.checked_add(length.checked_mul(dtype.bitsize() / 8)?)?;
+    (end <= bytes.len()).then_some(start..end)
+}
+
+/// The content of an entry, which lies in the archive as it is: so it is no larger than the file, and `limit`.
+fn entry(archive: &mut ZipArchive<BufReader<File>>, name: &str, limit: u64) -> Result<Vec<u8>, String> {
+    let mut entry = archive.by_name(name).map_err(broken_zip)?;
+    if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
+        return Err(format!(
+            "has a compressed entry {name}, which torch.save does not write"
+        ));
+    }
+    if entry.size() > limit {
+        return Err(format!("has an entry {name} of {} bytes", entry.size()));
+    }
+    // Nothing is reserved on the word of a header: what is there is read.
+    let mut content = Vec::new();
+    entry
+        .read_to_end(&mut content)
+        .map_err(|e| format!("is not whole: {name}: {e}"))?;
+    Ok(content)
+}
+
+fn broken_zip(error: zip::result::ZipError) -> String {
+    format!("is not a whole zip archive, as torch.save writes them ({error})")
+}
+
+/// The tensors of a pickled state dict.
+fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, String> {
+    let root = pickle.root();
+    if !matches!(root, Value::Dict(_)) {
+        return Err("holds no state dict: a dict of names and tensors".into());
+    }
+    let (entries, _) = pickle.items(root).as_chunks::<2>();
+    entries
+        .iter()
+        .map(|entry| match entry {
+            [Value::Text(name), Value::Tensor(tensor)] => Ok((name.to_string(), tensor.clone())),
+            [Value::Text(name), _] => Err(format!(
+                "holds `{name}`, which is no tensor: a state dict of weights alone is needed"
+            )),
+            _ => Err("holds no state dict: a key is no text".into()),
+        })
+        .collect()
+}
