@@ -71,7 +71,7 @@ impl ModelPreset {
             // Narrow and shallow: what it lacks in width it gains in steps a second.
             Self::Digits => UNet2DConfig {
                 layers_per_block: 1,
-                norm_num_groups: 8,
+                norm_num_groups: Some(8),
                 ..unet(&[32, 64, 64], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D])
             },
             Self::CourseButterflies => unet(
