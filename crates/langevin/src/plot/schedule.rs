@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use plotters::{coord::Shift, prelude::*, style::text_anchor};
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use super::{Drawn, GRID_LINE, INK, LINE, MUTED, SIZE, font, px, scale::Axis, write_plot};
 use crate::{
@@ -192,9 +196,15 @@ fn panel(
         if let Some(name) = curve.name
             && let Some(&(x, y)) = curve.points.get(curve.points.len() / 8)
         {
-            let beside = text_anchor::Pos::new(text_anchor::HPos::Left, text_anchor::VPos::Bottom);
-            let style = font(18).color(&curve.colour).pos(beside);
-            chart.draw_series([EmptyElement::at((x, y)) + Text::new(name, (px(10), -px(8)), style)])?;
+            // On the side that the curve turns away from.
+            let rises = curve.points.last().is_some_and(|last| last.1 > y);
+            let (place, down) = if rises {
+                (VPos::Top, px(6))
+            } else {
+                (VPos::Bottom, -px(6))
+            };
+            let style = font(18).color(&curve.colour).pos(Pos::new(HPos::Left, place));
+            chart.draw_series([EmptyElement::at((x, y)) + Text::new(name, (px(12), down), style)])?;
         }
     }
     Ok(())
