@@ -68,9 +68,10 @@ class Sides:
         self.environment = dict(os.environ, RAYON_NUM_THREADS=self.threads, OMP_NUM_THREADS=self.threads)
         if options.isa == "avx2":
             self.environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "LANGEVIN_ISA": "avx2"}
-        build = ["cargo", "build", "--release", "--quiet"]
-        subprocess.run([*build, "-p", "langevin", "--example", "bench_step"], cwd=ROOT, check=True)
-        subprocess.run([*build, "-p", "langevin-cli"], cwd=ROOT, check=True)
+        if not options.no_build:
+            # Both at once: a build of one package alone would compile their dependencies again.
+            build = ["cargo", "build", "--release", "--quiet", "--workspace", "--bins", "--example", "bench_step"]
+            subprocess.run(build, cwd=ROOT, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
         self.bench_step = target / "examples" / "bench_step"
         self.langevin = target / "langevin"
@@ -163,6 +164,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="how often both sides take turns")
     parser.add_argument("--counted", type=int, default=15, help="runs of a process that count")
+    parser.add_argument("--no-build", action="store_true", help="take the programs that were built last")
     parser.add_argument("--isa", choices=["avx2"], help="hold both sides to an instruction set")
     options = parser.parse_args()
     rows = options.rows.split(",")
