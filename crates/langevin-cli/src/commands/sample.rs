@@ -6,10 +6,7 @@ mod draw;
 mod output;
 
 use anyhow::{Result, bail};
-use langevin::{
-    device::default_device,
-    pipelines::{AnyPipeline, Classes},
-};
+use langevin::pipelines::{AnyPipeline, Classes};
 
 pub use args::{LONG_ABOUT, SampleArgs};
 
@@ -48,7 +45,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
-    let mut pipeline = AnyPipeline::load(&args.path, &default_device())?;
+    let mut pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
