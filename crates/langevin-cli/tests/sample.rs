@@ -247,3 +247,26 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_is_not_built_in_is_refused_with_how_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--count", "1", "--steps", "1", "--device"].map(std::ffi::OsStr::new);
+    let pipeline = reference_pipeline("ddpm");
+    let sample = |device: &str| {
+        let command = ["sample".as_ref(), pipeline.as_os_str()];
+        langevin(
+            folder.path(),
+            command.into_iter().chain(args).chain([device.as_ref()]),
+        )
+    };
+    sample("cuda:1").refused(
+        1,
+        &["cuda is not built in", "cargo build --release --features cuda"],
+    );
+    sample("gpu").refused(2, &["cpu, vulkan, metal, cuda"]);
+    line(folder.path(), "train --device cuda").refused(1, &["--features cuda"]);
+    assert!(names(folder.path()).is_empty());
+    sample("cpu").ok();
+}

@@ -1,5 +1,7 @@
 //! The fused operations against compositions of Burn's own, forward and backward.
 
+mod support;
+
 use burn::tensor::{Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::ConvOptions};
 use langevin::{
     ops::{self, AttentionOptions, Geometry, GroupNormOptions},
@@ -9,7 +11,7 @@ use langevin::{
 const TOLERANCE: f32 = 2e-5;
 
 fn device() -> Device {
-    Device::flex().autodiff()
+    support::device().autodiff()
 }
 
 fn leaf<const D: usize>(shape: [usize; D], generator: &mut Generator) -> Tensor<D> {
@@ -220,7 +222,7 @@ fn nothing_changes_the_parameters_but_the_optimiser() {
     // A clone of a parameter must keep its values when the step moves the original in place.
     let parameter = leaf([4, 4], &mut Generator::new(10)).inner();
     let before = parameter.clone();
-    let zeros = || Tensor::zeros([4, 4], &Device::flex());
+    let zeros = || Tensor::zeros([4, 4], &support::device());
     let state = ops::AdamWState {
         parameter,
         first_moment: zeros(),
@@ -235,10 +237,15 @@ fn nothing_changes_the_parameters_but_the_optimiser() {
         step: 1,
         gradient_factor: 1.0,
     };
-    let gradient = Tensor::ones([4, 4], &Device::flex());
+    let gradient = Tensor::ones([4, 4], &support::device());
     let moved = ops::adamw(state, gradient, hyper).parameter;
     // The first step of Adam has the length of the learning rate in every direction.
-    assert!(difference(before.clone() - moved, Tensor::full([4, 4], 0.1, &Device::flex())) < 1e-4);
+    assert!(
+        difference(
+            before.clone() - moved,
+            Tensor::full([4, 4], 0.1, &support::device())
+        ) < 1e-4
+    );
     let again = leaf([4, 4], &mut Generator::new(10)).inner();
     assert_eq!(before.into_data(), again.into_data());
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::{Device, Gradients, Int, Tensor, TensorData},
+    tensor::{Gradients, Int, Tensor, TensorData},
 };
 use langevin::{
     Error,
@@ -39,7 +39,7 @@ impl ModuleVisitor for GradientNorms<'_> {
 }
 
 fn check(folder: &Path) -> Result<Outcome, String> {
-    let device = Device::flex();
+    let device = support::device();
     let training = device.clone().autodiff();
     let model = match UNet2DModel::load(folder, &device) {
         Err(Error::Unsupported(what)) => return Ok(Outcome::NotSupported(what)),

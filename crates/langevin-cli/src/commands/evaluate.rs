@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
     data::{self, evaluate::Agreement},
-    device::default_device,
+    device::DeviceName,
     pipelines::{AgreementOptions, AnyPipeline, agreement},
 };
 
@@ -39,6 +39,9 @@ pub struct EvaluateArgs {
     /// The sampler
     #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
+    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
+    pub device: DeviceName,
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
@@ -47,7 +50,7 @@ pub struct EvaluateArgs {
 /// Draws pictures and prints how many show what they should.
 pub fn run(args: EvaluateArgs) -> Result<()> {
     let dataset = data::open(&args.data)?;
-    let pipeline = AnyPipeline::load(&args.path, &default_device())?.with_scheduler(&args.scheduler)?;
+    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?.with_scheduler(&args.scheduler)?;
     let options = AgreementOptions {
         samples_per_class: args.samples_per_class,
         batch_size: args.batch_size,

@@ -7,7 +7,6 @@ mod output;
 
 use anyhow::{Result, bail};
 use langevin::{
-    device::default_device,
     ops::{in_pool, set_exact_convolution},
     pipelines::{AnyPipeline, Classes},
 };
@@ -49,7 +48,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
-    let mut pipeline = AnyPipeline::load(&args.path, &default_device())?;
+    let mut pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }

@@ -6,7 +6,7 @@ mod watch;
 
 use anyhow::Result;
 use langevin::{
-    device::default_device,
+    device::DeviceName,
     training::{Estimate, Outcome, Trainer, TrainingConfig},
 };
 
@@ -27,10 +27,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dry_run {
         return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
     }
+    let device = args.device.unwrap_or(DeviceName::CPU).open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = resolved.config.model != TrainingConfig::digits().model;
-    let mut trainer = Trainer::new(resolved.config, &default_device())?;
+    let mut trainer = Trainer::new(resolved.config, &device)?;
     if announce_time {
         announce(&trainer.estimate()?);
     }

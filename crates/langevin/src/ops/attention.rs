@@ -44,7 +44,7 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, options: AttentionOpt
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     fn multi_head_attention(
         q: FloatTensor<Self>,
@@ -55,7 +55,7 @@ pub(crate) trait AttentionOps: Backend {
 }
 
 /// Queries, keys and values.
-type Qkv<B> = [FloatTensor<B>; 3];
+pub(super) type Qkv<B> = [FloatTensor<B>; 3];
 
 /// The forward that also returns what the backward needs, and the backward.
 pub(crate) trait AttentionGradients: Backend {

@@ -27,7 +27,7 @@ pub fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait ConcatOps: Backend {
     fn concat_channels(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 }

@@ -114,7 +114,7 @@ pub fn linear<const D: usize>(
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait ConvOps: Backend {
     fn conv2d_nhwc(
         x: FloatTensor<Self>,

@@ -3,7 +3,8 @@
 //! Few and fat: each computes in one pass what a model would otherwise ask for in several, and keeps for its backward only what
 //! it must. Activations are `[batch, height, width, channels]`. Every file holds a public function over `Tensor`, a
 //! trait that Burn dispatches to the tensor's backend, that trait's autodiff implementation, written once for all backends, and
-//! the implementation on Flex (the CPU) with the kernels of [`langevin_kernels`].
+//! the implementation on Flex (the CPU) with the kernels of [`langevin_kernels`]. On GPUs, `generic` makes the same of Burn's own
+//! operations.
 //!
 //! # Panics
 //! The functions panic if shapes do not fit together or a tensor is not float32: that is a mistake in a model, not in its input,
@@ -12,7 +13,11 @@
 mod attention;
 mod concat;
 mod conv;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
+#[cfg(any(test, feature = "cube"))]
+mod generic;
 mod norm;
 mod optimizer;
 mod optional;

@@ -59,7 +59,7 @@ pub fn group_norm(
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait NormOps: Backend {
     fn group_norm_nhwc(
         x: FloatTensor<Self>,
@@ -74,20 +74,20 @@ pub(crate) trait NormOps: Backend {
 /// The inputs that the forward was given, kept for the backward.
 #[derive(Clone, Debug)]
 pub(crate) struct NormInputs<B: Backend> {
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    scale: Option<FloatTensor<B>>,
-    shift: Option<FloatTensor<B>>,
-    options: GroupNormOptions,
+    pub(super) x: FloatTensor<B>,
+    pub(super) gamma: FloatTensor<B>,
+    pub(super) beta: FloatTensor<B>,
+    pub(super) scale: Option<FloatTensor<B>>,
+    pub(super) shift: Option<FloatTensor<B>>,
+    pub(super) options: GroupNormOptions,
 }
 
 /// The gradients of all that [`NormOps::group_norm_nhwc`] takes.
 pub(crate) struct NormGradient<B: Backend> {
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    modulation: Option<(FloatTensor<B>, FloatTensor<B>)>,
+    pub(super) x: FloatTensor<B>,
+    pub(super) gamma: FloatTensor<B>,
+    pub(super) beta: FloatTensor<B>,
+    pub(super) modulation: Option<(FloatTensor<B>, FloatTensor<B>)>,
 }
 
 /// The forward that also returns what the backward needs, and the backward.

@@ -51,7 +51,7 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 }
 
 /// Dispatched to the tensors' backend.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait OptimizerOps: Backend {
     fn adamw_step(
         parameter: FloatTensor<Self>,

@@ -30,7 +30,7 @@ pub fn add_per_picture(x: Tensor<4>, vector: Tensor<2>) -> Tensor<4> {
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait PerPictureOps: Backend {
     fn add_per_picture_nhwc(x: FloatTensor<Self>, vector: FloatTensor<Self>) -> FloatTensor<Self>;
 }

@@ -23,7 +23,7 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait SiluOps: Backend {
     fn silu_forward(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }

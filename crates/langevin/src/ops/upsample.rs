@@ -27,7 +27,7 @@ pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
 }
 
 /// The forward, dispatched to the tensor's backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait UpsampleOps: Backend {
     fn upsample_nearest_nhwc(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self>;
 }

@@ -2,6 +2,8 @@
 //!
 //! The folder is `tests/reference` beside this file, or the one that the environment variable `LANGEVIN_REFERENCE`
 //! names. Its README says what is in it. Every test runs all the cases that it finds there.
+//!
+//! `LANGEVIN_DEVICE` names the device that the tests of the operations, of the models and of training run on.
 
 // Each test target includes this file and uses a part of it.
 #![allow(dead_code)]
@@ -13,6 +15,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
+use langevin::device::DeviceName;
 use safetensors::{Dtype, SafeTensors};
 
 /// The folder of reference values.
@@ -21,6 +24,13 @@ pub fn reference() -> PathBuf {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
         PathBuf::from,
     )
+}
+
+/// The device to test on: the CPU, or the one that the environment variable `LANGEVIN_DEVICE` names.
+pub fn device() -> Device {
+    let name = env::var("LANGEVIN_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = name.parse().and_then(DeviceName::open);
+    device.unwrap_or_else(|e| panic!("LANGEVIN_DEVICE: {e}"))
 }
 
 /// Reads a JSON file of the reference folder. `path` is relative to it, or absolute.

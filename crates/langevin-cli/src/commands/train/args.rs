@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use langevin::{
     data::{Alpha, Channels, Resize},
+    device::DeviceName,
     objectives::PredictionType,
     schedulers::BetaSchedule,
     training::{ConditioningKind, LrSchedulerType, ModelSource},
@@ -99,6 +100,9 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
+    /// Where to train: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in [cpu]
+    #[arg(long, value_name = "DEVICE", help_heading = "Training")]
+    pub device: Option<DeviceName>,
     /// Convolve by plain sums: slower, and exact to the last places
     #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub exact_convolution: Option<bool>,

@@ -1,0 +1,111 @@
+//! The examples, a few steps of each.
+
+// Their `main` is not called here, and not everything that they return is looked at.
+#[allow(dead_code)]
+#[path = "../examples/from_scratch.rs"]
+mod from_scratch;
+#[allow(dead_code)]
+#[path = "../examples/introduction.rs"]
+mod introduction;
+
+use std::fs;
+
+use tempfile::TempDir;
+
+#[test]
+fn introduction_learns_draws_and_saves() {
+    let folder = TempDir::new().unwrap();
+    let losses = introduction::run(&introduction::Lesson {
+        data: pictures(&folder, 8),
+        resolution: 16,
+        batch_size: 4,
+        epochs: 2,
+        timesteps: 5,
+        count: 2,
+        folder: folder.path().join("lesson"),
+    })
+    .unwrap();
+    assert_eq!(losses.len(), 4);
+    assert!(losses.iter().all(|(_, loss)| loss.is_finite()));
+    for file in [
+        "batch.png",
+        "noisy.png",
+        "noisy-linear.png",
+        "losses.png",
+        "samples.png",
+        "my_pipeline/model_index.json",
+    ] {
+        assert!(folder.path().join("lesson").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn from_scratch_learns_to_restore_digits() {
+    let folder = TempDir::new().unwrap();
+    let losses = from_scratch::run(&from_scratch::Lesson {
+        data: pictures(&folder, 24),
+        resolution: 8,
+        batch_size: 8,
+        epochs: 4,
+        count: 8,
+        timesteps: 10,
+        folder: folder.path().to_path_buf(),
+    })
+    .unwrap();
+    for of_model in [&losses.basic, &losses.unet, &losses.ddpm] {
+        assert_eq!(of_model.len(), 4);
+        assert!(of_model[3] < of_model[0], "{of_model:?}");
+    }
+    for file in [
+        "corrupted.png",
+        "predicted.png",
+        "basic-5-steps.png",
+        "unet-40-steps.png",
+        "ddpm.png",
+    ] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn the_courses_page_quotes_the_examples() {
+    let lines = |text: &str| -> Vec<String> { text.lines().map(|line| line.trim().to_string()).collect() };
+    let page = include_str!("../../../docs/course.md");
+    let programs = [
+        include_str!("../examples/introduction.rs"),
+        include_str!("../examples/from_scratch.rs"),
+    ]
+    .map(lines);
+    let mut blocks = 0;
+    for block in page.split("```rust\n").skip(1) {
+        let (block, _) = block.split_once("```").unwrap();
+        let block = lines(block);
+        let quoted = |program: &Vec<String>| program.windows(block.len()).any(|window| window == block);
+        assert!(
+            programs.iter().any(quoted),
+            "no example has these lines: {block:#?}"
+        );
+        blocks += 1;
+    }
+    assert!(blocks > 0);
+    // And its pictures are there.
+    for picture in page.split("(images/").skip(1) {
+        let (name, _) = picture.split_once(')').unwrap();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../docs/images")
+            .join(name);
+        assert!(path.is_file(), "{name}");
+    }
+}
+
+/// A folder of a few digits.
+fn pictures(folder: &TempDir, count: usize) -> String {
+    let digits = langevin::data::open("digits").unwrap();
+    let path = folder.path().join("pictures");
+    fs::create_dir(&path).unwrap();
+    for index in 0..count {
+        let picture = digits.get(index).unwrap().picture;
+        langevin::grid::write_png(path.join(format!("{index}.png")), &picture, &[]).unwrap();
+    }
+    path.display().to_string()
+}
