@@ -14,6 +14,7 @@ pub fn adamw_step<B: Backend>(
     hyper: AdamW,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let [parameter, g, m, v] = [parameter, gradient, first_moment, second_moment].map(Plain::<B>);
+    let g = g.times(hyper.gradient_factor);
     // No run has more steps than an i32 counts, and at that many the powers are zero.
     let step = i32::try_from(hyper.step).unwrap_or(i32::MAX);
     let (beta1, beta2) = (hyper.beta1, hyper.beta2);

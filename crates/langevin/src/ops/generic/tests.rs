@@ -1,6 +1,10 @@
 //! Held to the kernels on the CPU, which PyTorch's values hold.
 
-use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
+use burn::backend::{
+    Flex, TensorMetadata,
+    flex::{FlexTensor, Layout},
+};
+use burn::tensor::{Bytes, DType};
 
 use super::{plain::Plain, *};
 use crate::{
@@ -22,7 +26,12 @@ use crate::{
 
 /// Standard normal numbers.
 fn random<const D: usize>(shape: [usize; D], generator: &mut Generator) -> FlexTensor {
-    flex::tensor(generator.randn(shape.iter().product()), shape)
+    let values = generator.randn(shape.iter().product());
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape.into()),
+        DType::F32,
+    )
 }
 
 /// Whether two tensors have one shape and the same numbers, up to the rounding of the faster convolutions.
@@ -201,6 +210,7 @@ fn the_optimiser() {
         eps: 1e-8,
         weight_decay: 1e-2,
         step: 3,
+        gradient_factor: 0.5,
     };
     let found = adamw_step::<Flex>(p.clone(), g.clone(), m.clone(), v.clone(), hyper);
     let expected = Flex::adamw_step(p.clone(), g.clone(), m.clone(), v, hyper);
