@@ -44,13 +44,21 @@ impl Kernel for Checked {
     fn run<S: Simd>(self, s: S) {
         // SAFETY: the promise of whoever called `Product::run`.
         unsafe {
-            match (S::PANEL_VECTORS, self.0.vectors) {
-                (2, 4) => self.0.pair::<S, 4>(s),
-                (4, 8) => self.0.pair::<S, 8>(s),
-                (_, 1) => self.0.panel::<S, 1>(s),
-                (3.., 3) => self.0.panel::<S, 3>(s),
-                (4.., 4..) => self.0.panel::<S, 4>(s),
-                _ => self.0.panel::<S, 2>(s),
+            // Constant conditions, so that only what an instruction set needs is compiled for it.
+            if const { S::PANEL_VECTORS == 4 } {
+                match self.0.vectors {
+                    1 => self.0.panel::<S, 1>(s),
+                    2 => self.0.panel::<S, 2>(s),
+                    3 => self.0.panel::<S, 3>(s),
+                    8 => self.0.pair::<S, 8>(s),
+                    _ => self.0.panel::<S, 4>(s),
+                }
+            } else {
+                match self.0.vectors {
+                    1 => self.0.panel::<S, 1>(s),
+                    4 => self.0.pair::<S, 4>(s),
+                    _ => self.0.panel::<S, 2>(s),
+                }
             }
         }
     }
@@ -113,7 +121,7 @@ impl Product {
                 }
             }
             let b_step = S::PANEL_VECTORS * S::LANES;
-            if V > S::PANEL_VECTORS {
+            if const { V > S::PANEL_VECTORS } {
                 self.multiply_pair::<S, R, V>(s, rows, &mut acc);
             } else if self.a.column == 1 {
                 // A constant step leaves fewer addresses to compute.
