@@ -154,6 +154,12 @@ fn undone(
 /// What the best model of standard normal data predicts: E[ε | x] = σ x and E[x_0 | x] = α x where α² + σ² = 1.
 fn best_guess(scheduler: &AnyScheduler, kind: &str, input: Tensor<4>, t: f64) -> Tensor<4> {
     let train = scheduler.num_train_timesteps();
+    if let AnyScheduler::ScoreSdeVe(scheduler) = scheduler {
+        // The score of x_0 + σ ε with σ growing from the least to the most as t goes from 0 to 1.
+        let (least, most) = (scheduler.config().sigma_min, scheduler.config().sigma_max);
+        let sigma = least * (most / least).powf(t);
+        return input * (-1.0 / (sigma * sigma + 1.0));
+    }
     let table = scheduler.alphas_cumprod();
     if table.is_empty() || kind == "flow_prediction" {
         let sigma = (t / train as f64).clamp(0.0, 1.0);
