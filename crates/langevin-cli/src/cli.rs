@@ -6,6 +6,7 @@ use crate::commands::{
     convert::{self, ConvertArgs},
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
+    plot_schedule::PlotScheduleArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -21,6 +22,8 @@ Examples:
   langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --use_ema
       The flags of diffusers' train_unconditional.py, as they are written there. A whole line that
       begins with `accelerate launch train_unconditional.py` may be pasted after `langevin`.
+  langevin sample runs/digits-1 --scheduler unipc --steps 10
+      Draw with another sampler; `langevin schedulers` lists them.
   langevin info runs/digits-1
       Say what is in a folder.
 
@@ -57,4 +60,8 @@ pub enum Command {
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),
+    /// List the samplers
+    Schedulers,
+    /// Draw a noise schedule, and the steps that a sampler would take
+    PlotSchedule(PlotScheduleArgs),
 }

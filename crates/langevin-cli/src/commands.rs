@@ -3,7 +3,9 @@
 pub mod convert;
 pub mod evaluate;
 pub mod info;
+pub mod plot_schedule;
 pub mod sample;
+pub mod schedulers;
 pub mod train;
 
 use langevin::{data::Picture, grid};
@@ -18,6 +20,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Schedulers => schedulers::run(),
+        Command::PlotSchedule(args) => plot_schedule::run(args),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use langevin::{named::Named, schedulers::AnyScheduler};
+use langevin::{named::Named, schedulers::SamplerName};
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
@@ -36,12 +36,12 @@ pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
         .try_map(|name| T::from_name(&name))
 }
 
-/// A parser for a scheduler's short name, listed in the help.
+/// A parser for a sampler's name.
 pub fn scheduler() -> PossibleValuesParser {
     PossibleValuesParser::new(
-        AnyScheduler::NAMES
+        SamplerName::ALL
             .iter()
-            .map(|(short, _)| PossibleValue::new(*short)),
+            .map(|sampler| PossibleValue::new(sampler.name)),
     )
 }
 

@@ -14,6 +14,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     terminal::show_warnings();
+    terminal::keep_contained_panics_quiet();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         // `langevin info … | head` has read enough.

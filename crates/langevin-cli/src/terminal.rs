@@ -13,6 +13,17 @@ pub fn show_warnings() {
         .init();
 }
 
+/// Prints nothing of a panic that a damaged file caused in its decoder: the library makes an error of it, which is
+/// reported as any other.
+pub fn keep_contained_panics_quiet() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !langevin::data::panics_are_contained() {
+            usual(info);
+        }
+    }));
+}
+
 /// A line about something that was done otherwise than asked, or is worth knowing.
 pub fn note(text: &str) {
     say(&format!("note: {text}"));

@@ -138,7 +138,7 @@ fn what_the_model_cannot_do_is_refused() {
     refused("ddpm", "--steps 0", 1, "0");
     refused("ddpm", "--steps 1001", 1, "1001");
     refused("ddpm", "--count 0", 1, "--count");
-    refused("ddpm", "--scheduler euler", 2, "ddim");
+    refused("ddpm", "--scheduler eulerr", 2, "euler-a");
     assert!(names(folder.path()).is_empty());
 }
 

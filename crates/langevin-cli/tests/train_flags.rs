@@ -140,7 +140,6 @@ fn what_is_not_there_yet_is_refused_and_never_ignored() {
         "--hub_token=x",
         "--hub_model_id=x/y",
         "--hub_private_repo",
-        "--dataset_config_name=x",
         "--checkpointing_steps=500",
         "--checkpoints_total_limit=2",
         "--resume_from_checkpoint=latest",

@@ -22,6 +22,9 @@
 //! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
+pub mod buffer;
+#[cfg(feature = "burn")]
+mod bytes;
 mod channels;
 mod columns;
 pub mod conv;

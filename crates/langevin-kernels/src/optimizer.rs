@@ -19,6 +19,8 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Number of this step; the first is 1.
     pub step: u64,
+    /// The gradient is multiplied by it first, which clips it without a pass of its own.
+    pub gradient_factor: f64,
 }
 
 /// One step of AdamW, with the float32 operations of `torch.optim.AdamW` (single-tensor path) in its order:
@@ -71,6 +73,7 @@ struct Scalars {
     negative_step: f32,
     correction: f32,
     eps: f32,
+    gradient_factor: f32,
 }
 
 impl Scalars {
@@ -91,6 +94,7 @@ impl Scalars {
             negative_step: (-(hyper.learning_rate / (1.0 - hyper.beta1.powf(step)))) as f32,
             correction: (1.0 - hyper.beta2.powf(step)).sqrt() as f32,
             eps: hyper.eps as f32,
+            gradient_factor: hyper.gradient_factor as f32,
         }
     }
 }
@@ -118,7 +122,7 @@ impl Kernel for Step<'_> {
             let n = param.len();
             // SAFETY: all four have the same length, which is at most a vector's.
             unsafe {
-                let g = load(s, grad.as_ptr(), n);
+                let g = s.mul(load(s, grad.as_ptr(), n), s.splat(k.gradient_factor));
                 let mut m = load(s, exp_avg.as_ptr(), n);
                 let mut v = load(s, exp_avg_sq.as_ptr(), n);
                 let mut p = s.mul(load(s, param.as_ptr(), n), s.splat(k.decay));

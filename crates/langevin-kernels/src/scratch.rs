@@ -7,8 +7,8 @@ use std::cell::RefCell;
 #[repr(align(64))]
 struct Line(#[expect(dead_code, reason = "read through a pointer to its values")] [f32; 16]);
 
-/// Buffers kept by a thread; more are freed.
-const KEPT: usize = 6;
+/// Buffers kept by a thread, the largest of all that it had: a layer's seven are then not made anew for the next layer.
+const KEPT: usize = 8;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
@@ -61,10 +61,14 @@ impl Drop for Scratch {
         let buffer = std::mem::take(&mut self.0);
         // A thread that is ending has no place for it any more; then it is freed.
         let _ = BUFFERS.try_with(|buffers| {
-            if let Ok(mut buffers) = buffers.try_borrow_mut()
-                && buffers.len() < KEPT
+            let Ok(mut buffers) = buffers.try_borrow_mut() else {
+                return;
+            };
+            buffers.push(buffer);
+            if buffers.len() > KEPT
+                && let Some(smallest) = (0..buffers.len()).min_by_key(|&i| buffers[i].len())
             {
-                buffers.push(buffer);
+                buffers.swap_remove(smallest);
             }
         });
     }

@@ -109,7 +109,8 @@ pub(crate) unsafe fn product<S: Simd, const V: usize>(
             };
             let c = c.add(i * TILE_VECTORS * S::LANES);
             i += match rows - i {
-                8.. if S::TILE_ROWS > 4 => block::<S, 8, V>(s, depth, a, b, c, accumulate),
+                8.. if S::TILE_ROWS > 6 => block::<S, 8, V>(s, depth, a, b, c, accumulate),
+                6.. if S::TILE_ROWS > 4 => block::<S, 6, V>(s, depth, a, b, c, accumulate),
                 4.. => block::<S, 4, V>(s, depth, a, b, c, accumulate),
                 2.. => block::<S, 2, V>(s, depth, a, b, c, accumulate),
                 _ => block::<S, 1, V>(s, depth, a, b, c, accumulate),

@@ -141,11 +141,12 @@ fn adamw_follows_its_definition() {
                 eps: 1e-8,
                 weight_decay: 0.1,
                 step,
+                gradient_factor: 0.5,
             };
             let grad = random(len, 10 + step);
             adamw_step(&hyper, &mut param, &grad, &mut m, &mut v);
             for i in 0..len {
-                let g = f64::from(grad[i]);
+                let g = 0.5 * f64::from(grad[i]);
                 p64[i] *= 1.0 - 1e-2 * 0.1;
                 m64[i] = beta1 * m64[i] + (1.0 - beta1) * g;
                 v64[i] = 0.99 * v64[i] + 0.01 * g * g;
@@ -190,6 +191,7 @@ fn adamw_is_torchs_to_the_bit() {
                     eps,
                     weight_decay,
                     step,
+                    gradient_factor: 1.0,
                 };
                 isa.limit(|| adamw_step(&hyper, &mut param, &grad, &mut m, &mut v));
             }

@@ -85,7 +85,6 @@ pub fn run(lesson: &Lesson) -> Result<Losses> {
         },
         LoaderConfig {
             batch_size: lesson.batch_size,
-            cache: true,
             ..LoaderConfig::default()
         },
     )?;

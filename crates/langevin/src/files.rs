@@ -56,14 +56,21 @@ fn set_default_permissions(_file: &fs::File) -> std::io::Result<()> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_json(path: impl AsRef<Path>, value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_value(value)
+    let text = to_json(&path, value)?;
+    write_atomically(path, |w| w.write_all(text.as_bytes()))
+}
+
+/// The text that [`write_json`] writes to `path`.
+///
+/// # Errors
+/// If the value cannot be expressed as JSON.
+pub fn to_json(path: impl AsRef<Path>, value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_value(value)
         .map(|mut value| {
             value.sort_all_objects();
-            format!("{value:#}")
+            format!("{value:#}\n")
         })
-        .map_err(|e| Error::file(path.as_ref(), format!("cannot be expressed as JSON: {e}")))?;
-    text.push('\n');
-    write_atomically(path, |w| w.write_all(text.as_bytes()))
+        .map_err(|e| Error::file(path, format!("cannot be expressed as JSON: {e}")))
 }
 
 /// Reads a whole file as text.

@@ -1,6 +1,9 @@
-//! The loss plot: one PNG with the loss on a linear and on a logarithmic axis, side by side.
+//! Plots as PNG files: the loss on a linear and on a logarithmic axis, and a noise schedule with a sampler's steps.
 
 mod scale;
+mod schedule;
+
+pub use schedule::{ScheduleCurves, schedule_plot};
 
 use std::path::Path;
 
@@ -45,10 +48,30 @@ pub fn loss_plot(path: impl AsRef<Path>, losses: &[(u64, f64)], title: &str) -> 
         .filter(|(_, loss)| loss.is_finite())
         .map(|&(step, loss)| (step as f64, loss))
         .collect();
+    write_plot(path, title, |root| draw(root, &losses))
+}
+
+/// Draws a titled plot into the PNG at `path`.
+fn write_plot(
+    path: &Path,
+    title: &str,
+    draw: impl FnOnce(&DrawingArea<BitMapBackend<'_>, Shift>) -> Drawn,
+) -> Result<()> {
     let large = (SIZE.0 * OVERSAMPLING, SIZE.1 * OVERSAMPLING);
     let mut pixels = vec![0; large.0 * large.1 * 3];
-    draw(&mut pixels, large, &losses, title)
-        .map_err(|e| Error::file(path, format!("the loss cannot be drawn: {e}")))?;
+    let fill = || -> Drawn {
+        register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
+            .map_err(|_| "the built-in font is damaged")?;
+        let size = (large.0 as u32, large.1 as u32);
+        let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        root.fill(&WHITE)?;
+        let place = (px(32), px(22));
+        root.draw(&Text::new(title.to_string(), place, font(28).color(&INK)))?;
+        draw(&root)?;
+        root.present()?;
+        Ok(())
+    };
+    fill().map_err(|e| Error::file(path, format!("the plot cannot be drawn: {e}")))?;
     let picture = Picture::new(SIZE.1, SIZE.0, Channels::Rgb, averaged(&pixels, large.0))?;
     write_png(path, &picture, &[("Title", title.to_string())])
 }
@@ -75,17 +98,8 @@ fn font(size: usize) -> FontDesc<'static> {
     (FONT, f64::from(px(size))).into_font()
 }
 
-fn draw(pixels: &mut [u8], size: (usize, usize), losses: &[(f64, f64)], title: &str) -> Drawn {
-    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| "the built-in font is damaged")?;
-    let root = BitMapBackend::with_buffer(pixels, (size.0 as u32, size.1 as u32)).into_drawing_area();
-    root.fill(&WHITE)?;
-    root.draw(&Text::new(
-        title.to_string(),
-        (px(32), px(22)),
-        font(28).color(&INK),
-    ))?;
-    legend(&root)?;
+fn draw(root: &DrawingArea<BitMapBackend<'_>, Shift>, losses: &[(f64, f64)]) -> Drawn {
+    legend(root)?;
     let body = root.margin(px(70), px(14), px(20), px(28));
     let (left, right) = body.split_horizontally(px(SIZE.0 / 2 - 24));
     let smooth = smoothed(losses);
@@ -96,9 +110,7 @@ fn draw(pixels: &mut [u8], size: (usize, usize), losses: &[(f64, f64)], title: &
         &smooth,
         "logarithmic axis",
         &Axis::logarithmic(losses),
-    )?;
-    root.present()?;
-    Ok(())
+    )
 }
 
 /// Top right: what the two lines are.

@@ -1,7 +1,9 @@
 //! PyTorch's CPU generator, bit for bit: all randomness of the library comes from a [`Generator`] that is passed along.
 
+pub(crate) mod brownian;
 mod mersenne;
 mod normal;
+pub(crate) mod seed_sequence;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};

@@ -235,6 +235,7 @@ fn nothing_changes_the_parameters_but_the_optimiser() {
         eps: 1e-8,
         weight_decay: 0.0,
         step: 1,
+        gradient_factor: 1.0,
     };
     let gradient = Tensor::ones([4, 4], &support::device());
     let moved = ops::adamw(state, gradient, hyper).parameter;

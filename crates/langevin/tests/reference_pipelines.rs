@@ -50,7 +50,7 @@ fn run(case: &Path) -> Result<Outcome, String> {
     let options = SampleOptions {
         batch_size: call.batch_size,
         num_inference_steps: Some(call.num_inference_steps),
-        eta: call.eta,
+        eta: Some(call.eta),
         use_clipped_model_output: call.use_clipped_model_output.unwrap_or(false),
         classes: None,
     };

@@ -70,13 +70,21 @@ fn run(case: &Value, config: ConfigMap, tensors: &Tensors) -> Result<(), String>
         TABLE,
     )?;
     if let Some(expected) = stored("timesteps") {
-        if scheduler.timesteps() != expected.values {
-            return Err(format!(
-                "visits {:?}, not {:?}",
-                scheduler.timesteps(),
-                expected.values
-            ));
+        let (found, expected) = (scheduler.timesteps(), &expected.values);
+        // Whole timesteps are places in a table, for which near is not enough. Methods of two calls a step look half-way
+        // levels up in logarithms of float32, whose rounding is a few hundred-thousandths of a timestep.
+        let near = |t: f64| match scheduler.order() {
+            2 => 1e-4,
+            _ if expected.iter().all(|t| t.fract() == 0.0) => 0.0,
+            _ => TABLE * t.abs().max(1.0),
+        };
+        let agree = |(a, b): (&f64, &f64)| (a - b).abs() <= near(*b);
+        if found.len() != expected.len() || !found.iter().zip(expected).all(agree) {
+            return Err(format!("visits {found:?}, not {expected:?}"));
         }
+    }
+    if let Some(expected) = stored("sigmas") {
+        table("sigmas", scheduler.sigmas(), &expected.f32())?;
     }
     if let Some(expected) = stored("alphas_cumprod") {
         let found: Vec<f32> = scheduler
@@ -115,7 +123,9 @@ fn sample(
         let prediction = scaled * (t / (t + 1.0));
         let mut options = StepOptions {
             generator: Some(&mut generator),
-            eta: kwargs["eta"].as_f64().unwrap_or(0.0),
+            eta: kwargs["eta"].as_f64(),
+            s_churn: kwargs["s_churn"].as_f64().unwrap_or(0.0),
+            s_noise: kwargs["s_noise"].as_f64().unwrap_or(1.0),
             use_clipped_model_output: kwargs["use_clipped_model_output"].as_bool().unwrap_or(false),
             ..StepOptions::default()
         };

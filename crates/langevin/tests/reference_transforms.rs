@@ -9,7 +9,7 @@
 mod support;
 
 use langevin::{
-    data::{Channels, Picture, Resize, Transform, read_picture},
+    data::{Alpha, Channels, Picture, Resize, Transform, read_picture_with},
     random::Generator,
 };
 use support::{Outcome, Report, Stored, largest_difference, read_tensors, reference, within};
@@ -30,7 +30,7 @@ fn transforms_equal_torchvisions() {
 fn compare(key: &str, expected: &Stored) -> Result<Outcome, String> {
     let (name, steps) = key.split_once('.').ok_or("is not NAME.STEPS")?;
     let path = reference().join("transforms").join(format!("{name}.png"));
-    let picture = read_picture(path).map_err(|e| e.to_string())?;
+    let picture = read_picture_with(path, Alpha::Drop).map_err(|e| e.to_string())?;
     let channels = match expected.shape.first() {
         Some(1) => Channels::Grey,
         _ => Channels::Rgb,

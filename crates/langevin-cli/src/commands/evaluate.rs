@@ -37,7 +37,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// The sampler
-    #[arg(long, value_parser = scheduler(), value_name = "NAME", default_value = "ddim")]
+    #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
     /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]

@@ -8,21 +8,37 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
-    models::weights::CONFIG_NAME, pipelines::MODEL_INDEX, schedulers::SCHEDULER_CONFIG, training::RUN_CONFIG,
+    data::{Alpha, OpenOptions},
+    models::weights::CONFIG_NAME,
+    pipelines::MODEL_INDEX,
+    schedulers::SCHEDULER_CONFIG,
+    training::RUN_CONFIG,
 };
+
+use crate::flags::choice;
 
 const EXAMPLES: &str = "\
 Examples:
   langevin info runs/digits-1
   langevin info digits --grid digits.png
-  langevin info pictures";
+  langevin info pictures
+  langevin info mnist --split test";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct InfoArgs {
-    /// A run, a pipeline, a model's folder, a folder of pictures, or `digits`
+    /// A run, a pipeline, a model's folder, a data set's folder or file, or `digits`
     pub path: PathBuf,
+    /// Of a data set: which of a repository's configurations [the default one]
+    #[arg(long, value_name = "NAME")]
+    pub dataset_config_name: Option<String>,
+    /// Of a data set: the part [train]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Of a data set: what becomes of transparency [white]
+    #[arg(long, value_parser = choice::<Alpha>(), value_name = "HOW")]
+    pub alpha: Option<Alpha>,
     /// Of a data set: write a batch of its pictures as one PNG
     #[arg(long, value_name = "PNG")]
     pub grid: Option<PathBuf>,
@@ -31,7 +47,15 @@ pub struct InfoArgs {
 /// Says what is at the path.
 pub fn run(args: InfoArgs) -> Result<()> {
     match kind(&args.path)? {
-        Kind::Dataset => dataset::describe(&args.path, args.grid.as_deref()),
+        Kind::Dataset => {
+            let default = OpenOptions::default();
+            let options = OpenOptions {
+                config: args.dataset_config_name,
+                split: args.split.unwrap_or(default.split),
+                alpha: args.alpha.unwrap_or(default.alpha),
+            };
+            dataset::describe(&args.path, &options, args.grid.as_deref())
+        }
         _ if args.grid.is_some() => bail!("--grid shows a data set; {} holds a model", args.path.display()),
         Kind::Pipeline => pipeline::describe_pipeline(&args.path),
         Kind::Model => pipeline::describe_model(&args.path),

@@ -6,7 +6,10 @@ mod draw;
 mod output;
 
 use anyhow::{Result, bail};
-use langevin::pipelines::{AnyPipeline, Classes};
+use langevin::{
+    ops::{in_pool, set_exact_convolution},
+    pipelines::{AnyPipeline, Classes},
+};
 
 pub use args::{LONG_ABOUT, SampleArgs};
 
@@ -19,14 +22,14 @@ use crate::{stop::Stop, terminal};
 
 /// Draws pictures and writes them.
 pub fn run(args: SampleArgs) -> Result<()> {
-    langevin::ops::set_exact_convolution(args.exact_convolution);
+    set_exact_convolution(args.exact_convolution);
     // Everything that can be wrong is found out before the first step.
     let output = Output::of(&args.output, args.overwrite)?;
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let drawing = resolve(&args)?;
     let stop = Stop::on_signals()?;
     terminal::say(&drawing.to_string());
-    let pictures = draw(&drawing, &stop, animation.as_mut())?;
+    let pictures = in_pool(|| draw(&drawing, &stop, animation.as_mut()))?;
     output.write(&pictures, &drawing.facts())?;
     if let Some(animation) = animation {
         animation.write(columns(pictures.len()))?;
@@ -49,8 +52,9 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
-    if args.eta.is_some() && !matches!(pipeline, AnyPipeline::Ddim(_)) {
-        bail!("--eta belongs to the ddim scheduler; add --scheduler ddim");
+    let takes_eta = ["DDIMScheduler", "TCDScheduler"];
+    if args.eta.is_some() && !takes_eta.contains(&pipeline.scheduler().class_name()) {
+        bail!("--eta belongs to the ddim and tcd schedulers; add --scheduler ddim");
     }
     for (flag, value) in [("--count", args.count), ("--batch-size", args.batch_size)] {
         if value == 0 {
@@ -58,14 +62,16 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         }
     }
     let classes = classes_of(&pipeline, &args.class)?;
+    let steps = args.steps.unwrap_or_else(|| pipeline.default_steps());
     Ok(Drawing {
         model: args.path.display().to_string(),
-        steps: args.steps.unwrap_or_else(|| pipeline.default_steps()),
+        steps,
+        calls: pipeline.calls(steps)?,
         pipeline,
         count: args.count,
         batch_size: args.batch_size,
         seed: args.seed,
-        eta: args.eta.unwrap_or(0.0),
+        eta: args.eta,
         classes,
     })
 }

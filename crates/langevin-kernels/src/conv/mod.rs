@@ -148,10 +148,9 @@ pub fn conv2d_weight_gradient(
         "gb must have out_channels values"
     );
     if algorithm.is_winograd(shape) {
-        winograd::weight_gradient(shape, x, gy, gw);
-    } else {
-        weight_gradient(shape, x, gy, gw);
+        return winograd::weight_gradient(shape, x, gy, gw, gb);
     }
+    weight_gradient(shape, x, gy, gw);
     if let Some(gb) = gb {
         column_sums(gy, gb);
     }

@@ -85,7 +85,7 @@ impl NarrowTask<'_> {
     fn rows<S: Simd, const N: usize>(&self, s: S) {
         let count = self.table.destinations.len();
         // Sixteen accumulators fit beside the operands into AVX-512's registers, eight into AVX2's.
-        if S::TILE_ROWS > 4 {
+        if S::TILE_ROWS > 6 {
             (0..count).step_by(4).for_each(
                 #[inline(always)]
                 |first| self.block::<S, 4, N>(s, first),

@@ -283,11 +283,13 @@ impl Kernel for PanelTask<'_> {
             // SAFETY: the table's pointers lead to `depth` values each, and the panel is whole.
             unsafe {
                 match (rows, width > S::LANES) {
-                    (5.., true) if S::TILE_ROWS > 4 => self.tile::<S, 8, 2>(s, first),
+                    (7.., true) if S::TILE_ROWS > 6 => self.tile::<S, 8, 2>(s, first),
+                    (5.., true) if S::TILE_ROWS > 4 => self.tile::<S, 6, 2>(s, first),
                     (3.., true) => self.tile::<S, 4, 2>(s, first),
                     (2, true) => self.tile::<S, 2, 2>(s, first),
                     (_, true) => self.tile::<S, 1, 2>(s, first),
-                    (5.., false) if S::TILE_ROWS > 4 => self.tile::<S, 8, 1>(s, first),
+                    (7.., false) if S::TILE_ROWS > 6 => self.tile::<S, 8, 1>(s, first),
+                    (5.., false) if S::TILE_ROWS > 4 => self.tile::<S, 6, 1>(s, first),
                     (3.., false) => self.tile::<S, 4, 1>(s, first),
                     (2, false) => self.tile::<S, 2, 1>(s, first),
                     (_, false) => self.tile::<S, 1, 1>(s, first),

@@ -246,11 +246,13 @@ impl Task<'_> {
             // SAFETY: runs stay within the pixels, of which all are packed.
             unsafe {
                 match (self.layer.rows - tile * S::TILE_ROWS, wide) {
-                    (5.., true) if S::TILE_ROWS > 4 => self.tile::<S, 8, 2>(s, place, packed),
+                    (7.., true) if S::TILE_ROWS > 6 => self.tile::<S, 8, 2>(s, place, packed),
+                    (5.., true) if S::TILE_ROWS > 4 => self.tile::<S, 6, 2>(s, place, packed),
                     (3.., true) => self.tile::<S, 4, 2>(s, place, packed),
                     (2, true) => self.tile::<S, 2, 2>(s, place, packed),
                     (_, true) => self.tile::<S, 1, 2>(s, place, packed),
-                    (5.., false) if S::TILE_ROWS > 4 => self.tile::<S, 8, 1>(s, place, packed),
+                    (7.., false) if S::TILE_ROWS > 6 => self.tile::<S, 8, 1>(s, place, packed),
+                    (5.., false) if S::TILE_ROWS > 4 => self.tile::<S, 6, 1>(s, place, packed),
                     (3.., false) => self.tile::<S, 4, 1>(s, place, packed),
                     (2, false) => self.tile::<S, 2, 1>(s, place, packed),
                     (_, false) => self.tile::<S, 1, 1>(s, place, packed),

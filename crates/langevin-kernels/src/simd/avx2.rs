@@ -45,7 +45,7 @@ impl Avx2 {
 impl Simd for Avx2 {
     type F = __m256;
     const LANES: usize = 8;
-    const TILE_ROWS: usize = 4;
+    const TILE_ROWS: usize = 6;
     const PANEL_VECTORS: usize = 2;
 
     #[inline(always)]

@@ -80,7 +80,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        for isa in Isa::ALL {
+        for &isa in Isa::ALL {
             assert!(isa.run(Each(f64::exp, 0, &values(84.0))) < 2e-7, "{isa:?}");
             assert!(isa.run(Each(sigmoid, 1, &values(80.0))) < 3e-7, "{isa:?}");
             assert!(
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn hold_at_the_extremes() {
-        for isa in Isa::ALL {
+        for &isa in Isa::ALL {
             for x in [f32::NEG_INFINITY, f32::MIN, -1e4, -110.0] {
                 let [e, s, silu, slope] = isa.run(Extremes(x));
                 assert!(

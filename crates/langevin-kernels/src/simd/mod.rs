@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 pub(crate) use math::{exp, silu, silu_slope};
@@ -22,6 +24,9 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What the compiler makes of plain Rust for the target's baseline.
     Portable,
+    /// 128-bit vectors of 64-bit ARM processors.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// 256-bit vectors with fused multiply-add.
     Avx2,
     /// 512-bit vectors.
@@ -33,8 +38,12 @@ thread_local! {
 }
 
 impl Isa {
-    /// Every instruction set, from the least to the most capable.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    /// Every instruction set of this architecture's processors, from the least to the most capable.
+    #[cfg(not(target_arch = "aarch64"))]
+    pub const ALL: &[Self] = &[Self::Portable, Self::Avx2, Self::Avx512];
+    /// Every instruction set of this architecture's processors, from the least to the most capable.
+    #[cfg(target_arch = "aarch64")]
+    pub const ALL: &[Self] = &[Self::Portable, Self::Neon];
 
     /// The most capable instruction set of this processor, or the one that the environment variable
     /// `LANGEVIN_ISA` (`portable`, `avx2` or `avx512`; read once) names, if that is lower.
@@ -78,7 +87,12 @@ impl Isa {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn detect() -> Self {
+        Self::Neon
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn detect() -> Self {
         Self::Portable
     }
@@ -94,6 +108,11 @@ impl Isa {
             Self::Avx2 => return unsafe { avx2::run(kernel) },
             Self::Portable => {}
         }
+        #[cfg(target_arch = "aarch64")]
+        if self.min(Self::available()) == Self::Neon {
+            // SAFETY: every 64-bit ARM processor that Rust's standard library runs on has it.
+            return unsafe { neon::run(kernel) };
+        }
         kernel.run(portable::Portable)
     }
 
@@ -106,7 +125,10 @@ impl Isa {
     pub(crate) const fn tile_rows(self) -> usize {
         match self {
             Self::Avx512 => 8,
-            Self::Avx2 | Self::Portable => 4,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 8,
+            Self::Avx2 => 6,
+            Self::Portable => 4,
         }
     }
 
@@ -114,6 +136,8 @@ impl Isa {
     pub(crate) const fn panel_columns(self) -> usize {
         match self {
             Self::Avx512 => 4 * self.lanes(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 4 * self.lanes(),
             Self::Avx2 | Self::Portable => 2 * self.lanes(),
         }
     }
@@ -122,13 +146,15 @@ impl Isa {
     pub(crate) const fn lanes(self) -> usize {
         match self {
             Self::Avx512 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 4,
             Self::Avx2 | Self::Portable => 8,
         }
     }
 }
 
-/// Vectors in a row of the register tile: with [`Isa::tile_rows`] 16 accumulators of AVX-512's 32 registers, and 8
-/// of AVX2's 16, enough to hide the latency of two multiply-adds a cycle.
+/// Vectors in a row of the register tile: with [`Isa::tile_rows`] 16 accumulators of AVX-512's 32 registers, and 12
+/// of AVX2's 16 (NEON: 16 of 32), enough to hide the latency of two multiply-adds a cycle.
 pub(crate) const TILE_VECTORS: usize = 2;
 
 /// A body to be compiled for each instruction set. Implementations mark `run` `#[inline(always)]`, and so every

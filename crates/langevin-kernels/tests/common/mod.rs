@@ -43,7 +43,7 @@ pub fn assert_same_bits(what: &str, a: &[f32], b: &[f32]) {
 
 /// Every instruction set that this machine has.
 pub fn instruction_sets() -> impl Iterator<Item = Isa> {
-    Isa::ALL.into_iter().filter(|&isa| isa <= Isa::available())
+    Isa::ALL.iter().copied().filter(|&isa| isa <= Isa::available())
 }
 
 /// Runs `f` in pools of 1, 2 and 5 threads and checks that its results have the same bits.

@@ -4,16 +4,68 @@ use std::{fs::File, io::Cursor, io::Read, path::Path};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, metadata::Orientation};
 
-use super::{Channels, Picture};
-use crate::{Error, Result};
+use super::{Channels, Picture, contain::contain};
+use crate::{Error, Result, named::named_enum};
 
 /// The endings of files that are taken for pictures, in lower case. What a file is, its first bytes say.
 pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// The longest side that is decoded, in pixels.
 const MAX_SIDE: u32 = 16_384;
-/// The most memory that one picture may take, in bytes.
-const MAX_BYTES: u64 = 512 << 20;
+/// The most memory that one picture may take, as a file and decoded, in bytes. In colour that is 179 million pixels,
+/// the number from which Pillow takes a picture for a decompression bomb.
+pub(super) const MAX_BYTES: u64 = 512 << 20;
+
+/// The most memory, in bytes, that a file of `size` bytes is believed to unpack to. Deflate, the densest of the common
+/// ways to pack, packs a thousand bytes into one; what claims more is a header that lies, or a picture of nothing.
+pub(super) fn believable(size: u64) -> u64 {
+    const ANY_FILE: u64 = 32 << 20;
+    ANY_FILE.saturating_add(size.saturating_mul(1024))
+}
+
+named_enum! {
+    /// What becomes of transparency.
+    #[derive(Default)]
+    pub enum Alpha: "a way with transparency" {
+        /// Transparent pictures are laid onto white.
+        #[default]
+        White = "white",
+        /// Transparent pictures are laid onto black.
+        Black = "black",
+        /// The colours stay as they are stored, also where nothing of them can be seen: Pillow's `convert("RGB")`.
+        Drop = "drop",
+    }
+}
+
+impl Alpha {
+    /// The brightness of what transparent pictures are laid onto, if anything.
+    fn background(self) -> Option<u8> {
+        match self {
+            Self::White => Some(255),
+            Self::Black => Some(0),
+            Self::Drop => None,
+        }
+    }
+
+    /// The values of pixels whose last channel is alpha, without it.
+    fn flatten<const N: usize>(self, pixels: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
+        let background = self.background();
+        let visible = |pixel: [u8; N]| {
+            let alpha = pixel[N - 1];
+            pixel.into_iter().take(N - 1).map(move |value| match background {
+                Some(background) => over(value, background, alpha),
+                None => value,
+            })
+        };
+        pixels.flat_map(visible).collect()
+    }
+}
+
+/// A value laid over another: Pillow's `paste` with a mask, to the bit.
+fn over(value: u8, background: u8, alpha: u8) -> u8 {
+    let sum = u32::from(value) * u32::from(alpha) + u32::from(background) * (255 - u32::from(alpha)) + 128;
+    ((sum + (sum >> 8)) >> 8) as u8
+}
 
 /// Whether `path` ends as pictures' names do, in small or capital letters.
 pub fn is_picture_name(path: impl AsRef<Path>) -> bool {
@@ -23,20 +75,28 @@ pub fn is_picture_name(path: impl AsRef<Path>) -> bool {
         .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
 }
 
-/// Reads and decodes a picture: turned upright as its EXIF data says, transparency dropped as Pillow's
-/// `convert("RGB")` drops it, 16 bits a channel cut to their upper 8. Of an animation, the first frame.
+/// Reads and decodes a picture: turned upright as its EXIF data says, transparency laid onto white, 16 bits a channel
+/// cut to their upper 8. Of an animation, the first frame.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no picture, is damaged or truncated, is
 /// more than 16,384 pixels wide or high, or would take more than 512 MiB.
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
+    read_picture_with(path, Alpha::default())
+}
+
+/// [`read_picture`], with a choice of what becomes of transparency.
+///
+/// # Errors
+/// As [`read_picture`].
+pub fn read_picture_with(path: impl AsRef<Path>, alpha: Alpha) -> Result<Picture> {
     let path = path.as_ref();
     let bytes = read_limited(path)?;
-    decode(&bytes).map_err(|message| Error::file(path, message))
+    decode(&bytes, alpha).map_err(|message| Error::file(path, message))
 }
 
 /// The bytes of a regular file of bounded size: a pipe or a device with a picture's name must not block a loader.
-fn read_limited(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>> {
     let io = |e| Error::io("read", path, e);
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::file(path, "is not a regular file"));
@@ -57,7 +117,11 @@ fn read_limited(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Decodes a picture; the error is the part of a sentence that follows the file's name.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
+    contain(|| decode_unguarded(bytes, alpha))
+}
+
+fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| format!("cannot be read as a picture: {e}"))?;
@@ -83,6 +147,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height).map_err(broken)?;
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
+    if decoder.total_bytes() > believable(bytes.len() as u64) {
+        return Err(format!(
+            "claims {width}x{height} pixels, which cannot be in a file of {} bytes",
+            bytes.len()
+        ));
+    }
     // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
     // should training.
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
@@ -91,32 +161,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     image.apply_orientation(orientation);
-    from_dynamic(image)
+    from_dynamic(image, alpha)
 }
 
-/// Drops alpha and what is beyond 8 bits.
-fn from_dynamic(image: DynamicImage) -> Result<Picture, String> {
+/// Cuts to 8 bits, then sees to alpha.
+fn from_dynamic(image: DynamicImage, alpha: Alpha) -> Result<Picture, String> {
     let (height, width) = (image.height() as usize, image.width() as usize);
     let high_byte = |v: u16| (v >> 8) as u8;
     let (channels, pixels) = match image {
         DynamicImage::ImageLuma8(i) => (Channels::Grey, i.into_raw()),
-        DynamicImage::ImageLumaA8(i) => (Channels::Grey, i.pixels().map(|p| p.0[0]).collect()),
+        DynamicImage::ImageLumaA8(i) => (Channels::Grey, alpha.flatten(i.pixels().map(|p| p.0))),
         DynamicImage::ImageLuma16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
-        DynamicImage::ImageLumaA16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
+        DynamicImage::ImageLumaA16(i) => (
+            Channels::Grey,
+            alpha.flatten(i.pixels().map(|p| p.0.map(high_byte))),
+        ),
         DynamicImage::ImageRgb16(i) => (
             Channels::Rgb,
             i.pixels().flat_map(|p| p.0.map(high_byte)).collect(),
         ),
         DynamicImage::ImageRgba16(i) => (
             Channels::Rgb,
-            i.pixels()
-                .flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high_byte))
-                .collect(),
+            alpha.flatten(i.pixels().map(|p| p.0.map(high_byte))),
         ),
-        DynamicImage::ImageRgba8(i) => (
-            Channels::Rgb,
-            i.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
-        ),
+        DynamicImage::ImageRgba8(i) => (Channels::Rgb, alpha.flatten(i.pixels().map(|p| p.0))),
         other => (Channels::Rgb, other.into_rgb8().into_raw()),
     };
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
@@ -151,6 +219,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Picture, String> {
+        super::decode(bytes, Alpha::White)
+    }
 
     fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
@@ -191,12 +263,33 @@ mod tests {
     }
 
     #[test]
-    fn alpha_is_dropped_and_sixteen_bits_are_cut() {
-        let rgba = image::RgbaImage::from_pixel(1, 1, image::Rgba([1, 2, 3, 0])).into();
-        assert_eq!(
-            decode(&encoded(&rgba, ImageFormat::Png)).unwrap().pixels(),
-            [1, 2, 3]
-        );
+    fn transparency_is_laid_onto_white_or_black_or_dropped() {
+        let pixels = |image: DynamicImage, alpha| {
+            super::decode(&encoded(&image, ImageFormat::Png), alpha)
+                .unwrap()
+                .into_pixels()
+        };
+        let rgba = |alpha| image::RgbaImage::from_pixel(1, 1, image::Rgba([10, 100, 200, alpha])).into();
+        // background = Image.new("RGB", (1, 1), color); background.paste(picture, mask=picture.getchannel("A"))
+        for (alpha, white, black) in [
+            (0, [255, 255, 255], [0, 0, 0]),
+            (77, [181, 208, 238], [3, 30, 60]),
+            (128, [132, 177, 227], [5, 50, 100]),
+            (255, [10, 100, 200], [10, 100, 200]),
+        ] {
+            assert_eq!(pixels(rgba(alpha), Alpha::White), white, "{alpha}");
+            assert_eq!(pixels(rgba(alpha), Alpha::Black), black, "{alpha}");
+            assert_eq!(pixels(rgba(alpha), Alpha::Drop), [10, 100, 200], "{alpha}");
+        }
+        let grey = || image::GrayAlphaImage::from_pixel(1, 1, image::LumaA([100, 77])).into();
+        assert_eq!(pixels(grey(), Alpha::White), [208]);
+        assert_eq!(pixels(grey(), Alpha::Drop), [100]);
+        let deep = || image::ImageBuffer::from_pixel(1, 1, image::LumaA([100u16 << 8, 77 << 8])).into();
+        assert_eq!(pixels(deep(), Alpha::White), [208]);
+    }
+
+    #[test]
+    fn sixteen_bits_are_cut() {
         let deep = image::ImageBuffer::from_pixel(1, 1, image::Luma([0x12FFu16])).into();
         let picture = decode(&encoded(&deep, ImageFormat::Png)).unwrap();
         assert_eq!(

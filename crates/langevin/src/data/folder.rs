@@ -1,35 +1,20 @@
-//! A folder of pictures, read as Hugging Face's ImageFolder reads it.
+//! A folder of pictures, or a zip archive of one, read as Hugging Face's ImageFolder reads it.
 
 use std::{
     collections::{BTreeSet, HashSet},
-    ffi::OsStr,
-    fs, io,
     path::{Component, Path, PathBuf},
 };
 
 use super::{
-    Dataset, Example,
-    decode::{EXTENSIONS, is_picture_name, read_picture},
+    Alpha, Dataset, Example, OpenOptions,
+    decode::{self, EXTENSIONS},
     idx::folder_name,
     metadata::{self, Row},
-    out_of_range,
+    out_of_range, split,
+    store::{Listing, Store},
+    zip::ZipFiles,
 };
 use crate::{Error, Result};
-
-/// Folders whose name is one of these words, or has it between `-`, `.`, `_`, spaces and digits, are the part to
-/// train on.
-const TRAIN_WORDS: [&str; 2] = ["train", "training"];
-/// The same for the parts that are kept from training.
-const OTHER_WORDS: [&str; 8] = [
-    "validation",
-    "valid",
-    "dev",
-    "val",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-];
 
 /// Pictures in a folder and its sub-folders, decoded when they are asked for.
 ///
@@ -38,32 +23,27 @@ const OTHER_WORDS: [&str; 8] = [
 /// * **`metadata.jsonl` or `metadata.csv`** lists pictures by `file_name`, relative to itself, with captions in
 ///   `text` and classes in `label` (numbers or names; `labels.json` beside it names numbered classes). Pictures
 ///   that no line names are left out.
-/// * **Splits**: if a folder is called `train` (or `training`, `my-train-set` …), only what is below such folders
-///   is read.
+/// * **Splits**: if a folder is called after the split that is asked for (for `train` that is `train`, `training`,
+///   `my-train-set` …), only what is below such folders is read. Where no folder is called after any split, all is
+///   `train`.
 ///
 /// Pictures are sorted by their path, with `/` between folders; those of metadata files stay in their order.
 /// Hidden folders and files, and folders that start with `__`, are passed over. Two things differ from Hugging
 /// Face's: splits are told from folders' names and not from files', and a split's name is never a label.
-#[derive(Clone, Debug)]
 pub struct ImageFolder {
     name: String,
-    root: PathBuf,
+    store: Store,
+    alpha: Alpha,
     entries: Vec<Entry>,
     class_names: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
+    /// Relative to the folder or archive.
     path: PathBuf,
     class: Option<usize>,
     caption: Option<String>,
-}
-
-/// What lies in a folder tree: paths relative to its root, sorted.
-#[derive(Default)]
-struct Tree {
-    pictures: Vec<PathBuf>,
-    metadata: Vec<PathBuf>,
 }
 
 impl ImageFolder {
@@ -72,40 +52,63 @@ impl ImageFolder {
     /// # Errors
     /// [`Error::Io`] if a folder cannot be read; [`Error::File`] if there is no picture (the error says what was
     /// looked for), a metadata file has a broken line or names a picture that is not there, labels do not fit
-    /// together, or there are only splits that are not for training.
+    /// together, or there are only splits that were not asked for.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
-        let root = root.as_ref();
-        let mut tree = Tree::default();
-        walk(root, Path::new(""), &mut HashSet::new(), &mut tree)?;
-        tree.pictures.sort_by_cached_key(|path| sort_key(path));
-        tree.metadata.sort_by_cached_key(|path| sort_key(path));
-        let (entries, class_names) = if tree.metadata.is_empty() {
-            from_folders(root, tree.pictures)?
+        Self::open_folder(root, &OpenOptions::default())
+    }
+
+    /// [`ImageFolder::open`] with a choice of the split, and of what becomes of transparency.
+    ///
+    /// # Errors
+    /// As [`ImageFolder::open`].
+    pub fn open_folder(root: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let store = Store::Folder(root.as_ref().to_path_buf());
+        let listing = store.list()?;
+        Self::of(store, listing, options)
+    }
+
+    /// Looks through a zip archive in the same way. Nothing of it is unpacked to disk.
+    ///
+    /// # Errors
+    /// As [`ImageFolder::open`], and if the file is no zip archive.
+    pub fn open_zip(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let store = Store::Zip(ZipFiles::open(path.as_ref())?);
+        let listing = store.list()?;
+        Self::of(store, listing, options)
+    }
+
+    /// The pictures of a folder or archive, which has been looked through.
+    pub(super) fn of(store: Store, listing: Listing, options: &OpenOptions) -> Result<Self> {
+        let by_metadata = !listing.metadata.is_empty();
+        let wanted = split::canonical(&options.split);
+        let (entries, class_names) = if by_metadata {
+            from_metadata(&store, &listing.metadata, wanted)?
         } else {
-            from_metadata(root, &tree.metadata)?
+            from_folders(&store, listing.pictures, wanted)?
         };
         if entries.is_empty() {
-            let what = if tree.metadata.is_empty() {
-                "no picture"
-            } else {
+            let what = if by_metadata {
                 "no picture in its metadata"
+            } else {
+                "no picture"
             };
             return Err(Error::file(
-                root,
+                store.root(),
                 format!("holds {what} (looked for {} at any depth)", EXTENSIONS.join(", ")),
             ));
         }
         Ok(Self {
-            name: folder_name(root),
-            root: root.to_path_buf(),
+            name: store.name(),
+            store,
+            alpha: options.alpha,
             entries,
             class_names,
         })
     }
 
-    /// The file of the picture at `index`.
-    pub fn path(&self, index: usize) -> Option<&Path> {
-        self.entries.get(index).map(|entry| entry.path.as_path())
+    /// The file of the picture at `index`. One in an archive has the archive's path before its own.
+    pub fn path(&self, index: usize) -> Option<PathBuf> {
+        self.entries.get(index).map(|entry| self.store.whole(&entry.path))
     }
 }
 
@@ -119,8 +122,10 @@ impl Dataset for ImageFolder {
             .entries
             .get(index)
             .ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))?;
+        let bytes = self.store.read(path)?;
         Ok(Example {
-            picture: read_picture(path)?,
+            picture: decode::decode(&bytes, self.alpha)
+                .map_err(|message| Error::file(self.store.whole(path), message))?,
             class: *class,
             caption: caption.clone(),
         })
@@ -135,155 +140,131 @@ impl Dataset for ImageFolder {
     }
 
     fn description(&self) -> String {
-        format!("folder of pictures {}", self.root.display())
+        let what = match self.store {
+            Store::Folder(_) => "folder of pictures",
+            Store::Zip(_) => "zip archive of pictures",
+        };
+        format!("{what} {}", self.store.root().display())
     }
-}
-
-/// The same order on every system: the path's text with `/` between its parts.
-fn sort_key(path: &Path) -> String {
-    path.components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
-}
-
-/// Collects what lies below `root/folder`. Links are followed; a folder that was seen already, by whatever path,
-/// is not entered again, so that a link to a folder above does not lead in circles.
-fn walk(root: &Path, folder: &Path, seen: &mut HashSet<PathBuf>, tree: &mut Tree) -> Result<()> {
-    let whole = root.join(folder);
-    let read_error = |e: io::Error| Error::io("read", &whole, e);
-    if !seen.insert(whole.canonicalize().map_err(read_error)?) {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(&whole)
-        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
-        .map_err(read_error)?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.starts_with(b".") {
-            continue;
-        }
-        let path = folder.join(&name);
-        if fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()) {
-            if !bytes.starts_with(b"__") {
-                walk(root, &path, seen, tree)?;
-            }
-        } else if is_picture_name(&path) {
-            tree.pictures.push(path);
-        } else if bytes == b"metadata.jsonl" || bytes == b"metadata.csv" {
-            tree.metadata.push(path);
-        }
-    }
-    Ok(())
 }
 
 type Found = (Vec<Entry>, Option<Vec<String>>);
 
 /// Pictures with the labels that their folders' names give.
-fn from_folders(root: &Path, pictures: Vec<PathBuf>) -> Result<Found> {
+fn from_folders(store: &Store, pictures: Vec<PathBuf>, wanted: &str) -> Result<Found> {
     let label = |path: &Path| match path.parent().and_then(Path::file_name) {
         Some(folder) => folder.to_string_lossy().into_owned(),
-        None => folder_name(root),
+        None => folder_name(store.root()),
     };
     let names: BTreeSet<String> = pictures.iter().map(|path| label(path)).collect();
     let depths: HashSet<usize> = pictures.iter().map(|path| path.components().count()).collect();
-    let kept = training_part(root, pictures, |path| path)?;
-    let in_split = |path: &PathBuf| path.parent().and_then(Path::file_name).is_some_and(is_train);
+    let kept = part(store, pictures, |path| path, wanted)?;
+    let in_split = |path: &PathBuf| {
+        let folder = path
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
+        folder.and_then(split::meant_by) == Some(wanted)
+    };
     let names: Option<Vec<String>> = (names.len() > 1 && depths.len() == 1 && !kept.iter().all(in_split))
         .then(|| names.into_iter().collect());
     let entry = |path: PathBuf| Entry {
         class: names
             .as_ref()
             .and_then(|names| names.binary_search(&label(&path)).ok()),
-        path: root.join(path),
+        path,
         caption: None,
     };
     Ok((kept.into_iter().map(entry).collect(), names))
 }
 
 /// Pictures that metadata files list, with their captions and labels.
-fn from_metadata(root: &Path, metadata_files: &[PathBuf]) -> Result<Found> {
+fn from_metadata(store: &Store, metadata_files: &[PathBuf], wanted: &str) -> Result<Found> {
     let mut names: Option<(PathBuf, Vec<String>)> = None;
     let mut rows: Vec<(PathBuf, PathBuf, Row)> = Vec::new();
     let mut folders = HashSet::new();
     for file in metadata_files {
+        let whole = store.whole(file);
+        if file.extension().is_some_and(|ending| ending == "parquet") {
+            let message =
+                "is metadata as parquet, where metadata.jsonl or metadata.csv is read beside pictures";
+            return Err(Error::file(whole, message));
+        }
         let folder = file.parent().unwrap_or(Path::new(""));
         if !folders.insert(folder) {
             let message = "holds both metadata.csv and metadata.jsonl: keep one";
-            return Err(Error::file(root.join(folder), message));
+            return Err(Error::file(store.whole(folder), message));
         }
-        let labels = root.join(folder).join("labels.json");
-        if labels.is_file() {
-            let found = metadata::read_names(&labels)?;
-            if let Some((other, known)) = names.replace((labels.clone(), found.clone()))
+        let labels = folder.join("labels.json");
+        if store.has(&labels) {
+            let found = metadata::names(&store.whole(&labels), &store.read_text(&labels)?)?;
+            if let Some((other, known)) = names.replace((store.whole(&labels), found.clone()))
                 && known != found
             {
                 return Err(Error::file(
-                    labels,
+                    store.whole(&labels),
                     format!("names other classes than {}", other.display()),
                 ));
             }
         }
-        let path = root.join(file);
-        for row in metadata::read(&path)? {
+        for row in metadata::rows(&whole, &store.read_text(file)?)? {
             let picture = folder.join(&row.file_name);
-            if !root.join(&picture).is_file() {
+            if !store.has(&picture) {
                 return Err(Error::file(
-                    path,
+                    whole,
                     format!("line {} names {}, which is not there", row.line, row.file_name),
                 ));
             }
-            rows.push((path.clone(), picture, row));
+            rows.push((whole.clone(), picture, row));
         }
     }
-    let rows = training_part(root, rows, |(_, picture, _)| picture)?;
+    let rows = part(store, rows, |(_, picture, _)| picture, wanted)?;
     let lines: Vec<(&Path, &Row)> = rows.iter().map(|(path, _, row)| (path.as_path(), row)).collect();
     let (classes, names) = metadata::resolve_labels(&lines, names.map(|(_, names)| names))?.unzip();
-    let entry = |(index, (_, picture, row)): (usize, (PathBuf, PathBuf, Row))| Entry {
-        path: root.join(picture),
+    let entry = |(index, (_, path, row)): (usize, (PathBuf, PathBuf, Row))| Entry {
+        path,
         class: classes.as_ref().map(|classes| classes[index]),
         caption: row.caption,
     };
     Ok((rows.into_iter().enumerate().map(entry).collect(), names))
 }
 
-/// What of `items` lies in a folder for training: all, unless some folder is called so.
-fn training_part<T>(root: &Path, items: Vec<T>, path: impl Fn(&T) -> &PathBuf) -> Result<Vec<T>> {
-    let below = |item: &T, is_split: fn(&OsStr) -> bool| {
-        path(item).parent().is_some_and(|folders| {
-            folders
-                .components()
-                .any(|part| matches!(part, Component::Normal(name) if is_split(name)))
-        })
+/// What of `items` lies in a folder that is called after the split `wanted`: all, if that is `train` and no folder is
+/// called after a split.
+fn part<T>(store: &Store, items: Vec<T>, path: impl Fn(&T) -> &PathBuf, wanted: &str) -> Result<Vec<T>> {
+    let splits = |item: &T| -> Vec<&'static str> {
+        let folders = path(item).parent().map(Path::components).into_iter().flatten();
+        folders
+            .filter_map(|part| match part {
+                Component::Normal(name) => split::meant_by(name.to_str()?),
+                _ => None,
+            })
+            .collect()
     };
-    if items.iter().any(|item| below(item, is_train)) {
-        return Ok(items.into_iter().filter(|item| below(item, is_train)).collect());
+    let there: BTreeSet<&str> = items.iter().flat_map(splits).collect();
+    if there.contains(wanted) {
+        return Ok(items
+            .into_iter()
+            .filter(|item| splits(item).contains(&wanted))
+            .collect());
     }
-    if !items.is_empty() && items.iter().all(|item| below(item, is_other_split)) {
-        return Err(Error::file(
-            root,
-            "holds pictures to test or validate with, and none in a folder called train: name the folder of \
-             those to train on",
-        ));
+    let none_is_another = wanted == split::TRAIN && items.iter().any(|item| splits(item).is_empty());
+    if items.is_empty() || none_is_another {
+        return Ok(items);
     }
-    Ok(items)
-}
-
-fn is_train(name: &OsStr) -> bool {
-    has_word(name, &TRAIN_WORDS)
-}
-
-fn is_other_split(name: &OsStr) -> bool {
-    has_word(name, &OTHER_WORDS)
-}
-
-/// Hugging Face's rule for a split's name: a keyword, alone or set off by one of these characters.
-fn has_word(name: &OsStr, words: &[&str]) -> bool {
-    let is_separator = |c: char| matches!(c, '-' | '.' | '_' | ' ' | '0'..='9');
-    name.to_str()
-        .is_some_and(|name| name.split(is_separator).any(|word| words.contains(&word)))
+    let there = if there.is_empty() {
+        format!(
+            "there is no folder called after a split, so all is `{}`",
+            split::TRAIN
+        )
+    } else {
+        let there: Vec<&str> = there.into_iter().collect();
+        format!("there are folders called {}", there.join(", "))
+    };
+    Err(Error::file(
+        store.root(),
+        format!("holds no pictures of the split `{wanted}`: none lie in a folder called {wanted}; {there}"),
+    ))
 }
 
 #[cfg(test)]

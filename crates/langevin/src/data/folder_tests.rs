@@ -1,6 +1,9 @@
 //! What a folder of pictures gives, in the cases that users' folders come in.
 
+use std::fs;
+
 use super::*;
+use crate::data::store::sort_key;
 
 /// A folder with one-pixel pictures at the paths that end in `.png`, and texts elsewhere.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -41,7 +44,10 @@ fn paths(root: &tempfile::TempDir) -> Vec<String> {
 }
 
 fn error(root: &tempfile::TempDir) -> String {
-    ImageFolder::open(root).unwrap_err().to_string()
+    ImageFolder::open(root)
+        .err()
+        .expect("should be refused")
+        .to_string()
 }
 
 #[test]
@@ -93,8 +99,48 @@ fn only_the_training_split_is_read() {
     );
     let root = pictures(&["data/my-train-set/1.png", "data/test_1/3.png"]);
     assert_eq!(found(&root), [("data/my-train-set/1.png".to_string(), None)]);
-    assert!(error(&pictures(&["test/1.png", "val/2.png"])).contains("none in a folder called train"));
+    let root = pictures(&["test/1.png", "val/2.png"]);
+    let message = error(&root);
+    assert!(
+        message.contains("no pictures of the split `train`") && message.contains("called test, validation"),
+        "{message}"
+    );
     assert_eq!(paths(&pictures(&["trainer/1.png", "latest/2.png"])).len(), 2);
+}
+
+#[test]
+fn another_split_is_read_where_it_is_asked_for() {
+    let root = pictures(&[
+        "train/cat/1.png",
+        "train/dog/2.png",
+        "dev/cat/3.png",
+        "test/dog/4.png",
+    ]);
+    let open = |split: &str| {
+        let options = OpenOptions {
+            split: split.into(),
+            ..OpenOptions::default()
+        };
+        ImageFolder::open_folder(&root, &options)
+    };
+    for split in ["validation", "dev"] {
+        let data = open(split).unwrap();
+        assert_eq!(data.len(), 1);
+        assert!(data.path(0).unwrap().ends_with("dev/cat/3.png"));
+        assert_eq!(data.class_names().unwrap(), ["cat", "dog"]);
+    }
+    let error = open("extra").err().unwrap().to_string();
+    assert!(error.contains("called test, train, validation"), "{error}");
+    let plain = pictures(&["1.png"]);
+    let options = OpenOptions {
+        split: "test".into(),
+        ..OpenOptions::default()
+    };
+    let error = ImageFolder::open_folder(&plain, &options)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("all is `train`"), "{error}");
 }
 
 #[test]
@@ -170,6 +216,8 @@ fn broken_metadata_names_file_and_line() {
     assert!(error(&root).contains("keep one"));
     let root = folder(&[("metadata.csv", "file_name\n"), ("a.png", "")]);
     assert!(error(&root).contains("no picture in its metadata"));
+    let root = folder(&[("metadata.parquet", "x"), ("a.png", "")]);
+    assert!(error(&root).contains("metadata.parquet: is metadata as parquet"));
 }
 
 #[test]

@@ -8,11 +8,16 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Channels, Dataset, Example, Picture, out_of_range};
-use crate::{Error, Result};
+use super::{Channels, Dataset, Example, Picture, metadata, out_of_range, split};
+use crate::{Error, Result, files};
 
 /// The most data that a file may hold once unpacked (EMNIST, the largest of the kind, has 0.64 GB).
-const MAX_BYTES: usize = 2 << 30;
+const MAX_BYTES: usize = 1 << 30;
+
+/// What gzipped files begin with.
+pub(super) const GZIP: &[u8] = &[0x1F, 0x8B];
+/// What an IDX file of unsigned bytes in three dimensions begins with.
+pub(super) const IDX_PICTURES: &[u8] = &[0, 0, 8, 3];
 
 /// An array of bytes with its shape.
 pub(super) struct IdxArray {
@@ -30,7 +35,7 @@ pub(super) fn read_idx(mut reader: impl Read) -> Result<IdxArray, String> {
         .read_exact(&mut magic)
         .map_err(|e| format!("is not an IDX file: {e}"))?;
     let unread = magic.chain(reader);
-    if magic == [0x1F, 0x8B] {
+    if magic == GZIP {
         read_plain(MultiGzDecoder::new(unread))
     } else {
         read_plain(unread)
@@ -62,7 +67,7 @@ fn read_plain(mut reader: impl Read) -> Result<IdxArray, String> {
         .iter()
         .try_fold(1usize, |n, &size| n.checked_mul(size))
         .filter(|&n| n <= MAX_BYTES && !shape.is_empty())
-        .ok_or_else(|| format!("claims the shape {shape:?}, which is not between one dimension and 2 GiB"))?;
+        .ok_or_else(|| format!("claims the shape {shape:?}, which is not between one dimension and 1 GiB"))?;
     let mut data = Vec::new();
     reader
         .take(claimed as u64 + 1)
@@ -136,27 +141,76 @@ impl IdxDataset {
         })
     }
 
-    /// Opens the training files of a folder that holds IDX files as MNIST's are named, or `None` if there is no
-    /// `train-images-idx3-ubyte` (or `train-images.idx3-ubyte`), with or without `.gz`.
+    /// Opens the files of a folder that holds IDX files as MNIST's are named, or `None` if it holds none: for the split
+    /// `train` `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, for `test` those that begin with `t10k`; with
+    /// `.idx3-ubyte` in place of `-idx3-ubyte` too, and with or without `.gz`. A `labels.json` beside them names the
+    /// classes.
     ///
     /// # Errors
-    /// If a file cannot be read, is not what its header claims, or pictures and labels do not match.
-    pub fn find(folder: impl AsRef<Path>) -> Result<Option<Self>> {
+    /// If a file cannot be read, is not what its header claims, pictures and labels do not match, or the folder holds
+    /// the files of other splits only.
+    pub fn find(folder: impl AsRef<Path>, split: &str) -> Result<Option<Self>> {
         let folder = folder.as_ref();
-        let Some(images_path) = find_file(folder, "train-images", "idx3") else {
+        let pictures_of =
+            |(split, stem)| Some((split, find_file(folder, &format!("{stem}-images"), "idx3")?));
+        let there: Vec<(&str, PathBuf)> = SPLITS.into_iter().filter_map(pictures_of).collect();
+        if there.is_empty() {
             return Ok(None);
+        }
+        let wanted = split::canonical(split);
+        let Some((_, pictures)) = there.iter().find(|(split, _)| *split == wanted) else {
+            let there: Vec<&str> = there.iter().map(|(split, _)| *split).collect();
+            return Err(Error::file(
+                folder,
+                format!(
+                    "holds no IDX files of the split `{split}`; there are those of {}",
+                    there.join(" and ")
+                ),
+            ));
         };
-        let images = read_file(&images_path)?;
-        let labels = find_file(folder, "train-labels", "idx1")
-            .map(|path| read_file(&path))
-            .transpose()?;
-        let name = folder_name(folder);
-        let description = format!("IDX files in {}", folder.display());
-        Self::new(name, description, images, labels)
-            .map(Some)
-            .map_err(|message| Error::file(images_path, message))
+        let description = format!("IDX files in {}, split {wanted}", folder.display());
+        Self::read(pictures, folder_name(folder), description).map(Some)
+    }
+
+    /// Opens a file of pictures, with the labels of the file that is called the same but for `labels` in place of
+    /// `images` and `idx1` in place of `idx3`, if there is one.
+    ///
+    /// # Errors
+    /// As [`IdxDataset::find`].
+    pub fn open(file: impl AsRef<Path>) -> Result<Self> {
+        let file = file.as_ref();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split(['.', '-']).next().unwrap_or("pictures").to_string();
+        Self::read(file, name, format!("IDX file {}", file.display()))
+    }
+
+    fn read(pictures: &Path, name: String, description: String) -> Result<Self> {
+        let labels = labels_beside(pictures).map(|path| read_file(&path)).transpose()?;
+        let mut dataset = Self::new(name, description, read_file(pictures)?, labels)
+            .map_err(|message| Error::file(pictures, message))?;
+        let names_file = pictures.with_file_name("labels.json");
+        if let Some(numbered) = &dataset.class_names
+            && names_file.is_file()
+        {
+            let names = metadata::names(&names_file, &files::read_text(&names_file)?)?;
+            if names.len() < numbered.len() {
+                return Err(Error::file(
+                    names_file,
+                    format!(
+                        "names {} classes, where the labels have {}",
+                        names.len(),
+                        numbered.len()
+                    ),
+                ));
+            }
+            dataset.class_names = Some(names);
+        }
+        Ok(dataset)
     }
 }
+
+/// The splits of MNIST and its like, and what their files' names begin with.
+const SPLITS: [(&str, &str); 2] = [(split::TRAIN, "train"), ("test", "t10k")];
 
 /// The file `{stem}-{kind}-ubyte`, as MNIST's first mirror named it, or `{stem}.{kind}-ubyte`, as later ones do.
 fn find_file(folder: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
@@ -167,6 +221,17 @@ fn find_file(folder: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
         .chain(&zipped)
         .map(|name| folder.join(name))
         .find(|path| path.is_file())
+}
+
+/// The labels' file that goes with one of pictures, gzipped or not.
+fn labels_beside(pictures: &Path) -> Option<PathBuf> {
+    let name = pictures.file_name()?.to_str()?;
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let labels = plain.replace("images", "labels").replace("idx3", "idx1");
+    let other = |name: String| Some(pictures.with_file_name(name)).filter(|path| path.is_file());
+    (labels != plain)
+        .then(|| other(labels.clone()).or_else(|| other(format!("{labels}.gz"))))
+        .flatten()
 }
 
 fn read_file(path: &Path) -> Result<IdxArray> {
@@ -272,20 +337,51 @@ mod tests {
     #[test]
     fn a_folder_of_idx_files_is_opened() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(IdxDataset::find(&folder).unwrap().is_none());
+        let find = |split: &str| IdxDataset::find(&folder, split);
+        assert!(find("train").unwrap().is_none());
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
         write("train-images-idx3-ubyte", &idx(&[2, 1, 2], &[1, 2, 3, 4]));
-        assert_eq!(IdxDataset::find(&folder).unwrap().unwrap().class_names(), None);
+        assert_eq!(find("train").unwrap().unwrap().class_names(), None);
         write("train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[0, 3])));
         let data = super::super::open(folder.path().to_str().unwrap()).unwrap();
         assert_eq!(data.class_names().unwrap(), ["0", "1", "2", "3"]);
         let example = data.get(1).unwrap();
         assert_eq!((example.picture.pixels(), example.class), (&[3, 4][..], Some(3)));
         assert!(data.get(2).unwrap_err().to_string().contains("which has 2"));
+        assert!(
+            find("test")
+                .unwrap_err()
+                .to_string()
+                .contains("no IDX files of the split `test`")
+        );
+        write("labels.json", br#"["boot", "bag"]"#);
+        assert!(find("train").unwrap_err().to_string().contains("names 2 classes"));
+        write("labels.json", br#"["boot", "bag", "coat", "shirt"]"#);
+        assert_eq!(find("train").unwrap().unwrap().class_names().unwrap()[3], "shirt");
         write("train-labels-idx1-ubyte", &idx(&[3], &[0, 1, 2]));
-        let error = IdxDataset::find(&folder).unwrap_err().to_string();
+        let error = find("train").unwrap_err().to_string();
         assert!(
             error.contains("train-images-idx3-ubyte: holds 2 pictures, but the labels"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_test_split_and_single_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("t10k-images.idx3-ubyte.gz", &gzip(&idx(&[1, 1, 2], &[1, 2])));
+        write("t10k-labels.idx1-ubyte", &idx(&[1], &[2]));
+        let test = IdxDataset::find(&folder, "test").unwrap().unwrap();
+        assert_eq!((test.len(), test.get(0).unwrap().class), (1, Some(2)));
+        assert!(IdxDataset::find(&folder, "train").is_err());
+        let file = folder.path().join("t10k-images.idx3-ubyte.gz");
+        let alone = super::super::open(file.to_str().unwrap()).unwrap();
+        assert_eq!((alone.name(), alone.get(0).unwrap().class), ("t10k", Some(2)));
+        let labels = folder.path().join("t10k-labels.idx1-ubyte");
+        let error = IdxDataset::open(labels).unwrap_err().to_string();
+        assert!(
+            error.contains("has the shape [1], where pictures have three"),
             "{error}"
         );
     }

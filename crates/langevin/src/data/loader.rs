@@ -5,13 +5,13 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
 };
 
-use super::{Dataset, Example, Transform};
+use super::{Dataset, Example, Transform, epoch_order, memory::bytes_in_words};
 use crate::{Error, Result, random::Generator};
 
 /// How a [`Loader`] makes batches.
@@ -29,8 +29,11 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// Finished batches that each thread may have waiting.
     pub prefetch: usize,
-    /// Whether pictures stay in memory, resized, once they were read.
-    pub cache: bool,
+    /// How many bytes of pictures may stay in memory, resized, once they were read; 0 keeps none. Pictures that do not
+    /// fit are read again every epoch.
+    pub cache_bytes: u64,
+    /// Whether a picture that cannot be read ends the epoch with an error; otherwise it is left out, with a warning.
+    pub strict: bool,
 }
 
 impl Default for LoaderConfig {
@@ -43,7 +46,8 @@ impl Default for LoaderConfig {
             shuffle: true,
             drop_last: false,
             prefetch: 2,
-            cache: false,
+            cache_bytes: 0,
+            strict: false,
         }
     }
 }
@@ -79,6 +83,8 @@ struct Shared {
     config: LoaderConfig,
     /// Prepared pictures, where they are kept.
     cache: Option<Vec<OnceLock<Example>>>,
+    /// What the kept pictures take, in bytes.
+    cached_bytes: AtomicU64,
     broken: Mutex<Broken>,
 }
 
@@ -111,14 +117,13 @@ impl Loader {
                 config.batch_size
             )));
         }
-        let cache = config
-            .cache
-            .then(|| (0..dataset.len()).map(|_| OnceLock::new()).collect());
+        let cache = (config.cache_bytes > 0).then(|| (0..dataset.len()).map(|_| OnceLock::new()).collect());
         let shared = Shared {
             dataset,
             transform,
             config,
             cache,
+            cached_bytes: AtomicU64::new(0),
             broken: Mutex::default(),
         };
         Ok(Self {
@@ -146,21 +151,43 @@ impl Loader {
         self.shared.broken().indices.len()
     }
 
-    /// The data set's indices in the order of `epoch`.
-    pub fn order(&self, epoch: u64) -> Vec<usize> {
-        let (count, config) = (self.shared.dataset.len(), &self.shared.config);
-        if config.shuffle {
-            // No picture has this index, so no picture's crop depends on the numbers that order them.
-            Generator::for_index(config.seed, epoch, u64::MAX).randperm(count)
+    /// What the cache is going to hold, in a sentence for a person; `None` without a cache.
+    ///
+    /// Pictures that are cropped at random are kept uncropped, so theirs is the least that they can take.
+    pub fn cache_note(&self) -> Option<String> {
+        self.shared.cache.as_ref()?;
+        let pictures = self.shared.dataset.len();
+        let size: usize = self.shared.transform.shape().iter().product();
+        let (all, limit) = (pictures as u64 * size as u64, self.shared.config.cache_bytes);
+        Some(if all <= limit {
+            format!(
+                "keeping {pictures} pictures in memory, resized: {} or a little more",
+                bytes_in_words(all)
+            )
         } else {
-            (0..count).collect()
+            format!(
+                "{pictures} pictures take {} resized, and there is room for {}: those that fit stay in memory, the \
+                 others are read again every epoch",
+                bytes_in_words(all),
+                bytes_in_words(limit)
+            )
+        })
+    }
+
+    /// The data set's indices in the order of `epoch`: as [`epoch_order`] has it, or the data set's.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let (dataset, config) = (&self.shared.dataset, &self.shared.config);
+        if config.shuffle {
+            epoch_order(dataset.as_ref(), config.seed, epoch)
+        } else {
+            (0..dataset.len()).collect()
         }
     }
 
     /// Starts the threads that make the batches of `epoch`, and hands out the batches in order.
     ///
-    /// A picture that cannot be read is left out of its batch, with one warning. An epoch in which no picture can
-    /// be read ends with an error.
+    /// A picture that cannot be read is left out of its batch, with one warning, or ends the epoch with an error if the
+    /// loader is [strict](LoaderConfig::strict). An epoch in which no picture can be read ends with an error.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         let batches = self.batches_per_epoch();
         let workers = self.shared.config.workers.clamp(1, batches);
@@ -218,9 +245,19 @@ impl Shared {
             ..example
         };
         Ok(match place {
-            Some(place) => Cow::Borrowed(place.get_or_init(|| example)),
-            None => Cow::Owned(example),
+            Some(place) if self.has_room(&example) => Cow::Borrowed(place.get_or_init(|| example)),
+            _ => Cow::Owned(example),
         })
+    }
+
+    /// Whether the cache has room for another picture, which is then taken up.
+    fn has_room(&self, example: &Example) -> bool {
+        let caption = example.caption.as_ref().map_or(0, String::len);
+        let bytes = (example.picture.pixels().len() + caption) as u64;
+        let after = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= self.config.cache_bytes);
+        self.cached_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
+            .is_ok()
     }
 
     /// Notes a broken picture, and warns when it is seen for the first time.
@@ -240,13 +277,15 @@ struct Job {
     epoch: u64,
     stop: Arc<AtomicBool>,
     batches: std::iter::StepBy<std::ops::Range<usize>>,
-    sender: SyncSender<Batch>,
+    sender: SyncSender<Result<Batch>>,
 }
 
 impl Job {
     fn run(mut self) {
         while let Some(number) = self.batches.next() {
-            let Some(batch) = self.batch(number) else { return };
+            let Some(batch) = self.batch(number).transpose() else {
+                return;
+            };
             if self.sender.send(batch).is_err() {
                 // Nobody listens any more.
                 return;
@@ -255,7 +294,7 @@ impl Job {
     }
 
     /// The batch at `number`, or `None` if it is no longer wanted. It is empty if no picture of it could be read.
-    fn batch(&self, number: usize) -> Option<Batch> {
+    fn batch(&self, number: usize) -> Result<Option<Batch>> {
         let Shared {
             dataset,
             transform,
@@ -274,10 +313,11 @@ impl Job {
         };
         for &index in indices {
             if self.stop.load(Ordering::Relaxed) {
-                return None;
+                return Ok(None);
             }
             let example = match self.shared.prepared(index) {
                 Ok(example) => example,
+                Err(error) if config.strict => return Err(error),
                 Err(error) => {
                     self.shared.note_broken(index, &error);
                     continue;
@@ -294,14 +334,14 @@ impl Job {
             batch.indices.push(index);
         }
         batch.shape[0] = batch.indices.len();
-        Some(batch)
+        Ok(Some(batch))
     }
 }
 
 /// The batches of one epoch, in order. Dropping it stops the threads that make them.
 pub struct Epoch {
     shared: Arc<Shared>,
-    receivers: Vec<Receiver<Batch>>,
+    receivers: Vec<Receiver<Result<Batch>>>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// The number of the batch to hand out next.
@@ -324,10 +364,14 @@ impl Iterator for Epoch {
             let receiver = &self.receivers[self.next % self.receivers.len()];
             self.next += 1;
             match receiver.recv() {
-                Ok(batch) if batch.indices.is_empty() => {}
-                Ok(batch) => {
+                Ok(Ok(batch)) if batch.indices.is_empty() => {}
+                Ok(Ok(batch)) => {
                     self.delivered += 1;
                     return Some(Ok(batch));
+                }
+                Ok(Err(error)) => {
+                    self.failed = Some(error);
+                    return self.next();
                 }
                 // The thread ended before its work did: a decoder panicked.
                 Err(_) => {

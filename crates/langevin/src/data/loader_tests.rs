@@ -76,7 +76,7 @@ fn threads_and_caching_change_nothing() {
         let config = LoaderConfig {
             batch_size: 7,
             workers,
-            cache,
+            cache_bytes: if cache { u64::MAX } else { 0 },
             seed: 3,
             ..LoaderConfig::default()
         };
@@ -215,7 +215,7 @@ fn the_cache_reads_each_picture_once() {
     let loader = loader(
         dataset.clone(),
         LoaderConfig {
-            cache: true,
+            cache_bytes: u64::MAX,
             ..LoaderConfig::default()
         },
     );
@@ -223,6 +223,44 @@ fn the_cache_reads_each_picture_once() {
         batches(&loader, epoch);
     }
     assert_eq!(dataset.reads.load(Ordering::SeqCst), 30);
+}
+
+#[test]
+fn a_cache_that_is_too_small_keeps_what_fits() {
+    let dataset = Fake::new(30, |_| false);
+    // Six grey pixels and a caption of one or two letters a picture.
+    let config = LoaderConfig {
+        cache_bytes: 80,
+        ..LoaderConfig::default()
+    };
+    let small = loader(dataset.clone(), config);
+    let plain = loader(dataset.clone(), LoaderConfig::default());
+    for epoch in 0..2 {
+        assert_eq!(batches(&small, epoch), batches(&plain, epoch));
+    }
+    let before = dataset.reads.load(Ordering::SeqCst);
+    batches(&small, 2);
+    let read_again = dataset.reads.load(Ordering::SeqCst) - before;
+    assert!((19..=21).contains(&read_again), "{read_again}");
+    assert!(small.cache_note().unwrap().contains("room for 0.1 kB"));
+    assert_eq!(plain.cache_note(), None);
+}
+
+#[test]
+fn a_strict_loader_ends_at_the_first_broken_picture() {
+    let config = LoaderConfig {
+        batch_size: 2,
+        shuffle: false,
+        strict: true,
+        workers: 2,
+        ..LoaderConfig::default()
+    };
+    let results: Vec<_> = loader(Fake::new(10, |i| i == 5 || i == 8), config)
+        .epoch(0)
+        .collect();
+    assert_eq!(results.len(), 3);
+    let error = results[2].as_ref().unwrap_err().to_string();
+    assert!(error.contains("5.png"), "{error}");
 }
 
 #[test]

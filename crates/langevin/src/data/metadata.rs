@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// The column that names a picture, relative to the metadata file.
 const FILE_NAME: &str = "file_name";
@@ -41,13 +41,12 @@ pub(super) struct Row {
     pub label: Option<Label>,
 }
 
-/// Reads `path` by its ending, `.jsonl` or else `.csv`.
+/// What the text of the file `path` says, by the file's ending: `.jsonl`, or else `.csv`.
 ///
 /// # Errors
-/// [`Error::File`] with the line that is wrong; [`Error::Io`] if the file cannot be read as UTF-8.
-pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
-    let text = files::read_text(path)?;
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+/// [`Error::File`] with the line that is wrong.
+pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<Row>> {
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let rows = if path.extension().is_some_and(|e| e == "jsonl") {
         parse_jsonl(text)
     } else {
@@ -136,12 +135,13 @@ fn parse_csv(text: &str) -> Result<Vec<Row>, (u64, String)> {
     Ok(rows)
 }
 
-/// Reads `labels.json`: the classes' names as a list, or as an object from index to name or from name to index.
+/// The classes' names in the text of a `labels.json`: a list, or an object from index to name or from name to index.
 ///
 /// # Errors
 /// If it is neither, or its indices are not 0, 1, 2 … without a gap.
-pub(super) fn read_names(path: &Path) -> Result<Vec<String>> {
-    let value: Value = files::read_json(path)?;
+pub(super) fn names(path: &Path, text: &str) -> Result<Vec<String>> {
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| Error::file(path, format!("is not the JSON expected: {e}")))?;
     parse_names(value).ok_or_else(|| {
         Error::file(
             path,

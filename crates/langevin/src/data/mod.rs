@@ -15,25 +15,39 @@
 //! # Ok::<(), langevin::Error>(())
 //! ```
 
+mod contain;
 mod decode;
 mod digits;
 pub mod evaluate;
 mod folder;
 mod idx;
 mod loader;
+mod memory;
 mod metadata;
+mod open;
+mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod picture;
 mod resample;
+pub mod split;
+mod store;
 mod summary;
 mod transform;
+mod zip;
 
-use std::path::Path;
-
-pub use decode::{EXTENSIONS, is_picture_name, read_picture};
+pub use contain::panics_are_contained;
+pub use decode::{Alpha, EXTENSIONS, is_picture_name, read_picture, read_picture_with};
 pub use digits::digits;
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub use memory::cache_limit;
+pub(crate) use open::looks_like_hub_name;
+pub use open::{OpenOptions, open, open_with};
+pub use order::{Group, epoch_order};
+#[cfg(feature = "parquet")]
+pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};
@@ -83,6 +97,12 @@ pub trait Dataset: Send + Sync {
     fn is_small(&self) -> bool {
         false
     }
+
+    /// The stretches that the pictures are read in, if reading one picture means reading others with it. They follow
+    /// each other and cover the whole.
+    fn groups(&self) -> Option<&[Group]> {
+        None
+    }
 }
 
 /// The error for an index past a data set's end.
@@ -90,81 +110,4 @@ fn out_of_range(name: &str, index: usize, len: usize) -> Error {
     Error::Config(format!(
         "picture {index} was asked of the data set {name}, which has {len}"
     ))
-}
-
-/// Opens a data set by name or path: `digits` is the built-in one, a folder is read as IDX files if it holds
-/// `train-images-idx3-ubyte` (or `.gz`), else as pictures ([`ImageFolder`]).
-///
-/// A folder that is itself called `digits` is opened as `./digits`.
-///
-/// # Errors
-/// If there is no such data set (the error says what was looked for), or what is there cannot be read as one.
-pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
-    if name_or_path == "digits" {
-        return Ok(Box::new(digits()?));
-    }
-    let path = Path::new(name_or_path);
-    if path.is_dir() {
-        return Ok(match IdxDataset::find(path)? {
-            Some(idx) => Box::new(idx),
-            None => Box::new(ImageFolder::open(path)?),
-        });
-    }
-    if path.exists() {
-        return Err(Error::file(
-            path,
-            "is a file, where a data set is a folder of pictures (or of IDX files), or the name \"digits\"",
-        ));
-    }
-    let here = std::env::current_dir()
-        .map(|d| d.display().to_string())
-        .unwrap_or_else(|_| ".".into());
-    let looked = format!(
-        "there is no data set \"{name_or_path}\": it is neither the built-in one (\"digits\") nor a folder \
-         (looked for in {here})"
-    );
-    Err(if looks_like_hub_name(name_or_path) {
-        Error::Unsupported(format!(
-            "{looked}; reading data sets from the Hugging Face Hub is not there yet: download its pictures into \
-             a folder and name that folder"
-        ))
-    } else {
-        Error::Config(looked)
-    })
-}
-
-/// Whether `name` has the form of a Hub repository, `ORG/NAME`.
-pub(crate) fn looks_like_hub_name(name: &str) -> bool {
-    let is_word = |s: &str| {
-        !s.is_empty()
-            && !s.starts_with('.')
-            && s.chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    name.split_once('/')
-        .is_some_and(|(org, name)| is_word(org) && is_word(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(name: &str) -> String {
-        open(name).err().expect("no such data set").to_string()
-    }
-
-    #[test]
-    fn names_that_are_not_there_say_what_was_looked_for() {
-        assert!(error("no-such-folder").contains("\"digits\""));
-        assert!(!error("no-such-folder").contains("Hub"));
-        assert!(error("huggan/smithsonian_butterflies_subset").contains("Hub is not there yet"));
-        assert!(!error("/no/such/folder").contains("Hub"));
-        assert!(!error("./no/such").contains("Hub"));
-    }
-
-    #[test]
-    fn a_file_is_not_a_data_set() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(error(file.path().to_str().unwrap()).contains("is a file"));
-    }
 }

@@ -43,7 +43,7 @@ struct Seen {
 impl DatasetSummary {
     /// Reads and decodes every picture, on all cores.
     pub fn of(dataset: &dyn Dataset) -> Self {
-        let look = |index| {
+        let look = |index: usize| {
             let example = dataset.get(index)?;
             Ok(Seen {
                 size: (example.picture.height(), example.picture.width()),
@@ -52,7 +52,13 @@ impl DatasetSummary {
                 has_caption: example.caption.is_some(),
             })
         };
-        let seen: Vec<Result<Seen, Error>> = (0..dataset.len()).into_par_iter().map(look).collect();
+        // In stretches, so that a data set that is read in groups has few of them in memory at a time.
+        const STRETCH: usize = 256;
+        let mut seen: Vec<Result<Seen, Error>> = Vec::with_capacity(dataset.len());
+        for first in (0..dataset.len()).step_by(STRETCH) {
+            let stretch = first..(first + STRETCH).min(dataset.len());
+            seen.par_extend(stretch.into_par_iter().map(look));
+        }
         let names = dataset.class_names().unwrap_or_default();
         let mut summary = Self {
             name: dataset.name().to_string(),

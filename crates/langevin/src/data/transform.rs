@@ -74,7 +74,7 @@ impl Transform {
         Ok(self.finish(&self.prepare(picture)?, generator))
     }
 
-    /// The part that does not depend on chance: channels and size.
+    /// The part that does not depend on chance: channels, size, and a crop in the middle.
     pub(super) fn prepare(&self, picture: Picture) -> Result<Picture> {
         let picture = picture.into_channels(self.channels);
         let (height, width) = self.resized_size(picture.height(), picture.width());
@@ -88,7 +88,14 @@ impl Transform {
                 picture.height()
             )));
         }
-        Ok(resample::resize(picture, height, width))
+        let resized = resample::resize(picture, height, width);
+        Ok(match self.crop {
+            Crop::Center => {
+                let n = self.resolution;
+                resized.crop(half_to_even(height - n), half_to_even(width - n), n, n)
+            }
+            Crop::Random => resized,
+        })
     }
 
     /// Height and width after resizing, before the crop: torchvision's `_compute_resized_output_size`, which cuts
@@ -107,13 +114,13 @@ impl Transform {
     pub(super) fn finish(&self, prepared: &Picture, generator: &mut Generator) -> Vec<f32> {
         let n = self.resolution;
         let (spare_height, spare_width) = (prepared.height() - n, prepared.width() - n);
-        let (top, left) = match self.crop {
-            _ if spare_height == 0 && spare_width == 0 => (0, 0),
-            Crop::Center => (half_to_even(spare_height), half_to_even(spare_width)),
-            Crop::Random => (
+        let (top, left) = if spare_height == 0 && spare_width == 0 {
+            (0, 0)
+        } else {
+            (
                 draw_up_to(spare_height, generator),
                 draw_up_to(spare_width, generator),
-            ),
+            )
         };
         let cropped = prepared.crop(top, left, n, n);
         let flipped = self.random_flip && generator.rand(1)[0] < 0.5;

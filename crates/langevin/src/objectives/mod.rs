@@ -139,6 +139,11 @@ impl Objective for PredictionType {
 /// If a timestep has no noise at all, whose ratio is infinite.
 fn snr_weight(scheduler: &dyn Scheduler, timesteps: &[usize], x0: &Tensor<4>) -> Result<Tensor<1>> {
     let alphas_cumprod = scheduler.alphas_cumprod();
+    if alphas_cumprod.is_empty() {
+        return Err(Error::Config(
+            "this scheduler has no table of noise levels by which the error of a predicted sample could be weighted".into(),
+        ));
+    }
     // `add_noise` has checked that the timesteps are in the table.
     let ratios: Vec<f32> = timesteps
         .iter()

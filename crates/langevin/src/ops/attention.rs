@@ -137,8 +137,8 @@ impl AttentionGradients for Flex {
     fn attention_with_log_sums(qkv: &Qkv<Self>, options: AttentionOptions) -> (FlexTensor, FlexTensor) {
         let qkv = qkv.clone().map(flex::contiguous);
         let shape = shape_of(&qkv, options);
-        let mut output = flex::zeros(qkv[0].layout().num_elements());
-        let mut log_sums = flex::zeros(shape.batch * shape.heads * shape.queries);
+        let mut output = flex::room(qkv[0].layout().num_elements());
+        let mut log_sums = flex::room(shape.batch * shape.heads * shape.queries);
         let [q, k, v] = [0, 1, 2].map(|i| flex::floats(&qkv[i]));
         attention::attention_forward(&shape, options.scale, q, k, v, &mut output, &mut log_sums);
         (
@@ -158,7 +158,7 @@ impl AttentionGradients for Flex {
         let gradient = flex::contiguous(gradient);
         let shape = shape_of(&qkv, options);
         let [q, k, v] = [0, 1, 2].map(|i| flex::floats(&qkv[i]));
-        let mut gradients = [0, 1, 2].map(|i| flex::zeros(qkv[i].layout().num_elements()));
+        let mut gradients = [0, 1, 2].map(|i| flex::room(qkv[i].layout().num_elements()));
         let [gq, gk, gv] = &mut gradients;
         attention::attention_backward(
             &shape,

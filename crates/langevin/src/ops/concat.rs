@@ -76,7 +76,7 @@ impl ConcatOps for Flex {
         let (a, b) = (flex::contiguous(a), flex::contiguous(b));
         let [batch, height, width, first] = flex::dims(&a);
         let [.., second] = flex::dims::<4>(&b);
-        let mut y = flex::zeros(batch * height * width * (first + second));
+        let mut y = flex::room(batch * height * width * (first + second));
         elementwise::concat_channels(batch * height * width, flex::floats(&a), flex::floats(&b), &mut y);
         flex::tensor(y, [batch, height, width, first + second])
     }
@@ -93,7 +93,7 @@ impl ConcatGradient for Flex {
         let [batch, height, width, channels] = flex::dims(&gy);
         let second = channels - first;
         let positions = batch * height * width;
-        let (mut ga, mut gb) = (flex::zeros(positions * first), flex::zeros(positions * second));
+        let (mut ga, mut gb) = (flex::room(positions * first), flex::room(positions * second));
         elementwise::split_channels(positions, flex::floats(&gy), &mut ga, &mut gb);
         (
             flex::tensor(ga, [batch, height, width, first]),

@@ -238,7 +238,7 @@ impl ConvOps for Flex {
             shape.out_width(),
             shape.out_channels,
         ];
-        let mut y = flex::zeros(out.iter().product());
+        let mut y = flex::room(out.iter().product());
         conv::conv2d_forward(
             &shape,
             algorithm(),
@@ -261,7 +261,7 @@ impl ConvGradients for Flex {
     ) -> FlexTensor {
         let (weight, gy) = (flex::contiguous(weight.clone()), flex::contiguous(gy.clone()));
         let shape = shape_of(x, &weight, geometry);
-        let mut gx = flex::zeros(x.layout().num_elements());
+        let mut gx = flex::room(x.layout().num_elements());
         conv::conv2d_input_gradient(
             &shape,
             algorithm(),
@@ -280,8 +280,8 @@ impl ConvGradients for Flex {
     ) -> (FlexTensor, FlexTensor) {
         let (x, gy) = (flex::contiguous(x.clone()), flex::contiguous(gy.clone()));
         let shape = shape_of(&x, weight, geometry);
-        let mut gw = flex::zeros(weight.layout().num_elements());
-        let mut gb = flex::zeros(shape.out_channels);
+        let mut gw = flex::room(weight.layout().num_elements());
+        let mut gb = flex::room(shape.out_channels);
         conv::conv2d_weight_gradient(
             &shape,
             algorithm(),

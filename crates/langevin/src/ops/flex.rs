@@ -1,7 +1,8 @@
 //! Between Burn's Flex tensors and the slices that the kernels work on.
 
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{DType, Shape};
+use langevin_kernels::buffer::Buffer;
 
 /// The tensor with its elements in row-major order; free where they already are.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -40,12 +41,8 @@ pub(super) fn optional_floats(tensor: &Option<FlexTensor>) -> Option<&[f32]> {
 }
 
 /// A tensor of `shape` over `data`, without a copy.
-pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(
-        Bytes::from_elems(data),
-        Layout::contiguous(shape.into()),
-        DType::F32,
-    )
+pub(super) fn tensor(data: Buffer, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(data.into(), Layout::contiguous(shape.into()), DType::F32)
 }
 
 /// The shape as an array.
@@ -56,7 +53,7 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
-/// A buffer of `n` zeros for a kernel to write into.
-pub(super) fn zeros(n: usize) -> Vec<f32> {
-    vec![0.0; n]
+/// Room for `n` values, for a kernel that writes all of them.
+pub(super) fn room(n: usize) -> Buffer {
+    Buffer::new(n)
 }

@@ -22,6 +22,7 @@ mod norm;
 mod optimizer;
 mod optional;
 mod per_picture;
+mod pool;
 mod silu;
 mod upsample;
 
@@ -31,5 +32,6 @@ pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
 pub use norm::{GroupNormOptions, group_norm};
 pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
 pub use per_picture::add_per_picture;
+pub use pool::in_pool;
 pub use silu::silu;
 pub use upsample::upsample_nearest;

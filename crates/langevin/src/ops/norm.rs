@@ -222,8 +222,8 @@ impl NormGradients for Flex {
     fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FlexTensor, FlexTensor) {
         let inputs = contiguous(inputs);
         let shape = shape_of(&inputs.x, inputs.options);
-        let mut y = flex::zeros(inputs.x.layout().num_elements());
-        let mut statistics = flex::zeros(shape.batch * shape.groups * 2);
+        let mut y = flex::room(inputs.x.layout().num_elements());
+        let mut statistics = flex::room(shape.batch * shape.groups * 2);
         norm::group_norm_forward(
             &shape,
             flex::floats(&inputs.x),
@@ -244,8 +244,8 @@ impl NormGradients for Flex {
     ) -> NormGradient<Self> {
         let (inputs, gy) = (contiguous(&inputs), flex::contiguous(gy));
         let shape = shape_of(&inputs.x, inputs.options);
-        let mut gx = flex::zeros(inputs.x.layout().num_elements());
-        let (mut ggamma, mut gbeta) = (flex::zeros(shape.channels), flex::zeros(shape.channels));
+        let mut gx = flex::room(inputs.x.layout().num_elements());
+        let (mut ggamma, mut gbeta) = (flex::room(shape.channels), flex::room(shape.channels));
         let modulated = inputs.scale.is_some();
         let per_picture = [shape.batch, shape.channels];
         let length = if modulated {
@@ -253,7 +253,7 @@ impl NormGradients for Flex {
         } else {
             0
         };
-        let (mut gscale, mut gshift) = (flex::zeros(length), flex::zeros(length));
+        let (mut gscale, mut gshift) = (flex::room(length), flex::room(length));
         norm::group_norm_backward(
             &shape,
             flex::floats(&inputs.x),

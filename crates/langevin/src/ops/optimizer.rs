@@ -96,7 +96,8 @@ impl OptimizerOps for Flex {
 
     fn sum_of_squares(x: FlexTensor) -> FlexTensor {
         let x = flex::contiguous(x);
-        let sum = elementwise::sum_of_squares(flex::floats(&x));
-        flex::tensor(vec![sum as f32], [1])
+        let mut sum = flex::room(1);
+        sum[0] = elementwise::sum_of_squares(flex::floats(&x)) as f32;
+        flex::tensor(sum, [1])
     }
 }

@@ -88,7 +88,7 @@ impl PerPictureGradient for Flex {
     fn sum_positions(gy: &FlexTensor) -> FlexTensor {
         let gy = flex::contiguous(gy.clone());
         let [batch, _, _, channels] = flex::dims(&gy);
-        let mut sums = flex::zeros(batch * channels);
+        let mut sums = flex::room(batch * channels);
         per_picture::sum_positions(channels, flex::floats(&gy), &mut sums);
         flex::tensor(sums, [batch, channels])
     }

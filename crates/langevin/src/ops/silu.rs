@@ -64,7 +64,7 @@ impl<B: SiluOps + SiluGradient, C: CheckpointStrategy> SiluOps for Autodiff<B, C
 impl SiluOps for Flex {
     fn silu_forward(x: FlexTensor) -> FlexTensor {
         let x = flex::contiguous(x);
-        let mut y = flex::zeros(x.layout().num_elements());
+        let mut y = flex::room(x.layout().num_elements());
         elementwise::silu_forward(flex::floats(&x), &mut y);
         flex::tensor(y, x.layout().shape().clone())
     }
@@ -73,7 +73,7 @@ impl SiluOps for Flex {
 impl SiluGradient for Flex {
     fn silu_gradient(x: FlexTensor, gy: FlexTensor) -> FlexTensor {
         let (x, gy) = (flex::contiguous(x), flex::contiguous(gy));
-        let mut gx = flex::zeros(x.layout().num_elements());
+        let mut gx = flex::room(x.layout().num_elements());
         elementwise::silu_backward(flex::floats(&x), flex::floats(&gy), &mut gx);
         flex::tensor(gx, x.layout().shape().clone())
     }

@@ -79,7 +79,7 @@ impl UpsampleOps for Flex {
             out_height: size[0],
             out_width: size[1],
         };
-        let mut y = flex::zeros(batch * size[0] * size[1] * channels);
+        let mut y = flex::room(batch * size[0] * size[1] * channels);
         resample::upsample_nearest_forward(&shape, flex::floats(&x), &mut y);
         flex::tensor(y, [batch, size[0], size[1], channels])
     }
@@ -102,7 +102,7 @@ impl UpsampleGradient for Flex {
             out_height,
             out_width,
         };
-        let mut gx = flex::zeros(batch * size[0] * size[1] * channels);
+        let mut gx = flex::room(batch * size[0] * size[1] * channels);
         resample::upsample_nearest_backward(&shape, flex::floats(&gy), &mut gx);
         flex::tensor(gx, [batch, size[0], size[1], channels])
     }

@@ -59,7 +59,7 @@ pub fn agreement(
         ));
     }
     let mut generator = Generator::new(options.seed);
-    let steps = asked.len().div_ceil(options.batch_size) * options.num_inference_steps;
+    let steps = asked.len().div_ceil(options.batch_size) * pipeline.calls(options.num_inference_steps)?;
     let (mut drawn, mut done) = (Vec::new(), 0);
     for batch in asked.chunks(options.batch_size) {
         let call = SampleOptions {

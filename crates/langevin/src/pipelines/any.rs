@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     models::AnyModel,
     random::Generator,
-    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler},
+    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
 };
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
@@ -71,12 +71,13 @@ impl AnyPipeline {
     }
 
     /// The same model with another sampler on the same noise schedule; `name` is `ddim`, `DDIMScheduler` or any other
-    /// of [`AnyScheduler::NAMES`]. With DDIM it becomes a DDIM pipeline, with any other a DDPM pipeline.
+    /// of [`SamplerName::ALL`](crate::schedulers::SamplerName::ALL). With DDIM it becomes a DDIM pipeline, with any other
+    /// a DDPM pipeline.
     ///
     /// # Errors
-    /// If there is no such scheduler, or the present one's configuration is not one that it can have.
+    /// If there is no such sampler, or it does not fit the model; the error says why.
     pub fn with_scheduler(self, name: &str) -> Result<Self> {
-        let scheduler = self.scheduler().convert(name)?;
+        let scheduler = self.scheduler().for_model(name)?;
         let (model, classes) = match self {
             Self::Ddpm(pipeline) => (pipeline.model, pipeline.classes),
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
@@ -127,12 +128,22 @@ impl AnyPipeline {
         }
     }
 
-    /// The steps of a call that names no number: diffusers' default, or all that the schedule has if they are fewer.
+    /// The steps of a call that names no number, see [`AnyScheduler::usual_steps`].
     pub fn default_steps(&self) -> usize {
         match self {
             Self::Ddpm(pipeline) => pipeline.default_steps(),
             Self::Ddim(pipeline) => pipeline.default_steps(),
         }
+    }
+
+    /// How many times a loop of `steps` steps asks the model; some samplers ask it more than once a step.
+    ///
+    /// # Errors
+    /// If the scheduler has no such loop.
+    pub fn calls(&self, steps: usize) -> Result<usize> {
+        let mut scheduler = self.scheduler();
+        scheduler.set_timesteps(steps)?;
+        Ok(scheduler.timesteps().len())
     }
 
     /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.

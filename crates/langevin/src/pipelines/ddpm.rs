@@ -10,12 +10,7 @@ use super::{
     parts::{self, Parts},
     to_unit_range,
 };
-use crate::{
-    Result,
-    models::AnyModel,
-    random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
-};
+use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
 
 /// Draws pictures with a UNet. Mirrors `diffusers.DDPMPipeline`.
 ///
@@ -33,9 +28,6 @@ pub struct DdpmPipeline {
 impl DdpmPipeline {
     /// The class's name in diffusers.
     pub const CLASS_NAME: &'static str = "DDPMPipeline";
-
-    /// The steps of diffusers' call that names no number.
-    pub const DEFAULT_STEPS: usize = 1000;
 
     /// Loads a pipeline of this or of any other class that has the same parts from its folder.
     ///
@@ -59,9 +51,9 @@ impl DdpmPipeline {
         )
     }
 
-    /// The steps of a call that names no number: [`Self::DEFAULT_STEPS`], or all that the schedule has if they are fewer.
+    /// The steps of a call that names no number, see [`AnyScheduler::usual_steps`]: diffusers' 1000 with a DDPM scheduler.
     pub fn default_steps(&self) -> usize {
-        Self::DEFAULT_STEPS.min(self.scheduler.num_train_timesteps())
+        self.scheduler.usual_steps()
     }
 
     /// Starts a sampling loop.

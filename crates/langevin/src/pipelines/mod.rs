@@ -31,10 +31,10 @@ use crate::{Error, Result, data::Picture, grid};
 pub struct SampleOptions {
     /// Pictures drawn together.
     pub batch_size: usize,
-    /// Denoising steps; `None` is the pipeline's own default, 1000 for DDPM and 50 for DDIM.
+    /// Denoising steps; `None` is the pipeline's own default, such as 1000 for DDPM and 50 for DDIM.
     pub num_inference_steps: Option<usize>,
-    /// DDIM's η: 0 is deterministic, 1 adds as much noise as DDPM. DDPM overlooks it.
-    pub eta: f64,
+    /// DDIM's η: 0, its default, is deterministic, 1 adds as much noise as DDPM. TCD's γ, 0.3 by default. Others overlook it.
+    pub eta: Option<f64>,
     /// DDIM: derive the noise direction from the clipped predicted clean sample. DDPM overlooks it.
     pub use_clipped_model_output: bool,
     /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
@@ -46,7 +46,7 @@ impl Default for SampleOptions {
         Self {
             batch_size: 1,
             num_inference_steps: None,
-            eta: 0.0,
+            eta: None,
             use_clipped_model_output: false,
             classes: None,
         }

@@ -34,7 +34,7 @@ pub struct Sampling<'a> {
     scheduler: Box<dyn Scheduler + 'a>,
     conditioning: Conditioning,
     generator: &'a mut Generator,
-    eta: f64,
+    eta: Option<f64>,
     use_clipped_model_output: bool,
     timesteps: Vec<f64>,
     done: usize,
@@ -109,7 +109,7 @@ impl<'a> Sampling<'a> {
             scheduler,
             conditioning: Conditioning::default(),
             generator,
-            eta: 0.0,
+            eta: None,
             use_clipped_model_output: false,
             done: 0,
             // Most schedulers start at 1, and multiplying would only cost.
@@ -124,8 +124,8 @@ impl<'a> Sampling<'a> {
         self
     }
 
-    /// Sets DDIM's η and whether it derives the noise from the clipped clean sample, see [`StepOptions`].
-    pub fn with_step_options(mut self, eta: f64, use_clipped_model_output: bool) -> Self {
+    /// Sets DDIM's η or TCD's γ, and whether DDIM derives the noise from the clipped clean sample, see [`StepOptions`].
+    pub fn with_step_options(mut self, eta: Option<f64>, use_clipped_model_output: bool) -> Self {
         self.eta = eta;
         self.use_clipped_model_output = use_clipped_model_output;
         self

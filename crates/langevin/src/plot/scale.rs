@@ -38,6 +38,19 @@ impl Axis {
         }
     }
 
+    /// From the smallest to the largest value, with a little room.
+    pub fn around(values: impl Iterator<Item = f64>) -> Self {
+        let (low, high) = extremes(values).unwrap_or((0.0, 1.0));
+        let room = if high > low { 0.04 * (high - low) } else { 0.5 };
+        let range = low - room..high + room;
+        let ticks = ticks(&range, 0.0);
+        Self {
+            range,
+            ticks,
+            logarithmic: false,
+        }
+    }
+
     /// From zero, or the smallest value where some are negative, to where nearly all values are seen.
     pub fn linear(losses: &[(f64, f64)]) -> Self {
         let mut values: Vec<f64> = losses.iter().map(|&(_, loss)| loss).collect();

@@ -5,7 +5,21 @@ use std::path::Path;
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, DDIMScheduler, DDPMScheduler, Scheduler, StepOptions, StepOutput, config, ddim, ddpm,
+    CMStochasticIterativeConfig, CMStochasticIterativeScheduler, ConfigMap, DDIMConfig, DDIMInverseConfig,
+    DDIMInverseScheduler, DDIMScheduler, DDPMConfig, DDPMScheduler, DEISMultistepConfig,
+    DEISMultistepScheduler, DPMSolverMultistepConfig, DPMSolverMultistepInverseConfig,
+    DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler, DPMSolverSDEConfig,
+    DPMSolverSDEScheduler, DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler,
+    EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler, EDMEulerConfig, EDMEulerScheduler,
+    EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler, EulerDiscreteConfig,
+    EulerDiscreteScheduler, FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler, HeunDiscreteConfig, HeunDiscreteScheduler,
+    IPNDMConfig, IPNDMScheduler, KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteConfig, KDPM2DiscreteScheduler, LCMConfig, LCMScheduler, LMSDiscreteConfig,
+    LMSDiscreteScheduler, LoopOptions, PNDMConfig, PNDMScheduler, RePaintConfig, RePaintScheduler,
+    SASolverConfig, SASolverScheduler, Scheduler, ScoreSdeVeConfig, ScoreSdeVeScheduler, StepOptions,
+    StepOutput, TCDConfig, TCDScheduler, UnCLIPConfig, UnCLIPScheduler, UniPCMultistepConfig,
+    UniPCMultistepScheduler, config,
 };
 use crate::{Error, Result, files};
 
@@ -63,10 +77,14 @@ macro_rules! any_scheduler {
             /// # Errors
             /// If there is no such class, or it cannot be built from the config.
             pub fn convert(&self, name: &str) -> Result<Self> {
-                let other = self.config()?;
+                Self::from_other(name, &self.config()?)
+            }
+
+            /// The scheduler of a class from another's config in memory.
+            pub(super) fn from_other(name: &str, other: &ConfigMap) -> Result<Self> {
                 match name {
                     $($short | <$config as config::SchedulerConfig>::CLASS_NAME => {
-                        Ok(Self::$variant(<$scheduler>::from_config(&other)?))
+                        Ok(Self::$variant(<$scheduler>::from_config(other)?))
                     })+
                     _ => Err(unsupported(name)),
                 }
@@ -112,8 +130,34 @@ macro_rules! any_scheduler {
 }
 
 any_scheduler! {
-    "ddim" => DDIM(DDIMScheduler), ddim::DDIMConfig;
-    "ddpm" => DDPM(DDPMScheduler), ddpm::DDPMConfig;
+    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), CMStochasticIterativeConfig;
+    "ddim" => DDIM(DDIMScheduler), DDIMConfig;
+    "ddim-inverse" => DDIMInverse(DDIMInverseScheduler), DDIMInverseConfig;
+    "ddpm" => DDPM(DDPMScheduler), DDPMConfig;
+    "deis" => DEISMultistep(DEISMultistepScheduler), DEISMultistepConfig;
+    "dpm++2m" => DPMSolverMultistep(DPMSolverMultistepScheduler), DPMSolverMultistepConfig;
+    "dpm++2m-inverse" => DPMSolverMultistepInverse(DPMSolverMultistepInverseScheduler), DPMSolverMultistepInverseConfig;
+    "dpm++2s" => DPMSolverSinglestep(DPMSolverSinglestepScheduler), DPMSolverSinglestepConfig;
+    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), DPMSolverSDEConfig;
+    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), KDPM2DiscreteConfig;
+    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler), KDPM2AncestralDiscreteConfig;
+    "edm-dpm++2m" => EDMDPMSolverMultistep(EDMDPMSolverMultistepScheduler), EDMDPMSolverMultistepConfig;
+    "edm-euler" => EDMEuler(EDMEulerScheduler), EDMEulerConfig;
+    "euler" => EulerDiscrete(EulerDiscreteScheduler), EulerDiscreteConfig;
+    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler), EulerAncestralDiscreteConfig;
+    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler), FlowMatchEulerDiscreteConfig;
+    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler), FlowMatchHeunDiscreteConfig;
+    "heun" => HeunDiscrete(HeunDiscreteScheduler), HeunDiscreteConfig;
+    "ipndm" => IPNDM(IPNDMScheduler), IPNDMConfig;
+    "lcm" => LCM(LCMScheduler), LCMConfig;
+    "lms" => LMSDiscrete(LMSDiscreteScheduler), LMSDiscreteConfig;
+    "pndm" => PNDM(PNDMScheduler), PNDMConfig;
+    "repaint" => RePaint(RePaintScheduler), RePaintConfig;
+    "sa-solver" => SASolver(SASolverScheduler), SASolverConfig;
+    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), ScoreSdeVeConfig;
+    "tcd" => TCD(TCDScheduler), TCDConfig;
+    "unclip" => UnCLIP(UnCLIPScheduler), UnCLIPConfig;
+    "unipc" => UniPCMultistep(UniPCMultistepScheduler), UniPCMultistepConfig;
 }
 
 impl AnyScheduler {
@@ -126,7 +170,7 @@ impl AnyScheduler {
         if path.is_dir() {
             path.push(SCHEDULER_CONFIG);
         }
-        Self::from_json(files::read_json(&path)?).map_err(|error| named(&path, error))
+        Self::from_json(read_map(&path)?).map_err(|error| named(&path, error))
     }
 
     /// Reads `scheduler_config.json` as that of the class `class_name`, whichever it names: what another class knows is
@@ -136,7 +180,7 @@ impl AnyScheduler {
     /// If the file cannot be read, or as [`Self::from_json`]; each error names the file.
     pub fn load_as(class_name: &str, folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join(SCHEDULER_CONFIG);
-        let mut map: ConfigMap = files::read_json(&path)?;
+        let mut map = read_map(&path)?;
         map.insert("_class_name".to_owned(), class_name.into());
         Self::from_json(map).map_err(|error| named(&path, error))
     }
@@ -146,7 +190,9 @@ impl AnyScheduler {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        files::write_json(folder.as_ref().join(SCHEDULER_CONFIG), &self.to_json()?)
+        let path = folder.as_ref().join(SCHEDULER_CONFIG);
+        let text = config::unquote_python_numbers(&files::to_json(&path, &self.to_json()?)?);
+        files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
 
     /// The content of `scheduler_config.json`, as diffusers writes it.
@@ -156,6 +202,12 @@ impl AnyScheduler {
     pub fn to_json(&self) -> Result<ConfigMap> {
         Ok(config::written(self.config()?))
     }
+}
+
+/// The content of a scheduler's file, as [`AnyScheduler::from_json`] takes it.
+fn read_map(path: &Path) -> Result<ConfigMap> {
+    let text = config::quote_python_numbers(&files::read_text(path)?);
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the JSON expected: {e}")))
 }
 
 /// The error with the file that it is about.
@@ -179,8 +231,20 @@ impl Scheduler for AnyScheduler {
         self.inner_mut().set_timesteps(num_inference_steps)
     }
 
+    fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
+        self.inner_mut().set_loop(options)
+    }
+
+    fn set_begin_index(&mut self, index: usize) {
+        self.inner_mut().set_begin_index(index);
+    }
+
     fn timesteps(&self) -> &[f64] {
         self.inner().timesteps()
+    }
+
+    fn sigmas(&self) -> &[f32] {
+        self.inner().sigmas()
     }
 
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
@@ -199,6 +263,10 @@ impl Scheduler for AnyScheduler {
 
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
         self.inner().add_noise(x0, noise, timesteps)
+    }
+
+    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        self.inner().add_noise_at(x0, noise, t)
     }
 
     fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {

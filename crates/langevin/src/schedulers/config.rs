@@ -26,6 +26,45 @@ pub trait SchedulerConfig: Serialize + DeserializeOwned + Default {
     fn extra_mut(&mut self) -> &mut ConfigMap;
 }
 
+/// Defines the config of one scheduler class: every field once, with its default beside it, as in diffusers' signatures.
+macro_rules! scheduler_config {
+    (
+        $(#[$meta:meta])*
+        pub struct $config:ident: $class_name:literal {
+            $( $(#[$field_meta:meta])* $field:ident: $type:ty = $default:expr, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
+        pub struct $config {
+            $( $(#[$field_meta])* pub $field: $type, )+
+            /// Keys of the file that this class does not know, which are written back.
+            #[serde(flatten)]
+            pub extra: $crate::schedulers::ConfigMap,
+        }
+
+        impl Default for $config {
+            fn default() -> Self {
+                Self {
+                    $( $field: $default, )+
+                    extra: $crate::schedulers::ConfigMap::new(),
+                }
+            }
+        }
+
+        impl $crate::schedulers::SchedulerConfig for $config {
+            const CLASS_NAME: &'static str = $class_name;
+
+            fn extra_mut(&mut self) -> &mut $crate::schedulers::ConfigMap {
+                &mut self.extra
+            }
+        }
+    };
+}
+
+pub(super) use scheduler_config;
+
 /// Reads a class's config from the map of a file.
 ///
 /// # Errors
@@ -115,4 +154,93 @@ fn culprit<C: SchedulerConfig>(map: ConfigMap, error: &serde_json::Error) -> Err
         }
     }
     Error::Config(format!("{class}: {error}"))
+}
+
+/// Numbers that Python writes to JSON as `Infinity`, `-Infinity` and `NaN`, which JSON does not have. Between file and struct
+/// they are strings of these words.
+pub(super) mod python_float {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() {
+            return serializer.serialize_f64(*value);
+        }
+        serializer.serialize_str(match value {
+            value if value.is_nan() => "NaN",
+            value if *value > 0.0 => "Infinity",
+            _ => "-Infinity",
+        })
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Word(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(number),
+            Written::Word(word) => match word.as_str() {
+                "Infinity" => Ok(f64::INFINITY),
+                "-Infinity" => Ok(f64::NEG_INFINITY),
+                _ => Err(D::Error::custom(format!("`{word}` is not a number"))),
+            },
+        }
+    }
+}
+
+/// What Python writes for numbers that JSON does not have.
+const PYTHON_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// JSON as Python reads it, with numbers that JSON does not have made strings.
+pub(super) fn quote_python_numbers(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut in_string = false;
+    while let Some(next) = rest.chars().next() {
+        if !in_string && let Some(word) = PYTHON_NUMBERS.iter().find(|word| rest.starts_with(**word)) {
+            quoted.push('"');
+            quoted.push_str(word);
+            quoted.push('"');
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let mut taken = next.len_utf8();
+        match next {
+            '"' => in_string = !in_string,
+            '\\' => taken += rest[taken..].chars().next().map_or(0, char::len_utf8),
+            _ => {}
+        }
+        quoted.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    quoted
+}
+
+/// JSON as Python writes it, from JSON in which these numbers are strings.
+pub(super) fn unquote_python_numbers(text: &str) -> String {
+    // Within a string of JSON there is no bare quotation mark, so that this cannot be part of one.
+    PYTHON_NUMBERS.iter().fold(text.to_owned(), |text, word| {
+        text.replace(&format!(": \"{word}\""), &format!(": {word}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_lacks_pass_through_and_strings_stay() {
+        let python = r#"{"a": -Infinity, "b": [NaN, 1], "c": "it is \"Infinity\" here", "d": Infinity}"#;
+        let quoted = quote_python_numbers(python);
+        let map: ConfigMap = serde_json::from_str(&quoted).unwrap();
+        assert_eq!(map["a"], "-Infinity");
+        assert_eq!(map["b"][0], "NaN");
+        assert_eq!(map["c"], "it is \"Infinity\" here");
+        assert_eq!(
+            unquote_python_numbers(r#"{"a": "-Infinity", "b": 1}"#),
+            r#"{"a": -Infinity, "b": 1}"#
+        );
+    }
 }

@@ -190,11 +190,9 @@ impl Scheduler for DDIMScheduler {
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
         same_shape("the prediction", &prediction, "the sample", &x)?;
-        if !(options.eta >= 0.0 && options.eta.is_finite()) {
-            return Err(Error::Config(format!(
-                "eta is {}, but it must be 0 or more",
-                options.eta
-            )));
+        let eta = options.eta.unwrap_or(0.0);
+        if !(eta >= 0.0 && eta.is_finite()) {
+            return Err(Error::Config(format!("eta is {eta}, but it must be 0 or more")));
         }
         let (alpha_prod, alpha_prod_prev) = self.levels(t)?;
 
@@ -209,11 +207,11 @@ impl Scheduler for DDIMScheduler {
         };
 
         // x_{t-1} = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ_t²) ε̂ + σ_t ε (eq. 12)
-        let sigma = options.eta as f32 * variance(alpha_prod, alpha_prod_prev).sqrt();
+        let sigma = eta as f32 * variance(alpha_prod, alpha_prod_prev).sqrt();
         // Rounding, or an η above 1, can ask for more fresh noise than there is; then diffusers' root is not a number.
         let direction = (1.0 - alpha_prod_prev - sigma * sigma).max(0.0).sqrt();
         let mut previous = clean.clone() * alpha_prod_prev.sqrt() + noise * direction;
-        if options.eta > 0.0 {
+        if eta > 0.0 {
             let fresh = match options.variance_noise.take() {
                 Some(given) => {
                     same_shape("the variance noise", &given, "the sample", &x)?;

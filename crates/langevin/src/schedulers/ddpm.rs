@@ -209,42 +209,54 @@ impl DDPMScheduler {
             .map_or(1.0, |&next| alphas_cumprod[next as usize]);
         Ok((alphas_cumprod[index], previous, index > 0))
     }
+}
 
-    /// What the model says of the sample, and what of the variance where it is learned.
-    fn split(&self, prediction: Tensor<4>, x: &Tensor<4>) -> Result<(Tensor<4>, Option<Tensor<4>>)> {
-        let channels = x.dims()[1];
-        if !self.config.variance_type.is_learned() {
-            same_shape("the prediction", &prediction, "the sample", x)?;
-            return Ok((prediction, None));
-        }
-        if prediction.dims()[1] != 2 * channels {
-            return Err(Error::Shape(format!(
-                "a learned variance needs a prediction of {} channels for a sample of {channels}, but it has {}",
-                2 * channels,
-                prediction.dims()[1]
-            )));
-        }
-        let variance = prediction.clone().narrow(1, channels, channels);
-        let prediction = prediction.narrow(1, 0, channels);
+/// What the model says of the sample, and what of the variance where it is learned.
+pub(super) fn split_variance(
+    variance_type: VarianceType,
+    prediction: Tensor<4>,
+    x: &Tensor<4>,
+) -> Result<(Tensor<4>, Option<Tensor<4>>)> {
+    let channels = x.dims()[1];
+    if !variance_type.is_learned() {
         same_shape("the prediction", &prediction, "the sample", x)?;
-        Ok((prediction, Some(variance)))
+        return Ok((prediction, None));
     }
+    if prediction.dims()[1] != 2 * channels {
+        return Err(Error::Shape(format!(
+            "a learned variance needs a prediction of {} channels for a sample of {channels}, but it has {}",
+            2 * channels,
+            prediction.dims()[1]
+        )));
+    }
+    let variance = prediction.clone().narrow(1, channels, channels);
+    let prediction = prediction.narrow(1, 0, channels);
+    same_shape("the prediction", &prediction, "the sample", x)?;
+    Ok((prediction, Some(variance)))
 }
 
 /// The mean of q(x_{t-1} | x_t, x_0) is `clean · x_0 + sample · x_t`, its variance β̃_t = `variance`, and β_t = `beta`
 /// (Ho et al. 2020, eq. 7), from ᾱ_t and ᾱ_{t-1}.
-struct Posterior {
-    clean: f32,
-    sample: f32,
+pub(super) struct Posterior {
+    pub clean: f32,
+    pub sample: f32,
     variance: f32,
     beta: f32,
 }
 
 impl Posterior {
     fn new(alpha_prod: f32, alpha_prod_prev: f32) -> Self {
+        Self::with_beta(
+            alpha_prod,
+            alpha_prod_prev,
+            1.0 - ratio(alpha_prod, alpha_prod_prev),
+        )
+    }
+
+    /// The same where β_t is known from elsewhere.
+    pub fn with_beta(alpha_prod: f32, alpha_prod_prev: f32, beta: f32) -> Self {
         let (beta_prod, beta_prod_prev) = (1.0 - alpha_prod, 1.0 - alpha_prod_prev);
-        let alpha = ratio(alpha_prod, alpha_prod_prev);
-        let beta = 1.0 - alpha;
+        let alpha = 1.0 - beta;
         if beta_prod == 0.0 {
             // No noise is left, so the sample is the clean one; the quotients below would not be numbers.
             return Self {
@@ -263,7 +275,7 @@ impl Posterior {
     }
 
     /// `noise` times the standard deviation that `variance_type` asks for.
-    fn scale_noise(
+    pub fn scale_noise(
         &self,
         noise: Tensor<4>,
         variance_type: VarianceType,
@@ -312,7 +324,7 @@ impl Scheduler for DDPMScheduler {
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
         let (alpha_prod, alpha_prod_prev, adds_noise) = self.levels(t)?;
-        let (prediction, predicted_variance) = self.split(prediction, &x)?;
+        let (prediction, predicted_variance) = split_variance(self.config.variance_type, prediction, &x)?;
 
         // x̂_0 (Ho et al. 2020, eq. 15)
         let kind = self.config.prediction_type;

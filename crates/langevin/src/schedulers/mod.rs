@@ -5,49 +5,95 @@
 
 mod any;
 mod config;
+mod consistency_models;
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
+mod deis_multistep;
+mod discrete;
+mod distilled;
+mod dpm_loop;
+mod dpm_solver;
+mod dpm_update;
+mod dpmsolver_multistep;
+mod dpmsolver_multistep_inverse;
+mod dpmsolver_sde;
+mod dpmsolver_singlestep;
+mod edm;
+mod edm_dpmsolver_multistep;
+mod edm_euler;
+mod euler_ancestral_discrete;
+mod euler_discrete;
+mod flow;
+mod flow_match_euler_discrete;
+mod flow_match_heun_discrete;
+mod heun_discrete;
+mod ipndm;
+mod k_dpm_2_ancestral_discrete;
+mod k_dpm_2_discrete;
+mod lcm;
+mod lms_discrete;
+mod names;
 pub mod noise_schedule;
+mod options;
+mod pndm;
+mod position;
 mod prediction;
+mod quantile;
+mod repaint;
+mod sasolver;
+mod sde_ve;
+mod sigma_loop;
+mod sigmas;
 mod spacing;
+mod tcd;
+mod unclip;
+mod unipc_multistep;
 
 pub use any::{AnyScheduler, SCHEDULER_CONFIG};
 pub use config::{ConfigMap, SchedulerConfig};
+pub use consistency_models::{CMStochasticIterativeConfig, CMStochasticIterativeScheduler};
 pub use ddim::{DDIMConfig, DDIMScheduler};
+pub use ddim_inverse::{DDIMInverseConfig, DDIMInverseScheduler};
 pub use ddpm::{DDPMConfig, DDPMScheduler, VarianceType};
+pub use deis_multistep::{DEISMultistepConfig, DEISMultistepScheduler, DeisAlgorithm, DeisSolver};
+pub use dpm_solver::SolverPrediction;
+pub use dpm_update::{AlgorithmType, SolverType};
+pub use dpmsolver_multistep::{DPMSolverMultistepConfig, DPMSolverMultistepScheduler};
+pub use dpmsolver_multistep_inverse::{DPMSolverMultistepInverseConfig, DPMSolverMultistepInverseScheduler};
+pub use dpmsolver_sde::{DPMSolverSDEConfig, DPMSolverSDEScheduler};
+pub use dpmsolver_singlestep::{DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler};
+pub use edm::SigmaSchedule;
+pub use edm_dpmsolver_multistep::{EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler};
+pub use edm_euler::{EDMEulerConfig, EDMEulerScheduler};
+pub use euler_ancestral_discrete::{EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler};
+pub use euler_discrete::{EulerDiscreteConfig, EulerDiscreteScheduler, InterpolationType, TimestepType};
+pub use flow_match_euler_discrete::{
+    FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler, TimeShiftType,
+};
+pub use flow_match_heun_discrete::{FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler};
+pub use heun_discrete::{HeunDiscreteConfig, HeunDiscreteScheduler};
+pub use ipndm::{IPNDMConfig, IPNDMScheduler};
+pub use k_dpm_2_ancestral_discrete::{KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler};
+pub use k_dpm_2_discrete::{KDPM2DiscreteConfig, KDPM2DiscreteScheduler};
+pub use lcm::{LCMConfig, LCMScheduler};
+pub use lms_discrete::{LMSDiscreteConfig, LMSDiscreteScheduler};
+pub use names::SamplerName;
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
+pub use options::{GivenLoop, LoopOptions, StepOptions};
+pub use pndm::{PNDMConfig, PNDMScheduler};
+pub use repaint::{RePaintConfig, RePaintScheduler};
+pub use sasolver::{SASolverConfig, SASolverScheduler, SaAlgorithm};
+pub use sde_ve::{ScoreSdeVeConfig, ScoreSdeVeScheduler, SdeVeStep};
+pub use sigmas::FinalSigmas;
 pub use spacing::TimestepSpacing;
+pub use tcd::{TCDConfig, TCDScheduler};
+pub use unclip::{UnCLIPConfig, UnCLIPScheduler};
+pub use unipc_multistep::{BhSolver, UniPCMultistepConfig, UniPCMultistepScheduler};
 
 use burn::tensor::Tensor;
 
-use crate::{Error, Result, random::Generator};
-
-/// What one call of [`Scheduler::step`] may be given besides the prediction and the sample.
-///
-/// One struct serves every scheduler, as the keyword arguments of diffusers' `step` methods do; each reads what it knows.
-#[derive(Default)]
-pub struct StepOptions<'a> {
-    /// Where a stochastic scheduler draws its noise from. `None` where noise is needed is an error.
-    pub generator: Option<&'a mut Generator>,
-    /// DDIM's η: 0 is deterministic, 1 adds as much noise as DDPM (Song et al. 2021, eq. 16).
-    pub eta: f64,
-    /// DDIM: derive the noise direction from the clipped predicted clean sample.
-    pub use_clipped_model_output: bool,
-    /// DDIM: noise to use in place of a draw, of the sample's shape.
-    pub variance_noise: Option<Tensor<4>>,
-}
-
-impl StepOptions<'_> {
-    /// Draws standard normal noise of the shape of `like`.
-    pub(crate) fn draw_noise(&mut self, class_name: &str, like: &Tensor<4>) -> Result<Tensor<4>> {
-        let generator = self.generator.as_deref_mut().ok_or_else(|| {
-            Error::Config(format!(
-                "{class_name} draws noise in this step, but was given no generator to draw from"
-            ))
-        })?;
-        Ok(generator.randn_tensor(like.dims(), &like.device()))
-    }
-}
+use crate::{Error, Result};
 
 /// What [`Scheduler::step`] gives.
 #[derive(Clone, Debug)]
@@ -92,8 +138,29 @@ pub trait Scheduler: Send {
     /// If the number is zero or more than the schedule has.
     fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()>;
 
-    /// The timesteps of the loop, from the noisiest to the cleanest.
+    /// The same with all that may be said about a loop, such as its timesteps themselves.
+    ///
+    /// # Errors
+    /// As [`Self::set_timesteps`], and if something is set that this scheduler has no use for.
+    fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
+        options.only("this scheduler", &[])?;
+        self.set_timesteps(options.number("this scheduler")?)
+    }
+
+    /// Says that the next loop begins at this step and not with the first, as a loop from a picture with noise does.
+    /// Schedulers that know by the timestep where they are need not be told.
+    fn set_begin_index(&mut self, index: usize) {
+        let _ = index;
+    }
+
+    /// The timesteps of the loop, from the noisiest to the cleanest; each is one call of the model.
     fn timesteps(&self) -> &[f64];
+
+    /// The noise levels σ of the loop's steps, with the one that the last leads to; empty for schedulers that do not
+    /// work in σ.
+    fn sigmas(&self) -> &[f32] {
+        &[]
+    }
 
     /// The sample as the model wants to see it at timestep `t`; most schedulers return it unchanged.
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
@@ -118,6 +185,20 @@ pub trait Scheduler: Send {
     /// # Errors
     /// If there are not as many timesteps as pictures, or one is beyond the schedule.
     fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>>;
+
+    /// The pictures with as much `noise` as at timestep `t` of the loop, from which a loop can begin there.
+    ///
+    /// # Errors
+    /// If the shapes differ, or `t` is not a timestep of the loop or the schedule.
+    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        let [batch, ..] = x0.dims();
+        if t.fract() != 0.0 || t < 0.0 {
+            return Err(Error::Config(format!(
+                "timestep {t} is not one of the schedule's"
+            )));
+        }
+        self.add_noise(x0, noise, &vec![t as usize; batch])
+    }
 
     /// The velocity v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 that a model with v-prediction learns, with one timestep a picture
     /// (Salimans and Ho 2022, appendix D). `sample` is x_0.
@@ -144,8 +225,11 @@ pub trait Scheduler: Send {
     /// How many timesteps the schedule was trained with.
     fn num_train_timesteps(&self) -> usize;
 
-    /// ᾱ_t for every training timestep, in float32 as diffusers computes it. Length [`Self::num_train_timesteps`].
-    fn alphas_cumprod(&self) -> &[f32];
+    /// ᾱ_t for every training timestep, in float32 as diffusers computes it. Length [`Self::num_train_timesteps`]; empty
+    /// for schedulers that know no such table.
+    fn alphas_cumprod(&self) -> &[f32] {
+        &[]
+    }
 }
 
 /// An error that names both tensors unless their shapes are the same.

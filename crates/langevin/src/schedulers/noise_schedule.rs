@@ -4,7 +4,10 @@ use crate::{Error, Result, named::named_enum};
 use burn::tensor::{Tensor, TensorData};
 
 /// More timesteps than any schedule has; a configuration that asks for more is taken for a mistake.
-const MOST_TIMESTEPS: usize = 1_000_000;
+pub(super) const MOST_TIMESTEPS: usize = 1_000_000;
+
+/// What diffusers leaves of ᾱ where it should be 0 but is divided by: the square of float16's least positive number.
+const LEAST_SIGNAL: f32 = 1.0 / (1 << 24) as f32;
 
 /// The largest β of the schedules that are defined by ᾱ.
 const MAX_BETA: f64 = 0.999;
@@ -24,6 +27,8 @@ named_enum! {
         Sigmoid = "sigmoid",
         /// ᾱ from a Laplace distribution of the log signal-to-noise ratio.
         Laplace = "laplace",
+        /// ᾱ(t) = exp(-12 t), each β at most 0.999.
+        Exp = "exp",
     }
 }
 
@@ -44,6 +49,26 @@ pub struct NoiseOptions<'a> {
     pub rescale_betas_zero_snr: bool,
 }
 
+/// The table that a scheduler's config describes; the second argument says whether to rescale it to zero SNR, for the
+/// classes that have no such key.
+macro_rules! noise_schedule_of {
+    ($config:expr) => {
+        $crate::schedulers::noise_schedule::noise_schedule_of!($config, $config.rescale_betas_zero_snr)
+    };
+    ($config:expr, $rescale:expr) => {
+        $crate::schedulers::NoiseSchedule::new($crate::schedulers::noise_schedule::NoiseOptions {
+            num_train_timesteps: $config.num_train_timesteps,
+            beta_start: $config.beta_start,
+            beta_end: $config.beta_end,
+            beta_schedule: $config.beta_schedule,
+            trained_betas: $config.trained_betas.as_deref(),
+            rescale_betas_zero_snr: $rescale,
+        })
+    };
+}
+
+pub(crate) use noise_schedule_of;
+
 /// The table of noise levels of a discrete schedule.
 #[derive(Clone, Debug)]
 pub struct NoiseSchedule {
@@ -58,11 +83,7 @@ impl NoiseSchedule {
     /// If it would be empty or longer than a million, if a β is not in [0, 1), or if `trained_betas` has another length.
     pub fn new(options: NoiseOptions<'_>) -> Result<Self> {
         let n = options.num_train_timesteps;
-        if n == 0 || n > MOST_TIMESTEPS {
-            return Err(Error::Config(format!(
-                "num_train_timesteps is {n}, but a schedule has 1 to {MOST_TIMESTEPS} timesteps"
-            )));
-        }
+        check_length("num_train_timesteps", n)?;
         let mut betas = match options.trained_betas {
             Some(betas) if betas.len() != n => {
                 return Err(Error::Config(format!(
@@ -87,6 +108,15 @@ impl NoiseSchedule {
             betas,
             alphas_cumprod,
         })
+    }
+
+    /// The same with ᾱ of the last timestep at 2⁻²⁴, as diffusers has it for the schedulers that divide by it, where the
+    /// schedule was moved to end without any signal.
+    pub(crate) fn with_least_signal(mut self) -> Self {
+        if let Some(last) = self.alphas_cumprod.last_mut() {
+            *last = LEAST_SIGNAL;
+        }
+        self
     }
 
     /// β_t for every timestep.
@@ -120,6 +150,16 @@ impl NoiseSchedule {
     }
 }
 
+/// Refuses a number of timesteps that no schedule has.
+pub(crate) fn check_length(name: &str, n: usize) -> Result<()> {
+    if n == 0 || n > MOST_TIMESTEPS {
+        return Err(Error::Config(format!(
+            "{name} is {n}, but a schedule has 1 to {MOST_TIMESTEPS} timesteps"
+        )));
+    }
+    Ok(())
+}
+
 /// √ᾱ and √(1 - ᾱ) of each picture's timestep, `[batch, 1, 1, 1]`, checked against the pictures' shape.
 ///
 /// # Errors
@@ -130,6 +170,11 @@ pub(crate) fn signal_and_noise(
     pictures: &Tensor<4>,
 ) -> Result<(Tensor<4>, Tensor<4>)> {
     let [batch, ..] = pictures.dims();
+    if alphas_cumprod.is_empty() {
+        return Err(Error::Config(
+            "this scheduler has no table of noise levels by whole timesteps, which training needs".to_owned(),
+        ));
+    }
     if timesteps.len() != batch {
         return Err(Error::Shape(format!(
             "{} timesteps were given for {batch} pictures; each picture has one",
@@ -150,7 +195,10 @@ pub(crate) fn signal_and_noise(
 }
 
 /// x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, with one timestep a picture (Ho et al. 2020, eq. 4).
-pub(crate) fn add_noise(
+///
+/// # Errors
+/// If the shapes differ, there are not as many timesteps as pictures, or one is beyond the table.
+pub fn add_noise(
     alphas_cumprod: &[f32],
     x0: Tensor<4>,
     noise: Tensor<4>,
@@ -170,7 +218,7 @@ fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
     } = options;
     let by_ends = !matches!(
         options.beta_schedule,
-        BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace
+        BetaSchedule::SquaredcosCapV2 | BetaSchedule::Laplace | BetaSchedule::Exp
     );
     for (name, beta) in [("beta_start", start), ("beta_end", end)] {
         if by_ends && !(0.0..1.0).contains(&beta) {
@@ -201,6 +249,7 @@ fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
             let snr = log_snr.exp();
             (snr / (1.0 + snr)).sqrt()
         }),
+        BetaSchedule::Exp => betas_for_alpha_bar(n, |t| (t * -12.0).exp()),
     })
 }
 
@@ -214,7 +263,7 @@ fn betas_for_alpha_bar(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
 }
 
 /// `torch.linspace` in float32: the first half counts up from `start`, the second down from `end`.
-fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
+pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if n == 1 {
         return vec![start];

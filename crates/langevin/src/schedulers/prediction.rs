@@ -15,6 +15,28 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// The bounds of a class that thresholds but does not clip.
+    pub fn thresholding(thresholding: bool, dynamic_thresholding_ratio: f64, sample_max_value: f64) -> Self {
+        Self {
+            clip_sample: false,
+            clip_sample_range: 1.0,
+            thresholding,
+            dynamic_thresholding_ratio,
+            sample_max_value,
+        }
+    }
+
+    /// The bounds of a class that clips but does not threshold.
+    pub fn clipping(clip_sample: bool, clip_sample_range: f64) -> Self {
+        Self {
+            clip_sample,
+            clip_sample_range,
+            thresholding: false,
+            dynamic_thresholding_ratio: 1.0,
+            sample_max_value: 1.0,
+        }
+    }
+
     /// Checks the values that will be used.
     pub fn check(&self) -> Result<()> {
         let refuse = |name: &str, value: f64, right: &str| {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sigmas::linspace;
 use crate::{Error, Result};
 
 /// How the steps of a loop are spread over the training timesteps (Lin et al. 2023, table 2).
@@ -32,19 +33,8 @@ impl TimestepSpacing {
         let (last, n) = ((train - 1) as f64, steps as f64);
         let timesteps: Vec<usize> = match self {
             Self::Linspace => {
-                // numpy.linspace, whose last value is its end exactly.
-                let step = if steps > 1 { last / (n - 1.0) } else { 0.0 };
-                let at = |i: usize| {
-                    if i > 0 && i + 1 == steps {
-                        last
-                    } else {
-                        i as f64 * step
-                    }
-                };
-                (0..steps)
-                    .rev()
-                    .map(|i| at(i).round_ties_even() as usize)
-                    .collect()
+                let rising = linspace(0.0, last, steps).into_iter();
+                rising.rev().map(|t| t.round_ties_even() as usize).collect()
             }
             Self::Leading => (0..steps)
                 .rev()
@@ -67,6 +57,20 @@ impl TimestepSpacing {
             ))),
             _ => Ok(timesteps),
         }
+    }
+
+    /// The timesteps of a loop of `steps` as the schedulers in σ take them, which may lie between the training timesteps:
+    /// those of the linspace spacing are not rounded. In float32, as in diffusers.
+    ///
+    /// # Errors
+    /// As [`Self::timesteps`].
+    pub fn fractional(self, train: usize, steps: usize, steps_offset: usize) -> Result<Vec<f64>> {
+        let whole = self.timesteps(train, steps, steps_offset)?;
+        if self != Self::Linspace {
+            return Ok(whole.into_iter().map(|t| t as f64).collect());
+        }
+        let rising = linspace(0.0, (train - 1) as f64, steps).into_iter();
+        Ok(rising.rev().map(|t| f64::from(t as f32)).collect())
     }
 }
 

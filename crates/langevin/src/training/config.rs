@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::{Channels, Resize},
+    data::{Alpha, Channels, OpenOptions, Resize, split},
     models::{AnyModelConfig, ModelPreset},
     objectives::PredictionType,
     schedulers::{BetaSchedule, DDPMConfig},
@@ -33,8 +33,12 @@ pub const METRICS: &str = "metrics.jsonl";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// The data set: `digits`, or the path of a folder of pictures.
+    /// The data set: `digits`, or the path of one as [`data::open_with`](crate::data::open_with) takes it.
     pub dataset_name: Option<String>,
+    /// Which of a repository's configurations; `None` is the default one.
+    pub dataset_config_name: Option<String>,
+    /// The part of the data set that is trained on.
+    pub split: String,
     /// A folder of pictures, where `dataset_name` does not name one.
     pub train_data_dir: Option<PathBuf>,
     /// The model.
@@ -54,6 +58,12 @@ pub struct TrainingConfig {
     pub resize: Resize,
     /// The channels pictures are read with.
     pub channels: Channels,
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+    /// Keep pictures in memory, resized, once they were read, as far as they fit.
+    pub cache: bool,
+    /// A picture that cannot be read ends the run, in place of being left out.
+    pub strict: bool,
     /// Threads that decode pictures ahead of training; 0 lets the library choose.
     pub dataloader_num_workers: usize,
 
@@ -135,6 +145,8 @@ impl TrainingConfig {
     pub fn script() -> Self {
         Self {
             dataset_name: None,
+            dataset_config_name: None,
+            split: split::TRAIN.into(),
             train_data_dir: None,
             model: ModelSource::Preset(ModelPreset::DdpmDefault),
             output_dir: None,
@@ -144,6 +156,9 @@ impl TrainingConfig {
             random_flip: false,
             resize: Resize::ShorterSide,
             channels: Channels::Rgb,
+            alpha: Alpha::White,
+            cache: false,
+            strict: false,
             dataloader_num_workers: 0,
             train_batch_size: 16,
             eval_batch_size: 16,
@@ -186,15 +201,17 @@ impl TrainingConfig {
             resolution: ModelPreset::Digits.resolution(),
             center_crop: true,
             channels: Channels::Grey,
-            train_batch_size: 128,
+            train_batch_size: 64,
             eval_batch_size: 100,
-            num_epochs: 120,
+            num_epochs: 55,
             save_images_epochs: 0,
             save_model_epochs: 0,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             lr_warmup_steps: 100,
             use_ema: true,
             ema_max_decay: 0.999,
+            // At so small a size most of the schedule is noise, where learning ε teaches the model little of the digit.
+            prediction_type: PredictionType::VPrediction,
             ddpm_num_inference_steps: 50,
             ddpm_beta_schedule: BetaSchedule::SquaredcosCapV2,
             conditioning: ConditioningKind::Class,
@@ -248,7 +265,16 @@ impl TrainingConfig {
         }
     }
 
-    /// What [`data::open`](crate::data::open) is to be given: the built-in data set's name, or a folder's path.
+    /// How the data set is opened.
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            config: self.dataset_config_name.clone(),
+            split: self.split.clone(),
+            alpha: self.alpha,
+        }
+    }
+
+    /// What [`data::open_with`](crate::data::open_with) is to be given: the built-in data set's name, or a path.
     ///
     /// # Errors
     /// If nothing says so, or two fields say so.

@@ -60,15 +60,10 @@ impl Gradients {
             .sqrt()
     }
 
-    /// Scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_`; returns the norm before that.
-    pub fn clip(self, max_norm: f64) -> (Self, f64) {
+    /// What scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_` does it, and their norm.
+    pub fn clipping(&self, max_norm: f64) -> (f64, f64) {
         let norm = self.norm();
-        let factor = max_norm / (norm + 1e-6);
-        if factor < 1.0 {
-            (self.scale(factor), norm)
-        } else {
-            (self, norm)
-        }
+        ((max_norm / (norm + 1e-6)).min(1.0), norm)
     }
 
     /// One after another, in the module's order.

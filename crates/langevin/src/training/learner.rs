@@ -79,7 +79,7 @@ impl<M: Module> Learner<M> {
     /// moves, and the update says so by its norm. Consumes the learner to change the parameters in place.
     pub fn update(mut self, gradients: Gradients) -> (Self, Update) {
         let learning_rate = self.learning_rate * self.schedule.factor(self.steps);
-        let (gradients, grad_norm) = gradients.clip(self.max_grad_norm);
+        let (factor, grad_norm) = gradients.clipping(self.max_grad_norm);
         if !grad_norm.is_finite() {
             return (
                 self,
@@ -90,7 +90,7 @@ impl<M: Module> Learner<M> {
                 },
             );
         }
-        self.model = self.optimizer.step(self.model, gradients, learning_rate);
+        self.model = self.optimizer.step(self.model, gradients, factor, learning_rate);
         self.steps += 1;
         let mut ema_decay = None;
         self.ema = self.ema.map(|ema| {

@@ -53,8 +53,8 @@ impl AdamWOptimizer {
         }
     }
 
-    /// Moves every parameter that has a gradient.
-    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, learning_rate: f64) -> M {
+    /// Moves every parameter that has a gradient, which counts `factor` times.
+    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, factor: f64, learning_rate: f64) -> M {
         self.step += 1;
         let hyper = AdamW {
             learning_rate,
@@ -63,6 +63,7 @@ impl AdamWOptimizer {
             eps: self.config.eps,
             weight_decay: self.config.weight_decay,
             step: self.step,
+            gradient_factor: factor,
         };
         let gradients = gradients.into_iter_by_id().collect();
         module.map(&mut Update {

@@ -25,6 +25,7 @@ use crate::{
     files, grid,
     models::{AnyModel, Conditioning},
     objectives::PredictionType,
+    ops::{self, in_pool},
     pipelines::{Classes, DdpmPipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{AnyScheduler, DDPMScheduler},
@@ -57,8 +58,8 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
-        crate::ops::set_exact_convolution(config.exact_convolution);
-        let dataset: Arc<dyn Dataset> = data::open(&config.dataset()?)?.into();
+        ops::set_exact_convolution(config.exact_convolution);
+        let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
         let folder = config.run_folder(dataset.name());
         check_folder(&folder, config.overwrite_output_dir)?;
         let classes = classes(&config, dataset.as_ref())?;
@@ -127,6 +128,11 @@ impl Trainer {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
         observer.started(&run.info(self)?);
+        if self.config.cache
+            && let Some(note) = self.loader.cache_note()
+        {
+            observer.message(&note);
+        }
         let ended = run.train(self, observer);
         // Whatever ended it, what was learned is kept.
         if run.learner()?.steps() > 0 || ended.is_ok() {
@@ -138,8 +144,10 @@ impl Trainer {
             Ended::Interrupted => true,
         };
         let skipped = self.loader.skipped();
-        if skipped > 0 {
-            observer.message(&format!("{skipped} pictures could not be read and were left out"));
+        match skipped {
+            0 => {}
+            1 => observer.message("1 picture could not be read and was left out"),
+            _ => observer.message(&format!("{skipped} pictures could not be read and were left out")),
         }
         let samples = if interrupted {
             None
@@ -195,8 +203,15 @@ impl Trainer {
                 let draws = self.generator.rand(told.len());
                 let kept = told.into_iter().zip(draws);
                 Some(
-                    kept.map(|(class, u)| if f64::from(u) < dropout { null } else { class })
-                        .collect(),
+                    kept.map(|(class, u)| {
+                        // A class that is not known is the null class too.
+                        if f64::from(u) < dropout || class < 0 {
+                            null
+                        } else {
+                            class
+                        }
+                    })
+                    .collect(),
                 )
             }
         };
@@ -463,9 +478,8 @@ impl Run {
                     .map(|classes| classes[first..first + batch_size].to_vec()),
                 ..SampleOptions::default()
             };
-            pictures.extend(to_pictures(
-                &pipeline.sample(&options, &mut generator)?.finish()?,
-            )?);
+            let samples = in_pool(|| pipeline.sample(&options, &mut generator)?.finish())?;
+            pictures.extend(to_pictures(&samples)?);
         }
         let scale = grid::visible_scale(&pictures[0]);
         let picture = grid::grid(&pictures, columns, 2, scale)?;
@@ -478,12 +492,6 @@ impl Run {
         grid::write_png(path, &picture, &text)?;
         Ok(path.to_path_buf())
     }
-}
-
-/// Runs `work` on a thread of the pool that the kernels use: handing each of its many small jobs over from outside costs more than some of
-/// them take.
-fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {
@@ -550,7 +558,12 @@ fn loader_config(config: &TrainingConfig, dataset: &dyn Dataset) -> LoaderConfig
         } else {
             config.dataloader_num_workers
         },
-        cache: dataset.is_small(),
+        cache_bytes: if config.cache || dataset.is_small() {
+            data::cache_limit()
+        } else {
+            0
+        },
+        strict: config.strict,
         ..LoaderConfig::default()
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use langevin::{
-    data::{self, Dataset, DatasetSummary, Picture, Transform},
+    data::{self, Dataset, DatasetSummary, OpenOptions, Picture, Transform},
     grid,
     random::Generator,
 };
@@ -19,11 +19,11 @@ const LARGEST: usize = 128;
 
 /// Prints what the data set holds, and writes a grid of it where asked to. Broken pictures make it an error, after
 /// everything is said.
-pub fn describe(path: &Path, grid: Option<&Path>) -> Result<()> {
+pub fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>) -> Result<()> {
     let Some(name) = path.to_str() else {
         bail!("{}: is not a name in UTF-8", path.display())
     };
-    let dataset = data::open(name)?;
+    let dataset = data::open_with(name, options)?;
     let summary = DatasetSummary::of(dataset.as_ref());
     terminal::print(&summary.to_string())?;
     if let Some(grid_path) = grid {
@@ -54,7 +54,7 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
     };
     let mut generator = Generator::new(0);
     let mut pictures = Vec::with_capacity(BATCH);
-    for index in generator.randperm(dataset.len()) {
+    for index in data::epoch_order(dataset, 0, 0) {
         if pictures.len() == BATCH {
             break;
         }

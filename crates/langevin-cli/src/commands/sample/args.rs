@@ -18,6 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   langevin sample runs/digits-1
   langevin sample runs/digits-1 --class 3 --steps 50 --scheduler ddim --seed 7 --output 3.png
+  langevin sample runs/digits-1 --scheduler dpm++2m-karras --steps 20
   langevin sample my-model --count 100 --output pictures --animate denoising.gif";
 
 /// What the user typed.
@@ -32,7 +33,7 @@ pub struct SampleArgs {
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch_size: usize,
-    /// Denoising steps [ddpm: 1000, ddim: 50]
+    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50]
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
     /// The seed that everything random comes from
@@ -41,10 +42,10 @@ pub struct SampleArgs {
     /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
-    /// The sampler, in place of the pipeline's own
-    #[arg(long, value_parser = scheduler(), value_name = "NAME")]
+    /// The sampler, in place of the pipeline's own; `langevin schedulers` lists them
+    #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME")]
     pub scheduler: Option<String>,
-    /// ddim: how much noise a step adds, 0 for none to 1 for as much as ddpm [0]
+    /// ddim and tcd: how much noise a step adds, 0 for none to 1 for as much as ddpm [ddim: 0, tcd: 0.3]
     #[arg(long, value_name = "ETA")]
     pub eta: Option<f64>,
     /// The class to draw, by name or number; given several times, pictures take turns [all in turn]

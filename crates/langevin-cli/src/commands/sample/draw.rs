@@ -24,8 +24,10 @@ pub struct Drawing {
     pub steps: usize,
     /// The generator's seed.
     pub seed: u64,
-    /// DDIM's η.
-    pub eta: f64,
+    /// How often a batch asks the model: some samplers do so more than once a step.
+    pub calls: usize,
+    /// DDIM's η or TCD's γ, where it is not the sampler's own.
+    pub eta: Option<f64>,
     /// The classes that the pictures take turns in; none for an unconditional model.
     pub classes: Vec<i64>,
 }
@@ -39,8 +41,8 @@ impl Drawing {
             ("steps", self.steps.to_string()),
             ("model", self.model.clone()),
         ];
-        if self.eta != 0.0 {
-            facts.push(("eta", self.eta.to_string()));
+        if let Some(eta) = self.eta {
+            facts.push(("eta", eta.to_string()));
         }
         facts
     }
@@ -78,7 +80,7 @@ impl std::fmt::Display for Drawing {
 pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation>) -> Result<Vec<Picture>> {
     let mut generator = Generator::new(drawing.seed);
     let batches = drawing.batches().count();
-    let mut bar = Progress::new("step", batches * drawing.steps);
+    let mut bar = Progress::new("step", batches * drawing.calls);
     let mut pictures = Vec::with_capacity(drawing.count);
     for (number, batch) in drawing.batches().enumerate() {
         let options = SampleOptions {
@@ -97,7 +99,7 @@ pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation
             if let Some(animation) = animation.as_deref_mut() {
                 animation.show(&step)?;
             }
-            bar.update(number * drawing.steps + step.index + 1, || {
+            bar.update(number * drawing.calls + step.index + 1, || {
                 if batches == 1 {
                     String::new()
                 } else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use langevin::{
-    data::{Channels, Resize},
+    data::{Alpha, Channels, Resize},
     device::DeviceName,
     objectives::PredictionType,
     schedulers::BetaSchedule,
@@ -32,9 +32,15 @@ Examples:
 #[derive(Args, Debug, Default)]
 #[command(after_help = EXAMPLES)]
 pub struct TrainArgs {
-    /// The data set: `digits`, or a folder of pictures
+    /// The data set: `digits`, a folder or zip archive of pictures, a folder of parquet files, or IDX files
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub dataset_name: Option<String>,
+    /// Which of a repository's configurations [the default one]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub dataset_config_name: Option<String>,
+    /// The part of the data set to train on [train]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub split: Option<String>,
     /// A folder of pictures; sub-folders are classes
     #[arg(long, value_name = "FOLDER", help_heading = "Data")]
     pub train_data_dir: Option<PathBuf>,
@@ -53,6 +59,15 @@ pub struct TrainArgs {
     /// The channels that pictures are read with [rgb, or what the model is made for]
     #[arg(long, value_parser = choice::<Channels>(), value_name = "CHANNELS", help_heading = "Data")]
     pub channels: Option<Channels>,
+    /// What becomes of transparency: laid onto white or black, or dropped as Pillow does [white]
+    #[arg(long, value_parser = choice::<Alpha>(), value_name = "HOW", help_heading = "Data")]
+    pub alpha: Option<Alpha>,
+    /// Keep pictures in memory, resized, once they were read, as far as they fit
+    #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub cache: Option<bool>,
+    /// End at a picture that cannot be read, in place of leaving it out
+    #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub strict: Option<bool>,
     /// Threads that decode pictures ahead of training; 0 chooses [0]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub dataloader_num_workers: Option<usize>,
@@ -188,8 +203,6 @@ pub struct ScriptArgs {
     #[arg(long, hide = true)]
     pub logging_dir: Option<String>,
 
-    #[arg(long, hide = true)]
-    pub dataset_config_name: Option<String>,
     #[arg(long, hide = true)]
     pub push_to_hub: bool,
     #[arg(long, hide = true)]

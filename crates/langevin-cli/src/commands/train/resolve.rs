@@ -38,7 +38,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     apply(args, &mut config);
     config.validate()?;
     // A data set that is not there, or holds nothing, is told before anything is made.
-    data::open(&config.dataset()?)?;
+    data::open_with(&config.dataset()?, &config.open_options())?;
     Ok(Resolved { config, notes })
 }
 
@@ -59,6 +59,11 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.center_crop, &args.center_crop);
     set(&mut config.random_flip, &args.random_flip);
     set(&mut config.channels, &args.channels);
+    set_option(&mut config.dataset_config_name, &args.dataset_config_name);
+    set(&mut config.split, &args.split);
+    set(&mut config.alpha, &args.alpha);
+    set(&mut config.cache, &args.cache);
+    set(&mut config.strict, &args.strict);
     set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);
     set(&mut config.conditioning, &args.conditioning);
     set_option(&mut config.class_dropout, &args.class_dropout);
@@ -114,11 +119,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
             "--hub-private-repo",
             script.hub_private_repo,
             "publishing on the Hub",
-        ),
-        (
-            "--dataset-config-name",
-            script.dataset_config_name.is_some(),
-            "downloading data sets from the Hub",
         ),
         (
             "--checkpointing-steps",

@@ -19,12 +19,15 @@ use std::ops::Range;
 /// Tiles up to which kernels are transformed by the task that uses them, where there are panels enough for all threads.
 const FEW_TILES: usize = 64;
 
-/// Tiles of a block: four register tiles, which read a panel's kernels while they are in the first-level cache. With
-/// AVX2 12 lost 4 % and 48 3 %.
+/// Tiles of a block: four register tiles, which read a panel's kernels while they are in the first-level cache.
 const BLOCK: usize = 24;
 
 /// Out-channels of a group, about: as many products of a block are kept at a time.
 const GROUP_COLUMNS: usize = 64;
+
+/// Sums of a plane that a group has, and transformed kernels, at most: 36 times as many are 295 KB, which the second-level cache
+/// holds.
+const GROUP_VALUES: usize = 2048;
 
 /// Tiles whose inputs one task transforms, where inputs are transformed first.
 const INPUT_TILES: usize = 4;
@@ -90,13 +93,10 @@ impl Layer<'_> {
                 planes,
             });
         });
-        // Two panels at a time read the inputs half as often, if all threads still have work.
-        let wide = GROUP_COLUMNS / 2 / isa.panel_columns();
-        let group = if panels >= 4 * wide * rayon::current_num_threads() {
-            wide.max(1)
-        } else {
-            1
-        };
+        // As many panels at a time as leave work for all threads: a task then reads whole stretches of weights.
+        let most =
+            (GROUP_VALUES / (tiles * isa.panel_columns())).clamp(1, GROUP_COLUMNS / isa.panel_columns() * 2);
+        let group = (panels / (2 * rayon::current_num_threads())).clamp(1, most);
         parallel::for_each(panels.div_ceil(group), worth, |task| {
             isa.run(Group {
                 layer: self,
@@ -230,6 +230,7 @@ impl Kernel for Block<'_> {
                             column: 1,
                         },
                         b: self.kernels.values.values()[kernels..].as_ptr(),
+                        b_panel: 0,
                         c: sums.values_mut()[plane * products.step + (panel - first) * columns..]
                             .as_mut_ptr(),
                         c_row: group * columns,
@@ -274,41 +275,55 @@ impl Kernel for Group<'_> {
         let columns = S::PANEL_VECTORS * S::LANES;
         let (depth, tiles, group) = (layer.kernels.depth(), layer.tiling.len(), self.panels.len());
         let row = depth.next_multiple_of(S::LANES);
-        let kernel_planes = Planes::new(group * DEPTH_CHUNK * columns);
+        let chunk_depth = (GROUP_VALUES / (group * columns))
+            .clamp(1, DEPTH_CHUNK)
+            .min(depth);
+        let panel_step = chunk_depth * columns;
+        let kernel_planes = Planes::new(group * panel_step);
         let mut kernels = kernel_planes.scratch();
         let products = Planes::new(tiles * group * columns);
         let mut sums = products.scratch();
-        for start in (0..depth).step_by(DEPTH_CHUNK) {
-            let chunk = start..depth.min(start + DEPTH_CHUNK);
-            for (i, panel) in self.panels.clone().enumerate() {
-                isa.run(Pack {
-                    kernels: &layer.kernels,
-                    depth: chunk.clone(),
-                    panel,
-                    to: Shared::new(kernels.values_mut()),
-                    start: i * DEPTH_CHUNK * columns,
-                    planes: kernel_planes,
-                });
-            }
+        // A row or two alone would leave the multipliers waiting for each other's sums.
+        let at_once = if tiles <= 3 { 2 } else { 1 };
+        for start in (0..depth).step_by(chunk_depth) {
+            let chunk = start..depth.min(start + chunk_depth);
+            isa.run(Pack {
+                kernels: &layer.kernels,
+                depth: chunk.clone(),
+                panels: self.panels.clone(),
+                to: Shared::new(kernels.values_mut()),
+                start: 0,
+                panel_step,
+                planes: kernel_planes,
+            });
             for plane in 0..PLANES {
-                for (i, panel) in self.panels.clone().enumerate() {
+                let mut i = 0;
+                while i < group {
+                    let (panel, whole) = (self.panels.start + i, S::PANEL_VECTORS);
+                    let pair = at_once == 2 && i + 1 < group;
                     let product = Product {
                         rows: tiles,
                         depth: chunk.len(),
-                        vectors: layer.vectors::<S>(panel),
+                        vectors: if pair {
+                            2 * whole
+                        } else {
+                            layer.vectors::<S>(panel)
+                        },
                         a: Left {
                             start: self.inputs[plane * self.planes.step + start..].as_ptr(),
                             row,
                             column: 1,
                         },
-                        b: kernels.values()[plane * kernel_planes.step + i * DEPTH_CHUNK * columns..]
-                            .as_ptr(),
+                        b: kernels.values()[plane * kernel_planes.step + i * panel_step..].as_ptr(),
+                        b_panel: panel_step,
                         c: sums.values_mut()[plane * products.step + i * columns..].as_mut_ptr(),
                         c_row: group * columns,
                         accumulate: start > 0,
                     };
-                    // SAFETY: each plane has `tiles` rows of inputs and of sums, and a panel's chunk its rows.
+                    // SAFETY: each plane has `tiles` rows of inputs and of sums, and a panel's chunk its rows; a pair of
+                    // panels fills all of its columns, there with zeros beyond the result's channels.
                     unsafe { product.run(isa) };
+                    i += if pair { 2 } else { 1 };
                 }
             }
         }

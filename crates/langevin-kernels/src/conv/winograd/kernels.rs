@@ -7,8 +7,11 @@ use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, load};
 use std::ops::Range;
 
-/// Depth that is transformed at a time: with a panel of AVX-512 295 KB, which the second-level cache holds.
+/// Depth that is transformed at a time, at most.
 pub(super) const DEPTH_CHUNK: usize = 32;
+
+/// Depth of a task, where all kernels are transformed first: whole cache lines of both layouts.
+const PACK_DEPTH: usize = 16;
 
 /// A layer's kernels as the right-hand matrices of products.
 #[derive(Clone, Copy)]
@@ -53,20 +56,20 @@ impl Kernels<'_> {
 
     /// Transforms and packs all of them, on all threads.
     pub fn pack(&self, isa: Isa) -> Packed {
-        let (depth, columns) = (self.depth(), isa.panel_columns());
-        let chunks = depth.div_ceil(DEPTH_CHUNK);
-        let planes = Planes::new(self.panels(isa) * depth * columns);
+        let (depth, columns, panels) = (self.depth(), isa.panel_columns(), self.panels(isa));
+        let planes = Planes::new(panels * depth * columns);
         let mut values = planes.scratch();
         let to = Shared::new(values.values_mut());
         let worth = self.values.len() > parallel::GRAIN;
-        parallel::for_each(self.panels(isa) * chunks, worth, |task| {
-            let (panel, start) = (task / chunks, task % chunks * DEPTH_CHUNK);
+        parallel::for_each(depth.div_ceil(PACK_DEPTH), worth, |task| {
+            let start = task * PACK_DEPTH;
             isa.run(Pack {
                 kernels: self,
-                depth: start..depth.min(start + DEPTH_CHUNK),
-                panel,
+                depth: start..depth.min(start + PACK_DEPTH),
+                panels: 0..panels,
                 to,
-                start: (panel * depth + start) * columns,
+                start: start * columns,
+                panel_step: depth * columns,
                 planes,
             });
         });
@@ -74,15 +77,19 @@ impl Kernels<'_> {
     }
 }
 
-/// Transforms the kernels of a panel from some depth to some other, and writes them to `[planes, depth, panel columns]`
-/// from index `start` of `to` on.
+/// Transforms the kernels of some panels from some depth to some other, and writes them to `[planes, panels, depth, panel columns]`
+/// from index `start` of `to` on, planes and panels their steps apart.
+///
+/// Weights are read row by row, all panels of a row at once: at a picture at a time they come from memory, of which single cache
+/// lines far apart would be the slowest use.
 pub(super) struct Pack<'a> {
     pub kernels: &'a Kernels<'a>,
     pub depth: Range<usize>,
-    pub panel: usize,
+    pub panels: Range<usize>,
     /// No other task writes where this one does.
     pub to: Shared<'a>,
     pub start: usize,
+    pub panel_step: usize,
     pub planes: Planes,
 }
 
@@ -92,51 +99,69 @@ impl Kernel for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let columns = S::PANEL_VECTORS * S::LANES;
-        let len = self.depth.len() * columns;
-        assert!(len <= self.planes.step, "room for every plane");
+        let (rows, panels) = (self.depth.len(), self.panels.len());
+        if rows == 0 || panels == 0 {
+            return;
+        }
+        let last = (panels - 1) * self.panel_step + rows * columns;
+        assert!(
+            rows * columns <= self.panel_step && last <= self.planes.step,
+            "room for every panel and plane"
+        );
         let (to, _end) = (
             self.to.at(self.start),
             self.to
-                .at(self.start + self.planes.len() - self.planes.step + len),
+                .at(self.start + self.planes.len() - self.planes.step + last),
         );
-        let first = self.panel * columns;
-        for v in 0..S::PANEL_VECTORS {
-            let column = first + v * S::LANES;
-            let n = self.kernels.width().saturating_sub(column).min(S::LANES);
-            // SAFETY: rows of `columns` values from `to` on end where `_end` was found to be within the slice, and `n`
-            // channels from `column` on are there.
-            unsafe {
-                let to = to.add(v * S::LANES);
-                if self.kernels.turned {
-                    self.turned(s, column, n, to);
-                } else {
-                    self.plain(s, column, n, to);
-                }
+        // SAFETY: each plane has rows of whole panels from `to` on, of which the last ends where `_end` was found to be within
+        // the slice.
+        unsafe {
+            if self.kernels.turned {
+                self.turned(s, to);
+            } else {
+                self.plain(s, to);
             }
         }
     }
 }
 
 impl Pack<'_> {
-    /// # Safety
-    /// `n` out-channels from `column` on are there, and `to` has a row for each of `depth` in each plane.
+    /// The columns of each vector: its first, how many of them there are, and where it goes in a row of `to`.
     #[inline(always)]
-    unsafe fn plain<S: Simd>(&self, s: S, column: usize, n: usize, to: *mut f32) {
+    fn vectors<S: Simd>(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (width, step, first) = (self.kernels.width(), self.panel_step, self.panels.start);
+        (0..self.panels.len() * S::PANEL_VECTORS).map(
+            #[inline(always)]
+            move |i| {
+                let (panel, vector) = (i / S::PANEL_VECTORS, i % S::PANEL_VECTORS);
+                let column = (first * S::PANEL_VECTORS + i) * S::LANES;
+                let n = width.saturating_sub(column).min(S::LANES);
+                (column, n, panel * step + vector * S::LANES)
+            },
+        )
+    }
+
+    /// # Safety
+    /// `to` has a row for each of `depth` in each panel and plane.
+    #[inline(always)]
+    unsafe fn plain<S: Simd>(&self, s: S, to: *mut f32) {
         let (depth, width) = (self.kernels.in_channels, self.kernels.out_channels);
         for (row, channel) in self.depth.clone().enumerate() {
-            let from = self
-                .kernels
-                .values
-                .as_ptr()
-                .wrapping_add(channel * width + column);
-            // SAFETY: the caller's promise; nine matrices of `depth` rows of `width` values are the layer's kernels.
-            unsafe {
-                self.write(
-                    s,
-                    #[inline(always)]
-                    |i, j| load(s, from.wrapping_add((i * 3 + j) * depth * width), n),
-                    to.add(row * S::PANEL_VECTORS * S::LANES),
-                );
+            for (column, n, place) in self.vectors::<S>() {
+                let from = self
+                    .kernels
+                    .values
+                    .as_ptr()
+                    .wrapping_add(channel * width + column);
+                // SAFETY: the caller's promise; nine matrices of `depth` rows of `width` values are the layer's kernels.
+                unsafe {
+                    self.write(
+                        s,
+                        #[inline(always)]
+                        |i, j| load(s, from.wrapping_add((i * 3 + j) * depth * width), n),
+                        to.add(place + row * S::PANEL_VECTORS * S::LANES),
+                    );
+                }
             }
         }
     }
@@ -144,40 +169,42 @@ impl Pack<'_> {
     /// Square blocks of in-channels by out-channels are transposed, so that lanes are in-channels.
     ///
     /// # Safety
-    /// `n` in-channels from `column` on are there, and `to` has a row for each of `depth` in each plane.
+    /// `to` has a row for each of `depth` in each panel and plane.
     #[inline(always)]
-    unsafe fn turned<S: Simd>(&self, s: S, column: usize, n: usize, to: *mut f32) {
+    unsafe fn turned<S: Simd>(&self, s: S, to: *mut f32) {
         let (width, depth) = (self.kernels.in_channels, self.kernels.out_channels);
         // `[taps, out-channels, in-channels]`, as large as 16 lanes need.
         let mut block = [0.0f32; 9 * 16 * 16];
-        for first in self.depth.clone().step_by(S::LANES) {
-            let rows = S::LANES.min(self.depth.end - first);
-            for tap in 0..9 {
-                let from = &self.kernels.values[(tap * width + column.min(width)) * depth..];
-                let to = &mut block[tap * S::LANES * S::LANES..][..S::LANES * S::LANES];
-                if n == S::LANES && rows == S::LANES {
-                    // SAFETY: `LANES` in-channels from `column` on have as many out-channels from `first` on.
-                    unsafe { s.transpose(from.as_ptr().add(first), depth, to.as_mut_ptr(), S::LANES) };
-                    continue;
-                }
-                to.fill(0.0);
-                for (lane, from) in from.chunks(depth).take(n).enumerate() {
-                    for row in 0..rows {
-                        to[row * S::LANES + lane] = from[first + row];
+        for (column, n, place) in self.vectors::<S>() {
+            for first in self.depth.clone().step_by(S::LANES) {
+                let rows = S::LANES.min(self.depth.end - first);
+                for tap in 0..9 {
+                    let from = &self.kernels.values[(tap * width + column.min(width)) * depth..];
+                    let to = &mut block[tap * S::LANES * S::LANES..][..S::LANES * S::LANES];
+                    if n == S::LANES && rows == S::LANES {
+                        // SAFETY: `LANES` in-channels from `column` on have as many out-channels from `first` on.
+                        unsafe { s.transpose(from.as_ptr().add(first), depth, to.as_mut_ptr(), S::LANES) };
+                        continue;
+                    }
+                    to.fill(0.0);
+                    for (lane, from) in from.chunks(depth).take(n).enumerate() {
+                        for row in 0..rows {
+                            to[row * S::LANES + lane] = from[first + row];
+                        }
                     }
                 }
-            }
-            for row in 0..rows {
-                let block = block[row * S::LANES..].as_ptr();
-                // SAFETY: each tap's block has `LANES` rows of as many values, and the caller promises `to`.
-                unsafe {
-                    let row = first - self.depth.start + row;
-                    self.write(
-                        s,
-                        #[inline(always)]
-                        |i, j| s.load(block.add((8 - i * 3 - j) * S::LANES * S::LANES)),
-                        to.add(row * S::PANEL_VECTORS * S::LANES),
-                    );
+                for row in 0..rows {
+                    let block = block[row * S::LANES..].as_ptr();
+                    // SAFETY: each tap's block has `LANES` rows of as many values, and the caller promises `to`.
+                    unsafe {
+                        let row = first - self.depth.start + row;
+                        self.write(
+                            s,
+                            #[inline(always)]
+                            |i, j| s.load(block.add((8 - i * 3 - j) * S::LANES * S::LANES)),
+                            to.add(place + row * S::PANEL_VECTORS * S::LANES),
+                        );
+                    }
                 }
             }
         }

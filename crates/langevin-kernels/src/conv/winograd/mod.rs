@@ -82,8 +82,14 @@ pub(super) fn input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx
     layer.run(Shared::new(gx));
 }
 
-/// As [`super::conv2d_weight_gradient`] without the bias, lengths checked.
-pub(super) fn weight_gradient(shape: &Conv2dShape, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+/// As [`super::conv2d_weight_gradient`], lengths checked. The bias's gradient falls off: one of the planes holds its sums.
+pub(super) fn weight_gradient(
+    shape: &Conv2dShape,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+    gb: Option<&mut [f32]>,
+) {
     let gradient = Gradient {
         tiling: tiling(shape),
         x,
@@ -91,7 +97,7 @@ pub(super) fn weight_gradient(shape: &Conv2dShape, x: &[f32], gy: &[f32], gw: &m
         in_channels: shape.in_channels,
         out_channels: shape.out_channels,
     };
-    gradient.run(gw);
+    gradient.run(gw, gb);
 }
 
 fn tiling(shape: &Conv2dShape) -> Tiling {

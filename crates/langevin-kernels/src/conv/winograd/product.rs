@@ -1,7 +1,7 @@
 //! The products of one plane: some rows times a panel.
 
 use crate::simd::{Kernel, Simd};
-use crate::tile::{self, Left};
+use crate::tile::{self, Left, Tile};
 
 /// Rows of the register tile. With a panel's vectors 12 accumulators of AVX2's 16 registers and 24 of AVX-512's 32: the
 /// loads for a step (8 for 12 multiply-adds, 10 for 24) are then fewer than the multiply-adds.
@@ -11,11 +11,13 @@ const ROWS: usize = 6;
 pub(super) struct Product {
     pub rows: usize,
     pub depth: usize,
-    /// Vectors of the panel that are computed, up to [`Simd::PANEL_VECTORS`].
+    /// Vectors of the panel that are computed, up to [`Simd::PANEL_VECTORS`]; or all of two panels, for up to three rows.
     pub vectors: usize,
     pub a: Left,
     /// `depth` rows as wide as the panel.
     pub b: *const f32,
+    /// From a panel to the next, where two are computed.
+    pub b_panel: usize,
     pub c: *mut f32,
     /// From one row of `c` to the next.
     pub c_row: usize,
@@ -43,6 +45,8 @@ impl Kernel for Checked {
         // SAFETY: the promise of whoever called `Product::run`.
         unsafe {
             match (S::PANEL_VECTORS, self.0.vectors) {
+                (2, 4) => self.0.pair::<S, 4>(s),
+                (4, 8) => self.0.pair::<S, 8>(s),
                 (_, 1) => self.0.panel::<S, 1>(s),
                 (3.., 3) => self.0.panel::<S, 3>(s),
                 (4.., 4..) => self.0.panel::<S, 4>(s),
@@ -73,6 +77,22 @@ impl Product {
         }
     }
 
+    /// Two panels.
+    ///
+    /// # Safety
+    /// As [`Self::run`]'s, for up to three rows and both panels.
+    #[inline(always)]
+    unsafe fn pair<S: Simd, const V: usize>(&self, s: S) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.rows {
+                3 => self.block::<S, 3, V>(s, 0),
+                2 => self.block::<S, 2, V>(s, 0),
+                _ => self.block::<S, 1, V>(s, 0),
+            };
+        }
+    }
+
     /// `R` rows from row `i` on; returns their number.
     ///
     /// # Safety
@@ -93,8 +113,10 @@ impl Product {
                 }
             }
             let b_step = S::PANEL_VECTORS * S::LANES;
-            // A constant step leaves fewer addresses to compute.
-            if self.a.column == 1 {
+            if V > S::PANEL_VECTORS {
+                self.multiply_pair::<S, R, V>(s, rows, &mut acc);
+            } else if self.a.column == 1 {
+                // A constant step leaves fewer addresses to compute.
                 tile::multiply(s, self.depth, rows, 1, self.b, b_step, &mut acc);
             } else {
                 tile::multiply(s, self.depth, rows, self.a.column, self.b, b_step, &mut acc);
@@ -106,5 +128,35 @@ impl Product {
             }
         }
         R
+    }
+
+    /// As [`tile::multiply`], for the columns of two panels.
+    ///
+    /// # Safety
+    /// As [`Self::run`]'s, for both panels.
+    #[inline(always)]
+    unsafe fn multiply_pair<S: Simd, const R: usize, const V: usize>(
+        &self,
+        s: S,
+        a: [*const f32; R],
+        acc: &mut Tile<S, R, V>,
+    ) {
+        for k in 0..self.depth {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut row = [s.zero(); V];
+                for (v, row) in row.iter_mut().enumerate() {
+                    let (panel, vector) = (v / S::PANEL_VECTORS, v % S::PANEL_VECTORS);
+                    let start = panel * self.b_panel + (k * S::PANEL_VECTORS + vector) * S::LANES;
+                    *row = s.load(self.b.add(start));
+                }
+                for r in 0..R {
+                    let a = s.splat(*a[r].add(k * self.a.column));
+                    for v in 0..V {
+                        acc[r][v] = s.fma(a, row[v], acc[r][v]);
+                    }
+                }
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::planes::Planes;
 use super::product::Product;
 use super::tiling::Tiling;
 use super::transform::{OfGradient, PLANES, ToKernel, both};
+use crate::columns::column_sums;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, load, store};
@@ -40,6 +41,9 @@ const BLOCK: usize = 64;
 /// Tiles that one task transforms, where all are transformed first.
 const TASK_TILES: usize = 4;
 
+/// The plane of the transformed `gy` that holds each tile's sum: the second row of `A` is all ones.
+const SUMS: usize = 7;
+
 /// What the gradient is made of.
 pub(super) struct Gradient<'a> {
     pub tiling: Tiling,
@@ -52,12 +56,15 @@ pub(super) struct Gradient<'a> {
 }
 
 impl Gradient<'_> {
-    /// Computes `[3, 3, in_channels, out_channels]`. Lengths have been checked by the caller.
-    pub fn run(&self, gw: &mut [f32]) {
+    /// Computes `[3, 3, in_channels, out_channels]`, and the bias's `[out_channels]`. Lengths have been checked by the caller.
+    pub fn run(&self, gw: &mut [f32], gb: Option<&mut [f32]>) {
         let isa = Isa::current();
         let tiles = self.tiling.len();
         if tiles == 0 {
             gw.fill(0.0);
+            if let Some(gb) = gb {
+                gb.fill(0.0);
+            }
             return;
         }
         let zeros = Scratch::zeros(self.in_channels.max(self.out_channels));
@@ -65,9 +72,9 @@ impl Gradient<'_> {
         let gw = Shared::new(gw);
         let slices = SLICE_VALUES / (PLANES * self.in_channels * self.out_channels).max(1);
         if tiles >= MANY_TILES && slices >= LEAST_SLICES {
-            self.many(isa, slices.min(MOST_SLICES), zeros, gw);
+            self.many(isa, slices.min(MOST_SLICES), zeros, gw, gb);
         } else {
-            self.few(isa, zeros, gw);
+            self.few(isa, zeros, gw, gb);
         }
     }
 
@@ -75,7 +82,7 @@ impl Gradient<'_> {
         self.out_channels.div_ceil(isa.panel_columns())
     }
 
-    fn few(&self, isa: Isa, zeros: &[f32], gw: Shared) {
+    fn few(&self, isa: Isa, zeros: &[f32], gw: Shared, gb: Option<&mut [f32]>) {
         let (tiles, panels) = (self.tiling.len(), self.panels(isa));
         let products = tiles * PLANES * self.in_channels * self.out_channels;
         let worth = products >= 2 * parallel::GRAIN_PRODUCTS;
@@ -120,14 +127,24 @@ impl Gradient<'_> {
                 gw,
             });
         });
+        if let Some(gb) = gb {
+            let columns = isa.panel_columns();
+            let sums = &right.values()[SUMS * sides.right.step..];
+            let mut panel = vec![0.0; columns];
+            for (gb, tiles) in gb.chunks_mut(columns).zip(sums.chunks_exact(tiles * columns)) {
+                column_sums(tiles, &mut panel);
+                gb.copy_from_slice(&panel[..gb.len()]);
+            }
+        }
     }
 
-    fn many(&self, isa: Isa, slices: usize, zeros: &[f32], gw: Shared) {
+    fn many(&self, isa: Isa, slices: usize, zeros: &[f32], gw: Shared, gb: Option<&mut [f32]>) {
         let (tiles, panels) = (self.tiling.len(), self.panels(isa));
         let columns = isa.panel_columns();
         let planes = Planes::new(panels * self.in_channels * columns);
-        let mut sums = Scratch::new(slices * planes.len());
-        let to = Shared::new(sums.values_mut());
+        let (mut sums, width) = (Scratch::new(slices * planes.len()), panels * columns);
+        let mut bias = Scratch::zeros(slices * width);
+        let (to, to_bias) = (Shared::new(sums.values_mut()), Shared::new(bias.values_mut()));
         parallel::for_each(slices, true, |slice| {
             isa.run(Slice {
                 gradient: self,
@@ -137,8 +154,16 @@ impl Gradient<'_> {
                 planes,
                 // SAFETY: each slice has sums of its own.
                 sums: unsafe { to.slice(slice * planes.len(), planes.len()) },
+                // SAFETY: as above.
+                bias: unsafe { to_bias.slice(slice * width, width) },
             });
         });
+        if let Some(gb) = gb {
+            gb.fill(0.0);
+            for bias in bias.values()[..slices * width].chunks_exact(width) {
+                gb.iter_mut().zip(bias).for_each(|(gb, bias)| *gb += bias);
+            }
+        }
         const CHUNK: usize = 8;
         let chunks = self.in_channels.div_ceil(CHUNK);
         parallel::for_each(panels * chunks, true, |task| {
@@ -289,6 +314,7 @@ impl Kernel for Owner<'_> {
                             column: block,
                         },
                         b: self.right[plane * right.step + (panel * tiles + start) * columns..].as_ptr(),
+                        b_panel: 0,
                         c: sums.values_mut()[plane * planes.step + i * rows * columns..].as_mut_ptr(),
                         c_row: columns,
                         accumulate: start > 0,
@@ -330,13 +356,15 @@ struct Slice<'a> {
     tiles: Range<usize>,
     planes: Planes,
     sums: &'a mut [f32],
+    /// `[panels, panel columns]`, zero at first: sums of `gy`.
+    bias: &'a mut [f32],
 }
 
 impl Kernel for Slice<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let Self { gradient, isa, .. } = self;
         let columns = S::PANEL_VECTORS * S::LANES;
         let channels = gradient.in_channels;
@@ -368,6 +396,7 @@ impl Kernel for Slice<'_> {
                         },
                         b: right.values()[plane * sides.right.step + panel * SLICE_TILES * columns..]
                             .as_ptr(),
+                        b_panel: 0,
                         c: self.sums[plane * self.planes.step + panel * channels * columns..].as_mut_ptr(),
                         c_row: columns,
                         accumulate: start > self.tiles.start,
@@ -375,6 +404,23 @@ impl Kernel for Slice<'_> {
                     // SAFETY: `Sides` has rows of all in-channels and of a panel for every tile, and the sums one for
                     // every in-channel.
                     unsafe { product.run(isa) };
+                }
+            }
+            for panel in 0..gradient.panels(isa) {
+                let start = SUMS * sides.right.step + panel * SLICE_TILES * columns;
+                let values = &right.values()[start..][..depth * columns];
+                let bias = &mut self.bias[panel * columns..][..columns];
+                for vector in 0..gradient.vectors::<S>(panel) {
+                    let mut sum = s.zero();
+                    for row in values.chunks_exact(columns) {
+                        // SAFETY: a row has the panel's vectors; so has the bias.
+                        sum = s.add(sum, unsafe { s.load(row.as_ptr().add(vector * S::LANES)) });
+                    }
+                    // SAFETY: as above.
+                    unsafe {
+                        let to = bias.as_mut_ptr().add(vector * S::LANES);
+                        s.store(to, s.add(s.load(to), sum));
+                    }
                 }
             }
         }

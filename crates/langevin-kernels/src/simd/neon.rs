@@ -1,0 +1,140 @@
+//! NEON: four lanes. Every 64-bit ARM processor has it.
+
+use super::{Kernel, Simd};
+use std::arch::aarch64::*;
+
+/// Proof that the processor has NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+/// # Safety
+/// The processor has NEON.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Neon(()))
+}
+
+/// Calls intrinsics.
+macro_rules! with {
+    ($($body:tt)*) => {{
+        // SAFETY: the token proves that the processor has the instructions; pointers are the caller's promise.
+        unsafe { $($body)* }
+    }};
+}
+
+impl Neon {
+    /// `2ⁿ` for integral `n` from −126 to 127.
+    #[inline(always)]
+    fn power(self, n: float32x4_t) -> float32x4_t {
+        with!(vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(
+            vcvtq_s32_f32(n),
+            vdupq_n_s32(127)
+        ))))
+    }
+}
+
+impl Simd for Neon {
+    type F = float32x4_t;
+    const LANES: usize = 4;
+    const TILE_ROWS: usize = 8;
+    const PANEL_VECTORS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> float32x4_t {
+        with!(vdupq_n_f32(value))
+    }
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vaddq_f32(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vsubq_f32(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vdivq_f32(a, b))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        with!(vsqrtq_f32(a))
+    }
+    #[inline(always)]
+    fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        with!(vfmaq_f32(c, a, b))
+    }
+    /// A comparison and a choice: NEON's own minimum is not a number wherever one operand is not.
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vbslq_f32(vcltq_f32(a, b), a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        with!(vbslq_f32(vcgtq_f32(a, b), a, b))
+    }
+    #[inline(always)]
+    fn round(self, a: float32x4_t) -> float32x4_t {
+        with!(vrndnq_f32(a))
+    }
+    /// In two steps, each a power that a float can hold, so that only the last can leave the normal range.
+    #[inline(always)]
+    fn scale_by_power(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
+        let first = self.min(self.splat(100.0), self.max(self.splat(-100.0), n));
+        self.mul(self.mul(a, self.power(first)), self.power(self.sub(n, first)))
+    }
+    #[inline(always)]
+    fn sum(self, a: float32x4_t) -> f32 {
+        with!({
+            let pairs = vpadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(vpadd_f32(pairs, pairs))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> float32x4_t {
+        with!(vld1q_f32(p))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: float32x4_t) {
+        with!(vst1q_f32(p, a))
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> float32x4_t {
+        let mut values = [0.0; 4];
+        with!({
+            std::ptr::copy_nonoverlapping(p, values.as_mut_ptr(), n.min(4));
+            vld1q_f32(values.as_ptr())
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, n: usize, a: float32x4_t) {
+        let mut values = [0.0; 4];
+        with!({
+            vst1q_f32(values.as_mut_ptr(), a);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), p, n.min(4));
+        })
+    }
+
+    /// Interleaves pairs of rows, then pairs of pairs.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        with!({
+            let row = |i: usize| vld1q_f32(from.add(i * from_step));
+            let (even, odd) = (vtrn1q_f32(row(0), row(1)), vtrn2q_f32(row(0), row(1)));
+            let (even2, odd2) = (vtrn1q_f32(row(2), row(3)), vtrn2q_f32(row(2), row(3)));
+            let [even, odd, even2, odd2] = [even, odd, even2, odd2].map(|v| vreinterpretq_f64_f32(v));
+            let columns = [
+                vtrn1q_f64(even, even2),
+                vtrn1q_f64(odd, odd2),
+                vtrn2q_f64(even, even2),
+                vtrn2q_f64(odd, odd2),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                vst1q_f32(to.add(i * to_step), vreinterpretq_f32_f64(column));
+            }
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! Every kernel touches its slices and nothing else: each slice ends where a page begins that may not be touched, or begins where
+//! such a page ends. Masked loads and stores are caught too, which sanitizers pass over.
+//!
+//! Under Miri, which checks the portable kernels more strictly (`scripts/check-kernels.sh`), slices are plain ones.
+
+mod common;
+
+use common::{instruction_sets, random};
+use langevin_kernels::attention::{AttentionShape, attention_backward, attention_forward};
+use langevin_kernels::conv::{
+    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+};
+use langevin_kernels::elementwise;
+use langevin_kernels::norm::{
+    GroupNormGradients, GroupNormParameters, GroupNormShape, group_norm_backward, group_norm_forward,
+};
+use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
+use langevin_kernels::per_picture;
+use langevin_kernels::resample::{UpsampleShape, upsample_nearest_backward, upsample_nearest_forward};
+
+/// On which side of the values the forbidden page lies.
+#[derive(Clone, Copy, Debug)]
+enum Guard {
+    Before,
+    After,
+}
+
+#[cfg(all(unix, not(miri)))]
+mod guarded {
+    use super::Guard;
+    use std::ops::{Deref, DerefMut};
+
+    /// Values beside a page that may not be touched.
+    pub struct Guarded {
+        mapping: *mut libc::c_void,
+        size: usize,
+        values: *mut f32,
+        len: usize,
+    }
+
+    impl Guarded {
+        pub fn new(guard: Guard, from: &[f32]) -> Self {
+            // SAFETY: it only asks for a number.
+            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+            let bytes = size_of_val(from).next_multiple_of(page);
+            let size = bytes + page;
+            // SAFETY: a new private mapping, of which one page is taken away again; `from` fits into the rest.
+            unsafe {
+                let protection = libc::PROT_READ | libc::PROT_WRITE;
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let mapping = libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0);
+                assert!(mapping != libc::MAP_FAILED, "memory for {size} bytes");
+                let (forbidden, start) = match guard {
+                    Guard::Before => (mapping, mapping.byte_add(page)),
+                    Guard::After => {
+                        let end = mapping.byte_add(bytes);
+                        (end, end.byte_sub(size_of_val(from)))
+                    }
+                };
+                assert_eq!(libc::mprotect(forbidden, page, libc::PROT_NONE), 0);
+                let values: *mut f32 = start.cast();
+                values.copy_from_nonoverlapping(from.as_ptr(), from.len());
+                Self {
+                    mapping,
+                    size,
+                    values,
+                    len: from.len(),
+                }
+            }
+        }
+    }
+
+    impl Deref for Guarded {
+        type Target = [f32];
+        fn deref(&self) -> &[f32] {
+            // SAFETY: its own values.
+            unsafe { std::slice::from_raw_parts(self.values, self.len) }
+        }
+    }
+
+    impl DerefMut for Guarded {
+        fn deref_mut(&mut self) -> &mut [f32] {
+            // SAFETY: its own values.
+            unsafe { std::slice::from_raw_parts_mut(self.values, self.len) }
+        }
+    }
+
+    impl Drop for Guarded {
+        fn drop(&mut self) {
+            // SAFETY: mapped with this size by `new`.
+            unsafe { libc::munmap(self.mapping, self.size) };
+        }
+    }
+}
+
+#[cfg(not(all(unix, not(miri))))]
+mod guarded {
+    use super::Guard;
+
+    pub struct Guarded;
+
+    impl Guarded {
+        #[allow(clippy::new_ret_no_self)]
+        pub fn new(_: Guard, from: &[f32]) -> Box<[f32]> {
+            from.into()
+        }
+    }
+}
+
+use guarded::Guarded;
+
+fn conv(guard: Guard, shape: &Conv2dShape, algorithm: Algorithm) {
+    let values = |len, seed| Guarded::new(guard, &random(len, seed));
+    let (x, weight) = (values(shape.input_len(), 1), values(shape.weight_len(), 2));
+    let (bias, residual) = (values(shape.out_channels, 3), values(shape.output_len(), 4));
+    let (mut y, mut gx) = (values(shape.output_len(), 5), values(shape.input_len(), 6));
+    let (mut gw, mut gb) = (values(shape.weight_len(), 7), values(shape.out_channels, 8));
+    conv2d_forward(
+        shape,
+        algorithm,
+        &x,
+        &weight,
+        Some(&bias),
+        Some(&residual),
+        &mut y,
+    );
+    conv2d_input_gradient(shape, algorithm, &residual, &weight, &mut gx);
+    conv2d_weight_gradient(shape, algorithm, &x, &residual, &mut gw, Some(&mut gb));
+    assert!(
+        [&y, &gx, &gw, &gb]
+            .iter()
+            .all(|v| v.iter().all(|v| v.is_finite())),
+        "{shape:?}"
+    );
+}
+
+fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
+    let values = |len, seed| Guarded::new(guard, &random(len, seed));
+    let (len, film) = (
+        shape.batch * shape.pixels * shape.channels,
+        shape.batch * shape.channels,
+    );
+    let (x, gy, gamma, beta) = (
+        values(len, 1),
+        values(len, 2),
+        values(shape.channels, 3),
+        values(shape.channels, 4),
+    );
+    let (scale, shift) = (values(film, 5), values(film, 6));
+    let (mut y, mut stats) = (values(len, 7), values(shape.batch * shape.groups * 2, 8));
+    let (mut gx, mut ggamma, mut gbeta) = (
+        values(len, 9),
+        values(shape.channels, 10),
+        values(shape.channels, 11),
+    );
+    let (mut gscale, mut gshift) = (values(film, 12), values(film, 13));
+    let parameters = GroupNormParameters {
+        eps: 1e-5,
+        gamma: &gamma,
+        beta: &beta,
+        scale: Some(&scale),
+        shift: Some(&shift),
+        silu,
+    };
+    group_norm_forward(shape, &x, &parameters, &mut y, &mut stats);
+    let gradients = GroupNormGradients {
+        x: &mut gx,
+        gamma: &mut ggamma,
+        beta: &mut gbeta,
+        scale: Some(&mut gscale),
+        shift: Some(&mut gshift),
+    };
+    group_norm_backward(shape, &x, &stats, &parameters, &gy, gradients);
+    assert!(y.iter().chain(gx.iter()).all(|v| v.is_finite()), "{shape:?}");
+}
+
+fn attend(guard: Guard, shape: &AttentionShape) {
+    let values = |len, seed| Guarded::new(guard, &random(len, seed));
+    let width = shape.heads * shape.head_dim;
+    let (queries, keys) = (
+        shape.batch * shape.queries * width,
+        shape.batch * shape.keys * width,
+    );
+    let (q, k, v, gout) = (
+        values(queries, 1),
+        values(keys, 2),
+        values(keys, 3),
+        values(queries, 4),
+    );
+    let (mut out, mut lse) = (
+        values(queries, 5),
+        values(shape.batch * shape.heads * shape.queries, 6),
+    );
+    let (mut gq, mut gk, mut gv) = (values(queries, 7), values(keys, 8), values(keys, 9));
+    attention_forward(shape, 0.5, &q, &k, &v, &mut out, &mut lse);
+    attention_backward(
+        shape, 0.5, &q, &k, &v, &out, &lse, &gout, &mut gq, &mut gk, &mut gv,
+    );
+    assert!(out.iter().chain(gk.iter()).all(|v| v.is_finite()), "{shape:?}");
+}
+
+fn passes(guard: Guard, len: usize) {
+    let values = |len, seed| Guarded::new(guard, &random(len, seed));
+    let (a, b, mut c) = (values(len, 1), values(len, 2), values(len, 3));
+    elementwise::silu_forward(&a, &mut c);
+    elementwise::silu_backward(&a, &b, &mut c);
+    elementwise::add(&a, &b, &mut c);
+    elementwise::scale_in_place(&mut c, 0.5);
+    assert!(elementwise::sum_of_squares(&a).is_finite());
+    let (mut joined, mut first, mut second) = (values(2 * len, 4), values(len, 5), values(len, 6));
+    elementwise::concat_channels(1, &a, &b, &mut joined);
+    elementwise::split_channels(1, &joined, &mut first, &mut second);
+    assert!(*first == *a && *second == *b);
+    let (mut m, mut v) = (
+        Guarded::new(guard, &vec![0.0; len]),
+        Guarded::new(guard, &vec![0.0; len]),
+    );
+    let hyper = AdamW {
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_factor: 1.0,
+    };
+    adamw_step(&hyper, &mut c, &a, &mut m, &mut v);
+    ema_step(0.9, &mut first, &c);
+    if len > 0 {
+        let mut pictures = values(3 * len, 7);
+        per_picture::add_per_picture(len, &a, &mut pictures);
+        per_picture::sum_positions(len, &pictures, &mut second);
+        let shape = UpsampleShape::twice(1, 1, 1, len);
+        let mut large = values(4 * len, 8);
+        upsample_nearest_forward(&shape, &a, &mut large);
+        upsample_nearest_backward(&shape, &large, &mut second);
+    }
+}
+
+#[test]
+fn kernels_stay_within_their_slices() {
+    let small = cfg!(miri);
+    let square = |batch, size, from, to, kernel: usize, stride| Conv2dShape {
+        batch,
+        height: size,
+        width: size,
+        in_channels: from,
+        out_channels: to,
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [[kernel / 2; 2]; 2],
+    };
+    let mut convolutions = vec![
+        square(2, 4, 17, 19, 3, 1),
+        square(1, 5, 3, 9, 3, 1),
+        square(1, 3, 9, 3, 3, 2),
+        square(1, 4, 9, 1, 3, 1),
+        Conv2dShape::linear(7, 5, 11),
+    ];
+    if !small {
+        convolutions.extend([
+            square(70, 4, 33, 35, 3, 1),
+            square(11, 29, 16, 17, 3, 1),
+            square(3, 14, 64, 70, 3, 1),
+            square(40, 8, 40, 20, 3, 2),
+            Conv2dShape::linear(1000, 37, 41),
+        ]);
+    }
+    for (guard, isa) in [Guard::Before, Guard::After]
+        .into_iter()
+        .flat_map(|g| instruction_sets().map(move |i| (g, i)))
+    {
+        isa.limit(|| {
+            for shape in &convolutions {
+                conv(guard, shape, Algorithm::Fastest);
+                conv(guard, shape, Algorithm::Exact);
+            }
+            for (pixels, channels, groups) in [(3, 6, 2), (5, 20, 4), (4, 32, 1)] {
+                let shape = GroupNormShape {
+                    batch: 2,
+                    pixels,
+                    channels,
+                    groups,
+                };
+                norm(guard, &shape, true);
+                norm(guard, &shape, false);
+            }
+            for (queries, keys, head_dim) in [(3, 5, 3), (17, 2, 8), (33, 9, 20)] {
+                attend(
+                    guard,
+                    &AttentionShape {
+                        batch: 2,
+                        queries,
+                        keys,
+                        heads: 2,
+                        head_dim,
+                    },
+                );
+            }
+            for len in [0, 1, 7, 8, 9, 31, 33] {
+                passes(guard, len);
+            }
+        });
+    }
+}

@@ -1,0 +1,64 @@
+//! How much memory there is to keep pictures in.
+
+/// What is assumed where the system does not say, in bytes.
+const UNKNOWN: u64 = 2 << 30;
+
+/// Half of the memory that is free now, in bytes: what the cache of a [`Loader`](super::Loader) may grow to while the
+/// model trains beside it.
+///
+/// Linux says what is free, as a whole and to this process's group; elsewhere 2 GiB are taken to be.
+pub fn cache_limit() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|text| available(&text));
+    let group = read("/sys/fs/cgroup/memory.max")
+        .zip(read("/sys/fs/cgroup/memory.current"))
+        .and_then(|(most, now)| {
+            let (most, now): (u64, u64) = (most.trim().parse().ok()?, now.trim().parse().ok()?);
+            Some(most.saturating_sub(now))
+        });
+    system.into_iter().chain(group).min().unwrap_or(UNKNOWN) / 2
+}
+
+/// `MemAvailable` of Linux's `/proc/meminfo`, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// A number of bytes for a person: `5.7 MB`.
+pub(super) fn bytes_in_words(bytes: u64) -> String {
+    let scaled = |unit: f64| bytes as f64 / unit;
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", scaled(1e3)),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", scaled(1e6)),
+        _ => format!("{:.1} GB", scaled(1e9)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linux_says_what_is_free() {
+        assert_eq!(
+            available("MemTotal:  9 kB\nMemAvailable:   2048 kB\n"),
+            Some(2 << 20)
+        );
+        for text in ["", "MemAvailable: many kB", "MemAvailable: 12"] {
+            assert_eq!(available(text), None, "{text}");
+        }
+        assert!(cache_limit() > 0);
+    }
+
+    #[test]
+    fn sizes_are_in_the_unit_that_reads_best() {
+        assert_eq!(
+            [900, 5_744_640, 123_456_789_000].map(bytes_in_words),
+            ["0.9 kB", "5.7 MB", "123.5 GB"]
+        );
+    }
+}

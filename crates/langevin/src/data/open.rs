@@ -1,0 +1,250 @@
+//! From a name or a path to a data set.
+
+use std::{fs::File, io::Read, path::Path};
+
+use super::{Alpha, Dataset, IdxDataset, ImageFolder, digits, idx, split, store::Store, zip};
+use crate::{Error, Result};
+
+/// How a data set is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Which of several configurations that are kept together, as the second argument of Hugging Face's
+    /// `load_dataset`; only repositories of parquet files have any.
+    pub config: Option<String>,
+    /// The part of the data set: `train`, `test`, `validation`, or a name of its own.
+    pub split: String,
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+}
+
+impl Default for OpenOptions {
+    /// The part to train on, transparency laid onto white.
+    fn default() -> Self {
+        Self {
+            config: None,
+            split: split::TRAIN.into(),
+            alpha: Alpha::default(),
+        }
+    }
+}
+
+/// [`open_with`] the default options: the split `train`, transparency laid onto white.
+///
+/// # Errors
+/// As [`open_with`].
+pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
+    open_with(name_or_path, &OpenOptions::default())
+}
+
+/// Opens a data set by name or path. In this order:
+///
+/// * `digits` is the built-in one; a folder that is itself called so is opened as `./digits`;
+/// * a folder with IDX files named as MNIST's is an [`IdxDataset`];
+/// * a folder with parquet files is read as a repository of the Hugging Face Hub, where the library is built with the
+///   feature `parquet`;
+/// * any other folder is an [`ImageFolder`];
+/// * a file is one of these by its first bytes: a parquet file, a zip archive of a folder of pictures, an IDX file,
+///   gzipped or not.
+///
+/// # Errors
+/// If there is no such data set (the error says what was looked for, and where), or what is there cannot be read as
+/// one, or has not the configuration or the split that is asked for.
+pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+    let path = Path::new(name_or_path);
+    if name_or_path == "digits" {
+        no_config(name_or_path, options)?;
+        only_train(name_or_path, options)?;
+        return Ok(Box::new(digits()?));
+    }
+    if path.is_dir() {
+        return open_folder(path, options);
+    }
+    if path.exists() {
+        return open_file(path, options);
+    }
+    let here = std::env::current_dir()
+        .map(|d| d.display().to_string())
+        .unwrap_or_else(|_| ".".into());
+    let looked = format!(
+        "there is no data set \"{name_or_path}\": it is neither the built-in one (\"digits\") nor a folder or file \
+         (looked for in {here})"
+    );
+    Err(if looks_like_hub_name(name_or_path) {
+        Error::Unsupported(format!(
+            "{looked}; reading data sets from the Hugging Face Hub is not there yet: download its files into \
+             a folder and name that folder"
+        ))
+    } else {
+        Error::Config(looked)
+    })
+}
+
+fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+    if let Some(idx) = IdxDataset::find(path, &options.split)? {
+        no_config(path.display(), options)?;
+        return Ok(Box::new(idx));
+    }
+    let store = Store::Folder(path.to_path_buf());
+    let listing = store.list()?;
+    if !listing.parquet.is_empty() {
+        return parquet::open_repository(path, listing.parquet, options);
+    }
+    no_config(path.display(), options)?;
+    Ok(Box::new(ImageFolder::of(store, listing, options)?))
+}
+
+fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+    no_config(path.display(), options)?;
+    // A pipe or a device must not keep the program waiting.
+    if !std::fs::metadata(path)
+        .map_err(|e| Error::io("read", path, e))?
+        .is_file()
+    {
+        return Err(Error::file(path, "is neither a folder nor a regular file"));
+    }
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut start))
+        .map_err(|e| Error::io("read", path, e))?;
+    if zip::MAGIC.contains(&&start[..]) {
+        Ok(Box::new(ImageFolder::open_zip(path, options)?))
+    } else if start == b"PAR1" {
+        only_train(path.display(), options)?;
+        parquet::open(path, options)
+    } else if start.starts_with(idx::GZIP) || start == idx::IDX_PICTURES {
+        only_train(path.display(), options)?;
+        Ok(Box::new(IdxDataset::open(path)?))
+    } else {
+        Err(Error::file(
+            path,
+            "is a file, but no data set: a parquet file, a zip archive of a folder of pictures, or an IDX file of \
+             pictures, gzipped or not, is one; a folder of pictures is named itself",
+        ))
+    }
+}
+
+/// Refuses a configuration where there can be none.
+fn no_config(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    match options.config.as_deref() {
+        None | Some("default") => Ok(()),
+        Some(config) => Err(Error::Config(format!(
+            "the data set {name} has no configurations, so there is none called `{config}`"
+        ))),
+    }
+}
+
+/// Refuses another split where there can be only one.
+fn only_train(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    if split::canonical(&options.split) == split::TRAIN {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the data set {name} has no splits: all of it is `{}`, and there is no `{}`",
+        split::TRAIN,
+        options.split
+    )))
+}
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use std::path::PathBuf;
+
+    use super::{Dataset, OpenOptions, Path, Result};
+    use crate::data::ParquetDataset;
+
+    pub fn open_repository(
+        folder: &Path,
+        files: Vec<PathBuf>,
+        options: &OpenOptions,
+    ) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(ParquetDataset::of_repository(folder, files, options)?))
+    }
+
+    pub fn open(file: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(ParquetDataset::open(file, options)?))
+    }
+}
+
+#[cfg(not(feature = "parquet"))]
+mod parquet {
+    use std::path::PathBuf;
+
+    use super::{Dataset, Error, OpenOptions, Path, Result};
+
+    pub fn open_repository(folder: &Path, _: Vec<PathBuf>, _: &OpenOptions) -> Result<Box<dyn Dataset>> {
+        Err(not_built(folder, "holds parquet files"))
+    }
+
+    pub fn open(file: &Path, _: &OpenOptions) -> Result<Box<dyn Dataset>> {
+        Err(not_built(file, "is a parquet file"))
+    }
+
+    fn not_built(path: &Path, what: &str) -> Error {
+        Error::Unsupported(format!(
+            "{}: {what}, and this build reads none: build with the feature `parquet`",
+            path.display()
+        ))
+    }
+}
+
+/// Whether `name` has the form of a Hub repository, `ORG/NAME`.
+pub(crate) fn looks_like_hub_name(name: &str) -> bool {
+    let is_word = |s: &str| {
+        !s.is_empty()
+            && !s.starts_with('.')
+            && s.chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    name.split_once('/')
+        .is_some_and(|(org, name)| is_word(org) && is_word(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(name: &str, options: &OpenOptions) -> String {
+        open_with(name, options)
+            .err()
+            .expect("no such data set")
+            .to_string()
+    }
+
+    fn plain(name: &str) -> String {
+        error(name, &OpenOptions::default())
+    }
+
+    #[test]
+    fn names_that_are_not_there_say_what_was_looked_for() {
+        assert!(plain("no-such-folder").contains("\"digits\""));
+        assert!(!plain("no-such-folder").contains("Hub"));
+        assert!(plain("huggan/smithsonian_butterflies_subset").contains("Hub is not there yet"));
+        assert!(!plain("/no/such/folder").contains("Hub"));
+        assert!(!plain("./no/such").contains("Hub"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_data_set_is_told_what_would_be_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let name = file.path().to_str().unwrap();
+        assert!(plain(name).contains("is a file, but no data set"));
+        std::fs::write(name, b"\x89PNG\r\n").unwrap();
+        assert!(plain(name).contains("a folder of pictures is named itself"));
+        std::fs::write(name, b"PK\x03\x04").unwrap();
+        assert!(plain(name).contains("zip archive"));
+        std::fs::write(name, b"\x1F\x8B\0\0").unwrap();
+        assert!(plain(name).contains("IDX"));
+    }
+
+    #[test]
+    fn splits_and_configurations_that_are_not_there_are_refused() {
+        let with = |config: Option<&str>, split: &str| OpenOptions {
+            config: config.map(String::from),
+            split: split.into(),
+            ..OpenOptions::default()
+        };
+        assert!(error("digits", &with(None, "test")).contains("has no splits"));
+        assert!(error("digits", &with(Some("large"), "train")).contains("none called `large`"));
+        assert!(open_with("digits", &with(Some("default"), "train")).is_ok());
+    }
+}

@@ -1,0 +1,121 @@
+//! Which columns of a parquet file hold pictures, captions and classes.
+
+use parquet::{basic::Type, file::metadata::ParquetMetaData, schema::types::ColumnDescriptor};
+use serde_json::{Map, Value};
+
+/// Names that columns of captions have, the preferred first.
+const CAPTIONS: [&str; 2] = ["text", "caption"];
+/// Names that columns of classes have, the preferred first.
+const LABELS: [&str; 2] = ["label", "labels"];
+/// Names that columns of pictures have where nothing else says which they are, the preferred first.
+const PICTURES: [&str; 2] = ["image", "img"];
+
+/// The columns of a file, as indices into its leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    /// The pictures' bytes.
+    pub bytes: usize,
+    /// The pictures' file names, if there are any.
+    pub path: Option<usize>,
+    /// Captions.
+    pub caption: Option<usize>,
+    /// Classes.
+    pub label: Option<usize>,
+    /// The classes' names, if the file says them.
+    pub class_names: Option<Vec<String>>,
+}
+
+impl Columns {
+    /// Finds the columns: by the features that `datasets` leaves in the file's metadata, else by their names.
+    ///
+    /// # Errors
+    /// The part of a sentence that follows the file's name, if no column holds pictures.
+    pub fn of(metadata: &ParquetMetaData) -> Result<Self, String> {
+        let leaves = metadata.file_metadata().schema_descr().columns();
+        let features = features(metadata).unwrap_or_default();
+        let leaf = |path: &[&str], types: &[Type]| {
+            leaves.iter().position(|leaf| {
+                leaf.path()
+                    .parts()
+                    .iter()
+                    .map(String::as_str)
+                    .eq(path.iter().copied())
+                    && types.contains(&leaf.physical_type())
+                    && is_flat(leaf)
+            })
+        };
+        let bytes_of = |column: &str| {
+            leaf(&[column, "bytes"], &[Type::BYTE_ARRAY]).or_else(|| leaf(&[column], &[Type::BYTE_ARRAY]))
+        };
+        let named = |kind: &str| -> Vec<String> {
+            let of_kind = features.iter().filter(|(_, feature)| feature["_type"] == kind);
+            of_kind.map(|(name, _)| name.clone()).collect()
+        };
+        let structs = leaves.iter().filter_map(|leaf| match leaf.path().parts() {
+            [column, field] if field == "bytes" => Some(column.clone()),
+            _ => None,
+        });
+        let (picture, bytes) = named("Image")
+            .into_iter()
+            .chain(PICTURES.map(String::from))
+            .chain(structs)
+            .find_map(|column| bytes_of(&column).map(|leaf| (column, leaf)))
+            .ok_or_else(|| {
+                let there: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
+                format!(
+                    "has no column of pictures: looked for `image` with `bytes` in it, and there are {}",
+                    there.join(", ")
+                )
+            })?;
+        let label_types = [Type::INT32, Type::INT64, Type::BYTE_ARRAY];
+        let classes = named("ClassLabel");
+        let preferred = LABELS.iter().map(|name| (*name).to_string());
+        let (known, unknown): (Vec<_>, Vec<_>) = preferred.partition(|name| classes.contains(name));
+        let label = known
+            .into_iter()
+            .chain(classes)
+            .chain(unknown)
+            .find_map(|column| leaf(&[&column], &label_types).map(|leaf| (column, leaf)));
+        let class_names = label.as_ref().and_then(|(column, _)| {
+            let names = features.get(column)?.get("names")?.as_array()?;
+            names
+                .iter()
+                .map(|name| Some(name.as_str()?.to_string()))
+                .collect()
+        });
+        Ok(Self {
+            bytes,
+            path: leaf(&[&picture, "path"], &[Type::BYTE_ARRAY]),
+            caption: CAPTIONS
+                .iter()
+                .filter(|column| **column != picture)
+                .find_map(|column| leaf(&[column], &[Type::BYTE_ARRAY])),
+            label: label.map(|(_, leaf)| leaf),
+            class_names,
+        })
+    }
+}
+
+/// Whether a column has one value a row at most.
+fn is_flat(leaf: &ColumnDescriptor) -> bool {
+    leaf.max_rep_level() == 0
+}
+
+/// The features that `datasets` writes into a file's metadata, by column: `{"info": {"features": {…}}}`.
+fn features(metadata: &ParquetMetaData) -> Option<Map<String, Value>> {
+    let entries = metadata.file_metadata().key_value_metadata()?;
+    let text = entries
+        .iter()
+        .find(|entry| entry.key == "huggingface")?
+        .value
+        .as_ref()?;
+    match serde_json::from_str::<Value>(text)
+        .ok()?
+        .get_mut("info")?
+        .get_mut("features")?
+        .take()
+    {
+        Value::Object(features) => Some(features),
+        _ => None,
+    }
+}

@@ -1,0 +1,291 @@
+//! Parquet files as the Hugging Face Hub keeps data sets in them.
+
+mod card;
+mod columns;
+mod held;
+mod layout;
+mod pages;
+mod rows;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use self::{
+    card::Card,
+    held::Held,
+    rows::{Label, ParquetFile, Row, text},
+};
+use super::{
+    Alpha, Dataset, Example, Group, OpenOptions, contain::contain, decode, idx::folder_name, out_of_range,
+    split, store::Store,
+};
+use crate::{Error, Result, files};
+
+/// The most bytes that the README of a repository may have.
+const MAX_CARD: u64 = 4 << 20;
+/// More classes than this are only believed if the file names them.
+const MAX_UNNAMED_CLASSES: i64 = 65_536;
+
+/// Pictures in parquet files, as the Hub keeps them: a column of structs of `bytes` and `path` (or of bytes alone),
+/// captions in `text` or `caption`, classes in `label`, their names in the metadata that `datasets` leaves in the file.
+///
+/// Row groups are read when one of their pictures is asked for, and no more of them are kept than take 512 MiB, or two,
+/// so that a set may be larger than memory.
+pub struct ParquetDataset {
+    name: String,
+    description: String,
+    files: Vec<PathBuf>,
+    /// The row groups in order, and where each is: its file, and its number there.
+    groups: Vec<Group>,
+    places: Vec<(usize, usize)>,
+    class_names: Option<Vec<String>>,
+    alpha: Alpha,
+    held: Mutex<Held<Vec<Row>>>,
+}
+
+impl ParquetDataset {
+    /// Opens one file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is no parquet file, is damaged, or has no column of pictures.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path
+            .file_stem()
+            .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
+        let description = format!("parquet file {}", path.display());
+        Self::of(name, description, vec![path.to_path_buf()], options.alpha)
+    }
+
+    /// Opens a repository of the Hub, downloaded into a folder: the files of the split that is asked for, as
+    /// `data/SPLIT-*.parquet`, as `CONFIG/SPLIT-*.parquet`, or as the card in its README.md names them.
+    ///
+    /// # Errors
+    /// As [`ParquetDataset::open`], and if there is no such configuration or split; the error says which there are.
+    pub fn open_folder(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        let files = Store::Folder(folder.to_path_buf()).list()?.parquet;
+        Self::of_repository(folder, files, options)
+    }
+
+    /// Opens a repository of which the parquet files are known, relative to it.
+    pub(super) fn of_repository(folder: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Self> {
+        if files.is_empty() {
+            return Err(Error::file(folder, "holds no parquet file (looked at any depth)"));
+        }
+        let chosen = layout::choose(
+            &files,
+            read_card(folder)?,
+            options.config.as_deref(),
+            &options.split,
+        )
+        .map_err(|message| Error::file(folder, message))?;
+        let config = chosen
+            .config
+            .map_or_else(String::new, |config| format!(", configuration {config}"));
+        let description = format!(
+            "parquet files in {}{config}, split {}",
+            folder.display(),
+            options.split
+        );
+        let files = chosen.files.iter().map(|file| folder.join(file)).collect();
+        Self::of(folder_name(folder), description, files, options.alpha)
+    }
+
+    fn of(name: String, description: String, files: Vec<PathBuf>, alpha: Alpha) -> Result<Self> {
+        let (mut groups, mut places) = (Vec::new(), Vec::new());
+        let mut classes = Classes::default();
+        let mut count = 0;
+        for (number, path) in files.iter().enumerate() {
+            let wrong = |message: String| Error::file(path, message);
+            let file = ParquetFile::open(path).map_err(wrong)?;
+            for (place, info) in file.groups().map_err(wrong)?.into_iter().enumerate() {
+                if info.rows == 0 {
+                    continue;
+                }
+                groups.push(Group {
+                    pictures: count..count + info.rows,
+                    bytes: info.bytes,
+                });
+                places.push((number, place));
+                count += info.rows;
+            }
+            classes.add(&file).map_err(wrong)?;
+        }
+        if count == 0 {
+            let first = files.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+            return Err(Error::file(first, "holds no picture: it has no rows"));
+        }
+        Ok(Self {
+            name,
+            description,
+            files,
+            groups,
+            places,
+            class_names: classes.names(),
+            alpha,
+            held: Mutex::default(),
+        })
+    }
+
+    /// The rows of a row group, from memory if they are there.
+    fn rows(&self, group: usize) -> Result<Arc<Vec<Row>>> {
+        let (file, place) = self.places[group];
+        let path = &self.files[file];
+        let read = || {
+            let rows = ParquetFile::open(path)?.rows(place)?;
+            if rows.len() == self.groups[group].pictures.len() {
+                Ok(rows)
+            } else {
+                Err("has changed since it was opened".to_string())
+            }
+        };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(group, self.groups[group].bytes, read)
+            .map_err(|message| Error::file(path, message))
+    }
+
+    /// What a row shows and says. Errors are the part of a sentence that follows the row's name.
+    fn example(&self, row: &Row) -> Result<Example, String> {
+        let class = match (&self.class_names, &row.label) {
+            // `datasets` writes -1 where a class is not known.
+            (None, _) | (_, None | Some(Label::Index(-1))) => None,
+            (Some(names), Some(Label::Index(index))) => Some(
+                usize::try_from(*index)
+                    .ok()
+                    .filter(|&index| index < names.len())
+                    .ok_or_else(|| format!("has the class {index}, and there are {}", names.len()))?,
+            ),
+            (Some(names), Some(Label::Name(name))) => Some(
+                names
+                    .binary_search(&text(name))
+                    .map_err(|_| format!("has the class {}, which was not there before", text(name)))?,
+            ),
+        };
+        let bytes = row.bytes.as_ref().ok_or("holds no picture")?;
+        Ok(Example {
+            picture: decode::decode(bytes.data(), self.alpha)?,
+            class,
+            caption: row.caption.as_ref().map(text),
+        })
+    }
+}
+
+impl Dataset for ParquetDataset {
+    fn len(&self) -> usize {
+        self.groups.last().map_or(0, |group| group.pictures.end)
+    }
+
+    fn get(&self, index: usize) -> Result<Example> {
+        let group = self.groups.partition_point(|group| group.pictures.end <= index);
+        let Some(Group { pictures, .. }) = self.groups.get(group) else {
+            return Err(out_of_range(&self.name, index, self.len()));
+        };
+        let rows = self.rows(group)?;
+        let row = &rows[index - pictures.start];
+        contain(|| self.example(row)).map_err(|message| {
+            let (file, _) = self.places[group];
+            let first_of_file = self.places.partition_point(|&(other, _)| other < file);
+            let number = index - self.groups[first_of_file].pictures.start;
+            let called = contain(|| Ok(row.path.as_ref().map(text)))
+                .ok()
+                .flatten()
+                .map_or_else(String::new, |path| format!(" ({path})"));
+            Error::file(&self.files[file], format!("row {number}{called} {message}"))
+        })
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn description(&self) -> String {
+        self.description.clone()
+    }
+
+    fn groups(&self) -> Option<&[Group]> {
+        Some(&self.groups)
+    }
+}
+
+/// The card of a repository; one that has none says nothing.
+fn read_card(folder: &Path) -> Result<Card> {
+    let path = folder.join("README.md");
+    match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_CARD => {
+            Card::parse(&files::read_text(&path)?).map_err(|message| Error::file(path, message))
+        }
+        _ => Ok(Card::default()),
+    }
+}
+
+/// The classes that files have together.
+#[derive(Default)]
+struct Classes {
+    /// As the files name them.
+    named: Option<Vec<String>>,
+    /// The highest number, and all names, in files that do not name them.
+    last: Option<i64>,
+    found: BTreeSet<String>,
+}
+
+impl Classes {
+    /// Looks at a file's classes: at their names if it says them, else at every row's.
+    fn add(&mut self, file: &ParquetFile) -> Result<(), String> {
+        if let Some(names) = &file.columns.class_names {
+            return match &self.named {
+                Some(known) if known != names => Err("names other classes than the files before it".into()),
+                _ => {
+                    self.named = Some(names.clone());
+                    Ok(())
+                }
+            };
+        }
+        for group in 0..file.groups()?.len() {
+            for label in file.labels(group)?.into_iter().flatten() {
+                match label {
+                    Label::Index(index) => self.last = self.last.max(Some(index)),
+                    Label::Name(name) => {
+                        let name = contain(|| Ok(text(&name)))?;
+                        self.found.insert(name);
+                    }
+                }
+            }
+        }
+        if self.last > Some(MAX_UNNAMED_CLASSES) {
+            return Err(format!(
+                "has classes up to {}, which are too many to be classes without names",
+                self.last.unwrap_or_default()
+            ));
+        }
+        Ok(())
+    }
+
+    fn names(self) -> Option<Vec<String>> {
+        if self.named.is_some() {
+            return self.named;
+        }
+        let numbered = || {
+            Some(
+                (0..=self.last.filter(|last| *last >= 0)?)
+                    .map(|class| class.to_string())
+                    .collect(),
+            )
+        };
+        if self.found.is_empty() {
+            numbered()
+        } else {
+            Some(self.found.into_iter().collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

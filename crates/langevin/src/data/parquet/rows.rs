@@ -1,0 +1,274 @@
+//! The rows of a parquet file, a row group at a time.
+
+use std::{fs::File, path::Path};
+
+use parquet::{
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::{ByteArray, DataType},
+    file::{
+        metadata::{ParquetMetaData, RowGroupMetaData},
+        reader::{FileReader, RowGroupReader, SerializedFileReader},
+    },
+};
+
+use super::{columns::Columns, pages};
+use crate::data::contain::contain;
+
+/// One row, its picture not yet decoded.
+///
+/// Values are slices of the row group's pages: a million rows that share one long caption share its memory too.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The picture's file.
+    pub bytes: Option<ByteArray>,
+    /// What the file was called.
+    pub path: Option<ByteArray>,
+    /// The caption.
+    pub caption: Option<ByteArray>,
+    /// The class.
+    pub label: Option<Label>,
+}
+
+/// A class, by number or by name.
+#[derive(Clone, Debug)]
+pub(super) enum Label {
+    Index(i64),
+    Name(ByteArray),
+}
+
+/// What a file's footer says of one of its row groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupInfo {
+    /// How many rows it has.
+    pub rows: usize,
+    /// What the columns that are read take once decompressed, in bytes.
+    pub bytes: u64,
+}
+
+/// An open parquet file. Errors are the part of a sentence that follows its name.
+pub(super) struct ParquetFile {
+    file: File,
+    reader: SerializedFileReader<File>,
+    /// The columns that are read.
+    pub columns: Columns,
+}
+
+impl ParquetFile {
+    /// Reads a file's footer.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let io = |e: std::io::Error| format!("cannot be read: {e}");
+        // Opening a pipe would wait for whoever writes into it.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err("is not a regular file".into());
+        }
+        let file = File::open(path).map_err(io)?;
+        contain(|| {
+            let second = file.try_clone().map_err(io)?;
+            let reader = SerializedFileReader::new(second)
+                .map_err(|e| format!("is a damaged parquet file: {}", reason(&e)))?;
+            let columns = Columns::of(reader.metadata())?;
+            Ok(Self {
+                file,
+                reader,
+                columns,
+            })
+        })
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        self.reader.metadata()
+    }
+
+    /// The leaves that are read.
+    fn leaves(&self) -> impl Iterator<Item = usize> {
+        let Columns {
+            bytes,
+            path,
+            caption,
+            label,
+            ..
+        } = &self.columns;
+        [Some(*bytes), *path, *caption, *label].into_iter().flatten()
+    }
+
+    /// What the footer says of the row groups. A row takes at least a byte in the file, so a file of N bytes that
+    /// claims more than N rows lies.
+    pub fn groups(&self) -> Result<Vec<GroupInfo>, String> {
+        let size = self
+            .file
+            .metadata()
+            .map_err(|e| format!("cannot be read: {e}"))?
+            .len();
+        let mut all_rows = 0u64;
+        let mut group = |(number, group): (usize, &RowGroupMetaData)| {
+            let rows = u64::try_from(group.num_rows()).ok();
+            all_rows = all_rows.saturating_add(rows.unwrap_or(u64::MAX));
+            let claimed = || {
+                self.leaves().try_fold(0u64, |sum, leaf| {
+                    sum.checked_add(u64::try_from(group.columns().get(leaf)?.uncompressed_size()).ok()?)
+                })
+            };
+            match (rows.and_then(|rows| usize::try_from(rows).ok()), claimed()) {
+                (Some(rows), Some(bytes)) if all_rows <= size => Ok(GroupInfo { rows, bytes }),
+                _ => Err(format!(
+                    "claims {} rows in its row group {number}, which cannot be in a file of {size} bytes",
+                    group.num_rows()
+                )),
+            }
+        };
+        self.metadata()
+            .row_groups()
+            .iter()
+            .enumerate()
+            .map(&mut group)
+            .collect()
+    }
+
+    /// Reads a row group.
+    pub fn rows(&self, group: usize) -> Result<Vec<Row>, String> {
+        let leaves: Vec<usize> = self.leaves().collect();
+        let (reader, rows) = self.group(group, &leaves)?;
+        let read = |leaf: usize| read_texts(reader.as_ref(), leaf, rows);
+        let bytes = read(self.columns.bytes)?;
+        let texts = |leaf: Option<usize>| leaf.map_or_else(|| Ok(vec![None; rows]), read);
+        let paths = texts(self.columns.path)?;
+        let captions = texts(self.columns.caption)?;
+        let labels = match self.columns.label {
+            Some(leaf) => read_labels(reader.as_ref(), leaf, rows)?,
+            None => vec![None; rows],
+        };
+        let columns = bytes.into_iter().zip(paths).zip(captions).zip(labels);
+        Ok(columns
+            .map(|(((bytes, path), caption), label)| Row {
+                bytes,
+                path,
+                caption,
+                label,
+            })
+            .collect())
+    }
+
+    /// Reads the classes of a row group alone.
+    pub fn labels(&self, group: usize) -> Result<Vec<Option<Label>>, String> {
+        let Some(leaf) = self.columns.label else {
+            return Ok(Vec::new());
+        };
+        let (reader, rows) = self.group(group, &[leaf])?;
+        read_labels(reader.as_ref(), leaf, rows)
+    }
+
+    /// A row group whose pages claim nothing that cannot be, and how many rows it has.
+    fn group(&self, group: usize, leaves: &[usize]) -> Result<(Box<dyn RowGroupReader + '_>, usize), String> {
+        let infos = self.groups()?;
+        let rows = infos.get(group).ok_or("has fewer row groups than it had")?.rows;
+        contain(|| {
+            let reader = self
+                .reader
+                .get_row_group(group)
+                .map_err(|e| format!("has a damaged row group: {}", reason(&e)))?;
+            let size = self
+                .file
+                .metadata()
+                .map_err(|e| format!("cannot be read: {e}"))?
+                .len();
+            let mut budget = pages::budget(size);
+            for &leaf in leaves {
+                let column = reader.metadata().column(leaf);
+                pages::check(&self.file, column, rows as u64, &mut budget)
+                    .map_err(|message| format!("has a column {} that {message}", column.column_path()))?;
+            }
+            Ok((reader, rows))
+        })
+    }
+}
+
+/// A text of a file's, as it can be shown.
+pub(super) fn text(value: &ByteArray) -> String {
+    String::from_utf8_lossy(value.data()).into_owned()
+}
+
+/// What a parquet error says, without the kind of error before it.
+fn reason(error: &parquet::errors::ParquetError) -> String {
+    let text = error.to_string();
+    text.split_once(": ")
+        .map_or(text.clone(), |(_, reason)| reason.to_string())
+}
+
+/// A column of texts or bytes.
+fn read_texts(
+    group: &dyn RowGroupReader,
+    leaf: usize,
+    rows: usize,
+) -> Result<Vec<Option<ByteArray>>, String> {
+    read_column(group, leaf, |reader| match reader {
+        ColumnReader::ByteArrayColumnReader(reader) => read_values(reader, group, leaf, rows),
+        _ => Err("does not hold texts".into()),
+    })
+}
+
+/// A column of classes, by number or by name.
+fn read_labels(group: &dyn RowGroupReader, leaf: usize, rows: usize) -> Result<Vec<Option<Label>>, String> {
+    fn labels<T>(values: Vec<Option<T>>, label: impl Fn(T) -> Label) -> Vec<Option<Label>> {
+        values.into_iter().map(|value| value.map(&label)).collect()
+    }
+    read_column(group, leaf, |reader| {
+        Ok(match reader {
+            ColumnReader::Int32ColumnReader(reader) => {
+                labels(read_values(reader, group, leaf, rows)?, |index| {
+                    Label::Index(index.into())
+                })
+            }
+            ColumnReader::Int64ColumnReader(reader) => {
+                labels(read_values(reader, group, leaf, rows)?, Label::Index)
+            }
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                labels(read_values(reader, group, leaf, rows)?, Label::Name)
+            }
+            _ => return Err("holds neither whole numbers nor names".into()),
+        })
+    })
+}
+
+fn read_column<T>(
+    group: &dyn RowGroupReader,
+    leaf: usize,
+    read: impl FnOnce(ColumnReader) -> Result<T, String>,
+) -> Result<T, String> {
+    contain(|| {
+        let reader = group.get_column_reader(leaf).map_err(|e| reason(&e))?;
+        read(reader)
+    })
+    .map_err(|message| {
+        format!(
+            "has a column {} that {message}",
+            group.metadata().column(leaf).column_path()
+        )
+    })
+}
+
+/// All values of a column that has one a row at most; `None` where a row has none.
+fn read_values<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    group: &dyn RowGroupReader,
+    leaf: usize,
+    rows: usize,
+) -> Result<Vec<Option<T::T>>, String> {
+    let max_level = group.metadata().column(leaf).column_descr().max_def_level();
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let mut read = 0;
+    while read < rows {
+        let (records, ..) = reader
+            .read_records(rows - read, Some(&mut levels), None, &mut values)
+            .map_err(|e| format!("is damaged: {}", reason(&e)))?;
+        if records == 0 {
+            return Err(format!("ends after {read} of {rows} rows"));
+        }
+        read += records;
+    }
+    if max_level == 0 {
+        return Ok(values.into_iter().map(Some).collect());
+    }
+    let mut values = values.into_iter();
+    let value = |level: i16| if level == max_level { values.next() } else { None };
+    Ok(levels.into_iter().map(value).collect())
+}

@@ -1,0 +1,176 @@
+//! Where the files of a picture folder lie: in a folder, or in a zip archive of one.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    decode::{is_picture_name, read_limited},
+    idx::folder_name,
+    zip::ZipFiles,
+};
+use crate::{Error, Result, files};
+
+/// The files below a folder, or in an archive. Paths are relative to it.
+pub(super) enum Store {
+    /// A folder on disk.
+    Folder(PathBuf),
+    /// An archive, of which nothing is ever unpacked to disk.
+    Zip(ZipFiles),
+}
+
+/// What a picture folder is made of.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Pictures by their names, sorted by path.
+    pub pictures: Vec<PathBuf>,
+    /// `metadata.jsonl` and the like, sorted by path.
+    pub metadata: Vec<PathBuf>,
+    /// Other parquet files, sorted by path.
+    pub parquet: Vec<PathBuf>,
+}
+
+impl Store {
+    /// The folder, or the archive.
+    pub fn root(&self) -> &Path {
+        match self {
+            Self::Folder(root) => root,
+            Self::Zip(zip) => zip.path(),
+        }
+    }
+
+    /// What the folder is called, or the archive without its ending.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(root) => folder_name(root),
+            Self::Zip(zip) => zip
+                .path()
+                .file_stem()
+                .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// A file's whole name, for messages.
+    pub fn whole(&self, path: &Path) -> PathBuf {
+        self.root().join(path)
+    }
+
+    /// Pictures, metadata and parquet files at any depth, but for hidden ones and those in folders that start with `__`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a folder cannot be read.
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        match self {
+            Self::Folder(root) => walk(root, Path::new(""), &mut HashSet::new(), &mut listing)?,
+            Self::Zip(zip) => {
+                let is_shown = |path: &&PathBuf| {
+                    let mut parts = path.iter().map(|part| part.as_encoded_bytes());
+                    let is_hidden_folder = |part: &[u8]| part.starts_with(b".") || part.starts_with(b"__");
+                    let name = parts.next_back();
+                    name.is_some_and(|name| !name.starts_with(b".")) && !parts.any(is_hidden_folder)
+                };
+                zip.paths()
+                    .filter(is_shown)
+                    .for_each(|path| listing.add(path.clone()));
+            }
+        }
+        listing.pictures.sort_by_cached_key(|path| sort_key(path));
+        listing.metadata.sort_by_cached_key(|path| sort_key(path));
+        listing.parquet.sort_by_cached_key(|path| sort_key(path));
+        Ok(listing)
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, path: &Path) -> bool {
+        match self {
+            Self::Folder(root) => root.join(path).is_file(),
+            Self::Zip(zip) => zip.has(path),
+        }
+    }
+
+    /// The bytes of a picture's file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] naming the file if it cannot be read or is larger than a picture may be.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        match self {
+            Self::Folder(root) => read_limited(&root.join(path)),
+            Self::Zip(zip) => zip
+                .read(path)
+                .map_err(|message| Error::file(self.whole(path), message)),
+        }
+    }
+
+    /// A file as text.
+    ///
+    /// # Errors
+    /// As [`Store::read`], or if it is not UTF-8.
+    pub fn read_text(&self, path: &Path) -> Result<String> {
+        match self {
+            // Reading a pipe would wait for whoever writes into it.
+            Self::Folder(root) if !root.join(path).is_file() => {
+                Err(Error::file(self.whole(path), "is not a regular file"))
+            }
+            Self::Folder(root) => files::read_text(root.join(path)),
+            Self::Zip(_) => String::from_utf8(self.read(path)?)
+                .map_err(|_| Error::file(self.whole(path), "is not text in UTF-8")),
+        }
+    }
+}
+
+impl Listing {
+    fn add(&mut self, path: PathBuf) {
+        if is_picture_name(&path) {
+            self.pictures.push(path);
+        } else if path.file_name().is_some_and(|name| {
+            ["metadata.jsonl", "metadata.csv", "metadata.parquet"]
+                .iter()
+                .any(|metadata| name == *metadata)
+        }) {
+            self.metadata.push(path);
+        } else if path.extension().is_some_and(|ending| ending == "parquet") {
+            self.parquet.push(path);
+        }
+    }
+}
+
+/// The same order on every system: the path's text with `/` between its parts.
+pub(super) fn sort_key(path: &Path) -> String {
+    path.components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+/// Collects what lies below `root/folder`. Links are followed; a folder that was seen already, by whatever path,
+/// is not entered again, so that a link to a folder above does not lead in circles.
+fn walk(root: &Path, folder: &Path, seen: &mut HashSet<PathBuf>, listing: &mut Listing) -> Result<()> {
+    let whole = root.join(folder);
+    let read_error = |e: io::Error| Error::io("read", &whole, e);
+    if !seen.insert(whole.canonicalize().map_err(read_error)?) {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(&whole)
+        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
+        .map_err(read_error)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let bytes = name.as_encoded_bytes();
+        if bytes.starts_with(b".") {
+            continue;
+        }
+        let path = folder.join(&name);
+        if fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()) {
+            if !bytes.starts_with(b"__") {
+                walk(root, &path, seen, listing)?;
+            }
+        } else {
+            listing.add(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Zip archives, read where they lie: nothing is unpacked to disk, so no name in an archive can lead out of it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, Read},
+    path::{Component, Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use zip::{ZipArchive, result::ZipError};
+
+use super::{contain::contain, decode::MAX_BYTES};
+use crate::{Error, Result};
+
+/// What zip archives begin with, and those that hold nothing.
+pub(super) const MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+/// The files in an archive.
+pub(super) struct ZipFiles {
+    path: PathBuf,
+    /// Where each file stands in the archive.
+    places: BTreeMap<PathBuf, usize>,
+    /// Reading moves the file's position, so one thread reads at a time; pictures are decoded outside.
+    archive: Mutex<ZipArchive<BufReader<File>>>,
+}
+
+impl ZipFiles {
+    /// Reads an archive's list of files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no whole zip archive.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let open = || {
+            let archive = ZipArchive::new(BufReader::new(file))
+                .map_err(|e| format!("cannot be read as a zip archive: {e}"))?;
+            let places = (0..archive.len())
+                .filter_map(|place| Some((inside(&archive.name_for_index(place)?.ok()?)?, place)))
+                .collect();
+            Ok((archive, places))
+        };
+        let (archive, places) = contain(open).map_err(|message| Error::file(path, message))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            places,
+            archive: Mutex::new(archive),
+        })
+    }
+
+    /// The archive's own path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files in it, relative to it.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.places.keys()
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, path: &Path) -> bool {
+        self.places.contains_key(path)
+    }
+
+    /// Unpacks a file into memory; the error is the part of a sentence that follows the file's name. A file that
+    /// unpacks to more than a picture may take is refused, whatever its header claims.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let place = *self.places.get(path).ok_or("is not in the archive")?;
+        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        contain(|| {
+            let file = archive.by_index(place).map_err(|e| match e {
+                ZipError::UnsupportedArchive(why) => {
+                    format!("is packed in a way that is not read here (stored and deflated files are): {why}")
+                }
+                other => format!("cannot be read from the archive: {other}"),
+            })?;
+            let too_large = || format!("unpacks to more than {} MiB", MAX_BYTES >> 20);
+            if file.size() > MAX_BYTES {
+                return Err(too_large());
+            }
+            let mut bytes = Vec::new();
+            file.take(MAX_BYTES + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|e| format!("is damaged in the archive: {e}"))?;
+            if bytes.len() as u64 > MAX_BYTES {
+                return Err(too_large());
+            }
+            Ok(bytes)
+        })
+    }
+}
+
+/// An entry's name as a path in the archive; `None` for folders, and for names that lead out of it.
+fn inside(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(name);
+    let leads_on = path.components().all(|part| matches!(part, Component::Normal(_)));
+    (leads_on && !name.ends_with('/') && path.file_name().is_some()).then_some(path)
+}
+
+#[cfg(test)]
+#[path = "zip_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+//! Euler's method with fresh noise in every step: ancestral sampling in σ, as k-diffusion's `sample_euler_ancestral`.
+//! Mirrors `diffusers.EulerAncestralDiscreteScheduler`.
+
+use burn::tensor::Tensor;
+
+use super::{
+    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
+    config::{self, scheduler_config},
+    discrete::{Discrete, Spreading, discrete_methods},
+    noise_schedule::NoiseOptions,
+    same_shape,
+    sigma_loop::{SigmaLoop, ancestral, clean_at},
+};
+use crate::{Result, objectives::PredictionType};
+
+scheduler_config! {
+    /// The configuration of an [`EulerAncestralDiscreteScheduler`], with diffusers' names and defaults.
+    pub struct EulerAncestralDiscreteConfig: "EulerAncestralDiscreteScheduler" {
+        /// How many timesteps the model was trained with.
+        num_train_timesteps: usize = 1000,
+        /// The first β.
+        beta_start: f64 = 0.0001,
+        /// The last β.
+        beta_end: f64 = 0.02,
+        /// How β goes from the first to the last.
+        beta_schedule: BetaSchedule = BetaSchedule::default(),
+        /// Every β, in place of the three above.
+        trained_betas: Option<Vec<f64>> = None,
+        /// What the model predicts. Diffusers' class does not know `sample`.
+        prediction_type: PredictionType = PredictionType::default(),
+        /// How the steps of a loop are spread.
+        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
+        /// What is added to the timesteps of the leading spacing.
+        steps_offset: usize = 0,
+        /// Whether the schedule is moved to end with hardly any signal.
+        rescale_betas_zero_snr: bool = false,
+    }
+}
+
+/// Euler's method in σ that steps further down than to the next noise level, and adds fresh noise up to it.
+#[derive(Clone, Debug)]
+pub struct EulerAncestralDiscreteScheduler {
+    config: EulerAncestralDiscreteConfig,
+    discrete: Discrete,
+}
+
+impl EulerAncestralDiscreteScheduler {
+    /// A scheduler whose loop visits every training timestep, until [`Scheduler::set_timesteps`] says otherwise.
+    ///
+    /// # Errors
+    /// If a value of the config makes no sense; the error names it.
+    pub fn new(config: EulerAncestralDiscreteConfig) -> Result<Self> {
+        let discrete = Discrete::new(
+            EulerAncestralDiscreteConfig::CLASS_NAME,
+            NoiseOptions {
+                num_train_timesteps: config.num_train_timesteps,
+                beta_start: config.beta_start,
+                beta_end: config.beta_end,
+                beta_schedule: config.beta_schedule,
+                trained_betas: config.trained_betas.as_deref(),
+                rescale_betas_zero_snr: config.rescale_betas_zero_snr,
+            },
+            Spreading {
+                timestep_spacing: config.timestep_spacing,
+                steps_offset: config.steps_offset,
+                sigma_spacing: None,
+                sigma_min: None,
+                sigma_max: None,
+            },
+        )?;
+        let (timesteps, sigmas) = discrete.every_timestep();
+        let mut scheduler = Self { config, discrete };
+        scheduler.begin(timesteps, &sigmas);
+        Ok(scheduler)
+    }
+
+    /// A scheduler that shares what it can with another class's config.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_config(other: &ConfigMap) -> Result<Self> {
+        Self::new(config::convert(other)?)
+    }
+
+    /// The configuration that this was built from.
+    pub fn config(&self) -> &EulerAncestralDiscreteConfig {
+        &self.config
+    }
+
+    fn begin(&mut self, timesteps: Vec<f64>, sigmas: &[f64]) {
+        let sigmas = sigmas.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
+        self.discrete.steps = SigmaLoop::new(timesteps, sigmas);
+    }
+}
+
+impl Scheduler for EulerAncestralDiscreteScheduler {
+    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
+        let class_name = EulerAncestralDiscreteConfig::CLASS_NAME;
+        let (timesteps, sigmas) = self
+            .discrete
+            .spread(class_name, GivenLoop::Steps(num_inference_steps))?;
+        self.begin(timesteps, &sigmas);
+        Ok(())
+    }
+
+    fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+        self.discrete.steps.scale_model_input(sample, t)
+    }
+
+    fn step(
+        &mut self,
+        prediction: Tensor<4>,
+        t: f64,
+        x: Tensor<4>,
+        options: &mut StepOptions<'_>,
+    ) -> Result<StepOutput> {
+        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let (sigma, sigma_next) = self.discrete.steps.levels(t)?;
+        let clean = clean_at(self.config.prediction_type, &prediction, &x, sigma);
+
+        // x + (σ_down - σ) (x - x̂_0) / σ + σ_up ε
+        let (sigma_down, sigma_up) = ancestral(sigma, sigma_next);
+        let derivative = (x.clone() - clean.clone()) / sigma;
+        let noise = options.draw_noise(EulerAncestralDiscreteConfig::CLASS_NAME, &x)?;
+        let previous = x + derivative * (sigma_down - sigma) + noise * sigma_up;
+        self.discrete.steps.advance();
+        Ok(StepOutput {
+            previous,
+            predicted_clean: clean,
+        })
+    }
+
+    discrete_methods!();
+}

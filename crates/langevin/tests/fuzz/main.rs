@@ -1,0 +1,175 @@
+//! Fuzz targets, one for each reader of what comes from outside.
+//!
+//! Each is run over its corpus, over bytes at random, and over damaged copies of the corpus, as an ordinary test of a
+//! few seconds. What an input may not do is panic, take more than [`SLOWEST`], or more memory than [`most_memory`].
+//! `cargo bolero test fuzz::picture` (crate cargo-bolero, nightly Rust) goes on for as long as one likes, led by
+//! coverage, and its corpora are the folders `__fuzz__/TARGET/corpus` beside this file.
+
+mod damage;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use langevin::data::{self, Alpha};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// One target runs at a time, so that the memory that is counted is its own.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The longest that one input may take. Inputs are small, so this is long.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// The most bytes of memory that an input of so many bytes may take. A small file may be a picture of 32 MiB; its
+/// decoder, and what turns it into 8 bits, may hold several times as much for a moment.
+fn most_memory(input: usize) -> usize {
+    (160 << 20) + 256 * input
+}
+
+/// Reads `input` by `read`, and fails where it takes too much.
+fn bounded(input: &[u8], read: impl FnOnce(&[u8])) {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let start = Instant::now();
+    read(input);
+    let (took, memory) = (start.elapsed(), MEMORY.peak_usage().saturating_sub(before));
+    assert!(took < SLOWEST, "{} bytes took {took:?}", input.len());
+    assert!(
+        memory < most_memory(input.len()),
+        "{} bytes took {memory} bytes of memory",
+        input.len()
+    );
+}
+
+/// Opens a file of these bytes as a data set and reads all of it that can be read.
+fn read_file(name: &str, input: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, input).unwrap();
+    read_dataset(&path);
+}
+
+fn read_dataset(path: &Path) {
+    let Ok(dataset) = data::open(path.to_str().unwrap()) else {
+        return;
+    };
+    let order = data::epoch_order(dataset.as_ref(), 0, 0);
+    assert_eq!(order.len(), dataset.len());
+    // A damaged count can promise many pictures that are not there; the first few say as much as all.
+    for index in order.into_iter().take(64) {
+        if let Ok(example) = dataset.get(index) {
+            let known = dataset.class_names().map_or(0, <[String]>::len);
+            assert!(example.class.is_none_or(|class| class < known));
+        }
+    }
+}
+
+/// Runs a target: its corpus and random bytes by bolero, then damaged copies of the corpus.
+macro_rules! target {
+    ($name:ident, $damaged:literal, $read:expr) => {
+        #[test]
+        fn $name() {
+            let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+            silence_contained_panics();
+            let read: fn(&[u8]) = $read;
+            bolero::check!()
+                .with_iterations(300)
+                .with_max_len(1024)
+                .for_each(|input: &[u8]| bounded(input, read));
+            let corpus = corpus(stringify!($name));
+            assert!(
+                !corpus.is_empty(),
+                "the corpus of {} is gone",
+                stringify!($name)
+            );
+            for number in 0..$damaged {
+                let input = damage::damaged(&corpus, number);
+                bounded(&input, read);
+            }
+        }
+    };
+}
+
+/// The files that a target starts from, in order.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/__fuzz__")
+        .join(target)
+        .join("corpus");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// Contained panics are no failures, and thousands of them would hide one that is.
+fn silence_contained_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !data::panics_are_contained() {
+                usual(info);
+            }
+        }));
+    });
+}
+
+target!(picture, 6000, |input| {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    fs::write(&path, input).unwrap();
+    for alpha in [Alpha::White, Alpha::Drop] {
+        _ = data::read_picture_with(&path, alpha);
+    }
+});
+
+target!(idx, 3000, |input| read_file("a-images-idx3-ubyte", input));
+
+target!(zip, 3000, |input| read_file("a.zip", input));
+
+target!(metadata, 2000, |input| {
+    // The first byte says which of the files it is, the rest is the file.
+    let Some((&kind, text)) = input.split_first() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    let png = include_bytes!("__fuzz__/picture/corpus/grey.png");
+    write("a.png", png);
+    match kind % 3 {
+        0 => write("metadata.jsonl", text),
+        1 => write("metadata.csv", text),
+        _ => {
+            write("metadata.jsonl", b"{\"file_name\": \"a.png\", \"label\": 0}\n");
+            write("labels.json", text);
+        }
+    }
+    read_dataset(folder.path());
+});
+
+#[cfg(feature = "parquet")]
+target!(parquet, 4000, |input| read_file("a.parquet", input));
+
+#[cfg(feature = "parquet")]
+target!(card, 2000, |input| {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("README.md"), input).unwrap();
+    let parquet = include_bytes!("__fuzz__/parquet/corpus/small.parquet");
+    fs::write(folder.path().join("train-00000-of-00001.parquet"), parquet).unwrap();
+    for config in [None, Some("other")] {
+        let options = data::OpenOptions {
+            config: config.map(String::from),
+            ..data::OpenOptions::default()
+        };
+        _ = data::open_with(folder.path().to_str().unwrap(), &options);
+    }
+});
