@@ -85,7 +85,6 @@ pub fn run(lesson: &Lesson) -> Result<Losses> {
         },
         LoaderConfig {
             batch_size: lesson.batch_size,
-            cache: true,
             ..LoaderConfig::default()
         },
     )?;
@@ -222,7 +221,7 @@ fn train(
         for batch in loader.epoch(epoch) {
             let loss = loss_of(&learning, clean(&batch?, &device), generator)?;
             let gradients = Gradients::gather(&learning, &mut loss.backward());
-            learning = optimizer.step(learning, gradients, 1e-3);
+            learning = optimizer.step(learning, gradients, 1.0, 1e-3);
             sum += f64::from(loss.into_scalar::<f32>());
             batches += 1;
         }

@@ -137,7 +137,7 @@ pub fn run(lesson: &Lesson) -> Result<Vec<(u64, f64)>> {
             let loss = (prediction - noise).square().mean();
 
             let gradients = Gradients::gather(&model, &mut loss.backward());
-            model = optimizer.step(model, gradients, 4e-4);
+            model = optimizer.step(model, gradients, 1.0, 4e-4);
             losses.push((losses.len() as u64 + 1, f64::from(loss.into_scalar::<f32>())));
         }
         let of_epoch = &losses[losses.len().saturating_sub(loader.batches_per_epoch())..];
