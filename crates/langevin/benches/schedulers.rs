@@ -27,9 +27,12 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 /// The median time of a call of the model.
 fn forward(device: &Device) -> f64 {
-    let model =
-        AnyModel::init(ModelPreset::CourseButterflies.config(), 0, device).expect("the preset is a model");
-    let x = Generator::new(0).randn_tensor(SHAPE, device);
+    let mut generator = Generator::new(0);
+    let model = ModelPreset::CourseButterflies
+        .config()
+        .build(device, &mut generator);
+    let model = model.expect("the preset is a model");
+    let x = generator.randn_tensor(SHAPE, device);
     let call = || {
         let start = Instant::now();
         let t = Tensor::<1>::full([SHAPE[0]], 500.0, device);
