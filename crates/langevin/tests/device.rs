@@ -45,7 +45,7 @@ fn ten_steps(device: &Device) -> Vec<f64> {
         let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
         let (loss, gradients) =
             step::gradients(&model, &PredictionType::Epsilon, &scheduler, &batch, &draw).unwrap();
-        model = optimizer.step(model, gradients, 1e-3);
+        model = optimizer.step(model, gradients, 1.0, 1e-3);
         losses.push(loss);
     }
     losses
