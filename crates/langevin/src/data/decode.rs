@@ -131,28 +131,25 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
             EXTENSIONS.join(", ")
         ));
     };
+    // Decoders ask for what they need, so a header that lies is held to what its file can hold.
+    let most_bytes = MAX_BYTES.min(believable(bytes.len() as u64));
     let broken = |e: image::ImageError| match e {
         image::ImageError::Limits(_) => format!(
-            "is larger than the {MAX_SIDE} pixels a side and {} MiB that are decoded at most",
-            MAX_BYTES >> 20
+            "is larger than what is decoded at most: {MAX_SIDE} pixels a side, and {} MiB for a file of {} bytes",
+            most_bytes >> 20,
+            bytes.len()
         ),
         other => format!("is a damaged {} picture: {other}", format.extensions_str()[0]),
     };
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(most_bytes);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height).map_err(broken)?;
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
-    if decoder.total_bytes() > believable(bytes.len() as u64) {
-        return Err(format!(
-            "claims {width}x{height} pixels, which cannot be in a file of {} bytes",
-            bytes.len()
-        ));
-    }
     // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
     // should training.
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
