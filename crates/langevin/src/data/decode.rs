@@ -131,28 +131,32 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
             EXTENSIONS.join(", ")
         ));
     };
+    // Decoders ask for what they need, so a header that lies is held to what its file can hold.
+    let most_bytes = MAX_BYTES.min(believable(bytes.len() as u64));
     let broken = |e: image::ImageError| match e {
         image::ImageError::Limits(_) => format!(
-            "is larger than the {MAX_SIDE} pixels a side and {} MiB that are decoded at most",
-            MAX_BYTES >> 20
+            "is larger than what is decoded at most: {MAX_SIDE} pixels a side, and {} MiB for a file of {} bytes",
+            most_bytes >> 20,
+            bytes.len()
         ),
         other => format!("is a damaged {} picture: {other}", format.extensions_str()[0]),
     };
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(most_bytes);
     reader.limits(limits.clone());
+    if format == ImageFormat::WebP && !webp_frames_fit(bytes, most_bytes) {
+        return Err(format!(
+            "is larger than the {} MiB that are decoded at most for a webp file of {} bytes",
+            most_bytes >> 20,
+            bytes.len()
+        ));
+    }
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height).map_err(broken)?;
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
-    if decoder.total_bytes() > believable(bytes.len() as u64) {
-        return Err(format!(
-            "claims {width}x{height} pixels, which cannot be in a file of {} bytes",
-            bytes.len()
-        ));
-    }
     // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
     // should training.
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
@@ -188,6 +192,34 @@ fn from_dynamic(image: DynamicImage, alpha: Alpha) -> Result<Picture, String> {
         other => (Channels::Rgb, other.into_rgb8().into_raw()),
     };
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
+}
+
+/// Whether no frame in a WebP file claims more pixels than fit into `most` bytes. Its decoder takes memory by the
+/// frames' own headers, which need not agree with the file's, and asks nobody.
+fn webp_frames_fit(bytes: &[u8], most: u64) -> bool {
+    let number = |at: usize| {
+        let number = bytes.get(at..at + 4)?;
+        Some(u32::from_le_bytes([number[0], number[1], number[2], number[3]]))
+    };
+    let fits = |at: usize| {
+        let sides = match &bytes[at..at + 4] {
+            // A frame's tag, a start code, and two sides of 14 bits in 16 each.
+            b"VP8 "
+                if bytes
+                    .get(at + 11..at + 14)
+                    .is_some_and(|code| code == [0x9D, 0x01, 0x2A]) =>
+            {
+                number(at + 14).map(|n| (n & 0x3FFF, (n >> 16) & 0x3FFF))
+            }
+            // A signature, and two sides of 14 bits, less one.
+            b"VP8L" if bytes.get(at + 8) == Some(&0x2F) => {
+                number(at + 9).map(|n| ((n & 0x3FFF) + 1, ((n >> 14) & 0x3FFF) + 1))
+            }
+            _ => None,
+        };
+        sides.is_none_or(|(width, height)| 4 * u64::from(width) * u64::from(height) <= most)
+    };
+    (0..bytes.len().saturating_sub(3)).all(fits)
 }
 
 /// Whether a JPEG's segments lead to its end marker: walks from marker to marker, over the compressed data of
@@ -363,6 +395,16 @@ mod tests {
                 (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg())
             })
         })
+    }
+
+    #[test]
+    fn a_webp_frame_that_claims_more_than_its_file_is_refused() {
+        let whole = encoded(&gradient(), ImageFormat::WebP);
+        let frame = whole.windows(4).position(|w| w == b"VP8L").unwrap();
+        let mut lying = whole.clone();
+        lying[frame + 9..frame + 12].fill(0xFF);
+        assert!(webp_frames_fit(&whole, 40 * 30 * 4) && !webp_frames_fit(&whole, 40 * 30 * 4 - 1));
+        assert!(decode(&lying).unwrap_err().contains("larger than"));
     }
 
     #[test]

@@ -164,12 +164,12 @@ mod tests {
             expected(&[("train", &["x.parquet"])])
         );
         assert_eq!(
-            splits("- data_files: [x, y]\n"),
-            expected(&[("train", &["x", "y"])])
+            splits("- data_files: [x, z]\n"),
+            expected(&[("train", &["x", "z"])])
         );
         assert_eq!(
-            splits("- data_files:\n    train: x\n    test: [y]\n"),
-            expected(&[("test", &["y"]), ("train", &["x"])])
+            splits("- data_files:\n    train: x\n    test: [z]\n"),
+            expected(&[("test", &["z"]), ("train", &["x"])])
         );
     }
 
