@@ -46,6 +46,9 @@ scheduler_config! {
     }
 }
 
+/// The least ᾱ of a schedule. Mixed predictions grow like 1/√ᾱ, and the clean samples that they imply once more.
+const LEAST_SIGNAL: f32 = 1e-20;
+
 /// The linear multistep method of fourth order, in the transfer part of DDIM (Liu et al. 2022, algorithm 2). Its first three
 /// steps are pseudo Runge–Kutta steps of four calls of the model each, or steps of lower order.
 #[derive(Clone, Debug)]
@@ -89,9 +92,15 @@ impl PNDMScheduler {
             trained_betas: config.trained_betas.as_deref(),
             rescale_betas_zero_snr: false,
         })?;
-        if let Some(t) = noise.alphas_cumprod().iter().position(|&alpha| alpha == 0.0) {
+        if let Some(t) = noise
+            .alphas_cumprod()
+            .iter()
+            .position(|&alpha| alpha < LEAST_SIGNAL)
+        {
             return Err(Error::Config(format!(
-                "PNDMScheduler divides by the share of signal, of which its schedule leaves none at timestep {t}"
+                "PNDMScheduler divides by the share of signal, of which its schedule leaves {:e} at timestep {t}: less than \
+                 {LEAST_SIGNAL:e}, the least with which float32 does not overflow",
+                noise.alphas_cumprod()[t]
             )));
         }
         let final_alpha_cumprod = if config.set_alpha_to_one {

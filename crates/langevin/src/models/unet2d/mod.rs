@@ -113,6 +113,8 @@ impl UNet2DModel {
         let (time_proj, time_dim) = match config.time_embedding_type {
             TimeEmbeddingType::Positional => (None, first),
             TimeEmbeddingType::Fourier => {
+                // Diffusers draws the frequencies twice and keeps the second.
+                drop(init.normal([first], 16.0));
                 let weight = Param::from_tensor(init.normal([first], 16.0)).set_require_grad(false);
                 (
                     Some(TimeProjection::Fourier(FourierProjection { weight })),
