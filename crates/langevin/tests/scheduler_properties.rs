@@ -1,5 +1,8 @@
 //! Every scheduler with any config: it is refused with a reason, or its loops of 1 to 1000 steps stay finite.
 
+// Burn takes a slice as an array with a range for each dimension.
+#![allow(clippy::single_range_in_vec_init)]
+
 mod support;
 
 use std::cell::Cell;

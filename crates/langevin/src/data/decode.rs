@@ -194,13 +194,18 @@ fn from_dynamic(image: DynamicImage, alpha: Alpha) -> Result<Picture, String> {
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
 }
 
-/// Whether no frame in a WebP file claims more pixels than fit into `most` bytes. Its decoder takes memory by the
-/// frames' own headers, which need not agree with the file's, and asks nobody.
+/// Whether no frame in a WebP file claims more pixels than fit into `most` bytes, or than the canvas that the file's
+/// head declares, where it declares one. Its decoder takes memory and time by the frames' own headers, which need not
+/// agree with the file's, and asks nobody.
 fn webp_frames_fit(bytes: &[u8], most: u64) -> bool {
     let number = |at: usize| {
         let number = bytes.get(at..at + 4)?;
         Some(u32::from_le_bytes([number[0], number[1], number[2], number[3]]))
     };
+    // Two sides of 24 bits, less one.
+    let canvas = (bytes.get(12..16) == Some(b"VP8X"))
+        .then(|| Some(((number(24)? & 0xFF_FFFF) + 1, (number(26)? >> 8) + 1)))
+        .flatten();
     let fits = |at: usize| {
         let sides = match &bytes[at..at + 4] {
             // A frame's tag, a start code, and two sides of 14 bits in 16 each.
@@ -217,7 +222,10 @@ fn webp_frames_fit(bytes: &[u8], most: u64) -> bool {
             }
             _ => None,
         };
-        sides.is_none_or(|(width, height)| 4 * u64::from(width) * u64::from(height) <= most)
+        sides.is_none_or(|(width, height)| {
+            4 * u64::from(width) * u64::from(height) <= most
+                && canvas.is_none_or(|canvas| width <= canvas.0 && height <= canvas.1)
+        })
     };
     (0..bytes.len().saturating_sub(3)).all(fits)
 }

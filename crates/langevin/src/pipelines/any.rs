@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
+#[allow(clippy::large_enum_variant, reason = "a program has one or two")]
 #[derive(Clone, Debug)]
 pub enum AnyPipeline {
     /// A `DDPMPipeline`.

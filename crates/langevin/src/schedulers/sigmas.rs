@@ -267,7 +267,7 @@ pub(crate) fn check_sigmas(sigmas: &[f64], last_may_be_zero: bool) -> Result<()>
         .iter()
         .copied()
         .find(|&sigma| !positive(sigma))
-        .or_else(|| (!positive(last) && !(last_may_be_zero && last == 0.0)).then_some(last));
+        .or_else(|| (!(positive(last) || last_may_be_zero && last == 0.0)).then_some(last));
     if let Some(sigma) = wrong {
         return Err(Error::Config(format!(
             "a custom sigma is {sigma}, but a noise level is above 0 and finite"

@@ -34,7 +34,7 @@ impl Gradients {
     }
 
     /// Adds another batch's gradients of the same module.
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         if self.0.is_empty() {
             return other;
         }

@@ -359,7 +359,7 @@ impl Run {
             } else {
                 gradients
             };
-            accumulated = accumulated.add(gradients);
+            accumulated = accumulated.plus(gradients);
             losses += loss;
             pictures += batch.clean.dims()[0];
             waiting += 1;

@@ -124,6 +124,7 @@ mod kind {
     pub const TRUE: u8 = 1;
     pub const FALSE: u8 = 2;
     pub const BYTE: u8 = 3;
+    pub const I16: u8 = 4;
     pub const I64: u8 = 6;
     pub const DOUBLE: u8 = 7;
     pub const BINARY: u8 = 8;
@@ -237,7 +238,7 @@ impl<R: Read + Seek> Compact<R> {
         match kind {
             kind::TRUE | kind::FALSE => Ok(()),
             kind::BYTE => self.pass(1),
-            kind::BYTE..=kind::I64 => self.varint().map(|_| ()),
+            kind::I16..=kind::I64 => self.varint().map(|_| ()),
             kind::DOUBLE => self.pass(8),
             kind::BINARY => {
                 let length = self.varint()?;

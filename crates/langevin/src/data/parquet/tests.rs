@@ -28,12 +28,15 @@ fn png(value: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A row: picture, caption, class.
+type Row = (Option<Vec<u8>>, Option<&'static str>, Option<i64>);
+
 /// How a test's file is written.
 struct Written {
     compression: Compression,
     features: Option<&'static str>,
-    /// The rows of each row group: picture, caption, class.
-    groups: Vec<Vec<(Option<Vec<u8>>, Option<&'static str>, Option<i64>)>>,
+    /// The rows of each row group.
+    groups: Vec<Vec<Row>>,
 }
 
 impl Default for Written {

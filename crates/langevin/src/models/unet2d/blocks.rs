@@ -17,6 +17,10 @@ use crate::{
 const SKIP_CHANNELS: usize = 3;
 
 /// Halves the size between two levels.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a handful of them, and a box would stand between it and its parameters"
+)]
 #[derive(Module, Debug)]
 pub enum Downsampler {
     /// A convolution.
@@ -26,6 +30,10 @@ pub enum Downsampler {
 }
 
 /// Doubles the size between two levels.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a handful of them, and a box would stand between it and its parameters"
+)]
 #[derive(Module, Debug)]
 pub enum Upsampler {
     /// Nearest neighbour and a convolution.

@@ -57,6 +57,10 @@ pub enum TimeProjection {
 }
 
 /// The parameters of the class embedding, where it has any.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a handful of them, and a box would stand between it and its parameters"
+)]
 #[derive(Module, Debug)]
 pub enum ClassEmbedding {
     /// A vector for each class.
