@@ -1,5 +1,8 @@
 //! The `langevin` command: train diffusion models and draw pictures from them.
 
+// Documentation comments are the help texts here, and brackets in them hold defaults.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod cli;
 mod commands;
 mod flags;

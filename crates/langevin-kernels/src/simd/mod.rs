@@ -1,9 +1,9 @@
 //! One kernel body, compiled for each instruction set and chosen at run time.
 //!
-//! A kernel is a struct of its arguments that implements [`Kernel`]: its body is generic over [`Simd`], the vector
-//! operations, and always inlined. [`Isa::run`] inlines it into a function with the instruction set's
-//! `#[target_feature]`, so no build flag is needed. A [`Simd`] value is proof that the processor has the
-//! instructions; only [`Isa::run`] makes one.
+//! A kernel is a struct of its arguments that implements `Kernel`: its body is generic over `Simd`, the vector
+//! operations, and always inlined. `Isa::run` inlines it into a function with the instruction set's
+//! `#[target_feature]`, so no build flag is needed. A `Simd` value is proof that the processor has the
+//! instructions; only `Isa::run` makes one.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
