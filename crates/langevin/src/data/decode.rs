@@ -227,6 +227,14 @@ fn webp_frames_fit(bytes: &[u8], most: u64) -> bool {
                 && canvas.is_none_or(|canvas| width <= canvas.0 && height <= canvas.1)
         })
     };
+    // Room for metadata is made by what its chunk claims, before it is read.
+    let mut at = 12;
+    while let Some(size) = number(at + 4) {
+        at += 8 + size as usize + (size as usize & 1);
+        if at > bytes.len() + 1 {
+            return false;
+        }
+    }
     (0..bytes.len().saturating_sub(3)).all(fits)
 }
 
