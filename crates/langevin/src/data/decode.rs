@@ -146,9 +146,9 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(most_bytes);
     reader.limits(limits.clone());
-    if format == ImageFormat::WebP && !webp_frames_fit(bytes, most_bytes) {
+    if format == ImageFormat::WebP && !webp_chunks_fit(bytes, most_bytes) {
         return Err(format!(
-            "is larger than the {} MiB that are decoded at most for a webp file of {} bytes",
+            "is cut off, or larger than the {} MiB that are decoded at most for a webp file of {} bytes",
             most_bytes >> 20,
             bytes.len()
         ));
@@ -194,48 +194,57 @@ fn from_dynamic(image: DynamicImage, alpha: Alpha) -> Result<Picture, String> {
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
 }
 
-/// Whether no frame in a WebP file claims more pixels than fit into `most` bytes, or than the canvas that the file's
-/// head declares, where it declares one. Its decoder takes memory and time by the frames' own headers, which need not
-/// agree with the file's, and asks nobody.
-fn webp_frames_fit(bytes: &[u8], most: u64) -> bool {
-    let number = |at: usize| {
-        let number = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes([number[0], number[1], number[2], number[3]]))
+/// Whether the chunks of a WebP file are all there, and no frame among them claims more pixels than fit into `most` bytes,
+/// or than the canvas that the file's head declares, where it declares one. The decoder takes memory and time by what
+/// chunks and frames claim, and asks nobody.
+fn webp_chunks_fit(bytes: &[u8], most: u64) -> bool {
+    // The sides are of 24 bits each, less one.
+    let canvas = match bytes.get(12..16) {
+        Some(b"VP8X") => [24, 27].map(|at| (little_endian(bytes, at) & 0xFF_FFFF) + 1),
+        _ => [u64::from(MAX_SIDE); 2],
     };
-    // Two sides of 24 bits, less one.
-    let canvas = (bytes.get(12..16) == Some(b"VP8X"))
-        .then(|| Some(((number(24)? & 0xFF_FFFF) + 1, (number(26)? >> 8) + 1)))
-        .flatten();
-    let fits = |at: usize| {
-        let sides = match &bytes[at..at + 4] {
-            // A frame's tag, a start code, and two sides of 14 bits in 16 each.
-            b"VP8 "
-                if bytes
-                    .get(at + 11..at + 14)
-                    .is_some_and(|code| code == [0x9D, 0x01, 0x2A]) =>
-            {
-                number(at + 14).map(|n| (n & 0x3FFF, (n >> 16) & 0x3FFF))
-            }
-            // A signature, and two sides of 14 bits, less one.
-            b"VP8L" if bytes.get(at + 8) == Some(&0x2F) => {
-                number(at + 9).map(|n| ((n & 0x3FFF) + 1, ((n >> 14) & 0x3FFF) + 1))
-            }
-            _ => None,
+    let end = usize::try_from(little_endian(bytes, 4)).map_or(bytes.len(), |size| bytes.len().min(size + 8));
+    webp_sequence_fits(bytes.get(12..end).unwrap_or_default(), canvas, most, false)
+}
+
+/// The same of a sequence of chunks: those of a file, or of an animation's frame.
+fn webp_sequence_fits(mut chunks: &[u8], canvas: [u64; 2], most: u64, in_frame: bool) -> bool {
+    while chunks.len() >= 8 {
+        let Some(body) = usize::try_from(little_endian(chunks, 4))
+            .ok()
+            .and_then(|size| chunks[8..].get(..size))
+        else {
+            return false;
         };
-        sides.is_none_or(|(width, height)| {
-            4 * u64::from(width) * u64::from(height) <= most
-                && canvas.is_none_or(|canvas| width <= canvas.0 && height <= canvas.1)
-        })
-    };
-    // Room for metadata is made by what its chunk claims, before it is read.
-    let mut at = 12;
-    while let Some(size) = number(at + 4) {
-        at += 8 + size as usize + (size as usize & 1);
-        if at > bytes.len() + 1 {
+        let sides = match &chunks[..4] {
+            // A frame's tag, a start code, and two sides of 14 bits in 16 each.
+            b"VP8 " => [6, 8].map(|at| little_endian(body, at) & 0x3FFF),
+            // A signature, and two sides of 14 bits, less one.
+            b"VP8L" => [0, 14].map(|bit| ((little_endian(body, 1) >> bit) & 0x3FFF) + 1),
+            // A frame of an animation: 16 bytes, and chunks of its own.
+            b"ANMF" if !in_frame => {
+                if !webp_sequence_fits(body.get(16..).unwrap_or_default(), canvas, most, true) {
+                    return false;
+                }
+                [0; 2]
+            }
+            _ => [0; 2],
+        };
+        if sides[0] > canvas[0] || sides[1] > canvas[1] || 4 * sides[0] * sides[1] > most {
             return false;
         }
+        // A chunk of odd length is followed by a byte.
+        chunks = chunks
+            .get(8 + body.len().next_multiple_of(2)..)
+            .unwrap_or_default();
     }
-    (0..bytes.len().saturating_sub(3)).all(fits)
+    true
+}
+
+/// The number of four bytes at `at`, of which those beyond the end are 0.
+fn little_endian(bytes: &[u8], at: usize) -> u64 {
+    let four = bytes.iter().skip(at).take(4).rev();
+    four.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// Whether a JPEG's segments lead to its end marker: walks from marker to marker, over the compressed data of
@@ -419,7 +428,10 @@ mod tests {
         let frame = whole.windows(4).position(|w| w == b"VP8L").unwrap();
         let mut lying = whole.clone();
         lying[frame + 9..frame + 12].fill(0xFF);
-        assert!(webp_frames_fit(&whole, 40 * 30 * 4) && !webp_frames_fit(&whole, 40 * 30 * 4 - 1));
+        let mut long = whole.clone();
+        long[frame + 4..frame + 8].fill(0xFF);
+        assert!(decode(&long).unwrap_err().contains("cut off"));
+        assert!(webp_chunks_fit(&whole, 40 * 30 * 4) && !webp_chunks_fit(&whole, 40 * 30 * 4 - 1));
         assert!(decode(&lying).unwrap_err().contains("larger than"));
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     TimestepSpacing, config,
-    noise_schedule::{self, NoiseOptions},
+    noise_schedule::{self, noise_schedule_of},
     prediction::{Bounds, noise_between, predicted_clean, predicted_noise, ratio},
     same_shape,
 };
@@ -111,14 +111,7 @@ impl DDIMScheduler {
             sample_max_value: config.sample_max_value,
         };
         bounds.check()?;
-        let noise = NoiseSchedule::new(NoiseOptions {
-            num_train_timesteps: config.num_train_timesteps,
-            beta_start: config.beta_start,
-            beta_end: config.beta_end,
-            beta_schedule: config.beta_schedule,
-            trained_betas: config.trained_betas.as_deref(),
-            rescale_betas_zero_snr: config.rescale_betas_zero_snr,
-        })?;
+        let noise = noise_schedule_of!(config)?;
         let final_alpha_cumprod = if config.set_alpha_to_one {
             1.0
         } else {

@@ -7,7 +7,7 @@ use super::{
     BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
     config::{self, scheduler_config},
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::NoiseOptions,
+    noise_schedule::noise_options_of,
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at},
 };
@@ -52,14 +52,7 @@ impl EulerAncestralDiscreteScheduler {
     pub fn new(config: EulerAncestralDiscreteConfig) -> Result<Self> {
         let discrete = Discrete::new(
             EulerAncestralDiscreteConfig::CLASS_NAME,
-            NoiseOptions {
-                num_train_timesteps: config.num_train_timesteps,
-                beta_start: config.beta_start,
-                beta_end: config.beta_end,
-                beta_schedule: config.beta_schedule,
-                trained_betas: config.trained_betas.as_deref(),
-                rescale_betas_zero_snr: config.rescale_betas_zero_snr,
-            },
+            noise_options_of!(config, config.rescale_betas_zero_snr),
             Spreading {
                 timestep_spacing: config.timestep_spacing,
                 steps_offset: config.steps_offset,

@@ -7,7 +7,7 @@ use super::{
     StepOutput, TimestepSpacing,
     config::{self, scheduler_config},
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::{NoiseOptions, linspace},
+    noise_schedule::{linspace, noise_options_of},
     same_shape,
     sigma_loop::{SigmaLoop, churn, clean_at},
     sigmas::{SigmaSpacing, check_sigmas},
@@ -96,14 +96,7 @@ impl EulerDiscreteScheduler {
         let class_name = EulerDiscreteConfig::CLASS_NAME;
         let discrete = Discrete::new(
             class_name,
-            NoiseOptions {
-                num_train_timesteps: config.num_train_timesteps,
-                beta_start: config.beta_start,
-                beta_end: config.beta_end,
-                beta_schedule: config.beta_schedule,
-                trained_betas: config.trained_betas.as_deref(),
-                rescale_betas_zero_snr: config.rescale_betas_zero_snr,
-            },
+            noise_options_of!(config, config.rescale_betas_zero_snr),
             Spreading {
                 timestep_spacing: config.timestep_spacing,
                 steps_offset: config.steps_offset,

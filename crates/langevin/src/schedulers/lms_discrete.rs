@@ -9,7 +9,7 @@ use super::{
     BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
     config::{self, scheduler_config},
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::NoiseOptions,
+    noise_schedule::noise_options_of,
     same_shape,
     sigma_loop::{SigmaLoop, clean_at},
     sigmas::SigmaSpacing,
@@ -67,14 +67,7 @@ impl LMSDiscreteScheduler {
         let class_name = LMSDiscreteConfig::CLASS_NAME;
         let discrete = Discrete::new(
             class_name,
-            NoiseOptions {
-                num_train_timesteps: config.num_train_timesteps,
-                beta_start: config.beta_start,
-                beta_end: config.beta_end,
-                beta_schedule: config.beta_schedule,
-                trained_betas: config.trained_betas.as_deref(),
-                rescale_betas_zero_snr: false,
-            },
+            noise_options_of!(config, false),
             Spreading {
                 timestep_spacing: config.timestep_spacing,
                 steps_offset: config.steps_offset,

@@ -49,25 +49,33 @@ pub struct NoiseOptions<'a> {
     pub rescale_betas_zero_snr: bool,
 }
 
-/// The table that a scheduler's config describes; the second argument says whether to rescale it to zero SNR, for the
-/// classes that have no such key.
-macro_rules! noise_schedule_of {
-    ($config:expr) => {
-        $crate::schedulers::noise_schedule::noise_schedule_of!($config, $config.rescale_betas_zero_snr)
-    };
+/// What a scheduler's config says about its noise; the second argument says whether to rescale the table to zero SNR.
+macro_rules! noise_options_of {
     ($config:expr, $rescale:expr) => {
-        $crate::schedulers::NoiseSchedule::new($crate::schedulers::noise_schedule::NoiseOptions {
+        $crate::schedulers::noise_schedule::NoiseOptions {
             num_train_timesteps: $config.num_train_timesteps,
             beta_start: $config.beta_start,
             beta_end: $config.beta_end,
             beta_schedule: $config.beta_schedule,
             trained_betas: $config.trained_betas.as_deref(),
             rescale_betas_zero_snr: $rescale,
-        })
+        }
     };
 }
 
-pub(crate) use noise_schedule_of;
+/// The table that a scheduler's config describes; the second argument is for the classes that have no such key.
+macro_rules! noise_schedule_of {
+    ($config:expr) => {
+        $crate::schedulers::noise_schedule::noise_schedule_of!($config, $config.rescale_betas_zero_snr)
+    };
+    ($config:expr, $rescale:expr) => {
+        $crate::schedulers::NoiseSchedule::new($crate::schedulers::noise_schedule::noise_options_of!(
+            $config, $rescale
+        ))
+    };
+}
+
+pub(crate) use {noise_options_of, noise_schedule_of};
 
 /// The table of noise levels of a discrete schedule.
 #[derive(Clone, Debug)]

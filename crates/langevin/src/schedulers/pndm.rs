@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::{
     BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, StepOptions, StepOutput, TimestepSpacing,
     config::{self, scheduler_config},
-    noise_schedule::{self, NoiseOptions},
+    noise_schedule::{self, noise_schedule_of},
     position::Position,
     prediction::predicted_clean,
     same_shape,
@@ -84,14 +84,7 @@ impl PNDMScheduler {
                     .to_owned(),
             ));
         }
-        let noise = NoiseSchedule::new(NoiseOptions {
-            num_train_timesteps: config.num_train_timesteps,
-            beta_start: config.beta_start,
-            beta_end: config.beta_end,
-            beta_schedule: config.beta_schedule,
-            trained_betas: config.trained_betas.as_deref(),
-            rescale_betas_zero_snr: false,
-        })?;
+        let noise = noise_schedule_of!(config, false)?;
         if let Some(t) = noise
             .alphas_cumprod()
             .iter()
