@@ -3,6 +3,7 @@
 pub mod any;
 pub mod basic_unet;
 pub mod checkpoint;
+pub mod clip;
 pub mod presets;
 pub mod unet2d;
 pub mod unet2d_condition;
@@ -11,6 +12,7 @@ pub mod weights;
 pub use any::{AnyModel, AnyModelConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use checkpoint::Checkpoint;
+pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
