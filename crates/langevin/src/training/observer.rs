@@ -98,9 +98,9 @@ pub struct UpdateReport {
     /// Pictures learnt from per second, over the last steps.
     pub pictures_per_second: f64,
     /// Where each of the step's pictures stood on the way from clean, 0, to noise, 1: its timestep over their number.
-    pub noise_levels: Vec<f64>,
+    pub noise_levels: Vec<f32>,
     /// Each of these pictures' loss.
-    pub losses: Vec<f64>,
+    pub losses: Vec<f32>,
 }
 
 /// How long a run will take, measured on a few of its steps.

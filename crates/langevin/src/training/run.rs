@@ -42,8 +42,8 @@ struct Accumulated {
     batches: usize,
     /// The sum of the batches' losses.
     loss: f64,
-    noise_levels: Vec<f64>,
-    losses: Vec<f64>,
+    noise_levels: Vec<f32>,
+    losses: Vec<f32>,
 }
 
 impl Run {
@@ -187,10 +187,10 @@ impl Run {
         waiting.batches += 1;
         waiting.loss += lesson.loss;
         waiting.losses.extend(lesson.losses);
-        let last = trainer.config.ddpm_num_steps as f64;
+        let last = trainer.config.ddpm_num_steps as f32;
         waiting
             .noise_levels
-            .extend(draw.timesteps.iter().map(|&t| t as f64 / last));
+            .extend(draw.timesteps.iter().map(|&t| t as f32 / last));
         Ok(())
     }
 

@@ -48,7 +48,7 @@ pub struct Lesson {
     /// The mean of the pictures' losses.
     pub loss: f64,
     /// Each picture's.
-    pub losses: Vec<f64>,
+    pub losses: Vec<f32>,
     /// How the loss changes with every parameter.
     pub gradients: Gradients,
 }
@@ -100,7 +100,7 @@ pub fn gradients<M: Module + Denoiser>(
     let losses = losses.into_data().convert::<f32>();
     Ok(Lesson {
         loss: f64::from(loss.into_scalar::<f32>()),
-        losses: losses.iter::<f64>().collect(),
+        losses: losses.iter::<f32>().collect(),
         gradients,
     })
 }
