@@ -17,7 +17,9 @@ pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, kind::Basic};
+
+use crate::{Error, Result};
 
 /// The version of diffusers whose files this library writes.
 pub const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -37,16 +39,53 @@ pub struct Conditioning {
     pub channels: Option<Tensor<4>>,
 }
 
+impl Conditioning {
+    /// What a batch is told that has the pictures of `self` first and then those of `other`.
+    ///
+    /// # Errors
+    /// If one of the two says something of a kind that the other does not, or in another shape.
+    pub fn followed_by(&self, other: &Self) -> Result<Self> {
+        Ok(Self {
+            classes: one_after_another("classes", &self.classes, &other.classes)?,
+            vector: one_after_another("a vector", &self.vector, &other.vector)?,
+            sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
+            channels: one_after_another("channels", &self.channels, &other.channels)?,
+        })
+    }
+}
+
+fn one_after_another<const D: usize, K: Basic>(
+    what: &str,
+    first: &Option<Tensor<D, K>>,
+    second: &Option<Tensor<D, K>>,
+) -> Result<Option<Tensor<D, K>>> {
+    match (first, second) {
+        (None, None) => Ok(None),
+        (Some(first), Some(second)) if first.dims()[1..] == second.dims()[1..] => {
+            Ok(Some(Tensor::cat(vec![first.clone(), second.clone()], 0)))
+        }
+        (Some(first), Some(second)) => Err(Error::Shape(format!(
+            "one half of a batch is told {what} of shape {:?} and the other of {:?}; only the first number may differ",
+            first.dims(),
+            second.dims()
+        ))),
+        _ => Err(Error::Config(format!(
+            "one half of a batch is told {what} and the other is not"
+        ))),
+    }
+}
+
 /// Anything that predicts noise, a clean picture or a velocity from a noisy picture: every model, and guided ones too.
 pub trait Denoiser: Send {
     /// The prediction for `x` (`[batch, channels, height, width]`) at `timesteps` (`[batch]`, float). Shape of `x`, but for the channels.
     ///
     /// # Errors
     /// If a shape does not fit the model, or a conditioning that it needs is missing.
-    fn denoise(
-        &self,
-        x: Tensor<4>,
-        timesteps: Tensor<1>,
-        conditioning: &Conditioning,
-    ) -> crate::Result<Tensor<4>>;
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>>;
+}
+
+impl<D: Denoiser + Sync + ?Sized> Denoiser for &D {
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        (**self).denoise(x, timesteps, conditioning)
+    }
 }

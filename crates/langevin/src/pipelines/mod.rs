@@ -8,6 +8,9 @@ mod any;
 mod classes;
 mod ddim;
 mod ddpm;
+mod inpainting;
+mod interpolation;
+mod latents;
 mod model_index;
 mod parts;
 mod sampling;
@@ -18,13 +21,15 @@ pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
+pub use interpolation::slerp;
+pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use parts::{checkpoint, save_model};
-pub use sampling::{Sampling, Step};
+pub use sampling::{OpenStep, Sampling, Step};
 
 use burn::tensor::Tensor;
 
-use crate::{Error, Result, data::Picture, grid};
+use crate::{Error, Result, data::Picture, grid, guidance::ClassifierFree};
 
 /// What a pipeline is asked for. The keyword arguments of diffusers' pipeline calls.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +44,10 @@ pub struct SampleOptions {
     pub use_clipped_model_output: bool,
     /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
     pub classes: Option<Vec<i64>>,
+    /// Classifier-free guidance towards the classes. Off by default.
+    pub guidance: ClassifierFree,
+    /// The classes that guidance leads away from, one a picture. `None` is the null class.
+    pub negative_classes: Option<Vec<i64>>,
 }
 
 impl Default for SampleOptions {
@@ -49,6 +58,8 @@ impl Default for SampleOptions {
             eta: None,
             use_clipped_model_output: false,
             classes: None,
+            guidance: ClassifierFree::default(),
+            negative_classes: None,
         }
     }
 }

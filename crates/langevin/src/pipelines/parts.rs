@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    guidance::Guided,
     models::{AnyModel, AnyModelConfig, Checkpoint, Conditioning, weights::CONFIG_NAME},
     random::Generator,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG, Scheduler},
@@ -106,7 +107,7 @@ pub fn save(
 /// Starts a loop of `steps` steps: draws the initial noise as diffusers' pipelines do.
 pub fn sample<'a>(
     model: &'a AnyModel,
-    mut scheduler: AnyScheduler,
+    mut scheduler: Box<dyn Scheduler + 'a>,
     steps: usize,
     classes: Option<&Classes>,
     options: &SampleOptions,
@@ -122,60 +123,119 @@ pub fn sample<'a>(
             "the model's configuration has no `sample_size`, so it cannot be sampled from".into(),
         ));
     };
-    let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
+    let told = Told {
+        known: config.num_class_embeds(),
+        null: classes.and_then(|classes| classes.null_class),
+        options,
+        device: &device,
+    };
+    let conditioning = told.conditioning()?;
+    let guided = told.guided(model, scheduler.num_train_timesteps())?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
     let noise = generator.randn_tensor(shape, &device);
-    Ok(Sampling::new(model, Box::new(scheduler), noise, generator)
+    let sampling = match guided {
+        Some(guided) => Sampling::owning(Box::new(guided), scheduler, noise, generator),
+        None => Sampling::new(model, scheduler, noise, generator),
+    };
+    Ok(sampling
+        .of_steps(steps)
         .with_conditioning(conditioning)
         .with_step_options(options.eta, options.use_clipped_model_output))
 }
 
-/// The class embedding's input, checked against a model of `known` classes.
-fn condition(
+/// What a call tells the model besides noise and timesteps.
+struct Told<'a> {
+    /// How many classes the model tells apart.
     known: Option<usize>,
-    classes: Option<&Classes>,
-    options: &SampleOptions,
-    device: &Device,
-) -> Result<Conditioning> {
-    let numbers = match (known, &options.classes) {
-        (None, None) => return Ok(Conditioning::default()),
-        (None, Some(_)) => {
-            return Err(Error::Config(
-                "classes were given, but the model knows none: it is unconditional".into(),
-            ));
+    /// The one of them that stands for none.
+    null: Option<usize>,
+    options: &'a SampleOptions,
+    device: &'a Device,
+}
+
+impl Told<'_> {
+    /// The classes asked for, or the null class.
+    fn conditioning(&self) -> Result<Conditioning> {
+        let Some(known) = self.known else {
+            return match &self.options.classes {
+                None => Ok(Conditioning::default()),
+                Some(_) => Err(Error::Config(
+                    "classes were given, but the model knows none: it is unconditional".into(),
+                )),
+            };
+        };
+        match (&self.options.classes, self.null) {
+            (Some(numbers), _) => self.classes(numbers.clone(), known),
+            (None, Some(null)) => self.null_class(null),
+            (None, None) => Err(Error::Config(format!(
+                "the model is class-conditional and has no null class: a class, 0 to {}, must be given",
+                known - 1
+            ))),
         }
-        (Some(known), Some(numbers)) => {
-            if numbers.len() != options.batch_size {
-                return Err(Error::Shape(format!(
-                    "{} classes were given for a batch of {}; there must be one a picture",
-                    numbers.len(),
-                    options.batch_size
-                )));
-            }
-            let within = |&number: &i64| usize::try_from(number).is_ok_and(|number| number < known);
-            if let Some(number) = numbers.iter().find(|number| !within(number)) {
-                return Err(Error::Config(format!(
-                    "there is no class {number}; the model knows 0 to {}",
-                    known - 1
-                )));
-            }
-            numbers.clone()
+    }
+
+    /// The model, guided towards the classes asked for and away from the negative ones or the null class; `None` where no
+    /// guidance is asked for.
+    fn guided<'m>(
+        &self,
+        model: &'m AnyModel,
+        num_train_timesteps: usize,
+    ) -> Result<Option<Guided<&'m AnyModel>>> {
+        let guidance = self.options.guidance;
+        let Some(known) = self.known else {
+            return match (guidance.is_on(), &self.options.negative_classes) {
+                (false, None) => Ok(None),
+                _ => Err(Error::Config(
+                    "classifier-free guidance needs a model that can be told a class, and this one is unconditional".into(),
+                )),
+            };
+        };
+        if !guidance.is_on() {
+            return match &self.options.negative_classes {
+                None => Ok(None),
+                Some(_) => Err(Error::Config(
+                    "negative classes do nothing at a guidance scale of 1: give another scale".into(),
+                )),
+            };
         }
-        (Some(known), None) => match classes.and_then(|classes| classes.null_class) {
-            // Bounded by the model's number of classes, so far below the limit of any integer.
-            Some(null) => vec![null as i64; options.batch_size],
-            None => {
-                return Err(Error::Config(format!(
-                    "the model is class-conditional and has no null class: a class, 0 to {}, must be given",
-                    known - 1
-                )));
+        let negative = match (&self.options.negative_classes, self.null) {
+            (Some(numbers), _) => self.classes(numbers.clone(), known)?,
+            (None, Some(null)) => self.null_class(null)?,
+            (None, None) => {
+                return Err(Error::Config(
+                    "the model has no null class, so classifier-free guidance needs classes to lead away from".into(),
+                ));
             }
-        },
-    };
-    let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [options.batch_size]), device);
-    Ok(Conditioning {
-        classes: Some(classes),
-        ..Conditioning::default()
-    })
+        };
+        Guided::new(model, negative, guidance, num_train_timesteps).map(Some)
+    }
+
+    fn null_class(&self, null: usize) -> Result<Conditioning> {
+        // Bounded by the model's number of classes, so far below the limit of any integer.
+        self.classes(vec![null as i64; self.options.batch_size], null + 1)
+    }
+
+    /// The class embedding's input, checked against a model of `known` classes.
+    fn classes(&self, numbers: Vec<i64>, known: usize) -> Result<Conditioning> {
+        let batch = self.options.batch_size;
+        if numbers.len() != batch {
+            return Err(Error::Shape(format!(
+                "{} classes were given for a batch of {batch}; there must be one a picture",
+                numbers.len()
+            )));
+        }
+        let within = |&number: &i64| usize::try_from(number).is_ok_and(|number| number < known);
+        if let Some(number) = numbers.iter().find(|number| !within(number)) {
+            return Err(Error::Config(format!(
+                "there is no class {number}; the model knows 0 to {}",
+                known - 1
+            )));
+        }
+        let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch]), self.device);
+        Ok(Conditioning {
+            classes: Some(classes),
+            ..Conditioning::default()
+        })
+    }
 }
