@@ -141,7 +141,10 @@ pub fn sample<'a>(
     Ok(sampling
         .of_steps(steps)
         .with_conditioning(conditioning)
-        .with_step_options(options.eta, options.use_clipped_model_output))
+        .with_step_options(
+            options.eta,
+            options.use_clipped_model_output || options.guidance.is_on(),
+        ))
 }
 
 /// What a call tells the model besides noise and timesteps.
