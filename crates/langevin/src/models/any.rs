@@ -9,12 +9,13 @@ use burn::{
 use serde_json::Value;
 
 use super::{
-    BasicUNet, BasicUNetConfig, Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel,
-    unet2d::SampleSize, weights::CONFIG_NAME,
+    BasicUNet, BasicUNetConfig, Checkpoint, Conditioning, Denoiser, UNet2DConditionConfig,
+    UNet2DConditionModel, UNet2DConfig, UNet2DModel, unet2d::SampleSize, weights::CONFIG_NAME,
 };
 use crate::{Error, Result, files, random::Generator};
 
 const UNET2D: &str = "UNet2DModel";
+const CONDITION: &str = "UNet2DConditionModel";
 const BASIC: &str = "BasicUNet";
 
 /// The configuration of any model that there is, told apart by `_class_name`.
@@ -24,6 +25,8 @@ const BASIC: &str = "BasicUNet";
 pub enum AnyModelConfig {
     /// Of a [`UNet2DModel`].
     UNet2D(UNet2DConfig),
+    /// Of a [`UNet2DConditionModel`].
+    Condition(UNet2DConditionConfig),
     /// Of a [`BasicUNet`].
     Basic(BasicUNetConfig),
 }
@@ -45,6 +48,7 @@ impl AnyModelConfig {
             .to_string();
         let config = match class_name.as_str() {
             UNET2D => serde_json::from_value(value).map(Self::UNet2D),
+            CONDITION => serde_json::from_value(value).map(Self::Condition),
             BASIC => serde_json::from_value(value).map(Self::Basic),
             other => {
                 let message = format!("{}: a {other} is not there yet; a {UNET2D} is", path.display());
@@ -63,6 +67,7 @@ impl AnyModelConfig {
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::UNet2D(config) => config.validate(),
+            Self::Condition(config) => config.validate(),
             // Its few values are checked where it is built.
             Self::Basic(_) => Ok(()),
         }
@@ -72,6 +77,7 @@ impl AnyModelConfig {
     pub fn class_name(&self) -> &'static str {
         match self {
             Self::UNet2D(_) => UNET2D,
+            Self::Condition(_) => CONDITION,
             Self::Basic(_) => BASIC,
         }
     }
@@ -80,6 +86,7 @@ impl AnyModelConfig {
     pub fn sample_size(&self) -> Option<[usize; 2]> {
         match self {
             Self::UNet2D(config) => config.sample_size.map(SampleSize::height_width),
+            Self::Condition(config) => config.sample_size.map(SampleSize::height_width),
             Self::Basic(config) => config.sample_size.map(|side| [side; 2]),
         }
     }
@@ -88,6 +95,7 @@ impl AnyModelConfig {
     pub fn in_channels(&self) -> usize {
         match self {
             Self::UNet2D(config) => config.in_channels,
+            Self::Condition(config) => config.in_channels,
             Self::Basic(config) => config.in_channels,
         }
     }
@@ -96,13 +104,14 @@ impl AnyModelConfig {
     pub fn num_class_embeds(&self) -> Option<usize> {
         match self {
             Self::UNet2D(config) => config.num_class_embeds,
+            Self::Condition(config) => config.num_class_embeds,
             Self::Basic(_) => None,
         }
     }
 
     /// Whether such a model can be told a picture's class.
     pub fn takes_classes(&self) -> bool {
-        matches!(self, Self::UNet2D(_))
+        matches!(self, Self::UNet2D(_) | Self::Condition(_))
     }
 
     /// The same model for pictures of another size and number of channels, with so many classes.
@@ -117,6 +126,11 @@ impl AnyModelConfig {
     ) -> Result<Self> {
         match &mut self {
             Self::UNet2D(config) => {
+                config.sample_size = Some(SampleSize::Square(resolution));
+                (config.in_channels, config.out_channels) = (channels, channels);
+                config.num_class_embeds = num_class_embeds;
+            }
+            Self::Condition(config) => {
                 config.sample_size = Some(SampleSize::Square(resolution));
                 (config.in_channels, config.out_channels) = (channels, channels);
                 config.num_class_embeds = num_class_embeds;
@@ -139,6 +153,9 @@ impl AnyModelConfig {
     pub fn build(&self, device: &Device, generator: &mut Generator) -> Result<AnyModel> {
         match self {
             Self::UNet2D(config) => UNet2DModel::new(config, device, generator).map(AnyModel::UNet2D),
+            Self::Condition(config) => {
+                UNet2DConditionModel::new(config, device, generator).map(AnyModel::Condition)
+            }
             Self::Basic(config) => BasicUNet::new(config, device, generator).map(AnyModel::Basic),
         }
     }
@@ -151,6 +168,8 @@ impl AnyModelConfig {
 pub enum AnyModel {
     /// Diffusers' unconditional or class-conditional UNet.
     UNet2D(UNet2DModel),
+    /// Diffusers' UNet that looks at a sequence.
+    Condition(UNet2DConditionModel),
     /// The course's network from scratch.
     Basic(BasicUNet),
 }
@@ -178,6 +197,9 @@ impl AnyModel {
             AnyModelConfig::UNet2D(config) => {
                 UNet2DModel::with_weights(config, checkpoint, device).map(Self::UNet2D)
             }
+            AnyModelConfig::Condition(config) => {
+                UNet2DConditionModel::with_weights(config, checkpoint, device).map(Self::Condition)
+            }
             AnyModelConfig::Basic(config) => {
                 BasicUNet::with_weights(config, checkpoint, device).map(Self::Basic)
             }
@@ -191,6 +213,7 @@ impl AnyModel {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         match self {
             Self::UNet2D(model) => model.save(folder),
+            Self::Condition(model) => model.save(folder),
             Self::Basic(model) => model.save(folder),
         }
     }
@@ -199,6 +222,7 @@ impl AnyModel {
     pub fn config(&self) -> AnyModelConfig {
         match self {
             Self::UNet2D(model) => AnyModelConfig::UNet2D(model.config().clone()),
+            Self::Condition(model) => AnyModelConfig::Condition(model.config().clone()),
             Self::Basic(model) => AnyModelConfig::Basic(model.config().clone()),
         }
     }
@@ -207,6 +231,7 @@ impl AnyModel {
     pub fn num_parameters(&self) -> usize {
         match self {
             Self::UNet2D(model) => model.num_parameters(),
+            Self::Condition(model) => model.num_parameters(),
             Self::Basic(model) => model.num_params(),
         }
     }
@@ -215,6 +240,7 @@ impl AnyModel {
     pub fn device(&self) -> Device {
         let devices = match self {
             Self::UNet2D(model) => model.devices(),
+            Self::Condition(model) => model.devices(),
             Self::Basic(model) => model.devices(),
         };
         // A model without parameters would be anywhere; there is none.
@@ -228,6 +254,12 @@ impl From<UNet2DModel> for AnyModel {
     }
 }
 
+impl From<UNet2DConditionModel> for AnyModel {
+    fn from(model: UNet2DConditionModel) -> Self {
+        Self::Condition(model)
+    }
+}
+
 impl From<BasicUNet> for AnyModel {
     fn from(model: BasicUNet) -> Self {
         Self::Basic(model)
@@ -238,6 +270,7 @@ impl Denoiser for AnyModel {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
         match self {
             Self::UNet2D(model) => model.denoise(x, timesteps, conditioning),
+            Self::Condition(model) => model.denoise(x, timesteps, conditioning),
             Self::Basic(model) => model.denoise(x, timesteps, conditioning),
         }
     }

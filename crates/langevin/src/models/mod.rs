@@ -3,15 +3,19 @@
 pub mod any;
 pub mod basic_unet;
 pub mod checkpoint;
+pub mod clip;
 pub mod presets;
 pub mod unet2d;
+pub mod unet2d_condition;
 pub mod weights;
 
 pub use any::{AnyModel, AnyModelConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use checkpoint::Checkpoint;
+pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
+pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
 use burn::tensor::{Int, Tensor, kind::Basic};
 
@@ -27,6 +31,8 @@ pub struct Conditioning {
     pub classes: Option<Tensor<1, Int>>,
     /// A vector added to the time embedding, `[batch, dimension]`.
     pub vector: Option<Tensor<2>>,
+    /// What Stable Diffusion XL is told beside that vector: original size, crop and target size, `[batch, 6]`.
+    pub time_ids: Option<Tensor<2>>,
     /// A sequence for cross-attention, `[batch, length, dimension]`.
     pub sequence: Option<Tensor<3>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
