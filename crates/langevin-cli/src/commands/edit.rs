@@ -98,7 +98,7 @@ pub fn run(args: EditArgs) -> Result<()> {
         guidance: args.guidance.resolve()?,
         steps,
     };
-    let ddim = pipeline.clone().with_scheduler("ddim")?;
+    let ddim = pipeline.clone().unbounded_ddim()?;
     let stop = Stop::on_signals()?;
     let edited = in_pool(|| -> Result<_> {
         let begun = match &given {

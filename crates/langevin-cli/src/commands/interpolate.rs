@@ -88,7 +88,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
     };
     let ends = [&args.from, &args.to].map(|end| End::read(end, &pipeline));
     let stop = Stop::on_signals()?;
-    let ddim = pipeline.clone().with_scheduler("ddim")?;
+    let ddim = pipeline.clone().unbounded_ddim()?;
     let pictures = in_pool(|| -> Result<_> {
         let [from, to] = ends.map(|end| match end? {
             End::Noise(noise) => Ok(noise),

@@ -74,7 +74,7 @@ pub fn run(args: InvertArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let (latents, again) = in_pool(|| -> Result<_> {
         let latents = told.walk(&pipeline.clone().inverse()?, &pictures, 0, None, &stop)?;
-        let again = told.walk(&pipeline.with_scheduler("ddim")?, &latents, 0, None, &stop)?;
+        let again = told.walk(&pipeline.unbounded_ddim()?, &latents, 0, None, &stop)?;
         Ok((latents, again))
     })?;
 

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     /// Predicts each picture's class, and a variance of its own in a second channel if asked to; remembers its batches.
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Classes {
         with_variance: bool,
         batches: Mutex<Vec<usize>>,
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let refused = |guidance| {
-            Guided::new(&Classes::default(), told([0, 0]), guidance, 1000)
+            Guided::new(Classes::default(), told([0, 0]), guidance, 1000)
                 .unwrap_err()
                 .to_string()
         };
@@ -373,7 +373,7 @@ mod tests {
             assert!(message.contains("0.2:0.8"), "{message}");
         }
         let untold = Guided::new(
-            &Classes::default(),
+            Classes::default(),
             Conditioning::default(),
             ClassifierFree::of_scale(2.0),
             1000,

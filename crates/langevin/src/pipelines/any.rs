@@ -108,18 +108,18 @@ impl AnyPipeline {
     }
 
     /// The same model with DDIM run backwards: a loop that begins with a picture, by [`Sampling::starting_at`] step 0, ends with
-    /// the latent from which the `ddim` sampler draws that picture again.
+    /// the latent from which [`Self::unbounded_ddim`] draws that picture again.
     ///
     /// ```no_run
     /// # fn main() -> langevin::Result<()> {
     /// # use langevin::{device::default_device, pipelines::{AnyPipeline, SampleOptions}, random::Generator};
     /// # let pipeline = AnyPipeline::load("my-model", &default_device())?;
     /// # let picture = burn::tensor::Tensor::<4>::zeros([1, 3, 32, 32], &default_device());
-    /// let (inverse, ddim) = (pipeline.clone().inverse()?, pipeline.with_scheduler("ddim")?);
-    /// let options = SampleOptions::default();
-    /// let (mut unused, mut unused_too) = (Generator::new(0), Generator::new(0));
+    /// let (inverse, ddim) = (pipeline.clone().inverse()?, pipeline.unbounded_ddim()?);
+    /// let options = SampleOptions { num_inference_steps: Some(50), ..SampleOptions::default() };
+    /// let mut unused = Generator::new(0);
     /// let latent = inverse.sample(&options, &mut unused)?.starting_at(picture, 0)?.finish()?;
-    /// let again = ddim.sample(&options, &mut unused_too)?.starting_at(latent, 0)?.finish()?;
+    /// let again = ddim.sample(&options, &mut unused)?.starting_at(latent, 0)?.finish()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -127,7 +127,17 @@ impl AnyPipeline {
     /// # Errors
     /// If DDIM does not fit the model.
     pub fn inverse(self) -> Result<Self> {
-        let scheduler = self.scheduler().for_pictures("ddim-inverse")?;
+        let scheduler = self.scheduler().for_pictures("ddim-inverse")?.unbounded()?;
+        Ok(self.with(scheduler))
+    }
+
+    /// The same model with DDIM that leaves predicted clean pictures as they are: what clipping takes from them cannot be found
+    /// again by going back.
+    ///
+    /// # Errors
+    /// If DDIM does not fit the model.
+    pub fn unbounded_ddim(self) -> Result<Self> {
+        let scheduler = self.scheduler().for_model("ddim")?.unbounded()?;
         Ok(self.with(scheduler))
     }
 

@@ -43,6 +43,9 @@ pub struct SampleOptions {
     /// DDIM's η: 0, its default, is deterministic, 1 adds as much noise as DDPM. TCD's γ, 0.3 by default. Others overlook it.
     pub eta: Option<f64>,
     /// DDIM: derive the noise direction from the clipped predicted clean sample. DDPM overlooks it.
+    ///
+    /// Always so under guidance, which drives the prediction beyond the range that is clipped to: what clipping took from the
+    /// picture would otherwise come back, negated, as noise. (Without clipping it makes no difference.)
     pub use_clipped_model_output: bool,
     /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
     pub classes: Option<Vec<i64>>,

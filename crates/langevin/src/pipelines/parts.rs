@@ -163,5 +163,8 @@ pub fn sample<'a>(
     Ok(sampling
         .of_steps(steps)
         .with_conditioning(conditioning)
-        .with_step_options(options.eta, options.use_clipped_model_output))
+        .with_step_options(
+            options.eta,
+            options.use_clipped_model_output || options.guidance.is_on(),
+        ))
 }

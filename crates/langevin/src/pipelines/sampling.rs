@@ -226,9 +226,11 @@ impl<'a> Sampling<'a> {
         Ok(sampling)
     }
 
-    /// Lets a loss lead every step, besides what the denoiser itself is guided by.
+    /// Lets a loss lead every step, besides what the denoiser itself is guided by. DDIM then takes the noise from the clipped
+    /// clean sample, as [`SampleOptions::use_clipped_model_output`](super::SampleOptions) says.
     pub fn guided_by(mut self, guidance: LossGuidance) -> Self {
         self.guidance = Some(guidance);
+        self.settings.use_clipped_model_output = true;
         self
     }
 
@@ -273,10 +275,10 @@ impl<'a> Sampling<'a> {
     /// # let mut generator = Generator::new(7);
     /// let mut sampling = pipeline.sample(&SampleOptions::default(), &mut generator)?;
     /// while let Some(mut step) = sampling.open() {
-    ///     let prediction = step.predict(&step.sample.clone())?;
+    ///     let prediction = step.predict(step.sample.clone())?;
     ///     let x = leaf(&step.sample);
     ///     let darkness = step.predicted_clean(&prediction, &x)?.mean();
-    ///     step.sample = step.sample.clone() - gradient(&darkness, &x)? * 20.0;
+    ///     step.sample = step.sample - gradient(&darkness, &x)? * 20.0;
     ///     step.take(prediction)?;
     /// }
     /// let dark_pictures = sampling.finish()?;
@@ -295,7 +297,7 @@ impl<'a> Sampling<'a> {
     }
 
     /// What the last step came to; `None` before the first.
-    fn latest(&self) -> Option<Step<'_>> {
+    pub fn latest(&self) -> Option<Step<'_>> {
         let (prediction, predicted_clean) = self.latest.as_ref()?;
         let index = self.done.checked_sub(1)?;
         Some(Step {
@@ -347,11 +349,11 @@ impl OpenStep<'_, '_> {
     ///
     /// # Errors
     /// If the model refuses it.
-    pub fn predict(&mut self, x: &Tensor<4>) -> Result<Tensor<4>> {
+    pub fn predict(&mut self, x: Tensor<4>) -> Result<Tensor<4>> {
         let [batch, ..] = x.dims();
         let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
         let sampling = &mut *self.sampling;
-        let input = sampling.scheduler.scale_model_input(x.clone(), self.timestep)?;
+        let input = sampling.scheduler.scale_model_input(x, self.timestep)?;
         sampling
             .denoiser
             .get()
@@ -422,13 +424,13 @@ impl OpenStep<'_, '_> {
     fn finish(mut self, guidance: Option<&mut LossGuidance>) -> Result<()> {
         let x = self.sample.clone();
         let Some(guidance) = guidance else {
-            let prediction = self.predict(&x)?;
+            let prediction = self.predict(x)?;
             return self.take(prediction);
         };
         let leaf = leaf(&x);
         let prediction = match guidance.through() {
-            Through::Clean => self.predict(&x)?.without_autodiff(),
-            Through::Model => self.predict(&leaf)?,
+            Through::Clean => self.predict(x.clone())?.without_autodiff(),
+            Through::Model => self.predict(leaf.clone())?,
         };
         let clean = self.predicted_clean(&prediction, &leaf)?;
         self.sample = x + guidance.shift(&leaf, clean, self.timestep, || self.alpha_cumprod())?;

@@ -206,6 +206,20 @@ impl AnyScheduler {
         self.fitted(Self::named(name)?)
     }
 
+    /// The same with predicted clean samples left as they are, neither clipped nor thresholded.
+    ///
+    /// # Errors
+    /// If the config cannot be written down.
+    pub fn unbounded(&self) -> Result<Self> {
+        let mut config = self.config()?;
+        for key in ["clip_sample", "thresholding"] {
+            if config.contains_key(key) {
+                set(&mut config, key, json!(false));
+            }
+        }
+        Self::from_other(self.class_name(), &config)
+    }
+
     fn named(name: &str) -> Result<&'static SamplerName> {
         let by_class = || SamplerName::ALL.iter().find(|sampler| sampler.class_name == name);
         SamplerName::find(name).or_else(by_class).ok_or_else(|| {
