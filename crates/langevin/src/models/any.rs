@@ -162,11 +162,28 @@ impl AnyModelConfig {
         !matches!(self, Self::Basic(_))
     }
 
+    /// The same model for pictures of another size and number of channels, with so many classes.
+    ///
+    /// # Errors
+    /// If it cannot be told a class.
+    pub fn made_for(
+        self,
+        resolution: usize,
+        channels: usize,
+        num_class_embeds: Option<usize>,
+    ) -> Result<Self> {
+        let inputs = ModelInputs {
+            num_classes: num_class_embeds,
+            ..ModelInputs::default()
+        };
+        self.made_with(resolution, channels, &inputs)
+    }
+
     /// The same model for pictures of another size and number of channels, told so much.
     ///
     /// # Errors
     /// If it cannot be told it.
-    pub fn made_for(self, resolution: usize, channels: usize, inputs: &ModelInputs) -> Result<Self> {
+    pub fn made_with(self, resolution: usize, channels: usize, inputs: &ModelInputs) -> Result<Self> {
         let size = [resolution; 2];
         let mut in_channels = channels;
         if let Some(image) = &inputs.image {
@@ -183,7 +200,7 @@ impl AnyModelConfig {
         match (self, inputs.sequence_dim, inputs.class_channels) {
             (Self::UNet2D(plain), Some(dim), _) => {
                 Self::Condition(UNet2DConditionConfig::of_plain(&plain, dim)?)
-                    .made_for(resolution, channels, inputs)
+                    .made_with(resolution, channels, inputs)
             }
             (Self::Condition(mut config), Some(dim), None) => {
                 if config.sequence_dim() != dim {
@@ -213,7 +230,7 @@ impl AnyModelConfig {
                 Ok(Self::ClassChannels(config))
             }
             (Self::ClassChannels(config), None, Some(_)) => {
-                Self::UNet2D(config.model).made_for(resolution, channels, inputs)
+                Self::UNet2D(config.model).made_with(resolution, channels, inputs)
             }
             (Self::UNet2D(mut config), None, None) => {
                 config.sample_size = sample_size;

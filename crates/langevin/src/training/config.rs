@@ -272,7 +272,7 @@ impl TrainingConfig {
         };
         self.model
             .config()?
-            .made_for(self.resolution, self.channels.count(), &inputs)
+            .made_with(self.resolution, self.channels.count(), &inputs)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
