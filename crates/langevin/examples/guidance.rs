@@ -134,7 +134,7 @@ pub fn run(lesson: &Lesson) -> Result<Vec<(&'static str, f64)>> {
     // 5. The same without the loop, and a loss of one's own beside it: dark corners.
     let dark_corners = |clean: Tensor<4>| {
         let [_, _, height, width] = clean.dims();
-        let corner = clean.slice([0.., 0.., 0..height / 4, 0..width / 4]);
+        let corner = clean.narrow(2, 0, height / 4).narrow(3, 0, width / 4);
         corner.mean_dims(&[1, 2, 3]).flatten::<1>(0, 3)
     };
     let guidance = LossGuidance::new(Through::Clean)
@@ -209,7 +209,7 @@ fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
             floats(&timesteps, &device),
             &nothing(pipeline, pictures, &device),
         )?;
-        let loss = pair.loss(prediction)?;
+        let loss = pair.losses(prediction)?.mean();
 
         waiting = waiting.plus(Gradients::gather(&model, &mut loss.backward()));
         if number % 2 == 1 {

@@ -19,7 +19,6 @@ use self::{
     animation::Animation,
     draw::{Begin, Drawing, draw},
 };
-use super::guidance;
 use crate::{stop::Stop, terminal};
 
 /// Draws pictures and writes them.
@@ -65,14 +64,14 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     }
     let classes = classes_of(&pipeline, &args.class)?;
     args.losses.check()?;
-    let maker = guidance::maker(&pipeline, args.losses.mask.clone());
+    let maker = args.losses.maker(&pipeline)?;
     let begin = match (&args.init_image, &args.inpaint) {
         (Some(path), _) => Begin::Picture {
-            picture: maker?.picture(&read_picture(path)?)?,
+            picture: maker.picture(&read_picture(path)?)?,
             strength: args.strength.unwrap_or(USUAL_STRENGTH),
         },
         (None, Some(path)) => {
-            let (picture, mask) = maker?.masked(path)?;
+            let (picture, mask) = maker.masked(path)?;
             Begin::Inpainting { picture, mask }
         }
         (None, None) => Begin::Noise,
@@ -96,6 +95,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         classes,
         guidance: args.guidance.resolve()?,
         losses: args.losses.clone(),
+        maker,
         begin,
         pipeline,
     };

@@ -48,6 +48,7 @@ impl Conditioning {
         Ok(Self {
             classes: one_after_another("classes", &self.classes, &other.classes)?,
             vector: one_after_another("a vector", &self.vector, &other.vector)?,
+            time_ids: one_after_another("time ids", &self.time_ids, &other.time_ids)?,
             sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
             channels: one_after_another("channels", &self.channels, &other.channels)?,
         })
