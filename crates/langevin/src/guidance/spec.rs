@@ -45,13 +45,13 @@ enum Kind {
 }
 
 impl Kind {
-    /// A scale at which it shows at 16x16 pixels and does not take over.
+    /// A scale at which it shows at 16x16 pixels and does not take over, where it follows the signal.
     fn usual_scale(&self) -> f64 {
         match self {
-            Self::Colour(_) => 40.0,
-            Self::Brightness(_) => 100.0,
+            Self::Colour(_) => 25.0,
+            Self::Brightness(_) => 20.0,
             Self::Symmetry(_) => 40.0,
-            Self::Picture(_) => 100.0,
+            Self::Picture(_) => 30.0,
             Self::Known(_) => 100.0,
             Self::ClipText(_) | Self::ClipPicture(_) => 50.0,
         }
@@ -263,12 +263,12 @@ mod tests {
     #[test]
     fn guides_are_read_and_written() {
         for (text, written) in [
-            ("colour:#1AE680", "colour:#1AE680@40"),
+            ("colour:#1AE680", "colour:#1AE680@25"),
             ("color:1ae680@-2.5", "colour:#1AE680@-2.5"),
-            ("brightness:0.25", "brightness:0.25@100"),
+            ("brightness:0.25", "brightness:0.25@20"),
             ("symmetry", "symmetry:vertical@40"),
             ("symmetry:horizontal@3", "symmetry:horizontal@3"),
-            ("picture:a@b.png", "picture:a@b.png@100"),
+            ("picture:a@b.png", "picture:a@b.png@30"),
             ("known:a:b.png@1e2", "known:a:b.png@100"),
             ("clip:red rose@8", "clip:red rose@8"),
             ("clip-picture:rose.png", "clip-picture:rose.png@50"),
