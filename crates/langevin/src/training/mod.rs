@@ -1,6 +1,7 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
 pub mod average;
+pub mod checkpoints;
 pub mod choices;
 pub mod config;
 pub mod ema;
@@ -15,11 +16,13 @@ mod report;
 mod run;
 pub mod samples;
 mod setup;
+pub mod state;
 pub mod step;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use state::SavedRun;
 pub use trainer::Trainer;
