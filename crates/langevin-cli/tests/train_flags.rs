@@ -236,9 +236,9 @@ fn a_model_can_be_a_configuration_file() {
         .refused(1, &["broken.json", "layers_per_block"]);
     fs::write(
         folder.path().join("other.json"),
-        r#"{"_class_name": "UNet2DConditionModel"}"#,
+        r#"{"_class_name": "UNet3DConditionModel"}"#,
     )
     .unwrap();
     line(folder.path(), "train --dry-run --model other.json")
-        .refused(1, &["UNet2DConditionModel", "not there yet"]);
+        .refused(1, &["UNet3DConditionModel", "not there yet"]);
 }
