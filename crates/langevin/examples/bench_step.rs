@@ -67,14 +67,14 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize) -> Result<Vec<
     time(counted, || {
         let current = learner.take().expect("every step puts it back");
         let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
-        let (_, gradients) = step::gradients(
+        let lesson = step::gradients(
             current.model(),
             &PredictionType::Epsilon,
             &scheduler,
             &batch,
             &draw,
         )?;
-        learner = Some(current.update(gradients).0);
+        learner = Some(current.update(lesson.gradients).0);
         Ok(())
     })
 }

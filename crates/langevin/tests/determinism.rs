@@ -39,8 +39,8 @@ fn trained(preset: ModelPreset, pictures: usize, steps: usize) -> Vec<u32> {
         };
         let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
         let objective = PredictionType::Epsilon;
-        let (_, gradients) = step::gradients(learner.model(), &objective, &scheduler, &batch, &draw).unwrap();
-        learner = learner.update(gradients).0;
+        let lesson = step::gradients(learner.model(), &objective, &scheduler, &batch, &draw).unwrap();
+        learner = learner.update(lesson.gradients).0;
     }
     let weights = named_tensors(learner.model());
     weights

@@ -43,10 +43,9 @@ fn ten_steps(device: &Device) -> Vec<f64> {
             conditioning: Conditioning::default(),
         };
         let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
-        let (loss, gradients) =
-            step::gradients(&model, &PredictionType::Epsilon, &scheduler, &batch, &draw).unwrap();
-        model = optimizer.step(model, gradients, 1.0, 1e-3);
-        losses.push(loss);
+        let lesson = step::gradients(&model, &PredictionType::Epsilon, &scheduler, &batch, &draw).unwrap();
+        model = optimizer.step(model, lesson.gradients, 1.0, 1e-3);
+        losses.push(lesson.loss);
     }
     losses
 }

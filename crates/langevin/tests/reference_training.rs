@@ -116,11 +116,11 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     let count = trace["losses"].as_array().unwrap().len();
     for i in 0..count {
         let (batch, draw) = read_step(&steps, i, &device);
-        let (loss, gradients) = step::gradients(learner.model(), &prediction_type, &scheduler, &batch, &draw)
+        let lesson = step::gradients(learner.model(), &prediction_type, &scheduler, &batch, &draw)
             .map_err(|e| e.to_string())?;
         let update;
-        (learner, update) = learner.update(gradients);
-        close("loss", i, loss, &trace["losses"])?;
+        (learner, update) = learner.update(lesson.gradients);
+        close("loss", i, lesson.loss, &trace["losses"])?;
         close("learning rate", i, update.learning_rate, &trace["lrs"])?;
         close("gradient norm", i, update.grad_norm, &trace["grad_norms"])?;
         close(

@@ -10,6 +10,7 @@ use langevin::{
     pipelines::{AgreementOptions, AnyPipeline, agreement},
 };
 
+use super::guidance::ClassifierFreeArgs;
 use crate::{flags::scheduler, progress::Progress, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -45,6 +46,8 @@ pub struct EvaluateArgs {
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
 }
 
 /// Draws pictures and prints how many show what they should.
@@ -56,6 +59,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         batch_size: args.batch_size,
         num_inference_steps: args.steps,
         seed: args.seed,
+        guidance: args.guidance.resolve()?,
         ..AgreementOptions::default()
     };
     let stop = Stop::on_signals()?;

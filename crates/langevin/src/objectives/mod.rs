@@ -20,18 +20,23 @@ pub struct TrainingPair {
 }
 
 impl TrainingPair {
-    /// The mean of the weighted squared errors of `prediction`: the loss to minimise, `[1]`.
+    /// For each picture the mean of the weighted squared errors of `prediction`, `[batch]`; their mean is the loss to
+    /// minimise.
     ///
     /// # Errors
     /// If the prediction has another shape than the target.
-    pub fn loss(&self, prediction: Tensor<4>) -> Result<Tensor<1>> {
+    pub fn losses(&self, prediction: Tensor<4>) -> Result<Tensor<1>> {
         same_shape("the prediction", &prediction, "the target", &self.target)?;
+        let [batch, channels, height, width] = prediction.dims();
         let error = (prediction - self.target.clone()).square();
-        let weighted = match &self.weight {
-            Some(weight) => error * weight.clone().reshape([-1, 1, 1, 1]),
-            None => error,
-        };
-        Ok(weighted.mean())
+        let errors = error
+            .reshape([batch, channels * height * width])
+            .mean_dim(1)
+            .reshape([batch]);
+        Ok(match &self.weight {
+            Some(weight) => errors * weight.clone(),
+            None => errors,
+        })
     }
 }
 

@@ -40,7 +40,10 @@ fn losses_are_those_of_diffusers_training_script() {
             .training_pair(&scheduler, x0.clone(), noise.clone(), &TIMESTEPS)
             .unwrap();
         close(
-            pair.loss(prediction.clone()).unwrap().into_scalar::<f32>(),
+            pair.losses(prediction.clone())
+                .unwrap()
+                .mean()
+                .into_scalar::<f32>(),
             expected,
         );
     }
@@ -90,7 +93,13 @@ fn the_right_answer_leads_back_to_where_the_input_came_from() {
         let pair = kind
             .training_pair(&scheduler, x0.clone(), noise.clone(), &TIMESTEPS)
             .unwrap();
-        close(pair.loss(pair.target.clone()).unwrap().into_scalar::<f32>(), 0.0);
+        close(
+            pair.losses(pair.target.clone())
+                .unwrap()
+                .mean()
+                .into_scalar::<f32>(),
+            0.0,
+        );
         let clean = kind
             .predicted_clean(&scheduler, pair.target, pair.input, &TIMESTEPS)
             .unwrap();
@@ -112,7 +121,7 @@ fn what_does_not_fit_is_refused() {
     let pair = kind.training_pair(&scheduler, x0, noise, &TIMESTEPS).unwrap();
     let narrow = prediction.narrow(1, 0, 1);
     assert!(
-        pair.loss(narrow)
+        pair.losses(narrow)
             .unwrap_err()
             .to_string()
             .contains("[2, 1, 4, 4]")

@@ -7,11 +7,12 @@ use crate::{
         Dataset, Transform,
         evaluate::{Agreement, nearest_neighbours},
     },
+    guidance::ClassifierFree,
     random::Generator,
 };
 
 /// What is drawn and how it is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AgreementOptions {
     /// Pictures drawn of each class.
     pub samples_per_class: usize,
@@ -23,6 +24,8 @@ pub struct AgreementOptions {
     pub seed: u64,
     /// How many real pictures vote on a drawn one.
     pub neighbours: usize,
+    /// Classifier-free guidance towards the classes.
+    pub guidance: ClassifierFree,
 }
 
 impl Default for AgreementOptions {
@@ -33,6 +36,7 @@ impl Default for AgreementOptions {
             num_inference_steps: 50,
             seed: 0,
             neighbours: 5,
+            guidance: ClassifierFree::default(),
         }
     }
 }
@@ -66,6 +70,7 @@ pub fn agreement(
             batch_size: batch.len(),
             num_inference_steps: Some(options.num_inference_steps),
             classes: Some(batch.iter().map(|&class| class as i64).collect()),
+            guidance: options.guidance,
             ..SampleOptions::default()
         };
         let mut sampling = pipeline.sample(&call, &mut generator)?;

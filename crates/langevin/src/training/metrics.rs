@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::learner::Update;
+use super::UpdateReport;
 use crate::{Error, Result};
 
 /// One line.
@@ -49,28 +49,21 @@ impl Metrics {
     }
 
     /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.
-    pub fn log(
-        &mut self,
-        step: usize,
-        epoch: usize,
-        loss: f64,
-        update: Update,
-        pictures_per_second: f64,
-    ) -> Result<()> {
+    pub fn log(&mut self, report: &UpdateReport) -> Result<()> {
         let line = Line {
-            step,
-            epoch,
-            loss,
-            lr: update.learning_rate,
-            grad_norm: update.grad_norm,
-            ema_decay: update.ema_decay,
-            pictures_per_second,
+            step: report.step,
+            epoch: report.epoch,
+            loss: report.loss,
+            lr: report.learning_rate,
+            grad_norm: report.grad_norm,
+            ema_decay: report.ema_decay,
+            pictures_per_second: report.pictures_per_second,
         };
         let fail = |e: std::io::Error| Error::io("write", &self.path, e);
         let mut text = serde_json::to_string(&line).map_err(|e| fail(e.into()))?;
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(fail)?;
-        self.losses.push((step as u64, loss));
+        self.losses.push((report.step as u64, report.loss));
         Ok(())
     }
 

@@ -80,6 +80,29 @@ pub struct Progress {
     pub seconds_left: f64,
 }
 
+/// All numbers of one optimiser step, for whoever keeps them.
+#[derive(Clone, Debug)]
+pub struct UpdateReport {
+    /// The epoch that this step belongs to, counted from 1.
+    pub epoch: usize,
+    /// Optimiser steps done, this one included.
+    pub step: usize,
+    /// The step's loss, averaged over its batches.
+    pub loss: f64,
+    /// The learning rate that the step was taken with.
+    pub learning_rate: f64,
+    /// The gradients' norm before clipping.
+    pub grad_norm: f64,
+    /// The decay of the moving average, where there is one.
+    pub ema_decay: Option<f64>,
+    /// Pictures learnt from per second, over the last steps.
+    pub pictures_per_second: f64,
+    /// Where each of the step's pictures stood on the way from clean, 0, to noise, 1: its timestep over their number.
+    pub noise_levels: Vec<f32>,
+    /// Each of these pictures' loss.
+    pub losses: Vec<f32>,
+}
+
 /// How long a run will take, measured on a few of its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {

@@ -42,11 +42,23 @@ impl Draw {
     }
 }
 
-/// How far the model's prediction is from what it should be: the mean of the (weighted) squared differences, `[1]`.
+/// What the model learns from one batch.
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    /// The mean of the pictures' losses.
+    pub loss: f64,
+    /// Each picture's.
+    pub losses: Vec<f32>,
+    /// How the loss changes with every parameter.
+    pub gradients: Gradients,
+}
+
+/// How far the model's prediction is from what it should be: for each picture the mean of the (weighted) squared
+/// differences, `[batch]`.
 ///
 /// # Errors
 /// If the batch does not fit the model.
-pub fn loss(
+pub fn losses(
     model: &impl Denoiser,
     objective: &dyn Objective,
     scheduler: &dyn Scheduler,
@@ -67,10 +79,10 @@ pub fn loss(
     let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
 
     // Compare.
-    pair.loss(prediction)
+    pair.losses(prediction)
 }
 
-/// The loss as a number, and how it changes with every parameter.
+/// Predicts, compares, and finds how the loss, the mean over the pictures, changes with every parameter.
 ///
 /// # Errors
 /// If the batch does not fit the model.
@@ -80,9 +92,15 @@ pub fn gradients<M: Module + Denoiser>(
     scheduler: &dyn Scheduler,
     batch: &Batch,
     draw: &Draw,
-) -> Result<(f64, Gradients)> {
-    let loss = loss(model, objective, scheduler, batch, draw)?;
+) -> Result<Lesson> {
+    let losses = losses(model, objective, scheduler, batch, draw)?;
+    let loss = losses.clone().mean();
     let mut backward = loss.backward();
     let gradients = Gradients::gather(model, &mut backward);
-    Ok((f64::from(loss.into_scalar::<f32>()), gradients))
+    let losses = losses.into_data().convert::<f32>();
+    Ok(Lesson {
+        loss: f64::from(loss.into_scalar::<f32>()),
+        losses: losses.iter::<f32>().collect(),
+        gradients,
+    })
 }
