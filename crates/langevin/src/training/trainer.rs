@@ -10,6 +10,7 @@ use super::{
     samples::{self, SAMPLES},
     setup::{check_folder, classes, loader_config, transform},
     step::{self, Batch, Draw},
+    trackers,
 };
 use crate::{
     Error, Result,
@@ -113,7 +114,10 @@ impl Trainer {
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
-        observer.started(&run.info(self)?);
+        let info = run.info(self)?;
+        observer.started(&info);
+        let trackers = trackers::open(&self.config, &info, &mut |text| observer.message(text))?;
+        run.reports.add(trackers);
         if self.config.cache
             && let Some(note) = self.loader.cache_note()
         {
@@ -125,6 +129,9 @@ impl Trainer {
             run.save(self)?;
         }
         let plot = samples::plot(self, run.reports.metrics())?;
+        if ended.is_err() {
+            run.reports.finish(false)?;
+        }
         let interrupted = ended? == Ended::Interrupted;
         let skipped = self.loader.skipped();
         match skipped {
@@ -135,12 +142,11 @@ impl Trainer {
         let samples = if interrupted {
             None
         } else {
-            Some(samples::draw(
-                self,
-                &run.pipeline(self)?,
-                &self.folder.join(SAMPLES),
-            )?)
+            let path = self.folder.join(SAMPLES);
+            run.draw(self, observer, &path)?;
+            Some(path)
         };
+        run.reports.finish(true)?;
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
