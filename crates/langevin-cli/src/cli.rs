@@ -6,7 +6,9 @@ use crate::commands::{
     convert::{self, ConvertArgs},
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
+    plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
+    runs::RunsArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -60,6 +62,10 @@ pub enum Command {
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),
+    /// List training runs
+    Runs(RunsArgs),
+    /// Draw the losses of one or several runs
+    Plot(PlotArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

@@ -12,7 +12,10 @@ use langevin::{
 
 pub use args::{LONG_ABOUT, TrainArgs};
 
-use self::{resolve::resolve, watch::Watch};
+use self::{
+    resolve::resolve,
+    watch::{Manner, Watch},
+};
 use crate::{
     stop::Stop,
     terminal::{self, duration},
@@ -21,8 +24,13 @@ use crate::{
 /// Trains a model, or says with what it would.
 pub fn run(args: TrainArgs) -> Result<()> {
     let resolved = resolve(&args)?;
-    for note in &resolved.notes {
-        terminal::note(note);
+    let manner = match (args.quiet, args.no_dashboard) {
+        (true, _) => Manner::Quiet,
+        (false, true) => Manner::Bar,
+        (false, false) => Manner::Dashboard,
+    };
+    if manner != Manner::Quiet {
+        resolved.notes.iter().for_each(|note| terminal::note(note));
     }
     if args.dry_run {
         return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
@@ -30,12 +38,12 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let device = args.device.unwrap_or(DeviceName::CPU).open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
-    let announce_time = resolved.config.model != TrainingConfig::digits().model;
+    let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let mut trainer = Trainer::new(resolved.config, &device)?;
     if announce_time {
         announce(&trainer.estimate()?);
     }
-    let outcome = trainer.run(&mut Watch::new(stop))?;
+    let outcome = trainer.run(&mut Watch::new(manner, stop))?;
     summarise(&outcome)
 }
 

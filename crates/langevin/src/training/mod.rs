@@ -12,6 +12,7 @@ pub mod optimizer;
 mod pace;
 mod report;
 mod run;
+pub mod runs;
 pub mod samples;
 mod setup;
 pub mod step;

@@ -96,7 +96,7 @@ pub struct Drawn {
     pub columns: usize,
     /// All of them as one picture, enlarged so that it can be seen.
     pub grid: Picture,
-    /// The first few on their way from noise: a row each, the finished picture last.
+    /// A few on their way from noise: a row each, the finished picture last.
     pub denoising: Picture,
     /// The grid's file.
     pub path: PathBuf,

@@ -24,7 +24,7 @@ const SHOWN: usize = 4;
 const MOMENTS: usize = 10;
 
 /// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
-/// `-denoising` added to its name, goes the way of the first few out of the noise.
+/// `-denoising` added to its name, goes the way of a few of them out of the noise.
 pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<Drawn> {
     const MOST_ROWS: usize = 20;
     let config = &trainer.config;
@@ -86,11 +86,13 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     })
 }
 
-/// Does the loop's steps, and gives the first pictures at moments of it evenly apart, from the noise to the end.
+/// Does the loop's steps, and gives a few pictures at moments of it evenly apart, from the noise to the end.
 fn watched(sampling: &mut Sampling) -> Result<Vec<Vec<Picture>>> {
-    let shown = |samples: &Tensor<4>| {
-        let count = samples.dims()[0].min(SHOWN);
-        to_pictures(&samples.clone().narrow(0, 0, count))
+    let shown = |samples: &Tensor<4>| -> Result<_> {
+        let all = to_pictures(samples)?;
+        // Evenly apart, so that they are of several classes where there are some.
+        let apart = all.len().div_ceil(SHOWN);
+        Ok(all.into_iter().step_by(apart).collect::<Vec<_>>())
     };
     let mut moments = vec![shown(sampling.sample())?];
     while let Some(step) = sampling.next() {

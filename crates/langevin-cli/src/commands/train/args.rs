@@ -196,6 +196,12 @@ pub struct TrainArgs {
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
+    /// Show a bar in place of the dashboard
+    #[arg(long, visible_alias = "plain", help_heading = "Output")]
+    pub no_dashboard: bool,
+    /// Show nothing while training
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
     /// Print what the flags come to, as JSON, and train nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
