@@ -5,12 +5,11 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use langevin::data::read_picture;
 use serde_json::{Value, json};
-use support::{command, names, small_model};
+use support::{command, names, python, small_model};
 use tempfile::TempDir;
 
 /// A run of six steps with both trackers, in `run` under the folder.
@@ -44,25 +43,6 @@ fn only(folder: &Path, ending: &str) -> PathBuf {
         .collect();
     assert_eq!(found.len(), 1, "{:?}", names(folder));
     folder.join(&found[0])
-}
-
-/// What a script among `tests/python` prints; `None` where Python has not what it needs.
-fn python(script: &str, argument: &Path) -> Option<Value> {
-    let interpreter = std::env::var("LANGEVIN_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/python")
-        .join(script);
-    let output = Command::new(interpreter)
-        .arg(script)
-        .arg(argument)
-        .output()
-        .ok()?;
-    if output.status.code() == Some(77) {
-        return None;
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
 #[test]

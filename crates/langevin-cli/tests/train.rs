@@ -53,6 +53,7 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
     assert_eq!(
         names(&run),
         [
+            "README.md",
             "classes.json",
             "loss.png",
             "metrics.jsonl",

@@ -7,7 +7,7 @@ mod watch;
 use anyhow::Result;
 use langevin::{
     device::DeviceName,
-    training::{Estimate, Outcome, Trainer, TrainingConfig},
+    training::{Estimate, Outcome, Trainer, TrainingConfig, card::shell_word},
 };
 
 pub use args::{LONG_ABOUT, TrainArgs};
@@ -87,33 +87,11 @@ fn summarise(outcome: &Outcome) -> Result<()> {
             .get(3)
             .or(outcome.classes.last())
             .map_or("", String::as_str);
-        format!(" --class {}", quoted(example))
+        format!(" --class {}", shell_word(example))
     });
     terminal::print(&format!(
         "next      langevin sample {}{class} --output samples.png",
-        quoted(&folder.to_string())
+        shell_word(&folder.to_string())
     ))?;
     Ok(())
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn a_folder_with_a_space_can_be_pasted() {
-        assert_eq!(quoted("runs/digits-1"), "runs/digits-1");
-        assert_eq!(quoted("my run"), "'my run'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-    }
 }

@@ -39,6 +39,9 @@ impl Screen {
         let screen = Self(Arc::new(Mutex::new(Some(terminal))));
         execute!(stdout(), EnterAlternateScreen)?;
         terminal::hold();
+        if let Some(terminal) = lock(&screen.0).as_mut() {
+            terminal.clear()?;
+        }
         let held = screen.0.clone();
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {

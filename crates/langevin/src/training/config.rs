@@ -50,6 +50,8 @@ pub struct TrainingConfig {
     pub report_to: Vec<TrackerKind>,
     /// The folder of TensorBoard's event files, in the run's.
     pub logging_dir: PathBuf,
+    /// The licence that the model card names, by the Hub's word for it; `None` is the data's where it is known.
+    pub license: Option<String>,
     /// Whether a run that is already in `output_dir` may be replaced.
     pub overwrite_output_dir: bool,
 
@@ -159,6 +161,7 @@ impl TrainingConfig {
             output_dir: None,
             report_to: vec![],
             logging_dir: "logs".into(),
+            license: None,
             overwrite_output_dir: false,
             resolution: 64,
             center_crop: false,

@@ -1,6 +1,7 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
 pub mod average;
+pub mod card;
 pub mod choices;
 pub mod config;
 pub mod ema;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, TrainingConfig,
+    Estimate, Observer, Outcome, TrainingConfig, card,
     run::{Ended, Run},
     samples::{self, SAMPLES},
     setup::{check_folder, classes, loader_config, transform},
@@ -147,6 +147,12 @@ impl Trainer {
             Some(path)
         };
         run.reports.finish(true)?;
+        let ended = card::Ended {
+            steps: run.learner()?.steps(),
+            loss: run.reports.metrics().recent_loss(),
+            parameters: info.parameters,
+        };
+        card::write(self, &ended)?;
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),

@@ -196,6 +196,9 @@ pub struct TrainArgs {
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
+    /// The licence that the model card names, as the Hub spells it
+    #[arg(long, value_name = "LICENCE", help_heading = "Output")]
+    pub license: Option<String>,
     /// Show a bar in place of the dashboard
     #[arg(long, visible_alias = "plain", help_heading = "Output")]
     pub no_dashboard: bool,

@@ -112,6 +112,7 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.save_images_epochs, &args.save_images_epochs);
     set(&mut config.save_model_epochs, &args.save_model_epochs);
     set(&mut config.log_samples_every, &args.log_samples_every);
+    set_option(&mut config.license, &args.license);
     set(&mut config.logging_dir, &args.logging_dir);
     set(&mut config.eval_batch_size, &args.eval_batch_size);
 }
