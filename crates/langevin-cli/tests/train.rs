@@ -14,23 +14,11 @@ use langevin::{
     grid,
     training::TrainingConfig,
 };
-use support::{command, line, names};
+use support::{command, line, names, small_model};
 
 /// A run so short that it is done in a moment.
 const SHORT: &str =
     "--max-train-steps 2 --train-batch-size 8 --eval-batch-size 10 --ddpm-num-inference-steps 2";
-
-/// A tiny model, as a configuration file.
-fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
-    let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
-    let text = format!(
-        r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
-            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
-            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
-    );
-    fs::write(folder.join("small.json"), text).unwrap();
-    "small.json"
-}
 
 /// Twelve pictures of two classes, in colour, of different sizes.
 fn pictures(folder: &Path) {
@@ -65,10 +53,12 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
     assert_eq!(
         names(&run),
         [
+            "README.md",
             "classes.json",
             "loss.png",
             "metrics.jsonl",
             "model_index.json",
+            "samples-denoising.png",
             "samples.png",
             "scheduler",
             "training.json",

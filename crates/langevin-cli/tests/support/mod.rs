@@ -69,6 +69,38 @@ pub fn line(folder: &Path, text: &str) -> Ran {
     langevin(folder, text.split_whitespace())
 }
 
+/// A tiny model, as a configuration file.
+pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
+    let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
+    let text = format!(
+        r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
+            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
+            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
+    );
+    std::fs::write(folder.join("small.json"), text).unwrap();
+    "small.json"
+}
+
+/// What a script among `tests/python` prints as JSON, run by the interpreter that `LANGEVIN_PYTHON` names; `None` where none
+/// is named, or it has not what the script needs.
+pub fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {
+    let interpreter = std::env::var("LANGEVIN_PYTHON").ok()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/python")
+        .join(script);
+    let output = Command::new(interpreter)
+        .arg(script)
+        .arg(argument)
+        .output()
+        .ok()?;
+    if output.status.code() == Some(77) {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
 /// A pipeline that diffusers saved: `ddpm`, `ddim` or `ddim_eta`.
 pub fn reference_pipeline(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

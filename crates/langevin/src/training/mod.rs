@@ -1,26 +1,29 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
 pub mod average;
+pub mod card;
 pub mod choices;
 pub mod config;
 pub mod ema;
 pub mod gradients;
 pub mod learner;
 pub mod lr_schedule;
-mod metrics;
 pub mod observer;
 pub mod optimizer;
 mod pace;
 mod report;
 mod run;
+pub mod runs;
 pub mod samples;
 mod setup;
 pub mod step;
 mod teller;
+pub mod trackers;
 pub mod trainer;
 mod validate;
 
 pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
-pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use trackers::TrackerKind;
 pub use trainer::Trainer;

@@ -1,6 +1,6 @@
 //! A run in progress: epoch after epoch, batch after batch, an optimiser step after every few.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{
     Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport,
@@ -134,7 +134,7 @@ impl Run {
                     .join("samples")
                     .join(format!("epoch-{epoch:04}.png"));
                 observer.message(&format!("drawing samples into {}", path.display()));
-                samples::draw(trainer, &self.pipeline(trainer)?, &path)?;
+                self.draw(trainer, observer, &path)?;
             }
             self.reports.pause();
         }
@@ -149,6 +149,7 @@ impl Run {
             // A last, incomplete group counts as a whole one.
             if self.accumulated.batches == accumulation || loaded.peek().is_none() {
                 self.update(trainer, observer, epoch)?;
+                self.samples_if_due(trainer, observer)?;
                 if self.learner()?.steps() >= self.steps {
                     return Ok(Ended::Finished);
                 }
@@ -158,6 +159,23 @@ impl Run {
             }
         }
         Ok(Ended::Finished)
+    }
+
+    fn samples_if_due(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
+        let (every, step) = (trainer.config.log_samples_every, self.learner()?.steps());
+        // Those of the end are drawn when it has come.
+        if every > 0 && step.is_multiple_of(every) && step < self.steps {
+            let name = format!("step-{step:06}.png");
+            self.draw(trainer, observer, &trainer.folder.join("samples").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Draws samples into the file at `path`, and shows them to everybody.
+    pub fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
+        let step = self.learner()?.steps();
+        self.reports.drawn(observer, step, &drawn)
     }
 
     /// One batch's gradients, added to those that wait.

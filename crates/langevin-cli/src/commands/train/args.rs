@@ -194,9 +194,33 @@ pub struct TrainArgs {
     /// Write the pipeline every so many epochs; 0 at the end only [10]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub save_model_epochs: Option<usize>,
+    /// Optimiser steps between samples; 0 is never [0]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub log_samples_every: Option<usize>,
+    /// Who keeps numbers and pictures besides metrics.jsonl: tensorboard, wandb, both as a,b, all or none [none]
+    #[arg(
+        long,
+        visible_alias = "report-to",
+        value_delimiter = ',',
+        value_name = "TRACKER",
+        help_heading = "Output"
+    )]
+    pub logger: Option<Vec<String>>,
+    /// The folder of TensorBoard's files in the run's [logs]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub logging_dir: Option<PathBuf>,
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
+    /// The licence that the model card names, as the Hub spells it
+    #[arg(long, value_name = "LICENCE", help_heading = "Output")]
+    pub license: Option<String>,
+    /// Show a bar in place of the dashboard
+    #[arg(long, visible_alias = "plain", help_heading = "Output")]
+    pub no_dashboard: bool,
+    /// Show nothing while training
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
     /// Print what the flags come to, as JSON, and train nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
@@ -216,8 +240,6 @@ pub struct ScriptArgs {
     pub local_rank: Option<String>,
     #[arg(long, hide = true)]
     pub cache_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub logging_dir: Option<String>,
 
     #[arg(long, hide = true)]
     pub push_to_hub: bool,
@@ -227,8 +249,6 @@ pub struct ScriptArgs {
     pub hub_model_id: Option<String>,
     #[arg(long, hide = true)]
     pub hub_private_repo: bool,
-    #[arg(long, hide = true)]
-    pub logger: Option<String>,
     #[arg(long, hide = true)]
     pub mixed_precision: Option<String>,
     #[arg(long, hide = true)]
