@@ -160,6 +160,7 @@ impl Trainer {
             steps: run.learner()?.steps(),
             loss: run.reports.metrics().recent_loss(),
             parameters: info.parameters,
+            model: run.learner()?.model().config(),
         };
         card::write(self, &ended)?;
         Ok(Outcome {
