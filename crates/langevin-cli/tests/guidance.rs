@@ -79,14 +79,14 @@ fn a_colour_guides_samples_to_it() {
     let folder = tempfile::tempdir().unwrap();
     for (name, flags) in [
         ("plain", ""),
-        ("clean", "--guide color:#1AE680"),
+        ("clean", "--guide color:#1AE680@200"),
         (
             "model",
-            "--guide color:#1AE680 --guide-through model --guide symmetry@5",
+            "--guide color:#1AE680@200 --guide-through model --guide symmetry@5",
         ),
         (
             "bound",
-            "--guide colour:#1AE680 --guide-clip 1e-6 --guide-schedule root-signal",
+            "--guide colour:#1AE680@200 --guide-clip 1e-6 --guide-schedule root-signal",
         ),
     ] {
         with_model(
@@ -106,7 +106,7 @@ fn a_colour_guides_samples_to_it() {
     assert!((green("bound") - green("plain")).abs() < 1.0);
     let texts = grid::read_png_text(folder.path().join("model/0000.png")).unwrap();
     let guides = texts.into_iter().find(|(key, _)| key == "guides").unwrap().1;
-    assert_eq!(guides, "colour:#1AE680@40 symmetry:vertical@5");
+    assert_eq!(guides, "colour:#1AE680@200 symmetry:vertical@5");
 }
 
 #[test]

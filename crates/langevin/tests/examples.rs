@@ -77,11 +77,20 @@ fn from_scratch_learns_to_restore_digits() {
 #[test]
 fn guidance_draws_samples_to_a_colour() {
     let folder = TempDir::new().unwrap();
-    let pipeline = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines/ddim");
+    // A model as the lesson's: one of velocities.
+    let pipeline = folder.path().join("pipeline");
+    let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines/ddim");
+    langevin::pipelines::AnyPipeline::load(reference, &langevin::device::default_device())
+        .unwrap()
+        .save(&pipeline)
+        .unwrap();
+    let config = pipeline.join("scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("epsilon", "v_prediction")).unwrap();
     let distances = guidance::run(&guidance::Lesson {
         pipeline,
         data: pictures(&folder, 16),
-        prediction: langevin::objectives::PredictionType::Epsilon,
+        prediction: langevin::objectives::PredictionType::VPrediction,
         steps: 11,
         count: 2,
         updates: 1,

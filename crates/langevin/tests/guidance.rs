@@ -11,10 +11,10 @@ use langevin::{
     device::default_device,
     grid,
     guidance::{
-        ClassifierFree, Colour, GuidanceLoss, GuidanceSchedule, GuideMaker, KnownRegion, LossGuidance,
-        Through, gradient, leaf,
+        ClassifierFree, ClipLoss, Colour, GuidanceLoss, GuidanceSchedule, GuideMaker, KnownRegion,
+        LossGuidance, Through, cutout, gradient, great_circle, leaf,
     },
-    models::{UNet2DConfig, UNet2DModel},
+    models::{UNet2DConfig, UNet2DModel, clip::ClipModel},
     pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, Sampling},
     random::Generator,
     schedulers::Scheduler,
@@ -405,6 +405,69 @@ fn beginnings_that_cannot_be_are_refused() {
     assert!(begin(&|s| s.starting_at(pictures(8), 0).map(drop)).contains("shape"));
 }
 
+#[test]
+fn cut_outs_are_torchvisions() {
+    let tensors = support::read_tensors(here("guidance.safetensors"));
+    for name in ["wide", "small", "large"] {
+        let picture = tensors[&format!("cut.{name}")].tensor(&Device::default());
+        for seed in 0..4 {
+            let found = values(cutout(picture.clone(), 24, &mut Generator::new(seed)));
+            let expected = &tensors[&format!("cut.{name}.{seed}")];
+            let off = largest_difference(&found, &expected.f32());
+            assert!(off < 1e-4, "{name} {seed}: {off}");
+        }
+    }
+}
+
+#[test]
+fn the_great_circle_is_the_courses() {
+    let tensors = support::read_tensors(here("guidance.safetensors"));
+    let [a, b] = ["circle.a", "circle.b"].map(|name| tensors[name].tensor(&Device::default()));
+    let off = largest_difference(&values(great_circle(a.clone(), b)), &tensors["circle"].f32());
+    assert!(off < 1e-5, "{off}");
+    // At the same direction there is a slope, if a flat one.
+    let x = leaf(&a.clone().reshape([3, 8, 1, 1]));
+    let loss = great_circle(x.clone().reshape([3, 8]), a).sum();
+    assert!(
+        values(gradient(&loss, &x).unwrap())
+            .iter()
+            .all(|slope| slope.is_finite())
+    );
+}
+
+#[test]
+fn clip_guides_towards_what_it_sees() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/conditional/clip");
+    let clip = ClipModel::load(folder, &default_device()).unwrap();
+    let target = stored("picture").narrow(0, 0, 1);
+    let pipeline = load("ddim");
+    // Without cuts, so that the loss is the same each time it is asked for.
+    let distance = |pictures: Tensor<4>| {
+        let loss = ClipLoss::picture(clip.clone(), target.clone())
+            .unwrap()
+            .with_cuts(0);
+        loss.loss(pictures, &mut Generator::new(0))
+            .unwrap()
+            .mean()
+            .into_scalar::<f32>()
+    };
+    let drawn = |scale: f64, cuts: usize| {
+        let mut generator = Generator::new(0);
+        let sampling = from_noise(&pipeline, 10, &mut generator);
+        let loss = ClipLoss::picture(clip.clone(), target.clone())
+            .unwrap()
+            .with_cuts(cuts);
+        let guidance = LossGuidance::new(Through::Clean).with(loss, scale);
+        let guidance = guidance.with_schedule(GuidanceSchedule::Signal);
+        distance(sampling.guided_by(guidance).finish().unwrap())
+    };
+    let plain = drawn(0.0, 0);
+    for scale in [10.0, 50.0, 200.0] {
+        assert!(drawn(scale, 0) < plain, "{scale}: {} {plain}", drawn(scale, 0));
+    }
+    assert!(drawn(50.0, 4) < plain);
+}
+
 /// 1 in the left half of pictures of 16x16.
 fn left() -> Tensor<4> {
     Tensor::ones([1, 1, 16, 16], &Device::default()).slice_fill([0..1, 0..1, 0..16, 8..16], 0.0)
@@ -477,6 +540,8 @@ fn guides_are_made_of_files_that_fit_each_other() {
         size: [16, 16],
         device: default_device(),
         mask,
+        clip: None,
+        cuts: 0,
     };
     let known = format!("known:{}", picture.display()).parse().unwrap();
     let loss = maker(Some(mask)).make(&known).unwrap();

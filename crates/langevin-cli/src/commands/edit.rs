@@ -134,7 +134,7 @@ enum Given {
 impl Given {
     fn read(args: &EditArgs, pipeline: &AnyPipeline) -> Result<Self> {
         if is_picture_name(&args.input) {
-            let picture = maker(pipeline, None)?.picture(&read_picture(&args.input)?)?;
+            let picture = maker(pipeline)?.picture(&read_picture(&args.input)?)?;
             return Ok(Self::Picture(picture));
         }
         Ok(Self::Latents(Latents::load(

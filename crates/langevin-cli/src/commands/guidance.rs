@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
-    guidance::{ClassifierFree, GuidanceSchedule, Guide, GuideMaker, Interval, LossGuidance, Through},
+    guidance::{
+        ClassifierFree, ClipLoss, GuidanceSchedule, Guide, GuideMaker, Interval, LossGuidance, Through,
+    },
+    models::clip::ClipModel,
     pipelines::AnyPipeline,
     random::Generator,
 };
@@ -56,15 +59,15 @@ impl ClassifierFreeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Guidance")]
 pub struct LossArgs {
-    /// Lead every step by a loss: colour:#1AE680, brightness:0.8, symmetry, picture:FILE, known:FILE; several add up, and @ sets
-    /// a scale, as in symmetry@10
+    /// Lead every step by a loss: colour:#1AE680, brightness:0.8, symmetry, picture:FILE, known:FILE, clip:TEXT,
+    /// clip-picture:FILE; several add up, and @ sets a scale, as in symmetry@10
     #[arg(long, value_name = "GUIDE")]
     pub guide: Vec<Guide>,
     /// What its gradient goes through: the predicted clean picture alone, or the model too, which costs three times as much
     #[arg(long, value_parser = choice::<Through>(), value_name = "WHAT", default_value_t = Through::Clean)]
     pub guide_through: Through,
     /// How its scale changes: constant, or with the signal, its root, or the noise's root
-    #[arg(long, value_parser = choice::<GuidanceSchedule>(), value_name = "NAME", default_value_t = GuidanceSchedule::Constant)]
+    #[arg(long, value_parser = choice::<GuidanceSchedule>(), value_name = "NAME", default_value_t = GuidanceSchedule::Signal)]
     pub guide_schedule: GuidanceSchedule,
     /// The most that a step may move a picture, as a Euclidean norm [no bound]
     #[arg(long, value_name = "NORM")]
@@ -72,6 +75,12 @@ pub struct LossArgs {
     /// What is to be painted of --guide known's picture (white), and what is known (black)
     #[arg(long, value_name = "PICTURE")]
     pub mask: Option<PathBuf>,
+    /// The CLIP model of --guide clip and clip-picture: a folder of transformers', or an open_clip checkpoint
+    #[arg(long, value_name = "FOLDER")]
+    pub clip: Option<PathBuf>,
+    /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture
+    #[arg(long, value_name = "N", default_value_t = ClipLoss::USUAL_CUTS)]
+    pub cuts: usize,
 }
 
 impl LossArgs {
@@ -89,8 +98,9 @@ impl LossArgs {
             ("--guide-through", self.guide_through != Through::default()),
             (
                 "--guide-schedule",
-                self.guide_schedule != GuidanceSchedule::default(),
+                self.guide_schedule != GuidanceSchedule::Signal,
             ),
+            ("--clip", self.clip.is_some()),
             ("--guide-clip", self.guide_clip.is_some()),
         ];
         match settings.iter().find(|(_, given)| *given) {
@@ -99,7 +109,19 @@ impl LossArgs {
         }
     }
 
-    /// The guidance for a model.
+    /// What guides and pictures are made with for a pipeline.
+    pub fn maker(&self, pipeline: &AnyPipeline) -> Result<GuideMaker> {
+        let maker = maker(pipeline)?;
+        let load = |path| ClipModel::load(path, &maker.device);
+        Ok(GuideMaker {
+            mask: self.mask.clone(),
+            clip: self.clip.as_ref().map(load).transpose()?,
+            cuts: self.cuts,
+            ..maker
+        })
+    }
+
+    /// The guidance by these guides.
     pub fn make(&self, maker: &GuideMaker, seed: u64) -> Result<LossGuidance> {
         let mut guidance = LossGuidance::new(self.guide_through)
             .with_schedule(self.guide_schedule)
@@ -115,7 +137,7 @@ impl LossArgs {
 }
 
 /// What pictures have to be like for a pipeline's model.
-pub fn maker(pipeline: &AnyPipeline, mask: Option<PathBuf>) -> Result<GuideMaker> {
+pub fn maker(pipeline: &AnyPipeline) -> Result<GuideMaker> {
     let config = pipeline.model().config();
     let Some(size) = config.sample_size() else {
         bail!("the model's configuration has no `sample_size`, so no picture can be brought to its size");
@@ -124,6 +146,8 @@ pub fn maker(pipeline: &AnyPipeline, mask: Option<PathBuf>) -> Result<GuideMaker
         channels: config.in_channels(),
         size,
         device: pipeline.model().device(),
-        mask,
+        mask: None,
+        clip: None,
+        cuts: 0,
     })
 }

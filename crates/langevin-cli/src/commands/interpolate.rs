@@ -134,7 +134,7 @@ enum End {
 impl End {
     /// Reads a seed, or the picture of that name.
     fn read(text: &str, pipeline: &AnyPipeline) -> Result<Self> {
-        let maker = maker(pipeline, None)?;
+        let maker = maker(pipeline)?;
         if let Ok(seed) = text.parse() {
             let [height, width] = maker.size;
             let shape = [1, maker.channels, height, width];

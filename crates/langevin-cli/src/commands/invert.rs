@@ -59,7 +59,7 @@ pub struct InvertArgs {
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
     let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
-    let maker = maker(&pipeline, None)?;
+    let maker = maker(&pipeline)?;
     let pictures = args
         .pictures
         .iter()

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use langevin::{
     data::read_picture,
+    guidance::GuideMaker,
     ops::{in_pool, set_exact_convolution},
     pipelines::{AnyPipeline, Classes, ConditioningImage, DdimPipeline},
 };
@@ -21,7 +22,6 @@ use self::{
     animation::Animation,
     draw::{Begin, Drawing, draw},
 };
-use super::guidance;
 use crate::{stop::Stop, terminal};
 
 /// Draws pictures and writes them.
@@ -67,18 +67,18 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     }
     let classes = classes_of(&pipeline, &args.class)?;
     args.losses.check()?;
-    let maker = guidance::maker(&pipeline, args.losses.mask.clone());
+    let maker = args.losses.maker(&pipeline)?;
     let conditioning_image = match &args.conditioning_image {
-        Some(path) => Some(conditioning_image(&pipeline, args, path)?),
+        Some(path) => Some(conditioning_image(&maker, args, path)?),
         None => None,
     };
     let begin = match (&args.init_image, &args.inpaint) {
         (Some(path), _) => Begin::Picture {
-            picture: maker?.picture(&read_picture(path)?)?,
+            picture: maker.picture(&read_picture(path)?)?,
             strength: args.strength.unwrap_or(USUAL_STRENGTH),
         },
         (None, Some(path)) => {
-            let (picture, mask) = maker?.masked(path)?;
+            let (picture, mask) = maker.masked(path)?;
             Begin::Inpainting { picture, mask }
         }
         (None, None) => Begin::Noise,
@@ -105,6 +105,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         conditioning_image,
         guidance: args.guidance.resolve()?,
         losses: args.losses.clone(),
+        maker,
         begin,
         pipeline,
     };
@@ -113,8 +114,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
 }
 
 /// The picture that the model is shown, and the mask where it is shown one.
-fn conditioning_image(pipeline: &AnyPipeline, args: &SampleArgs, path: &Path) -> Result<ConditioningImage> {
-    let maker = guidance::maker(pipeline, args.losses.mask.clone())?;
+fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Result<ConditioningImage> {
     let (picture, mask) = if args.losses.mask.is_some() {
         let (picture, known) = maker.masked(&path.to_path_buf())?;
         (picture, Some(known * -1.0 + 1.0))

@@ -5,11 +5,15 @@
 //! sample so that a [`GuidanceLoss`] of the predicted clean picture falls.
 
 mod classifier_free;
+mod clip;
+mod cutouts;
 mod loss;
 mod losses;
 mod spec;
 
 pub use classifier_free::{ClassifierFree, Guided, Interval};
+pub use clip::{ClipLoss, great_circle};
+pub use cutouts::cutout;
 pub use loss::{GuidanceLoss, GuidanceSchedule, LossGuidance, Through, gradient, leaf};
 pub(crate) use losses::fits;
 pub use losses::{Axis, Brightness, Colour, KnownRegion, Similarity, Symmetry};

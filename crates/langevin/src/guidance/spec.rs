@@ -4,10 +4,11 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Axis, Brightness, Colour, GuidanceLoss, KnownRegion, Similarity, Symmetry};
+use super::{Axis, Brightness, ClipLoss, Colour, GuidanceLoss, KnownRegion, Similarity, Symmetry};
 use crate::{
     Error, Result,
     data::{Channels, Picture, Transform, read_picture},
+    models::clip::ClipModel,
     named::Named,
     random::Generator,
 };
@@ -39,17 +40,20 @@ enum Kind {
     Symmetry(Symmetry),
     Picture(PathBuf),
     Known(PathBuf),
+    ClipText(String),
+    ClipPicture(PathBuf),
 }
 
 impl Kind {
-    /// A scale at which it shows at 16x16 pixels and does not take over.
+    /// A scale at which it shows at 16x16 pixels and does not take over, where it follows the signal.
     fn usual_scale(&self) -> f64 {
         match self {
-            Self::Colour(_) => 40.0,
-            Self::Brightness(_) => 100.0,
+            Self::Colour(_) => 25.0,
+            Self::Brightness(_) => 20.0,
             Self::Symmetry(_) => 40.0,
-            Self::Picture(_) => 100.0,
+            Self::Picture(_) => 30.0,
             Self::Known(_) => 100.0,
+            Self::ClipText(_) | Self::ClipPicture(_) => 50.0,
         }
     }
 }
@@ -65,6 +69,10 @@ pub struct GuideMaker {
     pub device: Device,
     /// The picture file that says what is to be painted (white) and what is known (black), for `known`.
     pub mask: Option<PathBuf>,
+    /// CLIP, for `clip` and `clip-picture`.
+    pub clip: Option<ClipModel>,
+    /// How many cut-outs CLIP looks at.
+    pub cuts: usize,
 }
 
 impl GuideMaker {
@@ -89,6 +97,19 @@ impl GuideMaker {
                 let (picture, mask) = self.masked(path)?;
                 Box::new(KnownRegion { picture, mask })
             }
+            Kind::ClipText(text) => Box::new(ClipLoss::text(self.clip(guide)?, text)?.with_cuts(self.cuts)),
+            Kind::ClipPicture(path) => {
+                let picture = self.picture(&read_picture(path)?)?;
+                Box::new(ClipLoss::picture(self.clip(guide)?, picture)?.with_cuts(self.cuts))
+            }
+        })
+    }
+
+    fn clip(&self, guide: &Guide) -> Result<ClipModel> {
+        self.clip.clone().ok_or_else(|| {
+            Error::Config(format!(
+                "{guide}: needs a CLIP model, a folder as transformers or open_clip keep it: name it by --clip"
+            ))
         })
     }
 
@@ -170,11 +191,18 @@ impl FromStr for Guide {
             "symmetry" => Kind::Symmetry(Symmetry {
                 axis: Axis::from_name(value)?,
             }),
-            "picture" | "known" if value.is_empty() => {
+            "picture" | "known" | "clip-picture" if value.is_empty() => {
                 return Err(Error::Config(format!(
                     "`{text}`: a file must follow, as in {name}:photo.png"
                 )));
             }
+            "clip" if value.is_empty() => {
+                return Err(Error::Config(format!(
+                    "`{text}`: a text must follow, as in clip:red rose"
+                )));
+            }
+            "clip" => Kind::ClipText(value.into()),
+            "clip-picture" => Kind::ClipPicture(value.into()),
             "picture" => Kind::Picture(value.into()),
             "known" => Kind::Known(value.into()),
             _ => return Err(Error::Config(format!("`{text}` is no guide; a guide is {FORMS}"))),
@@ -221,6 +249,8 @@ impl fmt::Display for Guide {
             Kind::Symmetry(symmetry) => write!(f, "symmetry:{}", symmetry.axis)?,
             Kind::Picture(path) => write!(f, "picture:{}", path.display())?,
             Kind::Known(path) => write!(f, "known:{}", path.display())?,
+            Kind::ClipText(text) => write!(f, "clip:{text}")?,
+            Kind::ClipPicture(path) => write!(f, "clip-picture:{}", path.display())?,
         }
         write!(f, "@{}", self.scale)
     }
@@ -233,13 +263,15 @@ mod tests {
     #[test]
     fn guides_are_read_and_written() {
         for (text, written) in [
-            ("colour:#1AE680", "colour:#1AE680@40"),
+            ("colour:#1AE680", "colour:#1AE680@25"),
             ("color:1ae680@-2.5", "colour:#1AE680@-2.5"),
-            ("brightness:0.25", "brightness:0.25@100"),
+            ("brightness:0.25", "brightness:0.25@20"),
             ("symmetry", "symmetry:vertical@40"),
             ("symmetry:horizontal@3", "symmetry:horizontal@3"),
-            ("picture:a@b.png", "picture:a@b.png@100"),
+            ("picture:a@b.png", "picture:a@b.png@30"),
             ("known:a:b.png@1e2", "known:a:b.png@100"),
+            ("clip:red rose@8", "clip:red rose@8"),
+            ("clip-picture:rose.png", "clip-picture:rose.png@50"),
         ] {
             assert_eq!(text.parse::<Guide>().unwrap().to_string(), written);
         }
@@ -256,6 +288,8 @@ mod tests {
             ("symmetry:diagonal", "vertical, horizontal"),
             ("picture:", "file"),
             ("known", "file"),
+            ("clip-picture", "file"),
+            ("clip", "text"),
         ] {
             let message = text.parse::<Guide>().unwrap_err().to_string();
             assert!(message.contains(part), "{message}");

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMPipeline, DDPMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline
 from safetensors.torch import save_file
+from torchvision import transforms
 
 torch.set_num_threads(1)
 pipe = DDIMPipeline.from_pretrained("../reference/pipelines/ddim")
@@ -65,6 +66,21 @@ with torch.no_grad():
     for t in timesteps:
         x = forward.step(unet(x, t).sample, t, x).prev_sample
     tensors["from_picture"] = x
+
+# The course's cut-outs: torchvision's transforms with torch's generator seeded, and the great-circle loss.
+cut = transforms.Compose([
+    transforms.RandomResizedCrop(24), transforms.RandomAffine(5), transforms.RandomHorizontalFlip(),
+])
+for name, size in [("wide", (3, 20, 90)), ("small", (3, 16, 16)), ("large", (3, 64, 48))]:
+    picture = torch.rand(1, *size, generator=torch.Generator().manual_seed(5))
+    tensors[f"cut.{name}"] = picture
+    for seed in range(4):
+        torch.manual_seed(seed)
+        tensors[f"cut.{name}.{seed}"] = cut(picture)
+a, b = (torch.randn(3, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+tensors["circle.a"], tensors["circle.b"] = a, b
+normal = torch.nn.functional.normalize
+tensors["circle"] = (normal(a, dim=1) - normal(b, dim=1)).norm(dim=1).div(2).arcsin().pow(2).mul(2)
 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, "guidance.safetensors")
 
 

@@ -4,17 +4,13 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use langevin::{
     data::Picture,
-    guidance::ClassifierFree,
+    guidance::{ClassifierFree, GuideMaker},
     pipelines::{AnyPipeline, ConditioningImage, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
 use super::animation::Animation;
-use crate::{
-    commands::guidance::{LossArgs, maker},
-    progress::Progress,
-    stop::Stop,
-};
+use crate::{commands::guidance::LossArgs, progress::Progress, stop::Stop};
 
 /// What is to be drawn.
 pub struct Drawing {
@@ -46,6 +42,8 @@ pub struct Drawing {
     pub negative: Option<i64>,
     /// Guidance by losses.
     pub losses: LossArgs,
+    /// What they are made with.
+    pub maker: GuideMaker,
     /// What the first step begins with.
     pub begin: Begin,
 }
@@ -132,8 +130,7 @@ impl Drawing {
         if !self.losses.is_given() {
             return Ok(sampling);
         }
-        let maker = maker(&self.pipeline, self.losses.mask.clone())?;
-        Ok(sampling.guided_by(self.losses.make(&maker, self.seed)?))
+        Ok(sampling.guided_by(self.losses.make(&self.maker, self.seed)?))
     }
 
     /// The sizes of the batches: all the same but for the last.

@@ -19,6 +19,7 @@ use burn::{
 
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
+pub(crate) use preprocess::resize_weights;
 pub use preprocess::{ClipPreprocess, resize_bicubic};
 pub use text::{ClipTextEmbeddings, ClipTextEncoder, ClipTextModel, TextOutput};
 pub use tokenizer::ClipTokenizer;

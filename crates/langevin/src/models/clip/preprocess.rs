@@ -113,34 +113,36 @@ pub fn resize_bicubic(pictures: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let device = pictures.device();
     // One matrix product an axis, which knows its own gradient.
     let matrix = |input: usize, output: usize| {
-        let weights = TensorData::new(bicubic_weights(input, output), [1, 1, output, input]);
+        let weights = TensorData::new(resize_weights(input, output, 2.0, cubic), [1, 1, output, input]);
         Tensor::<4>::from_data(weights, &device)
     };
     let across = pictures.matmul(matrix(width, size[1]).swap_dims(2, 3));
     matrix(height, size[0]).matmul(across).clamp(0.0, 1.0)
 }
 
-/// What each of `output` places takes of each of `input`: Pillow's `precompute_coeffs` with its bicubic filter.
-fn bicubic_weights(input: usize, output: usize) -> Vec<f32> {
-    const REACH: f64 = 2.0;
-    let cubic = |x: f64| {
-        let (a, x) = (-0.5, x.abs());
-        if x < 1.0 {
-            ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
-        } else if x < 2.0 {
-            (((x - 5.0) * x + 8.0) * x - 4.0) * a
-        } else {
-            0.0
-        }
-    };
+/// The cubic filter with a = -0.5.
+fn cubic(x: f64) -> f64 {
+    let (a, x) = (-0.5, x.abs());
+    if x < 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * a
+    } else {
+        0.0
+    }
+}
+
+/// What each of `output` places takes of each of `input`, `[output, input]`: Pillow's `precompute_coeffs` with a filter that is 0
+/// beyond `reach`, and wider when shrinking.
+pub(crate) fn resize_weights(input: usize, output: usize, reach: f64, filter: fn(f64) -> f64) -> Vec<f32> {
     let scale = input as f64 / output as f64;
     let widening = scale.max(1.0);
     let mut rows = vec![0.0; input * output];
     for (at, row) in rows.chunks_exact_mut(input).enumerate() {
         let center = (at as f64 + 0.5) * scale;
-        let first = (center - REACH * widening + 0.5).max(0.0) as usize;
-        let end = ((center + REACH * widening + 0.5) as usize).min(input);
-        let weigh = |x: usize| cubic((x as f64 - center + 0.5) / widening);
+        let first = (center - reach * widening + 0.5).max(0.0) as usize;
+        let end = ((center + reach * widening + 0.5) as usize).min(input);
+        let weigh = |x: usize| filter((x as f64 - center + 0.5) / widening);
         let sum: f64 = (first..end).map(weigh).sum();
         for (x, weight) in row.iter_mut().enumerate().take(end).skip(first) {
             *weight = (weigh(x) / sum) as f32;
