@@ -5,11 +5,14 @@ mod args;
 mod draw;
 mod output;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use langevin::{
     data::read_picture,
+    guidance::GuideMaker,
     ops::{in_pool, set_exact_convolution},
-    pipelines::{AnyPipeline, Classes, DdimPipeline},
+    pipelines::{AnyPipeline, Classes, ConditioningImage, DdimPipeline},
 };
 
 pub use args::{LONG_ABOUT, SampleArgs};
@@ -65,6 +68,10 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     let classes = classes_of(&pipeline, &args.class)?;
     args.losses.check()?;
     let maker = args.losses.maker(&pipeline)?;
+    let conditioning_image = match &args.conditioning_image {
+        Some(path) => Some(conditioning_image(&maker, args, path)?),
+        None => None,
+    };
     let begin = match (&args.init_image, &args.inpaint) {
         (Some(path), _) => Begin::Picture {
             picture: maker.picture(&read_picture(path)?)?,
@@ -93,6 +100,9 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
             None => None,
         },
         classes,
+        prompts: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        conditioning_image,
         guidance: args.guidance.resolve()?,
         losses: args.losses.clone(),
         maker,
@@ -101,6 +111,21 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     };
     drawing.check()?;
     Ok(drawing)
+}
+
+/// The picture that the model is shown, and the mask where it is shown one.
+fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Result<ConditioningImage> {
+    let (picture, mask) = if args.losses.mask.is_some() {
+        let (picture, known) = maker.masked(&path.to_path_buf())?;
+        (picture, Some(known * -1.0 + 1.0))
+    } else {
+        (maker.picture(&read_picture(path)?)?, None)
+    };
+    Ok(ConditioningImage {
+        picture,
+        mask,
+        as_is: args.conditioning_as_is,
+    })
 }
 
 /// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.

@@ -2,17 +2,23 @@
 
 pub mod any;
 pub mod basic_unet;
+pub mod captioned;
 pub mod checkpoint;
+pub mod class_conditioned;
 pub mod clip;
+pub mod image_condition;
 pub mod presets;
 pub mod unet2d;
 pub mod unet2d_condition;
 pub mod weights;
 
-pub use any::{AnyModel, AnyModelConfig};
+pub use any::{AnyModel, AnyModelConfig, ModelInputs};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
+pub use captioned::CaptionedUNet;
 pub use checkpoint::Checkpoint;
+pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
+pub use image_condition::ImageCondition;
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -33,6 +39,8 @@ pub struct Conditioning {
     pub vector: Option<Tensor<2>>,
     /// What Stable Diffusion XL is told beside that vector: original size, crop and target size, `[batch, 6]`.
     pub time_ids: Option<Tensor<2>>,
+    /// Token ids of texts, for a model with a text encoder of its own, `[batch, length]`.
+    pub tokens: Option<Tensor<2, Int>>,
     /// A sequence for cross-attention, `[batch, length, dimension]`.
     pub sequence: Option<Tensor<3>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
@@ -48,10 +56,31 @@ impl Conditioning {
         Ok(Self {
             classes: one_after_another("classes", &self.classes, &other.classes)?,
             vector: one_after_another("a vector", &self.vector, &other.vector)?,
-            time_ids: one_after_another("time ids", &self.time_ids, &other.time_ids)?,
+            time_ids: one_after_another("sizes", &self.time_ids, &other.time_ids)?,
+            tokens: one_after_another("texts", &self.tokens, &other.tokens)?,
             sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
             channels: one_after_another("channels", &self.channels, &other.channels)?,
         })
+    }
+}
+
+impl Conditioning {
+    /// The noisy picture with the channels beside it, where there are any.
+    ///
+    /// # Errors
+    /// If they are not of the picture's size, or not as many.
+    fn beside(&self, x: Tensor<4>) -> Result<Tensor<4>> {
+        let Some(channels) = &self.channels else {
+            return Ok(x);
+        };
+        let ([batch, _, height, width], shape) = (x.dims(), channels.dims());
+        if [shape[0], shape[2], shape[3]] != [batch, height, width] {
+            return Err(Error::Shape(format!(
+                "{} conditioning pictures of {}x{} were given for {batch} pictures of {height}x{width}: they should be as many and as large",
+                shape[0], shape[2], shape[3]
+            )));
+        }
+        Ok(Tensor::cat(vec![x, channels.clone()], 1))
     }
 }
 

@@ -15,6 +15,7 @@ mod model_index;
 mod parts;
 mod sampling;
 mod staging;
+mod told;
 
 pub use agreement::{AgreementOptions, agreement};
 pub use any::AnyPipeline;
@@ -26,13 +27,14 @@ pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use parts::{checkpoint, save_model};
 pub use sampling::{OpenStep, Sampling, Step};
+pub use told::ConditioningImage;
 
 use burn::tensor::Tensor;
 
 use crate::{Error, Result, data::Picture, grid, guidance::ClassifierFree};
 
 /// What a pipeline is asked for. The keyword arguments of diffusers' pipeline calls.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SampleOptions {
     /// Pictures drawn together.
     pub batch_size: usize,
@@ -47,10 +49,16 @@ pub struct SampleOptions {
     pub use_clipped_model_output: bool,
     /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
     pub classes: Option<Vec<i64>>,
-    /// Classifier-free guidance towards the classes. Off by default.
+    /// One text a picture. `None` is the empty text of a model that looks at texts, and right for any other.
+    pub prompts: Option<Vec<String>>,
+    /// What a model that is shown a picture is shown.
+    pub conditioning_image: Option<ConditioningImage>,
+    /// Classifier-free guidance towards classes and texts. Off by default.
     pub guidance: ClassifierFree,
     /// The classes that guidance leads away from, one a picture. `None` is the null class.
     pub negative_classes: Option<Vec<i64>>,
+    /// The texts that guidance leads away from, one a picture. `None` is the empty text.
+    pub negative_prompts: Option<Vec<String>>,
 }
 
 impl Default for SampleOptions {
@@ -61,8 +69,11 @@ impl Default for SampleOptions {
             eta: None,
             use_clipped_model_output: false,
             classes: None,
+            prompts: None,
+            conditioning_image: None,
             guidance: ClassifierFree::default(),
             negative_classes: None,
+            negative_prompts: None,
         }
     }
 }

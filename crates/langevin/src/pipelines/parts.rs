@@ -2,24 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 
 use super::{
     SampleOptions, Sampling,
     classes::Classes,
     model_index::{MODEL_INDEX, ModelIndex},
     staging::Staging,
+    told::Told,
 };
 use crate::{
     Error, Result,
-    guidance::Guided,
-    models::{AnyModel, AnyModelConfig, Checkpoint, Conditioning, weights::CONFIG_NAME},
+    models::{
+        AnyModel, AnyModelConfig, CaptionedUNet, Checkpoint, ClipTextEncoder, ClipTokenizer,
+        weights::CONFIG_NAME,
+    },
     random::Generator,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG, Scheduler},
 };
 
 const MODEL: &str = "unet";
 const SCHEDULER: &str = "scheduler";
+const TEXT_ENCODER: &str = "text_encoder";
+const TOKENIZER: &str = "tokenizer";
 
 /// A model, a scheduler and the classes' names, as a folder holds them.
 pub struct Parts {
@@ -45,8 +50,19 @@ impl Parts {
         // Early configurations do not all name their class, and where two do, diffusers goes by the index.
         let scheduler = AnyScheduler::load_as(scheduler_class, component_folder(folder, SCHEDULER))?;
         let classes = Classes::load(folder, config.num_class_embeds())?;
+        let model = AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?;
+        let model = match (model, index.components.contains_key(TEXT_ENCODER)) {
+            (AnyModel::Condition(unet), true) => {
+                let encoder = ClipTextEncoder::load(component_folder(folder, TEXT_ENCODER), device)?;
+                let tokenizer = ClipTokenizer::load(component_folder(folder, TOKENIZER))?;
+                CaptionedUNet::new(unet, encoder, tokenizer)
+                    .map_err(|e| Error::file(folder, e.to_string()))?
+                    .into()
+            }
+            (model, _) => model,
+        };
         Ok(Self {
-            model: AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?,
+            model,
             scheduler,
             classes,
         })
@@ -96,10 +112,16 @@ pub fn save(
     if let Some(classes) = classes {
         classes.save(staging.path())?;
     }
-    let components = [
+    let mut components = vec![
         (MODEL, model.config().class_name()),
         (SCHEDULER, scheduler.class_name()),
     ];
+    if let AnyModel::Captioned(model) = model {
+        model.text_encoder.save(staging.path().join(TEXT_ENCODER))?;
+        model.tokenizer().save(staging.path().join(TOKENIZER))?;
+        components.push((TEXT_ENCODER, model.text_encoder.class_name()));
+        components.push((TOKENIZER, "CLIPTokenizer"));
+    }
     ModelIndex::new(class_name, components).save(staging.path())?;
     staging.commit(MODEL_INDEX)
 }
@@ -124,13 +146,13 @@ pub fn sample<'a>(
         ));
     };
     let told = Told {
-        known: config.num_class_embeds(),
+        model,
         null: classes.and_then(|classes| classes.null_class),
         options,
         device: &device,
     };
     let conditioning = told.conditioning()?;
-    let guided = told.guided(model, scheduler.num_train_timesteps())?;
+    let guided = told.guided(&conditioning, scheduler.num_train_timesteps())?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
     let noise = generator.randn_tensor(shape, &device);
@@ -145,100 +167,4 @@ pub fn sample<'a>(
             options.eta,
             options.use_clipped_model_output || options.guidance.is_on(),
         ))
-}
-
-/// What a call tells the model besides noise and timesteps.
-struct Told<'a> {
-    /// How many classes the model tells apart.
-    known: Option<usize>,
-    /// The one of them that stands for none.
-    null: Option<usize>,
-    options: &'a SampleOptions,
-    device: &'a Device,
-}
-
-impl Told<'_> {
-    /// The classes asked for, or the null class.
-    fn conditioning(&self) -> Result<Conditioning> {
-        let Some(known) = self.known else {
-            return match &self.options.classes {
-                None => Ok(Conditioning::default()),
-                Some(_) => Err(Error::Config(
-                    "classes were given, but the model knows none: it is unconditional".into(),
-                )),
-            };
-        };
-        match (&self.options.classes, self.null) {
-            (Some(numbers), _) => self.classes(numbers.clone(), known),
-            (None, Some(null)) => self.null_class(null),
-            (None, None) => Err(Error::Config(format!(
-                "the model is class-conditional and has no null class: a class, 0 to {}, must be given",
-                known - 1
-            ))),
-        }
-    }
-
-    /// The model, guided towards the classes asked for and away from the negative ones or the null class; `None` where no
-    /// guidance is asked for.
-    fn guided<'m>(
-        &self,
-        model: &'m AnyModel,
-        num_train_timesteps: usize,
-    ) -> Result<Option<Guided<&'m AnyModel>>> {
-        let guidance = self.options.guidance;
-        let Some(known) = self.known else {
-            return match (guidance.is_on(), &self.options.negative_classes) {
-                (false, None) => Ok(None),
-                _ => Err(Error::Config(
-                    "classifier-free guidance needs a model that can be told a class, and this one is unconditional".into(),
-                )),
-            };
-        };
-        if !guidance.is_on() {
-            return match &self.options.negative_classes {
-                None => Ok(None),
-                Some(_) => Err(Error::Config(
-                    "negative classes do nothing at a guidance scale of 1: give another scale".into(),
-                )),
-            };
-        }
-        let negative = match (&self.options.negative_classes, self.null) {
-            (Some(numbers), _) => self.classes(numbers.clone(), known)?,
-            (None, Some(null)) => self.null_class(null)?,
-            (None, None) => {
-                return Err(Error::Config(
-                    "the model has no null class, so classifier-free guidance needs classes to lead away from".into(),
-                ));
-            }
-        };
-        Guided::new(model, negative, guidance, num_train_timesteps).map(Some)
-    }
-
-    fn null_class(&self, null: usize) -> Result<Conditioning> {
-        // Bounded by the model's number of classes, so far below the limit of any integer.
-        self.classes(vec![null as i64; self.options.batch_size], null + 1)
-    }
-
-    /// The class embedding's input, checked against a model of `known` classes.
-    fn classes(&self, numbers: Vec<i64>, known: usize) -> Result<Conditioning> {
-        let batch = self.options.batch_size;
-        if numbers.len() != batch {
-            return Err(Error::Shape(format!(
-                "{} classes were given for a batch of {batch}; there must be one a picture",
-                numbers.len()
-            )));
-        }
-        let within = |&number: &i64| usize::try_from(number).is_ok_and(|number| number < known);
-        if let Some(number) = numbers.iter().find(|number| !within(number)) {
-            return Err(Error::Config(format!(
-                "there is no class {number}; the model knows 0 to {}",
-                known - 1
-            )));
-        }
-        let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch]), self.device);
-        Ok(Conditioning {
-            classes: Some(classes),
-            ..Conditioning::default()
-        })
-    }
 }

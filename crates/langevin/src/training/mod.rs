@@ -16,10 +16,11 @@ mod run;
 pub mod samples;
 mod setup;
 pub mod step;
+mod teller;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use trainer::Trainer;

@@ -162,8 +162,8 @@ impl Run {
 
     /// One batch's gradients, added to those that wait.
     fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
-        let batch = trainer.prepare(batch)?;
         let learner = self.learner()?;
+        let batch = trainer.prepare(learner.model(), batch)?;
         let draw = Draw::new(&batch.clean, &trainer.scheduler, &mut trainer.generator);
         let (objective, scheduler) = (&trainer.objective, &trainer.scheduler);
         let lesson = in_pool(|| step::gradients(learner.model(), objective, scheduler, &batch, &draw))?;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
     Estimate, Observer, Outcome, TrainingConfig,
@@ -10,11 +10,12 @@ use super::{
     samples::{self, SAMPLES},
     setup::{check_folder, classes, loader_config, transform},
     step::{self, Batch, Draw},
+    teller::{self, Teller},
 };
 use crate::{
     Error, Result,
     data::{self, Dataset, Loader},
-    models::{AnyModel, Conditioning},
+    models::AnyModel,
     objectives::PredictionType,
     ops,
     pipelines::Classes,
@@ -34,7 +35,8 @@ pub struct Trainer {
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
-    device: Device,
+    teller: Teller,
+    pub(super) device: Device,
 }
 
 impl Trainer {
@@ -55,10 +57,16 @@ impl Trainer {
             loader_config(&config, dataset.as_ref()),
         )?;
         let mut generator = Generator::new(config.seed);
-        let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
-        let model = config.model_config(class_count)?.build(device, &mut generator)?;
+        let model = teller::build(
+            &config,
+            dataset.as_ref(),
+            classes.as_ref(),
+            device,
+            &mut generator,
+        )?;
         let scheduler = DDPMScheduler::new(config.noise_schedule())?;
         let objective = config.prediction_type;
+        let teller = Teller::new(&config, classes.as_ref());
         let device = device.clone();
         let model = Some(model);
         Ok(Self {
@@ -71,6 +79,7 @@ impl Trainer {
             objective,
             classes,
             generator,
+            teller,
             device,
         })
     }
@@ -86,11 +95,11 @@ impl Trainer {
         let mut generator = Generator::new(0);
         let clean =
             generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
-        let classes = self.classes.as_ref().map(|_| vec![0; pictures]);
-        let batch = Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        };
+        let (classes, captions) = (Some(vec![0; pictures]), vec![None; pictures]);
+        let conditioning = self
+            .teller
+            .tell(self.model()?, classes, captions, &clean, &mut generator)?;
+        let batch = Batch { clean, conditioning };
         let draw = Draw::new(&batch.clean, &self.scheduler, &mut generator);
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
@@ -165,48 +174,12 @@ impl Trainer {
             .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
-    fn conditioning(&self, classes: Option<Vec<i64>>) -> Conditioning {
-        let classes = classes.map(|classes| {
-            let n = classes.len();
-            Tensor::<1, Int>::from_data(TensorData::new(classes, [n]), &self.device)
-        });
-        Conditioning {
-            classes,
-            ..Conditioning::default()
-        }
-    }
-
-    /// A loader's batch on the device, some of its classes replaced by the null class.
-    pub(super) fn prepare(&mut self, batch: data::Batch) -> Result<Batch> {
+    /// A loader's batch on the device, with what the model is told of it.
+    pub(super) fn prepare(&mut self, model: &AnyModel, batch: data::Batch) -> Result<Batch> {
         let clean = Tensor::from_data(TensorData::new(batch.pixels, batch.shape), &self.device);
-        let classes = match &self.classes {
-            None => None,
-            Some(classes) => {
-                let told = batch.classes.ok_or_else(|| {
-                    Error::Config(
-                        "the data set names no class for a picture: use `--conditioning none`".into(),
-                    )
-                })?;
-                let null = classes.names.len() as i64;
-                let dropout = self.config.class_dropout();
-                let draws = self.generator.rand(told.len());
-                let kept = told.into_iter().zip(draws);
-                Some(
-                    kept.map(|(class, u)| {
-                        // A class that is not known is the null class too.
-                        if f64::from(u) < dropout || class < 0 {
-                            null
-                        } else {
-                            class
-                        }
-                    })
-                    .collect(),
-                )
-            }
-        };
-        Ok(Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        })
+        let conditioning =
+            self.teller
+                .tell(model, batch.classes, batch.captions, &clean, &mut self.generator)?;
+        Ok(Batch { clean, conditioning })
     }
 }

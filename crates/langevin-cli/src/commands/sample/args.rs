@@ -46,7 +46,7 @@ pub struct SampleArgs {
     /// The seed that everything random comes from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// The sampler, in place of the pipeline's own; `langevin schedulers` lists them
@@ -58,6 +58,18 @@ pub struct SampleArgs {
     /// The class to draw, by name or number, or none; given several times, pictures take turns [all in turn]
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<String>,
+    /// The text to draw, for a model that looks at texts; given several times, pictures take turns
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// The picture to colour, sharpen or paint in, for a model that is shown one; with --mask where it paints under a mask
+    #[arg(long, value_name = "PICTURE")]
+    pub conditioning_image: Option<PathBuf>,
+    /// Show the conditioning picture as it is: it is blurred, small or an edge drawing already
+    #[arg(long, requires = "conditioning_image")]
+    pub conditioning_as_is: bool,
+    /// The text to lead away from with --guidance-scale [the empty text]
+    #[arg(long, value_name = "TEXT", help_heading = "Guidance")]
+    pub negative_prompt: Option<String>,
     /// The class to lead away from with --guidance-scale [the null class]
     #[arg(long, value_name = "CLASS", help_heading = "Guidance")]
     pub negative_class: Option<String>,

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use langevin::{
     data::Picture,
     guidance::{ClassifierFree, GuideMaker},
-    pipelines::{AnyPipeline, SampleOptions, Sampling, to_pictures},
+    pipelines::{AnyPipeline, ConditioningImage, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -30,6 +30,12 @@ pub struct Drawing {
     pub eta: Option<f64>,
     /// The classes that the pictures take turns in; none for an unconditional model.
     pub classes: Vec<i64>,
+    /// The texts that the pictures take turns in.
+    pub prompts: Vec<String>,
+    /// The text that guidance leads away from, where it is not the empty one.
+    pub negative_prompt: Option<String>,
+    /// What the model is shown beside the noisy picture.
+    pub conditioning_image: Option<ConditioningImage>,
     /// Guidance towards them.
     pub guidance: ClassifierFree,
     /// The class that guidance leads away from, where it is not the null class.
@@ -74,6 +80,9 @@ impl Drawing {
         if let Some(eta) = self.eta {
             facts.push(("eta", eta.to_string()));
         }
+        if !self.prompts.is_empty() {
+            facts.push(("prompts", self.prompts.join("; ")));
+        }
         if self.guidance.is_on() {
             facts.push(("guidance scale", self.guidance.scale.to_string()));
         }
@@ -99,7 +108,10 @@ impl Drawing {
             batch_size: batch,
             num_inference_steps: Some(self.steps),
             eta: self.eta,
-            classes: self.classes(first, batch),
+            classes: turns(&self.classes, first, batch),
+            prompts: turns(&self.prompts, first, batch),
+            conditioning_image: self.conditioning_image.clone(),
+            negative_prompts: self.negative_prompt.clone().map(|text| vec![text; batch]),
             guidance: self.guidance,
             negative_classes: self.negative.map(|class| vec![class; batch]),
             ..SampleOptions::default()
@@ -128,14 +140,14 @@ impl Drawing {
             .step_by(batch_size)
             .map(move |first| batch_size.min(count - first))
     }
+}
 
-    /// The classes of the pictures from `first` on.
-    fn classes(&self, first: usize, batch: usize) -> Option<Vec<i64>> {
-        (!self.classes.is_empty()).then(|| {
-            let turns = self.classes.iter().copied().cycle();
-            turns.skip(first % self.classes.len()).take(batch).collect()
-        })
-    }
+/// What the pictures from `first` on take of what they take turns in; `None` where there is nothing.
+fn turns<T: Clone>(all: &[T], first: usize, batch: usize) -> Option<Vec<T>> {
+    (!all.is_empty()).then(|| {
+        let turns = all.iter().cloned().cycle();
+        turns.skip(first % all.len()).take(batch).collect()
+    })
 }
 
 impl std::fmt::Display for Drawing {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Error, Result,
-    models::unet2d::SampleSize,
+    models::unet2d::{DownBlockType, SampleSize, TimeEmbeddingType, UNet2DConfig, UpBlockType},
     nn::{Activation, TimeEmbeddingNorm},
 };
 
@@ -199,6 +199,63 @@ impl Default for UNet2DConditionConfig {
 }
 
 impl UNet2DConditionConfig {
+    /// The same UNet with transformers where the plain one has attention, which look at a sequence of vectors of `sequence_dim`
+    /// numbers; heads stay as wide as they were.
+    ///
+    /// # Errors
+    /// If it has blocks that no conditional UNet has.
+    pub fn of_plain(plain: &UNet2DConfig, sequence_dim: usize) -> Result<Self> {
+        use ConditionDownBlockType as Down;
+        use ConditionUpBlockType as Up;
+        let refused = |what: String| {
+            Error::Unsupported(format!(
+                "cross-attention has no place in this model: {what} is not there yet in it"
+            ))
+        };
+        let down = |block: &DownBlockType| match block {
+            DownBlockType::DownBlock2D => Ok(Down::DownBlock2D),
+            DownBlockType::AttnDownBlock2D => Ok(Down::CrossAttnDownBlock2D),
+            other => Err(refused(format!("{other:?}"))),
+        };
+        let up = |block: &UpBlockType| match block {
+            UpBlockType::UpBlock2D => Ok(Up::UpBlock2D),
+            UpBlockType::AttnUpBlock2D => Ok(Up::CrossAttnUpBlock2D),
+            other => Err(refused(format!("{other:?}"))),
+        };
+        if plain.time_embedding_type != TimeEmbeddingType::Positional {
+            return Err(refused(format!(
+                "a time embedding of the type {:?}",
+                plain.time_embedding_type
+            )));
+        }
+        let groups = plain.norm_num_groups;
+        let heads =
+            |&channels: &usize| (channels / plain.attention_head_dim.unwrap_or(channels).max(1)).max(1);
+        Ok(Self {
+            sample_size: plain.sample_size,
+            in_channels: plain.in_channels,
+            out_channels: plain.out_channels,
+            center_input_sample: plain.center_input_sample,
+            flip_sin_to_cos: plain.flip_sin_to_cos,
+            freq_shift: plain.freq_shift,
+            down_block_types: plain.down_block_types.iter().map(down).collect::<Result<_>>()?,
+            up_block_types: plain.up_block_types.iter().map(up).collect::<Result<_>>()?,
+            block_out_channels: plain.block_out_channels.clone(),
+            layers_per_block: PerLevel::All(plain.layers_per_block),
+            downsample_padding: plain.downsample_padding,
+            mid_block_scale_factor: plain.mid_block_scale_factor,
+            dropout: plain.dropout,
+            act_fn: plain.act_fn,
+            norm_num_groups: groups.ok_or_else(|| refused("norm_num_groups null".into()))?,
+            norm_eps: plain.norm_eps,
+            cross_attention_dim: PerLevel::All(sequence_dim),
+            attention_head_dim: PerLevel::Each(plain.block_out_channels.iter().map(heads).collect()),
+            resnet_time_scale_shift: plain.resnet_time_scale_shift,
+            time_embedding_dim: plain.time_embedding_dim,
+            ..Self::default()
+        })
+    }
+
     /// Dimension of the time embedding.
     pub fn time_embed_dim(&self) -> usize {
         self.time_embedding_dim

@@ -237,6 +237,7 @@ impl UNet2DConditionModel {
 
 impl Denoiser for UNet2DConditionModel {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        let x = conditioning.beside(x)?;
         self.check(&x, &timesteps)?;
         let [batch, ..] = x.dims();
         let sequence = self.sequence(conditioning, batch)?;
