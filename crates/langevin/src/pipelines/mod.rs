@@ -3,21 +3,21 @@
 //! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
 //! which has a folder of its own.
 
-mod agreement;
 mod any;
 mod classes;
 mod ddim;
 mod ddpm;
+mod evaluation;
 mod model_index;
 mod parts;
 mod sampling;
 mod staging;
 
-pub use agreement::{AgreementOptions, agreement};
 pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
+pub use evaluation::{EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes};
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use parts::{checkpoint, save_model};
 pub use sampling::{Sampling, Step};
