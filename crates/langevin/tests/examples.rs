@@ -15,7 +15,7 @@ use tempfile::TempDir;
 #[test]
 fn introduction_learns_draws_and_saves() {
     let folder = TempDir::new().unwrap();
-    let losses = introduction::run(&introduction::Lesson {
+    let outcome = introduction::run(&introduction::Lesson {
         data: pictures(&folder, 8),
         resolution: 16,
         batch_size: 4,
@@ -25,8 +25,9 @@ fn introduction_learns_draws_and_saves() {
         folder: folder.path().join("lesson"),
     })
     .unwrap();
-    assert_eq!(losses.len(), 4);
-    assert!(losses.iter().all(|(_, loss)| loss.is_finite()));
+    assert_eq!(outcome.losses.len(), 4);
+    assert!(outcome.losses.iter().all(|(_, loss)| loss.is_finite()));
+    assert_eq!(outcome.differences, [0.0; 2]);
     for file in [
         "batch.png",
         "noisy.png",

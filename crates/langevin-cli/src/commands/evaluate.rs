@@ -65,7 +65,7 @@ pub struct EvaluateArgs {
     /// The sampler
     #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
-    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// Pictures drawn together

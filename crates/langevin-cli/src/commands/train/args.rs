@@ -100,7 +100,7 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Where to train: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in [cpu]
+    /// Where to train: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in [cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Training")]
     pub device: Option<DeviceName>,
     /// Convolve by plain sums: slower, and exact to the last places
