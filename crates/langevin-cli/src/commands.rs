@@ -39,11 +39,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses a plot's file that is not called a PNG.
-fn check_png(output: &Path) -> anyhow::Result<()> {
+/// Refuses a file that a flag names and that is not called a PNG.
+fn check_png(flag: &str, output: &Path) -> anyhow::Result<()> {
     let is_png = |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("png");
     if !output.extension().is_some_and(is_png) {
-        bail!("--output {}: the name must end in .png", output.display());
+        bail!("{flag} {}: the name must end in .png", output.display());
     }
     Ok(())
 }

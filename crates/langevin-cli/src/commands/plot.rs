@@ -34,7 +34,7 @@ pub struct PlotArgs {
 
 /// Draws one run with all its values, or the running means of several.
 pub fn run(args: PlotArgs) -> Result<()> {
-    super::check_png(&args.output)?;
+    super::check_png("--output", &args.output)?;
     let mut curves = vec![];
     for run in &args.runs {
         if !run.join(RUN_CONFIG).is_file() {

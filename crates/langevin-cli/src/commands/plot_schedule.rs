@@ -42,7 +42,7 @@ pub struct PlotScheduleArgs {
 
 /// Draws the schedule.
 pub fn run(args: PlotScheduleArgs) -> Result<()> {
-    super::check_png(&args.output)?;
+    super::check_png("--output", &args.output)?;
     let mut scheduler = match &args.path {
         // A pipeline's folder has its scheduler's in it.
         Some(path) if path.join("scheduler").is_dir() => AnyScheduler::load(path.join("scheduler"))?,
