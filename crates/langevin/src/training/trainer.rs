@@ -5,10 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, TrainingConfig, card,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
     run::{Ended, Run},
     samples::{self, SAMPLES},
-    setup::{check_folder, classes, loader_config, transform},
+    setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
     trackers,
 };
@@ -35,7 +35,11 @@ pub struct Trainer {
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
-    device: Device,
+    /// Draws the masks of dropout, in models that have it.
+    pub(super) dropout: Generator,
+    /// The checkpoint that the run goes on from.
+    pub(super) resumed: Option<SavedRun>,
+    pub(super) device: Device,
 }
 
 impl Trainer {
@@ -47,8 +51,13 @@ impl Trainer {
         config.validate()?;
         ops::set_exact_convolution(config.exact_convolution);
         let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
-        let folder = config.run_folder(dataset.name());
-        check_folder(&folder, config.overwrite_output_dir)?;
+        let resumed = checkpoints::asked_for(&config)?;
+        let folder = match (&resumed, &config.output_dir) {
+            (Some(checkpoint), None) => checkpoints::run_of(checkpoint),
+            _ => config.run_folder(dataset.name()),
+        };
+        checkpoints::check_folder(&config, &folder, resumed.as_deref())?;
+        let resumed = resumed.map(SavedRun::open).transpose()?;
         let classes = classes(&config, dataset.as_ref())?;
         let loader = Loader::new(
             Arc::clone(&dataset),
@@ -57,9 +66,18 @@ impl Trainer {
         )?;
         let mut generator = Generator::new(config.seed);
         let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
-        let model = config.model_config(class_count)?.build(device, &mut generator)?;
+        let model = match &resumed {
+            None => config.model_config(class_count)?.build(device, &mut generator)?,
+            Some(saved) => {
+                saved.check_config(&config)?;
+                saved.check_model(&config.model_config(class_count)?, dataset.len())?;
+                saved.model(device)?
+            }
+        };
         let scheduler = DDPMScheduler::new(config.noise_schedule())?;
         let objective = config.prediction_type;
+        // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
+        let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
         let model = Some(model);
         Ok(Self {
@@ -72,6 +90,8 @@ impl Trainer {
             objective,
             classes,
             generator,
+            dropout,
+            resumed,
             device,
         })
     }
@@ -123,7 +143,20 @@ impl Trainer {
         {
             observer.message(&note);
         }
+        if let Some(saved) = &self.resumed {
+            observer.message(&format!(
+                "going on from {}: step {} of {}",
+                saved.folder().display(),
+                saved.step(),
+                run.steps()
+            ));
+        }
         let ended = run.train(self, observer);
+        // Before anything else is written, which might fail.
+        let checkpoint = match ended {
+            Ok(Ended::Interrupted) => Some(run.checkpoint(self)?),
+            _ => None,
+        };
         // Whatever ended it, what was learned is kept.
         if run.learner()?.steps() > 0 || ended.is_ok() {
             run.save(self)?;
@@ -157,6 +190,7 @@ impl Trainer {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
             interrupted,
+            checkpoint,
             final_loss: run.reports.metrics().recent_loss(),
             samples,
             plot,
