@@ -9,32 +9,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use langevin::{
-    data::{Channels, Picture, read_picture},
-    grid,
-    training::TrainingConfig,
-};
-use support::{command, line, names, small_model};
+use langevin::{data::read_picture, training::TrainingConfig};
+use support::{command, line, names, on_a_full_disk, pictures, small_model};
 
 /// A run so short that it is done in a moment.
 const SHORT: &str =
     "--max-train-steps 2 --train-batch-size 8 --eval-batch-size 10 --ddpm-num-inference-steps 2";
-
-/// Twelve pictures of two classes, in colour, of different sizes.
-fn pictures(folder: &Path) {
-    for i in 0..12 {
-        let class = if i % 2 == 0 { "dark" } else { "light" };
-        let (height, width) = (12 + i, 20 - i);
-        let pixels = vec![if i % 2 == 0 { 20 } else { 230 }; height * width * 3];
-        let picture = Picture::new(height, width, Channels::Rgb, pixels).unwrap();
-        grid::write_png(
-            folder.join("pictures").join(class).join(format!("{i:02}.png")),
-            &picture,
-            &[],
-        )
-        .unwrap();
-    }
-}
 
 fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -200,21 +180,6 @@ fn interrupted_it_leaves_plot_and_pipeline() {
     line(folder.path(), "sample run --steps 2 --output one.png").ok();
     let mut rest = String::new();
     assert_eq!(said.read_line(&mut rest).unwrap(), 0);
-}
-
-/// A disk that is full after `kilobytes`, by the shell's limit on the size of a file: writing past it fails as on a full disk.
-#[cfg(unix)]
-fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) {
-    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" {args}", kilobytes * 2);
-    let output = Command::new("sh")
-        .args(["-c", &script, env!("CARGO_BIN_EXE_langevin")])
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8(output.stderr).unwrap(),
-    )
 }
 
 #[cfg(target_os = "linux")]

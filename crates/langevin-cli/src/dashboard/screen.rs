@@ -83,7 +83,7 @@ fn watch_keys(held: &Held, stop: &Stop) {
         }
         if stop.requested() {
             give_back(held);
-            terminal::say("ending the run after this step; Ctrl-C again ends it at once");
+            terminal::say("writing a checkpoint and ending the run; Ctrl-C again ends it at once");
         }
     }
 }

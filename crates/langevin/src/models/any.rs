@@ -367,6 +367,21 @@ impl AnyModel {
         }
     }
 
+    /// Where dropout draws from from now on, where the model has dropout; `None` ends it.
+    pub fn set_dropout(&self, generator: Option<Generator>) {
+        if let Self::UNet2D(model) = self {
+            model.set_dropout(generator);
+        }
+    }
+
+    /// Ends dropout, and gives back what it drew from.
+    pub fn take_dropout(&self) -> Option<Generator> {
+        match self {
+            Self::UNet2D(model) => model.take_dropout(),
+            Self::Basic(_) => None,
+        }
+    }
+
     /// Where its weights are.
     pub fn device(&self) -> Device {
         let devices = match self {

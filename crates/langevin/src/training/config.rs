@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TrackerKind,
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource},
+    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
@@ -88,6 +88,12 @@ pub struct TrainingConfig {
     pub log_samples_every: usize,
     /// The pipeline is written after every so many epochs, and after the last; 0 is after the last only.
     pub save_model_epochs: usize,
+    /// A checkpoint is written after every so many optimiser steps; 0 is only where the run is interrupted.
+    pub checkpointing_steps: usize,
+    /// How many checkpoints are kept, the latest; `None` keeps all.
+    pub checkpoints_total_limit: Option<usize>,
+    /// The checkpoint that the run goes on from.
+    pub resume_from_checkpoint: Option<ResumeFrom>,
     /// Batches whose gradients are averaged for one optimiser step.
     pub gradient_accumulation_steps: usize,
 
@@ -189,6 +195,9 @@ impl TrainingConfig {
             save_images_epochs: 10,
             log_samples_every: 0,
             save_model_epochs: 10,
+            checkpointing_steps: 500,
+            checkpoints_total_limit: None,
+            resume_from_checkpoint: None,
             gradient_accumulation_steps: 1,
             learning_rate: 1e-4,
             lr_scheduler: LrSchedulerType::Cosine,
@@ -234,6 +243,7 @@ impl TrainingConfig {
             num_epochs: 55,
             save_images_epochs: 0,
             save_model_epochs: 0,
+            checkpoints_total_limit: Some(1),
             learning_rate: 2e-3,
             lr_warmup_steps: 100,
             use_ema: true,

@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod card;
+pub mod checkpoints;
 pub mod choices;
 pub mod config;
 pub mod ema;
@@ -16,14 +17,16 @@ mod run;
 pub mod runs;
 pub mod samples;
 mod setup;
+pub mod state;
 pub mod step;
 mod teller;
 pub mod trackers;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use state::SavedRun;
 pub use trackers::TrackerKind;
 pub use trainer::Trainer;
