@@ -65,7 +65,7 @@ pub enum Command {
     /// Find the noise that a model draws given pictures from
     #[command(long_about = invert::LONG_ABOUT)]
     Invert(InvertArgs),
-    /// Draw pictures again as if they showed another class
+    /// Draw pictures again as if they showed something else
     #[command(long_about = edit::LONG_ABOUT)]
     Edit(EditArgs),
     /// Draw what lies between two pictures or seeds
