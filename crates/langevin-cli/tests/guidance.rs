@@ -74,24 +74,35 @@ fn distance(path: &Path, rgb: [u8; 3]) -> f64 {
     off.sum::<f64>() / pixels.len() as f64
 }
 
+/// Saves the reference pipeline as if its model predicted velocities, as `velocity`: untrained as it is, its predicted noise would
+/// put every predicted picture far out of range, where clipping leaves no slope.
+fn of_velocities(folder: &Path) {
+    let pipeline = AnyPipeline::load(reference_pipeline("ddim"), &default_device()).unwrap();
+    pipeline.save(folder.join("velocity")).unwrap();
+    let config = folder.join("velocity/scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("epsilon", "v_prediction")).unwrap();
+}
+
 #[test]
 fn a_colour_guides_samples_to_it() {
     let folder = tempfile::tempdir().unwrap();
+    of_velocities(folder.path());
     for (name, flags) in [
         ("plain", ""),
-        ("clean", "--guide color:#1AE680@200"),
+        ("clean", "--guide color:#1AE680@100"),
         (
             "model",
-            "--guide color:#1AE680@200 --guide-through model --guide symmetry@5",
+            "--guide color:#1AE680@100 --guide-through model --guide symmetry@5",
         ),
         (
             "bound",
-            "--guide colour:#1AE680@200 --guide-clip 1e-6 --guide-schedule root-signal",
+            "--guide colour:#1AE680@100 --guide-clip 1e-6 --guide-schedule root-signal",
         ),
     ] {
         with_model(
             folder.path(),
-            &format!("sample MODEL --count 2 --steps 5 --output {name} {flags}"),
+            &format!("sample velocity --count 2 --steps 10 --output {name} {flags}"),
         )
         .ok();
     }
@@ -103,10 +114,10 @@ fn a_colour_guides_samples_to_it() {
         green("plain")
     );
     assert!(green("model") < 0.5 * green("plain"));
-    assert!((green("bound") - green("plain")).abs() < 1.0);
+    assert!(green("bound") > 0.5 * green("plain"));
     let texts = grid::read_png_text(folder.path().join("model/0000.png")).unwrap();
     let guides = texts.into_iter().find(|(key, _)| key == "guides").unwrap().1;
-    assert_eq!(guides, "colour:#1AE680@200 symmetry:vertical@5");
+    assert_eq!(guides, "colour:#1AE680@100 symmetry:vertical@5");
 }
 
 #[test]

@@ -138,12 +138,7 @@ pub fn run(lesson: &Lesson) -> Result<Vec<(&'static str, f64)>> {
         corner.mean_dims(&[1, 2, 3]).flatten::<1>(0, 3)
     };
     let guidance = LossGuidance::new(Through::Clean)
-        .with(
-            Colour {
-                rgb: [0x1A, 0xE6, 0x80],
-            },
-            20.0,
-        )
+        .with(GREEN, 20.0)
         .with(dark_corners, 40.0)
         .with_schedule(GuidanceSchedule::RootSignal);
     let mut generator = Generator::new(7);
@@ -162,7 +157,12 @@ pub fn run(lesson: &Lesson) -> Result<Vec<(&'static str, f64)>> {
 /// How strongly to guide. The notebook's 40 is of a mean over eight pictures, so 5 a picture.
 const GUIDANCE_SCALE: f64 = 10.0;
 
-/// How far pictures are from a light green, each by its mean absolute difference; their sum.
+/// A light green.
+const GREEN: Colour = Colour {
+    rgb: [0x1A, 0xE6, 0x80],
+};
+
+/// How far pictures are from that green, each by its mean absolute difference; their sum.
 fn colour_loss(pictures: Tensor<4>) -> Tensor<1> {
     let [count, ..] = pictures.dims();
     let target = Tensor::<1>::from_data([0.1, 0.9, 0.5], &pictures.device()) * 2.0 - 1.0;

@@ -131,9 +131,13 @@ fn class_conditioned_learns_and_draws_every_class() {
 }
 
 #[test]
-fn the_courses_page_quotes_the_examples() {
+fn the_pages_quote_the_examples() {
     let lines = |text: &str| -> Vec<String> { text.lines().map(|line| line.trim().to_string()).collect() };
-    let page = include_str!("../../../docs/course.md");
+    let page = [
+        include_str!("../../../docs/course.md"),
+        include_str!("../../../docs/guidance.md"),
+    ]
+    .concat();
     let programs = [
         include_str!("../examples/introduction.rs"),
         include_str!("../examples/from_scratch.rs"),

@@ -15,17 +15,17 @@ use langevin::{
 
 use super::{
     guidance::{ClassifierFreeArgs, maker},
-    invert::{Told, one_each},
+    invert::{Told, classes_for_each},
     sample::Output,
 };
 use crate::{stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
-Draw pictures again as if they showed another class.
+Draw pictures again as if they showed something else.
 
-The pictures are inverted while the model is told what they show (--source-class), up to where step --start-step of drawing \
-begins; from there they are drawn again, told what they should show (--class) and guided by --guidance-scale. The later the \
+The pictures are inverted while the model is told what they show (--source-class, --source-prompt), up to where step --start-step of \
+drawing begins; from there they are drawn again, told what they should show (--class, --prompt) and guided by --guidance-scale. The later the \
 start, the more of the picture stays.";
 
 const EXAMPLES: &str = "\
@@ -48,6 +48,12 @@ pub struct EditArgs {
     /// What it shows now [what the latents say; the null class]
     #[arg(long, value_name = "CLASS")]
     pub source_class: Option<String>,
+    /// A text about what it should show, for a model that looks at texts
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// A text about what it shows now [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub source_prompt: Option<String>,
     /// Steps of the whole way [what the latents say; 50]
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
@@ -72,11 +78,11 @@ pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
     let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
     let class_of = |class: &Option<String>, pictures: usize| match class {
-        Some(class) => one_each(&pipeline, std::slice::from_ref(class), pictures),
+        Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
         None => Ok(None),
     };
-    if pipeline.model().config().num_class_embeds().is_some() && args.class.is_none() {
-        bail!("--class must say what the picture should show");
+    if args.class.is_none() && args.prompt.is_none() {
+        bail!("--class, or --prompt for a model that looks at texts, must say what the picture should show");
     }
     let given = Given::read(&args, &pipeline)?;
     let [pictures, ..] = given.sample().dims();
@@ -90,11 +96,13 @@ pub fn run(args: EditArgs) -> Result<()> {
             (None, Given::Latents(latents)) if !latents.classes.is_empty() => Some(latents.classes.clone()),
             (class, _) => class_of(class, pictures)?,
         },
+        prompts: args.source_prompt.clone().map(|prompt| vec![prompt; pictures]),
         guidance: ClassifierFree::default(),
         steps,
     };
     let target = Told {
         classes: class_of(&args.class, pictures)?,
+        prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
         guidance: args.guidance.resolve()?,
         steps,
     };

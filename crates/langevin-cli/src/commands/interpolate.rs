@@ -16,7 +16,7 @@ use langevin::{
 
 use super::{
     guidance::{ClassifierFreeArgs, maker},
-    invert::{Told, one_each},
+    invert::{Told, classes_for_each},
     side_by_side,
 };
 use crate::{stop::Stop, terminal};
@@ -54,6 +54,9 @@ pub struct InterpolateArgs {
     /// What they show [the null class]
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
+    /// A text about them, for a model that looks at texts [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
     /// Steps
     #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
     pub steps: usize,
@@ -81,7 +84,8 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
     let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
     let told = |pictures| -> Result<Told> {
         Ok(Told {
-            classes: one_each(&pipeline, args.class.as_slice(), pictures)?,
+            classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,
+            prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
             guidance: args.guidance.resolve()?,
             steps: args.steps,
         })

@@ -40,6 +40,9 @@ pub struct InvertArgs {
     /// What a picture shows, once for all or once a picture [the null class]
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<String>,
+    /// A text about the picture, once for all or once a picture, for a model that looks at texts [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
     /// Steps of the inversion, and of drawing from it
     #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
     pub steps: usize,
@@ -67,7 +70,8 @@ pub fn run(args: InvertArgs) -> Result<()> {
         .collect::<langevin::Result<Vec<_>>>()?;
     let pictures = Tensor::cat(pictures, 0);
     let told = Told {
-        classes: one_each(&pipeline, &args.class, args.pictures.len())?,
+        classes: classes_for_each(&pipeline, &args.class, args.pictures.len())?,
+        prompts: one_each("prompts", args.prompt.clone(), args.pictures.len())?,
         guidance: args.guidance.resolve()?,
         steps: args.steps,
     };
@@ -100,17 +104,27 @@ pub fn run(args: InvertArgs) -> Result<()> {
 }
 
 /// One class a picture: the null class where none is named.
-pub fn one_each(pipeline: &AnyPipeline, asked: &[String], pictures: usize) -> Result<Option<Vec<i64>>> {
+pub fn classes_for_each(
+    pipeline: &AnyPipeline,
+    asked: &[String],
+    pictures: usize,
+) -> Result<Option<Vec<i64>>> {
     if asked.is_empty() {
         return Ok(None);
     }
-    let classes = classes_of(pipeline, asked)?;
-    match classes.len() {
-        1 => Ok(Some(vec![classes[0]; pictures])),
-        given if given == pictures => Ok(Some(classes)),
-        given => {
-            bail!("{given} classes were given for {pictures} pictures; one for all or one each is right")
-        }
+    one_each("classes", classes_of(pipeline, asked)?, pictures)
+}
+
+/// One of what was given for each picture; `None` where nothing was.
+pub fn one_each<T: Clone>(what: &str, given: Vec<T>, pictures: usize) -> Result<Option<Vec<T>>> {
+    match given.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(vec![one.clone(); pictures])),
+        _ if given.len() == pictures => Ok(Some(given)),
+        _ => bail!(
+            "{} {what} were given for {pictures} pictures; one for all or one each is right",
+            given.len()
+        ),
     }
 }
 
@@ -118,6 +132,8 @@ pub fn one_each(pipeline: &AnyPipeline, asked: &[String], pictures: usize) -> Re
 pub struct Told {
     /// One class a picture; the null class where there is none.
     pub classes: Option<Vec<i64>>,
+    /// One text a picture; the empty text where there is none.
+    pub prompts: Option<Vec<String>>,
     /// Guidance towards them.
     pub guidance: ClassifierFree,
     /// The steps of the whole loop.
@@ -140,6 +156,7 @@ impl Told {
             batch_size: sample.dims()[0],
             num_inference_steps: Some(self.steps),
             classes: self.classes.clone(),
+            prompts: self.prompts.clone(),
             guidance: self.guidance,
             ..SampleOptions::default()
         };
