@@ -9,44 +9,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use langevin::{
-    data::{Channels, Picture, read_picture},
-    grid,
-    training::TrainingConfig,
-};
-use support::{command, line, names};
+use langevin::{data::read_picture, training::TrainingConfig};
+use support::{command, line, names, on_a_full_disk, pictures, small_model};
 
 /// A run so short that it is done in a moment.
 const SHORT: &str =
     "--max-train-steps 2 --train-batch-size 8 --eval-batch-size 10 --ddpm-num-inference-steps 2";
-
-/// A tiny model, as a configuration file.
-fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
-    let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
-    let text = format!(
-        r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
-            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
-            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
-    );
-    fs::write(folder.join("small.json"), text).unwrap();
-    "small.json"
-}
-
-/// Twelve pictures of two classes, in colour, of different sizes.
-fn pictures(folder: &Path) {
-    for i in 0..12 {
-        let class = if i % 2 == 0 { "dark" } else { "light" };
-        let (height, width) = (12 + i, 20 - i);
-        let pixels = vec![if i % 2 == 0 { 20 } else { 230 }; height * width * 3];
-        let picture = Picture::new(height, width, Channels::Rgb, pixels).unwrap();
-        grid::write_png(
-            folder.join("pictures").join(class).join(format!("{i:02}.png")),
-            &picture,
-            &[],
-        )
-        .unwrap();
-    }
-}
 
 fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -210,21 +178,6 @@ fn interrupted_it_leaves_plot_and_pipeline() {
     line(folder.path(), "sample run --steps 2 --output one.png").ok();
     let mut rest = String::new();
     assert_eq!(said.read_line(&mut rest).unwrap(), 0);
-}
-
-/// A disk that is full after `kilobytes`, by the shell's limit on the size of a file: writing past it fails as on a full disk.
-#[cfg(unix)]
-fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) {
-    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" {args}", kilobytes * 2);
-    let output = Command::new("sh")
-        .args(["-c", &script, env!("CARGO_BIN_EXE_langevin")])
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8(output.stderr).unwrap(),
-    )
 }
 
 #[cfg(target_os = "linux")]

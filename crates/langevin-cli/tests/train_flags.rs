@@ -48,6 +48,7 @@ fn with_a_data_set_the_scripts_defaults_hold() {
         "adam_beta1": 0.95, "adam_beta2": 0.999, "adam_weight_decay": 1e-6, "adam_epsilon": 1e-8, "use_ema": false,
         "ema_inv_gamma": 1.0, "ema_power": 0.75, "ema_max_decay": 0.9999, "prediction_type": "epsilon",
         "ddpm_num_steps": 1000, "ddpm_num_inference_steps": 1000, "ddpm_beta_schedule": "linear",
+        "checkpointing_steps": 500, "checkpoints_total_limit": null, "resume_from_checkpoint": null,
         "overwrite_output_dir": false, "model": "ddpm-default", "conditioning": "none", "channels": "rgb",
     });
     for (name, value) in script.as_object().unwrap() {
@@ -107,7 +108,8 @@ fn every_flag_of_the_script_is_known() {
         --adam_epsilon=1e-14 --use_ema --ema_inv_gamma=1.5 --ema_power=0.16 --ema_max_decay=0.17 --logging_dir=logs \
         --local_rank=-1 --mixed_precision=no --prediction_type=sample --ddpm_num_steps=180 \
         --ddpm_num_inference_steps=19 --ddpm_beta_schedule=squaredcos_cap_v2 \
-        --enable_xformers_memory_efficient_attention --preserve_input_precision";
+        --checkpointing_steps=22 --checkpoints_total_limit=2 --enable_xformers_memory_efficient_attention \
+        --preserve_input_precision";
     let ran = line(folder.path(), &format!("train {flags} --dry-run")).ok();
     let expected = json!({
         "train_data_dir": "pictures", "output_dir": "out", "overwrite_output_dir": true, "resolution": 32,
@@ -140,9 +142,6 @@ fn what_is_not_there_yet_is_refused_and_never_ignored() {
         "--hub_token=x",
         "--hub_model_id=x/y",
         "--hub_private_repo",
-        "--checkpointing_steps=500",
-        "--checkpoints_total_limit=2",
-        "--resume_from_checkpoint=latest",
         "--logger=wandb",
         "--logger=tensorboard",
         "--mixed_precision=fp16",

@@ -51,6 +51,19 @@ fn set_default_permissions(_file: &fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Makes what was put into a folder, or renamed in it, last through a power cut, as syncing a file does for its bytes.
+///
+/// # Errors
+/// If the system cannot. Where folders cannot be synced at all, as on Windows, nothing is done.
+pub fn sync_folder(folder: impl AsRef<Path>) -> Result<()> {
+    let folder = folder.as_ref();
+    if cfg!(unix) {
+        let sync = || fs::File::open(folder)?.sync_all();
+        sync().map_err(|e| Error::io("write", folder, e))?;
+    }
+    Ok(())
+}
+
 /// Writes `value` as diffusers writes its configs: keys in order, indented by two spaces, with a final newline.
 ///
 /// # Errors

@@ -72,6 +72,12 @@ fn summarise(outcome: &Outcome) -> Result<()> {
             terminal::print(&format!("{what}  {}", path.display()))?;
         }
     }
+    if let Some(checkpoint) = &outcome.checkpoint {
+        let path = quoted(&checkpoint.display().to_string());
+        terminal::print(&format!(
+            "go on     langevin train --resume-from-checkpoint {path}"
+        ))?;
+    }
     let class = outcome.classes.first().map_or_else(String::new, |_| {
         // The last class is as good an example as any, and `3` reads well where the classes are digits.
         let example = outcome

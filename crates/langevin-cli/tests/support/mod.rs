@@ -5,8 +5,14 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+};
+
+use langevin::{
+    data::{Channels, Picture},
+    grid,
 };
 
 /// What a run of the binary came to.
@@ -78,10 +84,53 @@ pub fn reference_pipeline(name: &str) -> PathBuf {
 
 /// The names in a folder, in order.
 pub fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
+    let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
     names
+}
+
+/// A tiny model, as a configuration file.
+pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
+    let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
+    let text = format!(
+        r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
+            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
+            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
+    );
+    fs::write(folder.join("small.json"), text).unwrap();
+    "small.json"
+}
+
+/// Twelve pictures of two classes, in colour, of different sizes.
+pub fn pictures(folder: &Path) {
+    for i in 0..12 {
+        let class = if i % 2 == 0 { "dark" } else { "light" };
+        let (height, width) = (12 + i, 20 - i);
+        let pixels = vec![if i % 2 == 0 { 20 } else { 230 }; height * width * 3];
+        let picture = Picture::new(height, width, Channels::Rgb, pixels).unwrap();
+        grid::write_png(
+            folder.join("pictures").join(class).join(format!("{i:02}.png")),
+            &picture,
+            &[],
+        )
+        .unwrap();
+    }
+}
+
+/// A disk that is full after `kilobytes`, by the shell's limit on the size of a file: writing past it fails as on a full disk.
+#[cfg(unix)]
+pub fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) {
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" {args}", kilobytes * 2);
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_langevin")])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }

@@ -65,6 +65,8 @@ pub struct Batch {
     pub captions: Vec<Option<String>>,
     /// The index of each picture in the data set.
     pub indices: Vec<usize>,
+    /// Which batch of its epoch this is, from 0.
+    pub number: usize,
 }
 
 /// Goes through a data set in epochs.
@@ -189,6 +191,11 @@ impl Loader {
     /// A picture that cannot be read is left out of its batch, with one warning, or ends the epoch with an error if the
     /// loader is [strict](LoaderConfig::strict). An epoch in which no picture can be read ends with an error.
     pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The same from the batch at `first` on: what comes before is not read.
+    pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch {
         let batches = self.batches_per_epoch();
         let workers = self.shared.config.workers.clamp(1, batches);
         let order = Arc::new(self.order(epoch));
@@ -198,21 +205,23 @@ impl Loader {
             receivers: Vec::new(),
             threads: Vec::new(),
             stop: Arc::clone(&stop),
-            next: 0,
+            next: first,
             batches,
-            delivered: 0,
+            // An epoch that goes on has had pictures.
+            delivered: first.min(1),
             failed: None,
         };
         for worker in 0..workers {
             // Each thread makes every `workers`-th batch and may run ahead by what its channel holds, so that
             // taking turns among the channels gives the batches in order and memory is bounded.
             let (sender, receiver) = sync_channel(self.shared.config.prefetch);
+            let ahead = (worker + workers - first % workers) % workers;
             let job = Job {
                 shared: Arc::clone(&self.shared),
                 order: Arc::clone(&order),
                 epoch,
                 stop: Arc::clone(&stop),
-                batches: (worker..batches).step_by(workers),
+                batches: (first + ahead..batches).step_by(workers),
                 sender,
             };
             match thread::Builder::new()
@@ -310,6 +319,7 @@ impl Job {
             classes: dataset.class_names().map(|_| Vec::with_capacity(indices.len())),
             captions: Vec::with_capacity(indices.len()),
             indices: Vec::with_capacity(indices.len()),
+            number,
         };
         for &index in indices {
             if self.stop.load(Ordering::Relaxed) {

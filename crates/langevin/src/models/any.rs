@@ -15,7 +15,7 @@ use super::{
     unet2d::{ClassEmbedType, SampleSize},
     weights::CONFIG_NAME,
 };
-use crate::{Error, Result, files, random::Generator};
+use crate::{Error, Result, files, models::captioned::TEXT_ENCODER, random::Generator};
 
 const UNET2D: &str = "UNet2DModel";
 const CONDITION: &str = "UNet2DConditionModel";
@@ -302,8 +302,23 @@ impl AnyModel {
     /// # Errors
     /// If a file is missing or broken, or the weights are not the model's.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config = AnyModelConfig::load(folder.as_ref().join(CONFIG_NAME))?;
-        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+        let folder = folder.as_ref();
+        let config = AnyModelConfig::load(folder.join(CONFIG_NAME))?;
+        let model = Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)?;
+        model.with_text_encoder(folder, device)
+    }
+
+    /// The model with the text encoder and the tokenizer whose folders lie in `folder`; the same where there are none.
+    ///
+    /// # Errors
+    /// If they are broken, or another model's.
+    pub(crate) fn with_text_encoder(self, folder: &Path, device: &Device) -> Result<Self> {
+        match self {
+            Self::Condition(unet) if folder.join(TEXT_ENCODER).is_dir() => {
+                CaptionedUNet::load_around(unet, folder, device).map(Self::Captioned)
+            }
+            model => Ok(model),
+        }
     }
 
     /// A model with the weights of a checkpoint.
@@ -331,7 +346,7 @@ impl AnyModel {
         }
     }
 
-    /// Saves the configuration and the weights into a folder; a text encoder is a pipeline's component of its own.
+    /// Saves the configuration and the weights into a folder, a text encoder and its tokenizer into folders in it.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -339,7 +354,7 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => model.save(folder),
             Self::Condition(model) => model.save(folder),
-            Self::Captioned(model) => model.unet.save(folder),
+            Self::Captioned(model) => model.save(folder),
             Self::ClassChannels(model) => model.save(folder),
             Self::Basic(model) => model.save(folder),
         }
@@ -364,6 +379,28 @@ impl AnyModel {
             Self::Captioned(model) => model.num_params(),
             Self::ClassChannels(model) => model.num_params(),
             Self::Basic(model) => model.num_params(),
+        }
+    }
+
+    /// Where dropout draws from from now on, where the model has dropout; `None` ends it.
+    pub fn set_dropout(&self, generator: Option<Generator>) {
+        match self {
+            Self::UNet2D(model) => model.set_dropout(generator),
+            Self::Condition(model) => model.set_dropout(generator),
+            Self::Captioned(model) => model.unet.set_dropout(generator),
+            Self::ClassChannels(model) => model.model.set_dropout(generator),
+            Self::Basic(_) => {}
+        }
+    }
+
+    /// Ends dropout, and gives back what it drew from.
+    pub fn take_dropout(&self) -> Option<Generator> {
+        match self {
+            Self::UNet2D(model) => model.take_dropout(),
+            Self::Condition(model) => model.take_dropout(),
+            Self::Captioned(model) => model.unet.take_dropout(),
+            Self::ClassChannels(model) => model.model.take_dropout(),
+            Self::Basic(_) => None,
         }
     }
 

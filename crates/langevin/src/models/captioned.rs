@@ -1,6 +1,6 @@
 //! A UNet with the text encoder whose sequences it looks at.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use burn::{
     module::Module,
@@ -11,6 +11,11 @@ use super::{
     ClipTextEncoder, ClipTokenizer, Conditioning, Denoiser, UNet2DConditionModel, clip::ClipTextConfig,
 };
 use crate::{Error, Result, random::Generator};
+
+/// The folder of a text encoder, in a pipeline's.
+pub(crate) const TEXT_ENCODER: &str = "text_encoder";
+/// The folder of a tokenizer.
+pub(crate) const TOKENIZER: &str = "tokenizer";
 
 /// How many pieces the tokenizer of a small text encoder learns, besides the bytes.
 const SMALL_PIECES: usize = 1000;
@@ -59,6 +64,28 @@ impl CaptionedUNet {
             text_encoder,
             tokenizer: Arc::new(tokenizer),
         })
+    }
+
+    /// The UNet with the text encoder and the tokenizer whose folders lie in `folder`.
+    pub(super) fn load_around(unet: UNet2DConditionModel, folder: &Path, device: &Device) -> Result<Self> {
+        let encoder = ClipTextEncoder::load(folder.join(TEXT_ENCODER), device)?;
+        let tokenizer = ClipTokenizer::load(folder.join(TOKENIZER))?;
+        Self::new(unet, encoder, tokenizer).map_err(|e| Error::file(folder, e.to_string()))
+    }
+
+    /// Saves the UNet into a folder, and text encoder and tokenizer into folders in it.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        self.unet.save(&folder)?;
+        self.save_text(folder.as_ref())
+    }
+
+    /// Saves text encoder and tokenizer into folders in `folder`.
+    pub(crate) fn save_text(&self, folder: &Path) -> Result<()> {
+        self.text_encoder.save(folder.join(TEXT_ENCODER))?;
+        self.tokenizer.save(folder.join(TOKENIZER))
     }
 
     /// The tokenizer.

@@ -9,10 +9,10 @@ use std::{
 };
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{Device, Tensor, TensorData},
 };
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::checkpoint::Checkpoint;
@@ -32,6 +32,26 @@ pub struct NamedTensor {
     pub shape: Vec<usize>,
     /// Row-major.
     pub values: Vec<f32>,
+}
+
+impl NamedTensor {
+    /// A row of numbers.
+    pub fn flat(name: String, tensor: Tensor<1>) -> Self {
+        // The models are float32 throughout, so the conversion cannot fail.
+        let data = tensor.into_data().convert::<f32>();
+        let values = data.try_into_vec().unwrap_or_default();
+        Self {
+            name,
+            shape: vec![values.len()],
+            values,
+        }
+    }
+
+    /// The numbers in a row, on a device.
+    pub fn into_flat(self, device: &Device) -> Tensor<1> {
+        let n = self.values.len();
+        Tensor::from_data(TensorData::new(self.values, [n]), device)
+    }
 }
 
 /// Where the walk is: the names on the way, and the struct that holds the parameter.
@@ -128,12 +148,12 @@ pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
     collector.tensors
 }
 
-/// Calls `visit` with every parameter's key, in the module's order.
-pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
+/// Every parameter's key and its identity in this process, in the module's order.
+pub fn parameters<M: Module>(module: &M) -> Vec<(String, ParamId)> {
     #[derive(Default)]
     struct Names {
         location: Location,
-        names: Vec<String>,
+        found: Vec<(String, ParamId)>,
     }
     impl ModuleVisitor for Names {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -142,13 +162,18 @@ pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
         fn exit_module(&mut self, _name: &str, _container: &str) {
             self.location.exit();
         }
-        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-            self.names.push(self.location.key());
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.push((self.location.key(), param.id));
         }
     }
     let mut names = Names::default();
     module.visit(&mut names);
-    names.names
+    names.found
+}
+
+/// Every parameter's key, in the module's order.
+pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
+    parameters(module).into_iter().map(|(name, _)| name).collect()
 }
 
 /// Writes all parameters as diffusers does.
@@ -156,10 +181,17 @@ pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
 /// # Errors
 /// If the file cannot be written; what was there before then still is.
 pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
+    write_tensors(path, &named_tensors(module))
+}
+
+/// Writes tensors of float32 as a safetensors file, as PyTorch's `save_file` does.
+///
+/// # Errors
+/// If the file cannot be written; what was there before then still is.
+pub fn write_tensors(path: impl AsRef<Path>, tensors: &[NamedTensor]) -> Result<()> {
     let path = path.as_ref();
-    let tensors = named_tensors(module);
     let mut views = BTreeMap::new();
-    for tensor in &tensors {
+    for tensor in tensors {
         let bytes = bytemuck::cast_slice(&tensor.values);
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
             .map_err(|e| Error::file(path, format!("{} cannot be stored: {e}", tensor.name)))?;
@@ -167,8 +199,31 @@ pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
     }
     let metadata = [("format".to_string(), "pt".to_string())].into_iter().collect();
     let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|e| Error::file(path, format!("the weights cannot be stored: {e}")))?;
+        .map_err(|e| Error::file(path, format!("the tensors cannot be stored: {e}")))?;
     files::write_atomically(path, |w| w.write_all(&bytes))
+}
+
+/// Reads what [`write_tensors`] wrote, by its names.
+///
+/// # Errors
+/// If the file cannot be read or is not whole.
+pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, NamedTensor>> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let stored = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::file(path, format!("is not a whole safetensors file: {e}")))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in stored.iter() {
+        let values = to_f32(view.dtype(), view.data())
+            .ok_or_else(|| Error::file(path, format!("{name} holds no real numbers")))?;
+        let tensor = NamedTensor {
+            name: name.to_string(),
+            shape: view.shape().to_vec(),
+            values,
+        };
+        tensors.insert(name.to_string(), tensor);
+    }
+    Ok(tensors)
 }
 
 /// Writes a model's configuration and its weights into a folder.

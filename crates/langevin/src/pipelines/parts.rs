@@ -14,7 +14,8 @@ use super::{
 use crate::{
     Error, Result,
     models::{
-        AnyModel, AnyModelConfig, CaptionedUNet, Checkpoint, ClipTextEncoder, ClipTokenizer,
+        AnyModel, AnyModelConfig, Checkpoint,
+        captioned::{TEXT_ENCODER, TOKENIZER},
         weights::CONFIG_NAME,
     },
     random::Generator,
@@ -23,8 +24,6 @@ use crate::{
 
 const MODEL: &str = "unet";
 const SCHEDULER: &str = "scheduler";
-const TEXT_ENCODER: &str = "text_encoder";
-const TOKENIZER: &str = "tokenizer";
 
 /// A model, a scheduler and the classes' names, as a folder holds them.
 pub struct Parts {
@@ -51,16 +50,7 @@ impl Parts {
         let scheduler = AnyScheduler::load_as(scheduler_class, component_folder(folder, SCHEDULER))?;
         let classes = Classes::load(folder, config.num_class_embeds())?;
         let model = AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?;
-        let model = match (model, index.components.contains_key(TEXT_ENCODER)) {
-            (AnyModel::Condition(unet), true) => {
-                let encoder = ClipTextEncoder::load(component_folder(folder, TEXT_ENCODER), device)?;
-                let tokenizer = ClipTokenizer::load(component_folder(folder, TOKENIZER))?;
-                CaptionedUNet::new(unet, encoder, tokenizer)
-                    .map_err(|e| Error::file(folder, e.to_string()))?
-                    .into()
-            }
-            (model, _) => model,
-        };
+        let model = model.with_text_encoder(folder, device)?;
         Ok(Self {
             model,
             scheduler,
@@ -107,7 +97,10 @@ pub fn save(
     classes: Option<&Classes>,
 ) -> Result<()> {
     let staging = Staging::of(folder)?;
-    model.save(staging.path().join(MODEL))?;
+    match model {
+        AnyModel::Captioned(model) => model.unet.save(staging.path().join(MODEL))?,
+        model => model.save(staging.path().join(MODEL))?,
+    }
     scheduler.save(staging.path().join(SCHEDULER))?;
     if let Some(classes) = classes {
         classes.save(staging.path())?;
@@ -117,8 +110,7 @@ pub fn save(
         (SCHEDULER, scheduler.class_name()),
     ];
     if let AnyModel::Captioned(model) = model {
-        model.text_encoder.save(staging.path().join(TEXT_ENCODER))?;
-        model.tokenizer().save(staging.path().join(TOKENIZER))?;
+        model.save_text(staging.path())?;
         components.push((TEXT_ENCODER, model.text_encoder.class_name()));
         components.push((TOKENIZER, "CLIPTokenizer"));
     }

@@ -41,6 +41,16 @@ impl<M: Module> Ema<M> {
         (self, decay)
     }
 
+    /// Goes on from the average as it was after `step` updates.
+    pub fn resume(&mut self, average: M, step: u64) {
+        (self.average, self.step) = (average, step);
+    }
+
+    /// How the average follows.
+    pub fn schedule(&self) -> EmaSchedule {
+        self.schedule
+    }
+
     /// The averaged model, outside autodiff.
     pub fn average(&self) -> &M {
         &self.average

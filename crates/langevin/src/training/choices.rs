@@ -84,6 +84,35 @@ impl From<TextEncoderSource> for String {
     }
 }
 
+/// The checkpoint that a run goes on from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum ResumeFrom {
+    /// The latest in the run's folder; where there is none, the run starts from the beginning.
+    Latest,
+    /// A checkpoint's folder, its name in the run's folder, or a run's folder, which stands for its latest.
+    Path(PathBuf),
+}
+
+impl From<String> for ResumeFrom {
+    fn from(text: String) -> Self {
+        if text == "latest" {
+            Self::Latest
+        } else {
+            Self::Path(text.into())
+        }
+    }
+}
+
+impl From<ResumeFrom> for String {
+    fn from(from: ResumeFrom) -> Self {
+        match from {
+            ResumeFrom::Latest => "latest".into(),
+            ResumeFrom::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
 /// Which model a run trains: a preset by its name, or a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "String", into = "String")]

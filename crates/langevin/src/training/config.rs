@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource},
+    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
@@ -79,6 +79,12 @@ pub struct TrainingConfig {
     pub save_images_epochs: usize,
     /// The pipeline is written after every so many epochs, and after the last; 0 is after the last only.
     pub save_model_epochs: usize,
+    /// A checkpoint is written after every so many optimiser steps; 0 is only where the run is interrupted.
+    pub checkpointing_steps: usize,
+    /// How many checkpoints are kept, the latest; `None` keeps all.
+    pub checkpoints_total_limit: Option<usize>,
+    /// The checkpoint that the run goes on from.
+    pub resume_from_checkpoint: Option<ResumeFrom>,
     /// Batches whose gradients are averaged for one optimiser step.
     pub gradient_accumulation_steps: usize,
 
@@ -176,6 +182,9 @@ impl TrainingConfig {
             max_train_steps: None,
             save_images_epochs: 10,
             save_model_epochs: 10,
+            checkpointing_steps: 500,
+            checkpoints_total_limit: None,
+            resume_from_checkpoint: None,
             gradient_accumulation_steps: 1,
             learning_rate: 1e-4,
             lr_scheduler: LrSchedulerType::Cosine,
@@ -221,6 +230,7 @@ impl TrainingConfig {
             num_epochs: 55,
             save_images_epochs: 0,
             save_model_epochs: 0,
+            checkpoints_total_limit: Some(1),
             learning_rate: 2e-3,
             lr_warmup_steps: 100,
             use_ema: true,

@@ -1,11 +1,16 @@
 //! The gradients of a whole model: gathered from a backward, added up, measured, scaled.
 
+use std::collections::{BTreeMap, HashMap};
+
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
-    tensor::{self, Tensor},
+    tensor::{self, Device, Tensor},
 };
 
-use crate::ops;
+use crate::{
+    models::weights::{self, NamedTensor},
+    ops,
+};
 
 /// One flat gradient for each parameter that has one, in the module's order.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +71,29 @@ impl Gradients {
         ((max_norm / (norm + 1e-6)).min(1.0), norm)
     }
 
+    /// Each with the key of its parameter in `module`, flat, for a checkpoint.
+    pub fn named<M: Module>(&self, module: &M) -> Vec<NamedTensor> {
+        let names = by_id(module);
+        let named = self.0.iter().filter_map(|(id, gradient)| {
+            let name = names.get(id)?.clone();
+            Some(NamedTensor::flat(name, gradient.clone()))
+        });
+        named.collect()
+    }
+
+    /// Those that [`Self::named`] gave, for the same parameters in this process.
+    pub fn restored<M: Module>(
+        module: &M,
+        mut stored: BTreeMap<String, NamedTensor>,
+        device: &Device,
+    ) -> Self {
+        let gradients = weights::parameters(module).into_iter().filter_map(|(name, id)| {
+            let stored = stored.remove(&name)?;
+            Some((id, stored.into_flat(device)))
+        });
+        Self(gradients.collect())
+    }
+
     /// One after another, in the module's order.
     pub fn into_iter_by_id(self) -> impl Iterator<Item = (ParamId, Tensor<1>)> {
         self.0.into_iter()
@@ -76,4 +104,10 @@ impl Gradients {
 pub(super) fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let n = tensor.shape().num_elements();
     tensor.reshape([n])
+}
+
+/// The keys of a module's parameters by their identity in this process.
+pub(super) fn by_id<M: Module>(module: &M) -> HashMap<ParamId, String> {
+    let parameters = weights::parameters(module).into_iter();
+    parameters.map(|(name, id)| (id, name)).collect()
 }

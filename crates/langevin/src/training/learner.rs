@@ -1,6 +1,8 @@
 //! A model with all that moves it: optimiser, learning rate, clipping, average.
 
-use burn::module::Module;
+use std::collections::BTreeMap;
+
+use burn::{module::Module, tensor::Device};
 
 use super::{
     average::Ema,
@@ -9,6 +11,7 @@ use super::{
     lr_schedule::LrSchedule,
     optimizer::{AdamWConfig, AdamWOptimizer},
 };
+use crate::models::weights::NamedTensor;
 
 /// A model on its way, and what every optimiser step does to it.
 #[derive(Debug)]
@@ -62,11 +65,42 @@ impl<M: Module> Learner<M> {
         &self.model
     }
 
+    /// The model as it stands, outside autodiff.
+    pub fn plain(&self) -> M {
+        self.model.valid()
+    }
+
     /// The model to draw with, outside autodiff: the average where there is one.
     pub fn best(&self) -> M {
         match &self.ema {
             Some(ema) => ema.average().clone(),
-            None => self.model.valid(),
+            None => self.plain(),
+        }
+    }
+
+    /// The optimiser and what it keeps.
+    pub fn optimizer(&self) -> &AdamWOptimizer {
+        &self.optimizer
+    }
+
+    /// The average, where there is one.
+    pub fn ema(&self) -> Option<&Ema<M>> {
+        self.ema.as_ref()
+    }
+
+    /// Goes on after `steps` steps, with the moments and the average as they were then. The parameters are those that
+    /// this learner was made with.
+    pub fn resume(
+        &mut self,
+        steps: usize,
+        moments: BTreeMap<String, NamedTensor>,
+        average: Option<M>,
+        device: &Device,
+    ) {
+        self.steps = steps;
+        self.optimizer.resume(&self.model, steps as u64, moments, device);
+        if let (Some(ema), Some(average)) = (&mut self.ema, average) {
+            ema.resume(average, steps as u64);
         }
     }
 

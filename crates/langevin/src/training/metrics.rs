@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::UpdateReport;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// One line.
 #[derive(Serialize)]
@@ -46,6 +46,49 @@ impl Metrics {
             file,
             losses: vec![],
         })
+    }
+
+    /// Goes on after `step` steps: keeps the lines up to there of the file at `from`, which may be another run's.
+    pub fn resume(path: &Path, from: &Path, step: usize) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Kept {
+            step: usize,
+            loss: f64,
+        }
+        let text = if from.exists() {
+            files::read_text(from)?
+        } else {
+            String::new()
+        };
+        let (mut kept, mut losses) = (String::new(), vec![]);
+        // A power cut may leave anything at the end; whole lines of the steps that are done come first.
+        for line in text.lines() {
+            match serde_json::from_str::<Kept>(line) {
+                Ok(read) if read.step <= step => {
+                    losses.push((read.step as u64, read.loss));
+                    kept.push_str(line);
+                    kept.push('\n');
+                }
+                _ => break,
+            }
+        }
+        files::write_atomically(path, |w| w.write_all(kept.as_bytes()))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(|e| Error::io("write", path, e))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            losses,
+        })
+    }
+
+    /// Makes what was written last through a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|e| Error::io("write", &self.path, e))
     }
 
     /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.

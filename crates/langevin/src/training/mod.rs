@@ -1,6 +1,7 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
 pub mod average;
+pub mod checkpoints;
 pub mod choices;
 pub mod config;
 pub mod ema;
@@ -15,12 +16,14 @@ mod report;
 mod run;
 pub mod samples;
 mod setup;
+pub mod state;
 pub mod step;
 mod teller;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use state::SavedRun;
 pub use trainer::Trainer;

@@ -135,6 +135,8 @@ pub struct Outcome {
     pub steps: usize,
     /// Whether it was stopped before its last step.
     pub interrupted: bool,
+    /// The checkpoint to go on from, of a run that was stopped.
+    pub checkpoint: Option<PathBuf>,
     /// The loss averaged over the last steps, `None` where not one was done.
     pub final_loss: Option<f64>,
     /// Names of the classes, empty where the run is unconditional.

@@ -1,15 +1,18 @@
 //! AdamW over all parameters of a module.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
-    tensor::Tensor,
+    tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
 use super::gradients::{Gradients, flatten};
-use crate::ops::{self, AdamW, AdamWState};
+use crate::{
+    models::weights::{self, NamedTensor},
+    ops::{self, AdamW, AdamWState},
+};
 
 /// AdamW's hyper-parameters but for the learning rate, with the training script's defaults. Mirrors `torch.optim.AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ impl Default for AdamWConfig {
     }
 }
 
+/// PyTorch's names of the two moments.
+const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
 /// AdamW (Loshchilov & Hutter 2019) with the state it keeps for every parameter.
 #[derive(Debug)]
 pub struct AdamWOptimizer {
@@ -50,6 +56,35 @@ impl AdamWOptimizer {
             config,
             step: 0,
             moments: HashMap::new(),
+        }
+    }
+
+    /// Both moments of every parameter that has moved, flat, for a checkpoint: `exp_avg.KEY` and `exp_avg_sq.KEY`.
+    pub fn moments<M: Module>(&self, module: &M) -> Vec<NamedTensor> {
+        let mut named = Vec::with_capacity(2 * self.moments.len());
+        for (key, id) in weights::parameters(module) {
+            for (moment, name) in self.moments.get(&id).into_iter().flatten().zip(MOMENTS) {
+                named.push(NamedTensor::flat(format!("{name}.{key}"), moment.clone()));
+            }
+        }
+        named
+    }
+
+    /// Takes up what [`Self::moments`] gave after `step` steps, for the same parameters in this process.
+    pub fn resume<M: Module>(
+        &mut self,
+        module: &M,
+        step: u64,
+        mut stored: BTreeMap<String, NamedTensor>,
+        device: &Device,
+    ) {
+        self.step = step;
+        for (key, id) in weights::parameters(module) {
+            let [first, second] = MOMENTS.map(|name| stored.remove(&format!("{name}.{key}")));
+            if let (Some(first), Some(second)) = (first, second) {
+                self.moments
+                    .insert(id, [first.into_flat(device), second.into_flat(device)]);
+            }
         }
     }
 

@@ -25,6 +25,16 @@ impl Reports {
         })
     }
 
+    /// The same, going on after `step` steps of a checkpoint's run, whose metrics are at `from`.
+    pub fn resume(folder: &Path, from: &Path, step: usize, steps: usize, epochs: usize) -> Result<Self> {
+        Ok(Self {
+            metrics: Metrics::resume(&folder.join(METRICS), &from.join(METRICS), step)?,
+            pace: Pace::start(),
+            steps,
+            epochs,
+        })
+    }
+
     /// Tells of an update: the one place that all of its numbers pass. Its pace is filled in here.
     pub fn update(&mut self, observer: &mut dyn Observer, mut report: UpdateReport) -> Result<()> {
         let (pictures_per_second, steps_per_second) = self.pace.step(report.losses.len());

@@ -1,19 +1,21 @@
 //! A run in progress: epoch after epoch, batch after batch, an optimiser step after every few.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use super::{
-    Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport,
+    Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport, checkpoints,
     ema::EmaSchedule,
     gradients::Gradients,
     learner::Learner,
     optimizer::AdamWConfig,
     report::Reports,
     samples,
+    state::{self, Place},
     step::{self, Draw},
 };
 use crate::{
-    Error, Result, files, models::AnyModel, ops::in_pool, pipelines::DdpmPipeline, schedulers::AnyScheduler,
+    Error, Result, files, models::AnyModel, ops::in_pool, pipelines::DdpmPipeline, random::Generator,
+    schedulers::AnyScheduler,
 };
 
 /// How the steps came to an end.
@@ -31,8 +33,14 @@ pub(super) struct Run {
     learner: Option<Learner<AnyModel>>,
     pub reports: Reports,
     accumulated: Accumulated,
+    /// The epoch it is in, from 1.
+    epoch: usize,
+    /// Batches of the epoch that are done.
+    batch: usize,
     steps: usize,
     epochs: usize,
+    /// What is written as the run's configuration.
+    config: TrainingConfig,
 }
 
 /// What the batches since the last optimiser step came to.
@@ -47,51 +55,103 @@ struct Accumulated {
 }
 
 impl Run {
-    /// Makes the folder, writes the configuration, takes the model.
+    /// Makes the folder, writes the configuration, takes the model; goes to where a checkpoint left off.
     pub fn begin(trainer: &mut Trainer) -> Result<Self> {
         let config = &trainer.config;
         let pictures = trainer.dataset.len();
         let steps = config.total_steps(pictures);
         let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
+        let folder = &trainer.folder;
         trainer.model()?;
-        fs::create_dir_all(&trainer.folder).map_err(|e| Error::io("create", &trainer.folder, e))?;
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        checkpoints::tidy(folder);
         let resolved = TrainingConfig {
-            output_dir: Some(trainer.folder.clone()),
+            output_dir: Some(folder.clone()),
+            resume_from_checkpoint: None,
             ..config.clone()
         };
-        files::write_json(trainer.folder.join(RUN_CONFIG), &resolved)?;
-        let reports = Reports::begin(&trainer.folder, steps, epochs)?;
-        let optimizer = AdamWConfig {
-            beta1: config.adam_beta1,
-            beta2: config.adam_beta2,
-            eps: config.adam_epsilon,
-            weight_decay: config.adam_weight_decay,
+        files::write_json(folder.join(RUN_CONFIG), &resolved)?;
+        let kept = trainer.resumed.as_ref();
+        // Those of a run that is replaced, or that this one leaves behind.
+        for (step, path) in checkpoints::all(folder) {
+            if kept.is_none_or(|kept| step > kept.step()) {
+                checkpoints::remove(&path)?;
+            }
+        }
+        let reports = match kept {
+            None => Reports::begin(folder, steps, epochs)?,
+            Some(kept) => {
+                let from = checkpoints::run_of(kept.folder());
+                Reports::resume(folder, &from, kept.step(), steps, epochs)?
+            }
         };
-        let ema = config.use_ema.then(|| EmaSchedule {
-            max_decay: config.ema_max_decay,
-            inv_gamma: config.ema_inv_gamma,
-            power: config.ema_power,
-            use_ema_warmup: true,
-            ..EmaSchedule::default()
-        });
-        let schedule = config.lr_schedule(steps)?;
-        let learner = trainer.model.take().map(|model| {
-            Learner::new(
-                model,
-                optimizer,
-                config.learning_rate,
-                schedule,
-                config.max_grad_norm,
-                ema,
-            )
-        });
-        Ok(Self {
-            learner,
+        let mut run = Self {
+            learner: trainer
+                .model
+                .take()
+                .map(|model| learner(model, config, steps))
+                .transpose()?,
             reports,
             accumulated: Accumulated::default(),
+            epoch: 1,
+            batch: 0,
             steps,
             epochs,
-        })
+            config: resolved,
+        };
+        run.restore(trainer)?;
+        Ok(run)
+    }
+
+    /// Puts everything where the checkpoint had it, if there is one.
+    fn restore(&mut self, trainer: &mut Trainer) -> Result<()> {
+        let (Some(saved), Some(learner)) = (&trainer.resumed, &mut self.learner) else {
+            return Ok(());
+        };
+        let place = saved.place.clone();
+        self.accumulated = Accumulated {
+            gradients: saved.restore(learner, &trainer.device)?,
+            batches: place.waiting,
+            loss: f64::from_bits(place.waiting_loss),
+            noise_levels: place.waiting_noise_levels,
+            losses: place.waiting_losses,
+        };
+        (self.epoch, self.batch) = (place.epoch, place.batch);
+        trainer.generator = Generator::from_state(place.generator)?;
+        trainer.dropout = Generator::from_state(place.dropout)?;
+        Ok(())
+    }
+
+    /// Writes a checkpoint of where the run stands, and says where.
+    pub fn checkpoint(&self, trainer: &Trainer) -> Result<PathBuf> {
+        let learner = self.learner()?;
+        let waiting = &self.accumulated;
+        let place = Place {
+            version: state::VERSION.into(),
+            pictures: trainer.dataset.len(),
+            step: learner.steps(),
+            epoch: self.epoch,
+            batch: self.batch,
+            waiting: waiting.batches,
+            waiting_loss: waiting.loss.to_bits(),
+            waiting_noise_levels: waiting.noise_levels.clone(),
+            waiting_losses: waiting.losses.clone(),
+            generator: trainer.generator.state(),
+            dropout: trainer.dropout.state(),
+        };
+        // The steps up to here are in the metrics before the checkpoint that goes on from them.
+        self.reports.metrics().sync()?;
+        checkpoints::write(
+            &trainer.folder,
+            place.step,
+            trainer.config.checkpoints_total_limit,
+            |folder| state::write(folder, &self.config, &place, learner, &waiting.gradients),
+        )
+    }
+
+    /// Optimiser steps in the whole run.
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// What is about to be trained on what.
@@ -119,12 +179,13 @@ impl Run {
 
     /// Epoch after epoch, until all steps are done or the observer has had enough.
     pub fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
-        for epoch in 1..=self.epochs {
-            if self.epoch(trainer, observer, epoch)? == Ended::Interrupted {
+        while self.epoch <= self.epochs {
+            if self.epoch(trainer, observer)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
             let config = &trainer.config;
-            let due = |every: usize| every > 0 && epoch % every == 0 && epoch < self.epochs;
+            let due =
+                |every: usize| every > 0 && self.epoch.is_multiple_of(every) && self.epoch < self.epochs;
             if due(config.save_model_epochs) {
                 self.save(trainer)?;
             }
@@ -132,32 +193,48 @@ impl Run {
                 let path = trainer
                     .folder
                     .join("samples")
-                    .join(format!("epoch-{epoch:04}.png"));
+                    .join(format!("epoch-{:04}.png", self.epoch));
                 observer.message(&format!("drawing samples into {}", path.display()));
                 samples::draw(trainer, &self.pipeline(trainer)?, &path)?;
             }
             self.reports.pause();
+            (self.epoch, self.batch) = (self.epoch + 1, 0);
         }
         Ok(Ended::Finished)
     }
 
-    fn epoch(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer, epoch: usize) -> Result<Ended> {
+    /// The rest of the epoch.
+    fn epoch(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
         let accumulation = trainer.config.gradient_accumulation_steps;
-        let mut loaded = trainer.loader.epoch(epoch as u64).peekable();
-        while let Some(batch) = loaded.next() {
-            self.learn(trainer, batch?)?;
+        let mut loaded = trainer
+            .loader
+            .epoch_from(self.epoch as u64, self.batch)
+            .peekable();
+        while self.learner()?.steps() < self.steps
+            && let Some(batch) = loaded.next()
+        {
+            let batch = batch?;
+            self.batch = batch.number + 1;
+            self.learn(trainer, batch)?;
             // A last, incomplete group counts as a whole one.
             if self.accumulated.batches == accumulation || loaded.peek().is_none() {
-                self.update(trainer, observer, epoch)?;
-                if self.learner()?.steps() >= self.steps {
-                    return Ok(Ended::Finished);
-                }
-                if observer.should_stop() {
-                    return Ok(Ended::Interrupted);
-                }
+                self.update(trainer, observer)?;
+                self.checkpoint_if_due(trainer)?;
+            }
+            if self.learner()?.steps() < self.steps && observer.should_stop() {
+                return Ok(Ended::Interrupted);
             }
         }
         Ok(Ended::Finished)
+    }
+
+    fn checkpoint_if_due(&mut self, trainer: &Trainer) -> Result<()> {
+        let every = trainer.config.checkpointing_steps;
+        if every > 0 && self.learner()?.steps().is_multiple_of(every) {
+            self.checkpoint(trainer)?;
+            self.reports.pause();
+        }
+        Ok(())
     }
 
     /// One batch's gradients, added to those that wait.
@@ -166,7 +243,14 @@ impl Run {
         let batch = trainer.prepare(learner.model(), batch)?;
         let draw = Draw::new(&batch.clean, &trainer.scheduler, &mut trainer.generator);
         let (objective, scheduler) = (&trainer.objective, &trainer.scheduler);
-        let lesson = in_pool(|| step::gradients(learner.model(), objective, scheduler, &batch, &draw))?;
+        // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
+        let model = learner.model();
+        model.set_dropout(Some(trainer.dropout.clone()));
+        let lesson = in_pool(|| step::gradients(model, objective, scheduler, &batch, &draw));
+        if let Some(drawn_from) = model.take_dropout() {
+            trainer.dropout = drawn_from;
+        }
+        let lesson = lesson?;
         if !lesson.loss.is_finite() {
             return Err(no_longer_finite(
                 "loss",
@@ -195,7 +279,7 @@ impl Run {
     }
 
     /// One optimiser step, and word of it.
-    fn update(&mut self, trainer: &Trainer, observer: &mut dyn Observer, epoch: usize) -> Result<()> {
+    fn update(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
         let Some(learner) = self.learner.take() else {
             return self.learner().map(|_| ());
         };
@@ -207,7 +291,7 @@ impl Run {
             return Err(no_longer_finite("gradient", update.grad_norm, step + 1, trainer));
         }
         let report = UpdateReport {
-            epoch,
+            epoch: self.epoch,
             step,
             loss: done.loss / done.batches as f64,
             learning_rate: update.learning_rate,
@@ -233,6 +317,31 @@ impl Run {
     pub fn save(&self, trainer: &Trainer) -> Result<()> {
         self.pipeline(trainer)?.save(&trainer.folder)
     }
+}
+
+/// A model with what the configuration moves it by, in a run of so many steps.
+fn learner(model: AnyModel, config: &TrainingConfig, steps: usize) -> Result<Learner<AnyModel>> {
+    let optimizer = AdamWConfig {
+        beta1: config.adam_beta1,
+        beta2: config.adam_beta2,
+        eps: config.adam_epsilon,
+        weight_decay: config.adam_weight_decay,
+    };
+    let ema = config.use_ema.then(|| EmaSchedule {
+        max_decay: config.ema_max_decay,
+        inv_gamma: config.ema_inv_gamma,
+        power: config.ema_power,
+        use_ema_warmup: true,
+        ..EmaSchedule::default()
+    });
+    Ok(Learner::new(
+        model,
+        optimizer,
+        config.learning_rate,
+        config.lr_schedule(steps)?,
+        config.max_grad_norm,
+        ema,
+    ))
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {

@@ -1,6 +1,4 @@
-//! What a run's parts are made of: its folder, its classes, its pictures.
-
-use std::{fs, path::Path};
+//! What a run's parts are made of: its classes and its pictures.
 
 use super::TrainingConfig;
 use crate::{
@@ -8,18 +6,6 @@ use crate::{
     data::{self, Dataset, LoaderConfig, Transform},
     pipelines::Classes,
 };
-
-/// A folder that holds something is a run's only if that run may be replaced.
-pub(super) fn check_folder(folder: &Path, overwrite: bool) -> Result<()> {
-    let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !overwrite {
-        return Err(Error::file(
-            folder,
-            "is not empty: name another folder, or add --overwrite-output-dir to replace the run in it",
-        ));
-    }
-    Ok(())
-}
 
 /// The names of the data's classes, where the model is told them.
 pub(super) fn classes(config: &TrainingConfig, dataset: &dyn Dataset) -> Result<Option<Classes>> {

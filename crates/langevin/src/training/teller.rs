@@ -12,8 +12,8 @@ use crate::{
     Error, Result,
     data::Dataset,
     models::{
-        AnyModel, CaptionedUNet, ClipTextEncoder, ClipTokenizer, Conditioning, ImageCondition,
-        captioned::small_text_encoder,
+        AnyModel, AnyModelConfig, CaptionedUNet, ClipTextEncoder, ClipTokenizer, Conditioning,
+        ImageCondition, captioned::small_text_encoder,
     },
     pipelines::Classes,
     random::Generator,
@@ -175,6 +175,36 @@ pub(super) fn build(
             "a {} does not look at texts: `conditioning` cannot be `cross-attention`",
             model.config().class_name()
         ))),
+    }
+}
+
+/// The configuration of the model that a run trains which goes on with `saved`: its text encoder is there already.
+///
+/// # Errors
+/// If the configuration makes no model.
+pub(super) fn expected(
+    config: &TrainingConfig,
+    classes: Option<&Classes>,
+    saved: &AnyModelConfig,
+) -> Result<AnyModelConfig> {
+    let class_count = classes.map_or(0, |classes| classes.names.len());
+    let sequence_dim = match saved {
+        AnyModelConfig::Condition(saved) if config.conditioning == ConditioningKind::CrossAttention => {
+            Some(saved.sequence_dim())
+        }
+        _ => None,
+    };
+    config.model_config(class_count, sequence_dim)
+}
+
+/// The model with its text encoder as it stays, where it is not the small one.
+pub(super) fn frozen(config: &TrainingConfig, model: AnyModel) -> AnyModel {
+    match (model, &config.text_encoder) {
+        (AnyModel::Captioned(mut model), TextEncoderSource::Folder(_)) => {
+            model.text_encoder = model.text_encoder.no_grad();
+            model.into()
+        }
+        (model, _) => model,
     }
 }
 

@@ -5,10 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, TrainingConfig,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, checkpoints,
     run::{Ended, Run},
     samples::{self, SAMPLES},
-    setup::{check_folder, classes, loader_config, transform},
+    setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
     teller::{self, Teller},
 };
@@ -36,6 +36,10 @@ pub struct Trainer {
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
     teller: Teller,
+    /// Draws the masks of dropout, in models that have it.
+    pub(super) dropout: Generator,
+    /// The checkpoint that the run goes on from.
+    pub(super) resumed: Option<SavedRun>,
     pub(super) device: Device,
 }
 
@@ -48,8 +52,13 @@ impl Trainer {
         config.validate()?;
         ops::set_exact_convolution(config.exact_convolution);
         let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
-        let folder = config.run_folder(dataset.name());
-        check_folder(&folder, config.overwrite_output_dir)?;
+        let resumed = checkpoints::asked_for(&config)?;
+        let folder = match (&resumed, &config.output_dir) {
+            (Some(checkpoint), None) => checkpoints::run_of(checkpoint),
+            _ => config.run_folder(dataset.name()),
+        };
+        checkpoints::check_folder(&config, &folder, resumed.as_deref())?;
+        let resumed = resumed.map(SavedRun::open).transpose()?;
         let classes = classes(&config, dataset.as_ref())?;
         let loader = Loader::new(
             Arc::clone(&dataset),
@@ -57,16 +66,26 @@ impl Trainer {
             loader_config(&config, dataset.as_ref()),
         )?;
         let mut generator = Generator::new(config.seed);
-        let model = teller::build(
-            &config,
-            dataset.as_ref(),
-            classes.as_ref(),
-            device,
-            &mut generator,
-        )?;
+        let model = match &resumed {
+            None => teller::build(
+                &config,
+                dataset.as_ref(),
+                classes.as_ref(),
+                device,
+                &mut generator,
+            )?,
+            Some(saved) => {
+                saved.check_config(&config)?;
+                let expected = teller::expected(&config, classes.as_ref(), &saved.model_config()?)?;
+                saved.check_model(&expected, dataset.len())?;
+                teller::frozen(&config, saved.model(device)?)
+            }
+        };
         let scheduler = DDPMScheduler::new(config.noise_schedule())?;
         let objective = config.prediction_type;
         let teller = Teller::new(&config, classes.as_ref());
+        // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
+        let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
         let model = Some(model);
         Ok(Self {
@@ -80,6 +99,8 @@ impl Trainer {
             classes,
             generator,
             teller,
+            dropout,
+            resumed,
             device,
         })
     }
@@ -128,7 +149,20 @@ impl Trainer {
         {
             observer.message(&note);
         }
+        if let Some(saved) = &self.resumed {
+            observer.message(&format!(
+                "going on from {}: step {} of {}",
+                saved.folder().display(),
+                saved.step(),
+                run.steps()
+            ));
+        }
         let ended = run.train(self, observer);
+        // Before anything else is written, which might fail.
+        let checkpoint = match ended {
+            Ok(Ended::Interrupted) => Some(run.checkpoint(self)?),
+            _ => None,
+        };
         // Whatever ended it, what was learned is kept.
         if run.learner()?.steps() > 0 || ended.is_ok() {
             run.save(self)?;
@@ -154,6 +188,7 @@ impl Trainer {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
             interrupted,
+            checkpoint,
             final_loss: run.reports.metrics().recent_loss(),
             samples,
             plot,

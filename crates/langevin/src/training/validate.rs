@@ -33,6 +33,10 @@ impl TrainingConfig {
         ] {
             require(value > 0, || format!("`{name}` is 0; it must be at least 1"))?;
         }
+        require(self.checkpoints_total_limit != Some(0), || {
+            "`checkpoints_total_limit` is 0; it must be at least 1, and `checkpointing_steps` 0 writes none"
+                .into()
+        })?;
         require(self.num_epochs > 0 || self.max_train_steps.is_some(), || {
             "`num_epochs` is 0; it must be at least 1 where `max_train_steps` does not say how long to train"
                 .into()

@@ -9,7 +9,7 @@ use langevin::{
     models::{ClassChannels, ImageCondition},
     objectives::PredictionType,
     schedulers::BetaSchedule,
-    training::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource},
+    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
 };
 
 use crate::flags::choice;
@@ -194,6 +194,15 @@ pub struct TrainArgs {
     /// Write the pipeline every so many epochs; 0 at the end only [10]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub save_model_epochs: Option<usize>,
+    /// Write a checkpoint every so many optimiser steps; 0 where the run is interrupted only [500]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub checkpointing_steps: Option<usize>,
+    /// How many checkpoints are kept [all]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub checkpoints_total_limit: Option<usize>,
+    /// Go on from a checkpoint: its folder, or `latest` for that of --output-dir
+    #[arg(long, value_parser = resume_from, value_name = "CHECKPOINT", help_heading = "Output")]
+    pub resume_from_checkpoint: Option<ResumeFrom>,
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
@@ -231,12 +240,10 @@ pub struct ScriptArgs {
     pub logger: Option<String>,
     #[arg(long, hide = true)]
     pub mixed_precision: Option<String>,
-    #[arg(long, hide = true)]
-    pub checkpointing_steps: Option<String>,
-    #[arg(long, hide = true)]
-    pub checkpoints_total_limit: Option<String>,
-    #[arg(long, hide = true)]
-    pub resume_from_checkpoint: Option<String>,
+}
+
+fn resume_from(text: &str) -> Result<ResumeFrom, std::convert::Infallible> {
+    Ok(ResumeFrom::from(text.to_string()))
 }
 
 fn model_source(text: &str) -> Result<ModelSource, std::convert::Infallible> {

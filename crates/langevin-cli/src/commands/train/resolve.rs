@@ -1,7 +1,10 @@
 //! What the typed flags of `langevin train` mean.
 
 use anyhow::{Result, bail};
-use langevin::{data, training::TrainingConfig};
+use langevin::{
+    data,
+    training::{SavedRun, TrainingConfig, checkpoints},
+};
 
 use super::args::{ScriptArgs, TrainArgs};
 
@@ -21,16 +24,13 @@ pub struct Resolved {
 /// If a flag asks for what is not there yet, or the values contradict each other.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let notes = check_script_flags(&args.script)?;
-    let names_data =
-        args.dataset_name.as_deref().is_some_and(|name| name != "digits") || args.train_data_dir.is_some();
-    let mut config = if names_data {
-        TrainingConfig::script()
-    } else {
-        TrainingConfig::digits()
+    let mut config = match resumed(args)? {
+        Some(saved) => saved,
+        None => defaults(args),
     };
-    config.train_data_dir.clone_from(&args.train_data_dir);
-    if names_data {
+    if args.dataset_name.is_some() || args.train_data_dir.is_some() {
         config.dataset_name.clone_from(&args.dataset_name);
+        config.train_data_dir.clone_from(&args.train_data_dir);
     }
     if let Some(model) = args.model.as_ref().or(args.model_config_name_or_path.as_ref()) {
         config.use_model(model.clone())?;
@@ -40,6 +40,35 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     // A data set that is not there, or holds nothing, is told before anything is made.
     data::open_with(&config.dataset()?, &config.open_options())?;
     Ok(Resolved { config, notes })
+}
+
+/// The configuration of the checkpoint that is resumed, so that nothing of it has to be typed again.
+fn resumed(args: &TrainArgs) -> Result<Option<TrainingConfig>> {
+    let asked = TrainingConfig {
+        resume_from_checkpoint: args.resume_from_checkpoint.clone(),
+        output_dir: args.output_dir.clone(),
+        ..TrainingConfig::script()
+    };
+    let Some(checkpoint) = checkpoints::asked_for(&asked)? else {
+        return Ok(None);
+    };
+    Ok(Some(TrainingConfig {
+        // Wherever the folder was when it was written, and whatever was allowed then.
+        output_dir: Some(checkpoints::run_of(&checkpoint)),
+        overwrite_output_dir: false,
+        ..SavedRun::open(checkpoint)?.config().clone()
+    }))
+}
+
+/// The digits recipe, or the script's defaults where data are named.
+fn defaults(args: &TrainArgs) -> TrainingConfig {
+    let names_data =
+        args.dataset_name.as_deref().is_some_and(|name| name != "digits") || args.train_data_dir.is_some();
+    if names_data {
+        TrainingConfig::script()
+    } else {
+        TrainingConfig::digits()
+    }
 }
 
 /// Puts what was typed over the defaults.
@@ -107,6 +136,9 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.overwrite_output_dir, &args.overwrite_output_dir);
     set(&mut config.save_images_epochs, &args.save_images_epochs);
     set(&mut config.save_model_epochs, &args.save_model_epochs);
+    set(&mut config.checkpointing_steps, &args.checkpointing_steps);
+    set_option(&mut config.checkpoints_total_limit, &args.checkpoints_total_limit);
+    set_option(&mut config.resume_from_checkpoint, &args.resume_from_checkpoint);
     set(&mut config.eval_batch_size, &args.eval_batch_size);
 }
 
@@ -124,21 +156,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
             "--hub-private-repo",
             script.hub_private_repo,
             "publishing on the Hub",
-        ),
-        (
-            "--checkpointing-steps",
-            script.checkpointing_steps.is_some(),
-            "writing checkpoints",
-        ),
-        (
-            "--checkpoints-total-limit",
-            script.checkpoints_total_limit.is_some(),
-            "writing checkpoints",
-        ),
-        (
-            "--resume-from-checkpoint",
-            script.resume_from_checkpoint.is_some(),
-            "resuming a run",
         ),
     ];
     for (flag, given, what) in not_there_yet {

@@ -62,7 +62,7 @@ impl Observer for Watch {
         });
         if self.stop.requested() && !self.announced {
             self.announced = true;
-            bar.say("ending the run after this step; Ctrl-C again ends it at once");
+            bar.say("writing a checkpoint and ending the run; Ctrl-C again ends it at once");
         }
         if step.step == step.steps {
             bar.finish();

@@ -220,6 +220,11 @@ impl UNet2DModel {
         *self.dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
     }
 
+    /// Ends dropout, and gives back what it drew from.
+    pub fn take_dropout(&self) -> Option<Generator> {
+        self.dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The timestep, and the second one of models that have it, as sines and cosines or a learned vector.
     fn project(&self, timesteps: Tensor<1>) -> Tensor<2> {
         match &self.time_proj {

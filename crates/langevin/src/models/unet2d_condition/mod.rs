@@ -169,6 +169,11 @@ impl UNet2DConditionModel {
         *self.dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
     }
 
+    /// Ends dropout, and gives back what it drew from.
+    pub fn take_dropout(&self) -> Option<Generator> {
+        self.dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Timesteps as sines and cosines.
     fn project(&self, timesteps: Tensor<1>, dimension: usize) -> Tensor<2> {
         sinusoidal_embedding(

@@ -1,0 +1,282 @@
+//! Runs that are killed, stopped or out of disk, and go on: they end in the same bytes as one that was left alone.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use langevin::{
+    random::Generator,
+    training::{SavedRun, checkpoints},
+};
+use serde_json::Value;
+use support::{command, line, names, on_a_full_disk, pictures};
+
+/// Twelve pictures in three batches, so two optimiser steps an epoch, of which the second is of half a group; an average,
+/// classes that are dropped, and dropout, so that every generator counts.
+const RUN: &str = "train --train-data-dir pictures --model dropping.json --conditioning class --resolution 8 --random-flip \
+    --train-batch-size 4 --gradient-accumulation-steps 2 --use-ema --learning-rate 1e-3 --lr-warmup-steps 5 \
+    --eval-batch-size 4 --ddpm-num-inference-steps 2 --save-images-epochs 9 --save-model-epochs 4";
+
+/// A folder with the pictures and the model of [`RUN`].
+fn scene() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    model(folder.path(), 0.1);
+    folder
+}
+
+fn model(folder: &Path, dropout: f64) {
+    let text = format!(
+        r#"{{"_class_name": "UNet2DModel", "in_channels": 3, "out_channels": 3, "dropout": {dropout},
+            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
+            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
+    );
+    fs::write(folder.join("dropping.json"), text).unwrap();
+}
+
+/// The files below a folder that a run leaves for good, with their bytes; of the metrics, all but the times.
+fn left_by(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fn walk(folder: &Path, root: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+        for name in names(folder) {
+            let path = folder.join(&name);
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else if name == "metrics.jsonl" {
+                let timeless = fs::read_to_string(&path)
+                    .unwrap()
+                    .lines()
+                    .map(without_times)
+                    .collect::<String>();
+                found.push((name.into(), timeless.into_bytes()));
+            } else if !["loss.png", "training.json", "samples.png"].contains(&name.as_str())
+                && !name.starts_with("epoch-")
+            {
+                found.push((path.strip_prefix(root).unwrap().into(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(run, run, &mut found);
+    found
+}
+
+fn without_times(line: &str) -> String {
+    let mut value: Value = serde_json::from_str(line).unwrap();
+    value.as_object_mut().unwrap().remove("pictures_per_second");
+    value.to_string() + "\n"
+}
+
+fn same(one: &Path, other: &Path) {
+    let (one, other) = (left_by(one), left_by(other));
+    let files = |left: &[(PathBuf, Vec<u8>)]| left.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    assert_eq!(files(&one), files(&other));
+    for ((path, a), (_, b)) in one.iter().zip(&other) {
+        assert!(a == b, "{} differs", path.display());
+    }
+}
+
+/// Kills a run with SIGKILL at random moments of its life, from its first to its last, until it has ended often enough: ten times, or
+/// as often as LANGEVIN_KILLS says.
+#[test]
+fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
+    let wanted: usize = std::env::var("LANGEVIN_KILLS").map_or(10, |kills| kills.parse().unwrap());
+    let scene = scene();
+    let run = format!("{RUN} --max-train-steps 40 --checkpointing-steps 3 --checkpoints-total-limit 2");
+    let start = Instant::now();
+    line(scene.path(), &format!("{run} --output-dir whole")).ok();
+    let length = start.elapsed().as_secs_f64();
+    let whole = scene.path().join("whole");
+    assert_eq!(checkpoints::all(&whole).last().unwrap().0, 39);
+
+    let mut generator = Generator::new(u64::from(std::process::id()));
+    let (mut kills, mut number) = (0, 0);
+    while kills < wanted {
+        let folder = format!("killed-{number}");
+        let args = format!("{run} --output-dir {folder} --resume-from-checkpoint latest");
+        let mut child = command(scene.path(), args.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let moment = f64::from(generator.rand(1)[0]) * 1.1 * length;
+        thread::sleep(Duration::from_secs_f64(moment));
+        let path = scene.path().join(&folder);
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            // Whatever has a checkpoint's name is whole.
+            for (step, checkpoint) in checkpoints::all(&path) {
+                assert_eq!(SavedRun::open(&checkpoint).unwrap().step(), step);
+                for file in ["unet", "unet_ema"].map(|m| checkpoint.join(m).join("config.json")) {
+                    assert!(file.is_file(), "{}", file.display());
+                }
+            }
+        } else {
+            let output = child.wait_with_output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            same(&path, &whole);
+            number += 1;
+        }
+    }
+    let folder = format!("killed-{number}");
+    line(
+        scene.path(),
+        &format!("{run} --output-dir {folder} --resume-from-checkpoint latest"),
+    )
+    .ok();
+    same(&scene.path().join(folder), &whole);
+    println!("killed {kills} times, ended whole {} times", number + 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn out_of_disk_it_keeps_the_last_whole_checkpoint() {
+    let scene = scene();
+    let run = format!("{RUN} --lr-scheduler constant --checkpointing-steps 3 --checkpoints-total-limit 1");
+    line(
+        scene.path(),
+        &format!("{run} --output-dir whole --max-train-steps 8"),
+    )
+    .ok();
+    let whole = scene.path().join("whole");
+    let weights = fs::metadata(whole.join("unet/diffusion_pytorch_model.safetensors"))
+        .unwrap()
+        .len();
+    // Room for the metrics alone; for the weights too, but not for the moments, which are twice as many.
+    for (number, kilobytes) in [(0, 12), (1, weights as usize / 1024 + 8)] {
+        let folder = format!("full-{number}");
+        line(
+            scene.path(),
+            &format!("{run} --output-dir {folder} --max-train-steps 3"),
+        )
+        .ok();
+        let rest = format!("{run} --output-dir {folder} --max-train-steps 8 --resume-from-checkpoint latest");
+        let (code, said) = on_a_full_disk(scene.path(), kilobytes, &rest);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("error: cannot write"), "{said}");
+        let path = scene.path().join(&folder);
+        let there = checkpoints::all(&path);
+        assert_eq!(there.len(), 1, "{there:?}");
+        assert_eq!(SavedRun::open(&there[0].1).unwrap().step(), 3);
+        line(scene.path(), &rest).ok();
+        same(&path, &whole);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn stopped_between_two_batches_it_keeps_the_gradients_that_wait() {
+    let scene = scene();
+    // One optimiser step an epoch, of very many batches.
+    let run = format!(
+        "{RUN} --dataset-name digits --channels grey --gradient-accumulation-steps 1000 --max-train-steps 2"
+    )
+    .replace("--train-data-dir pictures", "")
+    .replace("--gradient-accumulation-steps 2 ", "");
+    let text = fs::read_to_string(scene.path().join("dropping.json")).unwrap();
+    fs::write(
+        scene.path().join("dropping.json"),
+        text.replace("channels\": 3", "channels\": 1"),
+    )
+    .unwrap();
+    line(scene.path(), &format!("{run} --output-dir whole")).ok();
+
+    let stop = |signal: &str, args: &str, after: u64| {
+        let mut child = command(scene.path(), args.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = scene.path().join("stopped/metrics.jsonl");
+        while !begun.exists() {
+            thread::sleep(Duration::from_millis(5));
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        }
+        thread::sleep(Duration::from_millis(after));
+        let sent = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    };
+    let fresh = format!("{run} --output-dir stopped");
+    stop("-TERM", &fresh, 100);
+    let stopped = scene.path().join("stopped");
+    let (step, checkpoint) = checkpoints::all(&stopped).pop().unwrap();
+    assert!(step < 2 && checkpoint.join("gradients.safetensors").is_file());
+    // Nothing has to be typed again.
+    let ran = line(scene.path(), "train --resume-from-checkpoint stopped").ok();
+    assert!(ran.err.contains("going on from"), "{}", ran.err);
+    fs::remove_dir_all(checkpoint).unwrap();
+    same(&stopped, &scene.path().join("whole"));
+}
+
+#[test]
+fn a_checkpoint_of_something_else_is_refused_with_what_differs() {
+    let scene = scene();
+    let run = format!("{RUN} --max-train-steps 4 --checkpointing-steps 2 --output-dir run");
+    line(scene.path(), &run).ok();
+    let refused = |args: &str, parts: &[&str]| {
+        line(
+            scene.path(),
+            &format!("{run} --resume-from-checkpoint latest {args}"),
+        )
+        .refused(1, parts);
+    };
+    refused(
+        "--seed 3 --prediction-type v_prediction",
+        &["`seed` is 0 there and 3 here", "prediction_type", "--pretrained"],
+    );
+    model(scene.path(), 0.2);
+    refused("", &["the model differs", "`dropout` is 0.1 there and 0.2 here"]);
+    model(scene.path(), 0.1);
+    let one_more = scene.path().join("pictures/dark/99.png");
+    fs::copy(scene.path().join("pictures/dark/00.png"), &one_more).unwrap();
+    refused("", &["they are 13 pictures, and were 12"]);
+    fs::remove_file(one_more).unwrap();
+
+    // An earlier one would lose what came after it.
+    let earlier = "train --resume-from-checkpoint run/checkpoint-2";
+    line(scene.path(), earlier).refused(1, &["checkpoint-4", "is newer", "--overwrite-output-dir"]);
+    line(scene.path(), &format!("{earlier} --output-dir fork")).ok();
+    line(
+        scene.path(),
+        &format!("{earlier} --overwrite-output-dir --max-train-steps 3"),
+    )
+    .ok();
+    assert_eq!(checkpoints::all(scene.path().join("run")).len(), 1);
+
+    let state = scene.path().join("run/checkpoint-2/state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(&state, text.replace(env!("CARGO_PKG_VERSION"), "0.0.7")).unwrap();
+    line(scene.path(), earlier).refused(1, &["was written by langevin 0.0.7", env!("CARGO_PKG_VERSION")]);
+    fs::write(&state, &text[..text.len() / 2]).unwrap();
+    line(scene.path(), earlier).refused(1, &["state.json"]);
+    line(scene.path(), "train --resume-from-checkpoint nowhere").refused(1, &["nowhere", "is no checkpoint"]);
+    line(scene.path(), "train --resume-from-checkpoint latest").refused(1, &["--output-dir"]);
+}
+
+#[test]
+fn a_run_may_go_on_for_longer_than_was_planned() {
+    let scene = scene();
+    let run = format!("{RUN} --lr-scheduler constant --checkpointing-steps 2 --output-dir run");
+    line(scene.path(), &format!("{run} --num-epochs 2")).ok();
+    line(scene.path(), "train --resume-from-checkpoint run --num-epochs 3").ok();
+    line(
+        scene.path(),
+        &format!("{run} --num-epochs 3").replace("run", "whole"),
+    )
+    .ok();
+    same(&scene.path().join("run"), &scene.path().join("whole"));
+}

@@ -1,0 +1,280 @@
+//! What a checkpoint holds: all that the rest of a run follows from, so that a run which goes on from it ends in the same
+//! bytes as one that was never interrupted.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{RUN_CONFIG, TrainingConfig, ema::EmaSchedule, gradients::Gradients, learner::Learner};
+use crate::{
+    Error, Result, files,
+    models::{
+        AnyModel, AnyModelConfig,
+        weights::{self, CONFIG_NAME},
+    },
+    random::GeneratorState,
+};
+
+/// The file that everything small is in.
+pub const STATE: &str = "state.json";
+/// The weights as they are trained: a model as diffusers saves it.
+const MODEL: &str = "unet";
+/// Their average, as diffusers' `EMAModel` saves it.
+const AVERAGE: &str = "unet_ema";
+/// Both moments of AdamW.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The gradients that wait for the optimiser step.
+const GRADIENTS: &str = "gradients.safetensors";
+/// The version of this program that wrote it.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where a run stands, besides its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The version of the program.
+    pub version: String,
+    /// Pictures in the data set.
+    pub pictures: usize,
+    /// Optimiser steps done: the place on the learning-rate schedule, of the optimiser and of the average too.
+    pub step: usize,
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Batches of it that are done: the place in its order, which follows from seed and epoch.
+    pub batch: usize,
+    /// Batches since the last optimiser step.
+    pub waiting: usize,
+    /// The bits of the sum of their losses: a decimal fraction need not come back the same.
+    pub waiting_loss: u64,
+    /// Where their pictures stood between clean and noise.
+    pub waiting_noise_levels: Vec<f32>,
+    /// Their pictures' losses.
+    pub waiting_losses: Vec<f32>,
+    /// What draws noise, timesteps and dropped classes.
+    pub generator: GeneratorState,
+    /// What draws dropout's masks.
+    pub dropout: GeneratorState,
+}
+
+/// Writes all of it into an empty folder.
+///
+/// # Errors
+/// If something cannot be written.
+pub(super) fn write(
+    folder: &Path,
+    config: &TrainingConfig,
+    place: &Place,
+    learner: &Learner<AnyModel>,
+    gradients: &Gradients,
+) -> Result<()> {
+    learner.plain().save(folder.join(MODEL))?;
+    if let Some(ema) = learner.ema() {
+        let average = folder.join(AVERAGE);
+        ema.average().save(&average)?;
+        add_schedule(&average.join(CONFIG_NAME), ema.schedule(), place.step)?;
+    }
+    let moments = learner.optimizer().moments(learner.model());
+    weights::write_tensors(folder.join(OPTIMIZER), &moments)?;
+    if place.waiting > 0 {
+        let named = gradients.named(learner.model());
+        weights::write_tensors(folder.join(GRADIENTS), &named)?;
+    }
+    files::write_json(folder.join(RUN_CONFIG), config)?;
+    files::write_json(folder.join(STATE), place)
+}
+
+/// Adds to the average's configuration what diffusers' `EMAModel.from_pretrained` reads there.
+fn add_schedule(path: &Path, schedule: EmaSchedule, step: usize) -> Result<()> {
+    let mut config: Value = files::read_json(path)?;
+    for (key, value) in [
+        ("decay", schedule.max_decay.into()),
+        ("min_decay", schedule.min_decay.into()),
+        ("optimization_step", step.into()),
+        ("update_after_step", schedule.update_after_step.into()),
+        ("use_ema_warmup", schedule.use_ema_warmup.into()),
+        ("inv_gamma", schedule.inv_gamma.into()),
+        ("power", schedule.power.into()),
+    ] {
+        config[key] = value;
+    }
+    files::write_json(path, &config)
+}
+
+/// A checkpoint that fits this program: its version has been looked at, nothing of it loaded but what is small.
+#[derive(Clone, Debug)]
+pub struct SavedRun {
+    folder: PathBuf,
+    /// Where the run stands.
+    pub(super) place: Place,
+    config: TrainingConfig,
+}
+
+impl SavedRun {
+    /// Opens a checkpoint's folder.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or another version of the program wrote it.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        let state: Value = files::read_json(folder.join(STATE))?;
+        let version = state["version"].as_str().unwrap_or("an unknown version");
+        if version != VERSION {
+            return Err(Error::file(
+                &folder,
+                format!(
+                    "was written by langevin {version}, and this is {VERSION}, which may compute otherwise: resume with \
+                     the version that wrote it, or start a new run from its weights with --pretrained"
+                ),
+            ));
+        }
+        let place: Place = serde_json::from_value(state)
+            .map_err(|e| Error::file(folder.join(STATE), format!("is not a run's state: {e}")))?;
+        let config = files::read_json(folder.join(RUN_CONFIG))?;
+        Ok(Self {
+            folder,
+            place,
+            config,
+        })
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Optimiser steps done.
+    pub fn step(&self) -> usize {
+        self.place.step
+    }
+
+    /// The configuration of its run.
+    pub fn config(&self) -> &TrainingConfig {
+        &self.config
+    }
+
+    /// Refuses to go on with another configuration, but for what only says how long to train, what is kept and where.
+    ///
+    /// # Errors
+    /// If something else differs; the error names everything that does.
+    pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
+        const MAY_CHANGE: [&str; 14] = [
+            "output_dir",
+            "overwrite_output_dir",
+            "resume_from_checkpoint",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+            "num_epochs",
+            "max_train_steps",
+            "save_images_epochs",
+            "save_model_epochs",
+            "eval_batch_size",
+            "ddpm_num_inference_steps",
+            "dataloader_num_workers",
+            "cache",
+            "strict",
+        ];
+        let mut differing = differences(&self.config, config)?;
+        differing.retain(|(name, ..)| !MAY_CHANGE.contains(&name.as_str()));
+        self.refuse("the run's configuration", &differing)
+    }
+
+    /// Refuses to go on with another model or another number of pictures.
+    ///
+    /// # Errors
+    /// If they differ; the error says in what.
+    pub fn check_model(&self, model: &AnyModelConfig, pictures: usize) -> Result<()> {
+        let saved = AnyModelConfig::load(self.folder.join(MODEL).join(CONFIG_NAME))?;
+        let mut differing = match (&saved, model) {
+            (AnyModelConfig::UNet2D(a), AnyModelConfig::UNet2D(b)) => differences(a, b)?,
+            (AnyModelConfig::Basic(a), AnyModelConfig::Basic(b)) => differences(a, b)?,
+            (AnyModelConfig::Condition(a), AnyModelConfig::Condition(b)) => differences(a, b)?,
+            (AnyModelConfig::ClassChannels(a), AnyModelConfig::ClassChannels(b)) => differences(a, b)?,
+            (a, b) => vec![difference("_class_name", a.class_name(), b.class_name())],
+        };
+        // Says who wrote the file.
+        differing.retain(|(name, ..)| name != "_diffusers_version");
+        self.refuse("the model", &differing)?;
+        if pictures != self.place.pictures {
+            return Err(Error::file(
+                &self.folder,
+                format!(
+                    "cannot be resumed with these data: they are {pictures} pictures, and were {} when it was written",
+                    self.place.pictures
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, what: &str, differing: &[(String, String, String)]) -> Result<()> {
+        if differing.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = differing
+            .iter()
+            .map(|(name, there, here)| format!("`{name}` is {there} there and {here} here"))
+            .collect();
+        Err(Error::file(
+            &self.folder,
+            format!(
+                "cannot be resumed, because {what} differs: {}; resume with what it was written with, or start a new \
+                 run from its weights with --pretrained",
+                list.join(", ")
+            ),
+        ))
+    }
+
+    /// The model's configuration.
+    ///
+    /// # Errors
+    /// If the file is broken.
+    pub fn model_config(&self) -> Result<AnyModelConfig> {
+        AnyModelConfig::load(self.folder.join(MODEL).join(CONFIG_NAME))
+    }
+
+    /// The model as it was being trained.
+    ///
+    /// # Errors
+    /// If a file is missing or broken.
+    pub fn model(&self, device: &Device) -> Result<AnyModel> {
+        AnyModel::load(self.folder.join(MODEL), device)
+    }
+
+    /// Puts the optimiser's moments and the average into a learner that was made with [`Self::model`], and gives the
+    /// gradients that wait.
+    ///
+    /// # Errors
+    /// If a file is missing or broken.
+    pub(super) fn restore(&self, learner: &mut Learner<AnyModel>, device: &Device) -> Result<Gradients> {
+        let moments = weights::read_tensors(self.folder.join(OPTIMIZER))?;
+        let average = match learner.ema() {
+            None => None,
+            Some(_) => Some(AnyModel::load(self.folder.join(AVERAGE), device)?),
+        };
+        learner.resume(self.place.step, moments, average, device);
+        if self.place.waiting == 0 {
+            return Ok(Gradients::default());
+        }
+        let stored = weights::read_tensors(self.folder.join(GRADIENTS))?;
+        Ok(Gradients::restored(learner.model(), stored, device))
+    }
+}
+
+/// What differs between two values of one type, field by field: its name, and both values as JSON.
+fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<(String, String, String)>> {
+    let fields = |value: &T| {
+        serde_json::to_value(value)
+            .map_err(|e| Error::Config(format!("a configuration cannot be expressed as JSON: {e}")))
+    };
+    let (there, here) = (fields(there)?, fields(here)?);
+    let names = there.as_object().into_iter().flat_map(|object| object.keys());
+    Ok(names
+        .filter(|name| there[name.as_str()] != here[name.as_str()])
+        .map(|name| difference(name, &there[name.as_str()], &here[name.as_str()]))
+        .collect())
+}
+
+fn difference(name: &str, there: impl ToString, here: impl ToString) -> (String, String, String) {
+    (name.to_string(), there.to_string(), here.to_string())
+}
