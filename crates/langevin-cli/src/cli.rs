@@ -9,7 +9,9 @@ use crate::commands::{
     info::InfoArgs,
     interpolate::{self, InterpolateArgs},
     invert::{self, InvertArgs},
+    plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
+    runs::RunsArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -72,6 +74,10 @@ pub enum Command {
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),
+    /// List training runs
+    Runs(RunsArgs),
+    /// Draw the losses of one or several runs
+    Plot(PlotArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

@@ -7,11 +7,16 @@ pub mod guidance;
 pub mod info;
 pub mod interpolate;
 pub mod invert;
+pub mod plot;
 pub mod plot_schedule;
+pub mod runs;
 pub mod sample;
 pub mod schedulers;
 pub mod train;
 
+use std::path::Path;
+
+use anyhow::bail;
 use langevin::{data::Picture, grid};
 
 use crate::cli::{Cli, Command};
@@ -28,8 +33,19 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Interpolate(args) => interpolate::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Schedulers => schedulers::run(),
+        Command::Runs(args) => runs::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::PlotSchedule(args) => plot_schedule::run(args),
     }
+}
+
+/// Refuses a file that a flag names and that is not called a PNG.
+fn check_png(flag: &str, output: &Path) -> anyhow::Result<()> {
+    let is_png = |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("png");
+    if !output.extension().is_some_and(is_png) {
+        bail!("{flag} {}: the name must end in .png", output.display());
+    }
+    Ok(())
 }
 
 /// Pictures as one, large enough to be seen.

@@ -3,11 +3,11 @@
 //! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
 //! which has a folder of its own.
 
-mod agreement;
 mod any;
 mod classes;
 mod ddim;
 mod ddpm;
+mod evaluation;
 mod inpainting;
 mod interpolation;
 mod latents;
@@ -18,11 +18,11 @@ mod sampling;
 mod staging;
 mod told;
 
-pub use agreement::{AgreementOptions, agreement};
 pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
+pub use evaluation::{EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes};
 pub use interpolation::slerp;
 pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};

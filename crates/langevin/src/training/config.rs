@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    TrackerKind,
     choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
@@ -45,6 +46,12 @@ pub struct TrainingConfig {
     pub model: ModelSource,
     /// The run's folder; `None` is a new one under `runs`, see [`TrainingConfig::run_folder`].
     pub output_dir: Option<PathBuf>,
+    /// Who keeps the run's numbers and pictures besides [`METRICS`].
+    pub report_to: Vec<TrackerKind>,
+    /// The folder of TensorBoard's event files, in the run's.
+    pub logging_dir: PathBuf,
+    /// The licence that the model card names, by the Hub's word for it; `None` is the data's where it is known.
+    pub license: Option<String>,
     /// Whether a run that is already in `output_dir` may be replaced.
     pub overwrite_output_dir: bool,
 
@@ -77,6 +84,8 @@ pub struct TrainingConfig {
     pub max_train_steps: Option<usize>,
     /// Samples are drawn after every so many epochs, and after the last; 0 is after the last only.
     pub save_images_epochs: usize,
+    /// Samples are drawn after every so many optimiser steps too; 0 is never.
+    pub log_samples_every: usize,
     /// The pipeline is written after every so many epochs, and after the last; 0 is after the last only.
     pub save_model_epochs: usize,
     /// A checkpoint is written after every so many optimiser steps; 0 is only where the run is interrupted.
@@ -166,6 +175,9 @@ impl TrainingConfig {
             train_data_dir: None,
             model: ModelSource::Preset(ModelPreset::DdpmDefault),
             output_dir: None,
+            report_to: vec![],
+            logging_dir: "logs".into(),
+            license: None,
             overwrite_output_dir: false,
             resolution: 64,
             center_crop: false,
@@ -181,6 +193,7 @@ impl TrainingConfig {
             num_epochs: 100,
             max_train_steps: None,
             save_images_epochs: 10,
+            log_samples_every: 0,
             save_model_epochs: 10,
             checkpointing_steps: 500,
             checkpoints_total_limit: None,

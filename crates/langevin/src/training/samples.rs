@@ -1,4 +1,4 @@
-//! What a run draws: grids of samples, and the plot of its loss.
+//! What a run draws: grids of samples, how they came out of noise, and the plot of its loss.
 
 use std::{
     ops::Range,
@@ -7,14 +7,14 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Trainer, metrics::Metrics, setup::transform};
+use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Result,
-    data::{Crop, Example, Transform},
+    data::{Crop, Example, Picture, Transform},
     grid,
     models::{AnyModel, ImageCondition},
     ops::in_pool,
-    pipelines::{ConditioningImage, DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{ConditioningImage, DdpmPipeline, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -23,8 +23,13 @@ pub const LOSS_PLOT: &str = "loss.png";
 /// The grid of samples drawn at the end.
 pub const SAMPLES: &str = "samples.png";
 
-/// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets.
-pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<PathBuf> {
+/// Pictures whose way from noise is shown, and moments of it.
+const SHOWN: usize = 4;
+const MOMENTS: usize = 10;
+
+/// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
+/// `-denoising` added to its name, goes the way of a few of them out of the noise.
+pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<Drawn> {
     const MOST_ROWS: usize = 20;
     let config = &trainer.config;
     let (classes, columns) = match &trainer.classes {
@@ -41,7 +46,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     let count = classes.as_ref().map_or(config.eval_batch_size, Vec::len);
     let told = Examples::of(trainer, &pipeline.model);
     let mut generator = Generator::new(0);
-    let mut pictures = vec![];
+    let (mut pictures, mut moments) = (vec![], vec![]);
     for first in (0..count).step_by(config.eval_batch_size) {
         let batch_size = config.eval_batch_size.min(count - first);
         let options = SampleOptions {
@@ -54,19 +59,65 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
             conditioning_image: told.images(first..first + batch_size)?,
             ..SampleOptions::default()
         };
-        let samples = in_pool(|| pipeline.sample(&options, &mut generator)?.finish())?;
+        let samples = in_pool(|| {
+            let mut sampling = pipeline.sample(&options, &mut generator)?;
+            if first == 0 {
+                moments = watched(&mut sampling)?;
+            }
+            sampling.finish()
+        })?;
         pictures.extend(to_pictures(&samples)?);
     }
     let scale = grid::visible_scale(&pictures[0]);
-    let picture = grid::grid(&pictures, columns, 2, scale)?;
+    let whole = grid::grid(&pictures, columns, 2, scale)?;
+    let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
     let text = [
         ("seed", "0".to_string()),
         ("scheduler", "ddpm".to_string()),
         ("steps", config.ddpm_num_inference_steps.to_string()),
         ("model", trainer.folder.display().to_string()),
     ];
-    grid::write_png(path, &picture, &text)?;
-    Ok(path.to_path_buf())
+    grid::write_png(path, &whole, &text)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    grid::write_png(
+        path.with_file_name(format!("{stem}-denoising.png")),
+        &denoising,
+        &text,
+    )?;
+    Ok(Drawn {
+        pictures,
+        columns,
+        grid: whole,
+        denoising,
+        path: path.to_path_buf(),
+    })
+}
+
+/// Does the loop's steps, and gives a few pictures at moments of it evenly apart, from the noise to the end.
+fn watched(sampling: &mut Sampling) -> Result<Vec<Vec<Picture>>> {
+    let shown = |samples: &Tensor<4>| -> Result<_> {
+        let all = to_pictures(samples)?;
+        // Evenly apart, so that they are of several classes where there are some.
+        let apart = all.len().div_ceil(SHOWN);
+        Ok(all.into_iter().step_by(apart).collect::<Vec<_>>())
+    };
+    let mut moments = vec![shown(sampling.sample())?];
+    while let Some(step) = sampling.next() {
+        let step = step?;
+        let passed = |steps: usize| steps * (MOMENTS - 1) / step.total;
+        if passed(step.index + 1) > passed(step.index) {
+            moments.push(shown(step.sample)?);
+        }
+    }
+    Ok(moments)
+}
+
+/// From moments of pictures to pictures in their moments.
+fn by_picture(moments: &[Vec<Picture>]) -> Vec<Picture> {
+    let count = moments.first().map_or(0, Vec::len);
+    (0..count)
+        .flat_map(|picture| moments.iter().map(move |moment| moment[picture].clone()))
+        .collect()
 }
 
 /// What samples are told of the data's first pictures, one after another.

@@ -158,7 +158,7 @@ impl SavedRun {
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        const MAY_CHANGE: [&str; 14] = [
+        const MAY_CHANGE: [&str; 18] = [
             "output_dir",
             "overwrite_output_dir",
             "resume_from_checkpoint",
@@ -168,6 +168,10 @@ impl SavedRun {
             "max_train_steps",
             "save_images_epochs",
             "save_model_epochs",
+            "log_samples_every",
+            "report_to",
+            "logging_dir",
+            "license",
             "eval_batch_size",
             "ddpm_num_inference_steps",
             "dataloader_num_workers",

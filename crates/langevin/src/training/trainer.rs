@@ -5,12 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, SavedRun, TrainingConfig, checkpoints,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
     run::{Ended, Run},
     samples::{self, SAMPLES},
     setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
     teller::{self, Teller},
+    trackers,
 };
 use crate::{
     Error, Result,
@@ -143,7 +144,10 @@ impl Trainer {
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
-        observer.started(&run.info(self)?);
+        let info = run.info(self)?;
+        observer.started(&info);
+        let trackers = trackers::open(&self.config, &info, &mut |text| observer.message(text))?;
+        run.reports.add(trackers);
         if self.config.cache
             && let Some(note) = self.loader.cache_note()
         {
@@ -168,6 +172,9 @@ impl Trainer {
             run.save(self)?;
         }
         let plot = samples::plot(self, run.reports.metrics())?;
+        if ended.is_err() {
+            run.reports.finish(false)?;
+        }
         let interrupted = ended? == Ended::Interrupted;
         let skipped = self.loader.skipped();
         match skipped {
@@ -178,12 +185,18 @@ impl Trainer {
         let samples = if interrupted {
             None
         } else {
-            Some(samples::draw(
-                self,
-                &run.pipeline(self)?,
-                &self.folder.join(SAMPLES),
-            )?)
+            let path = self.folder.join(SAMPLES);
+            run.draw(self, observer, &path)?;
+            Some(path)
         };
+        run.reports.finish(true)?;
+        let ended = card::Ended {
+            steps: run.learner()?.steps(),
+            loss: run.reports.metrics().recent_loss(),
+            parameters: info.parameters,
+            model: run.learner()?.model().config(),
+        };
+        card::write(self, &ended)?;
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),

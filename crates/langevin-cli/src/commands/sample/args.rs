@@ -46,7 +46,7 @@ pub struct SampleArgs {
     /// The seed that everything random comes from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Where to compute: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// The sampler, in place of the pipeline's own; `langevin schedulers` lists them

@@ -116,7 +116,7 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Where to train: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in [cpu]
+    /// Where to train: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in [cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Training")]
     pub device: Option<DeviceName>,
     /// Convolve by plain sums: slower, and exact to the last places
@@ -194,6 +194,21 @@ pub struct TrainArgs {
     /// Write the pipeline every so many epochs; 0 at the end only [10]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub save_model_epochs: Option<usize>,
+    /// Optimiser steps between samples; 0 is never [0]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub log_samples_every: Option<usize>,
+    /// Who keeps numbers and pictures besides metrics.jsonl: tensorboard, wandb, both as a,b, all or none [none]
+    #[arg(
+        long,
+        visible_alias = "report-to",
+        value_delimiter = ',',
+        value_name = "TRACKER",
+        help_heading = "Output"
+    )]
+    pub logger: Option<Vec<String>>,
+    /// The folder of TensorBoard's files in the run's [logs]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub logging_dir: Option<PathBuf>,
     /// Write a checkpoint every so many optimiser steps; 0 where the run is interrupted only [500]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub checkpointing_steps: Option<usize>,
@@ -206,6 +221,15 @@ pub struct TrainArgs {
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
+    /// The licence that the model card names, as the Hub spells it
+    #[arg(long, value_name = "LICENCE", help_heading = "Output")]
+    pub license: Option<String>,
+    /// Show a bar in place of the dashboard
+    #[arg(long, visible_alias = "plain", help_heading = "Output")]
+    pub no_dashboard: bool,
+    /// Show nothing while training
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
     /// Print what the flags come to, as JSON, and train nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
@@ -225,8 +249,6 @@ pub struct ScriptArgs {
     pub local_rank: Option<String>,
     #[arg(long, hide = true)]
     pub cache_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub logging_dir: Option<String>,
 
     #[arg(long, hide = true)]
     pub push_to_hub: bool,
@@ -236,8 +258,6 @@ pub struct ScriptArgs {
     pub hub_model_id: Option<String>,
     #[arg(long, hide = true)]
     pub hub_private_repo: bool,
-    #[arg(long, hide = true)]
-    pub logger: Option<String>,
     #[arg(long, hide = true)]
     pub mixed_precision: Option<String>,
 }
