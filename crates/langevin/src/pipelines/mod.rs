@@ -12,6 +12,7 @@ mod inpainting;
 mod interpolation;
 mod latents;
 mod model_index;
+mod open_step;
 mod parts;
 mod sampling;
 mod staging;
@@ -25,8 +26,9 @@ pub use evaluation::{EvaluationOptions, PictureSet, agreement, draw_set, real_se
 pub use interpolation::slerp;
 pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
+pub use open_step::OpenStep;
 pub use parts::{checkpoint, save_model};
-pub use sampling::{OpenStep, Sampling, Step};
+pub use sampling::{Sampling, Step};
 pub use told::ConditioningImage;
 
 use burn::tensor::Tensor;

@@ -133,8 +133,8 @@ impl SamplerName {
         "ipndm", IPNDMScheduler, "1", false, "for models asked at times from 0 to 1: linear multistep";
         "sde-ve", ScoreSdeVeScheduler, "noise", true, "for scores under exploding noise: predictor, and Langevin correctors";
         "unclip", UnCLIPScheduler, "noise", true, "for unCLIP's priors and decoders: ancestral sampling";
-        "repaint", RePaintScheduler, "noise", true, "paints the unknown part of a picture; in the library";
-        "ddim-inverse", DDIMInverseScheduler, "1", false, "from a picture to its noise; in the library";
+        "repaint", RePaintScheduler, "noise", true, "paints the unknown part of a picture: `langevin sample --inpaint`";
+        "ddim-inverse", DDIMInverseScheduler, "1", false, "from a picture to its noise: `langevin invert`";
         "dpm++2m-inverse", DPMSolverMultistepInverseScheduler, "2", false, "from a picture to its noise; in the library";
     };
 
