@@ -75,6 +75,24 @@ fn trackers_are_told_everything() {
     assert_eq!((grid.width(), grid.height()), (2 * 66 + 2, 2 * 66 + 2));
     assert_eq!((strip.width(), strip.height()), (10 * 66 + 2, 4 * 66 + 2));
 
+    // Drawing and writing on the way leave the training as it is.
+    let model = small_model(folder.path(), 1, false);
+    let plain = format!(
+        "train --dataset-name digits --model {model} --channels grey --conditioning none --output-dir plain \
+         --train-batch-size 8 --eval-batch-size 4 --ddpm-num-inference-steps 20 --max-train-steps 6 --use-ema"
+    );
+    support::line(folder.path(), &plain).ok();
+    let weights = |run: &str| {
+        fs::read(
+            folder
+                .path()
+                .join(run)
+                .join("unet/diffusion_pytorch_model.safetensors"),
+        )
+        .unwrap()
+    };
+    assert!(weights("plain") == weights("run"));
+
     let events = only(&run.join("logs"), ".0");
     assert!(
         events
