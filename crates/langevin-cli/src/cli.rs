@@ -4,8 +4,11 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     convert::{self, ConvertArgs},
+    edit::{self, EditArgs},
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
+    interpolate::{self, InterpolateArgs},
+    invert::{self, InvertArgs},
     plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
     runs::RunsArgs,
@@ -53,12 +56,21 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Draw pictures from a trained model
     #[command(long_about = sample::LONG_ABOUT)]
-    Sample(SampleArgs),
+    Sample(Box<SampleArgs>),
     /// Describe a model, a run or a data set
     Info(InfoArgs),
     /// Measure how good a model's samples are
     #[command(long_about = evaluate::LONG_ABOUT)]
     Evaluate(EvaluateArgs),
+    /// Find the noise that a model draws given pictures from
+    #[command(long_about = invert::LONG_ABOUT)]
+    Invert(InvertArgs),
+    /// Draw pictures again as if they showed something else
+    #[command(long_about = edit::LONG_ABOUT)]
+    Edit(EditArgs),
+    /// Draw what lies between two pictures or seeds
+    #[command(long_about = interpolate::LONG_ABOUT)]
+    Interpolate(InterpolateArgs),
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),

@@ -1,8 +1,12 @@
 //! One module a command: what its user typed, what that means, and the library call that does it.
 
 pub mod convert;
+pub mod edit;
 pub mod evaluate;
+pub mod guidance;
 pub mod info;
+pub mod interpolate;
+pub mod invert;
 pub mod plot;
 pub mod plot_schedule;
 pub mod runs;
@@ -21,9 +25,12 @@ use crate::cli::{Cli, Command};
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
-        Command::Sample(args) => sample::run(args),
+        Command::Sample(args) => sample::run(*args),
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Invert(args) => invert::run(args),
+        Command::Edit(args) => edit::run(args),
+        Command::Interpolate(args) => interpolate::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Schedulers => schedulers::run(),
         Command::Runs(args) => runs::run(args),

@@ -16,6 +16,7 @@ use langevin::{
     pipelines::{AnyPipeline, EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes},
 };
 
+use super::guidance::ClassifierFreeArgs;
 use crate::{flags::scheduler, progress::Progress, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -65,12 +66,14 @@ pub struct EvaluateArgs {
     /// The sampler
     #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
-    /// Where to compute: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
 }
 
 /// Draws pictures and prints how they compare.
@@ -86,6 +89,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         batch_size: args.batch_size,
         num_inference_steps: args.steps,
         seed: args.seed,
+        guidance: args.guidance.resolve()?,
     };
     let stop = Stop::on_signals()?;
     let mut bar = None;

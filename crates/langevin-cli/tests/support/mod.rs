@@ -75,18 +75,6 @@ pub fn line(folder: &Path, text: &str) -> Ran {
     langevin(folder, text.split_whitespace())
 }
 
-/// A tiny model, as a configuration file.
-pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
-    let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
-    let text = format!(
-        r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
-            "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
-            "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}}"#
-    );
-    std::fs::write(folder.join("small.json"), text).unwrap();
-    "small.json"
-}
-
 /// What a script among `tests/python` prints as JSON, run by the interpreter that `LANGEVIN_PYTHON` names; `None` where none
 /// is named, or it has not what the script needs.
 pub fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {

@@ -7,11 +7,12 @@ use crate::{
         Dataset, Picture, Transform,
         evaluate::{Agreement, nearest_neighbours},
     },
+    guidance::ClassifierFree,
     random::Generator,
 };
 
 /// What is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvaluationOptions {
     /// Pictures drawn of each class, or in all where the model knows none.
     pub samples: usize,
@@ -21,6 +22,8 @@ pub struct EvaluationOptions {
     pub num_inference_steps: usize,
     /// The generator's seed.
     pub seed: u64,
+    /// Classifier-free guidance towards the classes.
+    pub guidance: ClassifierFree,
 }
 
 impl Default for EvaluationOptions {
@@ -30,6 +33,7 @@ impl Default for EvaluationOptions {
             batch_size: 100,
             num_inference_steps: 50,
             seed: 0,
+            guidance: ClassifierFree::default(),
         }
     }
 }
@@ -77,6 +81,7 @@ pub fn draw_set(
                 .iter()
                 .map(|class| class.map(|class| class as i64))
                 .collect(),
+            guidance: options.guidance,
             ..SampleOptions::default()
         };
         let mut sampling = pipeline.sample(&call, &mut generator)?;

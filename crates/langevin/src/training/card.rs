@@ -19,6 +19,8 @@ pub(super) struct Ended {
     pub loss: Option<f64>,
     /// How many numbers were trained.
     pub parameters: usize,
+    /// What they make up.
+    pub model: AnyModelConfig,
 }
 
 /// Writes the card of a run that is over. One that somebody has made their own is left alone.
@@ -32,13 +34,11 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
         return Ok(());
     }
     let classes = trainer.class_names();
-    let model = trainer.config.model_config(classes.len())?;
     let card = Card {
         config: &trainer.config,
         dataset: trainer.dataset.name(),
         pictures: trainer.dataset.len(),
         classes: &classes,
-        model: &model,
         samples: trainer.folder.join(SAMPLES).exists(),
         command: command(std::env::args()),
         ended,
@@ -53,7 +53,6 @@ struct Card<'a> {
     dataset: &'a str,
     pictures: usize,
     classes: &'a [String],
-    model: &'a AnyModelConfig,
     samples: bool,
     command: String,
     ended: &'a Ended,
@@ -97,7 +96,14 @@ impl Card<'_> {
         };
         let kind = match self.config.conditioning {
             ConditioningKind::None => "unconditional-image-generation",
-            ConditioningKind::Class => "class-conditional-image-generation",
+            ConditioningKind::CrossAttention => "text-to-image",
+            ConditioningKind::Class | ConditioningKind::Channels | ConditioningKind::ClassTimestep => {
+                "class-conditional-image-generation"
+            }
+        };
+        let pipeline = match self.config.conditioning {
+            ConditioningKind::CrossAttention => "text-to-image",
+            _ => "unconditional-image-generation",
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         let named = self.config.dataset_name.as_deref().unwrap_or(self.dataset);
@@ -108,7 +114,7 @@ impl Card<'_> {
             named
         };
         format!(
-            "---\nlicense: {}\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\ntags:\n- diffusers\n\
+            "---\nlicense: {}\nlibrary_name: diffusers\npipeline_tag: {pipeline}\ntags:\n- diffusers\n\
              - langevin\n- diffusion\n- {kind}\ndatasets:\n- {}\n---",
             yaml(licence),
             yaml(data)
@@ -134,27 +140,34 @@ impl Card<'_> {
     }
 
     fn shell(&self) -> String {
-        let class = self
-            .example()
-            .map_or_else(String::new, |(_, name)| format!(" --class {}", shell_word(name)));
+        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
+            " --prompt 'what to draw'".to_string()
+        } else {
+            self.example()
+                .map_or_else(String::new, |(_, name)| format!(" --class {}", shell_word(name)))
+        };
         format!(
-            "langevin sample .{class} --count 4 --steps {} --output pictures.png",
+            "langevin sample .{told} --count 4 --steps {} --output pictures.png",
             self.steps()
         )
     }
 
     fn rust(&self) -> String {
-        let classes = self.example().map_or_else(String::new, |(number, name)| {
-            format!(
-                "    classes: Some(vec![{number}; 4]), // {}\n",
-                name.replace(['\n', '\r'], " ")
-            )
-        });
+        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
+            "    prompts: Some(vec![\"what to draw\".into(); 4]),\n".to_string()
+        } else {
+            self.example().map_or_else(String::new, |(number, name)| {
+                format!(
+                    "    classes: Some(vec![{number}; 4]), // {}\n",
+                    name.replace(['\n', '\r'], " ")
+                )
+            })
+        };
         format!(
             "use langevin::{{device::default_device, grid, pipelines::{{AnyPipeline, SampleOptions, to_pictures}}, \
              random::Generator}};\n\n\
              let pipeline = AnyPipeline::load(\".\", &default_device())?;\n\
-             let options = SampleOptions {{\n    batch_size: 4,\n    num_inference_steps: Some({}),\n{classes}    \
+             let options = SampleOptions {{\n    batch_size: 4,\n    num_inference_steps: Some({}),\n{told}    \
              ..SampleOptions::default()\n}};\n\
              let samples = pipeline.sample(&options, &mut Generator::new(0))?.finish()?;\n\
              let pictures = to_pictures(&samples)?;\n\
@@ -165,7 +178,7 @@ impl Card<'_> {
 
     /// What draws in Python; `None` for a model that diffusers has not.
     fn python(&self) -> Option<String> {
-        if !matches!(self.model, AnyModelConfig::UNet2D(_)) {
+        if !matches!(self.ended.model, AnyModelConfig::UNet2D(_)) {
             return None;
         }
         let steps = self.steps();
@@ -294,13 +307,11 @@ mod tests {
     use super::*;
 
     fn card(config: &TrainingConfig, dataset: &str, classes: &[String]) -> String {
-        let model = config.model_config(classes.len()).unwrap();
         Card {
             config,
             dataset,
             pictures: 12,
             classes,
-            model: &model,
             samples: true,
             command: command(
                 ["/bin/langevin", "train", "--train-data-dir", "my pictures"]
@@ -311,6 +322,7 @@ mod tests {
                 steps: 100,
                 loss: Some(0.25),
                 parameters: 1000,
+                model: config.model_config(classes.len(), None).unwrap(),
             },
         }
         .text()

@@ -19,11 +19,12 @@ pub mod samples;
 mod setup;
 pub mod state;
 pub mod step;
+mod teller;
 pub mod trackers;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;

@@ -260,8 +260,8 @@ impl Run {
 
     /// One batch's gradients, added to those that wait.
     fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
-        let batch = trainer.prepare(batch)?;
         let learner = self.learner()?;
+        let batch = trainer.prepare(learner.model(), batch)?;
         let draw = Draw::new(&batch.clean, &trainer.scheduler, &mut trainer.generator);
         let (objective, scheduler) = (&trainer.objective, &trainer.scheduler);
         // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.

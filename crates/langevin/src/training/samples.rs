@@ -1,16 +1,20 @@
 //! What a run draws: grids of samples, how they came out of noise, and the plot of its loss.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
-use super::{Drawn, Trainer, trackers::metrics::Metrics};
+use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Result,
-    data::Picture,
+    data::{Crop, Example, Picture, Transform},
     grid,
+    models::{AnyModel, ImageCondition},
     ops::in_pool,
-    pipelines::{DdpmPipeline, SampleOptions, Sampling, to_pictures},
+    pipelines::{ConditioningImage, DdpmPipeline, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -40,6 +44,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
         None => (None, (config.eval_batch_size as f64).sqrt().ceil() as usize),
     };
     let count = classes.as_ref().map_or(config.eval_batch_size, Vec::len);
+    let told = Examples::of(trainer, &pipeline.model);
     let mut generator = Generator::new(0);
     let (mut pictures, mut moments) = (vec![], vec![]);
     for first in (0..count).step_by(config.eval_batch_size) {
@@ -50,6 +55,8 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
             classes: classes
                 .as_ref()
                 .map(|classes| classes[first..first + batch_size].to_vec()),
+            prompts: told.prompts(first..first + batch_size),
+            conditioning_image: told.images(first..first + batch_size)?,
             ..SampleOptions::default()
         };
         let samples = in_pool(|| {
@@ -111,6 +118,72 @@ fn by_picture(moments: &[Vec<Picture>]) -> Vec<Picture> {
     (0..count)
         .flat_map(|picture| moments.iter().map(move |moment| moment[picture].clone()))
         .collect()
+}
+
+/// What samples are told of the data's first pictures, one after another.
+struct Examples<'a> {
+    trainer: &'a Trainer,
+    captioned: bool,
+    image: Option<ImageCondition>,
+}
+
+impl<'a> Examples<'a> {
+    fn of(trainer: &'a Trainer, model: &AnyModel) -> Self {
+        Self {
+            trainer,
+            captioned: matches!(model, AnyModel::Captioned(_)),
+            image: model.config().image_condition(),
+        }
+    }
+
+    fn example(&self, index: usize) -> Result<Example> {
+        let dataset = &self.trainer.dataset;
+        dataset.get(index % dataset.len())
+    }
+
+    /// The captions of these pictures, for a model that looks at texts.
+    fn prompts(&self, range: Range<usize>) -> Option<Vec<String>> {
+        let caption = |index| self.example(index).ok().and_then(|example| example.caption);
+        self.captioned
+            .then(|| range.map(|index| caption(index).unwrap_or_default()).collect())
+    }
+
+    /// These pictures, for a model that is shown one; a mask covers the middle.
+    fn images(&self, range: Range<usize>) -> Result<Option<ConditioningImage>> {
+        let Some(image) = &self.image else {
+            return Ok(None);
+        };
+        let config = &self.trainer.config;
+        let transform = Transform {
+            crop: Crop::Center,
+            random_flip: false,
+            ..transform(config)
+        };
+        let device = &self.trainer.device;
+        let side = config.resolution;
+        let shape = [range.len(), config.channels.count(), side, side];
+        let mut pixels = vec![];
+        for index in range {
+            pixels.extend(transform.apply(self.example(index)?.picture, &mut Generator::new(0))?);
+        }
+        let middle = |i: usize| (side / 4..side - side / 4).contains(&i);
+        let mask: Vec<f32> = (0..side * side)
+            .map(|i| {
+                if middle(i / side) && middle(i % side) {
+                    1.0
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        let mask = (*image == ImageCondition::Mask)
+            .then(|| Tensor::from_data(TensorData::new(mask, [1, 1, side, side]), device));
+        Ok(Some(ConditioningImage {
+            picture: Tensor::from_data(TensorData::new(pixels, shape), device),
+            mask,
+            as_is: false,
+        }))
+    }
 }
 
 /// Plots the loss into the run's folder.

@@ -192,6 +192,8 @@ impl SavedRun {
         let mut differing = match (&saved, model) {
             (AnyModelConfig::UNet2D(a), AnyModelConfig::UNet2D(b)) => differences(a, b)?,
             (AnyModelConfig::Basic(a), AnyModelConfig::Basic(b)) => differences(a, b)?,
+            (AnyModelConfig::Condition(a), AnyModelConfig::Condition(b)) => differences(a, b)?,
+            (AnyModelConfig::ClassChannels(a), AnyModelConfig::ClassChannels(b)) => differences(a, b)?,
             (a, b) => vec![difference("_class_name", a.class_name(), b.class_name())],
         };
         // Says who wrote the file.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
     Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
@@ -10,12 +10,13 @@ use super::{
     samples::{self, SAMPLES},
     setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
+    teller::{self, Teller},
     trackers,
 };
 use crate::{
     Error, Result,
     data::{self, Dataset, Loader},
-    models::{AnyModel, Conditioning},
+    models::AnyModel,
     objectives::PredictionType,
     ops,
     pipelines::Classes,
@@ -35,6 +36,7 @@ pub struct Trainer {
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
+    teller: Teller,
     /// Draws the masks of dropout, in models that have it.
     pub(super) dropout: Generator,
     /// The checkpoint that the run goes on from.
@@ -65,17 +67,24 @@ impl Trainer {
             loader_config(&config, dataset.as_ref()),
         )?;
         let mut generator = Generator::new(config.seed);
-        let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
         let model = match &resumed {
-            None => config.model_config(class_count)?.build(device, &mut generator)?,
+            None => teller::build(
+                &config,
+                dataset.as_ref(),
+                classes.as_ref(),
+                device,
+                &mut generator,
+            )?,
             Some(saved) => {
                 saved.check_config(&config)?;
-                saved.check_model(&config.model_config(class_count)?, dataset.len())?;
-                saved.model(device)?
+                let expected = teller::expected(&config, classes.as_ref(), &saved.model_config()?)?;
+                saved.check_model(&expected, dataset.len())?;
+                teller::frozen(&config, saved.model(device)?)
             }
         };
         let scheduler = DDPMScheduler::new(config.noise_schedule())?;
         let objective = config.prediction_type;
+        let teller = Teller::new(&config, classes.as_ref());
         // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
         let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
@@ -90,6 +99,7 @@ impl Trainer {
             objective,
             classes,
             generator,
+            teller,
             dropout,
             resumed,
             device,
@@ -107,11 +117,11 @@ impl Trainer {
         let mut generator = Generator::new(0);
         let clean =
             generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
-        let classes = self.classes.as_ref().map(|_| vec![0; pictures]);
-        let batch = Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        };
+        let (classes, captions) = (Some(vec![0; pictures]), vec![None; pictures]);
+        let conditioning = self
+            .teller
+            .tell(self.model()?, classes, captions, &clean, &mut generator)?;
+        let batch = Batch { clean, conditioning };
         let draw = Draw::new(&batch.clean, &self.scheduler, &mut generator);
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
@@ -184,6 +194,7 @@ impl Trainer {
             steps: run.learner()?.steps(),
             loss: run.reports.metrics().recent_loss(),
             parameters: info.parameters,
+            model: run.learner()?.model().config(),
         };
         card::write(self, &ended)?;
         Ok(Outcome {
@@ -211,48 +222,12 @@ impl Trainer {
             .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
-    fn conditioning(&self, classes: Option<Vec<i64>>) -> Conditioning {
-        let classes = classes.map(|classes| {
-            let n = classes.len();
-            Tensor::<1, Int>::from_data(TensorData::new(classes, [n]), &self.device)
-        });
-        Conditioning {
-            classes,
-            ..Conditioning::default()
-        }
-    }
-
-    /// A loader's batch on the device, some of its classes replaced by the null class.
-    pub(super) fn prepare(&mut self, batch: data::Batch) -> Result<Batch> {
+    /// A loader's batch on the device, with what the model is told of it.
+    pub(super) fn prepare(&mut self, model: &AnyModel, batch: data::Batch) -> Result<Batch> {
         let clean = Tensor::from_data(TensorData::new(batch.pixels, batch.shape), &self.device);
-        let classes = match &self.classes {
-            None => None,
-            Some(classes) => {
-                let told = batch.classes.ok_or_else(|| {
-                    Error::Config(
-                        "the data set names no class for a picture: use `--conditioning none`".into(),
-                    )
-                })?;
-                let null = classes.names.len() as i64;
-                let dropout = self.config.class_dropout();
-                let draws = self.generator.rand(told.len());
-                let kept = told.into_iter().zip(draws);
-                Some(
-                    kept.map(|(class, u)| {
-                        // A class that is not known is the null class too.
-                        if f64::from(u) < dropout || class < 0 {
-                            null
-                        } else {
-                            class
-                        }
-                    })
-                    .collect(),
-                )
-            }
-        };
-        Ok(Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        })
+        let conditioning =
+            self.teller
+                .tell(model, batch.classes, batch.captions, &clean, &mut self.generator)?;
+        Ok(Batch { clean, conditioning })
     }
 }

@@ -6,9 +6,10 @@ use clap::Args;
 use langevin::{
     data::{Alpha, Channels, Resize},
     device::DeviceName,
+    models::{ClassChannels, ImageCondition},
     objectives::PredictionType,
     schedulers::BetaSchedule,
-    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom},
+    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
 };
 
 use crate::flags::choice;
@@ -81,6 +82,21 @@ pub struct TrainArgs {
     /// What the model is told besides picture and timestep [none]
     #[arg(long, value_parser = choice::<ConditioningKind>(), value_name = "KIND", help_heading = "Model")]
     pub conditioning: Option<ConditioningKind>,
+    /// channels: how many a class becomes, or one-hot for one a class [4]
+    #[arg(long, value_name = "N|one-hot", help_heading = "Model")]
+    pub class_emb_size: Option<ClassChannels>,
+    /// A picture made of the clean one that the model is shown: grey, blur:SIGMA, downscale:FACTOR, edges, mask
+    #[arg(long, value_name = "WHAT", help_heading = "Model")]
+    pub conditioning_image: Option<ImageCondition>,
+    /// cross-attention: a CLIP text encoder's folder, or small for one that is trained along [small]
+    #[arg(long, value_parser = text_encoder, value_name = "FOLDER|small", help_heading = "Model")]
+    pub text_encoder: Option<TextEncoderSource>,
+    /// How often the caption is withheld [0.1]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub caption_dropout: Option<f64>,
+    /// How often the conditioning picture is withheld [0]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub image_dropout: Option<f64>,
     /// How often the class is withheld, for classifier-free guidance [0.1]
     #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
     pub class_dropout: Option<f64>,
@@ -100,7 +116,7 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Where to train: cpu, or vulkan, vulkan:N, webgpu, webgpu:N, metal, cuda, cuda:N where they are built in [cpu]
+    /// Where to train: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in [cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Training")]
     pub device: Option<DeviceName>,
     /// Convolve by plain sums: slower, and exact to the last places
@@ -252,4 +268,8 @@ fn resume_from(text: &str) -> Result<ResumeFrom, std::convert::Infallible> {
 
 fn model_source(text: &str) -> Result<ModelSource, std::convert::Infallible> {
     Ok(ModelSource::from(text.to_string()))
+}
+
+fn text_encoder(text: &str) -> Result<TextEncoderSource, std::convert::Infallible> {
+    Ok(TextEncoderSource::from(text.to_string()))
 }

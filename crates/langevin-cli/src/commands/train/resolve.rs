@@ -102,6 +102,11 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);
     set(&mut config.conditioning, &args.conditioning);
     set_option(&mut config.class_dropout, &args.class_dropout);
+    set(&mut config.class_emb_size, &args.class_emb_size);
+    set_option(&mut config.conditioning_image, &args.conditioning_image);
+    set(&mut config.text_encoder, &args.text_encoder);
+    set_option(&mut config.caption_dropout, &args.caption_dropout);
+    set_option(&mut config.image_dropout, &args.image_dropout);
     set(&mut config.train_batch_size, &args.train_batch_size);
     set(&mut config.num_epochs, &args.num_epochs);
     set_option(&mut config.max_train_steps, &args.max_train_steps);
