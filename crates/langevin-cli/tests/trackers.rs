@@ -154,6 +154,9 @@ fn trackers_are_told_everything() {
             .filter(|loss| !loss.is_null())
             .collect();
         assert_eq!(losses, steps.iter().map(|step| &step["loss"]).collect::<Vec<_>>());
+        // One row a step, pictures and all: `wandb sync` would move a second one to the next step.
+        let rows: Vec<&Value> = history.iter().map(|row| &row["_step"]).collect();
+        assert_eq!(json!(rows), json!([1, 2, 3, 4, 5, 6]));
         let images: Vec<&Value> = history.iter().filter(|row| row["samples"].is_object()).collect();
         assert_eq!(images.len(), 2);
         let file = wandb
