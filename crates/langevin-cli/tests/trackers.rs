@@ -75,6 +75,24 @@ fn trackers_are_told_everything() {
     assert_eq!((grid.width(), grid.height()), (2 * 66 + 2, 2 * 66 + 2));
     assert_eq!((strip.width(), strip.height()), (10 * 66 + 2, 4 * 66 + 2));
 
+    // Drawing and writing on the way leave the training as it is.
+    let model = small_model(folder.path(), 1, false);
+    let plain = format!(
+        "train --dataset-name digits --model {model} --channels grey --conditioning none --output-dir plain \
+         --train-batch-size 8 --eval-batch-size 4 --ddpm-num-inference-steps 20 --max-train-steps 6 --use-ema"
+    );
+    support::line(folder.path(), &plain).ok();
+    let weights = |run: &str| {
+        fs::read(
+            folder
+                .path()
+                .join(run)
+                .join("unet/diffusion_pytorch_model.safetensors"),
+        )
+        .unwrap()
+    };
+    assert!(weights("plain") == weights("run"));
+
     let events = only(&run.join("logs"), ".0");
     assert!(
         events
@@ -136,6 +154,9 @@ fn trackers_are_told_everything() {
             .filter(|loss| !loss.is_null())
             .collect();
         assert_eq!(losses, steps.iter().map(|step| &step["loss"]).collect::<Vec<_>>());
+        // One row a step, pictures and all: `wandb sync` would move a second one to the next step.
+        let rows: Vec<&Value> = history.iter().map(|row| &row["_step"]).collect();
+        assert_eq!(json!(rows), json!([1, 2, 3, 4, 5, 6]));
         let images: Vec<&Value> = history.iter().filter(|row| row["samples"].is_object()).collect();
         assert_eq!(images.len(), 2);
         let file = wandb

@@ -11,7 +11,7 @@ use super::{RUN_CONFIG, TrainingConfig, ema::EmaSchedule, gradients::Gradients, 
 use crate::{
     Error, Result, files,
     models::{
-        AnyModel, AnyModelConfig,
+        AnyModel, AnyModelConfig, Checkpoint,
         weights::{self, CONFIG_NAME},
     },
     random::GeneratorState,
@@ -188,7 +188,7 @@ impl SavedRun {
     /// # Errors
     /// If they differ; the error says in what.
     pub fn check_model(&self, model: &AnyModelConfig, pictures: usize) -> Result<()> {
-        let saved = AnyModelConfig::load(self.folder.join(MODEL).join(CONFIG_NAME))?;
+        let saved = self.model_config()?;
         let mut differing = match (&saved, model) {
             (AnyModelConfig::UNet2D(a), AnyModelConfig::UNet2D(b)) => differences(a, b)?,
             (AnyModelConfig::Basic(a), AnyModelConfig::Basic(b)) => differences(a, b)?,
@@ -254,7 +254,15 @@ impl SavedRun {
         let moments = weights::read_tensors(self.folder.join(OPTIMIZER))?;
         let average = match learner.ema() {
             None => None,
-            Some(_) => Some(AnyModel::load(self.folder.join(AVERAGE), device)?),
+            // Its own configuration holds the average's schedule besides.
+            Some(_) => {
+                let mut weights = Checkpoint::in_folder(self.folder.join(AVERAGE))?;
+                Some(AnyModel::with_weights(
+                    &self.model_config()?,
+                    &mut weights,
+                    device,
+                )?)
+            }
         };
         learner.resume(self.place.step, moments, average, device);
         if self.place.waiting == 0 {

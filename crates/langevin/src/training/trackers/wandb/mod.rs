@@ -43,6 +43,8 @@ pub struct Wandb {
     folder: PathBuf,
     log: Log,
     started: Moment,
+    /// The values of the step that is not over yet.
+    row: Option<(usize, BTreeMap<String, Json>)>,
     /// The last value of everything that was logged.
     summary: BTreeMap<String, Json>,
 }
@@ -77,6 +79,7 @@ impl Wandb {
             folder,
             log,
             started,
+            row: None,
             summary: BTreeMap::new(),
         };
         let empty = serde_json::Map::new();
@@ -130,13 +133,25 @@ impl Wandb {
         self.log.tell_of_file(NAME, OWN_FILE)
     }
 
-    /// Adds values to the history at a step, and to the summary.
+    /// Adds values to the history at a step, and to the summary. A step has one row there, so it is written when the next begins.
     fn log(&mut self, step: usize, values: impl IntoIterator<Item = (String, Json)>) -> Result<()> {
+        if self.row.as_ref().is_some_and(|(waiting, _)| *waiting != step) {
+            self.flush()?;
+        }
         let now = Moment::now().as_f64();
-        let mut row: BTreeMap<String, Json> = values.into_iter().collect();
+        let (_, row) = self.row.get_or_insert_with(|| (step, BTreeMap::new()));
+        row.extend(values);
         row.insert("_step".into(), step.into());
         row.insert("_timestamp".into(), now.into());
         row.insert("_runtime".into(), (now - self.started.as_f64()).into());
+        Ok(())
+    }
+
+    /// Writes the row that waits.
+    fn flush(&mut self) -> Result<()> {
+        let Some((step, row)) = self.row.take() else {
+            return Ok(());
+        };
         let item = items(&row);
         self.log.write(Content::Summary(Items { update: item.clone() }))?;
         self.log.write(Content::History(HistoryRecord {
@@ -176,6 +191,7 @@ impl Tracker for Wandb {
 
     fn finish(&mut self, well: bool) -> Result<()> {
         const NAME: &str = "wandb-summary.json";
+        self.flush()?;
         write_json(self.folder.join("files").join(NAME), &self.summary)?;
         self.log.tell_of_file(NAME, OWN_FILE)?;
         let seconds = Moment::now().seconds.saturating_sub(self.started.seconds);
