@@ -91,7 +91,7 @@ impl LossArgs {
 
     /// Refuses what would do nothing or cannot be.
     pub fn check(&self) -> Result<()> {
-        if let Some(norm) = self.guide_clip.filter(|norm| !(*norm > 0.0)) {
+        if let Some(norm) = self.guide_clip.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             bail!("--guide-clip is {norm}; it must be above 0");
         }
         let settings = [

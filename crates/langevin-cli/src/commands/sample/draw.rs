@@ -49,6 +49,7 @@ pub struct Drawing {
 }
 
 /// What the first step begins with.
+#[allow(clippy::large_enum_variant)] // There is one.
 pub enum Begin {
     /// Noise alone.
     Noise,

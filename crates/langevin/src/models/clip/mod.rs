@@ -211,7 +211,7 @@ impl ClipModel {
         &self.preprocess
     }
 
-    /// Embeds pictures: `[batch, 3 or 1, height, width]` in 0..1, of any size → `[batch, embedding_dim]`, not normalised; see [`unit`].
+    /// Embeds pictures: `[batch, 3 or 1, height, width]` in 0..1, of any size → `[batch, embedding_dim]`, not normalised; see [`unit()`].
     /// Gradients reach the pixels.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl ClipModel {
         Ok(self.towers.visual_projection.forward(whole))
     }
 
-    /// Embeds texts: `[texts, embedding_dim]`, not normalised; see [`unit`].
+    /// Embeds texts: `[texts, embedding_dim]`, not normalised; see [`unit()`].
     ///
     /// # Errors
     /// If the folder had no tokenizer, or there are no texts.
