@@ -108,12 +108,12 @@ fn a_colour_guides_samples_to_it() {
     }
     let green = |name: &str| distance(&folder.path().join(name).join("0000.png"), [0x1A, 0xE6, 0x80]);
     assert!(
-        green("clean") < 0.5 * green("plain"),
+        green("clean") < 0.8 * green("plain"),
         "{} {}",
         green("clean"),
         green("plain")
     );
-    assert!(green("model") < 0.5 * green("plain"));
+    assert!(green("model") < 0.8 * green("plain"));
     assert!(green("bound") > 0.5 * green("plain"));
     let texts = grid::read_png_text(folder.path().join("model/0000.png")).unwrap();
     let guides = texts.into_iter().find(|(key, _)| key == "guides").unwrap().1;
