@@ -62,9 +62,7 @@ impl Conditioning {
             channels: one_after_another("channels", &self.channels, &other.channels)?,
         })
     }
-}
 
-impl Conditioning {
     /// The noisy picture with the channels beside it, where there are any.
     ///
     /// # Errors
@@ -82,6 +80,35 @@ impl Conditioning {
         }
         Ok(Tensor::cat(vec![x, channels.clone()], 1))
     }
+}
+
+/// Refuses pictures that do not fit a UNet of `in_channels` and so many `levels`, which halve a size that `divisor` divides, and
+/// timesteps that are not one a picture.
+fn check_input(
+    x: &Tensor<4>,
+    timesteps: &Tensor<1>,
+    in_channels: usize,
+    levels: usize,
+    divisor: usize,
+) -> Result<()> {
+    let [batch, channels, height, width] = x.dims();
+    if channels != in_channels {
+        return Err(Error::Shape(format!(
+            "the model takes pictures of {in_channels} channels, this one has {channels}"
+        )));
+    }
+    if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 {
+        return Err(Error::Shape(format!(
+            "a picture of {height}x{width} does not fit this model: its {levels} levels need height and width divisible by {divisor}"
+        )));
+    }
+    if timesteps.dims() != [batch] {
+        return Err(Error::Shape(format!(
+            "there are {} timesteps for {batch} pictures: each needs one",
+            timesteps.dims()[0]
+        )));
+    }
+    Ok(())
 }
 
 fn one_after_another<const D: usize, K: Basic>(

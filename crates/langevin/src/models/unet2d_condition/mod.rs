@@ -216,27 +216,9 @@ impl UNet2DConditionModel {
     }
 
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<()> {
-        let [batch, channels, height, width] = x.dims();
-        let divisor = self.config.size_divisor();
-        if channels != self.config.in_channels {
-            return Err(Error::Shape(format!(
-                "the model takes pictures of {} channels, this one has {channels}",
-                self.config.in_channels
-            )));
-        }
-        if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 {
-            return Err(Error::Shape(format!(
-                "a picture of {height}x{width} does not fit this model: its {} levels need height and width divisible by {divisor}",
-                self.config.block_out_channels.len()
-            )));
-        }
-        if timesteps.dims() != [batch] {
-            return Err(Error::Shape(format!(
-                "there are {} timesteps for {batch} pictures: each needs one",
-                timesteps.dims()[0]
-            )));
-        }
-        Ok(())
+        let config = &self.config;
+        let levels = config.block_out_channels.len();
+        super::check_input(x, timesteps, config.in_channels, levels, config.size_divisor())
     }
 }
 
