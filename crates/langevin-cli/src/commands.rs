@@ -13,6 +13,7 @@ pub mod runs;
 pub mod sample;
 pub mod schedulers;
 pub mod train;
+pub mod walk;
 
 use std::path::Path;
 

@@ -15,8 +15,8 @@ use langevin::{
 
 use super::{
     guidance::{ClassifierFreeArgs, maker},
-    invert::{Told, classes_for_each},
     sample::Output,
+    walk::{Told, classes_for_each},
 };
 use crate::{stop::Stop, terminal};
 
@@ -66,7 +66,7 @@ pub struct EditArgs {
     /// Write into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     #[command(flatten)]

@@ -16,8 +16,8 @@ use langevin::{
 
 use super::{
     guidance::{ClassifierFreeArgs, maker},
-    invert::{Told, classes_for_each},
     side_by_side,
+    walk::{Told, classes_for_each},
 };
 use crate::{stop::Stop, terminal};
 
@@ -63,7 +63,7 @@ pub struct InterpolateArgs {
     /// A picture's name for a row of pictures, .gif for an animation
     #[arg(long, short, value_name = "FILE", default_value = "between.png")]
     pub output: PathBuf,
-    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     #[command(flatten)]
