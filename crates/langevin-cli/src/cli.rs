@@ -7,6 +7,7 @@ use crate::commands::{
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
     plot_schedule::PlotScheduleArgs,
+    plot_weighting::PlotWeightingArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -64,4 +65,6 @@ pub enum Command {
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take
     PlotSchedule(PlotScheduleArgs),
+    /// Draw how much each timestep counts under the weightings of the loss
+    PlotWeighting(PlotWeightingArgs),
 }

@@ -4,6 +4,7 @@ pub mod convert;
 pub mod evaluate;
 pub mod info;
 pub mod plot_schedule;
+pub mod plot_weighting;
 pub mod sample;
 pub mod schedulers;
 pub mod train;
@@ -22,6 +23,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => convert::run(args),
         Command::Schedulers => schedulers::run(),
         Command::PlotSchedule(args) => plot_schedule::run(args),
+        Command::PlotWeighting(args) => plot_weighting::run(args),
     }
 }
 

@@ -54,7 +54,8 @@ fn left_by(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
                     .map(without_times)
                     .collect::<String>();
                 found.push((name.into(), timeless.into_bytes()));
-            } else if !["loss.png", "training.json", "samples.png"].contains(&name.as_str())
+            } else if !["loss.png", "training.json", "samples.png", "samples-trained.png"]
+                .contains(&name.as_str())
                 && !name.starts_with("epoch-")
             {
                 found.push((path.strip_prefix(root).unwrap().into(), fs::read(&path).unwrap()));

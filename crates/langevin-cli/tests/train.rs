@@ -37,12 +37,14 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
             "loss.png",
             "metrics.jsonl",
             "model_index.json",
+            "samples-trained.png",
             "samples.png",
             "scheduler",
             "training.json",
             "unet"
         ]
     );
+    assert!(ran.err.contains("too young to use"), "{}", ran.err);
     let steps = metrics(&run);
     assert_eq!(steps.len(), 2);
     assert!(

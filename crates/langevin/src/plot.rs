@@ -1,9 +1,12 @@
-//! Plots as PNG files: the loss on a linear and on a logarithmic axis, and a noise schedule with a sampler's steps.
+//! Plots as PNG files: the loss on a linear and on a logarithmic axis, a noise schedule with a sampler's steps,
+//! and how much each timestep counts.
 
 mod scale;
 mod schedule;
+mod weighting;
 
 pub use schedule::{ScheduleCurves, schedule_plot};
+pub use weighting::weighting_plot;
 
 use std::path::Path;
 

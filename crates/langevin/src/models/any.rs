@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{
     BasicUNet, BasicUNetConfig, Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel,
-    unet2d::SampleSize, weights::CONFIG_NAME,
+    unet2d::SampleSize,
+    weights::{self, CONFIG_NAME},
 };
 use crate::{Error, Result, files, random::Generator};
 
@@ -182,6 +183,14 @@ impl AnyModel {
                 BasicUNet::with_weights(config, checkpoint, device).map(Self::Basic)
             }
         }
+    }
+
+    /// This model with the weights of a checkpoint, but for those whose key begins with `kept`, which stay.
+    ///
+    /// # Errors
+    /// If they are not this model's.
+    pub fn with_weights_but(self, checkpoint: &mut Checkpoint, kept: &str, device: &Device) -> Result<Self> {
+        weights::load_but(self, checkpoint, Some(kept), device)
     }
 
     /// Saves the configuration and the weights into a folder.

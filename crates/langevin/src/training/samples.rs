@@ -14,6 +14,8 @@ use crate::{
 pub const LOSS_PLOT: &str = "loss.png";
 /// The grid of samples drawn at the end.
 pub const SAMPLES: &str = "samples.png";
+/// The same of the weights as they were trained, where [`SAMPLES`] is of their average.
+pub const SAMPLES_TRAINED: &str = "samples-trained.png";
 
 /// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets.
 pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<PathBuf> {
@@ -50,7 +52,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     let picture = grid::grid(&pictures, columns, 2, scale)?;
     let text = [
         ("seed", "0".to_string()),
-        ("scheduler", "ddpm".to_string()),
+        ("scheduler", pipeline.scheduler.class_name().to_string()),
         ("steps", config.ddpm_num_inference_steps.to_string()),
         ("model", trainer.folder.display().to_string()),
     ];
