@@ -4,10 +4,15 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     convert::{self, ConvertArgs},
+    edit::{self, EditArgs},
     evaluate::{self, EvaluateArgs},
     info::InfoArgs,
+    interpolate::{self, InterpolateArgs},
+    invert::{self, InvertArgs},
+    plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
     plot_weighting::PlotWeightingArgs,
+    runs::RunsArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
 };
@@ -52,15 +57,28 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Draw pictures from a trained model
     #[command(long_about = sample::LONG_ABOUT)]
-    Sample(SampleArgs),
+    Sample(Box<SampleArgs>),
     /// Describe a model, a run or a data set
     Info(InfoArgs),
     /// Measure how good a model's samples are
     #[command(long_about = evaluate::LONG_ABOUT)]
     Evaluate(EvaluateArgs),
+    /// Find the noise that a model draws given pictures from
+    #[command(long_about = invert::LONG_ABOUT)]
+    Invert(InvertArgs),
+    /// Draw pictures again as if they showed something else
+    #[command(long_about = edit::LONG_ABOUT)]
+    Edit(EditArgs),
+    /// Draw what lies between two pictures or seeds
+    #[command(long_about = interpolate::LONG_ABOUT)]
+    Interpolate(InterpolateArgs),
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),
+    /// List training runs
+    Runs(RunsArgs),
+    /// Draw the losses of one or several runs
+    Plot(PlotArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

@@ -33,6 +33,11 @@ impl Stop {
         Ok(Self(stop))
     }
 
+    /// Asks for the end, as a first Ctrl-C does.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether to end.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)

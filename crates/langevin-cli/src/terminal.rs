@@ -1,11 +1,17 @@
 //! What the program says: results on the standard output, everything else on the standard error.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What is to be said once the terminal is free again; `None` while it is.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// Shows the library's warnings as lines of their own.
 pub fn show_warnings() {
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| Sayer)
         .with_max_level(tracing::Level::WARN)
         .without_time()
         .with_target(false)
@@ -31,7 +37,51 @@ pub fn note(text: &str) {
 
 /// A line on the standard error. If that is gone, so is whoever would have read it.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    match lock().as_mut() {
+        Some(lines) => lines.push(text.to_string()),
+        None => {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+}
+
+/// From now on, what is said is kept: something else is on the terminal.
+pub fn hold() {
+    lock().get_or_insert_default();
+}
+
+/// The last lines that were said since.
+pub fn held(most: usize) -> Vec<String> {
+    let held = lock();
+    let lines = held.as_deref().unwrap_or_default();
+    lines[lines.len().saturating_sub(most)..].to_vec()
+}
+
+/// The terminal is free again: says what was kept.
+pub fn release() {
+    let lines = lock().take();
+    for line in lines.into_iter().flatten() {
+        say(&line);
+    }
+}
+
+/// A panic while a line was added left no half of it.
+fn lock() -> MutexGuard<'static, Option<Vec<String>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the library's warnings, each of which comes whole, as lines that are said.
+struct Sayer;
+
+impl Write for Sayer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        say(String::from_utf8_lossy(bytes).trim_end());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A line on the standard output.

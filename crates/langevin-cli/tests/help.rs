@@ -19,7 +19,16 @@ fn help_has_examples_and_is_instant() {
     for part in ["langevin train", "langevin sample", "Examples:"] {
         assert!(help.out.contains(part), "{}", help.out);
     }
-    for name in ["train", "sample", "info", "evaluate", "convert"] {
+    for name in [
+        "train",
+        "sample",
+        "info",
+        "evaluate",
+        "invert",
+        "edit",
+        "interpolate",
+        "convert",
+    ] {
         let help = line(folder.path(), &format!("{name} --help")).ok();
         assert!(
             help.out.contains(&format!("Usage: langevin {name}")),

@@ -40,7 +40,8 @@ fn model(folder: &Path, dropout: f64) {
     fs::write(folder.join("dropping.json"), text).unwrap();
 }
 
-/// The files below a folder that a run leaves for good, with their bytes; of the metrics, all but the times.
+/// The files below a folder that a run leaves for good, with their bytes, but for those that name the folder and for plots; of
+/// the metrics, all but the times.
 fn left_by(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     fn walk(folder: &Path, root: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
         for name in names(folder) {
@@ -54,10 +55,7 @@ fn left_by(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
                     .map(without_times)
                     .collect::<String>();
                 found.push((name.into(), timeless.into_bytes()));
-            } else if !["loss.png", "training.json", "samples.png", "samples-trained.png"]
-                .contains(&name.as_str())
-                && !name.starts_with("epoch-")
-            {
+            } else if !name.ends_with(".png") && !["training.json", "README.md"].contains(&name.as_str()) {
                 found.push((path.strip_prefix(root).unwrap().into(), fs::read(&path).unwrap()));
             }
         }
@@ -69,7 +67,9 @@ fn left_by(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 fn without_times(line: &str) -> String {
     let mut value: Value = serde_json::from_str(line).unwrap();
-    value.as_object_mut().unwrap().remove("pictures_per_second");
+    for measured in ["pictures_per_second", "memory_mb"] {
+        value.as_object_mut().unwrap().remove(measured);
+    }
     value.to_string() + "\n"
 }
 

@@ -265,7 +265,7 @@ fn a_device_that_is_not_built_in_is_refused_with_how_it_is() {
         1,
         &["cuda is not built in", "cargo build --release --features cuda"],
     );
-    sample("gpu").refused(2, &["cpu, vulkan, metal, cuda"]);
+    sample("gpu").refused(2, &["cpu, vulkan, wgpu, metal, cuda"]);
     line(folder.path(), "train --device cuda").refused(1, &["--features cuda"]);
     assert!(names(folder.path()).is_empty());
     sample("cpu").ok();

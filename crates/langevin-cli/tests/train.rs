@@ -33,10 +33,13 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
     assert_eq!(
         names(&run),
         [
+            "README.md",
             "classes.json",
             "loss.png",
             "metrics.jsonl",
             "model_index.json",
+            "samples-denoising.png",
+            "samples-trained-denoising.png",
             "samples-trained.png",
             "samples.png",
             "scheduler",

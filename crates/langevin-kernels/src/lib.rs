@@ -30,6 +30,7 @@ mod columns;
 pub mod conv;
 pub mod elementwise;
 pub mod norm;
+pub mod normal;
 pub mod optimizer;
 mod parallel;
 pub mod per_picture;

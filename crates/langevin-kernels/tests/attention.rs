@@ -25,6 +25,7 @@ impl Layer {
             keys,
             heads,
             head_dim,
+            causal: false,
         };
         let (of_queries, of_keys) = (
             batch * queries * heads * head_dim,
@@ -38,6 +39,11 @@ impl Layer {
             v: random(of_keys, 3),
             gout: random(of_queries, 4),
         }
+    }
+
+    fn causal(mut self) -> Self {
+        self.shape.causal = true;
+        self
     }
 
     fn run(&self) -> Results<f32> {
@@ -82,6 +88,7 @@ impl Layer {
             keys,
             heads,
             head_dim: d,
+            causal,
         } = self.shape;
         let (q, k, v, gout) = (wide(&self.q), wide(&self.k), wide(&self.v), wide(&self.gout));
         let scale = f64::from(self.scale);
@@ -94,16 +101,17 @@ impl Layer {
             let row = (n * queries + t) * heads * d + h * d;
             let key = |j: usize| (n * keys + j) * heads * d + h * d;
             let dot = |a: &[f64], b: &[f64]| (0..d).map(|i| a[i] * b[i]).sum::<f64>();
-            let weights: Vec<f64> = (0..keys)
+            let seen = if causal { t + 1 } else { keys };
+            let weights: Vec<f64> = (0..seen)
                 .map(|j| (scale * dot(&q[row..], &k[key(j)..])).exp())
                 .collect();
             let sum: f64 = weights.iter().sum();
             lse.push(sum.ln());
-            for j in 0..keys {
+            for j in 0..seen {
                 (0..d).for_each(|i| out[row + i] += weights[j] / sum * v[key(j) + i]);
             }
             let delta = dot(&out[row..], &gout[row..]);
-            for j in 0..keys {
+            for j in 0..seen {
                 let p = weights[j] / sum;
                 let ds = scale * p * (dot(&gout[row..], &v[key(j)..]) - delta);
                 for i in 0..d {
@@ -126,6 +134,8 @@ fn shapes() -> Vec<Layer> {
         Layer::new(1, 33, 7, 2, 40),
         Layer::new(1, 5, 100, 1, 100),
         Layer::new(1, 256, 256, 2, 16),
+        Layer::new(2, 77, 77, 2, 8).causal(),
+        Layer::new(1, 3, 3, 1, 20).causal(),
     ]
 }
 

@@ -285,7 +285,7 @@ fn kernels_stay_within_their_slices() {
                 norm(guard, &shape, true);
                 norm(guard, &shape, false);
             }
-            for (queries, keys, head_dim) in [(3, 5, 3), (17, 2, 8), (33, 9, 20)] {
+            for (queries, keys, head_dim) in [(3, 5, 3), (17, 2, 8), (33, 9, 20), (35, 35, 4)] {
                 attend(
                     guard,
                     &AttentionShape {
@@ -294,6 +294,7 @@ fn kernels_stay_within_their_slices() {
                         keys,
                         heads: 2,
                         head_dim,
+                        causal: queries == keys,
                     },
                 );
             }

@@ -61,8 +61,16 @@ fn main() -> Result<()> {
     run(&lesson).map(|_| ())
 }
 
-/// The lesson. Returns the loss of every step.
-pub fn run(lesson: &Lesson) -> Result<Vec<(u64, f64)>> {
+/// What came out.
+pub struct Outcome {
+    /// The loss of every step.
+    pub losses: Vec<(u64, f64)>,
+    /// How far the pipeline's samples, and the loaded pipeline's, are from those drawn by hand: the largest difference of a value.
+    pub differences: [f32; 2],
+}
+
+/// The lesson.
+pub fn run(lesson: &Lesson) -> Result<Outcome> {
     let device = default_device();
     let mut generator = Generator::new(0);
 
@@ -180,21 +188,18 @@ pub fn run(lesson: &Lesson) -> Result<Vec<(u64, f64)>> {
         ..SampleOptions::default()
     };
     let drawn = pipeline.sample(&options, &mut Generator::new(7))?.finish()?;
-    println!(
-        "the pipeline's samples differ from those by hand by {}",
-        difference(&drawn, &sample)
-    );
 
     // 8. Saved as diffusers saves it, and loaded again.
     let saved = lesson.folder.join("my_pipeline");
     pipeline.save(&saved)?;
     let loaded = AnyPipeline::load(&saved, &device)?;
     let drawn_again = loaded.sample(&options, &mut Generator::new(7))?.finish()?;
+    let differences = [drawn, drawn_again].map(|drawn| difference(&drawn, &sample));
     println!(
-        "and the loaded pipeline's by {}",
-        difference(&drawn_again, &sample)
+        "the pipeline's samples differ from those by hand by {}, the loaded pipeline's by {}",
+        differences[0], differences[1]
     );
-    Ok(losses)
+    Ok(Outcome { losses, differences })
 }
 
 /// The first batch, in the data set's first order.

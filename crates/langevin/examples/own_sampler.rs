@@ -19,6 +19,7 @@ use langevin::{
 };
 
 /// DDIM with a memory of one step.
+#[derive(Clone)]
 struct TwoStep {
     noise: NoiseSchedule,
     timesteps: Vec<f64>,

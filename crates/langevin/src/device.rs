@@ -18,6 +18,8 @@ named_enum! {
         Cpu = "cpu",
         /// A GPU by Vulkan.
         Vulkan = "vulkan",
+        /// A GPU by whatever API there is (Vulkan, Metal, DirectX 12), in WebGPU's shading language: on more drivers, and slower.
+        Wgpu = "wgpu",
         /// Apple's GPU by Metal.
         Metal = "metal",
         /// NVIDIA's GPU by CUDA.
@@ -57,6 +59,8 @@ impl DeviceName {
             DeviceKind::Cpu => Ok(default_device()),
             #[cfg(feature = "vulkan")]
             DeviceKind::Vulkan => self.among(burn::tensor::DeviceType::Vulkan),
+            #[cfg(feature = "wgpu")]
+            DeviceKind::Wgpu => self.among(burn::tensor::DeviceType::Wgpu),
             #[cfg(feature = "metal")]
             DeviceKind::Metal => self.among(burn::tensor::DeviceType::Metal),
             #[cfg(feature = "cuda")]
@@ -69,7 +73,7 @@ impl DeviceName {
     }
 
     /// The device of this number among those of its kind that the machine has.
-    #[cfg(any(feature = "vulkan", feature = "metal", feature = "cuda"))]
+    #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal", feature = "cuda"))]
     fn among(self, kind: burn::tensor::DeviceType) -> Result<Device> {
         let devices: Vec<Device> = Device::enumerate(kind).into_iter().collect();
         let found = devices.len();
@@ -125,12 +129,12 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in ["cpu", "vulkan", "vulkan:2", "metal", "cuda", "cuda:1"] {
+        for name in ["cpu", "vulkan", "vulkan:2", "wgpu:1", "metal", "cuda", "cuda:1"] {
             assert_eq!(name.parse::<DeviceName>().unwrap().to_string(), name);
         }
         assert_eq!("cuda:0".parse::<DeviceName>().unwrap(), "cuda".parse().unwrap());
         for (name, part) in [
-            ("gpu", "cpu, vulkan, metal, cuda"),
+            ("gpu", "cpu, vulkan, wgpu, metal, cuda"),
             ("cpu:1", "without a number"),
             ("cuda:x", "cuda:1"),
             ("cuda:-1", "cuda:1"),

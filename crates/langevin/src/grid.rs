@@ -169,6 +169,17 @@ pub fn write_png(path: impl AsRef<Path>, picture: &Picture, text: &[(&str, Strin
     write_atomically(path, |w| encode_png(w, picture, text).map_err(io::Error::other))
 }
 
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+/// [`Error::Shape`] if it is too large for one.
+pub fn png_bytes(picture: &Picture) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, picture, &[])
+        .map_err(|e| Error::Shape(format!("{picture:?} cannot be a PNG: {e}")))?;
+    Ok(bytes)
+}
+
 fn encode_png(
     w: &mut dyn Write,
     picture: &Picture,

@@ -7,6 +7,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod grid;
+pub mod guidance;
 pub mod models;
 pub mod named;
 pub mod nn;

@@ -1,10 +1,12 @@
-//! Plots as PNG files: the loss on a linear and on a logarithmic axis, a noise schedule with a sampler's steps,
-//! and how much each timestep counts.
+//! Plots as PNG files: losses on a linear and on a logarithmic axis, a noise schedule with a sampler's steps, and how much
+//! each timestep counts.
 
+mod compare;
 mod scale;
 mod schedule;
 mod weighting;
 
+pub use compare::{Curve, compare_plot};
 pub use schedule::{ScheduleCurves, schedule_plot};
 pub use weighting::weighting_plot;
 
@@ -46,12 +48,31 @@ type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 /// If the file cannot be written.
 pub fn loss_plot(path: impl AsRef<Path>, losses: &[(u64, f64)], title: &str) -> Result<()> {
     let path = path.as_ref();
-    let losses: Vec<(f64, f64)> = losses
-        .iter()
-        .filter(|(_, loss)| loss.is_finite())
-        .map(|&(step, loss)| (step as f64, loss))
-        .collect();
-    write_plot(path, title, |root| draw(root, &losses))
+    let raw = finite(losses);
+    let line = Line {
+        smooth: smoothed(&raw),
+        raw,
+        colour: LINE,
+    };
+    write_plot(path, title, |root| {
+        legend(root)?;
+        panels(root, "loss", &[line])
+    })
+}
+
+/// The points with a finite value.
+fn finite(points: &[(u64, f64)]) -> Vec<(f64, f64)> {
+    let points = points.iter().filter(|(_, value)| value.is_finite());
+    points.map(|&(step, value)| (step as f64, value)).collect()
+}
+
+/// What a panel shows of one run.
+struct Line {
+    /// Every value, drawn faintly in the colour for it; may be left empty.
+    raw: Vec<(f64, f64)>,
+    /// Their running mean.
+    smooth: Vec<(f64, f64)>,
+    colour: RGBColor,
 }
 
 /// Draws a titled plot into the PNG at `path`.
@@ -101,19 +122,22 @@ fn font(size: usize) -> FontDesc<'static> {
     (FONT, f64::from(px(size))).into_font()
 }
 
-fn draw(root: &DrawingArea<BitMapBackend<'_>, Shift>, losses: &[(f64, f64)]) -> Drawn {
-    legend(root)?;
+/// The same lines of `what` on both axes, which fit all of them.
+fn panels(root: &DrawingArea<BitMapBackend<'_>, Shift>, what: &str, lines: &[Line]) -> Drawn {
     let body = root.margin(px(70), px(14), px(20), px(28));
     let (left, right) = body.split_horizontally(px(SIZE.0 / 2 - 24));
-    let smooth = smoothed(losses);
-    panel(&left, losses, &smooth, "linear axis", &Axis::linear(losses))?;
-    panel(
-        &right,
-        losses,
-        &smooth,
-        "logarithmic axis",
-        &Axis::logarithmic(losses),
-    )
+    let shown = |line: &Line| {
+        if line.raw.is_empty() {
+            line.smooth.clone()
+        } else {
+            line.raw.clone()
+        }
+    };
+    let all: Vec<(f64, f64)> = lines.iter().flat_map(shown).collect();
+    let steps = Axis::steps(&all);
+    let (linear, logarithmic) = (Axis::linear(&all), Axis::logarithmic(&all));
+    panel(&left, what, lines, "linear axis", [&steps, &linear])?;
+    panel(&right, what, lines, "logarithmic axis", [&steps, &logarithmic])
 }
 
 /// Top right: what the two lines are.
@@ -134,12 +158,11 @@ fn legend(root: &DrawingArea<BitMapBackend<'_>, Shift>) -> Drawn {
 
 fn panel(
     area: &DrawingArea<BitMapBackend<'_>, Shift>,
-    losses: &[(f64, f64)],
-    smooth: &[(f64, f64)],
+    what: &str,
+    lines: &[Line],
     name: &str,
-    axis: &Axis,
+    [steps, axis]: [&Axis; 2],
 ) -> Drawn {
-    let steps = Axis::steps(losses);
     let mut chart = ChartBuilder::on(area)
         .margin_left(px(12))
         .margin_right(px(14))
@@ -155,26 +178,24 @@ fn panel(
         .label_style(font(17).color(&INK))
         .axis_desc_style(font(18).color(&MUTED))
         .x_desc("step")
-        .y_desc("loss")
+        .y_desc(what)
         .set_all_tick_mark_size(px(4))
         .draw()?;
-    chart.draw_series(line(
-        &thinned(losses, COLUMNS),
-        axis,
-        RAW.stroke_width(px(1) as u32),
-    ))?;
-    chart.draw_series(line(
-        &thinned(smooth, COLUMNS),
-        axis,
-        LINE.stroke_width(px(2) as u32),
-    ))?;
-    if let [(step, loss)] = smooth[..] {
-        let dot = axis
-            .place(loss)
-            .map(|place| Circle::new((step, place), px(5), LINE.filled()));
-        chart.draw_series(dot)?;
+    for Line { raw, smooth, colour } in lines {
+        chart.draw_series(line(&thinned(raw, COLUMNS), axis, RAW.stroke_width(px(1) as u32)))?;
+        chart.draw_series(line(
+            &thinned(smooth, COLUMNS),
+            axis,
+            colour.stroke_width(px(2) as u32),
+        ))?;
+        if let [(step, loss)] = smooth[..] {
+            let dot = axis
+                .place(loss)
+                .map(|place| Circle::new((step, place), px(5), colour.filled()));
+            chart.draw_series(dot)?;
+        }
     }
-    if smooth.is_empty() {
+    if lines.iter().all(|line| line.smooth.is_empty()) {
         let middle = (steps.middle(), axis.middle());
         let centred = text_anchor::Pos::new(text_anchor::HPos::Center, text_anchor::VPos::Center);
         chart.draw_series([Text::new(

@@ -6,6 +6,7 @@ mod normal;
 pub(crate) mod seed_sequence;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use langevin_kernels::normal::{BLOCK, box_muller};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -69,7 +70,12 @@ impl Generator {
 
     /// `n` float32 values, uniform in [0, 1). `torch.rand(n)`.
     pub fn rand(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.uniform()).collect()
+        let mut values = Vec::with_capacity(n);
+        while values.len() < n {
+            let words = self.engine.take_u32(n - values.len());
+            values.extend(words.map(unit));
+        }
+        values
     }
 
     /// `n` float64 values, uniform in [0, 1). `torch.rand(n, dtype=torch.float64)`.
@@ -81,34 +87,32 @@ impl Generator {
     ///
     /// As in PyTorch, fewer than 16 values are drawn one by one and 16 or more in blocks, from different numbers.
     pub fn randn(&mut self, n: usize) -> Vec<f32> {
-        if n < normal::BLOCK {
+        if n < BLOCK {
             return (0..n).map(|_| self.normal() as f32).collect();
         }
         let mut values = self.rand(n);
-        for block in values.chunks_exact_mut(normal::BLOCK) {
-            normal::transform_block(block);
-        }
+        box_muller(&mut values);
         // What does not fill a block is drawn again, with as much before it as makes a whole one.
-        if !n.is_multiple_of(normal::BLOCK) {
-            let tail = &mut values[n - normal::BLOCK..];
-            tail.copy_from_slice(&self.rand(normal::BLOCK));
-            normal::transform_block(tail);
+        if !n.is_multiple_of(BLOCK) {
+            let tail = &mut values[n - BLOCK..];
+            tail.copy_from_slice(&self.rand(BLOCK));
+            box_muller(tail);
         }
         values
     }
 
     /// `n` float64 values from the standard normal distribution. `torch.randn(n, dtype=torch.float64)`.
     pub fn randn_f64(&mut self, n: usize) -> Vec<f64> {
-        if n < normal::BLOCK {
+        if n < BLOCK {
             return (0..n).map(|_| self.normal()).collect();
         }
         let mut values = self.rand_f64(n);
-        for block in values.chunks_exact_mut(normal::BLOCK) {
+        for block in values.chunks_exact_mut(BLOCK) {
             normal::transform_block_f64(block);
         }
-        if !n.is_multiple_of(normal::BLOCK) {
-            let tail = &mut values[n - normal::BLOCK..];
-            tail.copy_from_slice(&self.rand_f64(normal::BLOCK));
+        if !n.is_multiple_of(BLOCK) {
+            let tail = &mut values[n - BLOCK..];
+            tail.copy_from_slice(&self.rand_f64(BLOCK));
             normal::transform_block_f64(tail);
         }
         values
@@ -201,11 +205,6 @@ impl Generator {
         })
     }
 
-    /// 24 random bits as a float32 in [0, 1).
-    fn uniform(&mut self) -> f32 {
-        (self.engine.next_u32() & 0xff_ffff) as f32 / (1_u32 << 24) as f32
-    }
-
     /// 53 random bits as a float64 in [0, 1).
     fn uniform_f64(&mut self) -> f64 {
         (self.engine.next_u64() & ((1 << 53) - 1)) as f64 / (1_u64 << 53) as f64
@@ -231,6 +230,11 @@ pub struct GeneratorState {
     next: usize,
     /// As bits, since a decimal fraction in JSON need not come back the same.
     cached_normal: Option<u64>,
+}
+
+/// The low 24 bits as a float32 in [0, 1).
+fn unit(bits: u32) -> f32 {
+    (bits & 0xff_ffff) as f32 / (1_u32 << 24) as f32
 }
 
 /// One step of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves every bit of the output.

@@ -2,8 +2,14 @@
 
 // Their `main` is not called here, and not everything that they return is looked at.
 #[allow(dead_code)]
+#[path = "../examples/class_conditioned.rs"]
+mod class_conditioned;
+#[allow(dead_code)]
 #[path = "../examples/from_scratch.rs"]
 mod from_scratch;
+#[allow(dead_code)]
+#[path = "../examples/guidance.rs"]
+mod guidance;
 #[allow(dead_code)]
 #[path = "../examples/introduction.rs"]
 mod introduction;
@@ -15,7 +21,7 @@ use tempfile::TempDir;
 #[test]
 fn introduction_learns_draws_and_saves() {
     let folder = TempDir::new().unwrap();
-    let losses = introduction::run(&introduction::Lesson {
+    let outcome = introduction::run(&introduction::Lesson {
         data: pictures(&folder, 8),
         resolution: 16,
         batch_size: 4,
@@ -25,8 +31,9 @@ fn introduction_learns_draws_and_saves() {
         folder: folder.path().join("lesson"),
     })
     .unwrap();
-    assert_eq!(losses.len(), 4);
-    assert!(losses.iter().all(|(_, loss)| loss.is_finite()));
+    assert_eq!(outcome.losses.len(), 4);
+    assert!(outcome.losses.iter().all(|(_, loss)| loss.is_finite()));
+    assert_eq!(outcome.differences, [0.0; 2]);
     for file in [
         "batch.png",
         "noisy.png",
@@ -68,12 +75,74 @@ fn from_scratch_learns_to_restore_digits() {
 }
 
 #[test]
-fn the_courses_page_quotes_the_examples() {
+fn guidance_draws_samples_to_a_colour() {
+    let folder = TempDir::new().unwrap();
+    // A model as the lesson's: one of velocities.
+    let pipeline = folder.path().join("pipeline");
+    let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines/ddim");
+    langevin::pipelines::AnyPipeline::load(reference, &langevin::device::default_device())
+        .unwrap()
+        .save(&pipeline)
+        .unwrap();
+    let config = pipeline.join("scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("epsilon", "v_prediction")).unwrap();
+    let distances = guidance::run(&guidance::Lesson {
+        pipeline,
+        data: pictures(&folder, 16),
+        prediction: langevin::objectives::PredictionType::VPrediction,
+        steps: 11,
+        count: 2,
+        updates: 1,
+        folder: folder.path().to_path_buf(),
+    })
+    .unwrap();
+    let [(_, plain), (_, clean), (_, model)] = distances[..] else {
+        panic!("{distances:?}")
+    };
+    assert!(clean < plain && model < plain, "{distances:?}");
+    for file in [
+        "ddim-0.png",
+        "ddim-10-clean.png",
+        "ddim.png",
+        "tuned.png",
+        "corners.png",
+    ] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn class_conditioned_learns_and_draws_every_class() {
+    let folder = TempDir::new().unwrap();
+    let losses = class_conditioned::run(&class_conditioned::Lesson {
+        data: "digits".into(),
+        resolution: 8,
+        batch_size: 600,
+        epochs: 2,
+        timesteps: 4,
+        of_each: 1,
+        folder: folder.path().to_path_buf(),
+    })
+    .unwrap();
+    assert!(losses[1] < losses[0], "{losses:?}");
+    let drawn = langevin::data::read_picture(folder.path().join("samples.png")).unwrap();
+    assert!(drawn.height() > 5 * drawn.width());
+}
+
+#[test]
+fn the_pages_quote_the_examples() {
     let lines = |text: &str| -> Vec<String> { text.lines().map(|line| line.trim().to_string()).collect() };
-    let page = include_str!("../../../docs/course.md");
+    let page = [
+        include_str!("../../../docs/course.md"),
+        include_str!("../../../docs/guidance.md"),
+    ]
+    .concat();
     let programs = [
         include_str!("../examples/introduction.rs"),
         include_str!("../examples/from_scratch.rs"),
+        include_str!("../examples/guidance.rs"),
+        include_str!("../examples/class_conditioned.rs"),
     ]
     .map(lines);
     let mut blocks = 0;

@@ -2,7 +2,9 @@
 
 mod support;
 
-use burn::tensor::{Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::ConvOptions};
+use burn::tensor::{
+    Bool, Device, Tensor, TensorData, activation, module::conv2d as burn_conv2d, ops::ConvOptions,
+};
 use langevin::{
     ops::{self, AttentionOptions, Geometry, GroupNormOptions},
     random::Generator,
@@ -155,12 +157,20 @@ fn attention_is_softmax_of_scores() {
         let k = leaf([2, keys, heads * head_dim], &mut generator);
         let v = leaf([2, keys, heads * head_dim], &mut generator);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let ours = ops::attention(q.clone(), k.clone(), v.clone(), AttentionOptions { heads, scale });
+        let causal = queries == 16;
+        let options = AttentionOptions { heads, scale, causal };
+        let ours = ops::attention(q.clone(), k.clone(), v.clone(), options);
         let split = |t: Tensor<3>| {
             let n = t.dims()[1];
             t.reshape([2, n, heads, head_dim]).swap_dims(1, 2)
         };
         let scores = split(q.clone()).matmul(split(k.clone()).transpose()) * scale;
+        let scores = if causal {
+            let later = Tensor::<2, Bool>::tril_mask([queries, keys], 0, &scores.device());
+            scores.mask_fill(later.unsqueeze::<4>(), f32::NEG_INFINITY)
+        } else {
+            scores
+        };
         let burns = activation::softmax(scores, 3)
             .matmul(split(v.clone()))
             .swap_dims(1, 2);

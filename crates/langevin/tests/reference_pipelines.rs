@@ -52,7 +52,7 @@ fn run(case: &Path) -> Result<Outcome, String> {
         num_inference_steps: Some(call.num_inference_steps),
         eta: Some(call.eta),
         use_clipped_model_output: call.use_clipped_model_output.unwrap_or(false),
-        classes: None,
+        ..SampleOptions::default()
     };
     let pictures = pipeline
         .call(&options, &mut Generator::new(call.seed))

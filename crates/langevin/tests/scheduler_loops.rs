@@ -3,9 +3,9 @@
 //!
 //! A file names the class and its config; each of its loops has changes to the config, the number of steps, and what is
 //! expected. `begin` skips steps, with noise added to the sample at the first of the others where `add_noise` says so;
-//! `by_way_of` converts the scheduler to other classes and back first.
+//! `by_way_of` converts the scheduler to other classes and back first; `rounds` goes through the loop more than once.
 //!
-//! `options.json` holds what those tests leave out: loops of diffusers 0.42.1 under PyTorch 2.15 with other options of each class,
+//! `options.json` and `sigma_options.json` hold what those tests leave out: loops of diffusers 0.42.1 under PyTorch 2.15 with other options of each class,
 //! with some of the timesteps and of the values that they end with. Two of third-order DEIS were run in float64, since diffusers'
 //! float32 coefficients lose digits there.
 
@@ -16,7 +16,9 @@ use std::{fs, path::Path};
 use burn::tensor::{Device, Tensor, TensorData};
 use langevin::{
     random::Generator,
-    schedulers::{AnyScheduler, ConfigMap, LoopOptions, Scheduler, StepOptions},
+    schedulers::{
+        AnyScheduler, ConfigMap, LoopOptions, Scheduler, ScoreSdeVeConfig, ScoreSdeVeScheduler, StepOptions,
+    },
 };
 use serde_json::Value;
 use support::{Outcome, Report, values, within};
@@ -129,20 +131,41 @@ fn sample(scheduler: &mut AnyScheduler, file: &Value, case: &Value) -> langevin:
     let begin = case["begin"].as_u64().unwrap_or(0) as usize;
     let timesteps = scheduler.timesteps()[begin * scheduler.order()..].to_vec();
     let mut x = ramp(height, false);
-    if case["add_noise"].as_bool().unwrap_or(false) {
-        x = scheduler.add_noise_at(x, ramp(height, true), timesteps[0])?;
-    } else if file["scale_initial_sample"].as_bool().unwrap_or(false) {
+    if file["scale_initial_sample"].as_bool().unwrap_or(false) {
         x = x * scheduler.init_noise_sigma();
     }
+    if case["add_noise"].as_bool().unwrap_or(false) {
+        x = scheduler.add_noise_at(x, ramp(height, true), timesteps[0])?;
+    }
+    let mut generator = Generator::new(0);
+    for round in 0..case["rounds"].as_u64().unwrap_or(1) {
+        if round > 0 {
+            // From the first timestep again, with what the scheduler remembers of the round before.
+            scheduler.set_begin_index(0);
+        }
+        x = round_of(scheduler, x, &timesteps, (file, case), &mut generator)?;
+    }
+    Ok(x)
+}
+
+/// Once over the timesteps.
+fn round_of(
+    scheduler: &mut AnyScheduler,
+    mut x: Tensor<4>,
+    timesteps: &[f64],
+    (file, case): (&Value, &Value),
+    generator: &mut Generator,
+) -> langevin::Result<Tensor<4>> {
+    let height = x.dims()[2];
     let scales = file["scale_model_input"].as_bool().unwrap_or(true);
     let carries_on = file["carries_scaled_input"].as_bool().unwrap_or(true);
-    let mut generator = Generator::new(0);
+    let option = |name: &str, default: f64| case["step"][name].as_f64().unwrap_or(default);
     let mut last = f64::INFINITY;
     for (i, &t) in timesteps.iter().enumerate() {
         if let AnyScheduler::RePaint(repaint) = &*scheduler
             && t >= last
         {
-            x = repaint.undo_step(x, last, &mut generator)?;
+            x = repaint.undo_step(x, last, generator)?;
             last = t;
             continue;
         }
@@ -155,14 +178,19 @@ fn sample(scheduler: &mut AnyScheduler, file: &Value, case: &Value) -> langevin:
         if carries_on {
             x = input.clone();
         }
-        let mut prediction = input * (t / (t + 1.0));
+        let mut prediction = model(input, t);
         if case["doubled"].as_bool().unwrap_or(false) {
             prediction = Tensor::cat(vec![prediction.clone(), prediction.sin()], 1);
         }
         let next = timesteps.get(i + 1).map(|&t| t as usize);
         let mut options = StepOptions {
-            generator: Some(&mut generator),
+            generator: Some(&mut *generator),
             eta: case["eta"].as_f64(),
+            s_churn: option("s_churn", 0.0),
+            s_tmin: option("s_tmin", 0.0),
+            s_tmax: option("s_tmax", f64::INFINITY),
+            s_noise: option("s_noise", 1.0),
+            order: option("order", 4.0) as usize,
             original_image: Some(ramp(height, true)),
             mask: Some(ramp(height, false).greater_elem(0.5).float()),
             prev_timestep: next.filter(|_| case["prev_timestep"].as_bool().unwrap_or(false)),
@@ -171,6 +199,34 @@ fn sample(scheduler: &mut AnyScheduler, file: &Value, case: &Value) -> langevin:
         x = scheduler.step(prediction, t, x, &mut options)?.previous;
     }
     Ok(x)
+}
+
+/// The model of diffusers' tests.
+fn model(x: Tensor<4>, t: f64) -> Tensor<4> {
+    x * (t / (t + 1.0))
+}
+
+/// `test_scheduler_score_sde_ve.py`, whose loop has a corrector and a model of its own kind.
+#[test]
+fn predictor_and_corrector_have_the_sum_of_diffusers_test() {
+    let mut scheduler = ScoreSdeVeScheduler::new(ScoreSdeVeConfig::default()).unwrap();
+    // The test takes the levels that the model is told from the loop of 2000 steps that was there before.
+    let told = scheduler.sigmas()[..3].to_vec();
+    scheduler.set_timesteps(3).unwrap();
+    let mut generator = Generator::new(0);
+    let mut x = ramp(8, false);
+    for (&t, sigma) in scheduler.timesteps().iter().zip(told) {
+        let score = model(x.clone(), sigma.into());
+        x = scheduler.correct(score, x, &mut generator).unwrap();
+        let score = model(x.clone(), sigma.into());
+        let mut options = StepOptions {
+            generator: Some(&mut generator),
+            ..StepOptions::default()
+        };
+        x = scheduler.predict(score, t, x, &mut options).unwrap().previous;
+    }
+    let sum: f64 = values(x).iter().map(|&x| f64::from(x.abs())).sum();
+    assert!((sum / 14_372_758_528.0 - 1.0).abs() < 1e-5, "{sum}");
 }
 
 /// `arange(n) / n` as `[3, height, 8, 4]` with the last dimension moved to the front, rising or falling.

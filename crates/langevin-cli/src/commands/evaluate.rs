@@ -1,35 +1,62 @@
 //! `langevin evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
-    data::{self, evaluate::Agreement},
+    data::{
+        self, Picture,
+        evaluate::{
+            Agreement, Gaussian, SHAPE_SPACE, frechet_distance, nearest, precision_recall, shape_features,
+        },
+    },
     device::DeviceName,
-    pipelines::{AgreementOptions, AnyPipeline, agreement},
+    grid,
+    pipelines::{AnyPipeline, EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes},
 };
 
+use super::guidance::ClassifierFreeArgs;
 use crate::{flags::scheduler, progress::Progress, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
-Measure how good a class-conditional model's samples are.
+Measure how good a model's samples are.
 
-Draws pictures of every class, and asks the five real pictures nearest to each what it shows. The figure is how often \
-they name the class that was asked for.";
+Draws pictures and compares them with real ones. Of a class-conditional model, the five real pictures nearest to each \
+sample vote on what it shows: the figure is how often they name the class that was asked for. The Fréchet distance says \
+how far the two clouds of pictures are apart (0 is the best), precision how many samples look real, recall how much of what \
+is real is drawn (1 is the best). They are measured in features that this program makes itself and names; they are no \
+FID, and compare with nothing but themselves.";
+
+/// Real pictures that vote on a sample.
+const VOTERS: usize = 5;
+/// Neighbours that a ball of precision and recall reaches to, as in the paper.
+const REACH: usize = 3;
+/// Samples whose neighbours are shown, and how many of these.
+const SHOWN: usize = 10;
+const NEIGHBOURS: usize = 6;
 
 /// What the user typed.
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
     /// The run or pipeline
     pub path: PathBuf,
-    /// The real pictures: `digits`, or a folder with a sub-folder a class
+    /// The real pictures: `digits`, a folder, or any other data set
     #[arg(long, value_name = "DATA", default_value = "digits")]
     pub data: String,
     /// Pictures drawn of each class
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub samples_per_class: usize,
+    /// Pictures drawn, where the model knows no classes
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub samples: usize,
+    /// Real pictures that are looked at, at most
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    pub real_pictures: usize,
+    /// Write some samples with the real pictures nearest to them, to see whether these were learnt by heart
+    #[arg(long, value_name = "PNG")]
+    pub neighbours: Option<PathBuf>,
     /// Denoising steps
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub steps: usize,
@@ -39,52 +66,114 @@ pub struct EvaluateArgs {
     /// The sampler
     #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME", default_value = "ddim")]
     pub scheduler: String,
-    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
 }
 
-/// Draws pictures and prints how many show what they should.
+/// Draws pictures and prints how they compare.
 pub fn run(args: EvaluateArgs) -> Result<()> {
+    if let Some(path) = &args.neighbours {
+        super::check_png("--neighbours", path)?;
+    }
     let dataset = data::open(&args.data)?;
     let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?.with_scheduler(&args.scheduler)?;
-    let options = AgreementOptions {
-        samples_per_class: args.samples_per_class,
+    let classes = shared_classes(&pipeline, dataset.as_ref())?;
+    let options = EvaluationOptions {
+        samples: classes.map_or(args.samples, |_| args.samples_per_class),
         batch_size: args.batch_size,
         num_inference_steps: args.steps,
         seed: args.seed,
-        ..AgreementOptions::default()
+        guidance: args.guidance.resolve()?,
     };
     let stop = Stop::on_signals()?;
     let mut bar = None;
-    let measured = agreement(&pipeline, dataset.as_ref(), &options, |done, total| {
+    let drawn = draw_set(&pipeline, classes, &options, |done, total| {
         bar.get_or_insert_with(|| Progress::new("step", total))
             .update(done, String::new);
         !stop.requested()
     })?;
     drop(bar);
-    let Some(measured) = measured else {
+    let Some(drawn) = drawn else {
         bail!("stopped before the last picture was drawn")
     };
-    print(
-        &measured,
-        dataset.class_names().unwrap_or_default(),
-        options.neighbours,
-    )
+    let Some(like) = drawn.pictures.first() else {
+        bail!("no picture was drawn")
+    };
+    let real = real_set(dataset.as_ref(), like, args.real_pictures)?;
+    if let Some(classes) = classes {
+        let agreed = agreement(&drawn, &real, classes, VOTERS)?;
+        print_agreement(&agreed, dataset.class_names().unwrap_or_default())?;
+    }
+    compare(&drawn, &real)?;
+    if let Some(path) = &args.neighbours {
+        draw_neighbours(&drawn, &real, path)?;
+    }
+    Ok(())
 }
 
-fn print(measured: &Agreement, names: &[String], neighbours: usize) -> Result<()> {
+fn print_agreement(agreed: &Agreement, names: &[String]) -> Result<()> {
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (name, (right, all)) in names.iter().zip(&measured.per_class) {
+    for (name, (right, all)) in names.iter().zip(&agreed.per_class) {
         terminal::print(&format!("{name:width$}  {right} of {all}"))?;
     }
-    let drawn: usize = measured.per_class.iter().map(|(_, all)| all).sum();
+    let drawn: usize = agreed.per_class.iter().map(|(_, all)| all).sum();
     terminal::print(&format!(
-        "{:.1} % of {drawn} samples show the class asked for, by their {neighbours} nearest neighbours",
-        100.0 * measured.fraction()
+        "{:.1} % of {drawn} samples show the class asked for, by their {VOTERS} nearest neighbours",
+        100.0 * agreed.fraction()
     ))?;
     Ok(())
+}
+
+/// Prints the distance between the two clouds, and how much of one is within the other.
+fn compare(drawn: &PictureSet, real: &PictureSet) -> Result<()> {
+    let rows = |set: &PictureSet| set.pictures.iter().flat_map(shape_features).collect::<Vec<f32>>();
+    let (samples, pictures) = (rows(drawn), rows(real));
+    let features = samples.len() / drawn.pictures.len();
+    let [a, b] = [
+        Gaussian::of(&pictures, features)?,
+        Gaussian::of(&samples, features)?,
+    ];
+    let distance = frechet_distance(&a, &b)?;
+    let within = precision_recall(&pictures, &samples, features, REACH)?;
+    terminal::print(&format!(
+        "Fréchet distance {distance:.4}, precision {:.3}, recall {:.3}: {} samples against {} pictures, in the {features} features \
+         `{SHAPE_SPACE}` (not FID)",
+        within.precision,
+        within.recall,
+        terminal::thousands(drawn.pictures.len()),
+        terminal::thousands(real.pictures.len()),
+    ))?;
+    if drawn.pictures.len() <= features {
+        terminal::note(&format!(
+            "so few samples make the Fréchet distance look larger than it is; draw more than {features}"
+        ));
+    }
+    Ok(())
+}
+
+/// A row for each of a few samples: itself, then the real pictures that are nearest pixel by pixel.
+fn draw_neighbours(drawn: &PictureSet, real: &PictureSet, path: &Path) -> Result<()> {
+    let rows: Vec<Vec<f32>> = real.pictures.iter().map(Picture::to_chw).collect();
+    let (features, rows) = (rows.first().map_or(1, Vec::len), rows.concat());
+    let apart = drawn.pictures.len().div_ceil(SHOWN);
+    let mut cells = vec![];
+    for sample in drawn.pictures.iter().step_by(apart) {
+        cells.push(sample.clone());
+        let near = nearest(&rows, &sample.to_chw(), features, NEIGHBOURS);
+        cells.extend(near.into_iter().map(|index| real.pictures[index].clone()));
+    }
+    let columns = 1 + NEIGHBOURS.min(real.pictures.len());
+    let picture = super::side_by_side(&cells, columns)?;
+    let text = [(
+        "Title",
+        "a sample in each row, then the real pictures nearest to it".to_string(),
+    )];
+    grid::write_png(path, &picture, &text)?;
+    Ok(terminal::print(&format!("neighbours in {}", path.display()))?)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use langevin::{
     plot::{ScheduleCurves, schedule_plot},
@@ -42,13 +42,7 @@ pub struct PlotScheduleArgs {
 
 /// Draws the schedule.
 pub fn run(args: PlotScheduleArgs) -> Result<()> {
-    if args
-        .output
-        .extension()
-        .is_none_or(|extension| !extension.eq_ignore_ascii_case("png"))
-    {
-        bail!("--output {}: the name must end in .png", args.output.display());
-    }
+    super::check_png("--output", &args.output)?;
     let mut scheduler = match &args.path {
         // A pipeline's folder has its scheduler's in it.
         Some(path) if path.join("scheduler").is_dir() => AnyScheduler::load(path.join("scheduler"))?,

@@ -5,18 +5,22 @@ mod args;
 mod draw;
 mod output;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use langevin::{
+    data::read_picture,
+    guidance::GuideMaker,
     ops::{in_pool, set_exact_convolution},
-    pipelines::{AnyPipeline, Classes},
+    pipelines::{AnyPipeline, Classes, ConditioningImage, DdimPipeline},
 };
 
 pub use args::{LONG_ABOUT, SampleArgs};
+pub use output::{Output, columns};
 
 use self::{
     animation::Animation,
-    draw::{Drawing, draw},
-    output::{Output, columns},
+    draw::{Begin, Drawing, draw},
 };
 use crate::{stop::Stop, terminal};
 
@@ -62,23 +66,74 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         }
     }
     let classes = classes_of(&pipeline, &args.class)?;
-    let steps = args.steps.unwrap_or_else(|| pipeline.default_steps());
-    Ok(Drawing {
+    args.losses.check()?;
+    let maker = args.losses.maker(&pipeline)?;
+    let conditioning_image = match &args.conditioning_image {
+        Some(path) => Some(conditioning_image(&maker, args, path)?),
+        None => None,
+    };
+    let begin = match (&args.init_image, &args.inpaint) {
+        (Some(path), _) => Begin::Picture {
+            picture: maker.picture(&read_picture(path)?)?,
+            strength: args.strength.unwrap_or(USUAL_STRENGTH),
+        },
+        (None, Some(path)) => {
+            let (picture, mask) = maker.masked(path)?;
+            Begin::Inpainting { picture, mask }
+        }
+        (None, None) => Begin::Noise,
+    };
+    let drawing = Drawing {
         model: args.path.display().to_string(),
-        steps,
-        calls: pipeline.calls(steps)?,
-        pipeline,
+        steps: args.steps.unwrap_or(match begin {
+            Begin::Inpainting { .. } => DdimPipeline::DEFAULT_STEPS,
+            _ => pipeline.default_steps(),
+        }),
         count: args.count,
         batch_size: args.batch_size,
         seed: args.seed,
         eta: args.eta,
+        negative: match &args.negative_class {
+            Some(class) => classes_of(&pipeline, std::slice::from_ref(class))?
+                .first()
+                .copied(),
+            None => None,
+        },
         classes,
+        prompts: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        conditioning_image,
+        guidance: args.guidance.resolve()?,
+        losses: args.losses.clone(),
+        maker,
+        begin,
+        pipeline,
+    };
+    drawing.check()?;
+    Ok(drawing)
+}
+
+/// The picture that the model is shown, and the mask where it is shown one.
+fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Result<ConditioningImage> {
+    let (picture, mask) = if args.losses.mask.is_some() {
+        let (picture, known) = maker.masked(&path.to_path_buf())?;
+        (picture, Some(known * -1.0 + 1.0))
+    } else {
+        (maker.picture(&read_picture(path)?)?, None)
+    };
+    Ok(ConditioningImage {
+        picture,
+        mask,
+        as_is: args.conditioning_as_is,
     })
 }
 
+/// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.
+const USUAL_STRENGTH: f64 = 0.6;
+
 /// The classes that the pictures take turns in: those asked for, or else all that the model knows; none for an
 /// unconditional model.
-fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
+pub fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
     let Some(known) = pipeline.model().config().num_class_embeds() else {
         if let Some(class) = asked.first() {
             bail!("--class {class}: the model is unconditional, it knows no classes");

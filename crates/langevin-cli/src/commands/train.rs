@@ -8,12 +8,15 @@ use anyhow::{Result, bail};
 use langevin::{
     data,
     device::DeviceName,
-    training::{Estimate, Outcome, Trainer, TrainingConfig},
+    training::{Estimate, Outcome, Trainer, TrainingConfig, card::shell_word},
 };
 
 pub use args::{LONG_ABOUT, TrainArgs};
 
-use self::{resolve::resolve, watch::Watch};
+use self::{
+    resolve::resolve,
+    watch::{Manner, Watch},
+};
 use crate::{
     stop::Stop,
     terminal::{self, duration},
@@ -22,8 +25,13 @@ use crate::{
 /// Trains a model, or says with what it would.
 pub fn run(args: TrainArgs) -> Result<()> {
     let resolved = resolve(&args)?;
-    for note in &resolved.notes {
-        terminal::note(note);
+    let manner = match (args.quiet, args.no_dashboard) {
+        (true, _) => Manner::Quiet,
+        (false, true) => Manner::Bar,
+        (false, false) => Manner::Dashboard,
+    };
+    if manner != Manner::Quiet {
+        resolved.notes.iter().for_each(|note| terminal::note(note));
     }
     if args.dry_run {
         return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
@@ -32,7 +40,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
-    let announce_time = resolved.config.model != TrainingConfig::digits().model;
+    let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let mut trainer = Trainer::new(resolved.config, &device)?;
     let estimate = trainer.estimate()?;
     if announce_time {
@@ -44,7 +52,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     {
         terminal::say(&memory_in_words(needed, free, all)?);
     }
-    let outcome = trainer.run(&mut Watch::new(stop))?;
+    let outcome = trainer.run(&mut Watch::new(manner, stop))?;
     summarise(&outcome)
 }
 
@@ -102,7 +110,7 @@ fn summarise(outcome: &Outcome) -> Result<()> {
         }
     }
     if let Some(checkpoint) = &outcome.checkpoint {
-        let path = quoted(&checkpoint.display().to_string());
+        let path = shell_word(&checkpoint.display().to_string());
         terminal::print(&format!(
             "go on     langevin train --resume-from-checkpoint {path}"
         ))?;
@@ -114,28 +122,18 @@ fn summarise(outcome: &Outcome) -> Result<()> {
             .get(3)
             .or(outcome.classes.last())
             .map_or("", String::as_str);
-        format!(" --class {}", quoted(example))
+        format!(" --class {}", shell_word(example))
     });
     terminal::print(&format!(
         "next      langevin sample {}{class} --output samples.png",
-        quoted(&folder.to_string())
+        shell_word(&folder.to_string())
     ))?;
     Ok(())
 }
 
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{memory_in_words, quoted};
+    use super::memory_in_words;
 
     #[test]
     fn memory_that_is_not_there_is_told_before_training() {
@@ -151,12 +149,5 @@ mod tests {
             refused.contains("9.00 GB") && refused.contains("--train-batch-size"),
             "{refused}"
         );
-    }
-
-    #[test]
-    fn a_folder_with_a_space_can_be_pasted() {
-        assert_eq!(quoted("runs/digits-1"), "runs/digits-1");
-        assert_eq!(quoted("my run"), "'my run'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

@@ -75,6 +75,26 @@ pub fn line(folder: &Path, text: &str) -> Ran {
     langevin(folder, text.split_whitespace())
 }
 
+/// What a script among `tests/python` prints as JSON, run by the interpreter that `LANGEVIN_PYTHON` names; `None` where none
+/// is named, or it has not what the script needs.
+pub fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {
+    let interpreter = std::env::var("LANGEVIN_PYTHON").ok()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/python")
+        .join(script);
+    let output = Command::new(interpreter)
+        .arg(script)
+        .arg(argument)
+        .output()
+        .ok()?;
+    if output.status.code() == Some(77) {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
 /// A pipeline that diffusers saved: `ddpm`, `ddim` or `ddim_eta`.
 pub fn reference_pipeline(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

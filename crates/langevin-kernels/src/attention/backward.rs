@@ -41,6 +41,7 @@ impl Kernel for Backward<'_> {
             let place = input.place(self.isa, self.head, index);
             input.transpose(s, input.q, place, input.scale, block.values_mut());
             input.scores(s, input.k, place, block.values(), weights.values_mut());
+            input.hide_later_keys(s, place, weights.values_mut());
             input.transpose(s, outcome.gout, place, 1.0, block.values_mut());
             input.scores(s, input.v, place, block.values(), slopes.values_mut());
             self.softmax(s, place, weights.values_mut(), slopes.values_mut());

@@ -22,6 +22,7 @@ impl Kernel for Forward<'_> {
         let (mut block, mut scores) = (rows::<S>(d), rows::<S>(keys));
         input.transpose(s, input.q, place, input.scale, block.values_mut());
         input.scores(s, input.k, place, block.values(), scores.values_mut());
+        input.hide_later_keys(s, place, scores.values_mut());
         let (mut max, mut sum) = ([0.0f32; 32], [0.0f32; 32]);
         for v in 0..TILE_VECTORS {
             let start = v * S::LANES;

@@ -31,6 +31,8 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
+    /// Whether a query sees only the keys up to its own place; there are then as many queries as keys.
+    pub causal: bool,
 }
 
 impl AttentionShape {
@@ -44,6 +46,10 @@ impl AttentionShape {
 
     fn check(&self, q: usize, k: usize, v: usize, lse: usize) {
         assert!(self.keys > 0, "attention needs at least one key");
+        assert!(
+            !self.causal || self.queries == self.keys,
+            "causal attention is a sequence's with itself: {self:?}"
+        );
         assert_eq!(
             q,
             self.batch * self.queries * self.width(),
@@ -67,7 +73,7 @@ impl AttentionShape {
     }
 }
 
-/// Computes `out = softmax(scale · q kᵀ) v` for each sequence and head.
+/// Computes `out = softmax(scale · q kᵀ) v` for each sequence and head; a causal softmax is over the keys up to the query's place.
 ///
 /// # Shapes
 /// - `q`, `out`: `[batch, queries, heads · head_dim]`
@@ -192,6 +198,8 @@ struct Place {
     key: usize,
     /// Index of the first query into `log_sum_exp`.
     row: usize,
+    /// The first query's place in its sequence.
+    first: usize,
     /// Number of queries.
     count: usize,
 }
@@ -211,6 +219,7 @@ impl Input<'_> {
             query: (n * queries + first) * self.shape.width() + h * head_dim,
             key: n * keys * self.shape.width() + h * head_dim,
             row: head * queries + first,
+            first,
             count: isa.tile_columns().min(queries - first),
         }
     }
@@ -271,6 +280,19 @@ impl Input<'_> {
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
             tile::product::<S, TILE_VECTORS>(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr(), false);
+        }
+    }
+
+    /// Takes the scores of keys that a query does not see out of the softmax.
+    #[inline(always)]
+    fn hide_later_keys<S: Simd>(&self, _: S, place: Place, scores: &mut [f32]) {
+        let columns = TILE_VECTORS * S::LANES;
+        if self.shape.causal {
+            // The first query's own key is the last that every query of the block sees.
+            for key in place.first + 1..self.shape.keys {
+                let blind = columns.min(key - place.first);
+                scores[key * columns..][..blind].fill(f32::NEG_INFINITY);
+            }
         }
     }
 

@@ -119,6 +119,11 @@ impl Simd for Avx2 {
         with!(_mm256_maskstore_ps(p, self.mask(n), a))
     }
 
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        with!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+    }
+
     /// Interleaves pairs of rows, then pairs of pairs, which transposes within halves; a permutation exchanges the halves.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {

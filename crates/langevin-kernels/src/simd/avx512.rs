@@ -101,6 +101,11 @@ impl Simd for Avx512 {
         with!(_mm512_mask_storeu_ps(p, mask(n), a))
     }
 
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        with!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+    }
+
     /// Interleaves pairs of rows, then pairs of pairs, which transposes within quarters of 128 bits; two rounds of
     /// shuffles bring the quarters to their places.
     #[inline(always)]

@@ -207,6 +207,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `p` is valid for writing `n` values.
     unsafe fn store_partial(self, p: *mut f32, n: usize, a: Self::F);
 
+    /// Asks for the cache line at `p`, which may lead anywhere.
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+
     /// Transposes a square block of `LANES` rows: `to[i · to_step + j] = from[j · from_step + i]`.
     /// # Safety
     /// Each row of `from` is valid for reading `LANES` values, and each of `to` for writing as many.

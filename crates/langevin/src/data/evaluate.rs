@@ -1,4 +1,14 @@
-//! Whether generated pictures show what was asked for, judged by the real pictures nearest to them.
+//! How good generated pictures are, judged by real ones: whether they show what was asked for, how far the two clouds are apart,
+//! how much of one is within the other, and which real ones each is nearest to.
+
+mod features;
+mod frechet;
+mod manifold;
+mod matrix;
+
+pub use features::{SHAPE_SPACE, shape_features};
+pub use frechet::{Gaussian, frechet_distance};
+pub use manifold::{PrecisionRecall, precision_recall};
 
 use rayon::prelude::*;
 
@@ -36,16 +46,26 @@ pub fn nearest_neighbours(
         )));
     }
     let label_of = |query: &[f32]| {
-        let mut nearest: Vec<(f64, usize)> = train
-            .chunks_exact(features)
-            .map(|row| squared_distance(row, query))
-            .zip(0..)
-            .collect();
-        let by_distance = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        nearest.select_nth_unstable_by(k - 1, by_distance);
-        most_frequent(nearest[..k].iter().map(|&(_, index)| labels[index]).collect())
+        let nearest = nearest(train, query, features, k);
+        most_frequent(nearest.into_iter().map(|index| labels[index]).collect())
     };
     Ok(queries.par_chunks_exact(features).map(label_of).collect())
+}
+
+/// The indices of the at most `k` rows of `features` numbers that are nearest to `query`, the nearest first; of two as near, the
+/// first.
+pub fn nearest(rows: &[f32], query: &[f32], features: usize, k: usize) -> Vec<usize> {
+    let distances = rows
+        .chunks_exact(features)
+        .map(|row| squared_distance(row, query));
+    let mut order: Vec<(f64, usize)> = distances.zip(0..).collect();
+    let by_distance = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, by_distance);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(by_distance);
+    order.into_iter().map(|(_, index)| index).collect()
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {

@@ -9,14 +9,36 @@ use burn::{
 use serde_json::Value;
 
 use super::{
-    BasicUNet, BasicUNetConfig, Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel,
-    unet2d::SampleSize,
+    BasicUNet, BasicUNetConfig, CaptionedUNet, Checkpoint, ClassChannels, ClassConditionedConfig,
+    ClassConditionedUnet, Conditioning, Denoiser, ImageCondition, UNet2DConditionConfig,
+    UNet2DConditionModel, UNet2DConfig, UNet2DModel,
+    unet2d::{ClassEmbedType, SampleSize},
     weights::{self, CONFIG_NAME},
 };
-use crate::{Error, Result, files, random::Generator};
+use crate::{Error, Result, files, models::captioned::TEXT_ENCODER, random::Generator};
 
 const UNET2D: &str = "UNet2DModel";
+const CONDITION: &str = "UNet2DConditionModel";
+const CLASS_CHANNELS: &str = "ClassConditionedUnet";
 const BASIC: &str = "BasicUNet";
+
+/// The key of a UNet's configuration that says what picture it is shown beside the noisy one; diffusers overlooks it.
+const CONDITIONING_IMAGE: &str = "conditioning_image";
+
+/// What a model is to be told besides the noisy picture and its timestep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelInputs {
+    /// How many classes it tells apart, the null class included; `None` where it is told none.
+    pub num_classes: Option<usize>,
+    /// Where classes are channels beside the picture's: what channels. Otherwise they are vectors added to the time embedding.
+    pub class_channels: Option<ClassChannels>,
+    /// Whether a class's number is embedded as a timestep's is, and not by a table.
+    pub class_timestep: bool,
+    /// A picture beside the noisy one.
+    pub image: Option<ImageCondition>,
+    /// The dimension of a sequence that it looks at.
+    pub sequence_dim: Option<usize>,
+}
 
 /// The configuration of any model that there is, told apart by `_class_name`.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +47,10 @@ const BASIC: &str = "BasicUNet";
 pub enum AnyModelConfig {
     /// Of a [`UNet2DModel`].
     UNet2D(UNet2DConfig),
+    /// Of a [`UNet2DConditionModel`].
+    Condition(UNet2DConditionConfig),
+    /// Of a [`ClassConditionedUnet`].
+    ClassChannels(ClassConditionedConfig),
     /// Of a [`BasicUNet`].
     Basic(BasicUNetConfig),
 }
@@ -46,6 +72,8 @@ impl AnyModelConfig {
             .to_string();
         let config = match class_name.as_str() {
             UNET2D => serde_json::from_value(value).map(Self::UNet2D),
+            CONDITION => serde_json::from_value(value).map(Self::Condition),
+            CLASS_CHANNELS => serde_json::from_value(value).map(Self::ClassChannels),
             BASIC => serde_json::from_value(value).map(Self::Basic),
             other => {
                 let message = format!("{}: a {other} is not there yet; a {UNET2D} is", path.display());
@@ -64,6 +92,8 @@ impl AnyModelConfig {
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::UNet2D(config) => config.validate(),
+            Self::Condition(config) => config.validate(),
+            Self::ClassChannels(config) => config.validate(),
             // Its few values are checked where it is built.
             Self::Basic(_) => Ok(()),
         }
@@ -73,6 +103,8 @@ impl AnyModelConfig {
     pub fn class_name(&self) -> &'static str {
         match self {
             Self::UNet2D(_) => UNET2D,
+            Self::Condition(_) => CONDITION,
+            Self::ClassChannels(_) => CLASS_CHANNELS,
             Self::Basic(_) => BASIC,
         }
     }
@@ -81,29 +113,53 @@ impl AnyModelConfig {
     pub fn sample_size(&self) -> Option<[usize; 2]> {
         match self {
             Self::UNet2D(config) => config.sample_size.map(SampleSize::height_width),
+            Self::Condition(config) => config.sample_size.map(SampleSize::height_width),
+            Self::ClassChannels(config) => config.model.sample_size.map(SampleSize::height_width),
             Self::Basic(config) => config.sample_size.map(|side| [side; 2]),
         }
     }
 
-    /// Channels of the pictures it takes.
+    /// Channels of the pictures it draws; those that it is shown beside them do not count.
     pub fn in_channels(&self) -> usize {
-        match self {
+        let all = match self {
             Self::UNet2D(config) => config.in_channels,
+            Self::Condition(config) => config.in_channels,
+            Self::ClassChannels(config) => config.model.in_channels.saturating_sub(config.class_channels()),
             Self::Basic(config) => config.in_channels,
+        };
+        match self.image_condition() {
+            // As many as are left when the conditioning picture has its own.
+            Some(condition) => (1..=all)
+                .find(|&channels| channels + condition.channels(channels) == all)
+                .unwrap_or(all),
+            None => all,
         }
+    }
+
+    /// The picture that it is shown beside the noisy one.
+    pub fn image_condition(&self) -> Option<ImageCondition> {
+        let unknown = match self {
+            Self::UNet2D(config) => &config.unknown,
+            Self::Condition(config) => &config.unknown,
+            Self::ClassChannels(config) => &config.model.unknown,
+            Self::Basic(_) => return None,
+        };
+        unknown.get(CONDITIONING_IMAGE)?.as_str()?.parse().ok()
     }
 
     /// The number of classes that it tells apart, the null class included; `None` where it is unconditional.
     pub fn num_class_embeds(&self) -> Option<usize> {
         match self {
             Self::UNet2D(config) => config.num_class_embeds,
+            Self::Condition(config) => config.num_class_embeds,
+            Self::ClassChannels(config) => Some(config.num_classes),
             Self::Basic(_) => None,
         }
     }
 
     /// Whether such a model can be told a picture's class.
     pub fn takes_classes(&self) -> bool {
-        matches!(self, Self::UNet2D(_))
+        !matches!(self, Self::Basic(_))
     }
 
     /// The same model for pictures of another size and number of channels, with so many classes.
@@ -111,26 +167,98 @@ impl AnyModelConfig {
     /// # Errors
     /// If it cannot be told a class.
     pub fn made_for(
-        mut self,
+        self,
         resolution: usize,
         channels: usize,
         num_class_embeds: Option<usize>,
     ) -> Result<Self> {
-        match &mut self {
-            Self::UNet2D(config) => {
-                config.sample_size = Some(SampleSize::Square(resolution));
-                (config.in_channels, config.out_channels) = (channels, channels);
-                config.num_class_embeds = num_class_embeds;
+        let inputs = ModelInputs {
+            num_classes: num_class_embeds,
+            ..ModelInputs::default()
+        };
+        self.made_with(resolution, channels, &inputs)
+    }
+
+    /// The same model for pictures of another size and number of channels, told so much.
+    ///
+    /// # Errors
+    /// If it cannot be told it.
+    pub fn made_with(self, resolution: usize, channels: usize, inputs: &ModelInputs) -> Result<Self> {
+        let size = [resolution; 2];
+        let mut in_channels = channels;
+        if let Some(image) = &inputs.image {
+            image.validate(channels, size)?;
+            in_channels += image.channels(channels);
+        }
+        let told = |unknown: &mut serde_json::Map<String, Value>| {
+            unknown.remove(CONDITIONING_IMAGE);
+            if let Some(image) = &inputs.image {
+                unknown.insert(CONDITIONING_IMAGE.into(), Value::String(image.to_string()));
             }
-            Self::Basic(config) => {
-                if num_class_embeds.is_some() {
+        };
+        let sample_size = Some(SampleSize::Square(resolution));
+        match (self, inputs.sequence_dim, inputs.class_channels) {
+            (Self::UNet2D(plain), Some(dim), _) => {
+                Self::Condition(UNet2DConditionConfig::of_plain(&plain, dim)?)
+                    .made_with(resolution, channels, inputs)
+            }
+            (Self::Condition(mut config), Some(dim), None) => {
+                if config.sequence_dim() != dim {
+                    return Err(Error::Config(format!(
+                        "the text encoder makes vectors of {dim} numbers, and the model looks at vectors of {} (cross_attention_dim)",
+                        config.sequence_dim()
+                    )));
+                }
+                config.sample_size = sample_size;
+                (config.in_channels, config.out_channels) = (in_channels, channels);
+                config.num_class_embeds = inputs.num_classes;
+                told(&mut config.unknown);
+                Ok(Self::Condition(config))
+            }
+            (Self::UNet2D(mut model), None, Some(class_emb_size)) => {
+                let mut config = ClassConditionedConfig {
+                    class_name: CLASS_CHANNELS.into(),
+                    num_classes: inputs.num_classes.unwrap_or_default(),
+                    class_emb_size,
+                    model: UNet2DConfig::default(),
+                };
+                model.sample_size = sample_size;
+                (model.in_channels, model.out_channels) = (in_channels + config.class_channels(), channels);
+                (model.num_class_embeds, model.class_embed_type) = (None, None);
+                told(&mut model.unknown);
+                config.model = model;
+                Ok(Self::ClassChannels(config))
+            }
+            (Self::ClassChannels(config), None, Some(_)) => {
+                Self::UNet2D(config.model).made_with(resolution, channels, inputs)
+            }
+            (Self::UNet2D(mut config), None, None) => {
+                config.sample_size = sample_size;
+                (config.in_channels, config.out_channels) = (in_channels, channels);
+                config.num_class_embeds = inputs.num_classes;
+                if inputs.class_timestep {
+                    config.class_embed_type = Some(ClassEmbedType::Timestep);
+                }
+                told(&mut config.unknown);
+                Ok(Self::UNet2D(config))
+            }
+            (Self::Basic(mut config), None, None) if inputs.image.is_none() => {
+                if inputs.num_classes.is_some() {
                     return Err(Error::Config(format!("a {BASIC} has no input for a class")));
                 }
                 config.sample_size = Some(resolution);
                 (config.in_channels, config.out_channels) = (channels, channels);
+                Ok(Self::Basic(config))
             }
+            (model, Some(_), _) => Err(Error::Config(format!(
+                "a {} does not look at texts: `conditioning` cannot be `cross-attention`",
+                model.class_name()
+            ))),
+            (model, None, _) => Err(Error::Config(format!(
+                "a {} cannot be told that: it needs another `conditioning`, or is another model's",
+                model.class_name()
+            ))),
         }
-        Ok(self)
     }
 
     /// A new model, initialised as PyTorch does with numbers from `generator`.
@@ -140,6 +268,12 @@ impl AnyModelConfig {
     pub fn build(&self, device: &Device, generator: &mut Generator) -> Result<AnyModel> {
         match self {
             Self::UNet2D(config) => UNet2DModel::new(config, device, generator).map(AnyModel::UNet2D),
+            Self::ClassChannels(config) => {
+                ClassConditionedUnet::new(config, device, generator).map(AnyModel::ClassChannels)
+            }
+            Self::Condition(config) => {
+                UNet2DConditionModel::new(config, device, generator).map(AnyModel::Condition)
+            }
             Self::Basic(config) => BasicUNet::new(config, device, generator).map(AnyModel::Basic),
         }
     }
@@ -152,6 +286,12 @@ impl AnyModelConfig {
 pub enum AnyModel {
     /// Diffusers' unconditional or class-conditional UNet.
     UNet2D(UNet2DModel),
+    /// Diffusers' UNet that looks at a sequence.
+    Condition(UNet2DConditionModel),
+    /// The same with the text encoder that makes the sequence.
+    Captioned(CaptionedUNet),
+    /// The course's UNet with a class as channels.
+    ClassChannels(ClassConditionedUnet),
     /// The course's network from scratch.
     Basic(BasicUNet),
 }
@@ -162,8 +302,23 @@ impl AnyModel {
     /// # Errors
     /// If a file is missing or broken, or the weights are not the model's.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config = AnyModelConfig::load(folder.as_ref().join(CONFIG_NAME))?;
-        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+        let folder = folder.as_ref();
+        let config = AnyModelConfig::load(folder.join(CONFIG_NAME))?;
+        let model = Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)?;
+        model.with_text_encoder(folder, device)
+    }
+
+    /// The model with the text encoder and the tokenizer whose folders lie in `folder`; the same where there are none.
+    ///
+    /// # Errors
+    /// If they are broken, or another model's.
+    pub(crate) fn with_text_encoder(self, folder: &Path, device: &Device) -> Result<Self> {
+        match self {
+            Self::Condition(unet) if folder.join(TEXT_ENCODER).is_dir() => {
+                CaptionedUNet::load_around(unet, folder, device).map(Self::Captioned)
+            }
+            model => Ok(model),
+        }
     }
 
     /// A model with the weights of a checkpoint.
@@ -179,6 +334,12 @@ impl AnyModel {
             AnyModelConfig::UNet2D(config) => {
                 UNet2DModel::with_weights(config, checkpoint, device).map(Self::UNet2D)
             }
+            AnyModelConfig::ClassChannels(config) => {
+                ClassConditionedUnet::with_weights(config, checkpoint, device).map(Self::ClassChannels)
+            }
+            AnyModelConfig::Condition(config) => {
+                UNet2DConditionModel::with_weights(config, checkpoint, device).map(Self::Condition)
+            }
             AnyModelConfig::Basic(config) => {
                 BasicUNet::with_weights(config, checkpoint, device).map(Self::Basic)
             }
@@ -193,13 +354,16 @@ impl AnyModel {
         weights::load_but(self, checkpoint, Some(kept), device)
     }
 
-    /// Saves the configuration and the weights into a folder.
+    /// Saves the configuration and the weights into a folder, a text encoder and its tokenizer into folders in it.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         match self {
             Self::UNet2D(model) => model.save(folder),
+            Self::Condition(model) => model.save(folder),
+            Self::Captioned(model) => model.save(folder),
+            Self::ClassChannels(model) => model.save(folder),
             Self::Basic(model) => model.save(folder),
         }
     }
@@ -208,6 +372,9 @@ impl AnyModel {
     pub fn config(&self) -> AnyModelConfig {
         match self {
             Self::UNet2D(model) => AnyModelConfig::UNet2D(model.config().clone()),
+            Self::Condition(model) => AnyModelConfig::Condition(model.config().clone()),
+            Self::Captioned(model) => AnyModelConfig::Condition(model.unet.config().clone()),
+            Self::ClassChannels(model) => AnyModelConfig::ClassChannels(model.config().clone()),
             Self::Basic(model) => AnyModelConfig::Basic(model.config().clone()),
         }
     }
@@ -216,14 +383,21 @@ impl AnyModel {
     pub fn num_parameters(&self) -> usize {
         match self {
             Self::UNet2D(model) => model.num_parameters(),
+            Self::Condition(model) => model.num_parameters(),
+            Self::Captioned(model) => model.num_params(),
+            Self::ClassChannels(model) => model.num_params(),
             Self::Basic(model) => model.num_params(),
         }
     }
 
     /// Where dropout draws from from now on, where the model has dropout; `None` ends it.
     pub fn set_dropout(&self, generator: Option<Generator>) {
-        if let Self::UNet2D(model) = self {
-            model.set_dropout(generator);
+        match self {
+            Self::UNet2D(model) => model.set_dropout(generator),
+            Self::Condition(model) => model.set_dropout(generator),
+            Self::Captioned(model) => model.unet.set_dropout(generator),
+            Self::ClassChannels(model) => model.model.set_dropout(generator),
+            Self::Basic(_) => {}
         }
     }
 
@@ -231,6 +405,9 @@ impl AnyModel {
     pub fn take_dropout(&self) -> Option<Generator> {
         match self {
             Self::UNet2D(model) => model.take_dropout(),
+            Self::Condition(model) => model.take_dropout(),
+            Self::Captioned(model) => model.unet.take_dropout(),
+            Self::ClassChannels(model) => model.model.take_dropout(),
             Self::Basic(_) => None,
         }
     }
@@ -239,6 +416,9 @@ impl AnyModel {
     pub fn device(&self) -> Device {
         let devices = match self {
             Self::UNet2D(model) => model.devices(),
+            Self::Condition(model) => model.devices(),
+            Self::Captioned(model) => model.devices(),
+            Self::ClassChannels(model) => model.devices(),
             Self::Basic(model) => model.devices(),
         };
         // A model without parameters would be anywhere; there is none.
@@ -252,6 +432,18 @@ impl From<UNet2DModel> for AnyModel {
     }
 }
 
+impl From<CaptionedUNet> for AnyModel {
+    fn from(model: CaptionedUNet) -> Self {
+        Self::Captioned(model)
+    }
+}
+
+impl From<UNet2DConditionModel> for AnyModel {
+    fn from(model: UNet2DConditionModel) -> Self {
+        Self::Condition(model)
+    }
+}
+
 impl From<BasicUNet> for AnyModel {
     fn from(model: BasicUNet) -> Self {
         Self::Basic(model)
@@ -262,6 +454,9 @@ impl Denoiser for AnyModel {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
         match self {
             Self::UNet2D(model) => model.denoise(x, timesteps, conditioning),
+            Self::Condition(model) => model.denoise(x, timesteps, conditioning),
+            Self::Captioned(model) => model.denoise(x, timesteps, conditioning),
+            Self::ClassChannels(model) => model.denoise(x, timesteps, conditioning),
             Self::Basic(model) => model.denoise(x, timesteps, conditioning),
         }
     }

@@ -2,18 +2,30 @@
 
 pub mod any;
 pub mod basic_unet;
+pub mod captioned;
 pub mod checkpoint;
+pub mod class_conditioned;
+pub mod clip;
+pub mod image_condition;
 pub mod presets;
 pub mod unet2d;
+pub mod unet2d_condition;
 pub mod weights;
 
-pub use any::{AnyModel, AnyModelConfig};
+pub use any::{AnyModel, AnyModelConfig, ModelInputs};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
+pub use captioned::CaptionedUNet;
 pub use checkpoint::Checkpoint;
+pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
+pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
+pub use image_condition::ImageCondition;
 pub use presets::ModelPreset;
 pub use unet2d::{UNet2DConfig, UNet2DModel};
+pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, kind::Basic};
+
+use crate::{Error, Result};
 
 /// The version of diffusers whose files this library writes.
 pub const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -25,10 +37,72 @@ pub struct Conditioning {
     pub classes: Option<Tensor<1, Int>>,
     /// A vector added to the time embedding, `[batch, dimension]`.
     pub vector: Option<Tensor<2>>,
+    /// What Stable Diffusion XL is told beside that vector: original size, crop and target size, `[batch, 6]`.
+    pub time_ids: Option<Tensor<2>>,
+    /// Token ids of texts, for a model with a text encoder of its own, `[batch, length]`.
+    pub tokens: Option<Tensor<2, Int>>,
     /// A sequence for cross-attention, `[batch, length, dimension]`.
     pub sequence: Option<Tensor<3>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
     pub channels: Option<Tensor<4>>,
+}
+
+impl Conditioning {
+    /// What a batch is told that has the pictures of `self` first and then those of `other`.
+    ///
+    /// # Errors
+    /// If one of the two says something of a kind that the other does not, or in another shape.
+    pub fn followed_by(&self, other: &Self) -> Result<Self> {
+        Ok(Self {
+            classes: one_after_another("classes", &self.classes, &other.classes)?,
+            vector: one_after_another("a vector", &self.vector, &other.vector)?,
+            time_ids: one_after_another("sizes", &self.time_ids, &other.time_ids)?,
+            tokens: one_after_another("texts", &self.tokens, &other.tokens)?,
+            sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
+            channels: one_after_another("channels", &self.channels, &other.channels)?,
+        })
+    }
+}
+
+impl Conditioning {
+    /// The noisy picture with the channels beside it, where there are any.
+    ///
+    /// # Errors
+    /// If they are not of the picture's size, or not as many.
+    fn beside(&self, x: Tensor<4>) -> Result<Tensor<4>> {
+        let Some(channels) = &self.channels else {
+            return Ok(x);
+        };
+        let ([batch, _, height, width], shape) = (x.dims(), channels.dims());
+        if [shape[0], shape[2], shape[3]] != [batch, height, width] {
+            return Err(Error::Shape(format!(
+                "{} conditioning pictures of {}x{} were given for {batch} pictures of {height}x{width}: they should be as many and as large",
+                shape[0], shape[2], shape[3]
+            )));
+        }
+        Ok(Tensor::cat(vec![x, channels.clone()], 1))
+    }
+}
+
+fn one_after_another<const D: usize, K: Basic>(
+    what: &str,
+    first: &Option<Tensor<D, K>>,
+    second: &Option<Tensor<D, K>>,
+) -> Result<Option<Tensor<D, K>>> {
+    match (first, second) {
+        (None, None) => Ok(None),
+        (Some(first), Some(second)) if first.dims()[1..] == second.dims()[1..] => {
+            Ok(Some(Tensor::cat(vec![first.clone(), second.clone()], 0)))
+        }
+        (Some(first), Some(second)) => Err(Error::Shape(format!(
+            "one half of a batch is told {what} of shape {:?} and the other of {:?}; only the first number may differ",
+            first.dims(),
+            second.dims()
+        ))),
+        _ => Err(Error::Config(format!(
+            "one half of a batch is told {what} and the other is not"
+        ))),
+    }
 }
 
 /// Anything that predicts noise, a clean picture or a velocity from a noisy picture: every model, and guided ones too.
@@ -37,10 +111,11 @@ pub trait Denoiser: Send {
     ///
     /// # Errors
     /// If a shape does not fit the model, or a conditioning that it needs is missing.
-    fn denoise(
-        &self,
-        x: Tensor<4>,
-        timesteps: Tensor<1>,
-        conditioning: &Conditioning,
-    ) -> crate::Result<Tensor<4>>;
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>>;
+}
+
+impl<D: Denoiser + Sync + ?Sized> Denoiser for &D {
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        (**self).denoise(x, timesteps, conditioning)
+    }
 }

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops;
 
-/// Mirrors `diffusers.models.activations.get_activation`.
+/// The factor in CLIP's approximation of GELU (Hendrycks and Gimpel 2016, sec. 2).
+const QUICK_GELU: f64 = 1.702;
+
+/// Mirrors `diffusers.models.activations.get_activation`, and the one that CLIP has besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -18,6 +21,9 @@ pub enum Activation {
     Mish,
     /// x · Φ(x)
     Gelu,
+    /// x · σ(1.702 x), CLIP's approximation of GELU
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
     /// max(x, 0)
     Relu,
 }
@@ -34,6 +40,7 @@ impl Activation {
             Self::Silu | Self::Swish => ops::silu(x),
             Self::Mish => activation::mish(x),
             Self::Gelu => activation::gelu(x),
+            Self::QuickGelu => ops::silu(x * QUICK_GELU) / QUICK_GELU,
             Self::Relu => activation::relu(x),
         }
     }

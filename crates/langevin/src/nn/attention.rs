@@ -88,6 +88,7 @@ impl Attention {
         let options = AttentionOptions {
             heads: self.heads,
             scale: self.scale as f32,
+            causal: false,
         };
         let mut y = ops::attention(q, k, v, options);
         let residual = x.reshape([batch, height * width, channels]);

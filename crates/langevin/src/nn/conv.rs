@@ -40,6 +40,24 @@ impl Conv2d {
         }
     }
 
+    /// A new layer with a square kernel and no bias.
+    pub fn without_bias(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        geometry: Geometry,
+        init: &mut Init<'_>,
+    ) -> Self {
+        let weight = init
+            .uniform([outputs, inputs, kernel, kernel], inputs * kernel * kernel)
+            .permute([2, 3, 1, 0]);
+        Self {
+            weight: init.parameter(weight),
+            bias: None,
+            geometry,
+        }
+    }
+
     /// # Shapes
     /// `[batch, height, width, in]` → `[batch, out height, out width, out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {

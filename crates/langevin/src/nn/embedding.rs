@@ -74,8 +74,13 @@ pub struct Embedding {
 impl Embedding {
     /// A new layer.
     pub fn new(classes: usize, dimension: usize, init: &mut Init<'_>) -> Self {
+        Self::scaled(classes, dimension, 1.0, init)
+    }
+
+    /// A new layer with values of the standard deviation `scale`.
+    pub fn scaled(classes: usize, dimension: usize, scale: f32, init: &mut Init<'_>) -> Self {
         Self {
-            weight: Param::from_tensor(init.normal([classes, dimension], 1.0)),
+            weight: Param::from_tensor(init.normal([classes, dimension], scale)),
         }
     }
 

@@ -28,6 +28,15 @@ impl Linear {
         }
     }
 
+    /// A new layer without bias.
+    pub fn without_bias(inputs: usize, outputs: usize, init: &mut Init<'_>) -> Self {
+        let weight = init.uniform([outputs, inputs], inputs).transpose();
+        Self {
+            weight: init.parameter(weight),
+            bias: None,
+        }
+    }
+
     /// # Shapes
     /// `[..., in]` → `[..., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -14,6 +14,7 @@ mod linear;
 mod norm;
 mod resample;
 mod resnet;
+mod transformer;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig};
@@ -23,6 +24,9 @@ pub use embedding::{Embedding, TimestepEmbedding, sinusoidal_embedding};
 pub use fir::{fir_downsample, fir_upsample};
 pub use init::Init;
 pub use linear::Linear;
-pub use norm::GroupNorm;
+pub use norm::{GroupNorm, LayerNorm};
 pub use resample::{Downsample2D, Upsample2D, average_pool};
 pub use resnet::{Resampling, ResnetBlock2D, ResnetConfig, TimeEmbeddingNorm};
+pub use transformer::{
+    BasicTransformerBlock, FeedForward, TokenAttention, Transformer2DConfig, Transformer2DModel,
+};

@@ -1,4 +1,4 @@
-//! Group normalisation, with the activation that follows it.
+//! Normalisation of pictures' groups of channels, and of tokens.
 
 use burn::{
     module::{Module, Param},
@@ -77,5 +77,32 @@ impl GroupNorm {
             silu,
         };
         ops::group_norm(x, self.weight.val(), self.bias.val(), modulation, options)
+    }
+}
+
+/// Normalisation over the last dimension. Mirrors `torch.nn.LayerNorm`.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// A new layer.
+    pub fn new(channels: usize, eps: f64, init: &Init<'_>) -> Self {
+        Self {
+            weight: init.constant([channels], 1.0),
+            bias: init.constant([channels], 0.0),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `[..., channels]`, in and out
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps as f32)
     }
 }

@@ -24,6 +24,8 @@ pub struct AttentionOptions {
     pub heads: usize,
     /// What the scores are multiplied with before the softmax.
     pub scale: f32,
+    /// Whether a query sees only the keys up to its own place; there are then as many queries as keys.
+    pub causal: bool,
 }
 
 /// `softmax(scale · q kᵀ) v` in every head (Vaswani et al. 2017, eq. 1).
@@ -130,6 +132,7 @@ fn shape_of(qkv: &Qkv<Flex>, options: AttentionOptions) -> attention::AttentionS
         keys,
         heads: options.heads,
         head_dim: width / options.heads,
+        causal: options.causal,
     }
 }
 

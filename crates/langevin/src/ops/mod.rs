@@ -29,7 +29,7 @@ mod upsample;
 pub use attention::{AttentionOptions, attention};
 pub use concat::concat;
 pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
-pub use norm::{GroupNormOptions, group_norm};
+pub use norm::{GroupNormOptions, group_norm, layer_norm};
 pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
 pub use per_picture::add_per_picture;
 pub use pool::in_pool;

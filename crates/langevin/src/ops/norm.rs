@@ -58,6 +58,24 @@ pub fn group_norm(
     ))
 }
 
+/// `layer_norm(x) · gamma + beta` over the last dimension: a group normalisation in which every token is a picture of one pixel
+/// with one group.
+///
+/// # Shapes
+/// - `x` and the result: `[..., channels]`
+/// - `gamma`, `beta`: `[channels]`
+pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, eps: f32) -> Tensor<D> {
+    let shape = x.dims();
+    let [channels] = gamma.dims();
+    let tokens = shape[..D - 1].iter().product::<usize>();
+    let options = GroupNormOptions {
+        groups: 1,
+        eps,
+        silu: false,
+    };
+    group_norm(x.reshape([tokens, 1, 1, channels]), gamma, beta, None, options).reshape(shape)
+}
+
 /// The forward, dispatched to the tensor's backend.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait NormOps: Backend {

@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 
 use super::{
-    Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling, parts::Parts,
+    Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling,
+    inpainting::Inpainting,
+    parts::{self, Parts},
 };
 use crate::{
     Error, Result,
@@ -13,6 +15,9 @@ use crate::{
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
 };
+
+/// RePaint's steps where no number is asked for.
+const INPAINTING_STEPS: usize = 50;
 
 /// The pipeline of a folder, by the class that its `model_index.json` names. Mirrors `diffusers.DiffusionPipeline`.
 #[allow(clippy::large_enum_variant, reason = "a program has one or two")]
@@ -79,11 +84,16 @@ impl AnyPipeline {
     /// If there is no such sampler, or it does not fit the model; the error says why.
     pub fn with_scheduler(self, name: &str) -> Result<Self> {
         let scheduler = self.scheduler().for_model(name)?;
+        Ok(self.with(scheduler))
+    }
+
+    /// The same model with this scheduler.
+    fn with(self, scheduler: AnyScheduler) -> Self {
         let (model, classes) = match self {
             Self::Ddpm(pipeline) => (pipeline.model, pipeline.classes),
             Self::Ddim(pipeline) => (pipeline.model, pipeline.classes),
         };
-        Ok(match scheduler {
+        match scheduler {
             AnyScheduler::DDIM(scheduler) => Self::Ddim(DdimPipeline {
                 model,
                 scheduler,
@@ -94,7 +104,41 @@ impl AnyPipeline {
                 scheduler,
                 classes,
             }),
-        })
+        }
+    }
+
+    /// The same model with DDIM run backwards: a loop that begins with a picture, by [`Sampling::starting_at`] step 0, ends with
+    /// the latent from which [`Self::unbounded_ddim`] draws that picture again.
+    ///
+    /// ```no_run
+    /// # fn main() -> langevin::Result<()> {
+    /// # use langevin::{device::default_device, pipelines::{AnyPipeline, SampleOptions}, random::Generator};
+    /// # let pipeline = AnyPipeline::load("my-model", &default_device())?;
+    /// # let picture = burn::tensor::Tensor::<4>::zeros([1, 3, 32, 32], &default_device());
+    /// let (inverse, ddim) = (pipeline.clone().inverse()?, pipeline.unbounded_ddim()?);
+    /// let options = SampleOptions { num_inference_steps: Some(50), ..SampleOptions::default() };
+    /// let mut unused = Generator::new(0);
+    /// let latent = inverse.sample(&options, &mut unused)?.starting_at(picture, 0)?.finish()?;
+    /// let again = ddim.sample(&options, &mut unused)?.starting_at(latent, 0)?.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If DDIM does not fit the model.
+    pub fn inverse(self) -> Result<Self> {
+        let scheduler = self.scheduler().for_pictures("ddim-inverse")?.unbounded()?;
+        Ok(self.with(scheduler))
+    }
+
+    /// The same model with DDIM that leaves predicted clean pictures as they are: what clipping takes from them cannot be found
+    /// again by going back.
+    ///
+    /// # Errors
+    /// If DDIM does not fit the model.
+    pub fn unbounded_ddim(self) -> Result<Self> {
+        let scheduler = self.scheduler().for_model("ddim")?.unbounded()?;
+        Ok(self.with(scheduler))
     }
 
     /// The denoiser.
@@ -171,6 +215,35 @@ impl AnyPipeline {
             Self::Ddpm(pipeline) => pipeline.sample(options, generator),
             Self::Ddim(pipeline) => pipeline.sample(options, generator),
         }
+    }
+
+    /// Starts a loop of RePaint's (Lugmayr et al. 2022), which paints the unknown part of `picture` anew: a tensor of shape
+    /// `[1 or batch, channels, height, width]` in -1..1. `mask`, `[1, 1, height, width]` or larger, is 1 where the picture is known.
+    ///
+    /// The loop jumps back towards the noise as diffusers' does by default, so it asks the model several times a step.
+    ///
+    /// # Errors
+    /// If the options do not fit, or the picture or the mask is of another size than the model's.
+    pub fn inpaint<'a>(
+        &'a self,
+        picture: Tensor<4>,
+        mask: Tensor<4>,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
+        let scheduler = Inpainting::new(&self.scheduler(), picture, mask)?;
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| self.scheduler().num_train_timesteps().min(INPAINTING_STEPS));
+        let classes = self.classes();
+        parts::sample(
+            self.model(),
+            Box::new(scheduler),
+            steps,
+            classes,
+            options,
+            generator,
+        )
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

@@ -54,14 +54,15 @@ impl Classes {
         files::write_json(folder.as_ref().join(CLASSES), self)
     }
 
-    /// The number of the class that somebody calls `class`: by its name, or by its number.
+    /// The number of the class that somebody calls `class`: by its name, or by its number; `none` is the null class.
     ///
     /// # Errors
     /// If there is no such class, with those that there are.
     pub fn find(&self, class: &str) -> Result<usize> {
         let by_name = self.names.iter().position(|name| name == class);
         let by_number = || class.parse().ok().filter(|&number| number < self.names.len());
-        by_name.or_else(by_number).ok_or_else(|| {
+        let none = || self.null_class.filter(|_| class == "none");
+        by_name.or_else(by_number).or_else(none).ok_or_else(|| {
             let shown = 20;
             let names = self
                 .names
@@ -118,5 +119,15 @@ mod tests {
         let message = three().find("cow").unwrap_err().to_string();
         assert!(message.contains("cat, dog"), "{message}");
         assert!(three().find("3").is_err());
+    }
+
+    #[test]
+    fn none_is_the_null_class_where_there_is_one() {
+        assert_eq!(three().find("none").unwrap(), 3);
+        let without = Classes {
+            null_class: None,
+            ..three()
+        };
+        assert!(without.find("none").is_err());
     }
 }

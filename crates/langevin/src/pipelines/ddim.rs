@@ -89,10 +89,9 @@ impl DdimPipeline {
         let steps = options
             .num_inference_steps
             .unwrap_or_else(|| self.default_steps());
-        let scheduler = self.scheduler.clone().into();
         parts::sample(
             &self.model,
-            scheduler,
+            Box::new(self.scheduler.clone()),
             steps,
             self.classes.as_ref(),
             options,

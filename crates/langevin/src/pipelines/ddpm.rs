@@ -72,7 +72,7 @@ impl DdpmPipeline {
             .unwrap_or_else(|| self.default_steps());
         parts::sample(
             &self.model,
-            self.scheduler.clone(),
+            Box::new(self.scheduler.clone()),
             steps,
             self.classes.as_ref(),
             options,

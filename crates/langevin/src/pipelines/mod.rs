@@ -3,31 +3,38 @@
 //! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
 //! which has a folder of its own.
 
-mod agreement;
 mod any;
 mod classes;
 mod ddim;
 mod ddpm;
+mod evaluation;
+mod inpainting;
+mod interpolation;
+mod latents;
 mod model_index;
 mod parts;
 mod sampling;
 mod staging;
+mod told;
 
-pub use agreement::{AgreementOptions, agreement};
 pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
 pub use ddpm::DdpmPipeline;
+pub use evaluation::{EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes};
+pub use interpolation::slerp;
+pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use parts::{checkpoint, save_model};
-pub use sampling::{Sampling, Step};
+pub use sampling::{OpenStep, Sampling, Step};
+pub use told::ConditioningImage;
 
 use burn::tensor::Tensor;
 
-use crate::{Error, Result, data::Picture, grid};
+use crate::{Error, Result, data::Picture, grid, guidance::ClassifierFree};
 
 /// What a pipeline is asked for. The keyword arguments of diffusers' pipeline calls.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SampleOptions {
     /// Pictures drawn together.
     pub batch_size: usize,
@@ -36,9 +43,22 @@ pub struct SampleOptions {
     /// DDIM's η: 0, its default, is deterministic, 1 adds as much noise as DDPM. TCD's γ, 0.3 by default. Others overlook it.
     pub eta: Option<f64>,
     /// DDIM: derive the noise direction from the clipped predicted clean sample. DDPM overlooks it.
+    ///
+    /// Always so under guidance, which drives the prediction beyond the range that is clipped to: what clipping took from the
+    /// picture would otherwise come back, negated, as noise. (Without clipping it makes no difference.)
     pub use_clipped_model_output: bool,
     /// One class a picture. `None` is the null class of a class-conditional model, and right for any other.
     pub classes: Option<Vec<i64>>,
+    /// One text a picture. `None` is the empty text of a model that looks at texts, and right for any other.
+    pub prompts: Option<Vec<String>>,
+    /// What a model that is shown a picture is shown.
+    pub conditioning_image: Option<ConditioningImage>,
+    /// Classifier-free guidance towards classes and texts. Off by default.
+    pub guidance: ClassifierFree,
+    /// The classes that guidance leads away from, one a picture. `None` is the null class.
+    pub negative_classes: Option<Vec<i64>>,
+    /// The texts that guidance leads away from, one a picture. `None` is the empty text.
+    pub negative_prompts: Option<Vec<String>>,
 }
 
 impl Default for SampleOptions {
@@ -49,6 +69,11 @@ impl Default for SampleOptions {
             eta: None,
             use_clipped_model_output: false,
             classes: None,
+            prompts: None,
+            conditioning_image: None,
+            guidance: ClassifierFree::default(),
+            negative_classes: None,
+            negative_prompts: None,
         }
     }
 }

@@ -38,11 +38,11 @@ impl ModelIndex {
     /// An index of a pipeline with these components: names and classes.
     pub fn new<'a>(class_name: &str, components: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let component = |class_name: &str| {
-            // The course's own network is the one class that diffusers does not have.
-            let library = if class_name == "BasicUNet" {
-                "langevin"
-            } else {
-                "diffusers"
+            let library = match class_name {
+                // The course's own networks are the classes that diffusers does not have.
+                "BasicUNet" | "ClassConditionedUnet" => "langevin",
+                _ if class_name.starts_with("CLIP") => "transformers",
+                _ => "diffusers",
             };
             Component {
                 library: library.into(),

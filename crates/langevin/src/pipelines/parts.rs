@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 
 use super::{
     SampleOptions, Sampling,
     classes::Classes,
     model_index::{MODEL_INDEX, ModelIndex},
     staging::Staging,
+    told::Told,
 };
 use crate::{
     Error, Result,
-    models::{AnyModel, AnyModelConfig, Checkpoint, Conditioning, weights::CONFIG_NAME},
+    models::{
+        AnyModel, AnyModelConfig, Checkpoint,
+        captioned::{TEXT_ENCODER, TOKENIZER},
+        weights::CONFIG_NAME,
+    },
     random::Generator,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG, Scheduler},
 };
@@ -44,8 +49,10 @@ impl Parts {
         // Early configurations do not all name their class, and where two do, diffusers goes by the index.
         let scheduler = AnyScheduler::load_as(scheduler_class, component_folder(folder, SCHEDULER))?;
         let classes = Classes::load(folder, config.num_class_embeds())?;
+        let model = AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?;
+        let model = model.with_text_encoder(folder, device)?;
         Ok(Self {
-            model: AnyModel::with_weights(&config, &mut checkpoint(folder, variant)?, device)?,
+            model,
             scheduler,
             classes,
         })
@@ -90,15 +97,23 @@ pub fn save(
     classes: Option<&Classes>,
 ) -> Result<()> {
     let staging = Staging::of(folder)?;
-    model.save(staging.path().join(MODEL))?;
+    match model {
+        AnyModel::Captioned(model) => model.unet.save(staging.path().join(MODEL))?,
+        model => model.save(staging.path().join(MODEL))?,
+    }
     scheduler.save(staging.path().join(SCHEDULER))?;
     if let Some(classes) = classes {
         classes.save(staging.path())?;
     }
-    let components = [
+    let mut components = vec![
         (MODEL, model.config().class_name()),
         (SCHEDULER, scheduler.class_name()),
     ];
+    if let AnyModel::Captioned(model) = model {
+        model.save_text(staging.path())?;
+        components.push((TEXT_ENCODER, model.text_encoder.class_name()));
+        components.push((TOKENIZER, "CLIPTokenizer"));
+    }
     ModelIndex::new(class_name, components).save(staging.path())?;
     staging.commit(MODEL_INDEX)
 }
@@ -106,7 +121,7 @@ pub fn save(
 /// Starts a loop of `steps` steps: draws the initial noise as diffusers' pipelines do.
 pub fn sample<'a>(
     model: &'a AnyModel,
-    mut scheduler: AnyScheduler,
+    mut scheduler: Box<dyn Scheduler + 'a>,
     steps: usize,
     classes: Option<&Classes>,
     options: &SampleOptions,
@@ -122,60 +137,26 @@ pub fn sample<'a>(
             "the model's configuration has no `sample_size`, so it cannot be sampled from".into(),
         ));
     };
-    let conditioning = condition(config.num_class_embeds(), classes, options, &device)?;
+    let told = Told {
+        model,
+        null: classes.and_then(|classes| classes.null_class),
+        options,
+        device: &device,
+    };
+    let conditioning = told.conditioning()?;
+    let guided = told.guided(&conditioning, scheduler.num_train_timesteps())?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
     let noise = generator.randn_tensor(shape, &device);
-    Ok(Sampling::new(model, Box::new(scheduler), noise, generator)
-        .with_conditioning(conditioning)
-        .with_step_options(options.eta, options.use_clipped_model_output))
-}
-
-/// The class embedding's input, checked against a model of `known` classes.
-fn condition(
-    known: Option<usize>,
-    classes: Option<&Classes>,
-    options: &SampleOptions,
-    device: &Device,
-) -> Result<Conditioning> {
-    let numbers = match (known, &options.classes) {
-        (None, None) => return Ok(Conditioning::default()),
-        (None, Some(_)) => {
-            return Err(Error::Config(
-                "classes were given, but the model knows none: it is unconditional".into(),
-            ));
-        }
-        (Some(known), Some(numbers)) => {
-            if numbers.len() != options.batch_size {
-                return Err(Error::Shape(format!(
-                    "{} classes were given for a batch of {}; there must be one a picture",
-                    numbers.len(),
-                    options.batch_size
-                )));
-            }
-            let within = |&number: &i64| usize::try_from(number).is_ok_and(|number| number < known);
-            if let Some(number) = numbers.iter().find(|number| !within(number)) {
-                return Err(Error::Config(format!(
-                    "there is no class {number}; the model knows 0 to {}",
-                    known - 1
-                )));
-            }
-            numbers.clone()
-        }
-        (Some(known), None) => match classes.and_then(|classes| classes.null_class) {
-            // Bounded by the model's number of classes, so far below the limit of any integer.
-            Some(null) => vec![null as i64; options.batch_size],
-            None => {
-                return Err(Error::Config(format!(
-                    "the model is class-conditional and has no null class: a class, 0 to {}, must be given",
-                    known - 1
-                )));
-            }
-        },
+    let sampling = match guided {
+        Some(guided) => Sampling::owning(Box::new(guided), scheduler, noise, generator),
+        None => Sampling::new(model, scheduler, noise, generator),
     };
-    let classes = Tensor::<1, Int>::from_data(TensorData::new(numbers, [options.batch_size]), device);
-    Ok(Conditioning {
-        classes: Some(classes),
-        ..Conditioning::default()
-    })
+    Ok(sampling
+        .of_steps(steps)
+        .with_conditioning(conditioning)
+        .with_step_options(
+            options.eta,
+            options.use_clipped_model_output || options.guidance.is_on(),
+        ))
 }

@@ -4,9 +4,10 @@ use burn::tensor::Tensor;
 
 use crate::{
     Error, Result,
+    guidance::{LossGuidance, Through, leaf},
     models::{Conditioning, Denoiser},
     random::Generator,
-    schedulers::{Scheduler, StepOptions, StepOutput},
+    schedulers::{Scheduler, StepOptions, StepOutput, same_shape},
 };
 
 /// A sampling loop in progress.
@@ -29,13 +30,17 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Whoever wants a hand in the steps opens them, see [`Sampling::open`].
 pub struct Sampling<'a> {
     denoiser: Held<'a>,
     scheduler: Box<dyn Scheduler + 'a>,
     conditioning: Conditioning,
     generator: &'a mut Generator,
-    eta: Option<f64>,
-    use_clipped_model_output: bool,
+    settings: Settings,
+    guidance: Option<LossGuidance>,
+    /// How many steps were asked for; the model may be asked more often.
+    steps: usize,
     timesteps: Vec<f64>,
     done: usize,
     sample: Tensor<4>,
@@ -53,6 +58,44 @@ impl Held<'_> {
         match self {
             Self::Borrowed(denoiser) => *denoiser,
             Self::Owned(denoiser) => denoiser.as_ref(),
+        }
+    }
+}
+
+/// The call that a loop of `steps` steps begins with at a strength: `get_timesteps` of diffusers'
+/// `StableDiffusionImg2ImgPipeline`, with `order` calls a step.
+fn first_step(steps: usize, order: usize, strength: f64) -> Result<usize> {
+    if !(strength > 0.0 && strength <= 1.0) {
+        return Err(Error::Config(format!(
+            "the strength is {strength}, but it must be above 0 and at most 1"
+        )));
+    }
+    match (steps as f64 * strength) as usize {
+        0 => Err(no_step(steps, strength)),
+        walked => Ok((steps - walked) * order),
+    }
+}
+
+fn no_step(steps: usize, strength: f64) -> Error {
+    Error::Config(format!(
+        "a strength of {strength} leaves none of {steps} steps: give more steps, or a higher strength"
+    ))
+}
+
+/// What every step is told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Settings {
+    eta: Option<f64>,
+    use_clipped_model_output: bool,
+}
+
+impl Settings {
+    fn options(self, generator: &mut Generator) -> StepOptions<'_> {
+        StepOptions {
+            generator: Some(generator),
+            eta: self.eta,
+            use_clipped_model_output: self.use_clipped_model_output,
+            ..StepOptions::default()
         }
     }
 }
@@ -106,16 +149,23 @@ impl<'a> Sampling<'a> {
         Self {
             denoiser,
             timesteps: scheduler.timesteps().to_vec(),
-            scheduler,
             conditioning: Conditioning::default(),
             generator,
-            eta: None,
-            use_clipped_model_output: false,
+            settings: Settings::default(),
+            guidance: None,
+            steps: scheduler.timesteps().len().div_ceil(scheduler.order()),
             done: 0,
             // Most schedulers start at 1, and multiplying would only cost.
             sample: if sigma == 1.0 { noise } else { noise * sigma },
+            scheduler,
             latest: None,
         }
+    }
+
+    /// Says how many steps were asked for, where the scheduler makes more calls of them.
+    pub(super) fn of_steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
     }
 
     /// Tells the model something besides the sample and the timestep.
@@ -126,8 +176,61 @@ impl<'a> Sampling<'a> {
 
     /// Sets DDIM's η or TCD's γ, and whether DDIM derives the noise from the clipped clean sample, see [`StepOptions`].
     pub fn with_step_options(mut self, eta: Option<f64>, use_clipped_model_output: bool) -> Self {
-        self.eta = eta;
-        self.use_clipped_model_output = use_clipped_model_output;
+        self.settings = Settings {
+            eta,
+            use_clipped_model_output,
+        };
+        self
+    }
+
+    /// Begins with step `step`, from 0, and `sample` as it is before that step, in place of noise before the first: with a latent that
+    /// inversion found, say.
+    ///
+    /// # Errors
+    /// If there is no such step, or the sample has another shape than the noise.
+    pub fn starting_at(mut self, sample: Tensor<4>, step: usize) -> Result<Self> {
+        if step >= self.timesteps.len() {
+            return Err(Error::Config(format!(
+                "the loop cannot begin with step {step}: it has {} steps, counted from 0",
+                self.timesteps.len()
+            )));
+        }
+        same_shape("the sample", &sample, "the noise", &self.sample)?;
+        self.scheduler.set_begin_index(step);
+        self.timesteps.drain(..step);
+        self.sample = sample;
+        Ok(self)
+    }
+
+    /// Begins with `pictures` (`[1 or batch, channels, height, width]` in -1..1) under noise, in place of noise alone. `strength`
+    /// is the part of the steps that is walked: 1 leaves little of the pictures, 0.1 most of them. Mirrors diffusers'
+    /// picture-to-picture pipelines.
+    ///
+    /// # Errors
+    /// If the strength is not above 0 and at most 1, or leaves no step, or the pictures have another shape than the noise.
+    pub fn starting_from(self, pictures: &Tensor<4>, strength: f64) -> Result<Self> {
+        let step = first_step(self.steps, self.scheduler.order(), strength)?;
+        let noise = self.sample.clone() / self.scheduler.init_noise_sigma();
+        let [batch, ..] = noise.dims();
+        let pictures = match pictures.dims()[0] {
+            1 => pictures.clone().repeat_dim(0, batch),
+            _ => pictures.clone(),
+        };
+        same_shape("the pictures", &pictures, "the noise", &noise)?;
+        let timestep = *self
+            .timesteps
+            .get(step)
+            .ok_or_else(|| no_step(self.steps, strength))?;
+        let mut sampling = self.starting_at(noise.clone(), step)?;
+        sampling.sample = sampling.scheduler.add_noise_at(pictures, noise, timestep)?;
+        Ok(sampling)
+    }
+
+    /// Lets a loss lead every step, besides what the denoiser itself is guided by. DDIM then takes the noise from the clipped
+    /// clean sample, as [`SampleOptions::use_clipped_model_output`](super::SampleOptions) says.
+    pub fn guided_by(mut self, guidance: LossGuidance) -> Self {
+        self.guidance = Some(guidance);
+        self.settings.use_clipped_model_output = true;
         self
     }
 
@@ -150,48 +253,61 @@ impl<'a> Sampling<'a> {
     // It lends what it holds, which the standard iterator cannot say.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Result<Step<'_>>> {
-        let timestep = *self.timesteps.get(self.done)?;
-        if let Err(error) = self.advance(timestep) {
-            return Some(Err(error));
+        // Out of the way while it leads the step, and put back whether or not that succeeds.
+        let mut guidance = self.guidance.take();
+        let done = self.open().map(|step| step.finish(guidance.as_mut()));
+        self.guidance = guidance;
+        match done? {
+            Ok(()) => self.latest().map(Ok),
+            Err(error) => Some(Err(error)),
         }
-        let (prediction, predicted_clean) = self.latest.as_ref()?;
-        Some(Ok(Step {
-            index: self.done - 1,
+    }
+
+    /// Opens the next step, for a loop of one's own; `None` after the last. [`OpenStep`] has what the course's loops have: the
+    /// sample, a way to ask the model, the clean picture that its answer implies, and the step itself.
+    ///
+    /// ```no_run
+    /// # fn main() -> langevin::Result<()> {
+    /// # use langevin::{device::default_device, pipelines::{AnyPipeline, SampleOptions}, random::Generator};
+    /// use langevin::guidance::{gradient, leaf};
+    ///
+    /// # let pipeline = AnyPipeline::load("runs/digits-1", &default_device())?;
+    /// # let mut generator = Generator::new(7);
+    /// let mut sampling = pipeline.sample(&SampleOptions::default(), &mut generator)?;
+    /// while let Some(mut step) = sampling.open() {
+    ///     let prediction = step.predict(step.sample.clone())?;
+    ///     let x = leaf(&step.sample);
+    ///     let darkness = step.predicted_clean(&prediction, &x)?.mean();
+    ///     step.sample = step.sample - gradient(&darkness, &x)? * 20.0;
+    ///     step.take(prediction)?;
+    /// }
+    /// let dark_pictures = sampling.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(&mut self) -> Option<OpenStep<'_, 'a>> {
+        let timestep = *self.timesteps.get(self.done)?;
+        Some(OpenStep {
+            index: self.done,
             total: self.timesteps.len(),
             timestep,
+            sample: self.sample.clone(),
+            sampling: self,
+        })
+    }
+
+    /// What the last step came to; `None` before the first.
+    pub fn latest(&self) -> Option<Step<'_>> {
+        let (prediction, predicted_clean) = self.latest.as_ref()?;
+        let index = self.done.checked_sub(1)?;
+        Some(Step {
+            index,
+            total: self.timesteps.len(),
+            timestep: self.timesteps[index],
             sample: &self.sample,
             prediction,
             predicted_clean,
-        }))
-    }
-
-    fn advance(&mut self, timestep: f64) -> Result<()> {
-        let x = self.sample.clone();
-        let [batch, ..] = x.dims();
-        let timesteps = Tensor::<1>::full([batch], timestep, &x.device());
-        let input = self.scheduler.scale_model_input(x.clone(), timestep)?;
-        // A model that is being trained would otherwise drag its graph from step to step.
-        let prediction = self
-            .denoiser
-            .get()
-            .denoise(input, timesteps, &self.conditioning)?
-            .detach();
-        let mut options = StepOptions {
-            generator: Some(self.generator),
-            eta: self.eta,
-            use_clipped_model_output: self.use_clipped_model_output,
-            ..StepOptions::default()
-        };
-        let StepOutput {
-            previous,
-            predicted_clean,
-        } = self
-            .scheduler
-            .step(prediction.clone(), timestep, x, &mut options)?;
-        self.sample = previous;
-        self.latest = Some((prediction, predicted_clean));
-        self.done += 1;
-        Ok(())
+        })
     }
 
     /// Does the steps that are left, and gives the samples: `[batch, channels, height, width]`, about -1 to 1.
@@ -210,5 +326,114 @@ impl<'a> Sampling<'a> {
                 "the samples are not numbers any more: the model's weights are broken, or its training diverged".into(),
             ))
         }
+    }
+}
+
+/// A step that has not been taken yet: the sample may still be changed, and so may what the model says of it.
+///
+/// Dropped without [`OpenStep::take`], it leaves the loop where it was.
+pub struct OpenStep<'s, 'a> {
+    sampling: &'s mut Sampling<'a>,
+    /// Which step it is, from 0.
+    pub index: usize,
+    /// How many steps there are.
+    pub total: usize,
+    /// The timestep that the model is to be asked at.
+    pub timestep: f64,
+    /// The sample before the step, `[batch, channels, height, width]`.
+    pub sample: Tensor<4>,
+}
+
+impl OpenStep<'_, '_> {
+    /// What the model predicts for `x`: this step's sample, or another of its shape. Differentiable in `x`.
+    ///
+    /// # Errors
+    /// If the model refuses it.
+    pub fn predict(&mut self, x: Tensor<4>) -> Result<Tensor<4>> {
+        let [batch, ..] = x.dims();
+        let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
+        let sampling = &mut *self.sampling;
+        let input = sampling.scheduler.scale_model_input(x, self.timestep)?;
+        sampling
+            .denoiser
+            .get()
+            .denoise(input, timesteps, &sampling.conditioning)
+    }
+
+    /// The clean picture that a prediction for `x` implies. Differentiable in both.
+    ///
+    /// # Errors
+    /// If the scheduler refuses them.
+    pub fn predicted_clean(&self, prediction: &Tensor<4>, x: &Tensor<4>) -> Result<Tensor<4>> {
+        // The step is taken by copies, which leaves everything where it is.
+        let mut scheduler = self.sampling.scheduler.boxed_clone();
+        let mut generator = self.sampling.generator.clone();
+        let mut options = self.sampling.settings.options(&mut generator);
+        let output = scheduler.step(prediction.clone(), self.timestep, x.clone(), &mut options)?;
+        Ok(output.predicted_clean)
+    }
+
+    /// ᾱ: the share of the signal in the sample's variance, from 0 (noise) to 1 (clean).
+    ///
+    /// # Errors
+    /// If the scheduler cannot tell its noise at this timestep.
+    pub fn alpha_cumprod(&self) -> Result<f64> {
+        let device = self.sample.device();
+        let (zero, one) = (
+            Tensor::zeros([1, 1, 1, 1], &device),
+            Tensor::ones([1, 1, 1, 1], &device),
+        );
+        let square = |x0: &Tensor<4>, noise: &Tensor<4>| {
+            let level = self
+                .sampling
+                .scheduler
+                .add_noise_at(x0.clone(), noise.clone(), self.timestep)?;
+            Ok(f64::from(level.into_scalar::<f32>()).powi(2))
+        };
+        let (signal, noise): (f64, f64) = (square(&one, &zero)?, square(&zero, &one)?);
+        Ok(signal / (signal + noise))
+    }
+
+    /// Takes the step from the sample, as it now is, by `prediction`.
+    ///
+    /// # Errors
+    /// If the scheduler refuses them.
+    pub fn take(self, prediction: Tensor<4>) -> Result<()> {
+        let Self {
+            sampling,
+            timestep,
+            sample,
+            ..
+        } = self;
+        // A model that is being trained, or a loss, would otherwise drag its graph from step to step.
+        let (prediction, sample) = (prediction.without_autodiff(), sample.without_autodiff());
+        let mut options = sampling.settings.options(sampling.generator);
+        let StepOutput {
+            previous,
+            predicted_clean,
+        } = sampling
+            .scheduler
+            .step(prediction.clone(), timestep, sample, &mut options)?;
+        sampling.sample = previous;
+        sampling.latest = Some((prediction, predicted_clean));
+        sampling.done += 1;
+        Ok(())
+    }
+
+    /// The usual step: asks the model, lets a loss move the sample, and takes the step.
+    fn finish(mut self, guidance: Option<&mut LossGuidance>) -> Result<()> {
+        let x = self.sample.clone();
+        let Some(guidance) = guidance else {
+            let prediction = self.predict(x)?;
+            return self.take(prediction);
+        };
+        let leaf = leaf(&x);
+        let prediction = match guidance.through() {
+            Through::Clean => self.predict(x.clone())?.without_autodiff(),
+            Through::Model => self.predict(leaf.clone())?,
+        };
+        let clean = self.predicted_clean(&prediction, &leaf)?;
+        self.sample = x + guidance.shift(&leaf, clean, self.timestep, || self.alpha_cumprod())?;
+        self.take(prediction)
     }
 }

@@ -1,6 +1,8 @@
 //! Brownian motion whose increments do not depend on the order in which they are asked for, as `torchsde.BrownianInterval`
 //! with `halfway_tree=True` (Li et al. 2020, *Scalable Gradients for Stochastic Differential Equations*).
 
+use std::{collections::HashMap, sync::Arc};
+
 use super::{Generator, seed_sequence::seeds};
 
 /// How much entropy numpy's seeds keep, as in diffusers.
@@ -14,7 +16,12 @@ const POOL_SIZE: usize = 24;
 pub(crate) struct BrownianTree {
     seed: u64,
     root: Interval,
+    /// What the last increments went through: those of the next step begin where they ended, and share most of their way.
+    recent: Halves,
 }
+
+/// Halved intervals by the bits of their two ends.
+type Halves = HashMap<(u64, u64), Arc<[Interval; 2]>>;
 
 /// A part of the interval, and how far each motion went over it.
 #[derive(Clone, Debug)]
@@ -46,6 +53,7 @@ impl BrownianTree {
                 depth: 0,
                 increments,
             },
+            recent: Halves::new(),
         }
     }
 
@@ -55,37 +63,43 @@ impl BrownianTree {
     }
 
     /// How far each motion goes from time `from` to `to`, which is not below it.
-    pub fn increments(&self, from: f64, to: f64) -> Vec<f32> {
+    pub fn increments(&mut self, from: f64, to: f64) -> Vec<f32> {
         let within = |time: f64| round(time.clamp(self.root.start, self.root.end));
         let (from, to) = (within(from), within(to));
         let mut sum = vec![0.0; self.size()];
         if from < to {
-            self.add(&self.root, from, to, &mut sum);
+            let mut visited = Halves::new();
+            self.add(&self.root, from, to, &mut sum, &mut visited);
+            self.recent = visited;
         }
         sum
     }
 
     /// Adds the increments of what of an interval lies between the two times, which are within it.
-    fn add(&self, interval: &Interval, from: f64, to: f64, sum: &mut [f32]) {
+    fn add(&self, interval: &Interval, from: f64, to: f64, sum: &mut [f32], visited: &mut Halves) {
         if from == interval.start && to == interval.end {
             sum.iter_mut()
                 .zip(&interval.increments)
                 .for_each(|(sum, x)| *sum += x);
             return;
         }
-        let (left, right) = self.halves(interval);
+        let place = (interval.start.to_bits(), interval.end.to_bits());
+        let known = self.recent.get(&place).cloned();
+        let halves = known.unwrap_or_else(|| Arc::new(self.halves(interval)));
+        visited.insert(place, Arc::clone(&halves));
+        let [left, right] = &*halves;
         let middle = left.end;
         if from < middle {
-            self.add(&left, from, to.min(middle), sum);
+            self.add(left, from, to.min(middle), sum, visited);
         }
         if to > middle {
-            self.add(&right, from.max(middle), to, sum);
+            self.add(right, from.max(middle), to, sum, visited);
         }
     }
 
     /// The two halves of an interval: the increment of the first is normal around its share of the whole's (a Brownian
     /// bridge), the second's is what is left.
-    fn halves(&self, interval: &Interval) -> (Interval, Interval) {
+    fn halves(&self, interval: &Interval) -> [Interval; 2] {
         let &Interval {
             start,
             end,
@@ -122,10 +136,10 @@ impl BrownianTree {
         };
         // Beyond 64 halvings keys begin to repeat; by then a part is far below a millionth of what models see.
         let key = key.wrapping_mul(2);
-        (
+        [
             half(start, middle, key, left),
             half(middle, end, key.wrapping_add(1), right),
-        )
+        ]
     }
 }
 
@@ -147,7 +161,7 @@ mod tests {
     #[test]
     fn increments_are_torchsdes() {
         // torchsde.BrownianInterval(t0=0.03, t1=14.6, size=(3,), entropy=5, tol=1e-6, pool_size=24, halfway_tree=True)
-        let tree = BrownianTree::new(5, 0.03, 14.6, 3);
+        let mut tree = BrownianTree::new(5, 0.03, 14.6, 3);
         for (from, to, expected) in [
             (0.03, 14.6, [4.19188, 1.757236, -1.068695]),
             (7.0, 14.6, [-0.366954, -0.8955128, 0.2623596]),
@@ -166,7 +180,7 @@ mod tests {
 
     #[test]
     fn parts_sum_to_the_whole_in_whatever_order() {
-        let tree = BrownianTree::new(1, 0.0, 1.0, 20);
+        let mut tree = BrownianTree::new(1, 0.0, 1.0, 20);
         let whole = tree.increments(0.1, 0.9);
         let parts = [tree.increments(0.5, 0.9), tree.increments(0.1, 0.5)];
         for (i, whole) in whole.iter().enumerate() {
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn increments_are_as_wide_as_the_time_between() {
-        let tree = BrownianTree::new(2, 0.02, 157.0, 20_000);
+        let mut tree = BrownianTree::new(2, 0.02, 157.0, 20_000);
         for (from, to) in [(0.02, 0.05), (1.0, 2.0), (30.0, 157.0)] {
             let increments = tree.increments(from, to);
             let square: f64 = increments.iter().map(|x| f64::from(x * x)).sum::<f64>() / 20_000.0;

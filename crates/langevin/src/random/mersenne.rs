@@ -43,12 +43,19 @@ impl Mersenne {
         if self.next == WORDS {
             self.refill();
         }
-        let mut y = self.words[self.next];
+        let word = self.words[self.next];
         self.next += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
+        temper(word)
+    }
+
+    /// As many draws as the present block of words has, but at most `n`; at least one, for `n` above zero.
+    pub(super) fn take_u32(&mut self, n: usize) -> impl ExactSizeIterator<Item = u32> {
+        if self.next == WORDS {
+            self.refill();
+        }
+        let first = self.next;
+        self.next = WORDS.min(first + n);
+        self.words[first..self.next].iter().map(|&word| temper(word))
     }
 
     /// Two draws, the first in the high half, as `CPUGeneratorImpl::random64`.
@@ -57,12 +64,32 @@ impl Mersenne {
         high << 32 | u64::from(self.next_u32())
     }
 
+    /// The next block of words. Each is made of three: its own, the following one and the one [`SHIFT`] after it, round the end.
     fn refill(&mut self) {
-        for i in 0..WORDS {
-            let mixed = (self.words[i] & 0x8000_0000) | (self.words[(i + 1) % WORDS] & 0x7fff_ffff);
-            let twist = if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
-            self.words[i] = self.words[(i + SHIFT) % WORDS] ^ (mixed >> 1) ^ twist;
+        let words = &mut self.words[..];
+        // In parts without a division, so that the compiler can take several words at once.
+        let (low, high) = words.split_at_mut(SHIFT);
+        for (i, shifted) in high.iter().enumerate() {
+            low[i] = shifted ^ twist(low[i], low[i + 1]);
         }
+        for i in WORDS - SHIFT..WORDS - 1 {
+            words[i] = words[i - (WORDS - SHIFT)] ^ twist(words[i], words[i + 1]);
+        }
+        words[WORDS - 1] = words[SHIFT - 1] ^ twist(words[WORDS - 1], words[0]);
         self.next = 0;
     }
+}
+
+/// The top bit of one word and the other bits of the next, times the recurrence's matrix.
+fn twist(word: u32, next: u32) -> u32 {
+    let mixed = (word & 0x8000_0000) | (next & 0x7fff_ffff);
+    (mixed >> 1) ^ if mixed & 1 == 1 { 0x9908_b0df } else { 0 }
+}
+
+/// A number to hand out, from a word of the state.
+fn temper(mut y: u32) -> u32 {
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c_5680;
+    y ^= (y << 15) & 0xefc6_0000;
+    y ^ (y >> 18)
 }

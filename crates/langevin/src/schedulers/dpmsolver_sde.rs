@@ -129,7 +129,7 @@ impl DPMSolverSDEScheduler {
         options: &mut StepOptions<'_>,
     ) -> Result<Tensor<4>> {
         let size = like.dims().iter().product();
-        let motion = match self.motion.take() {
+        let mut motion = match self.motion.take() {
             Some(motion) if motion.size() == size => motion,
             Some(_) => {
                 return Err(Error::Shape(

@@ -82,6 +82,7 @@ pub use names::SamplerName;
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use options::{GivenLoop, LoopOptions, StepOptions};
 pub use pndm::{PNDMConfig, PNDMScheduler};
+pub(crate) use prediction::predicted_noise_at;
 pub use repaint::{RePaintConfig, RePaintScheduler};
 pub use sasolver::{SASolverConfig, SASolverScheduler, SaAlgorithm};
 pub use sde_ve::{ScoreSdeVeConfig, ScoreSdeVeScheduler, SdeVeStep};
@@ -131,7 +132,7 @@ pub struct StepOutput {
 /// assert!(x.abs().max().into_scalar::<f32>() <= 1.0);
 /// # Ok::<(), langevin::Error>(())
 /// ```
-pub trait Scheduler: Send {
+pub trait Scheduler: CloneScheduler + Send {
     /// Spreads `num_inference_steps` steps over the schedule and resets whatever earlier steps left behind.
     ///
     /// # Errors
@@ -229,6 +230,19 @@ pub trait Scheduler: Send {
     /// for schedulers that know no such table.
     fn alphas_cumprod(&self) -> &[f32] {
         &[]
+    }
+}
+
+/// A scheduler that can be copied as it stands, so that a step can be looked at before it is taken. Every [`Scheduler`] that is
+/// [`Clone`] is one.
+pub trait CloneScheduler {
+    /// A copy in the same state.
+    fn boxed_clone(&self) -> Box<dyn Scheduler>;
+}
+
+impl<S: Scheduler + Clone + 'static> CloneScheduler for S {
+    fn boxed_clone(&self) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
     }
 }
 

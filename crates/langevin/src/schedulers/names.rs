@@ -187,13 +187,48 @@ impl AnyScheduler {
     /// schedule and its kind of prediction, and whatever else the two configs share.
     ///
     /// # Errors
-    /// If there is no such sampler, or it does not fit the model; the error says why.
+    /// If there is no such sampler, or it does not fit the model or draws no pictures from noise; the error says why.
     pub fn for_model(&self, name: &str) -> Result<Self> {
+        let sampler = Self::named(name)?;
+        match sampler.is_no_sampler() {
+            Some(reason) if sampler.class_name != self.class_name() => Err(Error::Config(format!(
+                "{name} does not fit this model: it {reason}"
+            ))),
+            _ => self.fitted(sampler),
+        }
+    }
+
+    /// Like [`Self::for_model`], for what begins with a picture: `ddim-inverse`, `dpm++2m-inverse`, `repaint`.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it does not fit the model; the error says why.
+    pub fn for_pictures(&self, name: &str) -> Result<Self> {
+        self.fitted(Self::named(name)?)
+    }
+
+    /// The same with predicted clean samples left as they are, neither clipped nor thresholded.
+    ///
+    /// # Errors
+    /// If the config cannot be written down.
+    pub fn unbounded(&self) -> Result<Self> {
+        let mut config = self.config()?;
+        for key in ["clip_sample", "thresholding"] {
+            if config.contains_key(key) {
+                set(&mut config, key, json!(false));
+            }
+        }
+        Self::from_other(self.class_name(), &config)
+    }
+
+    fn named(name: &str) -> Result<&'static SamplerName> {
         let by_class = || SamplerName::ALL.iter().find(|sampler| sampler.class_name == name);
-        let sampler = SamplerName::find(name).or_else(by_class).ok_or_else(|| {
+        SamplerName::find(name).or_else(by_class).ok_or_else(|| {
             let names: Vec<_> = SamplerName::ALL.iter().map(|sampler| sampler.name).collect();
             Error::Config(format!("`{name}` is no sampler; there are {}", names.join(", ")))
-        })?;
+        })
+    }
+
+    fn fitted(&self, sampler: &SamplerName) -> Result<Self> {
         let mut config = self.config()?;
         for key in OF_THE_MODEL {
             mark_as_set(&mut config, key);
@@ -210,11 +245,6 @@ impl AnyScheduler {
     /// to do so.
     fn check_fit(&self, sampler: &SamplerName, config: &mut ConfigMap) -> Result<()> {
         let (name, own) = (sampler.name, self.class_name());
-        if let Some(reason) = sampler.is_no_sampler() {
-            return Err(Error::Config(format!(
-                "{name} does not fit this model: it {reason}"
-            )));
-        }
         let (model, theirs) = (self.asks(config), Asked::by_class(sampler.class_name));
         if model == theirs {
             if model == Asked::Flow {

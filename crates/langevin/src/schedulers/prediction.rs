@@ -143,6 +143,25 @@ pub(crate) fn predicted_noise(
     }
 }
 
+/// ε̂, the noise that `prediction` implies at `x` and the whole timestep `t` of a schedule.
+///
+/// # Errors
+/// If `t` is none of the schedule's.
+pub(crate) fn predicted_noise_at(
+    kind: PredictionType,
+    prediction: Tensor<4>,
+    x: &Tensor<4>,
+    alphas_cumprod: &[f32],
+    t: f64,
+) -> Result<Tensor<4>> {
+    let alpha_prod = (t.fract() == 0.0 && t >= 0.0)
+        .then(|| alphas_cumprod.get(t as usize))
+        .flatten()
+        .ok_or_else(|| Error::Config(format!("timestep {t} is not one of the schedule's")))?;
+    let clean = predicted_clean(kind, &prediction, x, *alpha_prod, false);
+    Ok(predicted_noise(kind, prediction, x, &clean, *alpha_prod))
+}
+
 /// The noise that leads from `clean` to `x`.
 pub(crate) fn noise_between(clean: &Tensor<4>, x: &Tensor<4>, alpha_prod: f32) -> Tensor<4> {
     // A timestep without noise has none to tell, and a share of zero in what is made of it: any finite value will do.

@@ -17,6 +17,12 @@ named_enum! {
         /// The picture's class, as a learned embedding added to that of the timestep; one class more than the data
         /// has, the null class, stands for "not told".
         Class = "class",
+        /// The picture's class, as channels of its own beside the picture's: the course's ClassConditionedUnet.
+        Channels = "channels",
+        /// The picture's class, its number embedded as a timestep's is and added to that of the timestep.
+        ClassTimestep = "class-timestep",
+        /// The picture's caption, through a text encoder and cross-attention.
+        CrossAttention = "cross-attention",
     }
 }
 
@@ -40,6 +46,44 @@ named_enum! {
         Exponential = "exponential",
         /// The same within each stretch of steps, as `lr_step_rules` says.
         PiecewiseConstant = "piecewise_constant",
+    }
+}
+
+impl ConditioningKind {
+    /// Whether the model is told classes.
+    pub fn tells_classes(self) -> bool {
+        matches!(self, Self::Class | Self::Channels | Self::ClassTimestep)
+    }
+}
+
+/// Where captions become sequences.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum TextEncoderSource {
+    /// A small transformer that is trained along, with a tokenizer of the captions' words.
+    #[default]
+    Small,
+    /// A folder of CLIP's text tower, which stays as it is: of a pipeline's `text_encoder`, with `tokenizer` beside it, or of a whole
+    /// CLIP.
+    Folder(PathBuf),
+}
+
+/// `small` is the small one; anything else is a path.
+impl From<String> for TextEncoderSource {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "small" => Self::Small,
+            _ => Self::Folder(text.into()),
+        }
+    }
+}
+
+impl From<TextEncoderSource> for String {
+    fn from(source: TextEncoderSource) -> Self {
+        match source {
+            TextEncoderSource::Small => "small".into(),
+            TextEncoderSource::Folder(path) => path.display().to_string(),
+        }
     }
 }
 

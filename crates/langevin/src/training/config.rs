@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom},
+    TrackerKind,
+    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
     Error, Result,
     data::{Alpha, Channels, OpenOptions, Resize, split},
-    models::{AnyModelConfig, ModelPreset},
+    models::{AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset},
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
 };
@@ -50,6 +51,12 @@ pub struct TrainingConfig {
     pub train_only: Vec<String>,
     /// The run's folder; `None` is a new one under `runs`, see [`TrainingConfig::run_folder`].
     pub output_dir: Option<PathBuf>,
+    /// Who keeps the run's numbers and pictures besides [`METRICS`].
+    pub report_to: Vec<TrackerKind>,
+    /// The folder of TensorBoard's event files, in the run's.
+    pub logging_dir: PathBuf,
+    /// The licence that the model card names, by the Hub's word for it; `None` is the data's where it is known.
+    pub license: Option<String>,
     /// Whether a run that is already in `output_dir` may be replaced.
     pub overwrite_output_dir: bool,
 
@@ -82,6 +89,8 @@ pub struct TrainingConfig {
     pub max_train_steps: Option<usize>,
     /// Samples are drawn after every so many epochs, and after the last; 0 is after the last only.
     pub save_images_epochs: usize,
+    /// Samples are drawn after every so many optimiser steps too; 0 is never.
+    pub log_samples_every: usize,
     /// The pipeline is written after every so many epochs, and after the last; 0 is after the last only.
     pub save_model_epochs: usize,
     /// A checkpoint is written after every so many optimiser steps; 0 is only where the run is interrupted.
@@ -165,6 +174,16 @@ pub struct TrainingConfig {
     pub conditioning: ConditioningKind,
     /// How often a picture's class is replaced by the null class, see [`TrainingConfig::class_dropout`].
     pub class_dropout: Option<f64>,
+    /// How a class becomes channels, where `conditioning` is `channels`.
+    pub class_emb_size: ClassChannels,
+    /// What picture, made of the clean one, the model is shown beside the noisy one.
+    pub conditioning_image: Option<ImageCondition>,
+    /// Where captions become sequences, where `conditioning` is `cross-attention`.
+    pub text_encoder: TextEncoderSource,
+    /// How often a picture's caption is replaced by the empty one, see [`TrainingConfig::caption_dropout`].
+    pub caption_dropout: Option<f64>,
+    /// How often a picture's conditioning picture is replaced by an empty one: 0 unless the configuration says otherwise.
+    pub image_dropout: Option<f64>,
     /// The seed that all randomness of the run comes from.
     pub seed: u64,
     /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
@@ -189,6 +208,9 @@ impl TrainingConfig {
             pretrained: None,
             train_only: vec![],
             output_dir: None,
+            report_to: vec![],
+            logging_dir: "logs".into(),
+            license: None,
             overwrite_output_dir: false,
             resolution: 64,
             center_crop: false,
@@ -204,6 +226,7 @@ impl TrainingConfig {
             num_epochs: 100,
             max_train_steps: None,
             save_images_epochs: 10,
+            log_samples_every: 0,
             save_model_epochs: 10,
             save_model_every: 0,
             checkpointing_steps: 500,
@@ -243,6 +266,11 @@ impl TrainingConfig {
             logit_std: 1.0,
             conditioning: ConditioningKind::None,
             class_dropout: None,
+            class_emb_size: ClassChannels::default(),
+            conditioning_image: None,
+            text_encoder: TextEncoderSource::default(),
+            caption_dropout: None,
+            image_dropout: None,
             seed: 0,
             exact_convolution: false,
         }
@@ -298,27 +326,37 @@ impl TrainingConfig {
     }
 
     /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes
-    /// of the data where the model is told them: it then has one more, the null class, which is the last.
+    /// of the data where the model is told them: it then has one more, the null class, which is the last. `sequence_dim` is the
+    /// dimension of the text encoder's vectors, where there is one.
     ///
     /// # Errors
-    /// If the model's file is broken, or the model cannot be told a class.
-    pub fn model_config(&self, classes: usize) -> Result<AnyModelConfig> {
-        let num_class_embeds = match self.conditioning {
-            ConditioningKind::None => None,
-            ConditioningKind::Class => Some(classes + 1),
+    /// If the model's file is broken, or the model cannot be told that.
+    pub fn model_config(&self, classes: usize, sequence_dim: Option<usize>) -> Result<AnyModelConfig> {
+        let inputs = ModelInputs {
+            num_classes: self.conditioning.tells_classes().then_some(classes + 1),
+            class_channels: (self.conditioning == ConditioningKind::Channels).then_some(self.class_emb_size),
+            class_timestep: self.conditioning == ConditioningKind::ClassTimestep,
+            image: self.conditioning_image.clone(),
+            sequence_dim,
         };
         self.model
             .config()?
-            .made_for(self.resolution, self.channels.count(), num_class_embeds)
+            .made_with(self.resolution, self.channels.count(), &inputs)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
     /// never where the model is told no class.
     pub fn class_dropout(&self) -> f64 {
-        match self.conditioning {
-            ConditioningKind::None => 0.0,
-            ConditioningKind::Class => self.class_dropout.unwrap_or(0.1),
+        if self.conditioning.tells_classes() {
+            self.class_dropout.unwrap_or(0.1)
+        } else {
+            0.0
         }
+    }
+
+    /// How often a picture's caption is replaced by the empty one: 0.1 unless the configuration says otherwise.
+    pub fn caption_dropout(&self) -> f64 {
+        self.caption_dropout.unwrap_or(0.1)
     }
 
     /// How the data set is opened.
@@ -467,14 +505,14 @@ mod tests {
             resolution: 16,
             ..TrainingConfig::digits()
         };
-        let model = config.model_config(10).unwrap();
+        let model = config.model_config(10, None).unwrap();
         assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
         assert_eq!(model.num_class_embeds(), Some(11));
         let config = TrainingConfig {
             conditioning: ConditioningKind::None,
             ..config
         };
-        assert_eq!(config.model_config(10).unwrap().num_class_embeds(), None);
+        assert_eq!(config.model_config(10, None).unwrap().num_class_embeds(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Training: the step, the optimiser, learning-rate schedules, EMA and the trainer around them.
 
 pub mod average;
+pub mod card;
 pub mod checkpoints;
 pub mod choices;
 pub mod config;
@@ -9,7 +10,6 @@ pub mod gradients;
 pub mod learner;
 pub mod lr_schedule;
 mod memory;
-mod metrics;
 mod noise;
 pub mod observer;
 pub mod optimizer;
@@ -17,15 +17,19 @@ mod pace;
 mod pretrained;
 mod report;
 mod run;
+pub mod runs;
 pub mod samples;
 mod setup;
 pub mod state;
 pub mod step;
+mod teller;
+pub mod trackers;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom};
+pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
-pub use observer::{Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;
+pub use trackers::TrackerKind;
 pub use trainer::Trainer;

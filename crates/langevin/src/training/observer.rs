@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::data::Picture;
+
 /// Somebody who watches a training run: a progress bar, a page, a test.
 ///
 /// Every method has a default that does nothing, so that an observer implements what it is about. [`Silent`] is one
@@ -15,6 +17,11 @@ pub trait Observer {
     /// An optimiser step is done.
     fn step(&mut self, progress: &Progress) {
         let _ = progress;
+    }
+
+    /// Samples were drawn after `step` optimiser steps.
+    fn drawn(&mut self, step: usize, drawn: &Drawn) {
+        let _ = (step, drawn);
     }
 
     /// Something worth a line: a file written, a picture skipped. A sentence without a final newline.
@@ -78,6 +85,21 @@ pub struct Progress {
     pub pictures_per_second: f64,
     /// Seconds that the rest of the run will take at that pace.
     pub seconds_left: f64,
+}
+
+/// Samples that a run drew, always from the same seed, to see how it comes along.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// The pictures, in the model's size.
+    pub pictures: Vec<Picture>,
+    /// How many of them are in a row of the grid.
+    pub columns: usize,
+    /// All of them as one picture, enlarged so that it can be seen.
+    pub grid: Picture,
+    /// A few on their way from noise: a row each, the finished picture last.
+    pub denoising: Picture,
+    /// The grid's file.
+    pub path: PathBuf,
 }
 
 /// All numbers of one optimiser step, for whoever keeps them.

@@ -38,8 +38,17 @@ impl TrainingConfig {
                 )
             });
         }
-        self.use_model(ModelSource::Config(folder.to_path_buf()))?;
-        self.conditioning = match self.model.config()?.num_class_embeds() {
+        let source = ModelSource::Config(folder.to_path_buf());
+        let model = source.config()?;
+        if !matches!(model, AnyModelConfig::UNet2D(_) | AnyModelConfig::Basic(_)) {
+            return Err(Error::Unsupported(format!(
+                "{}: training on from a {} is not there yet; from a UNet2DModel it is",
+                folder.display(),
+                model.class_name()
+            )));
+        }
+        self.use_model(source)?;
+        self.conditioning = match model.num_class_embeds() {
             Some(_) => ConditioningKind::Class,
             None => ConditioningKind::None,
         };

@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
-use super::{METRICS, Observer, Progress, UpdateReport, metrics::Metrics, pace::Pace};
+use super::{
+    Drawn, METRICS, Observer, Progress, UpdateReport,
+    pace::Pace,
+    trackers::{Tracker, metrics::Metrics},
+};
 use crate::Result;
 
 /// Everybody who is told of an update.
 #[derive(Debug)]
 pub(super) struct Reports {
     metrics: Metrics,
+    trackers: Vec<Box<dyn Tracker>>,
     pace: Pace,
     steps: usize,
     epochs: usize,
@@ -19,6 +24,7 @@ impl Reports {
     pub fn begin(folder: &Path, steps: usize, epochs: usize) -> Result<Self> {
         Ok(Self {
             metrics: Metrics::create(&folder.join(METRICS))?,
+            trackers: vec![],
             pace: Pace::start(),
             steps,
             epochs,
@@ -29,6 +35,7 @@ impl Reports {
     pub fn resume(folder: &Path, from: &Path, step: usize, steps: usize, epochs: usize) -> Result<Self> {
         Ok(Self {
             metrics: Metrics::resume(&folder.join(METRICS), &from.join(METRICS), step)?,
+            trackers: vec![],
             pace: Pace::start(),
             steps,
             epochs,
@@ -39,7 +46,10 @@ impl Reports {
     pub fn update(&mut self, observer: &mut dyn Observer, mut report: UpdateReport) -> Result<()> {
         let (pictures_per_second, steps_per_second) = self.pace.step(report.losses.len());
         report.pictures_per_second = pictures_per_second;
-        self.metrics.log(&report)?;
+        self.metrics.update(&report)?;
+        for tracker in &mut self.trackers {
+            tracker.update(&report)?;
+        }
         observer.step(&Progress {
             epoch: report.epoch,
             epochs: self.epochs,
@@ -51,6 +61,29 @@ impl Reports {
             seconds_left: (self.steps - report.step) as f64 / steps_per_second,
         });
         Ok(())
+    }
+
+    /// Adds trackers that are told of everything from here on.
+    pub fn add(&mut self, trackers: Vec<Box<dyn Tracker>>) {
+        self.trackers.extend(trackers);
+    }
+
+    /// Tells of pictures drawn after `step` steps.
+    pub fn drawn(&mut self, observer: &mut dyn Observer, step: usize, drawn: &Drawn) -> Result<()> {
+        for tracker in &mut self.trackers {
+            tracker.picture("samples", step, &drawn.grid)?;
+            tracker.picture("denoising", step, &drawn.denoising)?;
+        }
+        observer.drawn(step, drawn);
+        self.pace.pause();
+        Ok(())
+    }
+
+    /// Tells that the run is over, and whether it failed.
+    pub fn finish(&mut self, well: bool) -> Result<()> {
+        self.trackers
+            .iter_mut()
+            .try_for_each(|tracker| tracker.finish(well))
     }
 
     /// Leaves what happened since the last update out of the pace: samples were drawn, files written.

@@ -1,6 +1,9 @@
 //! A run in progress: epoch after epoch, batch after batch, an optimiser step after every few.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport, checkpoints,
@@ -203,7 +206,7 @@ impl Run {
                     .join("samples")
                     .join(format!("epoch-{:04}.png", self.epoch));
                 observer.message(&format!("drawing samples into {}", path.display()));
-                samples::draw(trainer, &self.pipeline(trainer)?, &path)?;
+                self.draw(trainer, observer, &path)?;
             }
             self.reports.pause();
             (self.epoch, self.batch) = (self.epoch + 1, 0);
@@ -227,6 +230,7 @@ impl Run {
             // A last, incomplete group counts as a whole one.
             if self.accumulated.batches == accumulation || loaded.peek().is_none() {
                 self.update(trainer, observer)?;
+                self.samples_if_due(trainer, observer)?;
                 self.write_if_due(trainer)?;
             }
             if self.learner()?.steps() < self.steps && observer.should_stop() {
@@ -234,6 +238,16 @@ impl Run {
             }
         }
         Ok(Ended::Finished)
+    }
+
+    fn samples_if_due(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
+        let (every, step) = (trainer.config.log_samples_every, self.learner()?.steps());
+        // Those of the end are drawn when it has come.
+        if every > 0 && step.is_multiple_of(every) && step < self.steps {
+            let name = format!("step-{step:06}.png");
+            self.draw(trainer, observer, &trainer.folder.join("samples").join(name))?;
+        }
+        Ok(())
     }
 
     /// What is written after every so many steps.
@@ -256,10 +270,17 @@ impl Run {
         Ok(())
     }
 
+    /// Draws samples into the file at `path`, and shows them to everybody.
+    pub fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
+        let step = self.learner()?.steps();
+        self.reports.drawn(observer, step, &drawn)
+    }
+
     /// One batch's gradients, added to those that wait.
     fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
-        let batch = trainer.prepare(batch)?;
         let learner = self.learner()?;
+        let batch = trainer.prepare(learner.model(), batch)?;
         let objective = trainer.objective.as_ref();
         let noise = trainer.config.noise_options();
         let draw = Draw::new(&batch.clean, objective, noise, &mut trainer.generator);

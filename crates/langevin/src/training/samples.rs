@@ -1,12 +1,20 @@
-//! What a run draws: grids of samples, and the plot of its loss.
+//! What a run draws: grids of samples, how they came out of noise, and the plot of its loss.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
-use super::{Trainer, metrics::Metrics};
+use burn::tensor::{Tensor, TensorData};
+
+use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
-    Result, grid,
+    Result,
+    data::{Crop, Example, Picture, Transform},
+    grid,
+    models::{AnyModel, ImageCondition},
     ops::in_pool,
-    pipelines::{DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{ConditioningImage, DdpmPipeline, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -17,8 +25,13 @@ pub const SAMPLES: &str = "samples.png";
 /// The same of the weights as they were trained, where [`SAMPLES`] is of their average.
 pub const SAMPLES_TRAINED: &str = "samples-trained.png";
 
-/// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets.
-pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<PathBuf> {
+/// Pictures whose way from noise is shown, and moments of it.
+const SHOWN: usize = 4;
+const MOMENTS: usize = 10;
+
+/// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
+/// `-denoising` added to its name, goes the way of a few of them out of the noise.
+pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<Drawn> {
     const MOST_ROWS: usize = 20;
     let config = &trainer.config;
     let (classes, columns) = match &trainer.classes {
@@ -33,8 +46,9 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
         None => (None, (config.eval_batch_size as f64).sqrt().ceil() as usize),
     };
     let count = classes.as_ref().map_or(config.eval_batch_size, Vec::len);
+    let told = Examples::of(trainer, &pipeline.model);
     let mut generator = Generator::new(0);
-    let mut pictures = vec![];
+    let (mut pictures, mut moments) = (vec![], vec![]);
     for first in (0..count).step_by(config.eval_batch_size) {
         let batch_size = config.eval_batch_size.min(count - first);
         let options = SampleOptions {
@@ -43,21 +57,135 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
             classes: classes
                 .as_ref()
                 .map(|classes| classes[first..first + batch_size].to_vec()),
+            prompts: told.prompts(first..first + batch_size),
+            conditioning_image: told.images(first..first + batch_size)?,
             ..SampleOptions::default()
         };
-        let samples = in_pool(|| pipeline.sample(&options, &mut generator)?.finish())?;
+        let samples = in_pool(|| {
+            let mut sampling = pipeline.sample(&options, &mut generator)?;
+            if first == 0 {
+                moments = watched(&mut sampling)?;
+            }
+            sampling.finish()
+        })?;
         pictures.extend(to_pictures(&samples)?);
     }
     let scale = grid::visible_scale(&pictures[0]);
-    let picture = grid::grid(&pictures, columns, 2, scale)?;
+    let whole = grid::grid(&pictures, columns, 2, scale)?;
+    let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
     let text = [
         ("seed", "0".to_string()),
         ("scheduler", pipeline.scheduler.class_name().to_string()),
         ("steps", config.ddpm_num_inference_steps.to_string()),
         ("model", trainer.folder.display().to_string()),
     ];
-    grid::write_png(path, &picture, &text)?;
-    Ok(path.to_path_buf())
+    grid::write_png(path, &whole, &text)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    grid::write_png(
+        path.with_file_name(format!("{stem}-denoising.png")),
+        &denoising,
+        &text,
+    )?;
+    Ok(Drawn {
+        pictures,
+        columns,
+        grid: whole,
+        denoising,
+        path: path.to_path_buf(),
+    })
+}
+
+/// Does the loop's steps, and gives a few pictures at moments of it evenly apart, from the noise to the end.
+fn watched(sampling: &mut Sampling) -> Result<Vec<Vec<Picture>>> {
+    let shown = |samples: &Tensor<4>| -> Result<_> {
+        let all = to_pictures(samples)?;
+        // Evenly apart, so that they are of several classes where there are some.
+        let apart = all.len().div_ceil(SHOWN);
+        Ok(all.into_iter().step_by(apart).collect::<Vec<_>>())
+    };
+    let mut moments = vec![shown(sampling.sample())?];
+    while let Some(step) = sampling.next() {
+        let step = step?;
+        let passed = |steps: usize| steps * (MOMENTS - 1) / step.total;
+        if passed(step.index + 1) > passed(step.index) {
+            moments.push(shown(step.sample)?);
+        }
+    }
+    Ok(moments)
+}
+
+/// From moments of pictures to pictures in their moments.
+fn by_picture(moments: &[Vec<Picture>]) -> Vec<Picture> {
+    let count = moments.first().map_or(0, Vec::len);
+    (0..count)
+        .flat_map(|picture| moments.iter().map(move |moment| moment[picture].clone()))
+        .collect()
+}
+
+/// What samples are told of the data's first pictures, one after another.
+struct Examples<'a> {
+    trainer: &'a Trainer,
+    captioned: bool,
+    image: Option<ImageCondition>,
+}
+
+impl<'a> Examples<'a> {
+    fn of(trainer: &'a Trainer, model: &AnyModel) -> Self {
+        Self {
+            trainer,
+            captioned: matches!(model, AnyModel::Captioned(_)),
+            image: model.config().image_condition(),
+        }
+    }
+
+    fn example(&self, index: usize) -> Result<Example> {
+        let dataset = &self.trainer.dataset;
+        dataset.get(index % dataset.len())
+    }
+
+    /// The captions of these pictures, for a model that looks at texts.
+    fn prompts(&self, range: Range<usize>) -> Option<Vec<String>> {
+        let caption = |index| self.example(index).ok().and_then(|example| example.caption);
+        self.captioned
+            .then(|| range.map(|index| caption(index).unwrap_or_default()).collect())
+    }
+
+    /// These pictures, for a model that is shown one; a mask covers the middle.
+    fn images(&self, range: Range<usize>) -> Result<Option<ConditioningImage>> {
+        let Some(image) = &self.image else {
+            return Ok(None);
+        };
+        let config = &self.trainer.config;
+        let transform = Transform {
+            crop: Crop::Center,
+            random_flip: false,
+            ..transform(config)
+        };
+        let device = &self.trainer.device;
+        let side = config.resolution;
+        let shape = [range.len(), config.channels.count(), side, side];
+        let mut pixels = vec![];
+        for index in range {
+            pixels.extend(transform.apply(self.example(index)?.picture, &mut Generator::new(0))?);
+        }
+        let middle = |i: usize| (side / 4..side - side / 4).contains(&i);
+        let mask: Vec<f32> = (0..side * side)
+            .map(|i| {
+                if middle(i / side) && middle(i % side) {
+                    1.0
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        let mask = (*image == ImageCondition::Mask)
+            .then(|| Tensor::from_data(TensorData::new(mask, [1, 1, side, side]), device));
+        Ok(Some(ConditioningImage {
+            picture: Tensor::from_data(TensorData::new(pixels, shape), device),
+            mask,
+            as_is: false,
+        }))
+    }
 }
 
 /// Plots the loss into the run's folder.

@@ -1,6 +1,6 @@
 //! What a run's parts are made of: its classes and its pictures.
 
-use super::{ConditioningKind, TrainingConfig};
+use super::TrainingConfig;
 use crate::{
     Error, Result,
     data::{self, Dataset, LoaderConfig, Transform},
@@ -9,22 +9,21 @@ use crate::{
 
 /// The names of the data's classes, where the model is told them.
 pub(super) fn classes(config: &TrainingConfig, dataset: &dyn Dataset) -> Result<Option<Classes>> {
-    match config.conditioning {
-        ConditioningKind::None => Ok(None),
-        ConditioningKind::Class => {
-            let names = dataset.class_names().ok_or_else(|| {
-                Error::Config(format!(
-                    "the data set {} has no classes, which `--conditioning class` needs: put the pictures of each class into a folder of \
-                     its own, or add a `label` column to metadata.jsonl",
-                    dataset.name()
-                ))
-            })?;
-            Ok(Some(Classes {
-                names: names.to_vec(),
-                null_class: Some(names.len()),
-            }))
-        }
+    if !config.conditioning.tells_classes() {
+        return Ok(None);
     }
+    let names = dataset.class_names().ok_or_else(|| {
+        Error::Config(format!(
+            "the data set {} has no classes, which `--conditioning {}` needs: put the pictures of each class into a folder of \
+             its own, or add a `label` column to metadata.jsonl",
+            dataset.name(),
+            config.conditioning
+        ))
+    })?;
+    Ok(Some(Classes {
+        names: names.to_vec(),
+        null_class: Some(names.len()),
+    }))
 }
 
 /// How a picture becomes what the model sees.

@@ -163,7 +163,7 @@ impl SavedRun {
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        const MAY_CHANGE: [&str; 15] = [
+        const MAY_CHANGE: [&str; 19] = [
             "output_dir",
             "overwrite_output_dir",
             "resume_from_checkpoint",
@@ -174,6 +174,10 @@ impl SavedRun {
             "save_images_epochs",
             "save_model_epochs",
             "save_model_every",
+            "log_samples_every",
+            "report_to",
+            "logging_dir",
+            "license",
             "eval_batch_size",
             "ddpm_num_inference_steps",
             "dataloader_num_workers",
@@ -194,6 +198,8 @@ impl SavedRun {
         let mut differing = match (&saved, model) {
             (AnyModelConfig::UNet2D(a), AnyModelConfig::UNet2D(b)) => differences(a, b)?,
             (AnyModelConfig::Basic(a), AnyModelConfig::Basic(b)) => differences(a, b)?,
+            (AnyModelConfig::Condition(a), AnyModelConfig::Condition(b)) => differences(a, b)?,
+            (AnyModelConfig::ClassChannels(a), AnyModelConfig::ClassChannels(b)) => differences(a, b)?,
             (a, b) => vec![difference("_class_name", a.class_name(), b.class_name())],
         };
         // Says who wrote the file.

@@ -2,19 +2,21 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, SavedRun, TrainingConfig, checkpoints, memory, pretrained,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints, memory, pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
+    teller::{self, Teller},
+    trackers,
 };
 use crate::{
     Error, Result,
     data::{self, Dataset, Loader},
-    models::{AnyModel, Conditioning},
+    models::AnyModel,
     objectives::{NoiseOptions, Objective},
     ops,
     pipelines::Classes,
@@ -34,6 +36,7 @@ pub struct Trainer {
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
+    teller: Teller,
     /// Draws the masks of dropout, in models that have it.
     pub(super) dropout: Generator,
     /// The checkpoint that the run goes on from.
@@ -64,21 +67,28 @@ impl Trainer {
             loader_config(&config, dataset.as_ref()),
         )?;
         let mut generator = Generator::new(config.seed);
-        let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
-        let model = config.model_config(class_count)?;
         let (model, scheduler) = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
                 saved.check_config(&config)?;
-                saved.check_model(&model, dataset.len())?;
-                (saved.model(device)?, saved.scheduler()?)
+                let expected = teller::expected(&config, classes.as_ref(), &saved.model_config()?)?;
+                saved.check_model(&expected, dataset.len())?;
+                let model = teller::frozen(&config, saved.model(device)?);
+                (model, saved.scheduler()?)
             }
-            (None, Some(folder)) => (
-                pretrained::model(folder, &model, device, &mut generator)?,
-                config.scheduler()?,
-            ),
-            (None, None) => (model.build(device, &mut generator)?, config.scheduler()?),
+            (None, Some(folder)) => {
+                let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
+                let model = config.model_config(class_count, None)?;
+                let model = pretrained::model(folder, &model, device, &mut generator)?;
+                (model, config.scheduler()?)
+            }
+            (None, None) => {
+                let (data, classes) = (dataset.as_ref(), classes.as_ref());
+                let model = teller::build(&config, data, classes, device, &mut generator)?;
+                (model, config.scheduler()?)
+            }
         };
         let objective = config.objective(&scheduler)?;
+        let teller = Teller::new(&config, classes.as_ref());
         // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
         let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
@@ -93,6 +103,7 @@ impl Trainer {
             objective,
             classes,
             generator,
+            teller,
             dropout,
             resumed,
             device,
@@ -110,11 +121,11 @@ impl Trainer {
         let mut generator = Generator::new(0);
         let clean =
             generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
-        let classes = self.classes.as_ref().map(|_| vec![0; pictures]);
-        let batch = Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        };
+        let (classes, captions) = (Some(vec![0; pictures]), vec![None; pictures]);
+        let conditioning = self
+            .teller
+            .tell(self.model()?, classes, captions, &clean, &mut generator)?;
+        let batch = Batch { clean, conditioning };
         let objective = self.objective.as_ref();
         let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
         let model = self.model()?.clone();
@@ -151,7 +162,10 @@ impl Trainer {
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
-        observer.started(&run.info(self)?);
+        let info = run.info(self)?;
+        observer.started(&info);
+        let trackers = trackers::open(&self.config, &info, &mut |text| observer.message(text))?;
+        run.reports.add(trackers);
         if self.config.cache
             && let Some(note) = self.loader.cache_note()
         {
@@ -176,6 +190,9 @@ impl Trainer {
             run.save(self)?;
         }
         let plot = samples::plot(self, run.reports.metrics())?;
+        if ended.is_err() {
+            run.reports.finish(false)?;
+        }
         let interrupted = ended? == Ended::Interrupted;
         let skipped = self.loader.skipped();
         match skipped {
@@ -192,12 +209,18 @@ impl Trainer {
             if let Some(sentence) = run.young_average()? {
                 observer.message(&sentence);
             }
-            Some(samples::draw(
-                self,
-                &run.pipeline(self)?,
-                &self.folder.join(SAMPLES),
-            )?)
+            let path = self.folder.join(SAMPLES);
+            run.draw(self, observer, &path)?;
+            Some(path)
         };
+        run.reports.finish(true)?;
+        let ended = card::Ended {
+            steps: run.learner()?.steps(),
+            loss: run.reports.metrics().recent_loss(),
+            parameters: info.parameters,
+            model: run.learner()?.model().config(),
+        };
+        card::write(self, &ended)?;
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
@@ -223,48 +246,12 @@ impl Trainer {
             .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
-    fn conditioning(&self, classes: Option<Vec<i64>>) -> Conditioning {
-        let classes = classes.map(|classes| {
-            let n = classes.len();
-            Tensor::<1, Int>::from_data(TensorData::new(classes, [n]), &self.device)
-        });
-        Conditioning {
-            classes,
-            ..Conditioning::default()
-        }
-    }
-
-    /// A loader's batch on the device, some of its classes replaced by the null class.
-    pub(super) fn prepare(&mut self, batch: data::Batch) -> Result<Batch> {
+    /// A loader's batch on the device, with what the model is told of it.
+    pub(super) fn prepare(&mut self, model: &AnyModel, batch: data::Batch) -> Result<Batch> {
         let clean = Tensor::from_data(TensorData::new(batch.pixels, batch.shape), &self.device);
-        let classes = match &self.classes {
-            None => None,
-            Some(classes) => {
-                let told = batch.classes.ok_or_else(|| {
-                    Error::Config(
-                        "the data set names no class for a picture: use `--conditioning none`".into(),
-                    )
-                })?;
-                let null = classes.names.len() as i64;
-                let dropout = self.config.class_dropout();
-                let draws = self.generator.rand(told.len());
-                let kept = told.into_iter().zip(draws);
-                Some(
-                    kept.map(|(class, u)| {
-                        // A class that is not known is the null class too.
-                        if f64::from(u) < dropout || class < 0 {
-                            null
-                        } else {
-                            class
-                        }
-                    })
-                    .collect(),
-                )
-            }
-        };
-        Ok(Batch {
-            clean,
-            conditioning: self.conditioning(classes),
-        })
+        let conditioning =
+            self.teller
+                .tell(model, batch.classes, batch.captions, &clean, &mut self.generator)?;
+        Ok(Batch { clean, conditioning })
     }
 }

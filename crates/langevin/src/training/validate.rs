@@ -1,10 +1,13 @@
 //! Which training configurations make sense.
 
 use super::{
-    choices::{ConditioningKind, LrSchedulerType, ModelSource},
+    choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource},
     config::TrainingConfig,
 };
-use crate::{Error, Result, models::ModelPreset};
+use crate::{
+    Error, Result,
+    models::{ClassChannels, ModelPreset},
+};
 
 impl TrainingConfig {
     /// Checks every value, alone and against the others, without looking at the data or the model's file.
@@ -114,18 +117,64 @@ impl TrainingConfig {
     }
 
     fn check_model(&self) -> Result<()> {
-        match (self.conditioning, self.class_dropout) {
-            (ConditioningKind::None, Some(_)) => {
-                return Err(Error::Config(
-                    "`class_dropout` has nothing to drop: `conditioning` is `none`; it would have to be `class`".into(),
-                ));
-            }
-            (ConditioningKind::Class, Some(dropout)) if !(0.0..=1.0).contains(&dropout) => {
-                return Err(Error::Config(format!(
-                    "`class_dropout` is {dropout}; it must be between 0 and 1"
-                )));
-            }
-            _ => {}
+        let kind = self.conditioning;
+        for (name, dropout, told, would) in [
+            (
+                "class_dropout",
+                self.class_dropout,
+                kind.tells_classes(),
+                "`class`",
+            ),
+            (
+                "caption_dropout",
+                self.caption_dropout,
+                kind == ConditioningKind::CrossAttention,
+                "`cross-attention`",
+            ),
+        ] {
+            require(dropout.is_none() || told, || {
+                format!(
+                    "`{name}` has nothing to drop: `conditioning` is `{kind}`; it would have to be {would}"
+                )
+            })?;
+        }
+        require(
+            self.image_dropout.is_none() || self.conditioning_image.is_some(),
+            || "`image_dropout` has nothing to drop: there is no `conditioning_image`".into(),
+        )?;
+        for (name, dropout) in [
+            ("class_dropout", self.class_dropout),
+            ("caption_dropout", self.caption_dropout),
+            ("image_dropout", self.image_dropout),
+        ] {
+            require(
+                dropout.is_none_or(|dropout| (0.0..=1.0).contains(&dropout)),
+                || {
+                    format!(
+                        "`{name}` is {}; it must be between 0 and 1",
+                        dropout.unwrap_or_default()
+                    )
+                },
+            )?;
+        }
+        require(
+            self.class_emb_size == ClassChannels::default() || kind == ConditioningKind::Channels,
+            || {
+                format!(
+                    "`class_emb_size` is the size of a class's channels, and `conditioning` is `{kind}`, not `channels`"
+                )
+            },
+        )?;
+        require(
+            self.text_encoder == TextEncoderSource::Small || kind == ConditioningKind::CrossAttention,
+            || {
+                format!(
+                    "`text_encoder` reads captions, and `conditioning` is `{kind}`, not `cross-attention`"
+                )
+            },
+        )?;
+        if let Some(image) = &self.conditioning_image {
+            image.validate(self.channels.count(), [self.resolution; 2])?;
         }
         let ModelSource::Preset(preset) = self.model else {
             return Ok(());
@@ -133,6 +182,14 @@ impl TrainingConfig {
         require(
             preset != ModelPreset::BasicUnet || self.conditioning == ConditioningKind::None,
             || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
+        )?;
+        require(
+            preset != ModelPreset::BasicUnet || self.conditioning_image.is_none(),
+            || {
+                format!(
+                    "the model `{preset}` is shown nothing beside its picture; leave `conditioning_image` out"
+                )
+            },
         )?;
         require(
             preset != ModelPreset::BasicUnet || self.resolution.is_multiple_of(4),

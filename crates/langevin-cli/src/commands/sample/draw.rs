@@ -1,14 +1,16 @@
 //! The drawing itself: batch after batch, step after step.
 
 use anyhow::{Result, bail};
+use burn::tensor::Tensor;
 use langevin::{
     data::Picture,
-    pipelines::{AnyPipeline, SampleOptions, to_pictures},
+    guidance::{ClassifierFree, GuideMaker},
+    pipelines::{AnyPipeline, ConditioningImage, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
 use super::animation::Animation;
-use crate::{progress::Progress, stop::Stop};
+use crate::{commands::guidance::LossArgs, progress::Progress, stop::Stop};
 
 /// What is to be drawn.
 pub struct Drawing {
@@ -24,12 +26,46 @@ pub struct Drawing {
     pub steps: usize,
     /// The generator's seed.
     pub seed: u64,
-    /// How often a batch asks the model: some samplers do so more than once a step.
-    pub calls: usize,
     /// DDIM's η or TCD's γ, where it is not the sampler's own.
     pub eta: Option<f64>,
     /// The classes that the pictures take turns in; none for an unconditional model.
     pub classes: Vec<i64>,
+    /// The texts that the pictures take turns in.
+    pub prompts: Vec<String>,
+    /// The text that guidance leads away from, where it is not the empty one.
+    pub negative_prompt: Option<String>,
+    /// What the model is shown beside the noisy picture.
+    pub conditioning_image: Option<ConditioningImage>,
+    /// Guidance towards them.
+    pub guidance: ClassifierFree,
+    /// The class that guidance leads away from, where it is not the null class.
+    pub negative: Option<i64>,
+    /// Guidance by losses.
+    pub losses: LossArgs,
+    /// What they are made with.
+    pub maker: GuideMaker,
+    /// What the first step begins with.
+    pub begin: Begin,
+}
+
+/// What the first step begins with.
+pub enum Begin {
+    /// Noise alone.
+    Noise,
+    /// A picture under noise.
+    Picture {
+        /// `[1, channels, height, width]` in -1..1.
+        picture: Tensor<4>,
+        /// The part of the steps that is walked.
+        strength: f64,
+    },
+    /// Noise, which becomes the unknown part of a picture.
+    Inpainting {
+        /// `[1, channels, height, width]` in -1..1.
+        picture: Tensor<4>,
+        /// `[1, 1, height, width]`, 1 where the picture is known.
+        mask: Tensor<4>,
+    },
 }
 
 impl Drawing {
@@ -44,7 +80,57 @@ impl Drawing {
         if let Some(eta) = self.eta {
             facts.push(("eta", eta.to_string()));
         }
+        if !self.prompts.is_empty() {
+            facts.push(("prompts", self.prompts.join("; ")));
+        }
+        if self.guidance.is_on() {
+            facts.push(("guidance scale", self.guidance.scale.to_string()));
+        }
+        if self.losses.is_given() {
+            let guides: Vec<String> = self.losses.guide.iter().map(ToString::to_string).collect();
+            facts.push(("guides", guides.join(" ")));
+        }
+        if let Begin::Picture { strength, .. } = self.begin {
+            facts.push(("strength", strength.to_string()));
+        }
         facts
+    }
+
+    /// Begins the first batch's loop, to find out before anything is drawn what cannot be.
+    pub fn check(&self) -> Result<()> {
+        let batch = self.batch_size.min(self.count);
+        self.start(0, batch, &mut Generator::new(self.seed)).map(drop)
+    }
+
+    /// The loop of a batch whose first picture is number `first`.
+    fn start<'a>(&'a self, first: usize, batch: usize, generator: &'a mut Generator) -> Result<Sampling<'a>> {
+        let options = SampleOptions {
+            batch_size: batch,
+            num_inference_steps: Some(self.steps),
+            eta: self.eta,
+            classes: turns(&self.classes, first, batch),
+            prompts: turns(&self.prompts, first, batch),
+            conditioning_image: self.conditioning_image.clone(),
+            negative_prompts: self.negative_prompt.clone().map(|text| vec![text; batch]),
+            guidance: self.guidance,
+            negative_classes: self.negative.map(|class| vec![class; batch]),
+            ..SampleOptions::default()
+        };
+        let sampling = match &self.begin {
+            Begin::Noise => self.pipeline.sample(&options, generator)?,
+            Begin::Picture { picture, strength } => {
+                let sampling = self.pipeline.sample(&options, generator)?;
+                sampling.starting_from(picture, *strength)?
+            }
+            Begin::Inpainting { picture, mask } => {
+                let (picture, mask) = (picture.clone(), mask.clone());
+                self.pipeline.inpaint(picture, mask, &options, generator)?
+            }
+        };
+        if !self.losses.is_given() {
+            return Ok(sampling);
+        }
+        Ok(sampling.guided_by(self.losses.make(&self.maker, self.seed)?))
     }
 
     /// The sizes of the batches: all the same but for the last.
@@ -54,14 +140,14 @@ impl Drawing {
             .step_by(batch_size)
             .map(move |first| batch_size.min(count - first))
     }
+}
 
-    /// The classes of the pictures from `first` on.
-    fn classes(&self, first: usize, batch: usize) -> Option<Vec<i64>> {
-        (!self.classes.is_empty()).then(|| {
-            let turns = self.classes.iter().copied().cycle();
-            turns.skip(first % self.classes.len()).take(batch).collect()
-        })
-    }
+/// What the pictures from `first` on take of what they take turns in; `None` where there is nothing.
+fn turns<T: Clone>(all: &[T], first: usize, batch: usize) -> Option<Vec<T>> {
+    (!all.is_empty()).then(|| {
+        let turns = all.iter().cloned().cycle();
+        turns.skip(first % all.len()).take(batch).collect()
+    })
 }
 
 impl std::fmt::Display for Drawing {
@@ -80,17 +166,11 @@ impl std::fmt::Display for Drawing {
 pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation>) -> Result<Vec<Picture>> {
     let mut generator = Generator::new(drawing.seed);
     let batches = drawing.batches().count();
-    let mut bar = Progress::new("step", batches * drawing.calls);
+    let mut bar = None;
     let mut pictures = Vec::with_capacity(drawing.count);
     for (number, batch) in drawing.batches().enumerate() {
-        let options = SampleOptions {
-            batch_size: batch,
-            num_inference_steps: Some(drawing.steps),
-            eta: drawing.eta,
-            classes: drawing.classes(pictures.len(), batch),
-            ..SampleOptions::default()
-        };
-        let mut sampling = drawing.pipeline.sample(&options, &mut generator)?;
+        let mut sampling = drawing.start(pictures.len(), batch, &mut generator)?;
+        let calls = sampling.total();
         if let Some(animation) = animation.as_deref_mut() {
             animation.begin(&sampling)?;
         }
@@ -99,7 +179,8 @@ pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation
             if let Some(animation) = animation.as_deref_mut() {
                 animation.show(&step)?;
             }
-            bar.update(number * drawing.calls + step.index + 1, || {
+            let bar = bar.get_or_insert_with(|| Progress::new("step", batches * calls));
+            bar.update(number * calls + step.index + 1, || {
                 if batches == 1 {
                     String::new()
                 } else {

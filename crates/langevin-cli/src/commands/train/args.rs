@@ -6,9 +6,10 @@ use clap::Args;
 use langevin::{
     data::{Alpha, Channels, Resize},
     device::DeviceName,
+    models::{ClassChannels, ImageCondition},
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
-    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom},
+    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
 };
 
 use crate::flags::choice;
@@ -87,6 +88,21 @@ pub struct TrainArgs {
     /// What the model is told besides picture and timestep [none]
     #[arg(long, value_parser = choice::<ConditioningKind>(), value_name = "KIND", help_heading = "Model")]
     pub conditioning: Option<ConditioningKind>,
+    /// channels: how many a class becomes, or one-hot for one a class [4]
+    #[arg(long, value_name = "N|one-hot", help_heading = "Model")]
+    pub class_emb_size: Option<ClassChannels>,
+    /// A picture made of the clean one that the model is shown: grey, blur:SIGMA, downscale:FACTOR, edges, mask
+    #[arg(long, value_name = "WHAT", help_heading = "Model")]
+    pub conditioning_image: Option<ImageCondition>,
+    /// cross-attention: a CLIP text encoder's folder, or small for one that is trained along [small]
+    #[arg(long, value_parser = text_encoder, value_name = "FOLDER|small", help_heading = "Model")]
+    pub text_encoder: Option<TextEncoderSource>,
+    /// How often the caption is withheld [0.1]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub caption_dropout: Option<f64>,
+    /// How often the conditioning picture is withheld [0]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub image_dropout: Option<f64>,
     /// How often the class is withheld, for classifier-free guidance [0.1]
     #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
     pub class_dropout: Option<f64>,
@@ -111,7 +127,7 @@ pub struct TrainArgs {
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Where to train: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in [cpu]
+    /// Where to train: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in [cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Training")]
     pub device: Option<DeviceName>,
     /// Convolve by plain sums: slower, and exact to the last places
@@ -234,6 +250,21 @@ pub struct TrainArgs {
     /// Write the pipeline every so many optimiser steps too; 0 never [0]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub save_model_every: Option<usize>,
+    /// Optimiser steps between samples; 0 is never [0]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub log_samples_every: Option<usize>,
+    /// Who keeps numbers and pictures besides metrics.jsonl: tensorboard, wandb, both as a,b, all or none [none]
+    #[arg(
+        long,
+        visible_alias = "report-to",
+        value_delimiter = ',',
+        value_name = "TRACKER",
+        help_heading = "Output"
+    )]
+    pub logger: Option<Vec<String>>,
+    /// The folder of TensorBoard's files in the run's [logs]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub logging_dir: Option<PathBuf>,
     /// Write a checkpoint every so many optimiser steps; 0 where the run is interrupted only [500]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub checkpointing_steps: Option<usize>,
@@ -246,6 +277,15 @@ pub struct TrainArgs {
     /// Pictures sampled in a batch [16]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub eval_batch_size: Option<usize>,
+    /// The licence that the model card names, as the Hub spells it
+    #[arg(long, value_name = "LICENCE", help_heading = "Output")]
+    pub license: Option<String>,
+    /// Show a bar in place of the dashboard
+    #[arg(long, visible_alias = "plain", help_heading = "Output")]
+    pub no_dashboard: bool,
+    /// Show nothing while training
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
     /// Print what the flags come to, as JSON, and train nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
@@ -265,8 +305,6 @@ pub struct ScriptArgs {
     pub local_rank: Option<String>,
     #[arg(long, hide = true)]
     pub cache_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub logging_dir: Option<String>,
 
     #[arg(long, hide = true)]
     pub push_to_hub: bool,
@@ -277,8 +315,6 @@ pub struct ScriptArgs {
     #[arg(long, hide = true)]
     pub hub_private_repo: bool,
     #[arg(long, hide = true)]
-    pub logger: Option<String>,
-    #[arg(long, hide = true)]
     pub mixed_precision: Option<String>,
 }
 
@@ -288,4 +324,8 @@ fn resume_from(text: &str) -> Result<ResumeFrom, std::convert::Infallible> {
 
 fn model_source(text: &str) -> Result<ModelSource, std::convert::Infallible> {
     Ok(ModelSource::from(text.to_string()))
+}
+
+fn text_encoder(text: &str) -> Result<TextEncoderSource, std::convert::Infallible> {
+    Ok(TextEncoderSource::from(text.to_string()))
 }

@@ -1,10 +1,13 @@
 //! What the typed flags of `langevin train` mean.
 
-use anyhow::{Result, bail};
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, bail};
 use langevin::{
     data,
+    named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
-    training::{SavedRun, TrainingConfig, checkpoints},
+    training::{SavedRun, TrackerKind, TrainingConfig, checkpoints},
 };
 
 use super::args::{ScriptArgs, TrainArgs};
@@ -41,6 +44,9 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     }
     apply(args, &mut config);
     imply(args, &mut config)?;
+    if let Some(names) = &args.logger {
+        config.report_to = trackers(names)?;
+    }
     config.validate()?;
     // A data set that is not there, or holds nothing, is told before anything is made.
     data::open_with(&config.dataset()?, &config.open_options())?;
@@ -101,6 +107,11 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);
     set(&mut config.conditioning, &args.conditioning);
     set_option(&mut config.class_dropout, &args.class_dropout);
+    set(&mut config.class_emb_size, &args.class_emb_size);
+    set_option(&mut config.conditioning_image, &args.conditioning_image);
+    set(&mut config.text_encoder, &args.text_encoder);
+    set_option(&mut config.caption_dropout, &args.caption_dropout);
+    set_option(&mut config.image_dropout, &args.image_dropout);
     set(&mut config.train_batch_size, &args.train_batch_size);
     set(&mut config.num_epochs, &args.num_epochs);
     set_option(&mut config.max_train_steps, &args.max_train_steps);
@@ -150,6 +161,9 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.overwrite_output_dir, &args.overwrite_output_dir);
     set(&mut config.save_images_epochs, &args.save_images_epochs);
     set(&mut config.save_model_epochs, &args.save_model_epochs);
+    set(&mut config.log_samples_every, &args.log_samples_every);
+    set_option(&mut config.license, &args.license);
+    set(&mut config.logging_dir, &args.logging_dir);
     set(&mut config.checkpointing_steps, &args.checkpointing_steps);
     set_option(&mut config.checkpoints_total_limit, &args.checkpoints_total_limit);
     set_option(&mut config.resume_from_checkpoint, &args.resume_from_checkpoint);
@@ -179,6 +193,22 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     Ok(())
 }
 
+/// The trackers that `--logger` names, each once.
+fn trackers(names: &[String]) -> Result<Vec<TrackerKind>> {
+    let mut trackers = vec![];
+    for name in names {
+        let named = match name.as_str() {
+            "all" => TrackerKind::ALL.to_vec(),
+            "none" => vec![],
+            name => vec![name.parse().context("--logger")?],
+        };
+        trackers.extend(named);
+    }
+    let mut seen = HashSet::new();
+    trackers.retain(|tracker| seen.insert(*tracker));
+    Ok(trackers)
+}
+
 /// Refuses what is not there yet, and gives a note for each flag that has nothing to do here.
 fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
     let not_there_yet = [
@@ -199,14 +229,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
         if given {
             bail!("{flag}: {what} is not there yet; leave the flag out");
         }
-    }
-    match script.logger.as_deref() {
-        None => {}
-        Some(logger @ ("tensorboard" | "wandb")) => bail!(
-            "--logger {logger}: following a run with {logger} is not there yet; leave the flag out, and find every \
-             step in the run's metrics.jsonl"
-        ),
-        Some(logger) => bail!("--logger {logger}: there is no such logger"),
     }
     match script.mixed_precision.as_deref() {
         None | Some("no") => {}
@@ -233,11 +255,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
             "--cache-dir",
             script.cache_dir.is_some(),
             "nothing is downloaded, so nothing is cached",
-        ),
-        (
-            "--logging-dir",
-            script.logging_dir.is_some(),
-            "metrics.jsonl and the plot are in the run's folder",
         ),
     ];
     let given = without_effect.into_iter().filter(|(_, given, _)| *given);

@@ -1,25 +1,45 @@
 //! The observer that shows a training run to its user.
 
-use langevin::training::{Observer, Progress as Step, RunInfo};
+use langevin::training::{Drawn, Observer, Progress as Step, RunInfo};
 
 use crate::{
+    dashboard::Dashboard,
     progress::Progress,
     stop::Stop,
     terminal::{self, duration, thousands},
 };
 
-/// Shows a run as a bar, and passes Ctrl-C on to it.
+/// How much of a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Nothing but what goes wrong.
+    Quiet,
+    /// A bar, or lines where nobody watches.
+    Bar,
+    /// The whole terminal where there is one, else as [`Manner::Bar`].
+    Dashboard,
+}
+
+/// Shows a run, and passes Ctrl-C on to it.
 pub struct Watch {
-    bar: Option<Progress>,
+    manner: Manner,
+    shown: Shown,
     stop: Stop,
     announced: bool,
 }
 
+enum Shown {
+    Nothing,
+    Bar(Progress),
+    Dashboard(Box<Dashboard>),
+}
+
 impl Watch {
     /// A watcher that asks the run to end when `stop` is requested.
-    pub fn new(stop: Stop) -> Self {
+    pub fn new(manner: Manner, stop: Stop) -> Self {
         Self {
-            bar: None,
+            manner,
+            shown: Shown::Nothing,
             stop,
             announced: false,
         }
@@ -28,6 +48,9 @@ impl Watch {
 
 impl Observer for Watch {
     fn started(&mut self, info: &RunInfo) {
+        if self.manner == Manner::Quiet {
+            return;
+        }
         let classes = match info.classes.len() {
             0 => String::new(),
             count => format!(" of {count} classes"),
@@ -44,11 +67,22 @@ impl Observer for Watch {
             size = info.resolution,
         ));
         terminal::say(&format!("into {}", info.folder.display()));
-        self.bar = Some(Progress::new("step", info.steps));
+        let bar = || Shown::Bar(Progress::new("step", info.steps));
+        self.shown = if self.manner == Manner::Dashboard && Dashboard::fits() {
+            // A terminal that cannot be taken still shows a bar.
+            Dashboard::open(info, self.stop.clone())
+                .map_or_else(|_| bar(), |it| Shown::Dashboard(Box::new(it)))
+        } else {
+            bar()
+        };
     }
 
     fn step(&mut self, step: &Step) {
-        let Some(bar) = &mut self.bar else { return };
+        let bar = match &mut self.shown {
+            Shown::Nothing => return,
+            Shown::Dashboard(dashboard) => return dashboard.step(step),
+            Shown::Bar(bar) => bar,
+        };
         bar.update(step.step, || {
             format!(
                 "epoch {}/{}  loss {:.4}  lr {:.1e}  {:.0} pictures/s  {} left",
@@ -69,10 +103,21 @@ impl Observer for Watch {
         }
     }
 
+    fn drawn(&mut self, step: usize, drawn: &Drawn) {
+        if let Shown::Dashboard(dashboard) = &mut self.shown {
+            dashboard.samples(step, drawn);
+        }
+    }
+
     fn message(&mut self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.say(text),
-            None => terminal::say(text),
+        match &mut self.shown {
+            Shown::Bar(bar) => bar.say(text),
+            Shown::Dashboard(dashboard) => {
+                terminal::say(text);
+                dashboard.redraw();
+            }
+            Shown::Nothing if self.manner == Manner::Quiet => {}
+            Shown::Nothing => terminal::say(text),
         }
     }
 

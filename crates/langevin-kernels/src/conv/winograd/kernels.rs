@@ -13,6 +13,9 @@ pub(super) const DEPTH_CHUNK: usize = 32;
 /// Depth of a task, where all kernels are transformed first: whole cache lines of both layouts.
 const PACK_DEPTH: usize = 16;
 
+/// How far ahead rows of weights are asked for. Nine short stretches at a time are more than the processor foresees by itself.
+const ROWS_AHEAD: usize = 2;
+
 /// A layer's kernels as the right-hand matrices of products.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels<'a> {
@@ -153,6 +156,9 @@ impl Pack<'_> {
                     .values
                     .as_ptr()
                     .wrapping_add(channel * width + column);
+                for tap in 0..9 {
+                    s.prefetch(from.wrapping_add((tap * depth + ROWS_AHEAD) * width));
+                }
                 // SAFETY: the caller's promise; nine matrices of `depth` rows of `width` values are the layer's kernels.
                 unsafe {
                     self.write(

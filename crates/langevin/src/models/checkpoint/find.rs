@@ -7,8 +7,23 @@ use std::{
 
 use crate::{Error, Result, models::weights::CONFIG_NAME};
 
-/// What the names of all weights' files begin with.
-const STEM: &str = "diffusion_pytorch_model";
+/// What the names of a library's weights begin with: of safetensors files, and of pickles.
+pub(super) struct Stems {
+    safetensors: &'static str,
+    pickle: &'static str,
+}
+
+/// Diffusers' names.
+pub(super) const DIFFUSERS: Stems = Stems {
+    safetensors: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model",
+};
+
+/// The names that transformers gives its models' weights.
+pub(super) const TRANSFORMERS: Stems = Stems {
+    safetensors: "model",
+    pickle: "pytorch_model",
+};
 
 /// A file that holds weights or says where they are, by its name. The order is that in which diffusers looks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +50,9 @@ enum Kind {
 
 impl Candidate {
     /// What a file's name says; `None` where it is not one of weights, or one of several shards.
-    fn of(name: &str) -> Option<Self> {
-        let words: Vec<&str> = name.strip_prefix(STEM)?.strip_prefix('.')?.split('.').collect();
+    fn of(name: &str, stems: &Stems) -> Option<Self> {
+        let (stem, rest) = name.split_once('.')?;
+        let words: Vec<&str> = rest.split('.').collect();
         let (format, kind, variant) = match words.as_slice() {
             [format] => (format, Kind::Whole, None),
             [variant, format] => (format, Kind::Whole, Some(variant)),
@@ -48,8 +64,8 @@ impl Candidate {
             _ => return None,
         };
         let format = match *format {
-            "safetensors" => Format::Safetensors,
-            "bin" => Format::Pickle,
+            "safetensors" if stem == stems.safetensors => Format::Safetensors,
+            "bin" if stem == stems.pickle => Format::Pickle,
             _ => return None,
         };
         let is_shard = variant.is_some_and(|variant| variant.contains("-of-"));
@@ -71,11 +87,12 @@ impl Candidate {
 ///
 /// # Errors
 /// If the folder cannot be read, or holds no such weights.
-pub(super) fn weights_in(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
+pub(super) fn weights_in(folder: &Path, variant: Option<&str>, stems: &Stems) -> Result<PathBuf> {
     let mut candidates = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
         let entry = entry.map_err(|e| Error::io("read", folder, e))?;
-        candidates.extend(entry.file_name().to_str().and_then(Candidate::of));
+        let name = entry.file_name();
+        candidates.extend(name.to_str().and_then(|name| Candidate::of(name, stems)));
     }
     candidates.sort();
     let mut variants: Vec<&str> = candidates.iter().filter_map(|c| c.variant.as_deref()).collect();
@@ -93,7 +110,8 @@ pub(super) fn weights_in(folder: &Path, variant: Option<&str>) -> Result<PathBuf
     found.map(|found| folder.join(&found.name)).ok_or_else(|| {
         let there = match variants.len() {
             0 => format!(
-                "{STEM}.safetensors, the index of its shards, or {STEM}.bin should be beside {CONFIG_NAME}"
+                "{}.safetensors, the index of its shards, or {}.bin should be beside {CONFIG_NAME}",
+                stems.safetensors, stems.pickle
             ),
             _ => format!("there are the variants {}; name one", variants.join(", ")),
         };
@@ -111,7 +129,7 @@ mod tests {
         for name in names {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        match weights_in(folder.path(), variant) {
+        match weights_in(folder.path(), variant, &DIFFUSERS) {
             Ok(path) => Ok(path.file_name().unwrap().to_str().unwrap().to_string()),
             Err(error) => Err(error.to_string()),
         }
@@ -165,6 +183,22 @@ mod tests {
             message.contains("`bf16`") && message.contains("fp16;"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn transformers_names_its_files_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "pytorch_model.bin",
+            "diffusion_pytorch_model.safetensors",
+            "model.safetensors",
+        ] {
+            let found = weights_in(folder.path(), None, &TRANSFORMERS);
+            assert_eq!(found.is_ok(), folder.path().join("pytorch_model.bin").exists());
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = weights_in(folder.path(), None, &TRANSFORMERS).unwrap();
+        assert_eq!(found, folder.path().join("model.safetensors"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 use safetensors::{Dtype, SafeTensors};
 
 use self::{index::Index, torch::TorchFile};
-use super::weights::to_f32;
+use super::weights::{NamedTensor, to_f32};
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint, without its numbers.
@@ -64,7 +64,54 @@ impl Checkpoint {
     /// # Errors
     /// If there are none, or a file of them is not whole.
     pub fn variant_in(folder: impl AsRef<Path>, variant: Option<&str>) -> Result<Self> {
-        Self::open(find::weights_in(folder.as_ref(), variant)?)
+        Self::open(find::weights_in(folder.as_ref(), variant, &find::DIFFUSERS)?)
+    }
+
+    /// The weights of the model in a folder that transformers wrote: `model.safetensors` or `pytorch_model.bin`, whole or in shards.
+    ///
+    /// # Errors
+    /// As [`Self::variant_in`].
+    pub fn of_transformers(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open(find::weights_in(folder.as_ref(), None, &find::TRANSFORMERS)?)
+    }
+
+    /// Tensors that were made here, as if they lay in the file `path`.
+    pub(crate) fn of_tensors(path: PathBuf, tensors: Vec<NamedTensor>) -> Self {
+        let (mut bytes, mut places) = (Vec::new(), BTreeMap::new());
+        for tensor in tensors {
+            let stored = StoredTensor {
+                dtype: Dtype::F32,
+                shape: tensor.shape,
+            };
+            let start = bytes.len();
+            bytes.extend(tensor.values.iter().flat_map(|value| value.to_le_bytes()));
+            places.insert(tensor.name, (stored, start..bytes.len()));
+        }
+        let content = Content::Safetensors {
+            bytes,
+            tensors: places,
+        };
+        let file = WeightsFile {
+            path: path.clone(),
+            content,
+        };
+        let mut checkpoint = Self {
+            files: Vec::new(),
+            places: BTreeMap::new(),
+            early_names: false,
+            path,
+        };
+        // Only an index looks for names that may not be there.
+        drop(checkpoint.add(file, None));
+        checkpoint
+    }
+
+    /// Gives every tensor another name, or leaves it out where there is none.
+    pub(crate) fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
+        self.places = std::mem::take(&mut self.places)
+            .into_iter()
+            .filter_map(|(old, place)| Some((name(&old)?, place)))
+            .collect();
     }
 
     /// Opens a file of weights, or an index (`*.json`) with all the files that it names.

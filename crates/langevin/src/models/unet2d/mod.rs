@@ -303,6 +303,7 @@ impl UNet2DModel {
 
 impl Denoiser for UNet2DModel {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        let x = conditioning.beside(x)?;
         self.check(&x, &timesteps)?;
         let [batch, ..] = x.dims();
         let x = if self.config.center_input_sample {

@@ -142,24 +142,30 @@ fn normalisation() {
 
 #[test]
 fn attention() {
-    let generator = &mut Generator::new(3);
-    let options = AttentionOptions { heads: 2, scale: 0.4 };
-    let qkv = [[2, 7, 10], [2, 5, 10], [2, 5, 10]].map(|shape| random(shape, generator));
-    let (output, log_sums) = attention_with_log_sums::<Flex>(&qkv, options);
-    let (expected_output, expected_log_sums) = Flex::attention_with_log_sums(&qkv, options);
-    same(output, expected_output.clone());
-    same(log_sums, expected_log_sums.clone());
-    let gradient = random([2, 7, 10], generator);
-    let found = attention_gradient::<Flex>(
-        qkv.clone(),
-        expected_output.clone(),
-        expected_log_sums.clone(),
-        gradient.clone(),
-        options,
-    );
-    let expected = Flex::attention_gradient(qkv, expected_output, expected_log_sums, gradient, options);
-    for (found, expected) in found.into_iter().zip(expected) {
-        same(found, expected);
+    for (queries, keys, causal) in [(7, 5, false), (6, 6, true)] {
+        let generator = &mut Generator::new(3);
+        let options = AttentionOptions {
+            heads: 2,
+            scale: 0.4,
+            causal,
+        };
+        let qkv = [queries, keys, keys].map(|length| random([2, length, 10], generator));
+        let (output, log_sums) = attention_with_log_sums::<Flex>(&qkv, options);
+        let (expected_output, expected_log_sums) = Flex::attention_with_log_sums(&qkv, options);
+        same(output, expected_output.clone());
+        same(log_sums, expected_log_sums.clone());
+        let gradient = random([2, queries, 10], generator);
+        let found = attention_gradient::<Flex>(
+            qkv.clone(),
+            expected_output.clone(),
+            expected_log_sums.clone(),
+            gradient.clone(),
+            options,
+        );
+        let expected = Flex::attention_gradient(qkv, expected_output, expected_log_sums, gradient, options);
+        for (found, expected) in found.into_iter().zip(expected) {
+            same(found, expected);
+        }
     }
 }
 

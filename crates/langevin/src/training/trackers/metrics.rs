@@ -6,27 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::UpdateReport;
-use crate::{Error, Result, files};
-
-/// One line.
-#[derive(Serialize)]
-struct Line {
-    step: usize,
-    epoch: usize,
-    loss: f64,
-    lr: f64,
-    grad_norm: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ema_decay: Option<f64>,
-    pictures_per_second: f64,
-}
+use super::{Tracker, scalars};
+use crate::{Error, Result, files, training::UpdateReport};
 
 /// The file, and the losses so far for the plot.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(in crate::training) struct Metrics {
     path: PathBuf,
     file: File,
     losses: Vec<(u64, f64)>,
@@ -91,25 +79,6 @@ impl Metrics {
             .map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.
-    pub fn log(&mut self, report: &UpdateReport) -> Result<()> {
-        let line = Line {
-            step: report.step,
-            epoch: report.epoch,
-            loss: report.loss,
-            lr: report.learning_rate,
-            grad_norm: report.grad_norm,
-            ema_decay: report.ema_decay,
-            pictures_per_second: report.pictures_per_second,
-        };
-        let fail = |e: std::io::Error| Error::io("write", &self.path, e);
-        let mut text = serde_json::to_string(&line).map_err(|e| fail(e.into()))?;
-        text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(fail)?;
-        self.losses.push((report.step as u64, report.loss));
-        Ok(())
-    }
-
     /// Step and loss of every line.
     #[cfg(feature = "plot")]
     pub fn losses(&self) -> &[(u64, f64)] {
@@ -122,5 +91,24 @@ impl Metrics {
         let recent = &self.losses[self.losses.len().saturating_sub(RECENT)..];
         let sum: f64 = recent.iter().map(|(_, loss)| loss).sum();
         (!recent.is_empty()).then(|| sum / recent.len() as f64)
+    }
+}
+
+impl Tracker for Metrics {
+    /// Adds a line, in one write, so that a run killed in the middle leaves whole lines.
+    fn update(&mut self, report: &UpdateReport) -> Result<()> {
+        let mut line = Map::from_iter([
+            ("step".to_string(), Value::from(report.step)),
+            ("epoch".to_string(), Value::from(report.epoch)),
+        ]);
+        for (name, value) in scalars(report) {
+            line.insert(name.into(), value.into());
+        }
+        let text = format!("{}\n", Value::Object(line));
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        self.losses.push((report.step as u64, report.loss));
+        Ok(())
     }
 }

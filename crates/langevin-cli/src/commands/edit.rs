@@ -1,0 +1,171 @@
+//! `langevin edit`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use burn::tensor::Tensor;
+use clap::Args;
+use langevin::{
+    data::{is_picture_name, read_picture},
+    device::DeviceName,
+    guidance::ClassifierFree,
+    ops::in_pool,
+    pipelines::{AnyPipeline, DdimPipeline, Latents, to_pictures},
+};
+
+use super::{
+    guidance::{ClassifierFreeArgs, maker},
+    invert::{Told, classes_for_each},
+    sample::Output,
+};
+use crate::{stop::Stop, terminal};
+
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
+Draw pictures again as if they showed something else.
+
+The pictures are inverted while the model is told what they show (--source-class, --source-prompt), up to where step --start-step of \
+drawing begins; from there they are drawn again, told what they should show (--class, --prompt) and guided by --guidance-scale. The later the \
+start, the more of the picture stays.";
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin edit emoji smile.png --source-class smileys --class animals --guidance-scale 3
+  langevin edit emoji latents.safetensors --class flags --start-step 10";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct EditArgs {
+    /// The run or pipeline
+    pub path: PathBuf,
+    /// A picture, or the latents that `langevin invert` wrote
+    #[arg(value_name = "PICTURE OR LATENTS")]
+    pub input: PathBuf,
+    /// What it should show
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// What it shows now [what the latents say; the null class]
+    #[arg(long, value_name = "CLASS")]
+    pub source_class: Option<String>,
+    /// A text about what it should show, for a model that looks at texts
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// A text about what it shows now [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub source_prompt: Option<String>,
+    /// Steps of the whole way [what the latents say; 50]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// The step from which the change is drawn, from 0 [a third of the steps]
+    #[arg(long, value_name = "N")]
+    pub start_step: Option<usize>,
+    /// A picture's name for one grid, any other for a folder of pictures
+    #[arg(long, short, value_name = "PATH", default_value = "edited.png")]
+    pub output: PathBuf,
+    /// Write into a folder that already has something in it
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
+    pub device: DeviceName,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
+}
+
+/// Inverts, changes and draws again.
+pub fn run(args: EditArgs) -> Result<()> {
+    let output = Output::of(&args.output, args.overwrite)?;
+    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let class_of = |class: &Option<String>, pictures: usize| match class {
+        Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
+        None => Ok(None),
+    };
+    if args.class.is_none() && args.prompt.is_none() {
+        bail!("--class, or --prompt for a model that looks at texts, must say what the picture should show");
+    }
+    let given = Given::read(&args, &pipeline)?;
+    let [pictures, ..] = given.sample().dims();
+    let steps = given.steps(args.steps)?;
+    let start = args.start_step.unwrap_or(steps / 3);
+    if start >= steps {
+        bail!("--start-step {start} is none of {steps} steps, which are counted from 0");
+    }
+    let source = Told {
+        classes: match (&args.source_class, &given) {
+            (None, Given::Latents(latents)) if !latents.classes.is_empty() => Some(latents.classes.clone()),
+            (class, _) => class_of(class, pictures)?,
+        },
+        prompts: args.source_prompt.clone().map(|prompt| vec![prompt; pictures]),
+        guidance: ClassifierFree::default(),
+        steps,
+    };
+    let target = Told {
+        classes: class_of(&args.class, pictures)?,
+        prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
+        guidance: args.guidance.resolve()?,
+        steps,
+    };
+    let ddim = pipeline.clone().unbounded_ddim()?;
+    let stop = Stop::on_signals()?;
+    let edited = in_pool(|| -> Result<_> {
+        let begun = match &given {
+            // Inversion's step that ends where drawing's step `start` begins is the one before as many as are left out.
+            Given::Picture(picture) => source.walk(
+                &pipeline.clone().inverse()?,
+                picture,
+                0,
+                Some(steps - start),
+                &stop,
+            )?,
+            Given::Latents(latents) => source.walk(&ddim, &latents.values, 0, Some(start), &stop)?,
+        };
+        target.walk(&ddim, &begun, start, None, &stop)
+    })?;
+    let facts = [
+        ("steps", steps.to_string()),
+        ("start step", start.to_string()),
+        ("model", args.path.display().to_string()),
+    ];
+    output.write(&to_pictures(&edited)?, &facts)?;
+    terminal::print(&format!("edited in {}", args.output.display()))?;
+    Ok(())
+}
+
+/// What is to be edited.
+enum Given {
+    /// `[1, channels, height, width]` in -1..1.
+    Picture(Tensor<4>),
+    Latents(Latents),
+}
+
+impl Given {
+    fn read(args: &EditArgs, pipeline: &AnyPipeline) -> Result<Self> {
+        if is_picture_name(&args.input) {
+            let picture = maker(pipeline)?.picture(&read_picture(&args.input)?)?;
+            return Ok(Self::Picture(picture));
+        }
+        Ok(Self::Latents(Latents::load(
+            &args.input,
+            &pipeline.model().device(),
+        )?))
+    }
+
+    fn sample(&self) -> &Tensor<4> {
+        match self {
+            Self::Picture(picture) => picture,
+            Self::Latents(latents) => &latents.values,
+        }
+    }
+
+    fn steps(&self, asked: Option<usize>) -> Result<usize> {
+        match (self, asked) {
+            (Self::Latents(latents), Some(steps)) if steps != latents.steps => bail!(
+                "--steps {steps}: the latents were found in {} steps, and are drawn from in as many",
+                latents.steps
+            ),
+            (Self::Latents(latents), _) => Ok(latents.steps),
+            (Self::Picture(_), asked) => Ok(asked.unwrap_or(DdimPipeline::DEFAULT_STEPS)),
+        }
+    }
+}

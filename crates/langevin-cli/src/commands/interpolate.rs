@@ -1,0 +1,151 @@
+//! `langevin interpolate`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::tensor::Tensor;
+use clap::Args;
+use langevin::{
+    data::{is_picture_name, read_picture},
+    device::DeviceName,
+    grid,
+    ops::in_pool,
+    pipelines::{AnyPipeline, DdimPipeline, slerp, to_pictures},
+    random::Generator,
+};
+
+use super::{
+    guidance::{ClassifierFreeArgs, maker},
+    invert::{Told, classes_for_each},
+    side_by_side,
+};
+use crate::{stop::Stop, terminal};
+
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
+Draw what lies between two pictures, or between two seeds.
+
+Pictures are inverted to the noise that they come from, seeds are noise; the way from one to the other is an arc (slerp), and \
+what is drawn along it becomes a row of pictures, or an animation that goes there and back.";
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin interpolate runs/digits-1 1 2 --class 3
+  langevin interpolate my-model cat.png dog.png --frames 24 --output between.gif";
+
+/// How long a frame of the animation stays.
+const FRAME_MS: u32 = 80;
+
+/// What the user typed.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct InterpolateArgs {
+    /// The run or pipeline
+    pub path: PathBuf,
+    /// A picture, or a seed
+    #[arg(value_name = "PICTURE OR SEED")]
+    pub from: String,
+    /// Another
+    #[arg(value_name = "PICTURE OR SEED")]
+    pub to: String,
+    /// Pictures on the way, both ends included
+    #[arg(long, value_name = "N", default_value_t = 9)]
+    pub frames: usize,
+    /// What they show [the null class]
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// A text about them, for a model that looks at texts [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Steps
+    #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
+    pub steps: usize,
+    /// A picture's name for a row of pictures, .gif for an animation
+    #[arg(long, short, value_name = "FILE", default_value = "between.png")]
+    pub output: PathBuf,
+    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
+    pub device: DeviceName,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
+}
+
+/// Draws along the way.
+pub fn run(args: InterpolateArgs) -> Result<()> {
+    if args.frames < 2 {
+        bail!("--frames is {}; both ends make 2", args.frames);
+    }
+    if !is_picture_name(&args.output) {
+        bail!(
+            "--output {}: the name must end as a picture's or in .gif",
+            args.output.display()
+        );
+    }
+    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let told = |pictures| -> Result<Told> {
+        Ok(Told {
+            classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,
+            prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
+            guidance: args.guidance.resolve()?,
+            steps: args.steps,
+        })
+    };
+    let ends = [&args.from, &args.to].map(|end| End::read(end, &pipeline));
+    let stop = Stop::on_signals()?;
+    let ddim = pipeline.clone().unbounded_ddim()?;
+    let pictures = in_pool(|| -> Result<_> {
+        let [from, to] = ends.map(|end| match end? {
+            End::Noise(noise) => Ok(noise),
+            End::Picture(picture) => told(1)?.walk(&pipeline.clone().inverse()?, &picture, 0, None, &stop),
+        });
+        let (from, to) = (from?, to?);
+        let between = (0..args.frames)
+            .map(|frame| slerp(&from, &to, frame as f64 / (args.frames - 1) as f64))
+            .collect::<langevin::Result<Vec<_>>>()?;
+        let drawn = told(args.frames)?.walk(&ddim, &Tensor::cat(between, 0), 0, None, &stop)?;
+        Ok(to_pictures(&drawn)?)
+    })?;
+    if is_gif(&args.output) {
+        // There and back, so that it can go round.
+        let back = (1..pictures.len() - 1).rev();
+        let frames = (0..pictures.len())
+            .chain(back)
+            .map(|frame| side_by_side(&pictures[frame..=frame], 1));
+        let frames = frames.collect::<langevin::Result<Vec<_>>>()?;
+        grid::write_gif(&args.output, &frames, FRAME_MS, FRAME_MS)?;
+    } else {
+        grid::write_picture(&args.output, &side_by_side(&pictures, pictures.len())?, &[])?;
+    }
+    terminal::print(&format!(
+        "{} pictures in {}",
+        pictures.len(),
+        args.output.display()
+    ))?;
+    Ok(())
+}
+
+fn is_gif(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gif"))
+}
+
+/// Where the way begins or ends; both `[1, channels, height, width]`.
+enum End {
+    Noise(Tensor<4>),
+    Picture(Tensor<4>),
+}
+
+impl End {
+    /// Reads a seed, or the picture of that name.
+    fn read(text: &str, pipeline: &AnyPipeline) -> Result<Self> {
+        let maker = maker(pipeline)?;
+        if let Ok(seed) = text.parse() {
+            let [height, width] = maker.size;
+            let shape = [1, maker.channels, height, width];
+            return Ok(Self::Noise(
+                Generator::new(seed).randn_tensor(shape, &maker.device),
+            ));
+        }
+        Ok(Self::Picture(maker.picture(&read_picture(text)?)?))
+    }
+}

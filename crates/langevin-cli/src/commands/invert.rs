@@ -1,0 +1,188 @@
+//! `langevin invert`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use burn::tensor::Tensor;
+use clap::Args;
+use langevin::{
+    data::read_picture,
+    device::DeviceName,
+    grid,
+    guidance::ClassifierFree,
+    ops::in_pool,
+    pipelines::{AnyPipeline, DdimPipeline, Latents, SampleOptions, Sampling, to_pictures},
+    random::Generator,
+};
+
+use super::{
+    guidance::{ClassifierFreeArgs, maker},
+    sample::classes_of,
+    side_by_side,
+};
+use crate::{progress::Progress, stop::Stop, terminal};
+
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
+Find the noise that a model draws given pictures from.
+
+DDIM without noise of its own can be run backwards, from a picture to the latent that it comes from. The latents go into a \
+file that `langevin edit` and `langevin interpolate` take; how well the pictures are drawn from them again is printed.";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub struct InvertArgs {
+    /// The run or pipeline
+    pub path: PathBuf,
+    /// The pictures, brought to the model's size
+    #[arg(required = true, value_name = "PICTURE")]
+    pub pictures: Vec<PathBuf>,
+    /// What a picture shows, once for all or once a picture [the null class]
+    #[arg(long, value_name = "CLASS")]
+    pub class: Vec<String>,
+    /// A text about the picture, once for all or once a picture, for a model that looks at texts [the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// Steps of the inversion, and of drawing from it
+    #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
+    pub steps: usize,
+    /// The file of latents to write
+    #[arg(long, short, value_name = "FILE", default_value = "latents.safetensors")]
+    pub output: PathBuf,
+    /// Also show the pictures, and below them what is drawn from their latents
+    #[arg(long, value_name = "PICTURE")]
+    pub grid: Option<PathBuf>,
+    /// Where to compute: cpu, or vulkan, vulkan:N, metal, cuda, cuda:N where they are built in
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
+    pub device: DeviceName,
+    #[command(flatten)]
+    pub guidance: ClassifierFreeArgs,
+}
+
+/// Inverts the pictures, draws them again, and writes the latents.
+pub fn run(args: InvertArgs) -> Result<()> {
+    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let maker = maker(&pipeline)?;
+    let pictures = args
+        .pictures
+        .iter()
+        .map(|path| maker.picture(&read_picture(path)?))
+        .collect::<langevin::Result<Vec<_>>>()?;
+    let pictures = Tensor::cat(pictures, 0);
+    let told = Told {
+        classes: classes_for_each(&pipeline, &args.class, args.pictures.len())?,
+        prompts: one_each("prompts", args.prompt.clone(), args.pictures.len())?,
+        guidance: args.guidance.resolve()?,
+        steps: args.steps,
+    };
+    let stop = Stop::on_signals()?;
+    let (latents, again) = in_pool(|| -> Result<_> {
+        let latents = told.walk(&pipeline.clone().inverse()?, &pictures, 0, None, &stop)?;
+        let again = told.walk(&pipeline.unbounded_ddim()?, &latents, 0, None, &stop)?;
+        Ok((latents, again))
+    })?;
+
+    let error = (again.clone().clamp(-1.0, 1.0) - pictures.clone()).abs().mean();
+    Latents {
+        values: latents,
+        steps: args.steps,
+        classes: told.classes.unwrap_or_default(),
+    }
+    .save(&args.output)?;
+    if let Some(path) = &args.grid {
+        let columns = args.pictures.len();
+        let shown = to_pictures(&Tensor::cat(vec![pictures, again], 0))?;
+        grid::write_picture(path, &side_by_side(&shown, columns)?, &[])?;
+        terminal::print(&format!("pictures and reconstructions in {}", path.display()))?;
+    }
+    terminal::print(&format!(
+        "reconstruction error {:.4}: the mean absolute difference, of values from -1 to 1",
+        error.into_scalar::<f32>()
+    ))?;
+    terminal::print(&format!("latents in {}", args.output.display()))?;
+    Ok(())
+}
+
+/// One class a picture: the null class where none is named.
+pub fn classes_for_each(
+    pipeline: &AnyPipeline,
+    asked: &[String],
+    pictures: usize,
+) -> Result<Option<Vec<i64>>> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    one_each("classes", classes_of(pipeline, asked)?, pictures)
+}
+
+/// One of what was given for each picture; `None` where nothing was.
+pub fn one_each<T: Clone>(what: &str, given: Vec<T>, pictures: usize) -> Result<Option<Vec<T>>> {
+    match given.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(vec![one.clone(); pictures])),
+        _ if given.len() == pictures => Ok(Some(given)),
+        _ => bail!(
+            "{} {what} were given for {pictures} pictures; one for all or one each is right",
+            given.len()
+        ),
+    }
+}
+
+/// What a walk between picture and latent tells the model.
+pub struct Told {
+    /// One class a picture; the null class where there is none.
+    pub classes: Option<Vec<i64>>,
+    /// One text a picture; the empty text where there is none.
+    pub prompts: Option<Vec<String>>,
+    /// Guidance towards them.
+    pub guidance: ClassifierFree,
+    /// The steps of the whole loop.
+    pub steps: usize,
+}
+
+impl Told {
+    /// Walks `pipeline`'s loop from `sample` at step `from` up to step `to`, or to its end.
+    pub fn walk(
+        &self,
+        pipeline: &AnyPipeline,
+        sample: &Tensor<4>,
+        from: usize,
+        to: Option<usize>,
+        stop: &Stop,
+    ) -> Result<Tensor<4>> {
+        // The loops draw no noise, and what they would begin with is replaced.
+        let mut unused = Generator::new(0);
+        let options = SampleOptions {
+            batch_size: sample.dims()[0],
+            num_inference_steps: Some(self.steps),
+            classes: self.classes.clone(),
+            prompts: self.prompts.clone(),
+            guidance: self.guidance,
+            ..SampleOptions::default()
+        };
+        let sampling = pipeline.sample(&options, &mut unused)?;
+        if to == Some(from) || from == sampling.total() {
+            return Ok(sample.clone());
+        }
+        let sampling = sampling.starting_at(sample.clone(), from)?;
+        let walked = to.map_or(sampling.total(), |to| to - from);
+        walk(sampling, walked, stop)
+    }
+}
+
+fn walk(mut sampling: Sampling<'_>, steps: usize, stop: &Stop) -> Result<Tensor<4>> {
+    let mut bar = Progress::new("step", steps);
+    while sampling.done() < steps {
+        let Some(step) = sampling.next() else { break };
+        step?;
+        bar.update(sampling.done(), String::new);
+        if stop.requested() {
+            bail!("stopped before the end; nothing was written");
+        }
+    }
+    if sampling.done() == sampling.total() {
+        Ok(sampling.finish()?)
+    } else {
+        Ok(sampling.sample().clone())
+    }
+}

@@ -1,0 +1,60 @@
+//! `langevin runs`.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+use langevin::training::runs::{RunSummary, find_runs};
+
+use crate::terminal::{self, duration, thousands};
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub struct RunsArgs {
+    /// The folder that the runs are in
+    #[arg(default_value = "runs")]
+    pub folder: PathBuf,
+}
+
+/// Prints a line a run.
+pub fn run(args: RunsArgs) -> Result<()> {
+    let mut rows = vec![["run", "data", "model", "steps", "loss", "state", "last step"].map(String::from)];
+    for folder in find_runs(&args.folder)? {
+        match RunSummary::read(&folder) {
+            Ok(run) => rows.push(row(&run)),
+            // One broken run does not hide the others.
+            Err(error) => terminal::note(&error.to_string()),
+        }
+    }
+    if rows.len() == 1 {
+        terminal::note(&format!("there is no run in {}", args.folder.display()));
+        return Ok(());
+    }
+    let widths: [usize; 7] =
+        std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+    for row in rows {
+        let cells = row.iter().zip(widths).enumerate();
+        let line: Vec<String> = cells
+            // Numbers end below each other.
+            .map(|(i, (cell, width))| match i {
+                3 | 4 => format!("{cell:>width$}"),
+                _ => format!("{cell:width$}"),
+            })
+            .collect();
+        terminal::print(line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(run: &RunSummary) -> [String; 7] {
+    let silence = SystemTime::now().duration_since(run.modified).unwrap_or_default();
+    [
+        run.folder.display().to_string(),
+        run.dataset(),
+        run.config.model.short_name(),
+        thousands(run.steps as usize),
+        run.loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}")),
+        run.state.to_string(),
+        format!("{} ago", duration(silence.as_secs_f64())),
+    ]
+}

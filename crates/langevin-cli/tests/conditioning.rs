@@ -1,0 +1,190 @@
+//! The ways to tell a model what to draw: trained for a few steps, drawn from, and asked for what they cannot do.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use langevin::{data, grid};
+use serde_json::{Value, json};
+use support::{langevin, line, names};
+
+/// Two steps of training on 8x8 pictures, into `run`.
+fn train(folder: &Path, flags: &str) -> support::Ran {
+    let brief = "--max-train-steps 2 --train-batch-size 4 --eval-batch-size 4 --ddpm-num-inference-steps 2";
+    line(folder, &format!("train {brief} --output-dir run {flags}"))
+}
+
+/// `sample run`, two pictures in two steps, with more words.
+fn sample(folder: &Path, words: &[&str]) -> support::Ran {
+    let brief = ["sample", "run", "--count", "2", "--steps", "2"];
+    langevin(folder, brief.iter().chain(words))
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("run/unet/config.json")).unwrap()).unwrap()
+}
+
+/// Digits as files, with captions.
+fn captioned(folder: &Path) {
+    let pictures = folder.join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let digits = data::open("digits").unwrap();
+    let mut lines = String::new();
+    for index in 0..8 {
+        let name = format!("{index}.png");
+        let example = digits.get(index).unwrap();
+        grid::write_png(pictures.join(&name), &example.picture, &[]).unwrap();
+        let text = format!("a handwritten digit, number {}", example.class.unwrap());
+        lines += &format!("{}\n", json!({ "file_name": name, "text": text }));
+    }
+    fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
+}
+
+#[test]
+fn a_class_as_channels() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    train(folder, "--conditioning channels --class-emb-size 3").ok();
+    let config = config(folder);
+    assert_eq!(config["_class_name"], "ClassConditionedUnet");
+    assert_eq!(
+        (&config["num_classes"], &config["class_emb_size"]),
+        (&json!(11), &json!(3))
+    );
+    assert_eq!(config["model"]["in_channels"], 4);
+    sample(folder, &["--class", "3", "--guidance-scale", "2"]).ok();
+    sample(folder, &["--class", "11"]).refused(1, &["there is no class `11`"]);
+    sample(folder, &["--prompt", "a seven"]).refused(1, &["`a seven`", "takes no text"]);
+    let picture = folder.join("samples.png").display().to_string();
+    sample(folder, &["--conditioning-image", &picture]).refused(1, &["shown none"]);
+}
+
+#[test]
+fn a_class_as_a_channel_each_or_as_a_timestep() {
+    for (flags, part) in [
+        ("--conditioning channels --class-emb-size one-hot", "one-hot"),
+        ("--conditioning class-timestep", "timestep"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        train(folder.path(), flags).ok();
+        let config = config(folder.path()).to_string();
+        assert!(config.contains(part), "{config}");
+        sample(folder.path(), &["--class", "3"]).ok();
+    }
+}
+
+#[test]
+fn captions_through_a_text_encoder_that_is_trained_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    captioned(folder);
+    let data = "--train-data-dir pictures --model digits --channels grey --resolution 8";
+    train(
+        folder,
+        &format!("{data} --conditioning cross-attention --caption-dropout 0.3"),
+    )
+    .ok();
+    assert_eq!(
+        names(&folder.join("run/text_encoder")),
+        ["config.json", "model.safetensors"]
+    );
+    assert_eq!(
+        names(&folder.join("run/tokenizer")),
+        ["merges.txt", "tokenizer_config.json", "vocab.json"]
+    );
+    assert_eq!(config(folder)["_class_name"], "UNet2DConditionModel");
+    let words = [
+        "--prompt",
+        "number 3",
+        "--guidance-scale",
+        "2",
+        "--negative-prompt",
+        "number 4",
+    ];
+    sample(folder, &words).ok();
+    sample(folder, &[]).ok();
+    sample(folder, &["--class", "3"]).refused(1, &["knows no classes"]);
+    // The encoder of that run, which stays as it is.
+    let encoder = folder.join("run/text_encoder");
+    let before = fs::read(encoder.join("model.safetensors")).unwrap();
+    let frozen = format!(
+        "{data} --conditioning cross-attention --text-encoder {} --overwrite-output-dir --use-ema",
+        encoder.display()
+    );
+    train(folder, &frozen).ok();
+    assert_eq!(fs::read(encoder.join("model.safetensors")).unwrap(), before);
+}
+
+#[test]
+fn a_picture_under_a_mask() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    train(
+        folder,
+        "--conditioning class --conditioning-image mask --image-dropout 0.1",
+    )
+    .ok();
+    assert_eq!(config(folder)["in_channels"], 3);
+    assert_eq!(config(folder)["conditioning_image"], "mask");
+    let digits = data::open("digits").unwrap();
+    let picture = digits.get(0).unwrap().picture;
+    grid::write_png(folder.join("picture.png"), &picture, &[]).unwrap();
+    grid::write_png(folder.join("mask.png"), &digits.get(1).unwrap().picture, &[]).unwrap();
+    grid::write_png(folder.join("small.png"), &picture.crop(0, 0, 4, 4), &[]).unwrap();
+    let shown = ["--conditioning-image", "picture.png"];
+    sample(folder, &[&shown[..], &["--mask", "mask.png"]].concat()).ok();
+    sample(folder, &[&shown[..], &["--mask", "small.png"]].concat()).refused(1, &["one size"]);
+    sample(folder, &shown).refused(1, &["mask"]);
+    sample(folder, &[]).refused(1, &["a conditioning picture must be given"]);
+}
+
+#[test]
+fn pictures_made_of_the_clean_one() {
+    for (what, channels) in [("blur:1.5", 2), ("downscale:2", 2), ("edges", 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        train(
+            folder,
+            &format!("--conditioning none --conditioning-image {what}"),
+        )
+        .ok();
+        assert_eq!(config(folder)["in_channels"], channels, "{what}");
+        let picture = data::open("digits").unwrap().get(0).unwrap().picture;
+        grid::write_png(folder.join("picture.png"), &picture, &[]).unwrap();
+        let shown = ["--conditioning-image", "picture.png"];
+        sample(folder, &shown).ok();
+        sample(folder, &[&shown[..], &["--conditioning-as-is"]].concat()).ok();
+    }
+}
+
+#[test]
+fn what_cannot_be_is_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (flags, code, part) in [
+        ("--conditioning none --class-emb-size 3", 1, "class_emb_size"),
+        ("--caption-dropout 0.1", 1, "caption_dropout"),
+        ("--image-dropout 0.1", 1, "image_dropout"),
+        ("--conditioning-image mask --image-dropout 2", 1, "image_dropout"),
+        ("--conditioning-image grey", 1, "pictures are grey"),
+        ("--conditioning-image downscale:3", 1, "downscale:3"),
+        ("--conditioning-image sepia", 2, "downscale:FACTOR"),
+        ("--conditioning channels --class-emb-size 0", 2, "one-hot"),
+        ("--conditioning cross-attention", 1, "no captions"),
+        (
+            "--text-encoder small --conditioning cross-attention --model basic-unet",
+            1,
+            "basic-unet",
+        ),
+    ] {
+        train(folder, flags).refused(code, &[part]);
+    }
+    captioned(folder);
+    let data = "--train-data-dir pictures --model digits --channels grey --resolution 8";
+    train(
+        folder,
+        &format!("{data} --conditioning cross-attention --text-encoder nowhere"),
+    )
+    .refused(1, &["nowhere"]);
+    assert!(!folder.join("run").exists());
+}

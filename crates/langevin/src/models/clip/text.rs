@@ -1,0 +1,238 @@
+//! The text tower of CLIP (Radford et al. 2021), with a projection or without: a pipeline's text encoder.
+
+use std::path::Path;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use serde_json::json;
+
+use super::{config::ClipTextConfig, encoder::ClipEncoder};
+use crate::{
+    Error, Result, files,
+    models::{
+        Checkpoint,
+        weights::{self, CONFIG_NAME},
+    },
+    nn::{Embedding, Init, LayerNorm, Linear},
+    random::Generator,
+};
+
+/// The name of transformers' weights.
+const FILE_NAME: &str = "model.safetensors";
+
+/// Tokens and their places as vectors.
+#[derive(Module, Debug)]
+pub struct ClipTextEmbeddings {
+    /// One a token of the vocabulary.
+    pub token_embedding: Embedding,
+    /// One a place.
+    pub position_embedding: Embedding,
+}
+
+/// The text tower without projection. Mirrors `transformers.CLIPTextModel`.
+#[derive(Module, Debug)]
+pub struct ClipTextModel {
+    /// Tokens and their places.
+    pub embeddings: ClipTextEmbeddings,
+    /// The transformer.
+    pub encoder: ClipEncoder,
+    /// After it.
+    pub final_layer_norm: LayerNorm,
+    #[module(skip)]
+    config: ClipTextConfig,
+}
+
+/// What the text tower makes of a batch of token ids.
+#[derive(Clone, Debug)]
+pub struct TextOutput {
+    /// The tokens before the first layer and after each, none of them normalised: `[batch, length, hidden_size]`.
+    /// The last but one is what Stable Diffusion 2 and XL look at.
+    pub hidden_states: Vec<Tensor<3>>,
+    /// The tokens after the last layer, normalised: `[batch, length, hidden_size]`. What Stable Diffusion 1 looks at.
+    pub last_hidden_state: Tensor<3>,
+    /// Of those the end of each text: `[batch, hidden_size]`.
+    pub pooled: Tensor<2>,
+}
+
+impl ClipTextModel {
+    pub(super) fn new(config: &ClipTextConfig, init: &mut Init<'_>) -> Self {
+        let width = config.hidden_size;
+        Self {
+            embeddings: ClipTextEmbeddings {
+                token_embedding: Embedding::scaled(config.vocab_size, width, 0.02, init),
+                position_embedding: Embedding::scaled(config.max_position_embeddings, width, 0.02, init),
+            },
+            encoder: ClipEncoder::new(&config.sizes(), init),
+            final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, init),
+            config: config.clone(),
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
+    /// Runs over token ids, one row a text, all of one length.
+    ///
+    /// # Errors
+    /// If there are none, their lengths differ or are longer than the model's, or one is not of the vocabulary.
+    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<TextOutput> {
+        let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let longest = self.config.max_position_embeddings;
+        if length == 0 || length > longest || ids.iter().any(|row| row.len() != length) {
+            return Err(Error::Shape(format!(
+                "a text encoder takes rows of token ids of one length, from 1 to {longest}"
+            )));
+        }
+        let vocabulary = self.config.vocab_size;
+        if let Some(id) = ids.iter().flatten().find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::Config(format!(
+                "there is no token {id}: the text encoder knows {vocabulary}; its tokenizer is another model's"
+            )));
+        }
+        let device = self.final_layer_norm.weight.val().device();
+        let rows: Vec<i64> = ids.iter().flatten().map(|&id| id.into()).collect();
+        let width = self.config.hidden_size;
+        let tokens = Tensor::<1, Int>::from_data(TensorData::new(rows, [batch * length]), &device);
+        let tokens = self.embeddings.token_embedding.forward(tokens);
+        let places = self
+            .embeddings
+            .position_embedding
+            .weight
+            .val()
+            .narrow(0, 0, length)
+            .unsqueeze_dim::<3>(0);
+        let x = tokens.reshape([batch, length, width]) + places;
+        let hidden_states = self.encoder.hidden_states(x.clone());
+        let last = hidden_states.last().cloned().unwrap_or(x);
+        let last_hidden_state = self.final_layer_norm.forward(last);
+        let ends: Vec<i64> = ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| (row * length + self.end(ids)) as i64)
+            .collect();
+        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [batch]), &device);
+        let pooled = last_hidden_state
+            .clone()
+            .reshape([batch * length, width])
+            .select(0, ends);
+        Ok(TextOutput {
+            hidden_states,
+            last_hidden_state,
+            pooled,
+        })
+    }
+
+    /// The place of a text's end: its first end token; in configurations that call it 2, as early ones wrongly did, the largest id.
+    fn end(&self, ids: &[u32]) -> usize {
+        let end = match self.config.eos_token_id {
+            2 => ids.iter().copied().max().unwrap_or(0),
+            end => end,
+        };
+        ids.iter().position(|&id| id == end).unwrap_or(0)
+    }
+}
+
+/// A text tower by itself, as a pipeline's folder `text_encoder` holds it. Mirrors `transformers.CLIPTextModel`, and
+/// `CLIPTextModelWithProjection` where there is a projection.
+#[derive(Module, Debug)]
+pub struct ClipTextEncoder {
+    /// The tower.
+    pub text_model: ClipTextModel,
+    /// Of a text's end, without bias.
+    pub text_projection: Option<Linear>,
+}
+
+impl ClipTextEncoder {
+    /// A new tower, without projection.
+    ///
+    /// # Errors
+    /// If the configuration makes no model.
+    pub fn new(config: &ClipTextConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
+        config.validate()?;
+        let init = &mut Init::new(generator, device);
+        Ok(Self {
+            text_model: ClipTextModel::new(config, init),
+            text_projection: None,
+        })
+    }
+
+    /// Loads the text tower of a folder that transformers or [`Self::save`] wrote: of a text encoder, or of a whole CLIP.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join(CONFIG_NAME);
+        let mut value: serde_json::Value = files::read_json(&path)?;
+        // A whole CLIP's configuration holds its text tower's.
+        let value = value
+            .get_mut("text_config")
+            .map_or_else(|| json!(null), serde_json::Value::take);
+        let config: ClipTextConfig = match value {
+            serde_json::Value::Null => files::read_json(&path)?,
+            text => serde_json::from_value(text)
+                .map_err(|e| Error::file(&path, format!("text_config is not that of a text tower: {e}")))?,
+        };
+        let mut checkpoint = Checkpoint::of_transformers(folder)?;
+        checkpoint.rename(key);
+        let mut model = Self::new(&config, device, &mut Generator::new(0))
+            .map_err(|e| Error::file(&path, e.to_string()))?;
+        if checkpoint.get(PROJECTION).is_some() {
+            let mut generator = Generator::new(0);
+            let init = &mut Init::new(&mut generator, device);
+            let projection = Linear::without_bias(config.hidden_size, config.projection_dim, init);
+            model.text_projection = Some(projection);
+        }
+        weights::load(model, &mut checkpoint, device)
+    }
+
+    /// Saves both files into a folder, as transformers does.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let mut config = self.config().clone();
+        config
+            .unknown
+            .insert("architectures".into(), json!([self.class_name()]));
+        config
+            .unknown
+            .insert("model_type".into(), json!("clip_text_model"));
+        weights::save(self, folder.join(FILE_NAME))?;
+        files::write_json(folder.join(CONFIG_NAME), &config)
+    }
+
+    /// Its class in transformers.
+    pub fn class_name(&self) -> &'static str {
+        match self.text_projection {
+            Some(_) => "CLIPTextModelWithProjection",
+            None => "CLIPTextModel",
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ClipTextConfig {
+        self.text_model.config()
+    }
+}
+
+const PROJECTION: &str = "text_projection.weight";
+
+/// The name of a text tower's tensor in this module; `None` for those that are of no use here.
+fn key(name: &str) -> Option<String> {
+    let ours = name == PROJECTION || name.starts_with("text_model.");
+    let bare = ["embeddings.", "encoder.", "final_layer_norm."]
+        .iter()
+        .any(|start| name.starts_with(start));
+    match (name.ends_with("position_ids"), ours, bare) {
+        (true, ..) | (_, false, false) => None,
+        (_, true, _) => Some(name.to_string()),
+        // Since version 5 transformers leaves the prefix out.
+        (_, _, true) => Some(format!("text_model.{name}")),
+    }
+}

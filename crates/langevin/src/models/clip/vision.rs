@@ -1,0 +1,101 @@
+//! The picture tower of CLIP: a vision transformer (Dosovitskiy et al. 2021).
+
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
+
+use super::{config::ClipVisionConfig, encoder::ClipEncoder};
+use crate::{
+    Error, Result,
+    nn::{Conv2d, Embedding, Init, LayerNorm},
+    ops::Geometry,
+};
+
+/// Patches and their places as vectors, and one for the whole picture.
+#[derive(Module, Debug)]
+pub struct ClipVisionEmbeddings {
+    /// The whole picture's, `[hidden_size]`.
+    pub class_embedding: Param<Tensor<1>>,
+    /// Of a patch, without bias.
+    pub patch_embedding: Conv2d,
+    /// One a place; the first is the whole picture's.
+    pub position_embedding: Embedding,
+}
+
+/// The picture tower without projection. Mirrors `transformers.CLIPVisionModel`.
+#[derive(Module, Debug)]
+pub struct ClipVisionModel {
+    /// Patches and their places.
+    pub embeddings: ClipVisionEmbeddings,
+    /// Before the transformer; its name is misspelt in every checkpoint.
+    pub pre_layrnorm: LayerNorm,
+    /// The transformer.
+    pub encoder: ClipEncoder,
+    /// Of the whole picture's vector.
+    pub post_layernorm: LayerNorm,
+    #[module(skip)]
+    config: ClipVisionConfig,
+}
+
+impl ClipVisionModel {
+    pub(super) fn new(config: &ClipVisionConfig, init: &mut Init<'_>) -> Self {
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        let geometry = Geometry::uniform(patch, 0);
+        let places = config.patches() * config.patches() + 1;
+        let class = init.normal([width], (width as f32).powf(-0.5));
+        Self {
+            embeddings: ClipVisionEmbeddings {
+                class_embedding: Param::from_tensor(class),
+                patch_embedding: Conv2d::without_bias(config.num_channels, width, patch, geometry, init),
+                position_embedding: Embedding::scaled(places, width, 0.02, init),
+            },
+            pre_layrnorm: LayerNorm::new(width, config.layer_norm_eps, init),
+            encoder: ClipEncoder::new(&config.sizes(), init),
+            post_layernorm: LayerNorm::new(width, config.layer_norm_eps, init),
+            config: config.clone(),
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ClipVisionConfig {
+        &self.config
+    }
+
+    /// The whole picture's vector.
+    ///
+    /// # Shapes
+    /// `[batch, channels, image_size, image_size]`, already normalised → `[batch, hidden_size]`
+    ///
+    /// # Errors
+    /// If the pictures have another shape.
+    pub fn forward(&self, pictures: Tensor<4>) -> Result<Tensor<2>> {
+        let c = &self.config;
+        let [batch, channels, height, width] = pictures.dims();
+        if [channels, height, width] != [c.num_channels, c.image_size, c.image_size] {
+            return Err(Error::Shape(format!(
+                "this CLIP looks at pictures of {} channels and {side}x{side}, these are {channels} and {height}x{width}",
+                c.num_channels,
+                side = c.image_size
+            )));
+        }
+        let patches = self
+            .embeddings
+            .patch_embedding
+            .forward(pictures.permute([0, 2, 3, 1]));
+        let count = c.patches() * c.patches();
+        let patches = patches.reshape([batch, count, c.hidden_size]);
+        let whole = self
+            .embeddings
+            .class_embedding
+            .val()
+            .reshape([1, 1, c.hidden_size])
+            .expand([batch, 1, c.hidden_size]);
+        let places = self.embeddings.position_embedding.weight.val();
+        let x = Tensor::cat(vec![whole, patches], 1) + places.unsqueeze_dim::<3>(0);
+        let x = self.pre_layrnorm.forward(x);
+        let x = self.encoder.hidden_states(x.clone()).pop().unwrap_or(x);
+        let whole = x.narrow(1, 0, 1).reshape([batch, c.hidden_size]);
+        Ok(self.post_layernorm.forward(whole))
+    }
+}

@@ -1,0 +1,274 @@
+//! `UNet2DConditionModel`: the UNet of Stable Diffusion (Rombach et al. 2022), which looks at a sequence by cross-attention.
+
+mod blocks;
+mod config;
+mod embed;
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+};
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+
+pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
+pub use config::{
+    AdditionEmbedType, ConditionClassEmbedType, ConditionDownBlockType, ConditionMidBlockType,
+    ConditionUpBlockType, EncoderHidDimType, PerLevel, TIME_IDS, UNet2DConditionConfig,
+};
+pub use embed::VectorEmbedding;
+
+use self::blocks::Told;
+use super::{Checkpoint, Conditioning, DIFFUSERS_VERSION, Denoiser, weights};
+use crate::{
+    Error, Result,
+    nn::{
+        Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator, sinusoidal_embedding,
+    },
+    ops::Geometry,
+    random::Generator,
+};
+
+/// Predicts noise, the clean picture or the velocity from a noisy picture and a sequence, such as a caption's embedding.
+/// Mirrors `diffusers.UNet2DConditionModel`; parameters have its names.
+///
+/// Pictures enter and leave as `[batch, channels, height, width]`; inside, channels come last.
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    /// Into the first level's channels.
+    pub conv_in: Conv2d,
+    /// Of the timestep's sines and cosines.
+    pub time_embedding: TimestepEmbedding,
+    /// Brings the sequence to the cross-attention's dimension.
+    pub encoder_hid_proj: Option<Linear>,
+    /// Of a class, a second timestep or a vector.
+    pub class_embedding: Option<VectorEmbedding>,
+    /// Of a pooled embedding and the picture's sizes (Stable Diffusion XL).
+    pub add_embedding: Option<TimestepEmbedding>,
+    /// From the picture's size down.
+    pub down_blocks: Vec<ConditionDownBlock>,
+    /// At the smallest size.
+    pub mid_block: Option<ConditionMidBlock>,
+    /// Back up.
+    pub up_blocks: Vec<ConditionUpBlock>,
+    /// Before the last convolution.
+    pub conv_norm_out: GroupNorm,
+    /// To the prediction.
+    pub conv_out: Conv2d,
+    #[module(skip)]
+    config: UNet2DConditionConfig,
+    #[module(skip)]
+    dropout: DropoutGenerator,
+}
+
+impl UNet2DConditionModel {
+    /// A new model with PyTorch's initialisation: the weights that `torch.manual_seed(seed)` followed by diffusers' constructor give,
+    /// where the generator was seeded with `seed`.
+    ///
+    /// # Errors
+    /// If the configuration makes no model.
+    pub fn new(config: &UNet2DConditionConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
+        config.validate()?;
+        let init = &mut Init::new(generator, device);
+        let dropout: DropoutGenerator = Arc::default();
+        let levels = config.block_out_channels.len();
+        let first = config.block_out_channels[0];
+        let time_embed_dim = config.time_embed_dim();
+        let same = |kernel: usize| Geometry::uniform(1, kernel / 2);
+
+        let kernel = config.conv_in_kernel;
+        let conv_in = Conv2d::new(config.in_channels, first, kernel, same(kernel), init);
+        let time_embedding = TimestepEmbedding::new(first, time_embed_dim, init);
+        let encoder_hid_proj = config
+            .encoder_hid_dim
+            .map(|dim| Linear::new(dim, config.cross_attention_dim.at(0), init));
+        let class_embedding = VectorEmbedding::new(config, init);
+        let add_embedding = config
+            .addition_embed_type
+            .and(config.projection_class_embeddings_input_dim)
+            .map(|dim| TimestepEmbedding::new(dim, time_embed_dim, init));
+        let down_blocks = (0..levels)
+            .map(|level| ConditionDownBlock::new(config, level, &dropout, init))
+            .collect::<Result<_>>()?;
+        let mid_block = config
+            .mid_block_type
+            .map(|_| ConditionMidBlock::new(config, &dropout, init))
+            .transpose()?;
+        let up_blocks = (0..levels)
+            .map(|place| ConditionUpBlock::new(config, place, &dropout, init))
+            .collect::<Result<_>>()?;
+        let conv_norm_out = GroupNorm::new(config.norm_num_groups, first, config.norm_eps, init)?;
+        let kernel = config.conv_out_kernel;
+        let conv_out = Conv2d::new(first, config.out_channels, kernel, same(kernel), init);
+        Ok(Self {
+            conv_in,
+            time_embedding,
+            encoder_hid_proj,
+            class_embedding,
+            add_embedding,
+            down_blocks,
+            mid_block,
+            up_blocks,
+            conv_norm_out,
+            conv_out,
+            config: config.clone(),
+            dropout,
+        })
+    }
+
+    /// Loads `config.json` and the weights from a folder that diffusers or [`Self::save`] wrote.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let config = weights::read_config(&folder)?;
+        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
+    }
+
+    /// A model with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// If the configuration makes no model, or the weights are not its.
+    pub fn with_weights(
+        config: &UNet2DConditionConfig,
+        checkpoint: &mut Checkpoint,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = Self::new(config, device, &mut Generator::new(0))?;
+        weights::load(model, checkpoint, device)
+    }
+
+    /// Saves both files into a folder, as diffusers' `save_pretrained` does.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        // Whichever version wrote what was loaded, this is the one whose files these are.
+        let config = UNet2DConditionConfig {
+            diffusers_version: DIFFUSERS_VERSION.into(),
+            ..self.config.clone()
+        };
+        weights::save_with_config(self, &config, folder)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &UNet2DConditionConfig {
+        &self.config
+    }
+
+    /// How many parameters it has.
+    pub fn num_parameters(&self) -> usize {
+        self.num_params()
+    }
+
+    /// Where dropout draws from from now on; `None` ends it, as `eval()` does in PyTorch.
+    pub fn set_dropout(&self, generator: Option<Generator>) {
+        *self.dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
+    }
+
+    /// Ends dropout, and gives back what it drew from.
+    pub fn take_dropout(&self) -> Option<Generator> {
+        self.dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Timesteps as sines and cosines.
+    fn project(&self, timesteps: Tensor<1>, dimension: usize) -> Tensor<2> {
+        sinusoidal_embedding(
+            timesteps,
+            dimension,
+            self.config.flip_sin_to_cos,
+            self.config.freq_shift,
+        )
+    }
+
+    /// Whether a block of the model looks at a sequence.
+    fn attends(&self) -> bool {
+        let down = self.down_blocks.iter().any(|block| !block.attentions.is_empty());
+        let up = self.up_blocks.iter().any(|block| !block.attentions.is_empty());
+        down || up || self.mid_block.is_some()
+    }
+
+    /// The sequence in the cross-attention's dimension; `None` where no block looks at one.
+    fn sequence(&self, conditioning: &Conditioning, batch: usize) -> Result<Option<Tensor<3>>> {
+        if !self.attends() {
+            return Ok(None);
+        }
+        let Some(sequence) = conditioning.sequence.clone() else {
+            return Err(Error::Config(
+                "this model looks at a sequence, such as a caption's embedding: it needs one for each picture"
+                    .into(),
+            ));
+        };
+        let [pictures, length, dimension] = sequence.dims();
+        let wanted = self.config.sequence_dim();
+        if pictures != batch || length == 0 || dimension != wanted {
+            return Err(Error::Shape(format!(
+                "the sequence has shape [{pictures}, {length}, {dimension}] where [{batch}, length, {wanted}] is needed"
+            )));
+        }
+        Ok(Some(match &self.encoder_hid_proj {
+            Some(projection) => projection.forward(sequence),
+            None => sequence,
+        }))
+    }
+
+    fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<()> {
+        let [batch, channels, height, width] = x.dims();
+        let divisor = self.config.size_divisor();
+        if channels != self.config.in_channels {
+            return Err(Error::Shape(format!(
+                "the model takes pictures of {} channels, this one has {channels}",
+                self.config.in_channels
+            )));
+        }
+        if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 {
+            return Err(Error::Shape(format!(
+                "a picture of {height}x{width} does not fit this model: its {} levels need height and width divisible by {divisor}",
+                self.config.block_out_channels.len()
+            )));
+        }
+        if timesteps.dims() != [batch] {
+            return Err(Error::Shape(format!(
+                "there are {} timesteps for {batch} pictures: each needs one",
+                timesteps.dims()[0]
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Denoiser for UNet2DConditionModel {
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        let x = conditioning.beside(x)?;
+        self.check(&x, &timesteps)?;
+        let [batch, ..] = x.dims();
+        let sequence = self.sequence(conditioning, batch)?;
+        let embedding = self.embed(timesteps, conditioning, batch)?;
+        let told = Told {
+            embedding: &embedding,
+            sequence: sequence.as_ref(),
+        };
+
+        let x = if self.config.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
+        let mut x = self.conv_in.forward(x.permute([0, 2, 3, 1]));
+        let mut outputs = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &told, &mut outputs);
+        }
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &told);
+        }
+        for block in &self.up_blocks {
+            x = block.forward(x, &told, &mut outputs);
+        }
+        let x = self.conv_norm_out.forward_activated(x, self.config.act_fn);
+        Ok(self.conv_out.forward(x).permute([0, 3, 1, 2]))
+    }
+}

@@ -1,0 +1,276 @@
+//! Transformers over the positions of a picture, which may look at a sequence beside it.
+
+use burn::{module::Module, tensor::Tensor};
+
+use super::{Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear};
+use crate::{
+    Error, Result,
+    ops::{self, AttentionOptions, Geometry},
+};
+
+/// Added to the variance by a transformer block's normalisations; diffusers fixes the number.
+const LAYER_NORM_EPS: f64 = 1e-5;
+/// The same for the normalisation before the first block.
+const GROUP_NORM_EPS: f64 = 1e-6;
+/// How many times wider the feed-forward's inner layer is.
+const WIDENING: usize = 4;
+
+/// Attention of tokens to themselves or to another sequence, without a residual.
+/// Mirrors `diffusers.models.attention_processor.Attention` as transformer blocks set it up.
+#[derive(Module, Debug)]
+pub struct TokenAttention {
+    /// Queries, without bias.
+    pub to_q: Linear,
+    /// Keys, without bias.
+    pub to_k: Linear,
+    /// Values, without bias.
+    pub to_v: Linear,
+    /// The output projection, alone in a list as in diffusers, where a dropout stands beside it.
+    pub to_out: Vec<Linear>,
+    heads: usize,
+    scale: f64,
+}
+
+impl TokenAttention {
+    /// A new layer of `heads` heads, which divide `channels`; `context` is the dimension of what is looked at.
+    fn new(channels: usize, context: usize, heads: usize, init: &mut Init<'_>) -> Self {
+        Self {
+            to_q: Linear::without_bias(channels, channels, init),
+            to_k: Linear::without_bias(context, channels, init),
+            to_v: Linear::without_bias(context, channels, init),
+            to_out: vec![Linear::new(channels, channels, init)],
+            heads,
+            scale: ((channels / heads) as f64).powf(-0.5),
+        }
+    }
+
+    /// Adds what the tokens `x` (already normalised) find in `context` to `residual`.
+    ///
+    /// # Shapes
+    /// - `x`, `residual` and the result: `[batch, tokens, channels]`
+    /// - `context`: `[batch, length, context channels]`
+    fn forward_add(&self, x: Tensor<3>, context: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let q = self.to_q.forward(x);
+        let k = self.to_k.forward(context.clone());
+        let v = self.to_v.forward(context);
+        let options = AttentionOptions {
+            heads: self.heads,
+            scale: self.scale as f32,
+            causal: false,
+        };
+        let mut y = ops::attention(q, k, v, options);
+        // One layer; the list is there for its name in the checkpoint.
+        for layer in &self.to_out {
+            y = layer.forward_add(y, residual.clone());
+        }
+        y
+    }
+}
+
+/// A gated linear layer, `a · gelu(b)` (Shazeer 2020, "GLU Variants"). Mirrors `diffusers.models.activations.GEGLU`.
+#[derive(Module, Debug)]
+pub struct Geglu {
+    /// To `[a, b]`.
+    pub proj: Linear,
+}
+
+impl Geglu {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [value, gate] = halves(self.proj.forward(x));
+        value * Activation::Gelu.forward(gate)
+    }
+}
+
+/// The two halves of the last dimension.
+fn halves(x: Tensor<3>) -> [Tensor<3>; 2] {
+    let half = x.dims()[2] / 2;
+    [0, 1].map(|i| x.clone().narrow(2, i * half, half))
+}
+
+/// A layer of the feed-forward.
+#[derive(Module, Debug)]
+pub enum FeedForwardLayer {
+    /// The gated layer that widens.
+    Geglu(Geglu),
+    /// The way back.
+    Linear(Linear),
+}
+
+/// Widens every token, gates it and narrows it again. Mirrors `diffusers.models.attention.FeedForward`.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// At the places that they have in diffusers' list, where a dropout without parameters stands between them.
+    pub net: Vec<Option<FeedForwardLayer>>,
+}
+
+impl FeedForward {
+    fn new(channels: usize, init: &mut Init<'_>) -> Self {
+        let inner = WIDENING * channels;
+        let proj = Linear::new(channels, 2 * inner, init);
+        let back = Linear::new(inner, channels, init);
+        Self {
+            net: vec![
+                Some(FeedForwardLayer::Geglu(Geglu { proj })),
+                None,
+                Some(FeedForwardLayer::Linear(back)),
+            ],
+        }
+    }
+
+    /// `[batch, tokens, channels]`, in and out
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.net.iter().flatten().fold(x, |x, layer| match layer {
+            FeedForwardLayer::Geglu(geglu) => geglu.forward(x),
+            FeedForwardLayer::Linear(linear) => linear.forward(x),
+        })
+    }
+}
+
+/// Attention of the tokens to each other, then to a sequence, then a feed-forward; each is normalised before and added after.
+/// Mirrors `diffusers.models.attention.BasicTransformerBlock`.
+#[derive(Module, Debug)]
+pub struct BasicTransformerBlock {
+    /// Before [`Self::attn1`].
+    pub norm1: LayerNorm,
+    /// The tokens to each other.
+    pub attn1: TokenAttention,
+    /// Before [`Self::attn2`].
+    pub norm2: LayerNorm,
+    /// The tokens to the sequence.
+    pub attn2: TokenAttention,
+    /// Before [`Self::ff`].
+    pub norm3: LayerNorm,
+    /// The feed-forward.
+    pub ff: FeedForward,
+}
+
+impl BasicTransformerBlock {
+    fn new(channels: usize, context: usize, heads: usize, init: &mut Init<'_>) -> Self {
+        Self {
+            norm1: LayerNorm::new(channels, LAYER_NORM_EPS, init),
+            attn1: TokenAttention::new(channels, channels, heads, init),
+            norm2: LayerNorm::new(channels, LAYER_NORM_EPS, init),
+            attn2: TokenAttention::new(channels, context, heads, init),
+            norm3: LayerNorm::new(channels, LAYER_NORM_EPS, init),
+            ff: FeedForward::new(channels, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, sequence: &Tensor<3>) -> Tensor<3> {
+        let normed = self.norm1.forward(x.clone());
+        let x = self.attn1.forward_add(normed.clone(), normed, x);
+        let x = self
+            .attn2
+            .forward_add(self.norm2.forward(x.clone()), sequence.clone(), x);
+        self.ff.forward(self.norm3.forward(x.clone())) + x
+    }
+}
+
+/// The projection before and after the blocks; what differs is its shape in a checkpoint.
+#[derive(Module, Debug)]
+pub enum Projection {
+    /// A 1x1 convolution.
+    Conv(Conv2d),
+    /// A linear layer (`use_linear_projection`).
+    Linear(Linear),
+}
+
+impl Projection {
+    fn new(channels: usize, linear: bool, init: &mut Init<'_>) -> Self {
+        if linear {
+            Self::Linear(Linear::new(channels, channels, init))
+        } else {
+            let geometry = Geometry::uniform(1, 0);
+            Self::Conv(Conv2d::new(channels, channels, 1, geometry, init))
+        }
+    }
+
+    /// `[batch, height, width, channels]`, in and out
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Conv(layer) => layer.forward(x),
+            Self::Linear(layer) => layer.forward(x),
+        }
+    }
+
+    /// [`Self::forward`] plus `residual`.
+    fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Conv(layer) => layer.forward_add(x, residual),
+            Self::Linear(layer) => layer.forward_add(x, residual),
+        }
+    }
+}
+
+/// The arguments of a [`Transformer2DModel`].
+#[derive(Clone, Copy, Debug)]
+pub struct Transformer2DConfig {
+    /// Channels in and out.
+    pub channels: usize,
+    /// How many heads share them.
+    pub num_attention_heads: usize,
+    /// How many blocks.
+    pub num_layers: usize,
+    /// Dimension of the sequence that is looked at.
+    pub cross_attention_dim: usize,
+    /// Groups of the normalisation before the first block.
+    pub norm_num_groups: usize,
+    /// Whether the projections are linear layers in a checkpoint, and not 1x1 convolutions.
+    pub use_linear_projection: bool,
+}
+
+/// Transformer blocks over a picture's positions; the input is added.
+/// Mirrors `diffusers.Transformer2DModel` for continuous inputs.
+#[derive(Module, Debug)]
+pub struct Transformer2DModel {
+    /// Of the input.
+    pub norm: GroupNorm,
+    /// Into the blocks.
+    pub proj_in: Projection,
+    /// One after another.
+    pub transformer_blocks: Vec<BasicTransformerBlock>,
+    /// Out of the blocks.
+    pub proj_out: Projection,
+}
+
+impl Transformer2DModel {
+    /// A new model.
+    ///
+    /// # Errors
+    /// If heads or groups do not divide the channels.
+    pub fn new(config: &Transformer2DConfig, init: &mut Init<'_>) -> Result<Self> {
+        let (channels, heads) = (config.channels, config.num_attention_heads);
+        if heads == 0 || !channels.is_multiple_of(heads) {
+            return Err(Error::Config(format!(
+                "{heads} attention heads do not divide {channels} channels; in the configuration of a UNet2DConditionModel \
+                 `attention_head_dim` is the number of heads"
+            )));
+        }
+        let norm = GroupNorm::new(config.norm_num_groups, channels, GROUP_NORM_EPS, init)?;
+        let proj_in = Projection::new(channels, config.use_linear_projection, init);
+        let transformer_blocks = (0..config.num_layers)
+            .map(|_| BasicTransformerBlock::new(channels, config.cross_attention_dim, heads, init))
+            .collect();
+        Ok(Self {
+            norm,
+            proj_in,
+            transformer_blocks,
+            proj_out: Projection::new(channels, config.use_linear_projection, init),
+        })
+    }
+
+    /// # Shapes
+    /// - `x` and the result: `[batch, height, width, channels]`
+    /// - `sequence`: `[batch, length, cross_attention_dim]`
+    pub fn forward(&self, x: Tensor<4>, sequence: &Tensor<3>) -> Tensor<4> {
+        let [batch, height, width, channels] = x.dims();
+        let projected = self.proj_in.forward(self.norm.forward(x.clone()));
+        let tokens = projected.reshape([batch, height * width, channels]);
+        let tokens = self
+            .transformer_blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, sequence));
+        let y = tokens.reshape([batch, height, width, channels]);
+        self.proj_out.forward_add(y, x)
+    }
+}

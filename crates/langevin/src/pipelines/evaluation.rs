@@ -1,0 +1,171 @@
+//! What evaluating a pipeline needs: pictures drawn from it, and the real ones as its model sees them.
+
+use super::{AnyPipeline, SampleOptions, to_pictures};
+use crate::{
+    Error, Result,
+    data::{
+        Dataset, Picture, Transform,
+        evaluate::{Agreement, nearest_neighbours},
+    },
+    guidance::ClassifierFree,
+    random::Generator,
+};
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvaluationOptions {
+    /// Pictures drawn of each class, or in all where the model knows none.
+    pub samples: usize,
+    /// Pictures drawn together.
+    pub batch_size: usize,
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// The generator's seed.
+    pub seed: u64,
+    /// Classifier-free guidance towards the classes.
+    pub guidance: ClassifierFree,
+}
+
+impl Default for EvaluationOptions {
+    fn default() -> Self {
+        Self {
+            samples: 50,
+            batch_size: 100,
+            num_inference_steps: 50,
+            seed: 0,
+            guidance: ClassifierFree::default(),
+        }
+    }
+}
+
+/// Pictures, and of what class each is, where that is known.
+#[derive(Clone, Debug, Default)]
+pub struct PictureSet {
+    /// All of one size, with the same channels.
+    pub pictures: Vec<Picture>,
+    /// One a picture.
+    pub classes: Vec<Option<usize>>,
+}
+
+/// Draws pictures: of every one of so many `classes`, class after class, or of none where that is `None`.
+///
+/// `watch` is told after every step how many are done, of how many; `false` ends it, which then gives `None`.
+///
+/// # Errors
+/// If the options do not fit the pipeline, or a step fails.
+pub fn draw_set(
+    pipeline: &AnyPipeline,
+    classes: Option<usize>,
+    options: &EvaluationOptions,
+    mut watch: impl FnMut(usize, usize) -> bool,
+) -> Result<Option<PictureSet>> {
+    let asked: Vec<Option<usize>> = match classes {
+        None => vec![None; options.samples],
+        Some(classes) => (0..classes)
+            .flat_map(|class| vec![Some(class); options.samples])
+            .collect(),
+    };
+    if options.batch_size == 0 || asked.is_empty() {
+        return Err(Error::Config(
+            "the batch size and the number of samples must be at least 1".into(),
+        ));
+    }
+    let mut generator = Generator::new(options.seed);
+    let steps = asked.len().div_ceil(options.batch_size) * pipeline.calls(options.num_inference_steps)?;
+    let (mut pictures, mut done) = (Vec::new(), 0);
+    for batch in asked.chunks(options.batch_size) {
+        let call = SampleOptions {
+            batch_size: batch.len(),
+            num_inference_steps: Some(options.num_inference_steps),
+            classes: batch
+                .iter()
+                .map(|class| class.map(|class| class as i64))
+                .collect(),
+            guidance: options.guidance,
+            ..SampleOptions::default()
+        };
+        let mut sampling = pipeline.sample(&call, &mut generator)?;
+        while let Some(step) = sampling.next() {
+            step?;
+            done += 1;
+            if !watch(done, steps) {
+                return Ok(None);
+            }
+        }
+        pictures.extend(to_pictures(&sampling.finish()?)?);
+    }
+    Ok(Some(PictureSet {
+        pictures,
+        classes: asked,
+    }))
+}
+
+/// At most `most` pictures of the data set, evenly apart, as a model that draws pictures like `like` sees them.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn real_set(dataset: &dyn Dataset, like: &Picture, most: usize) -> Result<PictureSet> {
+    let transform = Transform {
+        channels: like.channels(),
+        ..Transform::new(like.height())
+    };
+    let [channels, height, width] = transform.shape();
+    // Drawn from by random crops and flips only, of which this transform has none.
+    let mut generator = Generator::new(0);
+    let mut set = PictureSet::default();
+    let count = dataset.len().min(most);
+    for place in 0..count {
+        let example = dataset.get(place * dataset.len() / count)?;
+        let values = transform.apply(example.picture, &mut generator)?;
+        set.pictures
+            .push(Picture::from_chw(&values, channels, height, width)?);
+        set.classes.push(example.class);
+    }
+    Ok(set)
+}
+
+/// How many classes the model and the data have in common: all of the data's. `None` where the model is unconditional.
+///
+/// # Errors
+/// If the model has classes, and they are not those of the data.
+pub fn shared_classes(pipeline: &AnyPipeline, dataset: &dyn Dataset) -> Result<Option<usize>> {
+    let Some(known) = pipeline.model().config().num_class_embeds() else {
+        return Ok(None);
+    };
+    let names = dataset
+        .class_names()
+        .ok_or_else(|| Error::Config(format!("the data set {} has no classes", dataset.name())))?;
+    let differ = match pipeline.classes() {
+        Some(classes) => classes.names != names,
+        // A model from elsewhere has numbers only.
+        None => names.len() > known,
+    };
+    if differ {
+        return Err(Error::Config(format!(
+            "the model was not trained on the classes of {}",
+            dataset.name()
+        )));
+    }
+    Ok(Some(names.len()))
+}
+
+/// Lets the `neighbours` real pictures nearest to each drawn one vote on what it shows.
+///
+/// # Errors
+/// If the two are not pictures of one size, or there are fewer real ones with a class than neighbours.
+pub fn agreement(
+    drawn: &PictureSet,
+    real: &PictureSet,
+    classes: usize,
+    neighbours: usize,
+) -> Result<Agreement> {
+    let known = real.pictures.iter().zip(&real.classes);
+    let (rows, labels): (Vec<Vec<f32>>, Vec<usize>) = known
+        .filter_map(|(picture, class)| Some((picture.to_chw(), (*class)?)))
+        .unzip();
+    let asked: Vec<usize> = drawn.classes.iter().copied().flatten().collect();
+    let queries: Vec<Vec<f32>> = drawn.pictures.iter().map(Picture::to_chw).collect();
+    let width = queries.first().map_or(0, Vec::len);
+    let judged = nearest_neighbours(&rows.concat(), &labels, &queries.concat(), width, neighbours)?;
+    Agreement::new(&asked, &judged, classes)
+}

@@ -1,0 +1,388 @@
+//! The model card: a run's `README.md`, as the Hugging Face Hub shows one.
+
+use std::{fs, path::Path};
+
+use super::{ConditioningKind, Trainer, TrainingConfig, samples::SAMPLES};
+use crate::{Result, files::write_atomically, models::AnyModelConfig};
+
+/// The card's name in a run's folder.
+pub const MODEL_CARD: &str = "README.md";
+/// What tells a card that was written here from one that somebody wrote.
+const MARK: &str =
+    "<!-- Written by langevin. It is written anew when the run goes on, unless this line is gone. -->";
+
+/// What the run came to.
+pub(super) struct Ended {
+    /// Optimiser steps done.
+    pub steps: usize,
+    /// The mean loss of the last ones.
+    pub loss: Option<f64>,
+    /// How many numbers were trained.
+    pub parameters: usize,
+    /// What they make up.
+    pub model: AnyModelConfig,
+}
+
+/// Writes the card of a run that is over. One that somebody has made their own is left alone.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
+    let path = trainer.folder.join(MODEL_CARD);
+    let theirs = fs::read_to_string(&path).is_ok_and(|text| !text.contains(MARK));
+    if theirs {
+        return Ok(());
+    }
+    let classes = trainer.class_names();
+    let card = Card {
+        config: &trainer.config,
+        dataset: trainer.dataset.name(),
+        pictures: trainer.dataset.len(),
+        classes: &classes,
+        samples: trainer.folder.join(SAMPLES).exists(),
+        command: command(std::env::args()),
+        ended,
+    };
+    let text = card.text();
+    write_atomically(path, |w| std::io::Write::write_all(w, text.as_bytes()))
+}
+
+/// All that a card tells of.
+struct Card<'a> {
+    config: &'a TrainingConfig,
+    dataset: &'a str,
+    pictures: usize,
+    classes: &'a [String],
+    samples: bool,
+    command: String,
+    ended: &'a Ended,
+}
+
+impl Card<'_> {
+    fn text(&self) -> String {
+        let title = format!("{} of {}", self.config.model.short_name(), self.dataset);
+        let grid = if self.samples {
+            format!("\n![samples]({SAMPLES})\n")
+        } else {
+            String::new()
+        };
+        let python = self.python().map_or_else(String::new, |python| {
+            format!("In Python, with diffusers:\n\n```python\n{python}```\n\n")
+        });
+        format!(
+            "{header}\n{MARK}\n\n# {title}\n\nA diffusion model that draws pictures of {side}x{side} pixels, trained on {data}.\n\
+             {grid}\n## Use\n\nOn the command line, from the folder of this file:\n\n```sh\n{shell}\n```\n\n\
+             In Rust:\n\n```rust\n{rust}```\n\n{python}\
+             ## Training\n\n```sh\n{command}\n```\n\n{table}\n\
+             Every step's numbers are in `metrics.jsonl`, the whole configuration is in `training.json`.\n",
+            header = self.header(),
+            side = self.config.resolution,
+            data = self.data(),
+            shell = self.shell(),
+            rust = self.rust(),
+            command = self.command,
+            table = self.table(),
+        )
+    }
+
+    /// The YAML that the Hub reads.
+    fn header(&self) -> String {
+        let digits = self.dataset == super::config::DIGITS;
+        let licence = match &self.config.license {
+            Some(licence) => licence.as_str(),
+            // That of the built-in pictures.
+            None if digits => "cc-by-4.0",
+            None => "unknown",
+        };
+        let kind = match self.config.conditioning {
+            ConditioningKind::None => "unconditional-image-generation",
+            ConditioningKind::CrossAttention => "text-to-image",
+            ConditioningKind::Class | ConditioningKind::Channels | ConditioningKind::ClassTimestep => {
+                "class-conditional-image-generation"
+            }
+        };
+        let pipeline = match self.config.conditioning {
+            ConditioningKind::CrossAttention => "text-to-image",
+            _ => "unconditional-image-generation",
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        let named = self.config.dataset_name.as_deref().unwrap_or(self.dataset);
+        // A path of this machine is nobody else's.
+        let data = if Path::new(named).is_absolute() || !named.chars().all(is_plain) {
+            self.dataset
+        } else {
+            named
+        };
+        format!(
+            "---\nlicense: {}\nlibrary_name: diffusers\npipeline_tag: {pipeline}\ntags:\n- diffusers\n\
+             - langevin\n- diffusion\n- {kind}\ndatasets:\n- {}\n---",
+            yaml(licence),
+            yaml(data)
+        )
+    }
+
+    fn data(&self) -> String {
+        let classes = match self.classes.len() {
+            0 => String::new(),
+            count => format!(" of {count} classes"),
+        };
+        format!("{} pictures{classes} of {}", self.pictures, self.dataset)
+    }
+
+    /// A class to ask for as an example: its number and its name.
+    fn example(&self) -> Option<(usize, &str)> {
+        let number = self.classes.len().checked_sub(1)?.min(3);
+        Some((number, &self.classes[number]))
+    }
+
+    fn steps(&self) -> usize {
+        self.config.ddpm_num_inference_steps
+    }
+
+    fn shell(&self) -> String {
+        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
+            " --prompt 'what to draw'".to_string()
+        } else {
+            self.example()
+                .map_or_else(String::new, |(_, name)| format!(" --class {}", shell_word(name)))
+        };
+        format!(
+            "langevin sample .{told} --count 4 --steps {} --output pictures.png",
+            self.steps()
+        )
+    }
+
+    fn rust(&self) -> String {
+        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
+            "    prompts: Some(vec![\"what to draw\".into(); 4]),\n".to_string()
+        } else {
+            self.example().map_or_else(String::new, |(number, name)| {
+                format!(
+                    "    classes: Some(vec![{number}; 4]), // {}\n",
+                    name.replace(['\n', '\r'], " ")
+                )
+            })
+        };
+        format!(
+            "use langevin::{{device::default_device, grid, pipelines::{{AnyPipeline, SampleOptions, to_pictures}}, \
+             random::Generator}};\n\n\
+             let pipeline = AnyPipeline::load(\".\", &default_device())?;\n\
+             let options = SampleOptions {{\n    batch_size: 4,\n    num_inference_steps: Some({}),\n{told}    \
+             ..SampleOptions::default()\n}};\n\
+             let samples = pipeline.sample(&options, &mut Generator::new(0))?.finish()?;\n\
+             let pictures = to_pictures(&samples)?;\n\
+             grid::write_png(\"pictures.png\", &grid::grid(&pictures, 4, 2, 1)?, &[])?;\n",
+            self.steps()
+        )
+    }
+
+    /// What draws in Python; `None` for a model that diffusers has not.
+    fn python(&self) -> Option<String> {
+        if !matches!(self.ended.model, AnyModelConfig::UNet2D(_)) {
+            return None;
+        }
+        let steps = self.steps();
+        let Some((number, name)) = self.example() else {
+            return Some(format!(
+                "from diffusers import DDPMPipeline\n\n\
+                 pipeline = DDPMPipeline.from_pretrained(\".\")\n\
+                 pipeline(batch_size=4, num_inference_steps={steps}).images[0].save(\"picture.png\")\n"
+            ));
+        };
+        // Diffusers' own pipeline does not tell its model a class.
+        Some(format!(
+            "import torch\nfrom diffusers import DDPMPipeline\nfrom diffusers.image_processor import VaeImageProcessor\n\n\
+             pipeline = DDPMPipeline.from_pretrained(\".\")\n\
+             unet, scheduler = pipeline.unet, pipeline.scheduler\n\
+             scheduler.set_timesteps({steps})\n\
+             labels = torch.full((4,), {number})  # {}\n\
+             size = unet.config.sample_size\n\
+             x = torch.randn(4, unet.config.in_channels, size, size)\n\
+             with torch.no_grad():\n    \
+             for t in scheduler.timesteps:\n        \
+             x = scheduler.step(unet(x, t, class_labels=labels).sample, t, x).prev_sample\n\
+             VaeImageProcessor().postprocess(x)[0].save(\"picture.png\")\n",
+            name.replace(['\n', '\r'], " ")
+        ))
+    }
+
+    fn table(&self) -> String {
+        let config = self.config;
+        let average = if config.use_ema {
+            format!("up to {}", config.ema_max_decay)
+        } else {
+            "none".into()
+        };
+        let loss = self
+            .ended
+            .loss
+            .map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
+        let rows = [
+            (
+                "model",
+                format!(
+                    "{}, {} parameters",
+                    config.model.short_name(),
+                    self.ended.parameters
+                ),
+            ),
+            ("predicts", config.prediction_type.to_string()),
+            (
+                "noise schedule",
+                format!(
+                    "{}, {} timesteps",
+                    config.ddpm_beta_schedule, config.ddpm_num_steps
+                ),
+            ),
+            ("steps", self.ended.steps.to_string()),
+            (
+                "batch",
+                format!(
+                    "{} x {}",
+                    config.train_batch_size, config.gradient_accumulation_steps
+                ),
+            ),
+            (
+                "learning rate",
+                format!(
+                    "{}, {}, warm-up over {} steps",
+                    config.learning_rate, config.lr_scheduler, config.lr_warmup_steps
+                ),
+            ),
+            (
+                "AdamW",
+                format!(
+                    "β₁ {}, β₂ {}, ε {}, weight decay {}",
+                    config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.adam_weight_decay
+                ),
+            ),
+            ("average of the weights", average),
+            ("seed", config.seed.to_string()),
+            ("mean loss of the last steps", loss),
+        ];
+        let rows: String = rows
+            .iter()
+            .map(|(name, value)| format!("| {name} | {value} |\n"))
+            .collect();
+        format!("| | |\n| --- | --- |\n{rows}")
+    }
+}
+
+/// A word as YAML reads it, whatever is in it: every JSON string is one of YAML.
+fn yaml(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        serde_json::Value::from(word).to_string()
+    }
+}
+
+/// The command line as it can be typed again.
+fn command(mut args: impl Iterator<Item = String>) -> String {
+    let program = args.next().unwrap_or_default();
+    let name = Path::new(&program)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let words = args.map(|word| shell_word(&word));
+    std::iter::once(name.into_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A word as a shell reads it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(config: &TrainingConfig, dataset: &str, classes: &[String]) -> String {
+        Card {
+            config,
+            dataset,
+            pictures: 12,
+            classes,
+            samples: true,
+            command: command(
+                ["/bin/langevin", "train", "--train-data-dir", "my pictures"]
+                    .map(String::from)
+                    .into_iter(),
+            ),
+            ended: &Ended {
+                steps: 100,
+                loss: Some(0.25),
+                parameters: 1000,
+                model: config.model_config(classes.len(), None).unwrap(),
+            },
+        }
+        .text()
+    }
+
+    #[test]
+    fn a_folder_with_a_space_can_be_pasted() {
+        assert_eq!(shell_word("runs/digits-1"), "runs/digits-1");
+        assert_eq!(shell_word("my run"), "'my run'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_card_tells_what_was_done() {
+        let text = card(
+            &TrainingConfig::digits(),
+            "digits",
+            &["zero".into(), "it's one".into()],
+        );
+        for part in [
+            "license: cc-by-4.0\nlibrary_name: diffusers\n",
+            "\nlangevin train --train-data-dir 'my pictures'\n",
+            "![samples](samples.png)",
+            r"langevin sample . --class 'it'\''s one' --count 4",
+            "labels = torch.full((4,), 1)  # it's one",
+            "| steps | 100 |",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
+        let mut unconditional = TrainingConfig::script();
+        unconditional.dataset_name = Some("/home/me/pictures".into());
+        unconditional.license = Some("mit".into());
+        let text = card(&unconditional, "pictures", &[]);
+        assert!(
+            text.contains("license: mit") && text.contains("datasets:\n- pictures\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pipeline(batch_size=4, num_inference_steps=1000)") && !text.contains("/home"),
+            "{text}"
+        );
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn the_header_is_yaml_whatever_the_data_are_called() {
+        for name in ["digits", "me/faces", "no: yes", "\"'", "ünï\tcode", "1e3", "- a"] {
+            let mut config = TrainingConfig::script();
+            config.dataset_name = Some(name.into());
+            let text = card(&config, name, &[]);
+            let header = text
+                .strip_prefix("---\n")
+                .unwrap()
+                .split("\n---\n")
+                .next()
+                .unwrap();
+            let read: serde_json::Value = serde_saphyr::from_str(header).unwrap();
+            assert_eq!(read["datasets"], serde_json::json!([name]), "{header}");
+            assert_eq!(read["library_name"], "diffusers");
+            assert!(read["tags"].as_array().unwrap().len() >= 3);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Where a run's numbers and pictures are kept for whoever looks at them later: one trait, a file for each kind.
+//!
+//! [`METRICS`](super::METRICS) is always written; a [`TrackerKind`] is added by the configuration's `report_to`.
+
+mod date;
+pub(super) mod metrics;
+mod scalars;
+pub mod tensorboard;
+pub mod wandb;
+
+pub use scalars::scalars;
+pub use tensorboard::TensorBoard;
+pub use wandb::{Wandb, WandbSettings};
+
+use super::{RunInfo, TrainingConfig, UpdateReport};
+use crate::{Error, Result, data::Picture, named::named_enum};
+
+named_enum! {
+    /// Another program's record of a run, that it can be looked at with.
+    pub enum TrackerKind: "a tracker" {
+        /// TensorBoard's event files.
+        TensorBoard = "tensorboard",
+        /// A run folder of Weights & Biases, kept offline.
+        Wandb = "wandb",
+    }
+}
+
+/// A keeper of a run's numbers and pictures. It is opened when the run begins.
+pub trait Tracker: std::fmt::Debug {
+    /// An optimiser step is done.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    fn update(&mut self, report: &UpdateReport) -> Result<()>;
+
+    /// Pictures were drawn after `step` steps; `name` says what they show, as `samples`.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    fn picture(&mut self, name: &str, step: usize, picture: &Picture) -> Result<()> {
+        let _ = (name, step, picture);
+        Ok(())
+    }
+
+    /// The run is over, and whether it came to its end or was stopped as asked, rather than failed.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    fn finish(&mut self, well: bool) -> Result<()> {
+        let _ = well;
+        Ok(())
+    }
+}
+
+/// Opens the trackers that the configuration asks for; `say` is given a sentence about each that has one.
+///
+/// # Errors
+/// If one cannot begin its files, or its environment asks for what cannot be done.
+pub(super) fn open(
+    config: &TrainingConfig,
+    run: &RunInfo,
+    say: &mut dyn FnMut(&str),
+) -> Result<Vec<Box<dyn Tracker>>> {
+    let hyper_parameters = serde_json::to_value(config)
+        .map_err(|e| Error::Config(format!("the configuration cannot be written as JSON: {e}")))?;
+    let mut trackers: Vec<Box<dyn Tracker>> = vec![];
+    for kind in &config.report_to {
+        match kind {
+            TrackerKind::TensorBoard => {
+                let folder = run.folder.join(&config.logging_dir);
+                trackers.push(Box::new(TensorBoard::create(&folder, &hyper_parameters)?));
+                say(&format!("watch with `tensorboard --logdir {}`", folder.display()));
+            }
+            TrackerKind::Wandb => {
+                let settings = WandbSettings::from_environment()?;
+                if settings.disabled {
+                    say("WANDB_MODE is disabled: nothing is written for Weights & Biases");
+                    continue;
+                }
+                let tracker = Wandb::create(&settings, &run.folder, &hyper_parameters)?;
+                say(&format!(
+                    "Weights & Biases: the run stays on this machine; `wandb sync {}` uploads it",
+                    tracker.folder().display()
+                ));
+                trackers.push(Box::new(tracker));
+            }
+        }
+    }
+    Ok(trackers)
+}

@@ -1,0 +1,269 @@
+//! A run folder of Weights & Biases, kept offline: what the wandb package writes with `WANDB_MODE=offline`, and its
+//! `wandb sync` uploads.
+
+mod framing;
+mod messages;
+mod settings;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    hash::{BuildHasher, RandomState},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+use serde_json::{Value as Json, json};
+
+pub use settings::WandbSettings;
+
+use self::messages::{
+    Content, FilesItem, FilesRecord, HeaderRecord, HistoryRecord, HistoryStep, Items, Record, RecordInfo,
+    RunExitRecord, RunRecord, VersionInfo, items,
+};
+use super::{Tracker, date::Moment, scalars};
+use crate::{
+    Error, Result,
+    data::Picture,
+    files::{write_atomically, write_json},
+    grid,
+    training::UpdateReport,
+};
+
+/// The oldest wandb that knows this kind of file.
+const MIN_CONSUMER: &str = "0.9.0";
+/// `wandb_internal.FilesItem.FileType`.
+const OWN_FILE: i32 = 1;
+const MEDIA_FILE: i32 = 2;
+
+/// One offline run: `wandb/offline-run-DATE-ID/run-ID.wandb`, and its files beside it.
+#[derive(Debug)]
+pub struct Wandb {
+    folder: PathBuf,
+    log: Log,
+    started: Moment,
+    /// The last value of everything that was logged.
+    summary: BTreeMap<String, Json>,
+}
+
+/// The file of records.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: File,
+    position: u64,
+    records: i64,
+    id: String,
+}
+
+impl Wandb {
+    /// Begins a run of `hyper_parameters`, a JSON object, in the settings' folder or else in `run`, whose name it gets.
+    ///
+    /// # Errors
+    /// If its files cannot be written.
+    pub fn create(settings: &WandbSettings, run: &Path, hyper_parameters: &Json) -> Result<Self> {
+        let started = Moment::now();
+        let id = random_id();
+        let folder = settings
+            .dir
+            .as_deref()
+            .unwrap_or(run)
+            .join("wandb")
+            .join(format!("offline-run-{}-{id}", started.compact()));
+        fs::create_dir_all(folder.join("files")).map_err(|e| Error::io("create", &folder, e))?;
+        let log = Log::create(folder.join(format!("run-{id}.wandb")), id)?;
+        let mut wandb = Self {
+            folder,
+            log,
+            started,
+            summary: BTreeMap::new(),
+        };
+        let empty = serde_json::Map::new();
+        let config = hyper_parameters.as_object().unwrap_or(&empty);
+        let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy();
+        wandb.log.write(Content::Run(RunRecord {
+            run_id: wandb.log.id.clone(),
+            entity: settings.entity.clone(),
+            project: settings.project.clone(),
+            config: Some(Items {
+                update: items(config),
+            }),
+            display_name: settings.name.clone().unwrap_or_else(|| name.into_owned()),
+            start_time: Some(started.into()),
+        }))?;
+        wandb.write_config(config)?;
+        wandb.write_metadata()?;
+        Ok(wandb)
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// `config.yaml`: a key and its value each; JSON is YAML.
+    fn write_config(&mut self, config: &serde_json::Map<String, Json>) -> Result<()> {
+        let values = config
+            .iter()
+            .map(|(key, value)| format!("{key}:\n  value: {value}\n"));
+        let text: String = std::iter::once("wandb_version: 1\n".to_string())
+            .chain(values)
+            .collect();
+        let path = self.folder.join("files/config.yaml");
+        write_atomically(path, |w| w.write_all(text.as_bytes()))?;
+        self.log.tell_of_file("config.yaml", OWN_FILE)
+    }
+
+    /// `wandb-metadata.json`: what was run where.
+    fn write_metadata(&mut self) -> Result<()> {
+        const NAME: &str = "wandb-metadata.json";
+        let mut args = std::env::args();
+        let metadata = json!({
+            "os": std::env::consts::OS,
+            "program": args.next(),
+            "args": args.collect::<Vec<_>>(),
+            "startedAt": self.started.iso(),
+            "langevin": env!("CARGO_PKG_VERSION"),
+        });
+        write_json(self.folder.join("files").join(NAME), &metadata)?;
+        self.log.tell_of_file(NAME, OWN_FILE)
+    }
+
+    /// Adds values to the history at a step, and to the summary.
+    fn log(&mut self, step: usize, values: impl IntoIterator<Item = (String, Json)>) -> Result<()> {
+        let now = Moment::now().as_f64();
+        let mut row: BTreeMap<String, Json> = values.into_iter().collect();
+        row.insert("_step".into(), step.into());
+        row.insert("_timestamp".into(), now.into());
+        row.insert("_runtime".into(), (now - self.started.as_f64()).into());
+        let item = items(&row);
+        self.log.write(Content::Summary(Items { update: item.clone() }))?;
+        self.log.write(Content::History(HistoryRecord {
+            item,
+            step: Some(HistoryStep { num: step as i64 }),
+        }))?;
+        self.summary.extend(row);
+        Ok(())
+    }
+}
+
+impl Tracker for Wandb {
+    fn update(&mut self, report: &UpdateReport) -> Result<()> {
+        let scalars = scalars(report).into_iter();
+        let values = scalars.map(|(name, value)| (name.to_string(), value.into()));
+        let epoch = std::iter::once(("epoch".to_string(), report.epoch.into()));
+        self.log(report.step, values.chain(epoch))
+    }
+
+    fn picture(&mut self, name: &str, step: usize, picture: &Picture) -> Result<()> {
+        let bytes = grid::png_bytes(picture)?;
+        let digest = sha256(&bytes);
+        let path = format!("media/images/{name}_{step}_{}.png", &digest[..20]);
+        write_atomically(self.folder.join("files").join(&path), |w| w.write_all(&bytes))?;
+        self.log.tell_of_file(&path, MEDIA_FILE)?;
+        let image = json!({
+            "_type": "image-file",
+            "path": path,
+            "format": "png",
+            "width": picture.width(),
+            "height": picture.height(),
+            "sha256": digest,
+            "size": bytes.len(),
+        });
+        self.log(step, [(name.to_string(), image)])
+    }
+
+    fn finish(&mut self, well: bool) -> Result<()> {
+        const NAME: &str = "wandb-summary.json";
+        write_json(self.folder.join("files").join(NAME), &self.summary)?;
+        self.log.tell_of_file(NAME, OWN_FILE)?;
+        let seconds = Moment::now().seconds.saturating_sub(self.started.seconds);
+        self.log.write(Content::Exit(RunExitRecord {
+            exit_code: i32::from(!well),
+            runtime: i32::try_from(seconds).unwrap_or(i32::MAX),
+        }))?;
+        self.log.sync()
+    }
+}
+
+impl Log {
+    /// Begins the file with its header.
+    fn create(path: PathBuf, id: String) -> Result<Self> {
+        let file = OpenOptions::new().append(true).create_new(true).open(&path);
+        let file = file.map_err(|e| Error::io("create", &path, e))?;
+        let mut log = Self {
+            path,
+            file,
+            position: 0,
+            records: 0,
+            id,
+        };
+        log.append(&framing::HEADER)?;
+        log.write(Content::Header(HeaderRecord {
+            version_info: Some(VersionInfo {
+                producer: "langevin".into(),
+                min_consumer: MIN_CONSUMER.into(),
+            }),
+        }))?;
+        Ok(log)
+    }
+
+    /// Adds a record in one write, so that a run killed in the middle leaves whole records.
+    fn write(&mut self, content: Content) -> Result<()> {
+        self.records += 1;
+        let record = Record {
+            num: self.records,
+            content: Some(content),
+            info: Some(RecordInfo {
+                stream_id: self.id.clone(),
+            }),
+        };
+        self.append(&framing::record(self.position, &record.encode_to_vec()))
+    }
+
+    /// Says that a file under `files` is there to be uploaded.
+    fn tell_of_file(&mut self, path: &str, file_type: i32) -> Result<()> {
+        let file = FilesItem {
+            path: path.into(),
+            file_type,
+        };
+        self.write(Content::Files(FilesRecord { files: vec![file] }))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|e| Error::io("write", &self.path, e))
+    }
+}
+
+/// Eight letters and digits, as the package's runs have.
+fn random_id() -> String {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    // A new state has keys from the system's randomness.
+    let mut random = RandomState::new().hash_one(std::process::id());
+    let mut id = String::new();
+    for _ in 0..8 {
+        id.push(char::from(LETTERS[(random % 36) as usize]));
+        random /= 36;
+    }
+    id
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

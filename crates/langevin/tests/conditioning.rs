@@ -1,0 +1,148 @@
+//! Models that are told more than a timestep: what they need, and how they say what is missing.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use langevin::{
+    device::default_device,
+    models::{
+        AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, ImageCondition, ModelInputs,
+        ModelPreset, UNet2DConditionConfig, UNet2DConditionModel,
+    },
+    random::Generator,
+};
+
+fn digits(inputs: &ModelInputs) -> AnyModelConfig {
+    ModelPreset::Digits.config().made_with(8, 1, inputs).unwrap()
+}
+
+fn built(inputs: &ModelInputs) -> AnyModel {
+    digits(inputs)
+        .build(&default_device(), &mut Generator::new(0))
+        .unwrap()
+}
+
+fn noise(channels: usize) -> Tensor<4> {
+    Generator::new(1).randn_tensor([2, channels, 8, 8], &default_device())
+}
+
+fn classes(numbers: [i64; 2]) -> Conditioning {
+    Conditioning {
+        classes: Some(Tensor::<1, Int>::from_data(
+            TensorData::new(numbers.to_vec(), [2]),
+            &default_device(),
+        )),
+        ..Conditioning::default()
+    }
+}
+
+/// The model's prediction, or what it says.
+fn ask(model: &AnyModel, told: &Conditioning) -> Result<Vec<f32>, String> {
+    let timesteps = Tensor::full([2], 500.0, &default_device());
+    let prediction = model
+        .denoise(noise(1), timesteps, told)
+        .map_err(|e| e.to_string())?;
+    assert_eq!(prediction.dims(), [2, 1, 8, 8]);
+    Ok(prediction.into_data().try_into_vec().unwrap())
+}
+
+#[test]
+fn each_class_channel_changes_the_prediction() {
+    for class_channels in [ClassChannels::Embedding(4), ClassChannels::OneHot] {
+        let model = built(&ModelInputs {
+            num_classes: Some(11),
+            class_channels: Some(class_channels),
+            ..ModelInputs::default()
+        });
+        let three = ask(&model, &classes([3, 3])).unwrap();
+        assert_ne!(three, ask(&model, &classes([4, 10])).unwrap());
+        assert!(
+            ask(&model, &Conditioning::default())
+                .unwrap_err()
+                .contains("class")
+        );
+    }
+}
+
+#[test]
+fn a_conditioning_picture_is_a_channel_and_must_be_as_large() {
+    let inputs = ModelInputs {
+        image: Some(ImageCondition::Edges),
+        ..ModelInputs::default()
+    };
+    let config = digits(&inputs);
+    assert_eq!(config.in_channels(), 1);
+    assert_eq!(config.image_condition(), Some(ImageCondition::Edges));
+    let model = built(&inputs);
+    let shown = |side: usize| Conditioning {
+        channels: Some(Tensor::zeros([2, 1, side, side], &default_device())),
+        ..Conditioning::default()
+    };
+    ask(&model, &shown(8)).unwrap();
+    assert!(ask(&model, &shown(4)).unwrap_err().contains("4x4"));
+    assert!(
+        ask(&model, &Conditioning::default())
+            .unwrap_err()
+            .contains("channels")
+    );
+}
+
+#[test]
+fn a_sequence_must_be_there_and_of_the_models_dimension() {
+    let model = built(&ModelInputs {
+        sequence_dim: Some(12),
+        ..ModelInputs::default()
+    });
+    let told = |dimension: usize| Conditioning {
+        sequence: Some(Tensor::ones([2, 5, dimension], &default_device())),
+        ..Conditioning::default()
+    };
+    ask(&model, &told(12)).unwrap();
+    assert!(ask(&model, &told(16)).unwrap_err().contains("[2, length, 12]"));
+    assert!(
+        ask(&model, &Conditioning::default())
+            .unwrap_err()
+            .contains("sequence")
+    );
+    let mut with_class = told(12);
+    with_class.classes = classes([0, 1]).classes;
+    assert!(ask(&model, &with_class).unwrap_err().contains("no classes"));
+}
+
+#[test]
+fn a_conditional_unets_folder_keeps_what_it_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let AnyModelConfig::Condition(mut config) = digits(&ModelInputs {
+        sequence_dim: Some(12),
+        ..ModelInputs::default()
+    }) else {
+        panic!("a model that looks at a sequence");
+    };
+    config.unknown.insert("upcast_attention".into(), true.into());
+    let device = default_device();
+    let model = UNet2DConditionModel::new(&config, &device, &mut Generator::new(3)).unwrap();
+    model.save(folder.path()).unwrap();
+    let again = UNet2DConditionModel::load(folder.path(), &device).unwrap();
+    assert_eq!(again.config(), &config);
+    assert_eq!(again.num_parameters(), model.num_parameters());
+}
+
+#[test]
+fn what_is_not_there_yet_is_said_to_be() {
+    let with = |key: &str, value: serde_json::Value| {
+        let mut config = UNet2DConditionConfig::default();
+        config.unknown.insert(key.into(), value);
+        config.validate().unwrap_err().to_string()
+    };
+    assert!(with("only_cross_attention", true.into()).contains("only_cross_attention"));
+    assert!(with("time_cond_proj_dim", 256.into()).contains("time_cond_proj_dim"));
+    let config = UNet2DConditionConfig {
+        class_embed_type: serde_json::from_str("\"projection\"").unwrap(),
+        ..UNet2DConditionConfig::default()
+    };
+    assert!(
+        config
+            .validate()
+            .unwrap_err()
+            .to_string()
+            .contains("projection_class_embeddings_input_dim")
+    );
+}
