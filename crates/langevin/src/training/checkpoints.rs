@@ -133,18 +133,20 @@ pub(super) fn remove(checkpoint: &Path) -> Result<()> {
     removing().map_err(|e| Error::io("remove", checkpoint, e))
 }
 
-/// Removes what runs that were killed had not finished in a folder.
+/// Removes what runs that were killed had not finished in a folder and those in it.
 pub(super) fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let path = entry.path();
-            // What cannot be removed is in nobody's way.
-            let _ = if path.is_dir() {
-                fs::remove_dir_all(path)
-            } else {
-                fs::remove_file(path)
-            };
-        }
+        let (path, is_folder) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // What cannot be removed is in nobody's way.
+        let _ = match entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            true if is_folder => fs::remove_dir_all(path),
+            true => fs::remove_file(path),
+            false if is_folder => {
+                tidy(&path);
+                Ok(())
+            }
+            false => Ok(()),
+        };
     }
 }
 

@@ -91,7 +91,7 @@ impl Run {
             learner: trainer
                 .model
                 .take()
-                .map(|model| learner(model, config, steps))
+                .map(|model| learner(model, config, pictures))
                 .transpose()?,
             reports,
             accumulated: Accumulated::default(),
