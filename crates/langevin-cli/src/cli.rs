@@ -11,6 +11,7 @@ use crate::commands::{
     invert::{self, InvertArgs},
     plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
+    plot_weighting::PlotWeightingArgs,
     runs::RunsArgs,
     sample::{self, SampleArgs},
     train::{self, TrainArgs},
@@ -82,4 +83,6 @@ pub enum Command {
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take
     PlotSchedule(PlotScheduleArgs),
+    /// Draw how much each timestep counts under the weightings of the loss
+    PlotWeighting(PlotWeightingArgs),
 }

@@ -9,6 +9,7 @@ pub mod interpolate;
 pub mod invert;
 pub mod plot;
 pub mod plot_schedule;
+pub mod plot_weighting;
 pub mod runs;
 pub mod sample;
 pub mod schedulers;
@@ -37,6 +38,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Runs(args) => runs::run(args),
         Command::Plot(args) => plot::run(args),
         Command::PlotSchedule(args) => plot_schedule::run(args),
+        Command::PlotWeighting(args) => plot_weighting::run(args),
     }
 }
 

@@ -39,12 +39,15 @@ fn the_digits_leave_a_pipeline_and_all_about_the_run() {
             "metrics.jsonl",
             "model_index.json",
             "samples-denoising.png",
+            "samples-trained-denoising.png",
+            "samples-trained.png",
             "samples.png",
             "scheduler",
             "training.json",
             "unet"
         ]
     );
+    assert!(ran.err.contains("too young to use"), "{}", ran.err);
     let steps = metrics(&run);
     assert_eq!(steps.len(), 2);
     assert!(

@@ -10,7 +10,7 @@ use langevin::{
     Result,
     device::default_device,
     models::{Conditioning, Denoiser, ModelPreset},
-    objectives::PredictionType,
+    objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     random::Generator,
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},
     training::{
@@ -46,7 +46,7 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize) -> Result<Vec<
     let model = preset.config().build(&device, &mut generator)?;
     let config = TrainingConfig::script();
     // Taken out only while an update changes it in place.
-    let schedule = config.lr_schedule(1000)?;
+    let schedule = config.lr_schedule(1000, 100)?;
     let mut learner = Some(Learner::new(
         model,
         AdamWConfig::default(),
@@ -59,6 +59,7 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize) -> Result<Vec<
         beta_schedule: BetaSchedule::SquaredcosCapV2,
         ..DDPMConfig::default()
     })?;
+    let objective = DdpmObjective::new(&scheduler, PredictionType::Epsilon, Weighting::default())?;
     let side = preset.resolution();
     let batch = Batch {
         clean: generator.randn_tensor([pictures, preset.channels(), side, side], &device),
@@ -66,14 +67,8 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize) -> Result<Vec<
     };
     time(counted, || {
         let current = learner.take().expect("every step puts it back");
-        let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
-        let lesson = step::gradients(
-            current.model(),
-            &PredictionType::Epsilon,
-            &scheduler,
-            &batch,
-            &draw,
-        )?;
+        let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
+        let lesson = step::gradients(current.model(), &objective, &batch, &draw)?;
         learner = Some(current.update(lesson.gradients).0);
         Ok(())
     })

@@ -20,7 +20,7 @@ use langevin::{
     grid,
     guidance::{Colour, GuidanceSchedule, LossGuidance, Through, gradient, leaf},
     models::{Conditioning, Denoiser},
-    objectives::{Objective, PredictionType},
+    objectives::{DdpmObjective, Objective, PredictionType, Weighting},
     pipelines::{AnyPipeline, DdpmPipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::Scheduler,
@@ -184,6 +184,7 @@ fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
         LoaderConfig::default(),
     )?;
     let scheduler = pipeline.scheduler();
+    let objective = DdpmObjective::new(&scheduler, lesson.prediction, Weighting::default())?;
     let mut model = pipeline.model().clone().train();
     let device = default_device().autodiff();
     let mut optimizer = AdamWOptimizer::new(AdamWConfig::default());
@@ -199,14 +200,12 @@ fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
         let [pictures, ..] = clean.dims();
         let noise = generator.randn_tensor(clean.dims(), &device);
         let timesteps = generator.randint(0, scheduler.num_train_timesteps() as i64, pictures);
-        let timesteps: Vec<usize> = timesteps.into_iter().map(|t| t as usize).collect();
+        let timesteps: Vec<f64> = timesteps.into_iter().map(|t| t as f64).collect();
 
-        let pair = lesson
-            .prediction
-            .training_pair(&scheduler, clean, noise, &timesteps)?;
+        let pair = objective.training_pair(clean, noise.into(), &timesteps)?;
         let prediction = model.denoise(
             pair.input.clone(),
-            floats(&timesteps, &device),
+            Tensor::from_floats(pair.timesteps.as_slice(), &device),
             &nothing(pipeline, pictures, &device),
         )?;
         let loss = pair.losses(prediction)?.mean();
@@ -231,11 +230,6 @@ fn nothing(pipeline: &AnyPipeline, pictures: usize, device: &Device) -> Conditio
         classes: null.map(|null| Tensor::<1, Int>::full([pictures], null as i64, device)),
         ..Conditioning::default()
     }
-}
-
-fn floats(timesteps: &[usize], device: &Device) -> Tensor<1> {
-    let values: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    Tensor::from_floats(values.as_slice(), device)
 }
 
 /// Writes pictures side by side.

@@ -1,11 +1,14 @@
-//! Plots as PNG files: losses on a linear and on a logarithmic axis, and a noise schedule with a sampler's steps.
+//! Plots as PNG files: losses on a linear and on a logarithmic axis, a noise schedule with a sampler's steps, and how much
+//! each timestep counts.
 
 mod compare;
 mod scale;
 mod schedule;
+mod weighting;
 
 pub use compare::{Curve, compare_plot};
 pub use schedule::{ScheduleCurves, schedule_plot};
+pub use weighting::weighting_plot;
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use langevin::{
     device::default_device,
     models::{AnyModel, Conditioning, Denoiser, ModelPreset, weights::named_tensors},
-    objectives::PredictionType,
+    objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     ops::in_pool,
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
@@ -26,9 +26,10 @@ fn model(preset: ModelPreset) -> AnyModel {
 /// The bits of all weights after some steps of training.
 fn trained(preset: ModelPreset, pictures: usize, steps: usize) -> Vec<u32> {
     let config = TrainingConfig::script();
-    let schedule = config.lr_schedule(steps).unwrap();
+    let schedule = config.lr_schedule(steps, steps).unwrap();
     let mut learner = Learner::new(model(preset), AdamWConfig::default(), 1e-3, schedule, 1.0, None);
     let scheduler = DDPMScheduler::new(DDPMConfig::default()).unwrap();
+    let objective = DdpmObjective::new(&scheduler, PredictionType::Epsilon, Weighting::default()).unwrap();
     let mut generator = Generator::new(2);
     let side = preset.resolution();
     for _ in 0..steps {
@@ -37,9 +38,8 @@ fn trained(preset: ModelPreset, pictures: usize, steps: usize) -> Vec<u32> {
             clean,
             conditioning: Conditioning::default(),
         };
-        let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
-        let objective = PredictionType::Epsilon;
-        let lesson = step::gradients(learner.model(), &objective, &scheduler, &batch, &draw).unwrap();
+        let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
+        let lesson = step::gradients(learner.model(), &objective, &batch, &draw).unwrap();
         learner = learner.update(lesson.gradients).0;
     }
     let weights = named_tensors(learner.model());

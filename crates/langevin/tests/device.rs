@@ -12,7 +12,7 @@ use langevin::{
     data::{self, Channels, Loader, LoaderConfig, Transform},
     device::default_device,
     models::{Conditioning, ModelPreset},
-    objectives::PredictionType,
+    objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
     training::{
@@ -34,6 +34,7 @@ fn ten_steps(device: &Device) -> Vec<f64> {
     let mut model = config.build(device, &mut generator).unwrap().train();
     let scheduler = DDPMScheduler::new(DDPMConfig::default()).unwrap();
     let mut optimizer = AdamWOptimizer::new(AdamWConfig::default());
+    let objective = DdpmObjective::new(&scheduler, PredictionType::Epsilon, Weighting::default()).unwrap();
     let mut losses = Vec::new();
     for batch in loader.epoch(0).take(10) {
         let batch = batch.unwrap();
@@ -42,8 +43,8 @@ fn ten_steps(device: &Device) -> Vec<f64> {
             clean: Tensor::from_data(pixels, &device.clone().autodiff()),
             conditioning: Conditioning::default(),
         };
-        let draw = Draw::new(&batch.clean, &scheduler, &mut generator);
-        let lesson = step::gradients(&model, &PredictionType::Epsilon, &scheduler, &batch, &draw).unwrap();
+        let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
+        let lesson = step::gradients(&model, &objective, &batch, &draw).unwrap();
         model = optimizer.step(model, lesson.gradients, 1.0, 1e-3);
         losses.push(lesson.loss);
     }

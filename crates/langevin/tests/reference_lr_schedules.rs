@@ -32,6 +32,8 @@ fn every_schedule_has_the_same_rates() {
                 .get("step_rules")
                 .and_then(|rules| rules.as_str())
                 .map(String::from),
+            gamma: 0.9,
+            steps_per_epoch: 1,
             learning_rate: LEARNING_RATE,
         };
         let outcome = LrSchedulerType::from_name(name)

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use langevin::{
     models::{Conditioning, UNet2DModel, weights},
     named::Named,
-    objectives::PredictionType,
+    objectives::{DdpmObjective, PredictionType, Weighting},
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},
     training::{
         LrSchedulerType,
@@ -78,6 +78,8 @@ fn check(folder: &Path) -> Result<Outcome, String> {
         num_cycles: None,
         power: 1.0,
         step_rules: None,
+        gamma: 0.9,
+        steps_per_epoch: 1,
         learning_rate,
     };
     let kind = LrSchedulerType::from_name(trace["lr_scheduler"]["name"].as_str().unwrap());
@@ -104,6 +106,8 @@ fn check(folder: &Path) -> Result<Outcome, String> {
         ..DDPMConfig::default()
     };
     let scheduler = DDPMScheduler::new(config).map_err(|e| e.to_string())?;
+    let objective =
+        DdpmObjective::new(&scheduler, prediction_type, Weighting::default()).map_err(|e| e.to_string())?;
 
     let mut learner = Learner::new(
         model,
@@ -116,8 +120,8 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     let count = trace["losses"].as_array().unwrap().len();
     for i in 0..count {
         let (batch, draw) = read_step(&steps, i, &device);
-        let lesson = step::gradients(learner.model(), &prediction_type, &scheduler, &batch, &draw)
-            .map_err(|e| e.to_string())?;
+        let lesson =
+            step::gradients(learner.model(), &objective, &batch, &draw).map_err(|e| e.to_string())?;
         let update;
         (learner, update) = learner.update(lesson.gradients);
         close("loss", i, lesson.loss, &trace["losses"])?;
@@ -145,10 +149,9 @@ fn read_step(steps: &BTreeMap<String, support::Stored>, i: usize, device: &Devic
         let n = labels.len();
         Tensor::<1, Int>::from_data(TensorData::new(labels, [n]), device)
     });
-    let timesteps = all("timesteps").f32().into_iter().map(|t| t as usize).collect();
     let draw = Draw {
-        noise: all("noise").tensor::<4>(device),
-        timesteps,
+        noise: all("noise").tensor::<4>(device).into(),
+        times: all("timesteps").f32().into_iter().map(f64::from).collect(),
     };
     (
         Batch {

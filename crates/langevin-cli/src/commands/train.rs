@@ -4,8 +4,9 @@ mod args;
 mod resolve;
 mod watch;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use langevin::{
+    data,
     device::DeviceName,
     training::{Estimate, Outcome, Trainer, TrainingConfig, card::shell_word},
 };
@@ -35,13 +36,21 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dry_run {
         return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
     }
-    let device = args.device.unwrap_or(DeviceName::CPU).open()?;
+    let device_name = args.device.unwrap_or(DeviceName::CPU);
+    let device = device_name.open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let mut trainer = Trainer::new(resolved.config, &device)?;
+    let estimate = trainer.estimate()?;
     if announce_time {
-        announce(&trainer.estimate()?);
+        announce(&estimate);
+    }
+    if device_name == DeviceName::CPU
+        && let (Some(needed), Some(free), Some(all)) =
+            (estimate.memory, data::free_memory(), data::machine_memory())
+    {
+        terminal::say(&memory_in_words(needed, free, all)?);
     }
     let outcome = trainer.run(&mut Watch::new(manner, stop))?;
     summarise(&outcome)
@@ -56,6 +65,26 @@ fn announce(estimate: &Estimate) {
         duration(estimate.seconds()),
         terminal::thousands(estimate.steps)
     ));
+}
+
+/// What a run needs in memory, where so much is free, and so much there at all.
+///
+/// # Errors
+/// If there is not enough at all.
+fn memory_in_words(needed: u64, free: u64, all: u64) -> Result<String> {
+    let [words, free_words, all_words] = [needed, free, all].map(terminal::bytes);
+    const ADVICE: &str =
+        "lower --train-batch-size, and raise --gradient-accumulation-steps for steps of the same pictures";
+    if needed > all {
+        bail!("training would take about {words} of memory, and this machine has {all_words}: {ADVICE}");
+    }
+    Ok(if needed > free {
+        format!(
+            "warning: training takes about {words} of memory, and {free_words} are free; if it is ended by the system, {ADVICE}"
+        )
+    } else {
+        format!("training takes about {words} of memory; {free_words} are free")
+    })
 }
 
 /// Says where things are, and what to try next.
@@ -100,4 +129,25 @@ fn summarise(outcome: &Outcome) -> Result<()> {
         shell_word(&folder.to_string())
     ))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory_in_words;
+
+    #[test]
+    fn memory_that_is_not_there_is_told_before_training() {
+        let gigabytes = |n: u64| n * 1_000_000_000;
+        let said = |needed, free, all| memory_in_words(gigabytes(needed), gigabytes(free), gigabytes(all));
+        assert_eq!(
+            said(1, 4, 8).unwrap(),
+            "training takes about 1.00 GB of memory; 4.00 GB are free"
+        );
+        assert!(said(5, 4, 8).unwrap().starts_with("warning: "));
+        let refused = said(9, 4, 8).unwrap_err().to_string();
+        assert!(
+            refused.contains("9.00 GB") && refused.contains("--train-batch-size"),
+            "{refused}"
+        );
+    }
 }

@@ -4,26 +4,35 @@
 const UNKNOWN: u64 = 2 << 30;
 
 /// Half of the memory that is free now, in bytes: what the cache of a [`Loader`](super::Loader) may grow to while the
-/// model trains beside it.
-///
-/// Linux says what is free, as a whole and to this process's group; elsewhere 2 GiB are taken to be.
+/// model trains beside it. Where the system does not say, 2 GiB are taken to be free.
 pub fn cache_limit() -> u64 {
+    free_memory().unwrap_or(UNKNOWN) / 2
+}
+
+/// How many bytes of memory are free now, in the machine and to this process's group: Linux says so.
+pub fn free_memory() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    let system = read("/proc/meminfo").and_then(|text| available(&text));
+    let system = read("/proc/meminfo").and_then(|text| kibibytes(&text, "MemAvailable:"));
     let group = read("/sys/fs/cgroup/memory.max")
         .zip(read("/sys/fs/cgroup/memory.current"))
         .and_then(|(most, now)| {
             let (most, now): (u64, u64) = (most.trim().parse().ok()?, now.trim().parse().ok()?);
             Some(most.saturating_sub(now))
         });
-    system.into_iter().chain(group).min().unwrap_or(UNKNOWN) / 2
+    system.into_iter().chain(group).min()
 }
 
-/// `MemAvailable` of Linux's `/proc/meminfo`, in bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// How many bytes of memory there are at all, in the machine and for this process's group.
+pub fn machine_memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|text| kibibytes(&text, "MemTotal:"));
+    let group = read("/sys/fs/cgroup/memory.max").and_then(|most| most.trim().parse().ok());
+    system.into_iter().chain(group).min()
+}
+
+/// An entry of Linux's `/proc/meminfo`, in bytes.
+fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -45,11 +54,11 @@ mod tests {
     #[test]
     fn linux_says_what_is_free() {
         assert_eq!(
-            available("MemTotal:  9 kB\nMemAvailable:   2048 kB\n"),
+            kibibytes("MemTotal:  9 kB\nMemAvailable:   2048 kB\n", "MemAvailable:"),
             Some(2 << 20)
         );
         for text in ["", "MemAvailable: many kB", "MemAvailable: 12"] {
-            assert_eq!(available(text), None, "{text}");
+            assert_eq!(kibibytes(text, "MemAvailable:"), None, "{text}");
         }
         assert!(cache_limit() > 0);
     }

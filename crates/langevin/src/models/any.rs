@@ -13,7 +13,7 @@ use super::{
     ClassConditionedUnet, Conditioning, Denoiser, ImageCondition, UNet2DConditionConfig,
     UNet2DConditionModel, UNet2DConfig, UNet2DModel,
     unet2d::{ClassEmbedType, SampleSize},
-    weights::CONFIG_NAME,
+    weights::{self, CONFIG_NAME},
 };
 use crate::{Error, Result, files, models::captioned::TEXT_ENCODER, random::Generator};
 
@@ -344,6 +344,14 @@ impl AnyModel {
                 BasicUNet::with_weights(config, checkpoint, device).map(Self::Basic)
             }
         }
+    }
+
+    /// This model with the weights of a checkpoint, but for those whose key begins with `kept`, which stay.
+    ///
+    /// # Errors
+    /// If they are not this model's.
+    pub fn with_weights_but(self, checkpoint: &mut Checkpoint, kept: &str, device: &Device) -> Result<Self> {
+        weights::load_but(self, checkpoint, Some(kept), device)
     }
 
     /// Saves the configuration and the weights into a folder, a text encoder and its tokenizer into folders in it.

@@ -254,7 +254,22 @@ pub fn read_config<C: DeserializeOwned>(folder: impl AsRef<Path>) -> Result<C> {
 /// If the checkpoint lacks a parameter, or has one of another shape or of a type that holds no real numbers. Keys that the
 /// module does not know are passed over with a warning, as diffusers does.
 pub fn load<M: Module>(module: M, checkpoint: &mut Checkpoint, device: &Device) -> Result<M> {
-    let wanted = parameter_names(&module);
+    load_but(module, checkpoint, None, device)
+}
+
+/// The same for all parameters but those whose key begins with `kept`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_but<M: Module>(
+    module: M,
+    checkpoint: &mut Checkpoint,
+    kept: Option<&str>,
+    device: &Device,
+) -> Result<M> {
+    let is_kept = |name: &str| kept.is_some_and(|kept| name.starts_with(kept));
+    let mut wanted = parameter_names(&module);
+    wanted.retain(|name| !is_kept(name));
     let missing: Vec<&str> = wanted
         .iter()
         .map(String::as_str)
@@ -267,7 +282,10 @@ pub fn load<M: Module>(module: M, checkpoint: &mut Checkpoint, device: &Device) 
         ));
     }
     let known: HashSet<&str> = wanted.iter().map(String::as_str).collect();
-    let unexpected: Vec<&str> = checkpoint.names().filter(|name| !known.contains(name)).collect();
+    let unexpected: Vec<&str> = checkpoint
+        .names()
+        .filter(|name| !known.contains(name) && !is_kept(name))
+        .collect();
     if !unexpected.is_empty() {
         tracing::warn!(
             "{}: passed over {}, which the model does not have",
@@ -279,6 +297,7 @@ pub fn load<M: Module>(module: M, checkpoint: &mut Checkpoint, device: &Device) 
     let mut loader = Loader {
         location: Location::default(),
         checkpoint,
+        kept,
         device,
         error: None,
     };
@@ -302,6 +321,7 @@ fn list(names: &[&str]) -> String {
 struct Loader<'a> {
     location: Location,
     checkpoint: &'a mut Checkpoint,
+    kept: Option<&'a str>,
     device: &'a Device,
     error: Option<Error>,
 }
@@ -336,7 +356,10 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.error.is_some() {
+        let is_kept = self
+            .kept
+            .is_some_and(|kept| self.location.key().starts_with(kept));
+        if self.error.is_some() || is_kept {
             return param;
         }
         let shape = self.location.to_file(param.val().inner()).dims();

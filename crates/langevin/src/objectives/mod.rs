@@ -1,18 +1,28 @@
-//! What a model predicts and how its loss is weighted.
+//! What a model learns to predict, at which noise levels, and how its loss is weighted.
 
-use burn::tensor::Tensor;
+mod ddpm;
+mod edm;
+mod flow;
+mod noise;
+mod weighting;
 
-use crate::{
-    Error, Result,
-    named::named_enum,
-    schedulers::{Scheduler, noise_schedule::signal_and_noise, same_shape},
-};
+pub use ddpm::DdpmObjective;
+pub use edm::EdmObjective;
+pub use flow::FlowObjective;
+pub use noise::{Noise, NoiseOptions};
+pub use weighting::{LossWeighting, Weighting};
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::{Error, Result, named::named_enum, random::Generator, schedulers::same_shape};
 
 /// What a training step compares.
 #[derive(Clone, Debug)]
 pub struct TrainingPair {
-    /// x_t, what the model is given: `[batch, channels, height, width]`.
+    /// What the model is given: `[batch, channels, height, width]`.
     pub input: Tensor<4>,
+    /// The timestep that it is told, one a picture.
+    pub timesteps: Vec<f32>,
     /// What it should predict. Shape of the input.
     pub target: Tensor<4>,
     /// How much each picture's squared error counts, `[batch]`; `None` where all count 1.
@@ -40,127 +50,75 @@ impl TrainingPair {
     }
 }
 
-/// What a model learns to predict: from a clean picture and noise to a training pair, and back from a prediction.
+/// What a model learns: from a clean picture and noise to a training pair, and back from a prediction.
 ///
-/// `timesteps` holds one timestep of the scheduler a picture of the batch.
-pub trait Objective: Send {
-    /// What to give the model, and what it should answer.
-    ///
-    /// # Errors
-    /// If the shapes of `x0` and `noise` differ, or the timesteps do not fit the batch or the schedule.
-    fn training_pair(
-        &self,
-        scheduler: &dyn Scheduler,
-        x0: Tensor<4>,
-        noise: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Result<TrainingPair>;
+/// A picture's time says how far it is on its way from clean to noise: a timestep of a table, or a noise level σ.
+pub trait Objective: Send + Sync {
+    /// Draws a time for each of `n` pictures.
+    fn draw_times(&self, n: usize, generator: &mut Generator) -> Vec<f64>;
 
-    /// x̂_0, the clean picture that `prediction` implies at `x_t`.
+    /// Where a time stands between the clean end, 0, and the noisy, 1.
+    fn noise_level(&self, time: f64) -> f32;
+
+    /// What to give the model, and what it should answer; one time a picture.
     ///
     /// # Errors
-    /// If the shapes of `x_t` and `prediction` differ, or the timesteps do not fit the batch or the schedule.
-    fn predicted_clean(
-        &self,
-        scheduler: &dyn Scheduler,
-        prediction: Tensor<4>,
-        x_t: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Result<Tensor<4>>;
+    /// If the shapes of picture and noise differ, or the times do not fit the batch or the schedule.
+    fn training_pair(&self, x0: Tensor<4>, noise: Noise, times: &[f64]) -> Result<TrainingPair>;
+
+    /// x̂_0, the clean picture that `prediction` implies for the model's `input`.
+    ///
+    /// # Errors
+    /// If the shapes differ, or the times do not fit the batch or the schedule.
+    fn predicted_clean(&self, prediction: Tensor<4>, input: Tensor<4>, times: &[f64]) -> Result<Tensor<4>>;
+}
+
+named_enum! {
+    /// The way from a picture to noise that a model is trained on, and so which samplers it has.
+    #[derive(Default)]
+    pub enum ObjectiveKind: "a way from picture to noise" {
+        /// A table of noise levels, whose timesteps are drawn evenly (Ho et al. 2020).
+        #[default]
+        Ddpm = "ddpm",
+        /// Any noise level, drawn log-normally, with a preconditioned model (Karras et al. 2022).
+        Edm = "edm",
+        /// A straight line to noise, with times drawn logit-normally (Esser et al. 2024).
+        Flow = "flow",
+    }
 }
 
 named_enum! {
     /// The three things that diffusion models predict. The names in files are diffusers'.
-    ///
-    /// As an [`Objective`] it is that of diffusers' `train_unconditional.py`.
     #[derive(Default)]
     pub enum PredictionType: "a kind of prediction" {
         /// The noise ε in the sample.
         #[default]
         Epsilon = "epsilon",
-        /// The clean sample x_0. Its error is weighted by the signal-to-noise ratio, so that it counts as the noise's
-        /// error does (Salimans and Ho 2022, section 4).
+        /// The clean sample x_0.
         Sample = "sample",
-        /// The velocity v = √ᾱ ε - √(1 - ᾱ) x_0.
+        /// The velocity v = √ᾱ ε - √(1 - ᾱ) x_0 (Salimans and Ho 2022, appendix D).
         VPrediction = "v_prediction",
     }
 }
 
-impl Objective for PredictionType {
-    fn training_pair(
-        &self,
-        scheduler: &dyn Scheduler,
-        x0: Tensor<4>,
-        noise: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Result<TrainingPair> {
-        let input = scheduler.add_noise(x0.clone(), noise.clone(), timesteps)?;
-        Ok(match self {
-            Self::Epsilon => TrainingPair {
-                input,
-                target: noise,
-                weight: None,
-            },
-            Self::Sample => {
-                let weight = snr_weight(scheduler, timesteps, &x0)?;
-                TrainingPair {
-                    input,
-                    target: x0,
-                    weight: Some(weight),
-                }
-            }
-            Self::VPrediction => {
-                let target = scheduler.get_velocity(x0, noise, timesteps)?;
-                TrainingPair {
-                    input,
-                    target,
-                    weight: None,
-                }
-            }
-        })
-    }
-
-    fn predicted_clean(
-        &self,
-        scheduler: &dyn Scheduler,
-        prediction: Tensor<4>,
-        x_t: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Result<Tensor<4>> {
-        same_shape("the prediction", &prediction, "the sample", &x_t)?;
-        let (signal_rate, noise_rate) = signal_and_noise(scheduler.alphas_cumprod(), timesteps, &x_t)?;
-        Ok(match self {
-            // Without any signal there is nothing to scale up; a tiny rate keeps the quotient finite.
-            Self::Epsilon => (x_t - prediction * noise_rate) / signal_rate.clamp_min(1e-12),
-            Self::Sample => prediction,
-            Self::VPrediction => x_t * signal_rate - prediction * noise_rate,
-        })
-    }
+/// A number a picture, `[batch, 1, 1, 1]`.
+fn column(values: impl Iterator<Item = f64>, pictures: &Tensor<4>) -> Tensor<4> {
+    let values: Vec<f32> = values.map(|value| value as f32).collect();
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n, 1, 1, 1]), &pictures.device())
 }
 
-/// ᾱ_t / (1 - ᾱ_t) of each picture's timestep, `[batch]`.
-///
-/// # Errors
-/// If a timestep has no noise at all, whose ratio is infinite.
-fn snr_weight(scheduler: &dyn Scheduler, timesteps: &[usize], x0: &Tensor<4>) -> Result<Tensor<1>> {
-    let alphas_cumprod = scheduler.alphas_cumprod();
-    if alphas_cumprod.is_empty() {
-        return Err(Error::Config(
-            "this scheduler has no table of noise levels by which the error of a predicted sample could be weighted".into(),
-        ));
+/// Refuses a batch whose times are not one a picture, or noise of another shape.
+fn check(pictures: &Tensor<4>, other: &Tensor<4>, what: &str, times: &[f64]) -> Result<()> {
+    same_shape(what, other, "the pictures", pictures)?;
+    let [batch, ..] = pictures.dims();
+    if times.len() == batch {
+        return Ok(());
     }
-    // `add_noise` has checked that the timesteps are in the table.
-    let ratios: Vec<f32> = timesteps
-        .iter()
-        .map(|&t| alphas_cumprod[t] / (1.0 - alphas_cumprod[t]))
-        .collect();
-    if let Some(place) = ratios.iter().position(|ratio| !ratio.is_finite()) {
-        return Err(Error::Config(format!(
-            "timestep {} has no noise, so the error of a predicted sample cannot be weighted there",
-            timesteps[place]
-        )));
-    }
-    Ok(Tensor::from_data(ratios.as_slice(), &x0.device()))
+    Err(Error::Shape(format!(
+        "{} times were given for {batch} pictures; each picture has one",
+        times.len()
+    )))
 }
 
 #[cfg(test)]

@@ -81,10 +81,10 @@ pub fn schedule_plot(path: impl AsRef<Path>, curves: &ScheduleCurves, title: &st
 }
 
 /// A curve of a panel: its colour, its points, and whether the loop's steps are marked on it.
-struct Curve {
-    colour: RGBColor,
-    points: Vec<(f64, f64)>,
-    name: Option<&'static str>,
+pub(super) struct Curve {
+    pub colour: RGBColor,
+    pub points: Vec<(f64, f64)>,
+    pub name: Option<&'static str>,
 }
 
 fn draw(root: &DrawingArea<BitMapBackend<'_>, Shift>, curves: &ScheduleCurves) -> Drawn {
@@ -153,7 +153,8 @@ fn draw(root: &DrawingArea<BitMapBackend<'_>, Shift>, curves: &ScheduleCurves) -
     )
 }
 
-fn panel(
+/// A panel with a name, what is on its axes, its curves, and marks on them at some places across.
+pub(super) fn panel(
     area: &DrawingArea<BitMapBackend<'_>, Shift>,
     name: &str,
     [across, up]: [&str; 2],

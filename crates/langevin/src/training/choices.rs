@@ -41,6 +41,9 @@ named_enum! {
         Constant = "constant",
         /// The same throughout, after the warm-up.
         ConstantWithWarmup = "constant_with_warmup",
+        /// `lr_gamma` times what it was in the epoch before, without a warm-up: PyTorch's `ExponentialLR`, stepped once an
+        /// epoch.
+        Exponential = "exponential",
         /// The same within each stretch of steps, as `lr_step_rules` says.
         PiecewiseConstant = "piecewise_constant",
     }

@@ -13,8 +13,8 @@ use crate::{
     Error, Result,
     data::{Alpha, Channels, OpenOptions, Resize, split},
     models::{AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset},
-    objectives::PredictionType,
-    schedulers::{BetaSchedule, DDPMConfig},
+    objectives::{LossWeighting, ObjectiveKind, PredictionType},
+    schedulers::BetaSchedule,
 };
 
 /// The name of the built-in data set.
@@ -44,6 +44,11 @@ pub struct TrainingConfig {
     pub train_data_dir: Option<PathBuf>,
     /// The model.
     pub model: ModelSource,
+    /// A pipeline's folder whose model is trained on, on the noise of its scheduler; see
+    /// [`TrainingConfig::use_pretrained`].
+    pub pretrained: Option<PathBuf>,
+    /// Only parameters whose names hold one of these words are trained; empty trains all.
+    pub train_only: Vec<String>,
     /// The run's folder; `None` is a new one under `runs`, see [`TrainingConfig::run_folder`].
     pub output_dir: Option<PathBuf>,
     /// Who keeps the run's numbers and pictures besides [`METRICS`].
@@ -94,6 +99,8 @@ pub struct TrainingConfig {
     pub checkpoints_total_limit: Option<usize>,
     /// The checkpoint that the run goes on from.
     pub resume_from_checkpoint: Option<ResumeFrom>,
+    /// The pipeline is written after every so many optimiser steps too; 0 is never.
+    pub save_model_every: usize,
     /// Batches whose gradients are averaged for one optimiser step.
     pub gradient_accumulation_steps: usize,
 
@@ -110,6 +117,8 @@ pub struct TrainingConfig {
     /// The stretches of `piecewise_constant`: `1:10,0.1:20,0.01` multiplies by 1 for 10 steps, by 0.1 up to step 20,
     /// by 0.01 from there.
     pub lr_step_rules: Option<String>,
+    /// What `exponential` multiplies the learning rate with after every epoch.
+    pub lr_gamma: f64,
     /// AdamW's decay of the gradient's mean.
     pub adam_beta1: f64,
     /// AdamW's decay of the gradient's mean square.
@@ -130,6 +139,8 @@ pub struct TrainingConfig {
     /// The decay that the warm-up ends at.
     pub ema_max_decay: f64,
 
+    /// The way from picture to noise that is trained on, and so which samplers the model has.
+    pub objective: ObjectiveKind,
     /// What the model learns to predict.
     pub prediction_type: PredictionType,
     /// Timesteps of the noise schedule.
@@ -138,6 +149,26 @@ pub struct TrainingConfig {
     pub ddpm_num_inference_steps: usize,
     /// How noise grows over the timesteps.
     pub ddpm_beta_schedule: BetaSchedule,
+    /// Move the schedule so that its last timestep holds no signal.
+    pub rescale_betas_zero_snr: bool,
+    /// How the loss is weighted over the timesteps.
+    pub loss_weighting: LossWeighting,
+    /// γ of the weightings min-snr and soft-min-snr; `None` is 5 and 4.
+    pub snr_gamma: Option<f64>,
+    /// How much of a number that is the same all over a channel is added to the noise.
+    pub noise_offset: f64,
+    /// How much further noise is mixed into the pictures, of which the model is not told.
+    pub input_perturbation: f64,
+    /// The mean of the logarithm of EDM's noise levels.
+    pub edm_p_mean: f64,
+    /// Its standard deviation.
+    pub edm_p_std: f64,
+    /// The standard deviation of the data, as EDM's preconditioning has it.
+    pub edm_sigma_data: f64,
+    /// The mean of the logit of a flow's times.
+    pub logit_mean: f64,
+    /// Its standard deviation.
+    pub logit_std: f64,
 
     /// What the model is told besides the noisy picture and its timestep.
     pub conditioning: ConditioningKind,
@@ -174,6 +205,8 @@ impl TrainingConfig {
             split: split::TRAIN.into(),
             train_data_dir: None,
             model: ModelSource::Preset(ModelPreset::DdpmDefault),
+            pretrained: None,
+            train_only: vec![],
             output_dir: None,
             report_to: vec![],
             logging_dir: "logs".into(),
@@ -195,6 +228,7 @@ impl TrainingConfig {
             save_images_epochs: 10,
             log_samples_every: 0,
             save_model_epochs: 10,
+            save_model_every: 0,
             checkpointing_steps: 500,
             checkpoints_total_limit: None,
             resume_from_checkpoint: None,
@@ -205,6 +239,7 @@ impl TrainingConfig {
             lr_num_cycles: None,
             lr_power: 1.0,
             lr_step_rules: None,
+            lr_gamma: 0.9,
             adam_beta1: 0.95,
             adam_beta2: 0.999,
             adam_weight_decay: 1e-6,
@@ -214,10 +249,21 @@ impl TrainingConfig {
             ema_inv_gamma: 1.0,
             ema_power: 0.75,
             ema_max_decay: 0.9999,
+            objective: ObjectiveKind::Ddpm,
             prediction_type: PredictionType::Epsilon,
             ddpm_num_steps: 1000,
             ddpm_num_inference_steps: 1000,
             ddpm_beta_schedule: BetaSchedule::Linear,
+            rescale_betas_zero_snr: false,
+            loss_weighting: LossWeighting::Script,
+            snr_gamma: None,
+            noise_offset: 0.0,
+            input_perturbation: 0.0,
+            edm_p_mean: -1.2,
+            edm_p_std: 1.2,
+            edm_sigma_data: 0.5,
+            logit_mean: 0.0,
+            logit_std: 1.0,
             conditioning: ConditioningKind::None,
             class_dropout: None,
             class_emb_size: ClassChannels::default(),
@@ -345,27 +391,19 @@ impl TrainingConfig {
         }
     }
 
-    /// The noise schedule that the run trains with and its pipeline samples with.
-    pub fn noise_schedule(&self) -> DDPMConfig {
-        DDPMConfig {
-            num_train_timesteps: self.ddpm_num_steps,
-            beta_schedule: self.ddpm_beta_schedule,
-            prediction_type: self.prediction_type,
-            ..DDPMConfig::default()
-        }
-    }
-
-    /// The learning-rate schedule of a run of so many optimiser steps.
+    /// The learning-rate schedule of a run of so many optimiser steps, with so many to an epoch.
     ///
     /// # Errors
     /// If its rules are malformed.
-    pub fn lr_schedule(&self, steps: usize) -> Result<LrSchedule> {
+    pub fn lr_schedule(&self, steps: usize, steps_per_epoch: usize) -> Result<LrSchedule> {
         let options = LrScheduleOptions {
             num_warmup_steps: self.lr_warmup_steps,
             num_training_steps: steps,
             num_cycles: self.lr_num_cycles,
             power: self.lr_power,
             step_rules: self.lr_step_rules.clone(),
+            gamma: self.lr_gamma,
+            steps_per_epoch,
             learning_rate: self.learning_rate,
         };
         LrSchedule::new(self.lr_scheduler, &options)

@@ -33,6 +33,16 @@ impl Default for EmaSchedule {
 }
 
 impl EmaSchedule {
+    /// Over how many of the last steps the average looks back after `step` updates.
+    pub fn looks_back(&self, step: u64) -> f64 {
+        1.0 / (1.0 - self.decay(step)).max(f64::EPSILON)
+    }
+
+    /// Whether the average still looks back to where a model had learned little: over more than a quarter of its `step` updates.
+    pub fn is_young(&self, step: u64) -> bool {
+        self.looks_back(step) > step as f64 / 4.0
+    }
+
     /// The decay of the average's `step`-th update, counted from 1: 0 makes it the model, 1 would leave it as it is.
     pub fn decay(&self, step: u64) -> f64 {
         let n = step.saturating_sub(self.update_after_step + 1);
@@ -69,6 +79,22 @@ mod tests {
             "{decays:?}"
         );
         assert_eq!(schedule.decay(1_000_000), 0.99);
+    }
+
+    #[test]
+    fn it_is_young_while_it_looks_back_to_the_beginning() {
+        let schedule = EmaSchedule {
+            use_ema_warmup: true,
+            power: 0.75,
+            ..EmaSchedule::default()
+        };
+        // n^0.75 of n steps: a quarter at 4^4.
+        assert!(schedule.is_young(250) && !schedule.is_young(265));
+        let long = EmaSchedule {
+            min_decay: 0.9999,
+            ..schedule
+        };
+        assert!(long.is_young(39_000) && !long.is_young(41_000));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! A model with all that moves it: optimiser, learning rate, clipping, average.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use burn::{module::Module, tensor::Device};
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    tensor::{Device, Tensor},
+};
 
 use super::{
     average::Ema,
@@ -11,7 +14,10 @@ use super::{
     lr_schedule::LrSchedule,
     optimizer::{AdamWConfig, AdamWOptimizer},
 };
-use crate::models::weights::NamedTensor;
+use crate::{
+    Error, Result,
+    models::weights::{self, NamedTensor},
+};
 
 /// A model on its way, and what every optimiser step does to it.
 #[derive(Debug)]
@@ -58,6 +64,58 @@ impl<M: Module> Learner<M> {
             ema,
             steps: 0,
         }
+    }
+
+    /// Trains only parameters whose name `wanted` says yes to: the others have no gradients and so no moments, and stay as they
+    /// are to the last bit.
+    ///
+    /// # Errors
+    /// If it says no to all of them.
+    pub fn train_only(mut self, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+        struct Freeze(HashSet<ParamId>);
+        impl ModuleMapper for Freeze {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                if self.0.contains(&param.id) {
+                    param
+                } else {
+                    param.set_require_grad(false)
+                }
+            }
+        }
+        let parameters = weights::parameters(&self.model).into_iter();
+        let trained: HashSet<ParamId> = parameters
+            .filter(|(name, _)| wanted(name))
+            .map(|(_, id)| id)
+            .collect();
+        if trained.is_empty() {
+            let names = weights::parameter_names(&self.model);
+            return Err(Error::Config(format!(
+                "none of the model's parameters is to be trained; they are called {} and the like",
+                names
+                    .iter()
+                    .step_by(names.len().div_ceil(4).max(1))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )));
+        }
+        self.model = self.model.map(&mut Freeze(trained));
+        Ok(self)
+    }
+
+    /// How many numbers are trained.
+    pub fn num_trained(&self) -> usize {
+        struct Count(usize);
+        impl ModuleVisitor for Count {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if param.is_require_grad() {
+                    self.0 += param.val().shape().num_elements();
+                }
+            }
+        }
+        let mut count = Count(0);
+        self.model.visit(&mut count);
+        count.0
     }
 
     /// The model as it is being trained.

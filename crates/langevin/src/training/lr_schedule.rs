@@ -29,6 +29,11 @@ enum Shape {
     },
     Constant,
     ConstantWithWarmup,
+    /// γ to the power of the epoch.
+    Exponential {
+        gamma: f64,
+        steps_per_epoch: usize,
+    },
     /// The factor below each step, steps rising, and the one after them all.
     Piecewise {
         rules: Vec<(usize, f64)>,
@@ -49,6 +54,10 @@ pub struct LrScheduleOptions {
     pub power: f64,
     /// The stretches of `piecewise_constant`.
     pub step_rules: Option<String>,
+    /// γ of `exponential`.
+    pub gamma: f64,
+    /// Optimiser steps in an epoch, for `exponential`.
+    pub steps_per_epoch: usize,
     /// The learning rate that the factors will multiply; `polynomial` ends at 1e-7 whatever it is.
     pub learning_rate: f64,
 }
@@ -80,6 +89,10 @@ impl LrSchedule {
                 power: options.power,
                 end: POLYNOMIAL_END / options.learning_rate,
             },
+            LrSchedulerType::Exponential => Shape::Exponential {
+                gamma: options.gamma,
+                steps_per_epoch: options.steps_per_epoch.max(1),
+            },
             LrSchedulerType::Constant => Shape::Constant,
             LrSchedulerType::ConstantWithWarmup => Shape::ConstantWithWarmup,
             LrSchedulerType::PiecewiseConstant => parse_rules(options.step_rules.as_deref().unwrap_or(""))?,
@@ -93,6 +106,10 @@ impl LrSchedule {
         let now = step as f64;
         match &self.shape {
             Shape::Constant => return 1.0,
+            Shape::Exponential {
+                gamma,
+                steps_per_epoch,
+            } => return gamma.powf((step / steps_per_epoch) as f64),
             Shape::Piecewise { rules, last } => {
                 return rules
                     .iter()
@@ -112,7 +129,10 @@ impl LrSchedule {
             }
             Shape::Polynomial { end, .. } if now > self.steps => end,
             Shape::Polynomial { power, end } => (1.0 - end) * (1.0 - progress).max(0.0).powf(power) + end,
-            Shape::Constant | Shape::ConstantWithWarmup | Shape::Piecewise { .. } => 1.0,
+            Shape::Constant
+            | Shape::ConstantWithWarmup
+            | Shape::Exponential { .. }
+            | Shape::Piecewise { .. } => 1.0,
         }
     }
 }
@@ -155,6 +175,8 @@ mod tests {
             num_cycles: None,
             power: 1.0,
             step_rules: None,
+            gamma: 0.9,
+            steps_per_epoch: 4,
             learning_rate: 1e-3,
         }
     }
@@ -171,6 +193,16 @@ mod tests {
                 error.to_string().contains("piecewise_constant"),
                 "{rules}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn exponential_decay_goes_by_epochs() {
+        let schedule = LrSchedule::new(LrSchedulerType::Exponential, &options()).unwrap();
+        // torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9), stepped after every fourth step
+        let expected = [1.0, 1.0, 1.0, 1.0, 0.9, 0.9, 0.9, 0.9, 0.81];
+        for (step, expected) in expected.into_iter().enumerate() {
+            assert!((schedule.factor(step) - expected).abs() < 1e-12, "{step}");
         }
     }
 

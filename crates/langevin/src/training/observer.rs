@@ -134,6 +134,8 @@ pub struct Estimate {
     pub steps_per_epoch: usize,
     /// Optimiser steps in the whole run.
     pub steps: usize,
+    /// Bytes of memory that the process will hold at most, where the system says how it grew; `None` elsewhere.
+    pub memory: Option<u64>,
 }
 
 impl Estimate {

@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     Error, Result, files, models::AnyModel, ops::in_pool, pipelines::DdpmPipeline, random::Generator,
-    schedulers::AnyScheduler,
 };
 
 /// How the steps came to an end.
@@ -92,7 +91,7 @@ impl Run {
             learner: trainer
                 .model
                 .take()
-                .map(|model| learner(model, config, steps))
+                .map(|model| learner(model, config, pictures))
                 .transpose()?,
             reports,
             accumulated: Accumulated::default(),
@@ -148,7 +147,16 @@ impl Run {
             &trainer.folder,
             place.step,
             trainer.config.checkpoints_total_limit,
-            |folder| state::write(folder, &self.config, &place, learner, &waiting.gradients),
+            |folder| {
+                state::write(
+                    folder,
+                    &self.config,
+                    &place,
+                    learner,
+                    &waiting.gradients,
+                    &trainer.scheduler,
+                )
+            },
         )
     }
 
@@ -165,7 +173,7 @@ impl Run {
             pictures: trainer.dataset.len(),
             classes: trainer.class_names(),
             model: trainer.config.model.short_name(),
-            parameters: self.learner()?.model().num_parameters(),
+            parameters: self.learner()?.num_trained(),
             resolution: trainer.config.resolution,
             batch_size: trainer.config.train_batch_size,
             epochs: self.epochs,
@@ -223,7 +231,7 @@ impl Run {
             if self.accumulated.batches == accumulation || loaded.peek().is_none() {
                 self.update(trainer, observer)?;
                 self.samples_if_due(trainer, observer)?;
-                self.checkpoint_if_due(trainer)?;
+                self.write_if_due(trainer)?;
             }
             if self.learner()?.steps() < self.steps && observer.should_stop() {
                 return Ok(Ended::Interrupted);
@@ -242,10 +250,21 @@ impl Run {
         Ok(())
     }
 
-    fn checkpoint_if_due(&mut self, trainer: &Trainer) -> Result<()> {
-        let every = trainer.config.checkpointing_steps;
-        if every > 0 && self.learner()?.steps().is_multiple_of(every) {
+    /// What is written after every so many steps.
+    fn write_if_due(&mut self, trainer: &Trainer) -> Result<()> {
+        let steps = self.learner()?.steps();
+        let due = |every: usize| every > 0 && steps.is_multiple_of(every);
+        let (checkpoint, model) = (
+            due(trainer.config.checkpointing_steps),
+            due(trainer.config.save_model_every),
+        );
+        if checkpoint {
             self.checkpoint(trainer)?;
+        }
+        if model {
+            self.save(trainer)?;
+        }
+        if checkpoint || model {
             self.reports.pause();
         }
         Ok(())
@@ -262,12 +281,13 @@ impl Run {
     fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
         let learner = self.learner()?;
         let batch = trainer.prepare(learner.model(), batch)?;
-        let draw = Draw::new(&batch.clean, &trainer.scheduler, &mut trainer.generator);
-        let (objective, scheduler) = (&trainer.objective, &trainer.scheduler);
+        let objective = trainer.objective.as_ref();
+        let noise = trainer.config.noise_options();
+        let draw = Draw::new(&batch.clean, objective, noise, &mut trainer.generator);
         // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
         let model = learner.model();
         model.set_dropout(Some(trainer.dropout.clone()));
-        let lesson = in_pool(|| step::gradients(model, objective, scheduler, &batch, &draw));
+        let lesson = in_pool(|| step::gradients(model, objective, &batch, &draw));
         if let Some(drawn_from) = model.take_dropout() {
             trainer.dropout = drawn_from;
         }
@@ -292,10 +312,9 @@ impl Run {
         waiting.batches += 1;
         waiting.loss += lesson.loss;
         waiting.losses.extend(lesson.losses);
-        let last = trainer.config.ddpm_num_steps as f32;
         waiting
             .noise_levels
-            .extend(draw.timesteps.iter().map(|&t| t as f32 / last));
+            .extend(draw.times.iter().map(|&time| objective.noise_level(time)));
         Ok(())
     }
 
@@ -329,9 +348,34 @@ impl Run {
     pub fn pipeline(&self, trainer: &Trainer) -> Result<DdpmPipeline> {
         Ok(DdpmPipeline {
             model: self.learner()?.best(),
-            scheduler: AnyScheduler::from(trainer.scheduler.clone()),
+            scheduler: trainer.scheduler.clone(),
             classes: trainer.classes.clone(),
         })
+    }
+
+    /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
+    pub fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<DdpmPipeline>> {
+        let learner = self.learner()?;
+        Ok(learner.ema().map(|_| DdpmPipeline {
+            model: learner.plain(),
+            scheduler: trainer.scheduler.clone(),
+            classes: trainer.classes.clone(),
+        }))
+    }
+
+    /// A sentence where the average is too young to be used.
+    pub fn young_average(&self) -> Result<Option<String>> {
+        let learner = self.learner()?;
+        let step = learner.steps() as u64;
+        let schedule = learner.ema().map(|ema| ema.schedule());
+        Ok(schedule.filter(|schedule| schedule.is_young(step)).map(|schedule| {
+            format!(
+                "the average of the weights is too young to use: it looks back over {:.0} of {step} steps, to when the model \
+                 knew little; {} shows the weights as they are, and a longer run or no --use-ema saves better ones",
+                schedule.looks_back(step).min(step as f64),
+                samples::SAMPLES_TRAINED
+            )
+        }))
     }
 
     /// Writes the pipeline into the run's folder.
@@ -340,8 +384,8 @@ impl Run {
     }
 }
 
-/// A model with what the configuration moves it by, in a run of so many steps.
-fn learner(model: AnyModel, config: &TrainingConfig, steps: usize) -> Result<Learner<AnyModel>> {
+/// A model with what the configuration moves it by, in a run over so many pictures.
+fn learner(model: AnyModel, config: &TrainingConfig, pictures: usize) -> Result<Learner<AnyModel>> {
     let optimizer = AdamWConfig {
         beta1: config.adam_beta1,
         beta2: config.adam_beta2,
@@ -355,14 +399,20 @@ fn learner(model: AnyModel, config: &TrainingConfig, steps: usize) -> Result<Lea
         use_ema_warmup: true,
         ..EmaSchedule::default()
     });
-    Ok(Learner::new(
+    let schedule = config.lr_schedule(config.total_steps(pictures), config.steps_per_epoch(pictures))?;
+    let learner = Learner::new(
         model,
         optimizer,
         config.learning_rate,
-        config.lr_schedule(steps)?,
+        schedule,
         config.max_grad_norm,
         ema,
-    ))
+    );
+    if config.train_only.is_empty() {
+        return Ok(learner);
+    }
+    let words = &config.train_only;
+    learner.train_only(|name| words.iter().any(|word| name.contains(word.as_str())))
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {

@@ -22,6 +22,8 @@ use crate::{
 pub const LOSS_PLOT: &str = "loss.png";
 /// The grid of samples drawn at the end.
 pub const SAMPLES: &str = "samples.png";
+/// The same of the weights as they were trained, where [`SAMPLES`] is of their average.
+pub const SAMPLES_TRAINED: &str = "samples-trained.png";
 
 /// Pictures whose way from noise is shown, and moments of it.
 const SHOWN: usize = 4;
@@ -73,7 +75,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
     let text = [
         ("seed", "0".to_string()),
-        ("scheduler", "ddpm".to_string()),
+        ("scheduler", pipeline.scheduler.class_name().to_string()),
         ("steps", config.ddpm_num_inference_steps.to_string()),
         ("model", trainer.folder.display().to_string()),
     ];

@@ -15,6 +15,7 @@ use crate::{
         weights::{self, CONFIG_NAME},
     },
     random::GeneratorState,
+    schedulers::AnyScheduler,
 };
 
 /// The file that everything small is in.
@@ -23,6 +24,8 @@ pub const STATE: &str = "state.json";
 const MODEL: &str = "unet";
 /// Their average, as diffusers' `EMAModel` saves it.
 const AVERAGE: &str = "unet_ema";
+/// The noise that it is trained on.
+const SCHEDULER: &str = "scheduler";
 /// Both moments of AdamW.
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The gradients that wait for the optimiser step.
@@ -67,8 +70,10 @@ pub(super) fn write(
     place: &Place,
     learner: &Learner<AnyModel>,
     gradients: &Gradients,
+    scheduler: &AnyScheduler,
 ) -> Result<()> {
     learner.plain().save(folder.join(MODEL))?;
+    scheduler.save(folder.join(SCHEDULER))?;
     if let Some(ema) = learner.ema() {
         let average = folder.join(AVERAGE);
         ema.average().save(&average)?;
@@ -158,7 +163,7 @@ impl SavedRun {
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        const MAY_CHANGE: [&str; 18] = [
+        const MAY_CHANGE: [&str; 19] = [
             "output_dir",
             "overwrite_output_dir",
             "resume_from_checkpoint",
@@ -168,6 +173,7 @@ impl SavedRun {
             "max_train_steps",
             "save_images_epochs",
             "save_model_epochs",
+            "save_model_every",
             "log_samples_every",
             "report_to",
             "logging_dir",
@@ -235,6 +241,14 @@ impl SavedRun {
     /// If the file is broken.
     pub fn model_config(&self) -> Result<AnyModelConfig> {
         AnyModelConfig::load(self.folder.join(MODEL).join(CONFIG_NAME))
+    }
+
+    /// The noise that it is trained on.
+    ///
+    /// # Errors
+    /// If the file is missing or broken.
+    pub fn scheduler(&self) -> Result<AnyScheduler> {
+        AnyScheduler::load(self.folder.join(SCHEDULER))
     }
 
     /// The model as it was being trained.

@@ -6,9 +6,8 @@ use super::gradients::Gradients;
 use crate::{
     Result,
     models::{Conditioning, Denoiser},
-    objectives::Objective,
+    objectives::{Noise, NoiseOptions, Objective},
     random::Generator,
-    schedulers::Scheduler,
 };
 
 /// Clean pictures and what the model is told of them.
@@ -24,20 +23,23 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 pub struct Draw {
     /// ε, standard normal, of the pictures' shape.
-    pub noise: Tensor<4>,
-    /// t, one a picture.
-    pub timesteps: Vec<usize>,
+    pub noise: Noise,
+    /// How far each picture is on its way to noise: t.
+    pub times: Vec<f64>,
 }
 
 impl Draw {
-    /// Noise, then timesteps from all of the schedule's, in the order in which the training script draws them.
-    pub fn new(clean: &Tensor<4>, scheduler: &dyn Scheduler, generator: &mut Generator) -> Self {
+    /// Noise, then times, in the order in which the training script draws them.
+    pub fn new(
+        clean: &Tensor<4>,
+        objective: &dyn Objective,
+        noise: NoiseOptions,
+        generator: &mut Generator,
+    ) -> Self {
         let shape = clean.dims();
-        let noise = generator.randn_tensor(shape, &clean.device());
-        let timesteps = generator.randint(0, scheduler.num_train_timesteps() as i64, shape[0]);
         Self {
-            noise,
-            timesteps: timesteps.into_iter().map(|t| t as usize).collect(),
+            noise: noise.draw(shape, &clean.device(), generator),
+            times: objective.draw_times(shape[0], generator),
         }
     }
 }
@@ -61,21 +63,14 @@ pub struct Lesson {
 pub fn losses(
     model: &impl Denoiser,
     objective: &dyn Objective,
-    scheduler: &dyn Scheduler,
     batch: &Batch,
     draw: &Draw,
 ) -> Result<Tensor<1>> {
     // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
-    let pair = objective.training_pair(
-        scheduler,
-        batch.clean.clone(),
-        draw.noise.clone(),
-        &draw.timesteps,
-    )?;
+    let pair = objective.training_pair(batch.clean.clone(), draw.noise.clone(), &draw.times)?;
 
     // Predict.
-    let timesteps: Vec<f32> = draw.timesteps.iter().map(|&t| t as f32).collect();
-    let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &batch.clean.device());
+    let timesteps = Tensor::<1>::from_floats(pair.timesteps.as_slice(), &batch.clean.device());
     let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
 
     // Compare.
@@ -89,11 +84,10 @@ pub fn losses(
 pub fn gradients<M: Module + Denoiser>(
     model: &M,
     objective: &dyn Objective,
-    scheduler: &dyn Scheduler,
     batch: &Batch,
     draw: &Draw,
 ) -> Result<Lesson> {
-    let losses = losses(model, objective, scheduler, batch, draw)?;
+    let losses = losses(model, objective, batch, draw)?;
     let loss = losses.clone().mean();
     let mut backward = loss.backward();
     let gradients = Gradients::gather(model, &mut backward);

@@ -5,9 +5,9 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints, memory, pretrained,
     run::{Ended, Run},
-    samples::{self, SAMPLES},
+    samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{classes, loader_config, transform},
     step::{self, Batch, Draw},
     teller::{self, Teller},
@@ -17,11 +17,11 @@ use crate::{
     Error, Result,
     data::{self, Dataset, Loader},
     models::AnyModel,
-    objectives::PredictionType,
+    objectives::{NoiseOptions, Objective},
     ops,
     pipelines::Classes,
     random::Generator,
-    schedulers::DDPMScheduler,
+    schedulers::AnyScheduler,
 };
 
 /// A run that is set up: data opened, model built, nothing written yet.
@@ -31,8 +31,8 @@ pub struct Trainer {
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) loader: Loader,
     pub(super) model: Option<AnyModel>,
-    pub(super) scheduler: DDPMScheduler,
-    pub(super) objective: PredictionType,
+    pub(super) scheduler: AnyScheduler,
+    pub(super) objective: Box<dyn Objective>,
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
@@ -67,23 +67,27 @@ impl Trainer {
             loader_config(&config, dataset.as_ref()),
         )?;
         let mut generator = Generator::new(config.seed);
-        let model = match &resumed {
-            None => teller::build(
-                &config,
-                dataset.as_ref(),
-                classes.as_ref(),
-                device,
-                &mut generator,
-            )?,
-            Some(saved) => {
+        let (model, scheduler) = match (&resumed, &config.pretrained) {
+            (Some(saved), _) => {
                 saved.check_config(&config)?;
                 let expected = teller::expected(&config, classes.as_ref(), &saved.model_config()?)?;
                 saved.check_model(&expected, dataset.len())?;
-                teller::frozen(&config, saved.model(device)?)
+                let model = teller::frozen(&config, saved.model(device)?);
+                (model, saved.scheduler()?)
+            }
+            (None, Some(folder)) => {
+                let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
+                let model = config.model_config(class_count, None)?;
+                let model = pretrained::model(folder, &model, device, &mut generator)?;
+                (model, config.scheduler()?)
+            }
+            (None, None) => {
+                let (data, classes) = (dataset.as_ref(), classes.as_ref());
+                let model = teller::build(&config, data, classes, device, &mut generator)?;
+                (model, config.scheduler()?)
             }
         };
-        let scheduler = DDPMScheduler::new(config.noise_schedule())?;
-        let objective = config.prediction_type;
+        let objective = config.objective(&scheduler)?;
         let teller = Teller::new(&config, classes.as_ref());
         // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
         let dropout = Generator::for_index(config.seed, u64::MAX, 0);
@@ -122,18 +126,32 @@ impl Trainer {
             .teller
             .tell(self.model()?, classes, captions, &clean, &mut generator)?;
         let batch = Batch { clean, conditioning };
-        let draw = Draw::new(&batch.clean, &self.scheduler, &mut generator);
+        let objective = self.objective.as_ref();
+        let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
         let start = Instant::now();
-        step::gradients(&model, &self.objective, &self.scheduler, &batch, &draw)?;
+        let (lesson, grew) = memory::growth(|| step::gradients(&model, objective, &batch, &draw));
+        drop(lesson?);
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
         let pictures_per_step = self.config.train_batch_size * self.config.gradient_accumulation_steps;
         Ok(Estimate {
             seconds_per_step: seconds_per_picture * pictures_per_step.min(self.dataset.len()) as f64,
             steps_per_epoch: self.config.steps_per_epoch(self.dataset.len()),
             steps: self.config.total_steps(self.dataset.len()),
+            memory: self.memory(model.num_parameters(), grew, pictures),
         })
+    }
+
+    /// The bytes that the process will hold, from those that it grew by for the gradients of a batch of `pictures`.
+    fn memory(&self, parameters: usize, grew: Option<u64>, pictures: usize) -> Option<u64> {
+        let weights = 4 * parameters as u64;
+        let for_a_picture = grew?.saturating_sub(weights) / pictures as u64;
+        let batch = self.config.train_batch_size.min(self.dataset.len()) as u64;
+        // Gradients and both moments; the average; the gradients that wait.
+        let copies =
+            3 + u64::from(self.config.use_ema) + u64::from(self.config.gradient_accumulation_steps > 1);
+        Some(memory::resident("VmRSS:")? + copies * weights + batch * for_a_picture)
     }
 
     /// Trains, and leaves everything in the run's folder.
@@ -185,6 +203,12 @@ impl Trainer {
         let samples = if interrupted {
             None
         } else {
+            if let Some(pipeline) = run.trained_pipeline(self)? {
+                samples::draw(self, &pipeline, &self.folder.join(SAMPLES_TRAINED))?;
+            }
+            if let Some(sentence) = run.young_average()? {
+                observer.message(&sentence);
+            }
             let path = self.folder.join(SAMPLES);
             run.draw(self, observer, &path)?;
             Some(path)

@@ -52,6 +52,7 @@ impl TrainingConfig {
             ("adam_epsilon", self.adam_epsilon),
             ("max_grad_norm", self.max_grad_norm),
             ("lr_power", self.lr_power),
+            ("lr_gamma", self.lr_gamma),
         ] {
             require(value.is_finite() && value > 0.0, || {
                 format!("`{name}` is {value}; it must be a positive number")
@@ -113,16 +114,6 @@ impl TrainingConfig {
             })?;
         }
         Ok(())
-    }
-
-    fn check_noise(&self) -> Result<()> {
-        require(self.ddpm_num_inference_steps <= self.ddpm_num_steps, || {
-            format!(
-                "`ddpm_num_inference_steps` is {} and `ddpm_num_steps` is {}; a sample cannot have more steps than the \
-                 noise schedule",
-                self.ddpm_num_inference_steps, self.ddpm_num_steps
-            )
-        })
     }
 
     fn check_model(&self) -> Result<()> {
@@ -224,6 +215,7 @@ fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objectives::{LossWeighting, ObjectiveKind, PredictionType};
 
     #[test]
     fn the_defaults_make_sense() {
@@ -244,7 +236,22 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 25] = [
+            (|c| c.noise_offset = -0.1, "noise_offset"),
+            (|c| c.snr_gamma = Some(5.0), "min-snr"),
+            (
+                |c| (c.loss_weighting, c.snr_gamma) = (LossWeighting::MinSnr, Some(0.0)),
+                "snr_gamma",
+            ),
+            (
+                |c| (c.prediction_type, c.rescale_betas_zero_snr) = (PredictionType::Epsilon, true),
+                "v_prediction or sample",
+            ),
+            (|c| c.objective = ObjectiveKind::Flow, "objective ddpm"),
+            (|c| c.edm_p_mean = -1.0, "objective edm"),
+            (|c| c.logit_std = 2.0, "objective flow"),
+            (|c| c.lr_gamma = 0.0, "lr_gamma"),
+            (|c| c.checkpoints_total_limit = Some(0), "checkpoints_total_limit"),
             (|c| c.resolution = 0, "resolution"),
             (|c| c.train_batch_size = 0, "train_batch_size"),
             (|c| c.num_epochs = 0, "num_epochs"),

@@ -7,7 +7,7 @@ use langevin::{
     data::{Alpha, Channels, Resize},
     device::DeviceName,
     models::{ClassChannels, ImageCondition},
-    objectives::PredictionType,
+    objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
     training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
 };
@@ -46,7 +46,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FOLDER", help_heading = "Data")]
     pub train_data_dir: Option<PathBuf>,
     /// Height and width that pictures are brought to [64, or what the model is made for]
-    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
+    #[arg(long, alias = "image-size", value_name = "PIXELS", help_heading = "Data")]
     pub resolution: Option<usize>,
     /// How pictures become square [shorter-side]
     #[arg(long, value_parser = choice::<Resize>(), value_name = "HOW", help_heading = "Data")]
@@ -79,6 +79,12 @@ pub struct TrainArgs {
     /// A diffusers model configuration: a config.json or its folder
     #[arg(long, value_parser = model_source, value_name = "PATH", help_heading = "Model", conflicts_with = "model")]
     pub model_config_name_or_path: Option<ModelSource>,
+    /// Start from a pipeline's folder: its model, its noise and its sizes
+    #[arg(long, alias = "start-model", value_name = "FOLDER", help_heading = "Model", conflicts_with_all = ["model", "model_config_name_or_path", "objective", "prediction_type", "ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr", "edm_sigma_data"])]
+    pub pretrained: Option<PathBuf>,
+    /// Train only parameters whose names hold one of these words, such as attention,norm
+    #[arg(long, value_delimiter = ',', value_name = "WORDS", help_heading = "Model")]
+    pub train_only: Option<Vec<String>>,
     /// What the model is told besides picture and timestep [none]
     #[arg(long, value_parser = choice::<ConditioningKind>(), value_name = "KIND", help_heading = "Model")]
     pub conditioning: Option<ConditioningKind>,
@@ -102,7 +108,7 @@ pub struct TrainArgs {
     pub class_dropout: Option<f64>,
 
     /// Pictures in a batch [16]
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(long, alias = "batch-size", value_name = "N", help_heading = "Training")]
     pub train_batch_size: Option<usize>,
     /// Passes over the data set [100]
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -111,7 +117,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub max_train_steps: Option<usize>,
     /// Batches to one optimiser step [1]
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(
+        long,
+        alias = "grad-accumulation-steps",
+        value_name = "N",
+        help_heading = "Training"
+    )]
     pub gradient_accumulation_steps: Option<usize>,
     /// The seed that everything random comes from [0]
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -141,6 +152,9 @@ pub struct TrainArgs {
     /// The stretches of the piecewise_constant schedule, such as 1:10,0.1:20,0.01
     #[arg(long, value_name = "RULES", help_heading = "Optimiser")]
     pub lr_step_rules: Option<String>,
+    /// What the exponential schedule multiplies with every epoch [0.9]
+    #[arg(long, value_name = "GAMMA", help_heading = "Optimiser")]
+    pub lr_gamma: Option<f64>,
     /// AdamW's decay of the mean [0.95]
     #[arg(long, value_name = "BETA", help_heading = "Optimiser")]
     pub adam_beta1: Option<f64>,
@@ -169,6 +183,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DECAY", help_heading = "Optimiser")]
     pub ema_max_decay: Option<f64>,
 
+    /// The way from picture to noise, and so the samplers: a table (ddpm), edm or flow [ddpm]
+    #[arg(long, value_parser = choice::<ObjectiveKind>(), value_name = "NAME", help_heading = "Noise")]
+    pub objective: Option<ObjectiveKind>,
     /// What the model predicts [epsilon]
     #[arg(long, value_parser = choice::<PredictionType>(), value_name = "TYPE", help_heading = "Noise")]
     pub prediction_type: Option<PredictionType>,
@@ -182,8 +199,44 @@ pub struct TrainArgs {
     #[arg(long, value_parser = choice::<BetaSchedule>(), value_name = "NAME", help_heading = "Noise")]
     pub ddpm_beta_schedule: Option<BetaSchedule>,
 
+    /// Move the schedule so that its last timestep holds no signal
+    #[arg(long, help_heading = "Noise", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub rescale_betas_zero_snr: Option<bool>,
+    /// How the loss is weighted over the timesteps; docs/objectives.md [script]
+    #[arg(long, value_parser = choice::<LossWeighting>(), value_name = "NAME", help_heading = "Noise")]
+    pub loss_weighting: Option<LossWeighting>,
+    /// Gamma of the weightings min-snr, which it stands for on its own, and soft-min-snr [5 and 4]
+    #[arg(long, value_name = "GAMMA", help_heading = "Noise")]
+    pub snr_gamma: Option<f64>,
+    /// Add so much of a number that is the same all over a channel to the noise [0]
+    #[arg(long, value_name = "SCALE", help_heading = "Noise")]
+    pub noise_offset: Option<f64>,
+    /// Mix so much further noise into the pictures, of which the model is not told [0]
+    #[arg(long, value_name = "SCALE", help_heading = "Noise")]
+    pub input_perturbation: Option<f64>,
+    /// The mean of the logarithm of edm's noise levels [-1.2]
+    #[arg(long, allow_hyphen_values = true, value_name = "MEAN", help_heading = "Noise")]
+    pub edm_p_mean: Option<f64>,
+    /// Its standard deviation [1.2]
+    #[arg(long, value_name = "STD", help_heading = "Noise")]
+    pub edm_p_std: Option<f64>,
+    /// The standard deviation of the data, for edm [0.5]
+    #[arg(long, value_name = "STD", help_heading = "Noise")]
+    pub edm_sigma_data: Option<f64>,
+    /// The mean of the logit of flow's times [0]
+    #[arg(long, allow_hyphen_values = true, value_name = "MEAN", help_heading = "Noise")]
+    pub logit_mean: Option<f64>,
+    /// Its standard deviation [1]
+    #[arg(long, value_name = "STD", help_heading = "Noise")]
+    pub logit_std: Option<f64>,
+
     /// The run's folder [a new one under runs/]
-    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    #[arg(
+        long,
+        alias = "model-save-name",
+        value_name = "FOLDER",
+        help_heading = "Output"
+    )]
     pub output_dir: Option<PathBuf>,
     /// Replace the run that is in the folder
     #[arg(long, help_heading = "Output", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
@@ -194,6 +247,9 @@ pub struct TrainArgs {
     /// Write the pipeline every so many epochs; 0 at the end only [10]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub save_model_epochs: Option<usize>,
+    /// Write the pipeline every so many optimiser steps too; 0 never [0]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub save_model_every: Option<usize>,
     /// Optimiser steps between samples; 0 is never [0]
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub log_samples_every: Option<usize>,

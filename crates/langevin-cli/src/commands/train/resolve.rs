@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use langevin::{
     data,
     named::Named,
+    objectives::{LossWeighting, ObjectiveKind, PredictionType},
     training::{SavedRun, TrackerKind, TrainingConfig, checkpoints},
 };
 
@@ -38,7 +39,11 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     if let Some(model) = args.model.as_ref().or(args.model_config_name_or_path.as_ref()) {
         config.use_model(model.clone())?;
     }
+    if let Some(folder) = &args.pretrained {
+        config.use_pretrained(folder)?;
+    }
     apply(args, &mut config);
+    imply(args, &mut config)?;
     if let Some(names) = &args.logger {
         config.report_to = trackers(names)?;
     }
@@ -131,6 +136,20 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set(&mut config.ema_inv_gamma, &args.ema_inv_gamma);
     set(&mut config.ema_power, &args.ema_power);
     set(&mut config.ema_max_decay, &args.ema_max_decay);
+    set(&mut config.train_only, &args.train_only);
+    set(&mut config.lr_gamma, &args.lr_gamma);
+    set(&mut config.objective, &args.objective);
+    set(&mut config.rescale_betas_zero_snr, &args.rescale_betas_zero_snr);
+    set(&mut config.loss_weighting, &args.loss_weighting);
+    set_option(&mut config.snr_gamma, &args.snr_gamma);
+    set(&mut config.noise_offset, &args.noise_offset);
+    set(&mut config.input_perturbation, &args.input_perturbation);
+    set(&mut config.edm_p_mean, &args.edm_p_mean);
+    set(&mut config.edm_p_std, &args.edm_p_std);
+    set(&mut config.edm_sigma_data, &args.edm_sigma_data);
+    set(&mut config.logit_mean, &args.logit_mean);
+    set(&mut config.logit_std, &args.logit_std);
+    set(&mut config.save_model_every, &args.save_model_every);
     set(&mut config.prediction_type, &args.prediction_type);
     set(&mut config.ddpm_num_steps, &args.ddpm_num_steps);
     set(
@@ -149,6 +168,29 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set_option(&mut config.checkpoints_total_limit, &args.checkpoints_total_limit);
     set_option(&mut config.resume_from_checkpoint, &args.resume_from_checkpoint);
     set(&mut config.eval_batch_size, &args.eval_batch_size);
+}
+
+/// What some flags say about others that were not typed.
+fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
+    if args.snr_gamma.is_some()
+        && args.loss_weighting.is_none()
+        && config.loss_weighting == LossWeighting::Script
+    {
+        config.loss_weighting = LossWeighting::MinSnr;
+    }
+    if config.objective != ObjectiveKind::Ddpm {
+        if args.ddpm_beta_schedule.is_some() {
+            bail!(
+                "--ddpm-beta-schedule belongs to the objective ddpm; {} has no such table",
+                config.objective
+            );
+        }
+        // The recipe's; what an edm or a flow predicts is settled.
+        if args.prediction_type.is_none() {
+            config.prediction_type = PredictionType::Epsilon;
+        }
+    }
+    Ok(())
 }
 
 /// The trackers that `--logger` names, each once.
