@@ -65,6 +65,12 @@ impl Run {
         let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
         let folder = &trainer.folder;
         trainer.model()?;
+        // Before there is a folder: it may be refused.
+        let learner = trainer
+            .model
+            .take()
+            .map(|model| learner(model, config, pictures))
+            .transpose()?;
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         checkpoints::tidy(folder);
         let resolved = TrainingConfig {
@@ -88,11 +94,7 @@ impl Run {
             }
         };
         let mut run = Self {
-            learner: trainer
-                .model
-                .take()
-                .map(|model| learner(model, config, pictures))
-                .transpose()?,
+            learner,
             reports,
             accumulated: Accumulated::default(),
             epoch: 1,
