@@ -158,6 +158,32 @@ fn pictures_made_of_the_clean_one() {
 }
 
 #[test]
+fn pictures_of_a_column_of_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    captioned(folder);
+    let digits = data::open("digits").unwrap();
+    let mut lines = String::new();
+    for index in 0..8 {
+        let mirrored = digits.get(index).unwrap().picture.flip();
+        let (name, other) = (format!("{index}.png"), format!("mirrored-{index}.png"));
+        grid::write_png(folder.join("pictures").join(&other), &mirrored, &[]).unwrap();
+        lines += &format!("{}\n", json!({ "file_name": name, "mirrored_file_name": other }));
+    }
+    fs::write(folder.join("pictures/metadata.jsonl"), lines).unwrap();
+    let data = "--train-data-dir pictures --model digits --channels grey --resolution 8";
+    train(folder, &format!("{data} --conditioning-image mirrored")).ok();
+    assert_eq!(config(folder)["in_channels"], 2);
+    assert_eq!(config(folder)["conditioning_image"], "mirrored");
+    sample(folder, &["--conditioning-image", "pictures/mirrored-1.png"]).ok();
+    train(
+        folder,
+        &format!("{data} --conditioning-image upright --overwrite-output-dir"),
+    )
+    .refused(1, &["metadata.jsonl: line 1 has no `upright_file_name`"]);
+}
+
+#[test]
 fn what_cannot_be_is_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -168,7 +194,8 @@ fn what_cannot_be_is_a_sentence() {
         ("--conditioning-image mask --image-dropout 2", 1, "image_dropout"),
         ("--conditioning-image grey", 1, "pictures are grey"),
         ("--conditioning-image downscale:3", 1, "downscale:3"),
-        ("--conditioning-image sepia", 2, "downscale:FACTOR"),
+        ("--conditioning-image sepia", 1, "no columns"),
+        ("--conditioning-image sepia:2", 2, "downscale:FACTOR"),
         ("--conditioning channels --class-emb-size 0", 2, "one-hot"),
         ("--conditioning cross-attention", 1, "no captions"),
         (

@@ -39,6 +39,9 @@ pub struct InfoArgs {
     /// Of a data set: what becomes of transparency [white]
     #[arg(long, value_parser = choice::<Alpha>(), value_name = "HOW")]
     pub alpha: Option<Alpha>,
+    /// Of a data set: only the pictures of these classes
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub only_classes: Vec<String>,
     /// Of a data set: write a batch of its pictures as one PNG
     #[arg(long, value_name = "PNG")]
     pub grid: Option<PathBuf>,
@@ -53,6 +56,8 @@ pub fn run(args: InfoArgs) -> Result<()> {
                 config: args.dataset_config_name,
                 split: args.split.unwrap_or(default.split),
                 alpha: args.alpha.unwrap_or(default.alpha),
+                only_classes: args.only_classes,
+                ..default
             };
             dataset::describe(&args.path, &options, args.grid.as_deref())
         }

@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    Alpha, Dataset, Example, OpenOptions,
+    Alpha, Dataset, Example, OpenOptions, Picture,
     decode::{self, EXTENSIONS},
     idx::folder_name,
     metadata::{self, Row},
+    open::no_column,
     out_of_range, split,
     store::{Listing, Store},
     zip::ZipFiles,
@@ -44,6 +45,8 @@ struct Entry {
     path: PathBuf,
     class: Option<usize>,
     caption: Option<String>,
+    /// As `path`.
+    conditioning: Option<PathBuf>,
 }
 
 impl ImageFolder {
@@ -82,8 +85,14 @@ impl ImageFolder {
         let by_metadata = !listing.metadata.is_empty();
         let wanted = split::canonical(&options.split);
         let (entries, class_names) = if by_metadata {
-            from_metadata(&store, &listing.metadata, wanted)?
+            from_metadata(
+                &store,
+                &listing.metadata,
+                wanted,
+                options.conditioning_column.as_deref(),
+            )?
         } else {
+            no_column(store.root().display(), options)?;
             from_folders(&store, listing.pictures, wanted)?
         };
         if entries.is_empty() {
@@ -110,6 +119,16 @@ impl ImageFolder {
     pub fn path(&self, index: usize) -> Option<PathBuf> {
         self.entries.get(index).map(|entry| self.store.whole(&entry.path))
     }
+
+    fn entry(&self, index: usize) -> Result<&Entry> {
+        let entry = self.entries.get(index);
+        entry.ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))
+    }
+
+    fn decode(&self, path: &Path) -> Result<Picture> {
+        let bytes = self.store.read(path)?;
+        decode::decode(&bytes, self.alpha).map_err(|message| Error::file(self.store.whole(path), message))
+    }
 }
 
 impl Dataset for ImageFolder {
@@ -117,17 +136,18 @@ impl Dataset for ImageFolder {
         self.entries.len()
     }
 
+    fn class(&self, index: usize) -> Result<Option<usize>> {
+        Ok(self.entry(index)?.class)
+    }
+
     fn get(&self, index: usize) -> Result<Example> {
-        let Entry { path, class, caption } = self
-            .entries
-            .get(index)
-            .ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))?;
-        let bytes = self.store.read(path)?;
+        let entry = self.entry(index)?;
+        let conditioning = entry.conditioning.as_deref();
         Ok(Example {
-            picture: decode::decode(&bytes, self.alpha)
-                .map_err(|message| Error::file(self.store.whole(path), message))?,
-            class: *class,
-            caption: caption.clone(),
+            picture: self.decode(&entry.path)?,
+            class: entry.class,
+            caption: entry.caption.clone(),
+            conditioning: conditioning.map(|path| self.decode(path)).transpose()?,
         })
     }
 
@@ -174,14 +194,27 @@ fn from_folders(store: &Store, pictures: Vec<PathBuf>, wanted: &str) -> Result<F
             .and_then(|names| names.binary_search(&label(&path)).ok()),
         path,
         caption: None,
+        conditioning: None,
     };
     Ok((kept.into_iter().map(entry).collect(), names))
 }
 
+/// A line of a metadata file, with its files relative to the folder or archive.
+struct Line {
+    picture: PathBuf,
+    conditioning: Option<PathBuf>,
+    row: Row,
+}
+
 /// Pictures that metadata files list, with their captions and labels.
-fn from_metadata(store: &Store, metadata_files: &[PathBuf], wanted: &str) -> Result<Found> {
+fn from_metadata(
+    store: &Store,
+    metadata_files: &[PathBuf],
+    wanted: &str,
+    conditioning: Option<&str>,
+) -> Result<Found> {
     let mut names: Option<(PathBuf, Vec<String>)> = None;
-    let mut rows: Vec<(PathBuf, PathBuf, Row)> = Vec::new();
+    let mut rows: Vec<(PathBuf, Line)> = Vec::new();
     let mut folders = HashSet::new();
     for file in metadata_files {
         let whole = store.whole(file);
@@ -207,24 +240,38 @@ fn from_metadata(store: &Store, metadata_files: &[PathBuf], wanted: &str) -> Res
                 ));
             }
         }
-        for row in metadata::rows(&whole, &store.read_text(file)?)? {
-            let picture = folder.join(&row.file_name);
-            if !store.has(&picture) {
-                return Err(Error::file(
-                    whole,
-                    format!("line {} names {}, which is not there", row.line, row.file_name),
-                ));
-            }
-            rows.push((whole.clone(), picture, row));
+        for row in metadata::rows(&whole, &store.read_text(file)?, conditioning)? {
+            let there = |name: &String| {
+                let picture = folder.join(name);
+                if store.has(&picture) {
+                    return Ok(picture);
+                }
+                let message = format!("line {} names {name}, which is not there", row.line);
+                Err(Error::file(&whole, message))
+            };
+            let picture = there(&row.file_name)?;
+            let conditioning = row.conditioning.as_ref().map(there).transpose()?;
+            rows.push((
+                whole.clone(),
+                Line {
+                    picture,
+                    conditioning,
+                    row,
+                },
+            ));
         }
     }
-    let rows = part(store, rows, |(_, picture, _)| picture, wanted)?;
-    let lines: Vec<(&Path, &Row)> = rows.iter().map(|(path, _, row)| (path.as_path(), row)).collect();
+    let rows = part(store, rows, |(_, line)| &line.picture, wanted)?;
+    let lines: Vec<(&Path, &Row)> = rows
+        .iter()
+        .map(|(path, line)| (path.as_path(), &line.row))
+        .collect();
     let (classes, names) = metadata::resolve_labels(&lines, names.map(|(_, names)| names))?.unzip();
-    let entry = |(index, (_, path, row)): (usize, (PathBuf, PathBuf, Row))| Entry {
-        path,
+    let entry = |(index, (_, line)): (usize, (PathBuf, Line))| Entry {
+        path: line.picture,
         class: classes.as_ref().map(|classes| classes[index]),
-        caption: row.caption,
+        caption: line.row.caption,
+        conditioning: line.conditioning,
     };
     Ok((rows.into_iter().enumerate().map(entry).collect(), names))
 }

@@ -262,6 +262,7 @@ impl Dataset for IdxDataset {
             picture: Picture::new(self.height, self.width, Channels::Grey, pixels)?,
             class: self.labels.as_ref().map(|labels| usize::from(labels[index])),
             caption: None,
+            conditioning: None,
         })
     }
 

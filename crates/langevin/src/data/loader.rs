@@ -11,7 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Dataset, Example, Transform, epoch_order, memory::bytes_in_words};
+use super::{Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
 use crate::{Error, Result, random::Generator};
 
 /// How a [`Loader`] makes batches.
@@ -61,6 +61,8 @@ pub struct Batch {
     pub shape: [usize; 4],
     /// The class of each picture, if the data set has classes.
     pub classes: Option<Vec<i64>>,
+    /// The pictures that belong to them, if the data set has any: like `pixels`, cropped and mirrored as these are.
+    pub conditioning: Option<Vec<f32>>,
     /// The caption of each picture.
     pub captions: Vec<Option<String>>,
     /// The index of each picture in the data set.
@@ -249,20 +251,40 @@ impl Shared {
             return Ok(Cow::Borrowed(example));
         }
         let example = self.dataset.get(index)?;
-        let example = Example {
-            picture: self.transform.prepare(example.picture)?,
-            ..example
-        };
+        let example = self.resized(example)?;
         Ok(match place {
             Some(place) if self.has_room(&example) => Cow::Borrowed(place.get_or_init(|| example)),
             _ => Cow::Owned(example),
         })
     }
 
+    fn resized(&self, example: Example) -> Result<Example> {
+        let picture = self.transform.prepare(example.picture)?;
+        let conditioning = example
+            .conditioning
+            .map(|picture| self.transform.prepare(picture));
+        let conditioning = conditioning.transpose()?;
+        let size = |picture: &Picture| (picture.height(), picture.width());
+        if let Some(other) = &conditioning
+            && size(other) != size(&picture)
+        {
+            return Err(Error::Shape(
+                "the conditioning picture has other proportions than the picture".into(),
+            ));
+        }
+        Ok(Example {
+            picture,
+            conditioning,
+            ..example
+        })
+    }
+
     /// Whether the cache has room for another picture, which is then taken up.
     fn has_room(&self, example: &Example) -> bool {
         let caption = example.caption.as_ref().map_or(0, String::len);
-        let bytes = (example.picture.pixels().len() + caption) as u64;
+        let pixels = |picture: &Picture| picture.pixels().len();
+        let shown = example.conditioning.as_ref().map_or(0, pixels);
+        let bytes = (pixels(&example.picture) + shown + caption) as u64;
         let after = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= self.config.cache_bytes);
         self.cached_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
@@ -317,6 +339,7 @@ impl Job {
             pixels: Vec::with_capacity(indices.len() * channels * height * width),
             shape: [0, channels, height, width],
             classes: dataset.class_names().map(|_| Vec::with_capacity(indices.len())),
+            conditioning: None,
             captions: Vec::with_capacity(indices.len()),
             indices: Vec::with_capacity(indices.len()),
             number,
@@ -334,6 +357,11 @@ impl Job {
                 }
             };
             let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
+            if let Some(picture) = &example.conditioning {
+                // By the same numbers, so that both stay in place.
+                let pixels = transform.finish(picture, &mut generator.clone());
+                batch.conditioning.get_or_insert_default().extend(pixels);
+            }
             batch
                 .pixels
                 .extend(transform.finish(&example.picture, &mut generator));

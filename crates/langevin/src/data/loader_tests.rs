@@ -10,6 +10,8 @@ struct Fake {
     count: usize,
     broken: fn(usize) -> bool,
     reads: AtomicUsize,
+    /// Whether each picture is its own conditioning picture.
+    shown: bool,
 }
 
 impl Fake {
@@ -18,6 +20,7 @@ impl Fake {
             count,
             broken,
             reads: AtomicUsize::new(0),
+            shown: false,
         })
     }
 }
@@ -34,6 +37,7 @@ impl Dataset for Fake {
         }
         let picture = Picture::new(2, 3, Channels::Grey, (0..6).map(|i| (index + i) as u8).collect())?;
         Ok(Example {
+            conditioning: self.shown.then(|| picture.clone()),
             picture,
             class: Some(index % 2),
             caption: Some(index.to_string()),
@@ -68,6 +72,17 @@ fn loader(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Loader {
 
 fn batches(loader: &Loader, epoch: u64) -> Vec<Batch> {
     loader.epoch(epoch).map(Result::unwrap).collect()
+}
+
+#[test]
+fn conditioning_pictures_are_cropped_and_mirrored_as_theirs_are() {
+    let mut fake = Fake::new(30, |_| false);
+    Arc::get_mut(&mut fake).unwrap().shown = true;
+    let batches = batches(&loader(fake, LoaderConfig::default()), 3);
+    assert_eq!(batches.len(), 2);
+    for batch in batches {
+        assert_eq!(batch.conditioning.as_ref(), Some(&batch.pixels));
+    }
 }
 
 #[test]

@@ -39,38 +39,45 @@ pub(super) struct Row {
     pub caption: Option<String>,
     /// Its class.
     pub label: Option<Label>,
+    /// The picture in the column of conditioning pictures, relative to the metadata file.
+    pub conditioning: Option<String>,
 }
 
-/// What the text of the file `path` says, by the file's ending: `.jsonl`, or else `.csv`.
+/// What the text of the file `path` says, by the file's ending: `.jsonl`, or else `.csv`. `conditioning` names a column of
+/// pictures, as Hugging Face's ImageFolder reads them: their names stand in `COLUMN_file_name`.
 ///
 /// # Errors
 /// [`Error::File`] with the line that is wrong.
-pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<Row>> {
+pub(super) fn rows(path: &Path, text: &str, conditioning: Option<&str>) -> Result<Vec<Row>> {
+    let conditioning = conditioning.map(|column| format!("{column}_{FILE_NAME}"));
+    let conditioning = conditioning.as_deref();
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let rows = if path.extension().is_some_and(|e| e == "jsonl") {
-        parse_jsonl(text)
+        parse_jsonl(text, conditioning)
     } else {
-        parse_csv(text)
+        parse_csv(text, conditioning)
     };
     rows.map_err(|(line, message)| Error::file(path, format!("line {line} {message}")))
 }
 
 /// One JSON object a line; blank lines are skipped. The error is a line's number and what is wrong with it.
-fn parse_jsonl(text: &str) -> Result<Vec<Row>, (u64, String)> {
+fn parse_jsonl(text: &str, conditioning: Option<&str>) -> Result<Vec<Row>, (u64, String)> {
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     lines
-        .map(|(line, number)| json_row(line, number).map_err(|message| (number, message)))
+        .map(|(line, number)| json_row(line, number, conditioning).map_err(|message| (number, message)))
         .collect()
 }
 
-fn json_row(text: &str, line: u64) -> Result<Row, String> {
+fn json_row(text: &str, line: u64, conditioning: Option<&str>) -> Result<Row, String> {
     let fields: serde_json::Map<String, Value> =
         serde_json::from_str(text).map_err(|e| format!("is not a JSON object: {e}"))?;
-    let file_name = match fields.get(FILE_NAME) {
-        Some(Value::String(name)) if !name.is_empty() => name.clone(),
-        Some(other) => return Err(format!("has a `{FILE_NAME}` that is no file's name: {other}")),
-        None => return Err(format!("has no `{FILE_NAME}`")),
+    let file = |column: &str| match fields.get(column) {
+        Some(Value::String(name)) if !name.is_empty() => Ok(name.clone()),
+        Some(other) => Err(format!("has a `{column}` that is no file's name: {other}")),
+        None => Err(format!("has no `{column}`")),
     };
+    let file_name = file(FILE_NAME)?;
+    let conditioning = conditioning.map(file).transpose()?;
     let caption = match fields.get(CAPTION) {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text.clone()),
@@ -92,18 +99,21 @@ fn json_row(text: &str, line: u64) -> Result<Row, String> {
         file_name,
         caption,
         label,
+        conditioning,
     })
 }
 
 /// Comma-separated values with a header line. If all labels are whole numbers, they are indices.
-fn parse_csv(text: &str) -> Result<Vec<Row>, (u64, String)> {
+fn parse_csv(text: &str, conditioning: Option<&str>) -> Result<Vec<Row>, (u64, String)> {
     let line_of = |e: &csv::Error| e.position().map_or(1, csv::Position::line);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let headers = reader
         .headers()
         .map_err(|e| (1, format!("is not a header of CSV: {e}")))?;
     let column = |name: &str| headers.iter().position(|h| h.trim() == name);
-    let file_name = column(FILE_NAME).ok_or_else(|| (1, format!("names no column `{FILE_NAME}`")))?;
+    let needed = |name: &str| column(name).ok_or_else(|| (1, format!("names no column `{name}`")));
+    let file_name = needed(FILE_NAME)?;
+    let shown = conditioning.map(needed).transpose()?;
     let (caption, label) = (column(CAPTION), column(LABEL));
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -113,9 +123,14 @@ fn parse_csv(text: &str) -> Result<Vec<Row>, (u64, String)> {
         let Some(file_name) = cell(Some(file_name)) else {
             return Err((line, format!("has no `{FILE_NAME}`")));
         };
+        let conditioning = match (conditioning, cell(shown)) {
+            (Some(column), None) => return Err((line, format!("has no `{column}`"))),
+            (_, name) => name.map(str::to_string),
+        };
         rows.push(Row {
             line,
             file_name: file_name.to_string(),
+            conditioning,
             caption: cell(caption).map(str::to_string),
             label: cell(label).map(|name| Label::Name(name.to_string())),
         });
@@ -267,7 +282,7 @@ mod tests {
     }
 
     fn json(lines: &[&str]) -> Result<Vec<Row>, (u64, String)> {
-        parse_jsonl(&lines.join("\n"))
+        parse_jsonl(&lines.join("\n"), None)
     }
 
     #[test]
@@ -309,19 +324,22 @@ mod tests {
 
     #[test]
     fn csv_is_read_with_quotes_and_numbers() {
-        let rows = parse_csv("label,file_name,text\n3,a.png,\"one, two\"\n0,b.png,\n").unwrap();
+        let rows = parse_csv("label,file_name,text\n3,a.png,\"one, two\"\n0,b.png,\n", None).unwrap();
         assert_eq!(rows[0].caption.as_deref(), Some("one, two"));
         assert_eq!((rows[0].label.clone(), rows[0].line), (Some(Label::Index(3)), 2));
         assert_eq!(rows[1].caption, None);
-        let rows = parse_csv("file_name,label\na.png,dog\nb.png,7\n").unwrap();
+        let rows = parse_csv("file_name,label\na.png,dog\nb.png,7\n", None).unwrap();
         assert_eq!(
             resolve(&rows, None).unwrap().unwrap(),
             (vec![1, 0], vec!["7".into(), "dog".into()])
         );
-        assert_eq!(parse_csv("name\na.png\n").unwrap_err().0, 1);
-        assert_eq!(parse_csv("file_name,text\na.png,x\nb.png\n").unwrap_err().0, 3);
+        assert_eq!(parse_csv("name\na.png\n", None).unwrap_err().0, 1);
         assert_eq!(
-            parse_csv("file_name,text\n,x\n").unwrap_err(),
+            parse_csv("file_name,text\na.png,x\nb.png\n", None).unwrap_err().0,
+            3
+        );
+        assert_eq!(
+            parse_csv("file_name,text\n,x\n", None).unwrap_err(),
             (2, "has no `file_name`".into())
         );
     }
@@ -371,9 +389,9 @@ mod tests {
     proptest! {
         #[test]
         fn random_text_never_panics(text in "(?s).{0,200}", names in "[\\[\\]{}0-9a\":, ]{0,40}") {
-            _ = parse_jsonl(&text);
-            _ = parse_csv(&text);
-            _ = parse_csv(&format!("file_name,label\n{text}"));
+            _ = parse_jsonl(&text, Some("x"));
+            _ = parse_csv(&text, Some("x"));
+            _ = parse_csv(&format!("file_name,label\n{text}"), None);
             if let Ok(value) = serde_json::from_str(&names) {
                 _ = parse_names(value);
             }
@@ -382,7 +400,7 @@ mod tests {
         #[test]
         fn random_labels_never_panic(labels in proptest::collection::vec(any::<i64>(), 1..9)) {
             let lines: Vec<_> = labels.iter().map(|l| format!(r#"{{"file_name": "a", "label": {l}}}"#)).collect();
-            _ = resolve(&parse_jsonl(&lines.join("\n")).unwrap(), None);
+            _ = resolve(&parse_jsonl(&lines.join("\n"), None).unwrap(), None);
         }
     }
 }

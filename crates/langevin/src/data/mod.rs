@@ -32,6 +32,7 @@ mod picture;
 mod resample;
 pub mod split;
 mod store;
+mod subset;
 mod summary;
 mod transform;
 mod zip;
@@ -49,6 +50,7 @@ pub use order::{Group, epoch_order};
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
+pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};
 
@@ -63,6 +65,9 @@ pub struct Example {
     pub class: Option<usize>,
     /// What it shows, in words.
     pub caption: Option<String>,
+    /// Another picture that belongs to it, where [`OpenOptions::conditioning_column`] asks for one: what a model is shown
+    /// while it draws this one.
+    pub conditioning: Option<Picture>,
 }
 
 /// A finite, ordered collection of pictures, read by index from any thread.
@@ -83,6 +88,15 @@ pub trait Dataset: Send + Sync {
     /// [`Error::Io`] or [`Error::File`] naming the file that could not be read or decoded; [`Error::Config`] if
     /// `index` is not below [`Dataset::len`].
     fn get(&self, index: usize) -> Result<Example>;
+
+    /// The class of the picture at `index`, as [`Dataset::get`] has it; where that is known without the picture, without
+    /// decoding it.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn class(&self, index: usize) -> Result<Option<usize>> {
+        Ok(self.get(index)?.class)
+    }
 
     /// The names of the classes, if the pictures have classes.
     fn class_names(&self) -> Option<&[String]>;

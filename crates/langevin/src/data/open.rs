@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::{Alpha, Dataset, IdxDataset, ImageFolder, digits, idx, split, store::Store, zip};
+use super::{Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, split, store::Store, zip};
 use crate::{Error, Result};
 
 /// How a data set is opened.
@@ -15,6 +15,11 @@ pub struct OpenOptions {
     pub split: String,
     /// What becomes of transparency.
     pub alpha: Alpha,
+    /// The column of pictures that [`Example::conditioning`](super::Example) is read from: of parquet files, or
+    /// `COLUMN_file_name` in the metadata of a folder.
+    pub conditioning_column: Option<String>,
+    /// The names of the classes whose pictures are kept; empty keeps all.
+    pub only_classes: Vec<String>,
 }
 
 impl Default for OpenOptions {
@@ -24,6 +29,8 @@ impl Default for OpenOptions {
             config: None,
             split: split::TRAIN.into(),
             alpha: Alpha::default(),
+            conditioning_column: None,
+            only_classes: vec![],
         }
     }
 }
@@ -48,11 +55,21 @@ pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
 ///
 /// # Errors
 /// If there is no such data set (the error says what was looked for, and where), or what is there cannot be read as
-/// one, or has not the configuration or the split that is asked for.
+/// one, or has not the configuration, the split or the classes that are asked for.
 pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+    let whole = open_whole(name_or_path, options)?;
+    Ok(if options.only_classes.is_empty() {
+        whole
+    } else {
+        Box::new(ClassSubset::new(whole, &options.only_classes)?)
+    })
+}
+
+fn open_whole(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
     let path = Path::new(name_or_path);
     if name_or_path == "digits" {
         no_config(name_or_path, options)?;
+        no_column(name_or_path, options)?;
         only_train(name_or_path, options)?;
         return Ok(Box::new(digits()?));
     }
@@ -82,6 +99,7 @@ pub fn open_with(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Da
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
     if let Some(idx) = IdxDataset::find(path, &options.split)? {
         no_config(path.display(), options)?;
+        no_column(path.display(), options)?;
         return Ok(Box::new(idx));
     }
     let store = Store::Folder(path.to_path_buf());
@@ -113,6 +131,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         parquet::open(path, options)
     } else if start.starts_with(idx::GZIP) || start == idx::IDX_PICTURES {
         only_train(path.display(), options)?;
+        no_column(path.display(), options)?;
         Ok(Box::new(IdxDataset::open(path)?))
     } else {
         Err(Error::file(
@@ -129,6 +148,17 @@ fn no_config(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> 
         None | Some("default") => Ok(()),
         Some(config) => Err(Error::Config(format!(
             "the data set {name} has no configurations, so there is none called `{config}`"
+        ))),
+    }
+}
+
+/// Refuses a column of conditioning pictures where there are only pictures and classes.
+pub(super) fn no_column(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    match &options.conditioning_column {
+        None => Ok(()),
+        Some(column) => Err(Error::Config(format!(
+            "the data set {name} has no columns, so there are no conditioning pictures in `{column}`; what can be made of \
+             the pictures themselves is grey, blur:SIGMA, downscale:FACTOR, edges and mask"
         ))),
     }
 }

@@ -25,6 +25,8 @@ pub enum ImageCondition {
     Edges,
     /// The picture without what lies under a mask, and the mask: one channel more.
     Mask,
+    /// A picture of the data set's own, in the column of this name.
+    Column(String),
 }
 
 impl ImageCondition {
@@ -32,7 +34,7 @@ impl ImageCondition {
     pub fn channels(&self, channels: usize) -> usize {
         match self {
             Self::Grey | Self::Edges => 1,
-            Self::Blur(_) | Self::Downscale(_) => channels,
+            Self::Blur(_) | Self::Downscale(_) | Self::Column(_) => channels,
             Self::Mask => channels + 1,
         }
     }
@@ -55,7 +57,7 @@ impl ImageCondition {
         }
     }
 
-    /// What the model is shown of clean pictures; masks are boxes of chance, of which `generator` draws four numbers a picture.
+    /// What the model is shown of clean pictures, or of those in the [`Column`](Self::Column), which are shown as they are; masks are boxes of chance, of which `generator` draws four numbers a picture.
     ///
     /// # Shapes
     /// `[batch, channels, height, width]` in -1..1 → `[batch, Self::channels(channels), height, width]`
@@ -65,6 +67,7 @@ impl ImageCondition {
             Self::Blur(sigma) => blur(pictures, *sigma),
             Self::Downscale(factor) => downscale(pictures, *factor),
             Self::Edges => edges(grey(pictures)),
+            Self::Column(_) => pictures,
             Self::Mask => {
                 let mask = boxes(&pictures, generator);
                 masked(pictures, mask)
@@ -184,6 +187,7 @@ impl fmt::Display for ImageCondition {
             Self::Downscale(factor) => write!(f, "downscale:{factor}"),
             Self::Edges => write!(f, "edges"),
             Self::Mask => write!(f, "mask"),
+            Self::Column(name) => write!(f, "{name}"),
         }
     }
 }
@@ -198,7 +202,7 @@ impl FromStr for ImageCondition {
         let wrong = || {
             Error::Config(format!(
                 "`{text}` is not a conditioning picture; there are grey, blur:SIGMA such as blur:2, downscale:FACTOR such as \
-                 downscale:4, edges and mask"
+                 downscale:4, edges and mask, or the name of a column of pictures"
             ))
         };
         match (name, number) {
@@ -213,9 +217,16 @@ impl FromStr for ImageCondition {
                 let factor = factor.parse().ok().filter(|&factor| factor >= 2);
                 factor.map(Self::Downscale).ok_or_else(wrong)
             }
+            (name, None) if is_column(name) => Ok(Self::Column(name.into())),
             _ => Err(wrong()),
         }
     }
+}
+
+/// Whether a word may be a column's name, and no other condition's without its number.
+fn is_column(name: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '.');
+    !matches!(name, "" | "blur" | "downscale") && name.chars().all(fits)
 }
 
 impl TryFrom<String> for ImageCondition {

@@ -40,6 +40,8 @@ pub struct TrainingConfig {
     pub dataset_config_name: Option<String>,
     /// The part of the data set that is trained on.
     pub split: String,
+    /// The names of the classes whose pictures are trained on; empty is all.
+    pub only_classes: Vec<String>,
     /// A folder of pictures, where `dataset_name` does not name one.
     pub train_data_dir: Option<PathBuf>,
     /// The model.
@@ -202,6 +204,7 @@ impl TrainingConfig {
         Self {
             dataset_name: None,
             dataset_config_name: None,
+            only_classes: vec![],
             split: split::TRAIN.into(),
             train_data_dir: None,
             model: ModelSource::Preset(ModelPreset::DdpmDefault),
@@ -365,6 +368,11 @@ impl TrainingConfig {
             config: self.dataset_config_name.clone(),
             split: self.split.clone(),
             alpha: self.alpha,
+            conditioning_column: match &self.conditioning_image {
+                Some(ImageCondition::Column(name)) => Some(name.clone()),
+                _ => None,
+            },
+            only_classes: self.only_classes.clone(),
         }
     }
 

@@ -166,7 +166,12 @@ impl<'a> Examples<'a> {
         let shape = [range.len(), config.channels.count(), side, side];
         let mut pixels = vec![];
         for index in range {
-            pixels.extend(transform.apply(self.example(index)?.picture, &mut Generator::new(0))?);
+            let example = self.example(index)?;
+            let picture = match (image, example.conditioning) {
+                (ImageCondition::Column(_), Some(given)) => given,
+                _ => example.picture,
+            };
+            pixels.extend(transform.apply(picture, &mut Generator::new(0))?);
         }
         let middle = |i: usize| (side / 4..side - side / 4).contains(&i);
         let mask: Vec<f32> = (0..side * side)

@@ -44,7 +44,7 @@ impl Teller {
         }
     }
 
-    /// What `model` is told of the pictures `clean`: some of it, by chance, is withheld.
+    /// What `model` is told of the pictures `clean`, to which the pictures `given` belong where the data have any: some of it, by chance, is withheld.
     ///
     /// # Errors
     /// If the data do not say it.
@@ -53,6 +53,7 @@ impl Teller {
         model: &AnyModel,
         classes: Option<Vec<i64>>,
         captions: Vec<Option<String>>,
+        given: Option<Tensor<4>>,
         clean: &Tensor<4>,
         generator: &mut Generator,
     ) -> Result<Conditioning> {
@@ -65,10 +66,20 @@ impl Teller {
             AnyModel::Captioned(model) => Some(self.tokens(model, captions, &device, generator)?),
             _ => None,
         };
-        let channels = self.image.as_ref().map(|image| {
-            let shown = image.make(clean.clone(), generator);
-            self.withhold(shown, generator)
-        });
+        let channels = match &self.image {
+            None => None,
+            Some(image) => {
+                let pictures = match image {
+                    ImageCondition::Column(_) => given,
+                    _ => Some(clean.clone()),
+                };
+                let pictures = pictures.ok_or_else(|| {
+                    Error::Config(format!("the data set has no conditioning pictures ({image})"))
+                })?;
+                let shown = image.make(pictures, generator);
+                Some(self.withhold(shown, generator))
+            }
+        };
         Ok(Conditioning {
             classes,
             tokens,

@@ -122,9 +122,14 @@ impl Trainer {
         let clean =
             generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
         let (classes, captions) = (Some(vec![0; pictures]), vec![None; pictures]);
-        let conditioning = self
-            .teller
-            .tell(self.model()?, classes, captions, &clean, &mut generator)?;
+        let conditioning = self.teller.tell(
+            self.model()?,
+            classes,
+            captions,
+            Some(clean.clone()),
+            &clean,
+            &mut generator,
+        )?;
         let batch = Batch { clean, conditioning };
         let objective = self.objective.as_ref();
         let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
@@ -248,10 +253,17 @@ impl Trainer {
 
     /// A loader's batch on the device, with what the model is told of it.
     pub(super) fn prepare(&mut self, model: &AnyModel, batch: data::Batch) -> Result<Batch> {
-        let clean = Tensor::from_data(TensorData::new(batch.pixels, batch.shape), &self.device);
-        let conditioning =
-            self.teller
-                .tell(model, batch.classes, batch.captions, &clean, &mut self.generator)?;
+        let tensor = |pixels| Tensor::from_data(TensorData::new(pixels, batch.shape), &self.device);
+        let clean = tensor(batch.pixels);
+        let given = batch.conditioning.map(tensor);
+        let conditioning = self.teller.tell(
+            model,
+            batch.classes,
+            batch.captions,
+            given,
+            &clean,
+            &mut self.generator,
+        )?;
         Ok(Batch { clean, conditioning })
     }
 }

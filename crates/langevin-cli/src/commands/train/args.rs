@@ -42,6 +42,9 @@ pub struct TrainArgs {
     /// The part of the data set to train on [train]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub split: Option<String>,
+    /// Train on the pictures of these classes alone
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", help_heading = "Data")]
+    pub only_classes: Option<Vec<String>>,
     /// A folder of pictures; sub-folders are classes
     #[arg(long, value_name = "FOLDER", help_heading = "Data")]
     pub train_data_dir: Option<PathBuf>,
@@ -91,8 +94,8 @@ pub struct TrainArgs {
     /// channels: how many a class becomes, or one-hot for one a class [4]
     #[arg(long, value_name = "N|one-hot", help_heading = "Model")]
     pub class_emb_size: Option<ClassChannels>,
-    /// A picture made of the clean one that the model is shown: grey, blur:SIGMA, downscale:FACTOR, edges, mask
-    #[arg(long, value_name = "WHAT", help_heading = "Model")]
+    /// A picture that the model is shown: made of the clean one (grey, blur:SIGMA, downscale:FACTOR, edges, mask), or from a column of the data
+    #[arg(long, value_name = "WHAT|COLUMN", help_heading = "Model")]
     pub conditioning_image: Option<ImageCondition>,
     /// cross-attention: a CLIP text encoder's folder, or small for one that is trained along [small]
     #[arg(long, value_parser = text_encoder, value_name = "FOLDER|small", help_heading = "Model")]

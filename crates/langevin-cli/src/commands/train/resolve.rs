@@ -102,6 +102,7 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set_option(&mut config.dataset_config_name, &args.dataset_config_name);
     set(&mut config.split, &args.split);
     set(&mut config.alpha, &args.alpha);
+    set(&mut config.only_classes, &args.only_classes);
     set(&mut config.cache, &args.cache);
     set(&mut config.strict, &args.strict);
     set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);

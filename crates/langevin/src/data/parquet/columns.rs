@@ -17,6 +17,8 @@ pub(super) struct Columns {
     pub bytes: usize,
     /// The pictures' file names, if there are any.
     pub path: Option<usize>,
+    /// The bytes of the pictures in another column, where one is asked for.
+    pub conditioning: Option<usize>,
     /// Captions.
     pub caption: Option<usize>,
     /// Classes.
@@ -26,11 +28,12 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns: by the features that `datasets` leaves in the file's metadata, else by their names.
+    /// Finds the columns: by the features that `datasets` leaves in the file's metadata, else by their names. `conditioning`
+    /// names the other column of pictures.
     ///
     /// # Errors
-    /// The part of a sentence that follows the file's name, if no column holds pictures.
-    pub fn of(metadata: &ParquetMetaData) -> Result<Self, String> {
+    /// The part of a sentence that follows the file's name, if no column holds pictures, or not the one that is named.
+    pub fn of(metadata: &ParquetMetaData, conditioning: Option<&str>) -> Result<Self, String> {
         let leaves = metadata.file_metadata().schema_descr().columns();
         let features = features(metadata).unwrap_or_default();
         let leaf = |path: &[&str], types: &[Type]| {
@@ -59,6 +62,7 @@ impl Columns {
             .into_iter()
             .chain(PICTURES.map(String::from))
             .chain(structs)
+            .filter(|column| Some(column.as_str()) != conditioning)
             .find_map(|column| bytes_of(&column).map(|leaf| (column, leaf)))
             .ok_or_else(|| {
                 let there: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
@@ -67,6 +71,17 @@ impl Columns {
                     there.join(", ")
                 )
             })?;
+        let conditioning = match conditioning {
+            None => None,
+            Some(column) => Some(bytes_of(column).ok_or_else(|| {
+                let there: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
+                format!(
+                    "has no column `{column}` of conditioning pictures: there are {}; what can be made of the pictures \
+                     themselves is grey, blur:SIGMA, downscale:FACTOR, edges and mask",
+                    there.join(", ")
+                )
+            })?),
+        };
         let label_types = [Type::INT32, Type::INT64, Type::BYTE_ARRAY];
         let classes = named("ClassLabel");
         let preferred = LABELS.iter().map(|name| (*name).to_string());
@@ -85,6 +100,7 @@ impl Columns {
         });
         Ok(Self {
             bytes,
+            conditioning,
             path: leaf(&[&picture, "path"], &[Type::BYTE_ARRAY]),
             caption: CAPTIONS
                 .iter()

@@ -43,6 +43,8 @@ pub struct ParquetDataset {
     places: Vec<(usize, usize)>,
     class_names: Option<Vec<String>>,
     alpha: Alpha,
+    /// The column of conditioning pictures.
+    conditioning: Option<String>,
     held: Mutex<Held<Vec<Row>>>,
 }
 
@@ -57,7 +59,7 @@ impl ParquetDataset {
             .file_stem()
             .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned());
         let description = format!("parquet file {}", path.display());
-        Self::of(name, description, vec![path.to_path_buf()], options.alpha)
+        Self::of(name, description, vec![path.to_path_buf()], options)
     }
 
     /// Opens a repository of the Hub, downloaded into a folder: the files of the split that is asked for, as
@@ -92,16 +94,17 @@ impl ParquetDataset {
             options.split
         );
         let files = chosen.files.iter().map(|file| folder.join(file)).collect();
-        Self::of(folder_name(folder), description, files, options.alpha)
+        Self::of(folder_name(folder), description, files, options)
     }
 
-    fn of(name: String, description: String, files: Vec<PathBuf>, alpha: Alpha) -> Result<Self> {
+    fn of(name: String, description: String, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Self> {
+        let conditioning = options.conditioning_column.as_deref();
         let (mut groups, mut places) = (Vec::new(), Vec::new());
         let mut classes = Classes::default();
         let mut count = 0;
         for (number, path) in files.iter().enumerate() {
             let wrong = |message: String| Error::file(path, message);
-            let file = ParquetFile::open(path).map_err(wrong)?;
+            let file = ParquetFile::open(path, conditioning).map_err(wrong)?;
             for (place, info) in file.groups().map_err(wrong)?.into_iter().enumerate() {
                 if info.rows == 0 {
                     continue;
@@ -126,7 +129,8 @@ impl ParquetDataset {
             groups,
             places,
             class_names: classes.names(),
-            alpha,
+            alpha: options.alpha,
+            conditioning: options.conditioning_column.clone(),
             held: Mutex::default(),
         })
     }
@@ -136,7 +140,7 @@ impl ParquetDataset {
         let (file, place) = self.places[group];
         let path = &self.files[file];
         let read = || {
-            let rows = ParquetFile::open(path)?.rows(place)?;
+            let rows = ParquetFile::open(path, self.conditioning.as_deref())?.rows(place)?;
             if rows.len() == self.groups[group].pictures.len() {
                 Ok(rows)
             } else {
@@ -149,8 +153,8 @@ impl ParquetDataset {
     }
 
     /// What a row shows and says. Errors are the part of a sentence that follows the row's name.
-    fn example(&self, row: &Row) -> Result<Example, String> {
-        let class = match (&self.class_names, &row.label) {
+    fn class_of(&self, row: &Row) -> Result<Option<usize>, String> {
+        Ok(match (&self.class_names, &row.label) {
             // `datasets` writes -1 where a class is not known.
             (None, _) | (_, None | Some(Label::Index(-1))) => None,
             (Some(names), Some(Label::Index(index))) => Some(
@@ -164,12 +168,42 @@ impl ParquetDataset {
                     .binary_search(&text(name))
                     .map_err(|_| format!("has the class {}, which was not there before", text(name)))?,
             ),
-        };
+        })
+    }
+
+    fn example(&self, row: &Row) -> Result<Example, String> {
+        let class = self.class_of(row)?;
         let bytes = row.bytes.as_ref().ok_or("holds no picture")?;
+        let conditioning = match (&self.conditioning, &row.conditioning) {
+            (None, _) => None,
+            (Some(column), None) => return Err(format!("holds no picture in `{column}`")),
+            (Some(_), Some(bytes)) => Some(decode::decode(bytes.data(), self.alpha)?),
+        };
         Ok(Example {
             picture: decode::decode(bytes.data(), self.alpha)?,
             class,
             caption: row.caption.as_ref().map(text),
+            conditioning,
+        })
+    }
+
+    /// What `read` takes from a row; its errors are told with the row's place.
+    fn of_row<T>(&self, index: usize, read: impl Fn(&Row) -> Result<T, String>) -> Result<T> {
+        let group = self.groups.partition_point(|group| group.pictures.end <= index);
+        let Some(Group { pictures, .. }) = self.groups.get(group) else {
+            return Err(out_of_range(&self.name, index, self.len()));
+        };
+        let rows = self.rows(group)?;
+        let row = &rows[index - pictures.start];
+        contain(|| read(row)).map_err(|message| {
+            let (file, _) = self.places[group];
+            let first_of_file = self.places.partition_point(|&(other, _)| other < file);
+            let number = index - self.groups[first_of_file].pictures.start;
+            let called = contain(|| Ok(row.path.as_ref().map(text)))
+                .ok()
+                .flatten()
+                .map_or_else(String::new, |path| format!(" ({path})"));
+            Error::file(&self.files[file], format!("row {number}{called} {message}"))
         })
     }
 }
@@ -180,22 +214,11 @@ impl Dataset for ParquetDataset {
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        let group = self.groups.partition_point(|group| group.pictures.end <= index);
-        let Some(Group { pictures, .. }) = self.groups.get(group) else {
-            return Err(out_of_range(&self.name, index, self.len()));
-        };
-        let rows = self.rows(group)?;
-        let row = &rows[index - pictures.start];
-        contain(|| self.example(row)).map_err(|message| {
-            let (file, _) = self.places[group];
-            let first_of_file = self.places.partition_point(|&(other, _)| other < file);
-            let number = index - self.groups[first_of_file].pictures.start;
-            let called = contain(|| Ok(row.path.as_ref().map(text)))
-                .ok()
-                .flatten()
-                .map_or_else(String::new, |path| format!(" ({path})"));
-            Error::file(&self.files[file], format!("row {number}{called} {message}"))
-        })
+        self.of_row(index, |row| self.example(row))
+    }
+
+    fn class(&self, index: usize) -> Result<Option<usize>> {
+        self.of_row(index, |row| self.class_of(row))
     }
 
     fn class_names(&self) -> Option<&[String]> {

@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub bytes: Option<ByteArray>,
     /// What the file was called.
     pub path: Option<ByteArray>,
+    /// The file of the conditioning picture, where one is asked for.
+    pub conditioning: Option<ByteArray>,
     /// The caption.
     pub caption: Option<ByteArray>,
     /// The class.
@@ -54,8 +56,8 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    /// Reads a file's footer.
-    pub fn open(path: &Path) -> Result<Self, String> {
+    /// Reads a file's footer; `conditioning` as [`Columns::of`] takes it.
+    pub fn open(path: &Path, conditioning: Option<&str>) -> Result<Self, String> {
         let io = |e: std::io::Error| format!("cannot be read: {e}");
         // Opening a pipe would wait for whoever writes into it.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -66,7 +68,7 @@ impl ParquetFile {
             let second = file.try_clone().map_err(io)?;
             let reader = SerializedFileReader::new(second)
                 .map_err(|e| format!("is a damaged parquet file: {}", reason(&e)))?;
-            let columns = Columns::of(reader.metadata())?;
+            let columns = Columns::of(reader.metadata(), conditioning)?;
             Ok(Self {
                 file,
                 reader,
@@ -84,11 +86,14 @@ impl ParquetFile {
         let Columns {
             bytes,
             path,
+            conditioning,
             caption,
             label,
             ..
         } = &self.columns;
-        [Some(*bytes), *path, *caption, *label].into_iter().flatten()
+        [Some(*bytes), *path, *conditioning, *caption, *label]
+            .into_iter()
+            .flatten()
     }
 
     /// What the footer says of the row groups. A row takes at least a byte in the file, so a file of N bytes that
@@ -132,16 +137,18 @@ impl ParquetFile {
         let bytes = read(self.columns.bytes)?;
         let texts = |leaf: Option<usize>| leaf.map_or_else(|| Ok(vec![None; rows]), read);
         let paths = texts(self.columns.path)?;
+        let shown = texts(self.columns.conditioning)?;
         let captions = texts(self.columns.caption)?;
         let labels = match self.columns.label {
             Some(leaf) => read_labels(reader.as_ref(), leaf, rows)?,
             None => vec![None; rows],
         };
-        let columns = bytes.into_iter().zip(paths).zip(captions).zip(labels);
+        let columns = bytes.into_iter().zip(paths).zip(shown).zip(captions).zip(labels);
         Ok(columns
-            .map(|(((bytes, path), caption), label)| Row {
+            .map(|((((bytes, path), conditioning), caption), label)| Row {
                 bytes,
                 path,
+                conditioning,
                 caption,
                 label,
             })

@@ -389,3 +389,41 @@ fn gzipped_pages_that_inflate_to_more_than_they_claim_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
+    let schema = "message schema { required binary image; required binary lines; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for first in [10, 20] {
+        let values: Vec<ByteArray> = (first..first + 3).map(|value| png(value).into()).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&values, None, None)
+            .unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    let path = file(&writer.into_inner().unwrap());
+    let with = |column: &str| {
+        let options = OpenOptions {
+            conditioning_column: Some(column.into()),
+            ..OpenOptions::default()
+        };
+        open_with(path.to_str().unwrap(), &options)
+    };
+    let value = |picture: &crate::data::Picture| picture.pixels()[0];
+    for (column, picture, conditioning) in [("lines", 12, 22), ("image", 22, 12)] {
+        let example = with(column).unwrap().get(2).unwrap();
+        assert_eq!(value(&example.picture), picture);
+        assert_eq!(example.conditioning.as_ref().map(value), Some(conditioning));
+    }
+    assert_eq!(open(&path).unwrap().get(0).unwrap().conditioning, None);
+    let message = with("line").err().expect("no such column").to_string();
+    assert!(
+        message.contains("`line`") && message.contains("image, lines"),
+        "{message}"
+    );
+}
