@@ -392,7 +392,7 @@ fn gzipped_pages_that_inflate_to_more_than_they_claim_are_refused() {
 
 #[test]
 fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
-    let schema = "message schema { required binary image; required binary lines; }";
+    let schema = "message schema { required binary image; required binary img; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
@@ -415,15 +415,15 @@ fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
         open_with(path.to_str().unwrap(), &options)
     };
     let value = |picture: &crate::data::Picture| picture.pixels()[0];
-    for (column, picture, conditioning) in [("lines", 12, 22), ("image", 22, 12)] {
+    for (column, picture, conditioning) in [("img", 12, 22), ("image", 22, 12)] {
         let example = with(column).unwrap().get(2).unwrap();
         assert_eq!(value(&example.picture), picture);
         assert_eq!(example.conditioning.as_ref().map(value), Some(conditioning));
     }
     assert_eq!(open(&path).unwrap().get(0).unwrap().conditioning, None);
-    let message = with("line").err().expect("no such column").to_string();
+    let message = with("lines").err().expect("no such column").to_string();
     assert!(
-        message.contains("`line`") && message.contains("image, lines"),
+        message.contains("`lines`") && message.contains("image, img"),
         "{message}"
     );
 }
