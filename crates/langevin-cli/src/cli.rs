@@ -14,6 +14,7 @@ use crate::commands::{
     plot_weighting::PlotWeightingArgs,
     runs::RunsArgs,
     sample::{self, SampleArgs},
+    serve::{self, ServeArgs},
     train::{self, TrainArgs},
 };
 
@@ -30,6 +31,8 @@ Examples:
       begins with `accelerate launch train_unconditional.py` may be pasted after `langevin`.
   langevin sample runs/digits-1 --scheduler unipc --steps 10
       Draw with another sampler; `langevin schedulers` lists them.
+  langevin serve runs/digits-1
+      Open a page to draw with in a browser.
   langevin info runs/digits-1
       Say what is in a folder.
 
@@ -75,6 +78,9 @@ pub enum Command {
     /// Write a checkpoint of any format as a present-day pipeline
     #[command(long_about = convert::LONG_ABOUT)]
     Convert(ConvertArgs),
+    /// Open a page to draw with, and an API
+    #[command(long_about = serve::LONG_ABOUT)]
+    Serve(ServeArgs),
     /// List training runs
     Runs(RunsArgs),
     /// Draw the losses of one or several runs

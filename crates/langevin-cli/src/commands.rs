@@ -13,13 +13,13 @@ pub mod plot_weighting;
 pub mod runs;
 pub mod sample;
 pub mod schedulers;
+pub mod serve;
 pub mod train;
 pub mod walk;
 
 use std::path::Path;
 
 use anyhow::bail;
-use langevin::{data::Picture, grid};
 
 use crate::cli::{Cli, Command};
 
@@ -35,6 +35,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Interpolate(args) => interpolate::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Schedulers => schedulers::run(),
+        Command::Serve(args) => serve::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Plot(args) => plot::run(args),
         Command::PlotSchedule(args) => plot_schedule::run(args),
@@ -49,16 +50,4 @@ fn check_png(flag: &str, output: &Path) -> anyhow::Result<()> {
         bail!("{flag} {}: the name must end in .png", output.display());
     }
     Ok(())
-}
-
-/// Pictures as one, large enough to be seen.
-fn side_by_side(pictures: &[Picture], columns: usize) -> langevin::Result<Picture> {
-    // As far apart as torchvision's `make_grid` sets them.
-    let padding = 2;
-    grid::grid(
-        pictures,
-        columns,
-        padding,
-        pictures.first().map_or(1, grid::visible_scale),
-    )
 }

@@ -112,6 +112,25 @@ pub fn grid(pictures: &[Picture], columns: usize, padding: usize, scale: usize) 
     Picture::new(height, width, channels, pixels)
 }
 
+/// How many pictures stand side by side where nobody says: about as many as below each other.
+pub fn columns(pictures: usize) -> usize {
+    pictures.isqrt() + usize::from(pictures.isqrt().pow(2) < pictures)
+}
+
+/// Pictures as one, as far apart as torchvision's `make_grid` sets them, and large enough to be seen.
+///
+/// # Errors
+/// As [`grid`].
+pub fn side_by_side(pictures: &[Picture], columns: usize) -> Result<Picture> {
+    const PADDING: usize = 2;
+    grid(
+        pictures,
+        columns,
+        PADDING,
+        pictures.first().map_or(1, visible_scale),
+    )
+}
+
 /// Writes a picture in the format that the path's ending names. `text` goes into a PNG; other formats have no
 /// place for it.
 ///
@@ -169,13 +188,21 @@ pub fn write_png(path: impl AsRef<Path>, picture: &Picture, text: &[(&str, Strin
     write_atomically(path, |w| encode_png(w, picture, text).map_err(io::Error::other))
 }
 
-/// A picture as the bytes of a PNG file.
+/// A picture as the bytes of a PNG file, without texts.
 ///
 /// # Errors
 /// [`Error::Shape`] if it is too large for one.
 pub fn png_bytes(picture: &Picture) -> Result<Vec<u8>> {
+    png_bytes_with(picture, &[])
+}
+
+/// A picture as the bytes of a PNG file with `text` in it, as [`write_png`] has it.
+///
+/// # Errors
+/// [`Error::Shape`] if the picture is too large for one, or a keyword is not one.
+pub fn png_bytes_with(picture: &Picture, text: &[(&str, String)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    encode_png(&mut bytes, picture, &[])
+    encode_png(&mut bytes, picture, text)
         .map_err(|e| Error::Shape(format!("{picture:?} cannot be a PNG: {e}")))?;
     Ok(bytes)
 }
@@ -241,6 +268,15 @@ pub fn write_gif(
     delay_ms: u32,
     last_frame_hold: u32,
 ) -> Result<()> {
+    let bytes = gif_bytes(frames, delay_ms, last_frame_hold)?;
+    write_atomically(path, |w| w.write_all(&bytes))
+}
+
+/// The bytes of the file that [`write_gif`] writes.
+///
+/// # Errors
+/// [`Error::Shape`] if there is no frame, they differ in size, or are too large for a GIF.
+pub fn gif_bytes(frames: &[Picture], delay_ms: u32, last_frame_hold: u32) -> Result<Vec<u8>> {
     let first = frames
         .first()
         .ok_or_else(|| Error::Shape("an animation needs at least one frame".into()))?;
@@ -252,9 +288,10 @@ pub fn write_gif(
     }
     let images = frames.iter().map(to_dynamic).collect::<Result<Vec<_>>>()?;
     let count = images.len();
-    write_atomically(path, |w| {
-        let mut encoder = GifEncoder::new_with_speed(w, GIF_SPEED);
-        encoder.set_repeat(Repeat::Infinite).map_err(io::Error::other)?;
+    let mut bytes = Vec::new();
+    let encode = || {
+        let mut encoder = GifEncoder::new_with_speed(&mut bytes, GIF_SPEED);
+        encoder.set_repeat(Repeat::Infinite)?;
         let frames = images.into_iter().zip(1..).map(|(image, number)| {
             let delay = if number == count {
                 last_frame_hold
@@ -263,8 +300,10 @@ pub fn write_gif(
             };
             Frame::from_parts(image.into_rgba8(), 0, 0, Delay::from_numer_denom_ms(delay, 1))
         });
-        encoder.encode_frames(frames).map_err(io::Error::other)
-    })
+        encoder.encode_frames(frames)
+    };
+    encode().map_err(|e| Error::Shape(format!("frames like {first:?} cannot be a GIF: {e}")))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -292,6 +331,11 @@ mod tests {
             w, 5, 6, w, w, w, w,
             w, w, w, w, w, w, w,
         ]);
+    }
+
+    #[test]
+    fn a_grid_is_about_square() {
+        assert_eq!([1, 2, 4, 5, 16, 17].map(columns), [1, 2, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::{
 
 use langevin::{
     device::default_device,
+    guidance::{Axis, ClassifierFree, LossGuidance, Symmetry, Through},
     models::{ModelPreset, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
-    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions},
+    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, Sampling, step_together},
     random::Generator,
+    schedulers::SamplerName,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -320,4 +322,84 @@ fn the_courses_own_network_is_a_pipelines_model_too() {
     assert_eq!(again.model().num_parameters(), 309_057);
     let pictures = again.call(&options(1, 1), &mut Generator::new(0)).unwrap();
     assert_eq!(pictures.dims(), [1, 28, 28, 1]);
+}
+
+/// A loop of a kind of its own: its sampler, length, class, guidance and seed follow from its number.
+fn of_kind(pipeline: &AnyPipeline, number: usize) -> Sampling<'_> {
+    let fitting = SamplerName::ALL.iter().filter(|sampler| {
+        // EDM's and other kinds of model aside.
+        pipeline.scheduler().for_model(sampler.name).is_ok()
+    });
+    let sampler = fitting.cycle().nth(number).unwrap();
+    let scheduler = pipeline.scheduler().for_model(sampler.name).unwrap();
+    let options = SampleOptions {
+        classes: Some(vec![(number % 4) as i64]),
+        guidance: ClassifierFree::of_scale(if number % 3 == 0 { 2.0 } else { 1.0 }),
+        ..options(1, 4 + number % 3)
+    };
+    let sampling = pipeline
+        .start(scheduler, &options, Generator::new(number as u64))
+        .unwrap();
+    let symmetry = Symmetry {
+        axis: Axis::default(),
+    };
+    match number % 5 {
+        0 => sampling.guided_by(LossGuidance::new(Through::Clean).with(symmetry, 5.0)),
+        1 => sampling.guided_by(LossGuidance::new(Through::Model).with(symmetry, 5.0)),
+        _ => sampling,
+    }
+}
+
+fn bits(sampling: Sampling<'_>) -> Vec<u32> {
+    let values: Vec<f32> = sampling.finish().unwrap().into_data().try_to_vec().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn loops_together_come_to_the_bits_that_they_come_to_alone() {
+    let (one, other) = (
+        AnyPipeline::Ddpm(conditional(Some(3))),
+        AnyPipeline::Ddpm(conditional(Some(3))),
+    );
+    let kinds: Vec<usize> = (0..30).collect();
+    let of = |number: usize| if number == 7 { &other } else { &one };
+    let alone: Vec<Vec<u32>> = kinds.iter().map(|&kind| bits(of_kind(of(kind), kind))).collect();
+    // They come one after the other, and leave when they are done.
+    let mut waiting = kinds.iter().map(|&kind| (kind, of_kind(of(kind), kind)));
+    let mut under_way: Vec<(usize, Sampling<'_>)> = Vec::new();
+    let mut done = 0;
+    loop {
+        under_way.extend(waiting.by_ref().take(3));
+        if under_way.is_empty() {
+            break;
+        }
+        let mut loops: Vec<&mut Sampling<'_>> = under_way.iter_mut().map(|(_, sampling)| sampling).collect();
+        for result in step_together(&mut loops) {
+            result.unwrap();
+        }
+        let all = std::mem::take(&mut under_way);
+        for (kind, sampling) in all {
+            if sampling.done() < sampling.total() {
+                under_way.push((kind, sampling));
+            } else {
+                assert!(bits(sampling) == alone[kind], "loop {kind}");
+                done += 1;
+            }
+        }
+    }
+    assert_eq!(done, kinds.len());
+}
+
+#[test]
+fn a_loop_that_fails_leaves_the_others_alone() {
+    let pipeline = AnyPipeline::Ddpm(conditional(Some(3)));
+    let expected = bits(of_kind(&pipeline, 2));
+    let mut good = of_kind(&pipeline, 2);
+    let broken = |clean: burn::tensor::Tensor<4>| clean.mean_dims(&[1, 2, 3]).flatten::<1>(0, 3) * f32::NAN;
+    let mut bad = of_kind(&pipeline, 3).guided_by(LossGuidance::new(Through::Clean).with(broken, 1.0));
+    let results = step_together(&mut [&mut good, &mut bad]);
+    assert!(results[0].is_ok());
+    let message = results[1].as_ref().unwrap_err().to_string();
+    assert!(message.contains("not a finite number"), "{message}");
+    assert_eq!(bits(good), expected);
 }

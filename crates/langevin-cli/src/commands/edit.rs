@@ -14,7 +14,7 @@ use langevin::{
 };
 
 use super::{
-    guidance::{ClassifierFreeArgs, maker},
+    guidance::ClassifierFreeArgs,
     sample::Output,
     walk::{Told, classes_for_each},
 };
@@ -142,7 +142,7 @@ enum Given {
 impl Given {
     fn read(args: &EditArgs, pipeline: &AnyPipeline) -> Result<Self> {
         if is_picture_name(&args.input) {
-            let picture = maker(pipeline)?.picture(&read_picture(&args.input)?)?;
+            let picture = pipeline.guide_maker()?.picture(&read_picture(&args.input)?)?;
             return Ok(Self::Picture(picture));
         }
         Ok(Self::Latents(Latents::load(

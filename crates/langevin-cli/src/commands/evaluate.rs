@@ -169,7 +169,7 @@ fn draw_neighbours(drawn: &PictureSet, real: &PictureSet, path: &Path) -> Result
         cells.extend(near.into_iter().map(|index| real.pictures[index].clone()));
     }
     let columns = 1 + NEIGHBOURS.min(real.pictures.len());
-    let picture = super::side_by_side(&cells, columns)?;
+    let picture = grid::side_by_side(&cells, columns)?;
     let text = [(
         "Title",
         "a sample in each row, then the real pictures nearest to it".to_string(),

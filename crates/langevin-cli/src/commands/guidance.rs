@@ -111,7 +111,7 @@ impl LossArgs {
 
     /// What guides and pictures are made with for a pipeline.
     pub fn maker(&self, pipeline: &AnyPipeline) -> Result<GuideMaker> {
-        let maker = maker(pipeline)?;
+        let maker = pipeline.guide_maker()?;
         let load = |path| ClipModel::load(path, &maker.device);
         Ok(GuideMaker {
             mask: self.mask.clone(),
@@ -134,20 +134,4 @@ impl LossArgs {
         }
         Ok(guidance)
     }
-}
-
-/// What pictures have to be like for a pipeline's model.
-pub fn maker(pipeline: &AnyPipeline) -> Result<GuideMaker> {
-    let config = pipeline.model().config();
-    let Some(size) = config.sample_size() else {
-        bail!("the model's configuration has no `sample_size`, so no picture can be brought to its size");
-    };
-    Ok(GuideMaker {
-        channels: config.in_channels(),
-        size,
-        device: pipeline.model().device(),
-        mask: None,
-        clip: None,
-        cuts: 0,
-    })
 }

@@ -15,8 +15,7 @@ use langevin::{
 };
 
 use super::{
-    guidance::{ClassifierFreeArgs, maker},
-    side_by_side,
+    guidance::ClassifierFreeArgs,
     walk::{Told, classes_for_each},
 };
 use crate::{stop::Stop, terminal};
@@ -110,11 +109,11 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
         let back = (1..pictures.len() - 1).rev();
         let frames = (0..pictures.len())
             .chain(back)
-            .map(|frame| side_by_side(&pictures[frame..=frame], 1));
+            .map(|frame| grid::side_by_side(&pictures[frame..=frame], 1));
         let frames = frames.collect::<langevin::Result<Vec<_>>>()?;
         grid::write_gif(&args.output, &frames, FRAME_MS, FRAME_MS)?;
     } else {
-        grid::write_picture(&args.output, &side_by_side(&pictures, pictures.len())?, &[])?;
+        grid::write_picture(&args.output, &grid::side_by_side(&pictures, pictures.len())?, &[])?;
     }
     terminal::print(&format!(
         "{} pictures in {}",
@@ -138,7 +137,7 @@ enum End {
 impl End {
     /// Reads a seed, or the picture of that name.
     fn read(text: &str, pipeline: &AnyPipeline) -> Result<Self> {
-        let maker = maker(pipeline)?;
+        let maker = pipeline.guide_maker()?;
         if let Ok(seed) = text.parse() {
             let [height, width] = maker.size;
             let shape = [1, maker.channels, height, width];

@@ -14,8 +14,7 @@ use langevin::{
 };
 
 use super::{
-    guidance::{ClassifierFreeArgs, maker},
-    side_by_side,
+    guidance::ClassifierFreeArgs,
     walk::{Told, classes_for_each, one_each},
 };
 use crate::{stop::Stop, terminal};
@@ -60,7 +59,7 @@ pub struct InvertArgs {
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
     let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
-    let maker = maker(&pipeline)?;
+    let maker = pipeline.guide_maker()?;
     let pictures = args
         .pictures
         .iter()
@@ -90,7 +89,7 @@ pub fn run(args: InvertArgs) -> Result<()> {
     if let Some(path) = &args.grid {
         let columns = args.pictures.len();
         let shown = to_pictures(&Tensor::cat(vec![pictures, again], 0))?;
-        grid::write_picture(path, &side_by_side(&shown, columns)?, &[])?;
+        grid::write_picture(path, &grid::side_by_side(&shown, columns)?, &[])?;
         terminal::print(&format!("pictures and reconstructions in {}", path.display()))?;
     }
     terminal::print(&format!(

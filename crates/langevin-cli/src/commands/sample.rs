@@ -10,13 +10,14 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use langevin::{
     data::read_picture,
+    grid,
     guidance::GuideMaker,
     ops::{in_pool, set_exact_convolution},
-    pipelines::{AnyPipeline, Classes, ConditioningImage, DdimPipeline},
+    pipelines::{AnyPipeline, ConditioningImage, DdimPipeline},
 };
 
 pub use args::{LONG_ABOUT, SampleArgs};
-pub use output::{Output, columns};
+pub use output::Output;
 
 use self::{
     animation::Animation,
@@ -36,7 +37,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let pictures = in_pool(|| draw(&drawing, &stop, animation.as_mut()))?;
     output.write(&pictures, &drawing.facts())?;
     if let Some(animation) = animation {
-        animation.write(columns(pictures.len()))?;
+        animation.write(grid::columns(pictures.len()))?;
     }
     let what = if pictures.len() == 1 {
         "1 picture".into()
@@ -56,8 +57,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
-    let takes_eta = ["DDIMScheduler", "TCDScheduler"];
-    if args.eta.is_some() && !takes_eta.contains(&pipeline.scheduler().class_name()) {
+    if args.eta.is_some() && !pipeline.scheduler().takes_eta() {
         bail!("--eta belongs to the ddim and tcd schedulers; add --scheduler ddim");
     }
     for (flag, value) in [("--count", args.count), ("--batch-size", args.batch_size)] {
@@ -65,7 +65,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
             bail!("{flag} is 0; it must be at least 1");
         }
     }
-    let classes = classes_of(&pipeline, &args.class)?;
+    let classes = pipeline.class_numbers(&args.class)?;
     args.losses.check()?;
     let maker = args.losses.maker(&pipeline)?;
     let conditioning_image = match &args.conditioning_image {
@@ -94,7 +94,8 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         seed: args.seed,
         eta: args.eta,
         negative: match &args.negative_class {
-            Some(class) => classes_of(&pipeline, std::slice::from_ref(class))?
+            Some(class) => pipeline
+                .class_numbers(std::slice::from_ref(class))?
                 .first()
                 .copied(),
             None => None,
@@ -130,29 +131,3 @@ fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Res
 
 /// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.
 const USUAL_STRENGTH: f64 = 0.6;
-
-/// The classes that the pictures take turns in: those asked for, or else all that the model knows; none for an
-/// unconditional model.
-pub fn classes_of(pipeline: &AnyPipeline, asked: &[String]) -> Result<Vec<i64>> {
-    let Some(known) = pipeline.model().config().num_class_embeds() else {
-        if let Some(class) = asked.first() {
-            bail!("--class {class}: the model is unconditional, it knows no classes");
-        }
-        return Ok(Vec::new());
-    };
-    // A model from elsewhere has no names; its classes are called by their numbers.
-    let unnamed = || Classes {
-        names: (0..known).map(|number| number.to_string()).collect(),
-        null_class: None,
-    };
-    let classes = pipeline.classes().cloned().unwrap_or_else(unnamed);
-    let numbers = if asked.is_empty() {
-        (0..classes.names.len()).collect()
-    } else {
-        asked
-            .iter()
-            .map(|class| classes.find(class))
-            .collect::<langevin::Result<Vec<usize>>>()?
-    };
-    Ok(numbers.into_iter().map(|number| number as i64).collect())
-}

@@ -8,7 +8,6 @@ use langevin::{
     random::Generator,
 };
 
-use super::sample::classes_of;
 use crate::{progress::Progress, stop::Stop};
 
 /// One class a picture: the null class where none is named.
@@ -20,7 +19,7 @@ pub fn classes_for_each(
     if asked.is_empty() {
         return Ok(None);
     }
-    one_each("classes", classes_of(pipeline, asked)?, pictures)
+    one_each("classes", pipeline.class_numbers(asked)?, pictures)
 }
 
 /// One of what was given for each picture; `None` where nothing was.

@@ -95,6 +95,16 @@ pub fn read_picture_with(path: impl AsRef<Path>, alpha: Alpha) -> Result<Picture
     decode(&bytes, alpha).map_err(|message| Error::file(path, message))
 }
 
+/// Decodes a picture that came as bytes, as [`read_picture`] decodes a file, of at most `max_side` pixels a side.
+///
+/// # Errors
+/// As [`read_picture`]; the message begins with `what`, such as `the initial picture`.
+pub fn decode_picture(bytes: &[u8], max_side: u32, what: &str) -> Result<Picture> {
+    let side = max_side.min(MAX_SIDE);
+    contain(|| decode_unguarded(bytes, Alpha::default(), side))
+        .map_err(|message| Error::Config(format!("{what} {message}")))
+}
+
 /// The bytes of a regular file of bounded size: a pipe or a device with a picture's name must not block a loader.
 pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>> {
     let io = |e| Error::io("read", path, e);
@@ -118,10 +128,10 @@ pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>> {
 
 /// Decodes a picture; the error is the part of a sentence that follows the file's name.
 pub(super) fn decode(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
-    contain(|| decode_unguarded(bytes, alpha))
+    contain(|| decode_unguarded(bytes, alpha, MAX_SIDE))
 }
 
-fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
+fn decode_unguarded(bytes: &[u8], alpha: Alpha, max_side: u32) -> Result<Picture, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| format!("cannot be read as a picture: {e}"))?;
@@ -135,15 +145,15 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
     let most_bytes = MAX_BYTES.min(believable(bytes.len() as u64));
     let broken = |e: image::ImageError| match e {
         image::ImageError::Limits(_) => format!(
-            "is larger than what is decoded at most: {MAX_SIDE} pixels a side, and {} MiB for a file of {} bytes",
+            "is larger than what is decoded at most: {max_side} pixels a side, and {} MiB for a file of {} bytes",
             most_bytes >> 20,
             bytes.len()
         ),
         other => format!("is a damaged {} picture: {other}", format.extensions_str()[0]),
     };
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_image_width = Some(max_side);
+    limits.max_image_height = Some(max_side);
     limits.max_alloc = Some(most_bytes);
     reader.limits(limits.clone());
     if format == ImageFormat::WebP && !webp_chunks_fit(bytes, most_bytes) {

@@ -38,7 +38,7 @@ mod transform;
 mod zip;
 
 pub use contain::panics_are_contained;
-pub use decode::{Alpha, EXTENSIONS, is_picture_name, read_picture, read_picture_with};
+pub use decode::{Alpha, EXTENSIONS, decode_picture, is_picture_name, read_picture, read_picture_with};
 pub use digits::digits;
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;

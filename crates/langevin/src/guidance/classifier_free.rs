@@ -180,22 +180,61 @@ impl<D: Denoiser> Guided<D> {
     }
 }
 
-impl<D: Denoiser> Denoiser for Guided<D> {
-    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+/// What a model is asked for one prediction of a loop: one batch, or told and untold as one of twice the size.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// `[rows, channels, height, width]`.
+    pub x: Tensor<4>,
+    /// `[rows]`.
+    pub timesteps: Tensor<1>,
+    /// Of as many rows.
+    pub conditioning: Conditioning,
+    /// Each picture's guidance scale, `[batch, 1, 1, 1]`; `None` where the answer is the prediction.
+    scales: Option<Tensor<4>>,
+}
+
+impl Question {
+    /// What a model that is not guided is asked.
+    pub fn plain(x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Self {
+        Self {
+            x,
+            timesteps,
+            conditioning: conditioning.clone(),
+            scales: None,
+        }
+    }
+}
+
+impl<D: Denoiser> Guided<D> {
+    /// What the model is to be asked for a prediction.
+    pub(crate) fn question(
+        &self,
+        x: Tensor<4>,
+        timesteps: Tensor<1>,
+        conditioning: &Conditioning,
+    ) -> Result<Question> {
         let scales = self.scales(&timesteps)?;
         if scales.iter().all(|&scale| scale == 1.0) {
-            return self.denoiser.denoise(x, timesteps, conditioning);
+            return Ok(Question::plain(x, timesteps, conditioning));
         }
-        let [batch, channels, ..] = x.dims();
+        let [batch, ..] = x.dims();
         let scales = Tensor::from_data(TensorData::new(scales, [batch, 1, 1, 1]), &x.device());
+        Ok(Question {
+            x: Tensor::cat(vec![x.clone(), x], 0),
+            timesteps: Tensor::cat(vec![timesteps.clone(), timesteps], 0),
+            conditioning: self.negative.followed_by(conditioning)?,
+            scales: Some(scales),
+        })
+    }
 
-        let twice = self.denoiser.denoise(
-            Tensor::cat(vec![x.clone(), x], 0),
-            Tensor::cat(vec![timesteps.clone(), timesteps], 0),
-            &self.negative.followed_by(conditioning)?,
-        )?;
-        let negative = twice.clone().narrow(0, 0, batch);
-        let told = twice.narrow(0, batch, batch);
+    /// The guided prediction that the model's answer makes.
+    pub(crate) fn prediction(&self, question: &Question, answer: Tensor<4>) -> Tensor<4> {
+        let Some(scales) = question.scales.clone() else {
+            return answer;
+        };
+        let ([rows, channels, ..], batch) = (question.x.dims(), scales.dims()[0]);
+        let negative = answer.clone().narrow(0, 0, batch);
+        let told = answer.narrow(0, batch, rows - batch);
 
         // What a model says of its variance, in channels behind the picture's, is not guided.
         let [_, all, ..] = told.dims();
@@ -206,11 +245,27 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         );
         let guided = negative.clone() + (mean.clone() - negative) * scales;
         let guided = rescaled(guided, mean, self.rescale);
-        Ok(if all > pictures {
+        if all > pictures {
             Tensor::cat(vec![guided, told.narrow(1, pictures, all - pictures)], 1)
         } else {
             guided
-        })
+        }
+    }
+}
+
+impl<D: Denoiser> Denoiser for Guided<D> {
+    fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        let question = self.question(x, timesteps, conditioning)?;
+        let Question {
+            x,
+            timesteps,
+            conditioning,
+            ..
+        } = &question;
+        let answer = self
+            .denoiser
+            .denoise(x.clone(), timesteps.clone(), conditioning)?;
+        Ok(self.prediction(&question, answer))
     }
 }
 

@@ -11,6 +11,7 @@ mod loss;
 mod losses;
 mod spec;
 
+pub(crate) use classifier_free::Question;
 pub use classifier_free::{ClassifierFree, Guided, Interval};
 pub use clip::{ClipLoss, great_circle};
 pub use cutouts::cutout;

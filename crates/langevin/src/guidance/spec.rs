@@ -75,6 +75,21 @@ pub struct GuideMaker {
     pub cuts: usize,
 }
 
+impl Guide {
+    /// Whether it names a file: such a guide must not come from somebody who may not read this machine's files.
+    pub fn names_a_file(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Picture(_) | Kind::Known(_) | Kind::ClipPicture(_)
+        )
+    }
+
+    /// Whether CLIP judges it.
+    pub fn needs_clip(&self) -> bool {
+        matches!(self.kind, Kind::ClipText(_) | Kind::ClipPicture(_))
+    }
+}
+
 impl GuideMaker {
     /// The loss of a guide.
     ///
@@ -274,6 +289,26 @@ mod tests {
             ("clip-picture:rose.png", "clip-picture:rose.png@50"),
         ] {
             assert_eq!(text.parse::<Guide>().unwrap().to_string(), written);
+        }
+    }
+
+    #[test]
+    fn guides_that_name_files_are_known() {
+        for (text, names_a_file, needs_clip) in [
+            ("colour:#1AE680", false, false),
+            ("brightness:0.25", false, false),
+            ("symmetry", false, false),
+            ("clip:a.png", false, true),
+            ("picture:a.png", true, false),
+            ("known:a.png", true, false),
+            ("clip-picture:a.png", true, true),
+        ] {
+            let guide = text.parse::<Guide>().unwrap();
+            assert_eq!(
+                (guide.names_a_file(), guide.needs_clip()),
+                (names_a_file, needs_clip),
+                "{text}"
+            );
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
     Classes, DdimPipeline, DdpmPipeline, MODEL_INDEX, ModelIndex, SampleOptions, Sampling,
     inpainting::Inpainting,
     parts::{self, Parts},
+    sampling::Draws,
 };
 use crate::{
     Error, Result,
@@ -217,6 +218,31 @@ impl AnyPipeline {
         }
     }
 
+    /// Starts a sampling loop with another scheduler, which [`AnyScheduler::for_model`] makes, and a generator of the loop's own:
+    /// what a program keeps that has many loops of one model under way.
+    ///
+    /// # Errors
+    /// If the options do not fit the model or the scheduler.
+    pub fn start(
+        &self,
+        scheduler: AnyScheduler,
+        options: &SampleOptions,
+        generator: Generator,
+    ) -> Result<Sampling<'_>> {
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| scheduler.usual_steps());
+        let (classes, generator) = (self.classes(), Draws::Owned(Box::new(generator)));
+        parts::sample(
+            self.model(),
+            Box::new(scheduler),
+            steps,
+            classes,
+            options,
+            generator,
+        )
+    }
+
     /// Starts a loop of RePaint's (Lugmayr et al. 2022), which paints the unknown part of `picture` anew: a tensor of shape
     /// `[1 or batch, channels, height, width]` in -1..1. `mask`, `[1, 1, height, width]` or larger, is 1 where the picture is known.
     ///
@@ -242,7 +268,7 @@ impl AnyPipeline {
             steps,
             classes,
             options,
-            generator,
+            Draws::Borrowed(generator),
         )
     }
 

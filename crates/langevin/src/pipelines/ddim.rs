@@ -8,6 +8,7 @@ use super::{
     SampleOptions, Sampling,
     classes::Classes,
     parts::{self, Parts},
+    sampling::Draws,
     to_unit_range,
 };
 use crate::{
@@ -95,7 +96,7 @@ impl DdimPipeline {
             steps,
             self.classes.as_ref(),
             options,
-            generator,
+            Draws::Borrowed(generator),
         )
     }
 

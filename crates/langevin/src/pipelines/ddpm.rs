@@ -8,6 +8,7 @@ use super::{
     SampleOptions, Sampling,
     classes::Classes,
     parts::{self, Parts},
+    sampling::Draws,
     to_unit_range,
 };
 use crate::{Result, models::AnyModel, random::Generator, schedulers::AnyScheduler};
@@ -76,7 +77,7 @@ impl DdpmPipeline {
             steps,
             self.classes.as_ref(),
             options,
-            generator,
+            Draws::Borrowed(generator),
         )
     }
 

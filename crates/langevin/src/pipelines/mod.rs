@@ -3,6 +3,7 @@
 //! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
 //! which has a folder of its own.
 
+mod animation;
 mod any;
 mod classes;
 mod ddim;
@@ -16,8 +17,11 @@ mod open_step;
 mod parts;
 mod sampling;
 mod staging;
+mod together;
 mod told;
+mod words;
 
+pub use animation::Animation;
 pub use any::AnyPipeline;
 pub use classes::{CLASSES, Classes};
 pub use ddim::DdimPipeline;
@@ -29,7 +33,9 @@ pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
 pub use parts::{checkpoint, save_model};
 pub use sampling::{Sampling, Step};
+pub use together::step_together;
 pub use told::ConditioningImage;
+pub use words::Facts;
 
 use burn::tensor::Tensor;
 

@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::Sampling;
+use super::{Sampling, sampling::Held};
 use crate::{
     Result,
-    guidance::{LossGuidance, Through, leaf},
+    guidance::{LossGuidance, Question, Through, leaf},
+    models::AnyModel,
     schedulers::StepOutput,
 };
 
@@ -47,7 +48,7 @@ impl OpenStep<'_, '_> {
     pub fn predicted_clean(&self, prediction: &Tensor<4>, x: &Tensor<4>) -> Result<Tensor<4>> {
         // The step is taken by copies, which leaves everything where it is.
         let mut scheduler = self.sampling.scheduler.boxed_clone();
-        let mut generator = self.sampling.generator.clone();
+        let mut generator = self.sampling.generator.get().clone();
         let mut options = self.sampling.settings.options(&mut generator);
         let output = scheduler.step(prediction.clone(), self.timestep, x.clone(), &mut options)?;
         Ok(output.predicted_clean)
@@ -87,7 +88,7 @@ impl OpenStep<'_, '_> {
         } = self;
         // A model that is being trained, or a loss, would otherwise drag its graph from step to step.
         let (prediction, sample) = (prediction.without_autodiff(), sample.without_autodiff());
-        let mut options = sampling.settings.options(sampling.generator);
+        let mut options = sampling.settings.options(sampling.generator.get_mut());
         let StepOutput {
             previous,
             predicted_clean,
@@ -102,18 +103,71 @@ impl OpenStep<'_, '_> {
 
     /// The usual step: asks the model, lets a loss move the sample, and takes the step.
     pub(super) fn finish(mut self, guidance: Option<&mut LossGuidance>) -> Result<()> {
+        match guidance {
+            Some(guidance) if guidance.through() == Through::Model => {
+                let leaf = leaf(&self.sample);
+                let prediction = self.predict(leaf.clone())?;
+                self.lead(&leaf, prediction, guidance)
+            }
+            guidance => {
+                let prediction = self.predict(self.sample.clone())?;
+                self.conclude(prediction, guidance)
+            }
+        }
+    }
+
+    /// What the usual step asks the model, and the model; `None` where others cannot ask along, because the denoiser is the
+    /// loop's own or a gradient goes through it.
+    pub(super) fn question(&mut self) -> Option<Result<(Question, *const AnyModel)>> {
         let x = self.sample.clone();
-        let Some(guidance) = guidance else {
-            let prediction = self.predict(x)?;
-            return self.take(prediction);
+        let [batch, ..] = x.dims();
+        let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
+        let sampling = &mut *self.sampling;
+        let Held::Model(model, guided) = &sampling.denoiser else {
+            return None;
         };
-        let leaf = leaf(&x);
-        let prediction = match guidance.through() {
-            Through::Clean => self.predict(x.clone())?.without_autodiff(),
-            Through::Model => self.predict(leaf.clone())?,
+        let through = sampling.guidance.as_ref().map(LossGuidance::through);
+        if through == Some(Through::Model) {
+            return None;
+        }
+        let ask = |x| match guided {
+            Some(guided) => guided.question(x, timesteps, &sampling.conditioning),
+            None => Ok(Question::plain(x, timesteps, &sampling.conditioning)),
         };
-        let clean = self.predicted_clean(&prediction, &leaf)?;
-        self.sample = x + guidance.shift(&leaf, clean, self.timestep, || self.alpha_cumprod())?;
+        let input = sampling.scheduler.scale_model_input(x, self.timestep);
+        let question = input.and_then(ask);
+        Some(question.map(|question| (question, std::ptr::from_ref(*model))))
+    }
+
+    /// The step from the model's answer to this step's [`Self::question`].
+    pub(super) fn answered(
+        self,
+        question: &Question,
+        answer: Tensor<4>,
+        guidance: Option<&mut LossGuidance>,
+    ) -> Result<()> {
+        let prediction = match &self.sampling.denoiser {
+            Held::Model(_, Some(guided)) => guided.prediction(question, answer),
+            _ => answer,
+        };
+        self.conclude(prediction, guidance)
+    }
+
+    /// Lets a loss of the predicted clean picture move the sample, and takes the step.
+    fn conclude(self, prediction: Tensor<4>, guidance: Option<&mut LossGuidance>) -> Result<()> {
+        match guidance {
+            Some(guidance) => {
+                let leaf = leaf(&self.sample);
+                self.lead(&leaf, prediction.without_autodiff(), guidance)
+            }
+            None => self.take(prediction),
+        }
+    }
+
+    fn lead(mut self, leaf: &Tensor<4>, prediction: Tensor<4>, guidance: &mut LossGuidance) -> Result<()> {
+        let clean = self.predicted_clean(&prediction, leaf)?;
+        let shift = guidance.shift(leaf, clean, self.timestep, || self.alpha_cumprod())?;
+        self.sample = self.sample.clone() + shift;
         self.take(prediction)
     }
 }

@@ -8,6 +8,7 @@ use super::{
     SampleOptions, Sampling,
     classes::Classes,
     model_index::{MODEL_INDEX, ModelIndex},
+    sampling::{Draws, Held},
     staging::Staging,
     told::Told,
 };
@@ -18,7 +19,6 @@ use crate::{
         captioned::{TEXT_ENCODER, TOKENIZER},
         weights::CONFIG_NAME,
     },
-    random::Generator,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG, Scheduler},
 };
 
@@ -125,7 +125,7 @@ pub fn sample<'a>(
     steps: usize,
     classes: Option<&Classes>,
     options: &SampleOptions,
-    generator: &'a mut Generator,
+    mut generator: Draws<'a>,
 ) -> Result<Sampling<'a>> {
     let config = model.config();
     let device = model.device();
@@ -147,16 +147,14 @@ pub fn sample<'a>(
     let guided = told.guided(&conditioning, scheduler.num_train_timesteps())?;
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
-    let noise = generator.randn_tensor(shape, &device);
-    let sampling = match guided {
-        Some(guided) => Sampling::owning(Box::new(guided), scheduler, noise, generator),
-        None => Sampling::new(model, scheduler, noise, generator),
-    };
-    Ok(sampling
-        .of_steps(steps)
-        .with_conditioning(conditioning)
-        .with_step_options(
-            options.eta,
-            options.use_clipped_model_output || options.guidance.is_on(),
-        ))
+    let noise = generator.get_mut().randn_tensor(shape, &device);
+    Ok(
+        Sampling::start(Held::Model(model, guided), scheduler, noise, generator)
+            .of_steps(steps)
+            .with_conditioning(conditioning)
+            .with_step_options(
+                options.eta,
+                options.use_clipped_model_output || options.guidance.is_on(),
+            ),
+    )
 }

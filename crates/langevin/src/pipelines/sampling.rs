@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use super::OpenStep;
 use crate::{
     Error, Result,
-    guidance::LossGuidance,
-    models::{Conditioning, Denoiser},
+    guidance::{Guided, LossGuidance},
+    models::{AnyModel, Conditioning, Denoiser},
     random::Generator,
     schedulers::{Scheduler, StepOptions, same_shape},
 };
@@ -37,7 +37,7 @@ pub struct Sampling<'a> {
     pub(super) denoiser: Held<'a>,
     pub(super) scheduler: Box<dyn Scheduler + 'a>,
     pub(super) conditioning: Conditioning,
-    pub(super) generator: &'a mut Generator,
+    pub(super) generator: Draws<'a>,
     pub(super) settings: Settings,
     pub(super) guidance: Option<LossGuidance>,
     /// How many steps were asked for; the model may be asked more often.
@@ -52,6 +52,8 @@ pub struct Sampling<'a> {
 pub(super) enum Held<'a> {
     Borrowed(&'a dyn Denoiser),
     Owned(Box<dyn Denoiser + 'a>),
+    /// A pipeline's model, as it is or guided: several such loops can ask it together.
+    Model(&'a AnyModel, Option<Guided<&'a AnyModel>>),
 }
 
 impl Held<'_> {
@@ -59,6 +61,30 @@ impl Held<'_> {
         match self {
             Self::Borrowed(denoiser) => *denoiser,
             Self::Owned(denoiser) => denoiser.as_ref(),
+            Self::Model(_, Some(guided)) => guided,
+            Self::Model(model, None) => *model,
+        }
+    }
+}
+
+/// A generator that the loop owns or borrows.
+pub(super) enum Draws<'a> {
+    Borrowed(&'a mut Generator),
+    Owned(Box<Generator>),
+}
+
+impl Draws<'_> {
+    pub(super) fn get(&self) -> &Generator {
+        match self {
+            Self::Borrowed(generator) => generator,
+            Self::Owned(generator) => generator,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut Generator {
+        match self {
+            Self::Borrowed(generator) => generator,
+            Self::Owned(generator) => generator,
         }
     }
 }
@@ -127,7 +153,12 @@ impl<'a> Sampling<'a> {
         noise: Tensor<4>,
         generator: &'a mut Generator,
     ) -> Self {
-        Self::start(Held::Borrowed(denoiser), scheduler, noise, generator)
+        Self::start(
+            Held::Borrowed(denoiser),
+            scheduler,
+            noise,
+            Draws::Borrowed(generator),
+        )
     }
 
     /// Like [`Sampling::new`], with a denoiser of the loop's own, such as a guided one.
@@ -137,14 +168,19 @@ impl<'a> Sampling<'a> {
         noise: Tensor<4>,
         generator: &'a mut Generator,
     ) -> Self {
-        Self::start(Held::Owned(denoiser), scheduler, noise, generator)
+        Self::start(
+            Held::Owned(denoiser),
+            scheduler,
+            noise,
+            Draws::Borrowed(generator),
+        )
     }
 
-    fn start(
+    pub(super) fn start(
         denoiser: Held<'a>,
         scheduler: Box<dyn Scheduler + 'a>,
         noise: Tensor<4>,
-        generator: &'a mut Generator,
+        generator: Draws<'a>,
     ) -> Self {
         let sigma = scheduler.init_noise_sigma();
         Self {

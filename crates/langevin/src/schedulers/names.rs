@@ -273,6 +273,11 @@ impl AnyScheduler {
         }
     }
 
+    /// Whether steps take a share of fresh noise that a caller may set: DDIM's η and TCD's γ.
+    pub fn takes_eta(&self) -> bool {
+        matches!(self, Self::DDIM(_) | Self::TCD(_))
+    }
+
     /// How many steps a loop has whose caller names no number: diffusers' 1000 for ancestral sampling, 4 for the samplers of
     /// distilled models, 50 for others; or all that the schedule has, if they are fewer.
     pub fn usual_steps(&self) -> usize {

@@ -9,7 +9,7 @@ use langevin::{
     random::Generator,
 };
 
-use crate::{commands::side_by_side, terminal};
+use crate::terminal;
 
 /// The pictures of a batch, and how many stand side by side.
 const BATCH: usize = 64;
@@ -68,7 +68,7 @@ fn write_grid(dataset: &dyn Dataset, summary: &DatasetSummary, path: &Path) -> R
     }
     Ok(grid::write_picture(
         path,
-        &side_by_side(&pictures, COLUMNS)?,
+        &grid::side_by_side(&pictures, COLUMNS)?,
         &[("dataset", summary.name.clone())],
     )?)
 }

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use langevin::{
     data::Picture,
     guidance::{ClassifierFree, GuideMaker},
-    pipelines::{AnyPipeline, ConditioningImage, SampleOptions, Sampling, to_pictures},
+    pipelines::{AnyPipeline, ConditioningImage, Facts, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -72,29 +72,21 @@ pub enum Begin {
 impl Drawing {
     /// What a picture's file says about how it was made.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
-        let mut facts = vec![
-            ("seed", self.seed.to_string()),
-            ("scheduler", self.pipeline.scheduler().class_name().to_string()),
-            ("steps", self.steps.to_string()),
-            ("model", self.model.clone()),
-        ];
-        if let Some(eta) = self.eta {
-            facts.push(("eta", eta.to_string()));
+        Facts {
+            seed: self.seed,
+            scheduler: self.pipeline.scheduler().class_name(),
+            steps: self.steps,
+            model: &self.model,
+            eta: self.eta,
+            prompts: &self.prompts,
+            guidance: self.guidance,
+            guides: &self.losses.guide,
+            strength: match self.begin {
+                Begin::Picture { strength, .. } => Some(strength),
+                _ => None,
+            },
         }
-        if !self.prompts.is_empty() {
-            facts.push(("prompts", self.prompts.join("; ")));
-        }
-        if self.guidance.is_on() {
-            facts.push(("guidance scale", self.guidance.scale.to_string()));
-        }
-        if self.losses.is_given() {
-            let guides: Vec<String> = self.losses.guide.iter().map(ToString::to_string).collect();
-            facts.push(("guides", guides.join(" ")));
-        }
-        if let Begin::Picture { strength, .. } = self.begin {
-            facts.push(("strength", strength.to_string()));
-        }
-        facts
+        .texts()
     }
 
     /// Begins the first batch's loop, to find out before anything is drawn what cannot be.
@@ -173,12 +165,12 @@ pub fn draw(drawing: &Drawing, stop: &Stop, mut animation: Option<&mut Animation
         let mut sampling = drawing.start(pictures.len(), batch, &mut generator)?;
         let calls = sampling.total();
         if let Some(animation) = animation.as_deref_mut() {
-            animation.begin(&sampling)?;
+            animation.frames.begin(&sampling)?;
         }
         while let Some(step) = sampling.next() {
             let step = step?;
             if let Some(animation) = animation.as_deref_mut() {
-                animation.show(&step)?;
+                animation.frames.show(&step)?;
             }
             let bar = bar.get_or_insert_with(|| Progress::new("step", batches * calls));
             bar.update(number * calls + step.index + 1, || {

@@ -12,8 +12,6 @@ use langevin::{
     pipelines::MODEL_INDEX,
 };
 
-use crate::commands::side_by_side;
-
 /// What `--output` means.
 #[derive(Debug)]
 pub enum Output {
@@ -67,7 +65,7 @@ impl Output {
         match self {
             Self::Grid(path) => Ok(grid::write_picture(
                 path,
-                &side_by_side(pictures, columns(pictures.len()))?,
+                &grid::side_by_side(pictures, grid::columns(pictures.len()))?,
                 facts,
             )?),
             Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
@@ -97,19 +95,9 @@ fn write_all(folder: &Path, pictures: &[Picture], facts: &[(&str, String)]) -> R
     Ok(())
 }
 
-/// How many pictures stand side by side: about as many as below each other.
-pub fn columns(pictures: usize) -> usize {
-    pictures.isqrt() + usize::from(pictures.isqrt().pow(2) < pictures)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_grid_is_about_square() {
-        assert_eq!([1, 2, 4, 5, 16, 17].map(columns), [1, 2, 2, 3, 4, 5]);
-    }
 
     #[test]
     fn the_extension_decides() {

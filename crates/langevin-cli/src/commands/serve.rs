@@ -1,0 +1,190 @@
+//! `langevin serve`.
+
+use std::{net::TcpListener, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use langevin::{device::DeviceName, guidance::ClipLoss, models::clip::ClipModel};
+use langevin_server::{Limits, Models, ServerOptions, serve};
+
+use crate::{stop::Stop, terminal};
+
+/// What `--help` begins with.
+pub const LONG_ABOUT: &str = "\
+Open a page to draw with in a browser, and an HTTP API under it.
+
+Everything that the page needs is in this program. The API is described at /docs. A first Ctrl-C or SIGTERM takes no more \
+requests and finishes those that wait; a second one ends at once.";
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin serve runs/digits-1
+  langevin serve runs/digits-1 emoji --runs runs --port 8080
+  langevin serve faces=models/celebahq --clip clip-vit-base-patch32
+  LANGEVIN_API_KEY=secret langevin serve emoji --host 0.0.0.0";
+
+/// The variable that may hold the key, where a command line would show it to everybody on the machine.
+const KEY_VARIABLE: &str = "LANGEVIN_API_KEY";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// The runs or pipelines; NAME=FOLDER gives one another name than its folder's
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// The address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port; 0 for any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 7860)]
+    pub port: u16,
+    /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
+    pub device: DeviceName,
+    /// Show the training runs in this folder, and follow those that go on
+    #[arg(long, value_name = "FOLDER")]
+    pub runs: Option<PathBuf>,
+    /// A CLIP model for guidance by a text: a folder of transformers', or an open_clip checkpoint
+    #[arg(long, value_name = "FOLDER")]
+    pub clip: Option<PathBuf>,
+    /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture
+    #[arg(long, value_name = "N", default_value_t = ClipLoss::USUAL_CUTS)]
+    pub cuts: usize,
+    /// Pictures drawn at once
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().batch_size, help_heading = "Limits")]
+    pub batch_size: usize,
+    /// Requests that may wait; further ones are answered by 429
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().queue, help_heading = "Limits")]
+    pub queue: usize,
+    /// The most steps of a request
+    #[arg(long, value_name = "N", default_value_t = Limits::default().steps, help_heading = "Limits")]
+    pub max_steps: usize,
+    /// The most pictures of a request
+    #[arg(long, value_name = "N", default_value_t = Limits::default().count, help_heading = "Limits")]
+    pub max_count: usize,
+    /// The longest side of a picture that is sent, in pixels
+    #[arg(long, value_name = "N", default_value_t = Limits::default().side, help_heading = "Limits")]
+    pub max_side: u32,
+    /// The largest body of a request, in bytes
+    #[arg(long, value_name = "N", default_value_t = Limits::default().body, help_heading = "Limits")]
+    pub max_body: usize,
+    /// The key that callers of the API must send [the variable LANGEVIN_API_KEY, or none]
+    #[arg(long, value_name = "KEY", help_heading = "Access")]
+    pub api_key: Option<String>,
+    /// Let pages of this origin call the API from a browser, such as https://example.org; * for all
+    #[arg(long, value_name = "ORIGIN", help_heading = "Access")]
+    pub allow_origin: Option<String>,
+}
+
+/// Serves until it is asked to end.
+pub fn run(args: ServeArgs) -> Result<()> {
+    let device = args.device.open()?;
+    let options = resolve(&args)?;
+    let options = ServerOptions {
+        clip: args
+            .clip
+            .as_ref()
+            .map(|path| ClipModel::load(path, &device))
+            .transpose()?,
+        ..options
+    };
+    // Before the models, which take longer to load than an address that is taken takes to be found out.
+    let listener = TcpListener::bind((args.host.as_str(), args.port))
+        .with_context(|| format!("cannot listen at {}:{}", args.host, args.port))?;
+    let mut models = Models::default();
+    for model in &args.models {
+        let (name, folder) = named(model);
+        models.load(&name, folder, &device)?;
+    }
+    let address = listener.local_addr().context("cannot tell the address")?;
+    if !address.ip().is_loopback() && options.api_key.is_none() {
+        terminal::note(
+            "whoever reaches this address can draw with these models; --api-key lets in those who know it",
+        );
+    }
+    let stop = Stop::on_signals()?;
+    terminal::print(&format!("open http://{address}, or read http://{address}/docs"))?;
+    Ok(serve(listener, models, options, move || stop.requested())?)
+}
+
+/// What the flags mean, but for CLIP.
+fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
+    for (flag, value) in [
+        ("--batch-size", args.batch_size),
+        ("--queue", args.queue),
+        ("--max-steps", args.max_steps),
+        ("--max-count", args.max_count),
+        ("--max-side", args.max_side as usize),
+        ("--max-body", args.max_body),
+    ] {
+        if value == 0 {
+            bail!("{flag} is 0; it must be at least 1");
+        }
+    }
+    if let Some(folder) = args.runs.as_ref().filter(|folder| !folder.is_dir()) {
+        bail!(
+            "--runs {}: is no folder; name the one that the runs are in",
+            folder.display()
+        );
+    }
+    let from_variable = || std::env::var(KEY_VARIABLE).ok();
+    let api_key = args.api_key.clone().or_else(from_variable);
+    if api_key.as_ref().is_some_and(String::is_empty) {
+        bail!("the API key is empty, which would let everybody in: give one, or none at all");
+    }
+    Ok(ServerOptions {
+        limits: Limits {
+            steps: args.max_steps,
+            count: args.max_count,
+            side: args.max_side,
+            body: args.max_body,
+            ..Limits::default()
+        },
+        queue: args.queue,
+        batch_size: args.batch_size,
+        api_key,
+        allow_origin: args.allow_origin.clone(),
+        runs: args.runs.clone(),
+        cuts: args.cuts,
+        ..ServerOptions::default()
+    })
+}
+
+/// A model's name, and its folder: `NAME=FOLDER`, or a folder whose last part is the name.
+fn named(model: &str) -> (String, PathBuf) {
+    let folder = PathBuf::from(model);
+    match model.split_once('=') {
+        // A folder may have such a sign in its own name.
+        Some((name, path)) if !folder.is_dir() => (name.to_string(), PathBuf::from(path)),
+        _ => {
+            // Also of `.` and `..`, whose last part is elsewhere.
+            let whole = folder.canonicalize().unwrap_or(folder.clone());
+            let name = whole
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            (name, folder)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_as_its_folder_or_as_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("a=b");
+        std::fs::create_dir(&inside).unwrap();
+        let text = inside.display().to_string();
+        assert_eq!(named(&text), ("a=b".into(), inside.clone()));
+        assert_eq!(
+            named("digits=runs/digits-1"),
+            ("digits".into(), "runs/digits-1".into())
+        );
+        assert_eq!(named("nowhere/digits-1/").0, "digits-1");
+    }
+}

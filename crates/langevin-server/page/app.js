@@ -1,0 +1,65 @@
+// The page: its views, and what they are told.
+
+import * as drawing from "./drawing.js";
+import * as gallery from "./gallery.js";
+import * as schedule from "./schedule.js";
+import * as settings from "./settings.js";
+import * as training from "./training.js";
+
+const byId = (id) => document.getElementById(id);
+const tabs = [...document.querySelectorAll("[role=tab]")];
+const isShown = (view) => byId(`tab-${view}`).getAttribute("aria-selected") === "true";
+
+function choose(tab, focus = false) {
+  for (const other of tabs) {
+    const chosen = other === tab;
+    other.setAttribute("aria-selected", chosen);
+    other.tabIndex = chosen ? 0 : -1;
+    byId(other.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  if (focus) tab.focus();
+  training.leave();
+  if (isShown("schedule")) schedule.show();
+  if (isShown("training")) training.enter();
+  history.replaceState(null, "", `#${settings.write()}`);
+}
+
+for (const tab of tabs) {
+  tab.addEventListener("click", () => choose(tab));
+  tab.addEventListener("keydown", (event) => {
+    const there = tabs.filter((one) => !one.hidden);
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const end = { Home: 0, End: there.length - 1 }[event.key];
+    const to = step ? (there.indexOf(tab) + step + there.length) % there.length : end;
+    if (to === undefined) return;
+    event.preventDefault();
+    choose(there[to], true);
+  });
+}
+
+byId("copy-link").addEventListener("click", async (event) => {
+  const button = event.target;
+  try {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Copy it from the address bar";
+  }
+  setTimeout(() => (button.textContent = "Copy link"), 2000);
+});
+
+try {
+  const tab = new URLSearchParams(location.hash.slice(1)).get("tab");
+  await settings.begin(() => isShown("schedule") && schedule.show());
+  byId("tab-training").hidden = !settings.server.runs;
+  drawing.begin();
+  training.begin();
+  await gallery.begin();
+  const wanted = tab && byId(`tab-${tab}`);
+  if (wanted && !wanted.hidden) choose(wanted);
+  document.documentElement.dataset.ready = "yes";
+} catch (error) {
+  byId("alert").textContent = error.message;
+  byId("alert").hidden = false;
+  throw error;
+}

@@ -1,0 +1,49 @@
+// The API's description, as a page.
+
+const description = await (await fetch("/api/openapi.json")).json();
+const main = document.getElementById("operations");
+document.getElementById("about").textContent = description.info.description;
+document.getElementById("origin").textContent = location.origin;
+
+function element(tag, content, ...children) {
+  const made = document.createElement(tag);
+  if (content) made.textContent = content;
+  made.append(...children);
+  return made;
+}
+
+const resolve = (schema) => (schema.$ref ? description.components.schemas[schema.$ref.split("/").at(-1)] : schema);
+
+function kind(schema) {
+  if (schema.$ref) return schema.$ref.split("/").at(-1);
+  if (schema.type === "array") return `list of ${kind(schema.items)}`;
+  return [schema.type].flat().join(" or ");
+}
+
+function table(caption, rows) {
+  const body = element("tbody");
+  for (const row of rows) body.append(element("tr", "", ...row.map((cell, i) => element(i ? "td" : "th", cell))));
+  body.querySelectorAll("th").forEach((cell) => (cell.scope = "row"));
+  const made = element("table", "", element("caption", caption), body);
+  const holder = element("div", "", made);
+  Object.assign(holder, { className: "table", tabIndex: 0 });
+  return holder;
+}
+
+const fields = (schema) => Object.entries(resolve(schema).properties ?? {}).map(([name, field]) => [name, kind(field), field.description ?? ""]);
+
+for (const [path, methods] of Object.entries(description.paths)) {
+  for (const [method, operation] of Object.entries(methods)) {
+    const title = element("h3", "", Object.assign(element("span", method.toUpperCase()), { className: "method" }), path);
+    const section = element("section", "", title, element("p", operation.description ?? operation.summary));
+    const parameters = operation.parameters ?? [];
+    if (parameters.length) section.append(table("Parameters", parameters.map((one) => [one.name, kind(one.schema), one.description])));
+    const body = operation.requestBody?.content["application/json"].schema;
+    if (body) section.append(table("Body", fields(body)));
+    const responses = Object.entries(operation.responses);
+    section.append(table("Answers", responses.map(([status, { content, description }]) => [status, Object.keys(content ?? {}).join(", "), description])));
+    const json = operation.responses["200"]?.content?.["application/json"]?.schema;
+    if (json && fields(json).length) section.append(table("Fields of the answer", fields(json)));
+    main.append(section);
+  }
+}

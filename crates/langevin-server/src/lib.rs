@@ -1,0 +1,37 @@
+//! What `langevin serve` opens: a page to draw with, and the HTTP API under it.
+//!
+//! Requests are checked as they come and wait in a queue with a bound. One thread draws, since the library uses all cores itself;
+//! pictures of several requests go through a model together, each with a generator of its own, and come out as they would alone.
+//!
+//! ```no_run
+//! use std::net::TcpListener;
+//!
+//! use langevin::device::default_device;
+//! use langevin_server::{Models, ServerOptions, serve};
+//!
+//! let mut models = Models::default();
+//! models.load("digits", "runs/digits-1", &default_device())?;
+//! let listener = TcpListener::bind("127.0.0.1:7860")?;
+//! serve(listener, models, ServerOptions::default(), || false)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod access;
+mod api;
+mod events;
+mod metrics;
+mod models;
+mod options;
+mod order;
+mod page;
+mod queue;
+mod refusal;
+mod request;
+mod run;
+mod runs;
+mod worker;
+
+pub use models::Models;
+pub use options::{Limits, ServerOptions};
+pub use request::GenerateRequest;
+pub use run::serve;

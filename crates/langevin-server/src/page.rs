@@ -1,0 +1,54 @@
+//! The page: files that are part of the program.
+
+use std::sync::Arc;
+
+use axum::{Router, http::header, routing::get};
+
+use crate::api::App;
+
+/// Address, kind and content of every file.
+const FILES: &[(&str, &str, &str)] = &[
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_str!("../page/index.html"),
+    ),
+    (
+        "/docs",
+        "text/html; charset=utf-8",
+        include_str!("../page/docs.html"),
+    ),
+    (
+        "/api/openapi.json",
+        "application/json",
+        include_str!("../page/openapi.json"),
+    ),
+    (
+        "/page/icon.svg",
+        "image/svg+xml",
+        include_str!("../page/icon.svg"),
+    ),
+    ("/page/style.css", CSS, include_str!("../page/style.css")),
+    ("/page/api.js", SCRIPT, include_str!("../page/api.js")),
+    ("/page/app.js", SCRIPT, include_str!("../page/app.js")),
+    ("/page/chart.js", SCRIPT, include_str!("../page/chart.js")),
+    ("/page/docs.js", SCRIPT, include_str!("../page/docs.js")),
+    ("/page/drawing.js", SCRIPT, include_str!("../page/drawing.js")),
+    ("/page/gallery.js", SCRIPT, include_str!("../page/gallery.js")),
+    ("/page/picture.js", SCRIPT, include_str!("../page/picture.js")),
+    ("/page/schedule.js", SCRIPT, include_str!("../page/schedule.js")),
+    ("/page/settings.js", SCRIPT, include_str!("../page/settings.js")),
+    ("/page/training.js", SCRIPT, include_str!("../page/training.js")),
+];
+
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    FILES
+        .iter()
+        .fold(Router::new(), |router, &(address, kind, content)| {
+            let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
+            router.route(address, get(move || async move { (headers, content) }))
+        })
+}

@@ -1,0 +1,82 @@
+//! Why a request gets no picture: a status, a sentence, and the limit where there is one.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+/// An answer that is an error, as JSON: `{"error": …}`, with `field` and `limit` where one was passed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    message: String,
+    limit: Option<(&'static str, u64)>,
+    retry_after: Option<u64>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            limit: None,
+            retry_after: None,
+        }
+    }
+
+    /// 422: well formed, and cannot be done.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+    }
+
+    /// 422: more than a limit.
+    pub fn beyond(field: &'static str, asked: impl std::fmt::Display, limit: u64) -> Self {
+        Self {
+            limit: Some((field, limit)),
+            ..Self::unprocessable(format!(
+                "{field} is {asked}, and may be {limit} at most on this server"
+            ))
+        }
+    }
+
+    /// With the seconds after which it may go better.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+}
+
+impl From<langevin::Error> for Refusal {
+    fn from(error: langevin::Error) -> Self {
+        Self::unprocessable(error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "error": self.message });
+        if let Some((field, limit)) = self.limit {
+            body["field"] = field.into();
+            body["limit"] = limit.into();
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,338 @@
+//! The thread that draws: all pictures under way go a step further in turn, and new ones join as places become free.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use langevin::{
+    Result, grid,
+    ops::in_pool,
+    pipelines::{Animation, Sampling, step_together, to_pictures},
+};
+
+use crate::{
+    events::{Event, Finished, Preview, Progress},
+    metrics::{Metrics, add},
+    models::Models,
+    options::ServerOptions,
+    queue::{Job, Queue},
+};
+
+/// Progress without pictures is told no more often than this.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How much news an event stream may be behind before previews are left out.
+const PREVIEWS_BEHIND: usize = 4;
+
+/// How much news has to fit between the worker and whoever listens to an order of `count` pictures, so that the end of it never has
+/// to wait: its start, its pictures, an animation, and its end.
+pub(crate) fn room(count: usize) -> usize {
+    count + 3 + PREVIEWS_BEHIND
+}
+
+/// What the thread works with.
+pub(crate) struct Worker {
+    pub models: Arc<Models>,
+    pub options: Arc<ServerOptions>,
+    pub queue: Arc<Queue>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// An order under way.
+struct Running<'m> {
+    job: Job,
+    /// The number of the next picture that is to be begun.
+    next: usize,
+    pictures: Vec<Drawing<'m>>,
+    /// Pictures that are done.
+    finished: usize,
+    /// Steps of finished pictures and of those under way.
+    steps: usize,
+    /// Steps of all pictures; known once the first is begun.
+    total: usize,
+    previews: usize,
+    frames: Animation,
+    began: Instant,
+    told: Option<Instant>,
+    failure: Option<String>,
+}
+
+/// A picture under way.
+struct Drawing<'m> {
+    number: usize,
+    sampling: Sampling<'m>,
+}
+
+impl Worker {
+    /// Draws until the queue is closed and empty.
+    pub fn run(&self) {
+        while self.queue.wait() {
+            // A panic in the library is a defect, and the orders under way are lost to it; the others are not.
+            let rounds = AssertUnwindSafe(|| in_pool(|| self.rounds()));
+            if catch_unwind(rounds).is_err() {
+                add(&self.metrics.failed, 1);
+                tracing::warn!("drawing failed in a way that it should not; the requests under way are lost");
+            }
+            self.queue.set_running(0, 0);
+        }
+    }
+
+    /// Draws until there is nothing left to draw.
+    fn rounds(&self) {
+        let mut running: Vec<Running<'_>> = Vec::new();
+        loop {
+            self.forget_the_gone(&mut running);
+            self.admit(&mut running);
+            let pictures = running.iter().map(|order| order.pictures.len()).sum();
+            self.queue.set_running(running.len(), pictures);
+            if running.is_empty() {
+                return;
+            }
+            for model in 0..self.models.len() {
+                self.step(model, &mut running);
+            }
+            for order in &mut running {
+                self.tell(order);
+                self.finish_pictures(order);
+            }
+            running.retain_mut(|order| !self.is_over(order));
+        }
+    }
+
+    fn forget_the_gone(&self, running: &mut Vec<Running<'_>>) {
+        running.retain(|order| {
+            let gone = order.job.events.is_closed();
+            if gone {
+                add(&self.metrics.cancelled, 1);
+            }
+            !gone
+        });
+    }
+
+    /// Begins pictures while there are places: those of orders under way first, then those that wait.
+    fn admit<'m>(&'m self, running: &mut Vec<Running<'m>>) {
+        let mut places = self.options.batch_size.max(1);
+        places = places.saturating_sub(running.iter().map(|order| order.pictures.len()).sum());
+        let mut at = 0;
+        while places > 0 {
+            if at == running.len() {
+                let Some(job) = self.queue.next() else {
+                    return;
+                };
+                running.push(Running::new(job));
+            }
+            let order = &mut running[at];
+            while places > 0 && order.next < order.job.order.count && order.failure.is_none() {
+                self.begin(order);
+                places = places.saturating_sub(1);
+            }
+            at += 1;
+        }
+    }
+
+    fn begin<'m>(&'m self, order: &mut Running<'m>) {
+        let Some(model) = self.models.get(order.job.order.model) else {
+            order.failure = Some("the model is gone".into());
+            return;
+        };
+        let number = order.next;
+        order.next += 1;
+        let begun = order.job.order.start(model, number, &self.options);
+        let begun = begun.and_then(|sampling| {
+            if order.job.animated {
+                order.frames.begin(&sampling)?;
+            }
+            Ok(sampling)
+        });
+        match begun {
+            Ok(sampling) => {
+                order.total = sampling.total() * order.job.order.count;
+                order.pictures.push(Drawing { number, sampling });
+            }
+            Err(error) => order.failure = Some(error.to_string()),
+        }
+    }
+
+    /// Takes all pictures of a model a step further, together.
+    fn step(&self, model: usize, running: &mut [Running<'_>]) {
+        let orders = || 0..running.len();
+        let of_model = |&place: &usize| {
+            let order = &running[place];
+            order.job.order.model == model && order.failure.is_none()
+        };
+        let places: Vec<usize> = orders()
+            .filter(of_model)
+            .flat_map(|place| std::iter::repeat_n(place, running[place].pictures.len()))
+            .collect();
+        if places.is_empty() {
+            return;
+        }
+        let mut loops: Vec<&mut Sampling<'_>> = running
+            .iter_mut()
+            .filter(|order| order.job.order.model == model && order.failure.is_none())
+            .flat_map(|order| order.pictures.iter_mut().map(|picture| &mut picture.sampling))
+            .collect();
+        let results = step_together(&mut loops);
+        add(&self.metrics.rounds, 1);
+        add(&self.metrics.steps, results.len());
+        for (place, result) in places.into_iter().zip(results) {
+            let order = &mut running[place];
+            match result {
+                Ok(()) => order.steps += 1,
+                Err(error) => order.failure = Some(error.to_string()),
+            }
+        }
+    }
+
+    /// Tells how far an order is, with pictures now and then, unless whoever listens is behind.
+    fn tell(&self, order: &mut Running<'_>) {
+        if order.failure.is_some() {
+            return;
+        }
+        if order.job.animated
+            && let Err(error) = order.show()
+        {
+            order.failure = Some(error.to_string());
+            return;
+        }
+        let left = order.job.order.count - order.finished + 2;
+        if order.job.order.previews == 0 || order.job.events.capacity() <= left {
+            return;
+        }
+        let shown = order.steps * order.job.order.previews / order.total.max(1);
+        let is_shown = shown > order.previews;
+        let is_due = order.told.is_none_or(|told| told.elapsed() >= PROGRESS_EVERY);
+        if !is_shown && !is_due {
+            return;
+        }
+        order.previews = shown;
+        order.told = Some(Instant::now());
+        let previews = if is_shown {
+            order.previews()
+        } else {
+            Ok(Vec::new())
+        };
+        let pace = order.began.elapsed().as_secs_f64() / order.steps.max(1) as f64;
+        match previews {
+            Ok(previews) => order.send(Event::Progress(Progress {
+                done: order.steps,
+                total: order.total,
+                seconds_left: pace * (order.total - order.steps) as f64,
+                previews,
+            })),
+            Err(error) => order.failure = Some(error.to_string()),
+        }
+    }
+
+    /// Hands out the pictures that have no step left.
+    fn finish_pictures(&self, order: &mut Running<'_>) {
+        let Some(model) = self.models.get(order.job.order.model) else {
+            return;
+        };
+        let (done, under_way): (Vec<_>, Vec<_>) = std::mem::take(&mut order.pictures)
+            .into_iter()
+            .partition(|picture| picture.sampling.done() == picture.sampling.total());
+        order.pictures = under_way;
+        for Drawing { number, sampling } in done {
+            let picture = sampling.finish().and_then(|sample| to_pictures(&sample));
+            let picture = picture.map(|pictures| pictures.into_iter().next());
+            match picture {
+                Ok(Some(picture)) => {
+                    order.finished += 1;
+                    add(&self.metrics.pictures, 1);
+                    order.send(Event::Finished(Finished {
+                        number,
+                        seed: order.job.order.seed_of(number),
+                        class: order.job.order.class_name(model, number),
+                        picture,
+                        texts: order.job.order.texts(model, number),
+                    }));
+                }
+                Ok(None) => order.failure = Some("the sample holds no picture".into()),
+                Err(error) => order.failure = Some(error.to_string()),
+            }
+        }
+    }
+
+    /// Whether an order has come to its end, of which whoever asked is told.
+    fn is_over(&self, order: &mut Running<'_>) -> bool {
+        let count = order.job.order.count;
+        if order.finished == count && order.failure.is_none() && order.job.animated {
+            match order.gif() {
+                Ok(gif) => order.send(Event::Animation(gif)),
+                Err(error) => order.failure = Some(error.to_string()),
+            }
+        }
+        if let Some(failure) = order.failure.take() {
+            add(&self.metrics.failed, 1);
+            order.send(Event::Failed(failure));
+            return true;
+        }
+        if order.finished < count {
+            return false;
+        }
+        self.metrics.order(order.job.since.elapsed().as_secs_f64());
+        let seconds = order.began.elapsed().as_secs_f64();
+        self.queue.set_pace(seconds);
+        order.send(Event::Done(seconds));
+        true
+    }
+}
+
+impl Running<'_> {
+    fn new(job: Job) -> Self {
+        let order = Self {
+            job,
+            next: 0,
+            pictures: Vec::new(),
+            finished: 0,
+            steps: 0,
+            total: 0,
+            previews: 0,
+            frames: Animation::default(),
+            began: Instant::now(),
+            told: None,
+            failure: None,
+        };
+        order.send(Event::Started);
+        order
+    }
+
+    /// Sends news. There is room for all that must arrive; where nobody listens any more, the next round finds that out.
+    fn send(&self, event: Event) {
+        let _ = self.job.events.try_send(event);
+    }
+
+    fn previews(&self) -> Result<Vec<Preview>> {
+        let mut previews = Vec::with_capacity(self.pictures.len());
+        for picture in &self.pictures {
+            let Some(step) = picture.sampling.latest() else {
+                continue;
+            };
+            let (samples, cleans) = (to_pictures(step.sample)?, to_pictures(step.predicted_clean)?);
+            previews.extend(samples.into_iter().zip(cleans).map(|(sample, clean)| Preview {
+                number: picture.number,
+                step: step.index + 1,
+                sample,
+                clean,
+            }));
+        }
+        Ok(previews)
+    }
+
+    /// Takes the step that was just done into the animation.
+    fn show(&mut self) -> Result<()> {
+        for picture in &self.pictures {
+            if let Some(step) = picture.sampling.latest() {
+                self.frames.show(&step)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gif(&self) -> Result<Vec<u8>> {
+        let grids = self.frames.grids(grid::columns(self.job.order.count))?;
+        grid::gif_bytes(&grids, Animation::FRAME_MS, Animation::LAST_FRAME_MS)
+    }
+}

@@ -1,0 +1,623 @@
+//! The API: what it draws, what it refuses, and that its description is true.
+
+mod support;
+
+use std::{collections::BTreeSet, fs, thread, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use langevin::{
+    data::{Channels, Picture, decode_picture},
+    grid,
+    guidance::ClassifierFree,
+    pipelines::SampleOptions,
+};
+use langevin_server::{GenerateRequest, Limits, ServerOptions};
+use serde_json::{Value, json};
+use support::{Server, alone, receive, until};
+
+fn server() -> Server {
+    Server::start(ServerOptions::default())
+}
+
+fn of_class(class: i64) -> SampleOptions {
+    SampleOptions {
+        classes: Some(vec![class]),
+        ..SampleOptions::default()
+    }
+}
+
+#[test]
+fn a_picture_is_what_the_library_draws() {
+    let server = server();
+    let grey = server.folder.path().join("grey");
+    let answer = server.generate(
+        "image/png",
+        &json!({ "class": "light", "sampler": "ddim", "steps": 5, "seed": 7 }),
+    );
+    assert_eq!(
+        answer.expect(200).picture(),
+        alone(&grey, "ddim", 5, 7, of_class(1))
+    );
+
+    // The model is found by its name, and its own sampler draws noise in each step.
+    let answer = server.generate("*/*", &json!({ "model": "colour", "steps": 5, "seed": 8 }));
+    let colour = server.folder.path().join("colour");
+    assert_eq!(
+        answer.expect(200).picture(),
+        alone(&colour, "ddpm", 5, 8, SampleOptions::default())
+    );
+
+    let answer = server.generate(
+        "image/png",
+        &json!({ "class": "dark", "negative_class": "light", "guidance_scale": 3.0, "sampler": "unipc", "steps": 4 }),
+    );
+    let guided = SampleOptions {
+        guidance: ClassifierFree::of_scale(3.0),
+        negative_classes: Some(vec![1]),
+        ..of_class(0)
+    };
+    assert_eq!(answer.expect(200).picture(), alone(&grey, "unipc", 4, 0, guided));
+}
+
+#[test]
+fn several_pictures_have_seeds_of_their_own_and_take_turns_in_classes() {
+    let server = server();
+    let grey = server.folder.path().join("grey");
+    let request = json!({ "sampler": "euler-a", "steps": 4, "seed": 3, "count": 5 });
+    let answer = server.generate("application/json", &request).expect(200).json();
+    let pictures = answer["pictures"].as_array().unwrap();
+    assert_eq!((pictures.len(), answer["model"].as_str()), (5, Some("grey")));
+    let mut all = Vec::new();
+    for (number, picture) in pictures.iter().enumerate() {
+        let (seed, class) = (3 + number as u64, (number % 2) as i64);
+        assert_eq!(picture["seed"], seed);
+        assert_eq!(picture["class"], ["dark", "light"][number % 2]);
+        let png = STANDARD.decode(picture["png"].as_str().unwrap()).unwrap();
+        let drawn = decode_picture(&png, 64, "it").unwrap();
+        assert_eq!(
+            drawn,
+            alone(&grey, "euler-a", 4, seed, of_class(class)),
+            "seed {seed}"
+        );
+        all.push(drawn);
+    }
+    let whole = server.generate("image/png", &request).expect(200).picture();
+    assert_eq!(whole, grid::side_by_side(&all, 3).unwrap());
+}
+
+#[test]
+fn a_file_says_how_it_was_drawn() {
+    let server = server();
+    let request =
+        json!({ "class": "light", "sampler": "ddim", "steps": 3, "seed": 9, "guide": ["brightness:0.8@10"] });
+    let answer = server.generate("image/png", &request).expect(200);
+    let path = server.folder.path().join("drawn.png");
+    fs::write(&path, &answer.body).unwrap();
+    let texts = grid::read_png_text(&path).unwrap();
+    for (keyword, text) in [
+        ("seed", "9"),
+        ("scheduler", "DDIMScheduler"),
+        ("steps", "3"),
+        ("model", "grey"),
+        ("guides", "brightness:0.8@10"),
+        ("class", "light"),
+    ] {
+        assert!(
+            texts.contains(&(keyword.into(), text.into())),
+            "{keyword}: {texts:?}"
+        );
+    }
+}
+
+#[test]
+fn events_tell_the_way_and_end_in_the_picture() {
+    let server = server();
+    let request = json!({ "class": "dark", "sampler": "ddim", "steps": 12, "count": 2, "previews": 6 });
+    let answer = server.generate("text/event-stream", &request).expect(200);
+    let events = answer.events();
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names[..2], ["queued", "started"]);
+    assert_eq!(names.last(), Some(&"done"));
+    assert_eq!(names.iter().filter(|name| **name == "picture").count(), 2);
+
+    let progress: Vec<&Value> = events
+        .iter()
+        .filter(|(name, _)| name == "progress")
+        .map(|(_, data)| data)
+        .collect();
+    let done: Vec<u64> = progress
+        .iter()
+        .map(|data| data["done"].as_u64().unwrap())
+        .collect();
+    assert!(
+        done.is_sorted() && done.iter().all(|&done| done <= 24),
+        "{done:?}"
+    );
+    assert!(
+        progress
+            .iter()
+            .all(|data| data["total"] == 24 && data["seconds_left"].as_f64().unwrap() >= 0.0)
+    );
+    let previews: Vec<&Value> = progress
+        .iter()
+        .flat_map(|data| data["previews"].as_array().unwrap())
+        .collect();
+    // Each moment shows both pictures.
+    assert!(!previews.is_empty() && previews.len() <= 12, "{}", previews.len());
+    for preview in &previews {
+        for which in ["sample", "clean"] {
+            let png = STANDARD.decode(preview[which].as_str().unwrap()).unwrap();
+            let picture = decode_picture(&png, 64, which).unwrap();
+            assert_eq!((picture.height(), picture.width()), (8, 8));
+        }
+    }
+    let grey = server.folder.path().join("grey");
+    let last = events
+        .iter()
+        .rfind(|(name, data)| name == "picture" && data["number"] == 1)
+        .unwrap();
+    let png = STANDARD.decode(last.1["png"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        decode_picture(&png, 64, "it").unwrap(),
+        alone(&grey, "ddim", 12, 1, of_class(0))
+    );
+}
+
+#[test]
+fn the_way_out_of_the_noise_is_a_gif() {
+    let server = server();
+    let answer = server
+        .generate("image/gif", &json!({ "sampler": "ddim", "steps": 4, "count": 2 }))
+        .expect(200);
+    assert_eq!(answer.header("content-type"), Some("image/gif"));
+    assert!(answer.body.starts_with(b"GIF89a"));
+    let first = decode_picture(&answer.body, 4096, "the animation").unwrap();
+    assert_eq!((first.height(), first.width()), (68, 134));
+}
+
+#[test]
+fn a_picture_can_be_begun_with() {
+    let server = server();
+    let colour = Picture::new(20, 30, Channels::Rgb, vec![200; 1800]).unwrap();
+    let encoded = STANDARD.encode(grid::png_bytes(&colour).unwrap());
+    let draw = |image: Value, strength: f64| {
+        let request = json!({ "model": "colour", "sampler": "ddim", "steps": 10, "init_image": image, "strength": strength });
+        server.generate("image/png", &request)
+    };
+    let plain = draw(encoded.clone().into(), 0.3).expect(200).picture();
+    let url = draw(format!("data:image/png;base64,{encoded}").into(), 0.3)
+        .expect(200)
+        .picture();
+    assert_eq!(plain, url);
+    assert_ne!(plain, draw(encoded.into(), 1.0).expect(200).picture());
+    draw("no picture".into(), 0.5).refused(422, &["init_image", "base64"]);
+    draw(STANDARD.encode("no picture").into(), 0.5).refused(422, &["init_image is not a picture"]);
+    draw(STANDARD.encode(grid::png_bytes(&colour).unwrap()).into(), 0.01)
+        .refused(422, &["leaves none of 10 steps"]);
+}
+
+#[test]
+fn limits_are_answered_with_the_limit() {
+    let server = Server::start(ServerOptions {
+        limits: Limits {
+            steps: 20,
+            count: 3,
+            side: 64,
+            body: 100_000,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    let draw = |request: Value| server.generate("image/png", &request);
+    for (request, limit) in [
+        (json!({ "steps": 21 }), 20),
+        (json!({ "steps": 2, "count": 4 }), 3),
+    ] {
+        assert_eq!(draw(request).refused(422, &["at most"])["limit"], limit);
+    }
+    // The sampler's usual number would be a thousand.
+    assert_eq!(draw(json!({})).refused(422, &["steps is 1000"])["field"], "steps");
+    assert_eq!(
+        draw(json!({ "steps": 2, "previews": 101 })).refused(422, &["previews"])["limit"],
+        100
+    );
+    draw(json!({ "steps": 2, "prompt": "a".repeat(1001) })).refused(422, &["the length of prompt", "1000"]);
+    draw(json!({ "steps": 0 })).refused(422, &["steps is 0"]);
+    draw(json!({ "steps": 2, "count": 0 })).refused(422, &["count is 0"]);
+
+    let large = Picture::new(65, 2, Channels::Grey, vec![0; 130]).unwrap();
+    let encoded = STANDARD.encode(grid::png_bytes(&large).unwrap());
+    draw(json!({ "steps": 2, "init_image": encoded })).refused(422, &["init_image", "64 pixels"]);
+    draw(json!({ "steps": 2, "init_image": "A".repeat(100_001) })).refused(413, &["100000 bytes"]);
+    draw(json!({ "steps": 2, "sampler": "ddim" })).expect(200);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_a_sentence() {
+    let server = server();
+    let draw = |request: Value| server.generate("image/png", &request);
+    draw(json!({ "model": "nobody" })).refused(422, &["`nobody`", "grey, colour"]);
+    draw(json!({ "sampler": "euler-b" })).refused(422, &["euler-b", "euler"]);
+    draw(json!({ "sampler": "flow-euler" })).refused(422, &["does not fit"]);
+    draw(json!({ "class": "cow" })).refused(422, &["`cow`", "dark, light"]);
+    draw(json!({ "model": "colour", "class": "dark" })).refused(422, &["unconditional"]);
+    draw(json!({ "model": "colour", "guidance_scale": 3 })).refused(422, &["unconditional"]);
+    draw(json!({ "prompt": "a cow" })).refused(422, &["takes no text"]);
+    draw(json!({ "eta": 0.5, "sampler": "euler" })).refused(422, &["ddim and tcd"]);
+    draw(json!({ "strength": 0.5 })).refused(422, &["init_image"]);
+    draw(json!({ "guide": ["colr:#123456"] })).refused(422, &["colour:#1AE680"]);
+    draw(json!({ "guide": ["clip:a cow"] })).refused(422, &["--clip"]);
+    draw(json!({ "guide": ["symmetry"], "guide_through": "walls" })).refused(422, &["clean, model"]);
+    draw(json!({ "stepz": 3 })).refused(422, &["stepz"]);
+    draw(json!({ "steps": "many" })).refused(422, &["many"]);
+    let json = [("Content-Type", "application/json")];
+    server
+        .call("POST", "/api/generate", &json, b"{\"steps\":")
+        .refused(400, &["not JSON"]);
+    server
+        .call("POST", "/api/generate", &[], b"{}")
+        .refused(415, &["application/json"]);
+    server
+        .generate("text/html", &json!({}))
+        .refused(406, &["image/png"]);
+    server
+        .call("PUT", "/api/generate", &[], b"")
+        .refused(405, &["method"]);
+    server.get("/nowhere").refused(404, &["/docs"]);
+    server.get("/api/runs").refused(404, &["--runs"]);
+    server
+        .get("/api/schedule?steps=x")
+        .refused(422, &["invalid digit"]);
+}
+
+#[test]
+fn names_never_become_paths() {
+    let server = Server::of(|folder| {
+        let run = folder.join("runs/one");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(folder.join("runs/secret.png"), "secret").unwrap();
+        fs::write(folder.join("secret.png"), "secret").unwrap();
+        ServerOptions {
+            runs: Some(folder.join("runs")),
+            ..ServerOptions::default()
+        }
+    });
+    let inside = server.folder.path().join("grey").display().to_string();
+    for name in ["../grey", "./grey", inside.as_str(), "/etc", "grey/", ""] {
+        server
+            .generate("image/png", &json!({ "model": name }))
+            .refused(422, &["there is no model"]);
+    }
+    fs::write(server.folder.path().join("a.png"), "x").unwrap();
+    let file = server.folder.path().join("a.png").display().to_string();
+    for guide in ["picture", "known", "clip-picture"] {
+        let guide = format!("{guide}:{file}");
+        server
+            .generate("image/png", &json!({ "guide": [guide] }))
+            .refused(422, &["names a file"]);
+    }
+    for path in ["..", "..%2F..", "one%2F..%2F..", "nobody"] {
+        server.get(&format!("/api/runs/{path}")).expect(404);
+        server
+            .get(&format!("/api/runs/{path}/pictures/secret.png"))
+            .expect(404);
+    }
+    for picture in [
+        "..%2Fsecret.png",
+        "..%2F..%2Fsecret.png",
+        "samples-..%2F..%2Fsecret.png",
+    ] {
+        server
+            .get(&format!("/api/runs/one/pictures/{picture}"))
+            .expect(404);
+    }
+    server.get("/page/..%2Fsrc%2Flib.rs").expect(404);
+}
+
+#[test]
+fn a_key_keeps_strangers_out() {
+    let server = Server::start(ServerOptions {
+        api_key: Some("open sesame".into()),
+        ..ServerOptions::default()
+    });
+    for path in [
+        "/api/models",
+        "/api/queue",
+        "/api/schedule",
+        "/api/runs",
+        "/metrics",
+    ] {
+        server.get(path).refused(401, &["Authorization: Bearer KEY"]);
+    }
+    server
+        .generate("image/png", &json!({}))
+        .refused(401, &["API key"]);
+    let with = |key: &str| {
+        let value = format!("Bearer {key}");
+        server
+            .call("GET", "/api/models", &[("Authorization", &value)], b"")
+            .status
+    };
+    assert_eq!(
+        [with("open sesame"), with("open"), with(""), with("open sesame!")],
+        [200, 401, 401, 401]
+    );
+    // What says nothing about models is open: a load balancer has no key, and the page asks for it.
+    for path in ["/", "/docs", "/health", "/api/openapi.json"] {
+        server.get(path).expect(200);
+    }
+}
+
+#[test]
+fn other_origins_are_let_in_only_where_asked() {
+    let origin = ("Origin", "https://a.example");
+    let preflight = [origin, ("Access-Control-Request-Method", "POST")];
+    let server = server();
+    let answer = server.call("GET", "/api/models", &[origin], b"");
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    server
+        .call("OPTIONS", "/api/generate", &preflight, b"")
+        .expect(405);
+
+    let server = Server::start(ServerOptions {
+        allow_origin: Some("https://a.example".into()),
+        ..ServerOptions::default()
+    });
+    let answer = server.call("GET", "/api/models", &[origin], b"");
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://a.example")
+    );
+    let answer = server
+        .call("OPTIONS", "/api/generate", &preflight, b"")
+        .expect(204);
+    assert!(
+        answer
+            .header("access-control-allow-headers")
+            .unwrap()
+            .contains("Content-Type")
+    );
+    let answer = server.call("GET", "/api/models", &[("Origin", "https://b.example")], b"");
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn every_answer_is_strict_about_what_browsers_may_do() {
+    let server = server();
+    for path in ["/", "/docs", "/api/models", "/nowhere"] {
+        let answer = server.get(path);
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    }
+    // Nothing on the page comes from anywhere else.
+    for path in ["/", "/docs", "/page/app.js", "/page/style.css"] {
+        let text = server.get(path).expect(200).text();
+        assert!(!text.contains("https://") && !text.contains("//cdn"), "{path}");
+    }
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_again_and_the_gone_give_up_their_places() {
+    let server = Server::start(ServerOptions {
+        queue: 1,
+        batch_size: 1,
+        ..ServerOptions::default()
+    });
+    let long = json!({ "steps": 1000, "count": 64, "seed": 1 });
+    let running = server.send("text/event-stream", &long);
+    until("the first is being drawn", || server.queue("running") == 1);
+    let waiting = server.send("image/png", &long);
+    until("the second waits", || server.queue("waiting") == 1);
+    let refused = server.generate("image/png", &long);
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=120).contains(&seconds));
+    refused.refused(429, &["1 requests are waiting"]);
+
+    // Whoever hangs up is forgotten, whether it waits or is drawn.
+    drop(waiting);
+    until("the one that waited is forgotten", || {
+        server.queue("waiting") == 0
+    });
+    let cancelled = || {
+        server
+            .get("/metrics")
+            .text()
+            .contains("langevin_orders_total{outcome=\"cancelled\"} 1")
+    };
+    assert!(!cancelled());
+    drop(running);
+    until("the one that was drawn is forgotten", || {
+        server.queue("running") == 0
+    });
+    assert!(cancelled());
+    server
+        .generate("image/png", &json!({ "sampler": "ddim", "steps": 2 }))
+        .expect(200);
+}
+
+#[test]
+fn the_end_waits_for_what_was_asked() {
+    let server = Server::start(ServerOptions {
+        batch_size: 1,
+        ..ServerOptions::default()
+    });
+    let request = json!({ "steps": 300, "sampler": "ddim", "count": 2 });
+    let asked: Vec<_> = (0..3).map(|_| server.send("image/png", &request)).collect();
+    until("all are there", || {
+        server.queue("running") + server.queue("waiting") == 3
+    });
+    // A connection that is kept open is told, too.
+    server.request_stop();
+    until("it takes no more", || {
+        std::net::TcpStream::connect(server.address).is_err()
+            || server.get("/health").json()["status"] == "draining"
+    });
+    for stream in asked {
+        receive(stream).expect(200).picture();
+    }
+    let since = std::time::Instant::now();
+    server.end();
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[test]
+fn requests_of_all_kinds_go_together_and_come_out_as_alone() {
+    let server = server();
+    let samplers = [
+        "ddpm",
+        "ddim",
+        "euler-a",
+        "heun",
+        "dpm++2m-karras",
+        "unipc",
+        "dpm-sde",
+        "sa-solver",
+    ];
+    let path = server.folder.path();
+    thread::scope(|scope| {
+        for (number, sampler) in samplers.into_iter().cycle().take(24).enumerate() {
+            let server = &server;
+            scope.spawn(move || {
+                let (seed, steps) = (number as u64, 5 + number % 7);
+                let grey = number % 3 != 0;
+                let scale = if grey && number % 2 == 0 { 2.5 } else { 1.0 };
+                let mut request = json!({
+                    "model": if grey { "grey" } else { "colour" },
+                    "sampler": sampler, "steps": steps, "seed": seed, "guidance_scale": scale
+                });
+                let mut options = SampleOptions::default();
+                if grey {
+                    request["class"] = "light".into();
+                    options = SampleOptions {
+                        guidance: ClassifierFree::of_scale(scale),
+                        ..of_class(1)
+                    };
+                }
+                let drawn = server.generate("image/png", &request).expect(200).picture();
+                let folder = path.join(if grey { "grey" } else { "colour" });
+                assert_eq!(drawn, alone(&folder, sampler, steps, seed, options), "{request}");
+            });
+        }
+    });
+    // They did go together: there were fewer rounds than steps.
+    let text = server.get("/metrics").text();
+    let count = |name: &str| -> f64 {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(count("langevin_pictures_total"), 24.0);
+    assert!(
+        count("langevin_rounds_total") < 0.7 * count("langevin_steps_total"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_description_is_true() {
+    let server = server();
+    let description = server.get("/api/openapi.json").expect(200).json();
+    let schemas = &description["components"]["schemas"];
+    let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let of_schema = |name: &str| keys(&schemas[name]["properties"]);
+
+    let request = serde_json::to_value(GenerateRequest::default()).unwrap();
+    assert_eq!(of_schema("GenerateRequest"), keys(&request));
+    let limits = serde_json::to_value(Limits::default()).unwrap();
+    assert_eq!(of_schema("Limits"), keys(&limits));
+    let models = server.get("/api/models").json();
+    assert_eq!(of_schema("ModelList"), keys(&models));
+    assert_eq!(of_schema("Model"), keys(&models["models"][0]));
+    assert_eq!(of_schema("Sampler"), keys(&models["models"][0]["samplers"][0]));
+    assert_eq!(of_schema("Queue"), keys(&server.get("/api/queue").json()));
+    assert_eq!(of_schema("Health"), keys(&server.get("/health").json()));
+    let schedule = server.get("/api/schedule?sampler=ddim&steps=5").json();
+    assert_eq!(of_schema("Schedule"), keys(&schedule));
+    assert_eq!(of_schema("Place"), keys(&schedule["calls"][0]));
+    assert_eq!(schedule["calls"].as_array().unwrap().len(), 5);
+    let drawn = server
+        .generate("application/json", &json!({ "sampler": "ddim", "steps": 2 }))
+        .json();
+    assert_eq!(of_schema("Pictures"), keys(&drawn));
+    assert_eq!(of_schema("Picture"), keys(&drawn["pictures"][0]));
+    let refused = server.generate("image/png", &json!({ "steps": 1001 })).json();
+    assert_eq!(of_schema("Error"), keys(&refused));
+
+    // Every address that is described is there, and takes the methods that are described and no other.
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path.replace("{run}", "one").replace("{picture}", "a.png");
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let answer = server.call(method, &path, &[], b"");
+            let is_described = methods.get(method.to_lowercase()).is_some();
+            assert_eq!(
+                answer.status != 405,
+                is_described,
+                "{method} {path}: {}",
+                answer.status
+            );
+        }
+    }
+    // Every reference leads somewhere.
+    let text = description.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_is_shown_as_it_goes() {
+    let server = Server::of(|folder| {
+        let run = folder.join("runs/digits-1");
+        fs::create_dir_all(run.join("samples")).unwrap();
+        let config = langevin::training::TrainingConfig::default();
+        fs::write(run.join("training.json"), serde_json::to_string(&config).unwrap()).unwrap();
+        let line = |step: u64| format!("{{\"step\":{step},\"loss\":{}}}\n", 1.0 / step as f64);
+        fs::write(
+            run.join("metrics.jsonl"),
+            (1..=1500).map(line).collect::<String>(),
+        )
+        .unwrap();
+        let picture = Picture::new(2, 2, Channels::Grey, vec![0; 4]).unwrap();
+        for name in ["samples/step-000100.png", "loss.png"] {
+            grid::write_png(run.join(name), &picture, &[]).unwrap();
+        }
+        ServerOptions {
+            runs: Some(folder.join("runs")),
+            ..ServerOptions::default()
+        }
+    });
+    let runs = server.get("/api/runs").expect(200).json();
+    assert_eq!(runs[0]["name"], "digits-1");
+    assert_eq!(
+        (runs[0]["steps"].as_u64(), runs[0]["state"].as_str()),
+        (Some(1500), Some("running"))
+    );
+    let run = server.get("/api/runs/digits-1").expect(200).json();
+    let losses = run["losses"].as_array().unwrap();
+    assert!(
+        losses.len() <= 600 && losses.last().unwrap()[0] == 1500,
+        "{}",
+        losses.len()
+    );
+    assert_eq!(losses[0][0], 3);
+    assert!((losses[0][1].as_f64().unwrap() - (1.0 + 0.5 + 1.0 / 3.0) / 3.0).abs() < 1e-12);
+    let pictures = run["pictures"].as_array().unwrap();
+    assert_eq!(pictures.len(), 1);
+    assert_eq!(pictures[0]["name"], "samples-step-000100.png");
+    let picture = server
+        .get("/api/runs/digits-1/pictures/samples-step-000100.png")
+        .expect(200)
+        .picture();
+    assert_eq!(picture.height(), 2);
+    server
+        .get("/api/runs/digits-1/pictures/nothing.png")
+        .refused(404, &["nothing.png"]);
+}

@@ -1,0 +1,362 @@
+//! The page in a browser: what a user does with it, and whether everybody can.
+
+mod support;
+
+use std::{env, fs, path::Path};
+
+use langevin::{data::read_picture, device::default_device, grid, pipelines::SampleOptions};
+use langevin_server::{Models, ServerOptions};
+use serde_json::{Value, json};
+use support::{
+    Server, alone,
+    browser::{Browser, MISSING, axe},
+    until,
+};
+
+/// A window of this size on a server's page; `None`, with a word, where there is no browser.
+fn open(server: &Server, link: &str, [width, height]: [u32; 2]) -> Option<Browser> {
+    let Some(browser) = Browser::open(width, height) else {
+        println!("{MISSING}");
+        return None;
+    };
+    browser.go(&format!("http://{}/{link}", server.address));
+    browser.until("document.documentElement.dataset.ready");
+    Some(browser)
+}
+
+const DESKTOP: [u32; 2] = [1280, 900];
+const PHONE: [u32; 2] = [390, 844];
+
+/// Nothing went wrong that nobody saw.
+fn assert_quiet(browser: &Browser) {
+    let log = browser.log();
+    assert_eq!(log.as_array().map(Vec::len), Some(0), "{log}");
+}
+
+fn status(browser: &Browser) -> String {
+    browser.text("#status")
+}
+
+#[test]
+fn a_user_draws_looks_stops_and_finds_it_again() {
+    let server = Server::start(ServerOptions::default());
+    let Some(browser) = open(
+        &server,
+        "#model=grey&class=light&sampler=ddim&steps=30&seed=7&count=2",
+        DESKTOP,
+    ) else {
+        return;
+    };
+
+    // Generate, and watch: the bar moves, pictures change on the way, and the strip grows.
+    browser.run(
+        "window.seen = new Set(); window.bar = [];
+         new MutationObserver(() => {
+           const img = document.querySelector('#pictures img');
+           if (img) window.seen.add(img.src);
+           window.bar.push(document.getElementById('progress').value);
+         }).observe(document.getElementById('view-draw'), { subtree: true, childList: true, attributes: true, attributeFilter: ['src', 'value'] });",
+    );
+    browser.click("#generate");
+    browser.until("document.getElementById('status').textContent.startsWith('Done')");
+    assert!(browser.run("return window.seen.size;").as_u64().unwrap() > 4);
+    assert!(browser.run("return window.bar.some((value) => value > 0.1 && value < 0.9);") == true);
+    assert_eq!(
+        browser.run("return document.getElementById('progress').value;"),
+        1
+    );
+    assert!(
+        browser
+            .run("return document.querySelectorAll('#strip li').length;")
+            .as_u64()
+            .unwrap()
+            > 8
+    );
+    let alt = browser.run("return document.querySelector('#pictures img').alt;");
+    assert_eq!(alt, "light, drawn by grey from seed 7");
+
+    // The gallery has it; its settings are shown, it is downloaded, and it is the library's picture.
+    browser.click("#gallery button");
+    browser.until("document.getElementById('shown').open");
+    let facts = browser.text("#shown-facts");
+    for fact in ["Classlight", "Samplerddim", "Steps30", "Seed7", "Pictures2"] {
+        assert!(facts.contains(fact), "{facts}");
+    }
+    browser.click("#shown-pictures a");
+    let file = browser.downloads.path().join("grey-7.png");
+    until("the picture is downloaded", || file.exists());
+    let options = SampleOptions {
+        classes: Some(vec![1]),
+        ..SampleOptions::default()
+    };
+    let expected = alone(&server.folder.path().join("grey"), "ddim", 30, 7, options);
+    assert_eq!(read_picture(&file).unwrap(), expected);
+    let texts = grid::read_png_text(&file).unwrap();
+    assert!(texts.contains(&("seed".into(), "7".into())), "{texts:?}");
+
+    // The GIF is drawn again from the same settings.
+    browser.click("#shown [data-do=gif]");
+    let gif = browser.downloads.path().join("grey-7.gif");
+    until("the GIF is downloaded", || gif.exists());
+    assert!(fs::read(&gif).unwrap().starts_with(b"GIF89a"));
+
+    // Settings are changed, and taken back from the gallery.
+    browser.click("#shown [data-do=close]");
+    browser.set("seed", "99");
+    browser.set("class", "dark");
+    browser.click("#gallery button");
+    browser.click("#shown [data-do=reuse]");
+    browser.until("!document.getElementById('shown').open");
+    let values = browser.run("const { elements } = document.getElementById('settings'); return [elements.seed.value, elements.class.value];");
+    assert_eq!(values, json!(["7", "light"]));
+
+    // Stop gives the place up.
+    browser.set("sampler", "ddpm");
+    browser.set("steps", "1000");
+    browser.set("count", "64");
+    browser.click("#generate");
+    browser.until("/left/.test(document.getElementById('status').textContent)");
+    browser.click("#stop");
+    browser.until("document.getElementById('status').textContent === 'Stopped.'");
+    until("the server has stopped, too", || server.queue("running") == 0);
+
+    // The gallery outlives the page, and the link draws the same picture.
+    browser.set("sampler", "ddim");
+    browser.set("steps", "30");
+    browser.set("count", "2");
+    let link = browser.run("return location.href;").as_str().unwrap().to_string();
+    assert!(link.contains("seed=7") && link.contains("class=light"), "{link}");
+    browser.go("about:blank");
+    browser.go(&link);
+    browser.until("document.documentElement.dataset.ready");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    browser.click("#generate");
+    browser.until("document.querySelectorAll('#gallery li').length === 2");
+    let same = browser.run(
+        "const images = [...document.querySelectorAll('#gallery img')]; return images[0].src === images[1].src && images[0].src.length > 100;",
+    );
+    assert_eq!(same, true);
+    assert_quiet(&browser);
+}
+
+#[test]
+fn the_form_shows_what_the_model_can() {
+    let server = Server::start(ServerOptions::default());
+    let Some(browser) = open(&server, "#model=grey", DESKTOP) else {
+        return;
+    };
+    let shown = |need: &str| {
+        browser.run(&format!(
+            "return !document.querySelector('[data-needs={need}]').hidden;"
+        )) == true
+    };
+    assert_eq!(
+        ["classes", "told", "prompt", "guide-colour", "guide-clip"].map(shown),
+        [true, true, false, false, false]
+    );
+    browser.set("model", "colour");
+    assert_eq!(
+        ["classes", "told", "prompt", "guide-colour", "guide-clip"].map(shown),
+        [false, false, false, true, false]
+    );
+    browser.set("sampler", "ddim");
+    assert!(shown("eta"));
+    browser.set("sampler", "euler");
+    assert!(!shown("eta"));
+
+    // A colour leads it.
+    browser.run("document.getElementById('details-loss').open = true;");
+    browser.click("[name=colour_on]");
+    browser.set("colour", "#ff0000");
+    browser.set("steps", "10");
+    browser.set("count", "1");
+    browser.click("#generate");
+    browser.until("document.getElementById('status').textContent.startsWith('Done')");
+    assert!(
+        browser
+            .run("return location.hash;")
+            .as_str()
+            .unwrap()
+            .contains("colour=%23ff0000")
+    );
+
+    // What cannot be is said where it is typed, and what the server refuses is said too.
+    browser.set("steps", "5000");
+    browser.click("#generate");
+    assert_eq!(browser.run("return document.activeElement.name;"), "steps");
+    let refused = "(async () => { const { call } = await import('/page/api.js');
+        return call('/api/schedule?model=nobody').catch((error) => error.message); })()";
+    let message = browser.wait_for(refused);
+    assert!(
+        message.as_str().unwrap().contains("There is no model `nobody`"),
+        "{message}"
+    );
+    // Another seed.
+    browser.set("seed", "5");
+    browser.click("#dice");
+    assert_ne!(
+        browser.run("return document.getElementById('settings').elements.seed.value;"),
+        "5"
+    );
+}
+
+#[test]
+fn a_key_is_asked_for_once() {
+    let server = Server::start(ServerOptions {
+        api_key: Some("open sesame".into()),
+        ..ServerOptions::default()
+    });
+    let Some(browser) = Browser::open(DESKTOP[0], DESKTOP[1]) else {
+        println!("{MISSING}");
+        return;
+    };
+    browser.go(&format!("http://{}/", server.address));
+    browser.until("document.getElementById('key').open");
+    browser.keys("#key input", "open sesame\u{E007}");
+    browser.until("document.documentElement.dataset.ready");
+    browser.go(&format!("http://{}/#seed=3", server.address));
+    browser.until("document.documentElement.dataset.ready");
+    assert_eq!(browser.run("return document.getElementById('key').open;"), false);
+}
+
+#[test]
+fn it_can_be_used_by_keyboard_alone() {
+    let server = Server::start(ServerOptions::default());
+    let Some(browser) = open(&server, "#model=grey&sampler=ddim&steps=3&count=1", DESKTOP) else {
+        return;
+    };
+    // Arrows go from tab to tab.
+    browser.run("document.getElementById('tab-draw').focus();");
+    browser.keys("#tab-draw", "\u{E014}");
+    browser.until(
+        "!document.getElementById('view-schedule').hidden && document.activeElement.id === 'tab-schedule'",
+    );
+    browser.until("document.querySelectorAll('#schedule-charts svg').length === 3");
+    browser.keys("#tab-schedule", "\u{E012}");
+    browser.until("!document.getElementById('view-draw').hidden");
+    // Enter in a field draws, and Escape closes what a result opened.
+    browser.keys("[name=seed]", "\u{E007}");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    browser.keys("#gallery button", "\u{E007}");
+    browser.until("document.getElementById('shown').open");
+    browser.keys("#shown [data-do=close]", "\u{E00C}");
+    browser.until("!document.getElementById('shown').open");
+    assert_quiet(&browser);
+}
+
+/// Serious findings of axe on the page as it is.
+fn serious(browser: &Browser, axe: &str) -> Vec<String> {
+    browser.run(axe);
+    let found = browser.wait_for(
+        "axe.run().then(({ violations }) => violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+           .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`))",
+    );
+    let found: Vec<Value> = serde_json::from_value(found.clone()).unwrap_or_else(|_| panic!("{found}"));
+    found.iter().map(Value::to_string).collect()
+}
+
+#[test]
+fn nothing_keeps_anybody_out() {
+    let server = Server::start(ServerOptions::default());
+    let Some(axe) = axe() else {
+        println!("skipped: axe-core is not in target/axe (`.ci/run` fetches it where npm is)");
+        return;
+    };
+    for (theme, size) in [("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE)] {
+        let Some(browser) = open(&server, "#model=grey&sampler=ddim&steps=4&count=2", size) else {
+            return;
+        };
+        browser.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }),
+        );
+        let check = |what: &str| {
+            let found = serious(&browser, &axe);
+            assert!(found.is_empty(), "{theme}, {size:?}, {what}: {found:#?}");
+        };
+        browser.run("for (const details of document.querySelectorAll('details')) details.open = true;");
+        check("the form");
+        browser.run("document.getElementById('settings').requestSubmit();");
+        browser.until("document.querySelectorAll('#gallery li').length > 0");
+        check("a result");
+        browser.run("document.querySelector('#gallery button').click();");
+        check("the dialog");
+        browser.run(
+            "document.getElementById('shown').close(); document.getElementById('tab-schedule').click();",
+        );
+        browser.until("document.querySelectorAll('#schedule-charts svg').length === 3");
+        check("the schedule");
+        let narrow = browser.run("return document.documentElement.scrollWidth <= innerWidth;");
+        assert_eq!(narrow, true, "the page is wider than its window: {size:?}");
+        browser.go(&format!("http://{}/docs", server.address));
+        browser.until("document.querySelectorAll('#operations section').length > 8");
+        check("the API's page");
+    }
+}
+
+/// Draws with the model in the folder that `LANGEVIN_SHOW` names, and writes how the page looks into the folder that
+/// `LANGEVIN_SCREENSHOTS` names: the pictures of `docs/serve.md`.
+#[test]
+fn screenshots_are_taken_where_asked() {
+    let (Ok(model), Ok(shots)) = (env::var("LANGEVIN_SHOW"), env::var("LANGEVIN_SCREENSHOTS")) else {
+        println!(
+            "skipped: LANGEVIN_SHOW and LANGEVIN_SCREENSHOTS name no model and no folder for pictures of the page"
+        );
+        return;
+    };
+    let model = Path::new(&model);
+    let mut models = Models::default();
+    models.load("digits-1", model, &default_device()).unwrap();
+    let options = ServerOptions {
+        runs: model.parent().map(Path::to_path_buf),
+        ..ServerOptions::default()
+    };
+    let server = Server::with(tempfile::tempdir().unwrap(), models, options);
+    let link = "#model=digits-1&sampler=ddim&steps=50&seed=7&count=16&guidance_scale=2";
+    for (name, size, theme) in [
+        ("desktop", DESKTOP, "light"),
+        ("phone", PHONE, "light"),
+        ("desktop-dark", DESKTOP, "dark"),
+    ] {
+        let Some(browser) = open(&server, link, size) else {
+            return;
+        };
+        browser.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }),
+        );
+        let shoot = |what: &str, whole: bool| {
+            fs::write(
+                Path::new(&shots).join(format!("serve-{what}-{name}.png")),
+                browser.screenshot(whole),
+            )
+            .unwrap();
+        };
+        browser.run("for (const details of document.querySelectorAll('details')) details.open = false;");
+        for (number, class) in ["3", "8", "5", ""].iter().enumerate() {
+            browser.set("class", class);
+            browser.set("seed", &(7 + number).to_string());
+            browser.run("document.getElementById('settings').requestSubmit();");
+            browser.until(&format!(
+                "document.querySelectorAll('#gallery li').length === {}",
+                number + 1
+            ));
+        }
+        shoot("draw", size == PHONE);
+        browser.run("document.querySelector('#gallery li:last-child button').click();");
+        shoot("result", false);
+        browser.run(
+            "document.getElementById('shown').close(); document.getElementById('tab-schedule').click();",
+        );
+        browser.until("document.querySelectorAll('#schedule-charts svg').length === 3");
+        shoot("schedule", size == PHONE);
+        browser.run("document.getElementById('tab-training').click();");
+        browser.until("document.querySelectorAll('#run-chart svg').length === 1");
+        browser.run("document.getElementById('run').value = 'digits-1'; document.getElementById('run').dispatchEvent(new Event('change'));");
+        browser.until("document.querySelectorAll('#run-pictures li').length > 0");
+        shoot("training", size == PHONE);
+        browser.go(&format!("http://{}/docs", server.address));
+        browser.until("document.querySelectorAll('#operations section').length > 8");
+        shoot("docs", false);
+    }
+}

@@ -1,0 +1,94 @@
+//! Several sampling loops, a step at a time, with the model asked once for all of them.
+
+use burn::tensor::Tensor;
+
+use super::{Sampling, sampling::Held};
+use crate::{
+    Error, Result,
+    guidance::Question,
+    models::{AnyModel, Conditioning, Denoiser},
+};
+
+/// Does the next step of each of `loops`, of which none is at its end. Loops of one pipeline's model ask it as one batch,
+/// whatever their schedulers, timesteps and guidance are; others, and those whose gradient goes through the model, by themselves.
+///
+/// A loop comes to the same bits as it does alone: the model computes a picture without regard to its company, and everything else
+/// is the loop's own. One result a loop; where one fails, the others have gone on.
+pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
+    let mut results: Vec<Option<Result<()>>> = loops.iter().map(|_| None).collect();
+    let mut asked: Option<*const AnyModel> = None;
+    let mut places = Vec::new();
+    let mut questions = Vec::new();
+    for (place, sampling) in loops.iter_mut().enumerate() {
+        match sampling.open().and_then(|mut step| step.question()) {
+            Some(Ok((question, model))) if *asked.get_or_insert(model) == model => {
+                places.push(place);
+                questions.push(question);
+            }
+            Some(Err(error)) => results[place] = Some(Err(error)),
+            Some(Ok(_)) | None => {}
+        }
+    }
+    // What is answered alone costs no copying.
+    if questions.len() > 1
+        && let Some(model) = loops[places[0]].model()
+        && let Ok(answers) = answers(model, &questions)
+    {
+        for ((&place, question), answer) in places.iter().zip(&questions).zip(answers) {
+            results[place] = Some(loops[place].answered(question, answer));
+        }
+    }
+    let whole = loops.iter_mut().zip(results);
+    // Where the common question failed, each loop asks for itself, and each has its own error.
+    whole
+        .map(|(sampling, result)| match result {
+            Some(result) => result,
+            None => sampling.next().map_or(Ok(()), |step| step.map(drop)),
+        })
+        .collect()
+}
+
+/// The model's answers to all questions, from one call.
+fn answers(model: &AnyModel, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
+    let column = |of: fn(&Question) -> Tensor<4>| Tensor::cat(questions.iter().map(of).collect(), 0);
+    let x = column(|question| question.x.clone());
+    let timesteps = Tensor::cat(questions.iter().map(|q| q.timesteps.clone()).collect(), 0);
+    let conditioning = questions
+        .iter()
+        .map(|question| question.conditioning.clone())
+        .try_fold(None, |all: Option<Conditioning>, next| match all {
+            Some(all) => all.followed_by(&next).map(Some),
+            None => Ok(Some(next)),
+        })?;
+    let conditioning = conditioning.ok_or_else(|| Error::Config("no loop asks anything".into()))?;
+    let answer = model.denoise(x, timesteps, &conditioning)?;
+    let mut first = 0;
+    let rows = questions.iter().map(|question| question.x.dims()[0]);
+    Ok(rows
+        .map(|rows| {
+            let from = first;
+            first += rows;
+            answer.clone().narrow(0, from, rows)
+        })
+        .collect())
+}
+
+impl<'a> Sampling<'a> {
+    /// The pipeline's model that this loop asks, if it is one.
+    fn model(&self) -> Option<&'a AnyModel> {
+        match &self.denoiser {
+            Held::Model(model, _) => Some(*model),
+            _ => None,
+        }
+    }
+
+    /// Does the next step from the model's answer to its question.
+    fn answered(&mut self, question: &Question, answer: Tensor<4>) -> Result<()> {
+        let mut guidance = self.guidance.take();
+        let done = self
+            .open()
+            .map_or(Ok(()), |step| step.answered(question, answer, guidance.as_mut()));
+        self.guidance = guidance;
+        done
+    }
+}
