@@ -46,6 +46,11 @@ impl RepoCache {
         &self.folder
     }
 
+    /// The folder of its locks.
+    pub fn locks(&self) -> &Path {
+        &self.locks
+    }
+
     /// The folder of a commit's files.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)

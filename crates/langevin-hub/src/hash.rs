@@ -41,9 +41,14 @@ impl Hasher {
     /// A hasher of the same kind as `hash`, for a file of `size` bytes.
     pub fn like(hash: &Hash, size: u64) -> Self {
         match hash {
-            Hash::Sha256(_) => Self::Sha256(Sha256::new()),
+            Hash::Sha256(_) => Self::sha256(),
             Hash::Git(_) => Self::git(size),
         }
+    }
+
+    /// SHA-256.
+    pub fn sha256() -> Self {
+        Self::Sha256(Sha256::new())
     }
 
     /// Git's hash of a file of `size` bytes.
@@ -64,6 +69,17 @@ impl Hasher {
         match self {
             Self::Sha256(sha256) => Hash::Sha256(hex(&sha256.finalize())),
             Self::Git(sha1) => Hash::Git(hex(&sha1.finalize())),
+        }
+    }
+}
+
+/// The hash of all that a file holds.
+pub(crate) fn hash_file(file: &mut impl std::io::Read, mut hasher: Hasher) -> std::io::Result<Hash> {
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&chunk[..count]),
         }
     }
 }

@@ -24,8 +24,10 @@ mod lock;
 mod model;
 mod name;
 mod progress;
+mod push;
 mod refused;
 mod settings;
+mod shelf;
 mod snapshot;
 mod weights;
 
@@ -34,7 +36,9 @@ pub use hash::Hash;
 pub use model::{ModelFiles, ModelPart};
 pub use name::{CONVERTED, MAIN, RepoId, RepoKind, RepoName, of_cached};
 pub use progress::{Progress, Silent};
+pub use push::{Push, Pushed};
 pub use settings::Settings;
+pub use shelf::{CachedRepo, CachedRevision, Removed};
 pub use snapshot::{RepoFile, Snapshot};
 
 /// A Hub, and this machine's cache of it.

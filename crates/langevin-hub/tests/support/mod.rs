@@ -2,7 +2,7 @@
 //!
 //! `python.rs` beside this file runs Python's own client against it: what that client reads and writes without complaint is the protocol.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
 pub mod hub;
 pub mod python;
