@@ -9,11 +9,16 @@ use crate::commands::{
     info::InfoArgs,
     interpolate::{self, InterpolateArgs},
     invert::{self, InvertArgs},
+    list::ListArgs,
     plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
     plot_weighting::PlotWeightingArgs,
+    pull::{self, PullArgs},
+    push::{self, PushArgs},
+    remove::RemoveArgs,
     runs::RunsArgs,
     sample::{self, SampleArgs},
+    space::{self, SpaceArgs},
     train::{self, TrainArgs},
 };
 
@@ -32,6 +37,10 @@ Examples:
       Draw with another sampler; `langevin schedulers` lists them.
   langevin info runs/digits-1
       Say what is in a folder.
+  langevin sample google/ddpm-cat-256 --count 1 --scheduler ddim
+      Draw with a model of the Hugging Face Hub; wherever a model or a data set is named, ORG/NAME may stand.
+  langevin push runs/digits-1 ORG/digits
+      Publish a run there.
 
 `langevin COMMAND --help` says more about a command.";
 
@@ -79,6 +88,19 @@ pub enum Command {
     Runs(RunsArgs),
     /// Draw the losses of one or several runs
     Plot(PlotArgs),
+    /// Download a model or a data set from the Hugging Face Hub
+    #[command(long_about = pull::LONG_ABOUT)]
+    Pull(PullArgs),
+    /// Publish a run or a pipeline on the Hub
+    #[command(long_about = push::LONG_ABOUT)]
+    Push(PushArgs),
+    /// List what the cache of the Hub holds
+    List(ListArgs),
+    /// Remove a model or a data set from the cache of the Hub
+    Remove(RemoveArgs),
+    /// Write a folder that is a Hugging Face Space with a model's page
+    #[command(long_about = space::LONG_ABOUT)]
+    Space(SpaceArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

@@ -206,12 +206,12 @@ impl Download<'_> {
 
     fn broke(&self, file: &RepoFile, have: u64, failure: Failure) -> Error {
         match failure {
-            Failure::Network(why) if have > 0 => Error::Network(format!(
+            Failure::Network(why) | Failure::Unreachable(why) if have > 0 => Error::Network(format!(
                 "the network dropped while {} of {} was coming ({have} of {} bytes are here): run the same again to go on \
                  from there ({why})",
                 file.path, self.repo, file.size
             )),
-            Failure::Network(why) => Error::Network(format!(
+            Failure::Network(why) | Failure::Unreachable(why) => Error::Network(format!(
                 "{} of {} did not come: check the network and run the same again ({why})",
                 file.path, self.repo
             )),

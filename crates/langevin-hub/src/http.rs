@@ -32,6 +32,8 @@ pub(crate) struct Http {
 /// Why a request brought nothing.
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// Nobody can be asked: there is no network, or no such host.
+    Unreachable(String),
     /// No answer came, or not all of it.
     Network(String),
     /// The Hub said no.
@@ -57,7 +59,7 @@ impl Failure {
     /// Whether the same request may succeed a little later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Network(_) => true,
+            Self::Unreachable(_) | Self::Network(_) => true,
             Self::Refused(refusal) => matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504),
         }
     }
@@ -199,11 +201,13 @@ impl Http {
         }
     }
 
-    /// Does something again, after longer and longer waits, while its failure may pass.
+    /// Does something again, after longer and longer waits, while its failure may pass. Where there is no network, its user should
+    /// not be kept waiting.
     pub fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut repeated = 0;
         loop {
             match attempt() {
+                Err(failure @ Failure::Unreachable(_)) => return Err(failure),
                 Err(failure) if failure.is_passing() && repeated < self.retries => {
                     self.wait(repeated);
                     repeated += 1;
@@ -263,11 +267,24 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 fn network(url: &str, error: &ureq::Error) -> Failure {
     let host = address::origin(url).unwrap_or(url);
-    Failure::Network(match error {
-        ureq::Error::Timeout(_) => format!("{host} does not answer"),
-        ureq::Error::HostNotFound => format!("there is no way to {host}: its name is not known"),
-        error => format!("{host}: {error}"),
-    })
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            Failure::Unreachable(format!("{host} does not answer"))
+        }
+        ureq::Error::Timeout(_) => Failure::Network(format!("{host} does not answer")),
+        ureq::Error::HostNotFound => Failure::Unreachable(format!("the name of {host} is not known")),
+        ureq::Error::ConnectionFailed => Failure::Unreachable(format!("no connection to {host}")),
+        ureq::Error::Io(e) if is_unreachable(e.kind()) => Failure::Unreachable(format!("{host}: {e}")),
+        error => Failure::Network(format!("{host}: {error}")),
+    }
+}
+
+fn is_unreachable(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(
+        kind,
+        AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable
+    )
 }
 
 fn refusal(response: Response<Body>, url: &str, had_token: bool) -> Refusal {

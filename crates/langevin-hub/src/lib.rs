@@ -41,6 +41,11 @@ pub use settings::Settings;
 pub use shelf::{CachedRepo, CachedRevision, Removed};
 pub use snapshot::{RepoFile, Snapshot};
 
+/// The Rust of `docs/hub.md`, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/hub.md")]
+pub struct HubDocs;
+
 /// A Hub, and this machine's cache of it.
 pub struct Hub {
     settings: Settings,

@@ -118,6 +118,11 @@ struct Action {
 }
 
 #[derive(Deserialize)]
+struct Whoami {
+    name: String,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Committed {
     commit_oid: String,
@@ -130,7 +135,13 @@ impl Hub {
     /// [`Error::Token`] if there is no token or it may not do that, [`Error::Network`] if the Hub cannot be reached, [`Error::Io`] if
     /// a file cannot be read. The repository is as it was unless all went well; large files that arrived need not travel again.
     pub fn push(&self, name: &RepoName, push: &Push, progress: &dyn Progress) -> Result<Pushed> {
-        self.may_push(name)?;
+        self.may_push()?;
+        if name.revision.is_some() {
+            return Err(Error::Name(format!(
+                "`{name}` names a revision; a push goes to the main branch of {}",
+                name.id
+            )));
+        }
         let repo = name.of_kind(push.kind);
         let fail = |failure| failed(failure, &repo, &self.http);
         let mut outgoing = push.outgoing()?;
@@ -160,36 +171,35 @@ impl Hub {
         })
     }
 
-    /// Whether pushing can begin at all: long before there is something to push, this is worth asking.
+    /// Whose token it is: long before there is something to push, this is worth asking.
     ///
     /// # Errors
     /// [`Error::Token`] if there is no token, or the Hub does not know it; [`Error::NotCached`] offline; [`Error::Network`] if the Hub
     /// cannot be reached.
-    pub fn check_push(&self, name: &RepoName) -> Result<()> {
-        self.may_push(name)?;
+    pub fn check_push(&self) -> Result<String> {
+        self.may_push()?;
         let url = format!("{}/api/whoami-v2", self.settings.endpoint);
-        let repo = name.of_kind(RepoKind::Model);
-        match self.http.get_json::<Value>(&url) {
-            Ok(_) => Ok(()),
+        match self.http.get_json::<Whoami>(&url) {
+            Ok((who, _)) => Ok(who.name),
             Err(Failure::Refused(Refusal { status: 401, .. })) => Err(Error::Token(format!(
                 "the Hub does not know this token: set HF_TOKEN to one that may write, from {}/settings/tokens",
                 self.settings.endpoint
             ))),
-            Err(failure) => Err(failed(failure, &repo, &self.http)),
+            Err(Failure::Refused(refusal)) => Err(Error::Answer(format!(
+                "the Hub does not say whose token it is (status {}: {})",
+                refusal.status, refusal.message
+            ))),
+            Err(Failure::Network(why) | Failure::Unreachable(why)) => Err(Error::Network(format!(
+                "the Hub cannot be reached: check the network, or HF_ENDPOINT if it is set ({why})"
+            ))),
         }
     }
 
-    fn may_push(&self, name: &RepoName) -> Result<()> {
+    fn may_push(&self) -> Result<()> {
         if self.settings.offline {
-            return Err(Error::NotCached(format!(
-                "{name} cannot be pushed while HF_HUB_OFFLINE is set: unset it"
-            )));
-        }
-        if name.revision.is_some() {
-            return Err(Error::Name(format!(
-                "`{name}` names a revision; a push goes to the main branch of {}",
-                name.id
-            )));
+            return Err(Error::NotCached(
+                "nothing can be pushed while HF_HUB_OFFLINE is set: unset it".into(),
+            ));
         }
         if self.http.has_token() {
             return Ok(());
@@ -333,7 +343,7 @@ impl Hub {
     /// Sends one file, whole or in the parts that the Hub wants.
     fn send(&self, file: &Outgoing, hash: &Hash, upload: &Action, progress: &dyn Progress) -> Result<()> {
         let broke = |failure: Failure| match failure {
-            Failure::Network(why) => Error::Network(format!(
+            Failure::Network(why) | Failure::Unreachable(why) => Error::Network(format!(
                 "the network dropped while {} was on its way: run the same again; large files that arrived stay there ({why})",
                 file.path
             )),

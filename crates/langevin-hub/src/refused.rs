@@ -9,7 +9,7 @@ use crate::{
 pub(crate) fn failed(failure: Failure, repo: &RepoId, http: &Http) -> Error {
     match failure {
         Failure::Refused(refusal) => refused(refusal, repo, http),
-        Failure::Network(why) => Error::Network(format!(
+        Failure::Network(why) | Failure::Unreachable(why) => Error::Network(format!(
             "the Hub cannot be reached: check the network, or HF_ENDPOINT if it is set ({why})"
         )),
     }

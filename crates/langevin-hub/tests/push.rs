@@ -124,10 +124,8 @@ fn who_may_not_push_is_told_before_anything_travels() {
     assert!(server.asked("store", "PUT", "").is_empty());
     assert!(server.state().repos.is_empty());
     let writer = hub(&server, &cache, Some(WRITER));
-    writer.check_push(&name("me/mine")).unwrap();
-    let error = hub(&server, &cache, Some("hf_wrong"))
-        .check_push(&name("me/mine"))
-        .unwrap_err();
+    assert_eq!(writer.check_push().unwrap(), "me");
+    let error = hub(&server, &cache, Some("hf_wrong")).check_push().unwrap_err();
     assert!(error.to_string().contains("does not know this token"), "{error}");
     let error = writer.push(&name("me/mine@v1"), &push, &Silent).unwrap_err();
     assert!(error.to_string().contains("main branch"), "{error}");

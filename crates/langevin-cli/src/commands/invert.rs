@@ -18,7 +18,7 @@ use super::{
     side_by_side,
     walk::{Told, classes_for_each, one_each},
 };
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -30,7 +30,7 @@ file that `langevin edit` and `langevin interpolate` take; how well the pictures
 /// What the user typed.
 #[derive(Args, Debug)]
 pub struct InvertArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// The pictures, brought to the model's size
     #[arg(required = true, value_name = "PICTURE")]
@@ -59,7 +59,7 @@ pub struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
-    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
     let maker = maker(&pipeline)?;
     let pictures = args
         .pictures
