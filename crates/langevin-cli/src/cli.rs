@@ -9,12 +9,17 @@ use crate::commands::{
     info::InfoArgs,
     interpolate::{self, InterpolateArgs},
     invert::{self, InvertArgs},
+    list::ListArgs,
     plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
     plot_weighting::PlotWeightingArgs,
+    pull::{self, PullArgs},
+    push::{self, PushArgs},
+    remove::RemoveArgs,
     runs::RunsArgs,
     sample::{self, SampleArgs},
     serve::{self, ServeArgs},
+    space::{self, SpaceArgs},
     train::{self, TrainArgs},
 };
 
@@ -35,6 +40,10 @@ Examples:
       Open a page to draw with in a browser.
   langevin info runs/digits-1
       Say what is in a folder.
+  langevin sample google/ddpm-cat-256 --count 1 --scheduler ddim
+      Draw with a model of the Hugging Face Hub; wherever a model or a data set is named, ORG/NAME may stand.
+  langevin push runs/digits-1 ORG/digits
+      Publish a run there.
 
 `langevin COMMAND --help` says more about a command.";
 
@@ -85,6 +94,19 @@ pub enum Command {
     Runs(RunsArgs),
     /// Draw the losses of one or several runs
     Plot(PlotArgs),
+    /// Download a model or a data set from the Hugging Face Hub
+    #[command(long_about = pull::LONG_ABOUT)]
+    Pull(PullArgs),
+    /// Publish a run or a pipeline on the Hub
+    #[command(long_about = push::LONG_ABOUT)]
+    Push(PushArgs),
+    /// List what the cache of the Hub holds
+    List(ListArgs),
+    /// Remove a model or a data set from the cache of the Hub
+    Remove(RemoveArgs),
+    /// Write a folder that is a Hugging Face Space with a model's page
+    #[command(long_about = space::LONG_ABOUT)]
+    Space(SpaceArgs),
     /// List the samplers
     Schedulers,
     /// Draw a noise schedule, and the steps that a sampler would take

@@ -7,13 +7,18 @@ pub mod guidance;
 pub mod info;
 pub mod interpolate;
 pub mod invert;
+pub mod list;
 pub mod plot;
 pub mod plot_schedule;
 pub mod plot_weighting;
+pub mod pull;
+pub mod push;
+pub mod remove;
 pub mod runs;
 pub mod sample;
 pub mod schedulers;
 pub mod serve;
+pub mod space;
 pub mod train;
 pub mod walk;
 
@@ -37,6 +42,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schedulers => schedulers::run(),
         Command::Serve(args) => serve::run(args),
         Command::Runs(args) => runs::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Push(args) => push::run(args),
+        Command::List(args) => list::run(args),
+        Command::Remove(args) => remove::run(args),
+        Command::Space(args) => space::run(args),
         Command::Plot(args) => plot::run(args),
         Command::PlotSchedule(args) => plot_schedule::run(args),
         Command::PlotWeighting(args) => plot_weighting::run(args),

@@ -7,10 +7,12 @@ mod cli;
 mod commands;
 mod dashboard;
 mod flags;
+mod hub;
 mod launch;
 mod progress;
 mod stop;
 mod terminal;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -28,6 +28,11 @@ fn help_has_examples_and_is_instant() {
         "edit",
         "interpolate",
         "convert",
+        "pull",
+        "push",
+        "list",
+        "remove",
+        "space",
     ] {
         let help = line(folder.path(), &format!("{name} --help")).ok();
         assert!(

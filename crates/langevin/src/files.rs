@@ -64,6 +64,43 @@ pub fn sync_folder(folder: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
+/// A commit of a repository of the Hugging Face Hub in this machine's cache of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedRepository {
+    /// `ORG/NAME`.
+    pub id: String,
+    /// The commit.
+    pub commit: String,
+}
+
+impl CachedRepository {
+    /// `NAME` alone.
+    pub fn name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+
+    /// What means the same on another machine: `ORG/NAME@COMMIT`.
+    pub fn pinned(&self) -> String {
+        format!("{}@{}", self.id, self.commit)
+    }
+}
+
+/// The repository that a path belongs to which lies in a cache of the Hub: `…/models--ORG--NAME/snapshots/COMMIT/…`.
+pub fn cached_repository(path: impl AsRef<Path>) -> Option<CachedRepository> {
+    let parts: Vec<&str> = path.as_ref().iter().filter_map(|part| part.to_str()).collect();
+    parts.windows(3).find_map(|window| {
+        let &[folder, "snapshots", commit] = window else {
+            return None;
+        };
+        let (kind, id) = folder.split_once("--")?;
+        let is_commit = commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
+        (is_commit && ["models", "datasets", "spaces"].contains(&kind)).then(|| CachedRepository {
+            id: id.replacen("--", "/", 1),
+            commit: commit.to_string(),
+        })
+    })
+}
+
 /// Writes `value` as diffusers writes its configs: keys in order, indented by two spaces, with a final newline.
 ///
 /// # Errors

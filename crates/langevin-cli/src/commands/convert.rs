@@ -14,8 +14,11 @@ use langevin::{
     schedulers::SCHEDULER_CONFIG,
 };
 
+use langevin_hub::ModelFiles;
+
 use crate::{
     flags::scheduler,
+    hub::Names,
     terminal::{self, thousands},
 };
 
@@ -38,7 +41,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ConvertArgs {
-    /// A pipeline's or a model's folder
+    /// A pipeline's or a model's folder, or ORG/NAME of the Hugging Face Hub
     pub input: PathBuf,
     /// The folder to write
     pub output: PathBuf,
@@ -57,7 +60,11 @@ pub struct ConvertArgs {
 pub fn run(args: ConvertArgs) -> Result<()> {
     check_output(&args)?;
     let device = default_device();
-    let input = &args.input;
+    let wanted = ModelFiles {
+        variant: args.variant.clone(),
+        ..ModelFiles::default()
+    };
+    let input = &Names::default().model(&args.input, &wanted)?;
     let variant = args.variant.as_deref();
     let is_pipeline = [MODEL_INDEX, SCHEDULER_CONFIG]
         .iter()

@@ -18,7 +18,7 @@ use super::{
     sample::Output,
     walk::{Told, classes_for_each},
 };
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -37,7 +37,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct EditArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// A picture, or the latents that `langevin invert` wrote
     #[arg(value_name = "PICTURE OR LATENTS")]
@@ -76,7 +76,7 @@ pub struct EditArgs {
 /// Inverts, changes and draws again.
 pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
-    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
     let class_of = |class: &Option<String>, pictures: usize| match class {
         Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
         None => Ok(None),

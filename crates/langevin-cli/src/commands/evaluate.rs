@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
     data::{
-        self, Picture,
+        self, OpenOptions, Picture,
         evaluate::{
             Agreement, Gaussian, SHAPE_SPACE, frechet_distance, nearest, precision_recall, shape_features,
         },
@@ -17,7 +17,7 @@ use langevin::{
 };
 
 use super::guidance::ClassifierFreeArgs;
-use crate::{flags::scheduler, progress::Progress, stop::Stop, terminal};
+use crate::{flags::scheduler, hub, progress::Progress, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -40,9 +40,9 @@ const NEIGHBOURS: usize = 6;
 /// What the user typed.
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
-    /// The real pictures: `digits`, a folder, or any other data set
+    /// The real pictures: `digits`, a folder, a name of the Hub, or any other data set
     #[arg(long, value_name = "DATA", default_value = "digits")]
     pub data: String,
     /// Pictures drawn of each class
@@ -81,8 +81,9 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if let Some(path) = &args.neighbours {
         super::check_png("--neighbours", path)?;
     }
-    let dataset = data::open(&args.data)?;
-    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?.with_scheduler(&args.scheduler)?;
+    let dataset = data::open(&hub::dataset(&args.data, &OpenOptions::default())?)?;
+    let pipeline =
+        AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?.with_scheduler(&args.scheduler)?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;
     let options = EvaluationOptions {
         samples: classes.map_or(args.samples, |_| args.samples_per_class),

@@ -13,7 +13,7 @@ use langevin::{
     random::Generator,
 };
 
-use crate::flags::choice;
+use crate::{flags::choice, hub};
 
 /// Classifier-free guidance, as it is typed.
 #[derive(Args, Clone, Debug)]
@@ -75,7 +75,7 @@ pub struct LossArgs {
     /// What is to be painted of --guide known's picture (white), and what is known (black)
     #[arg(long, value_name = "PICTURE")]
     pub mask: Option<PathBuf>,
-    /// The CLIP model of --guide clip and clip-picture: a folder of transformers', or an open_clip checkpoint
+    /// The CLIP model of --guide clip and clip-picture: a folder of transformers', an open_clip checkpoint, or a name of the Hub
     #[arg(long, value_name = "FOLDER")]
     pub clip: Option<PathBuf>,
     /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture
@@ -112,7 +112,8 @@ impl LossArgs {
     /// What guides and pictures are made with for a pipeline.
     pub fn maker(&self, pipeline: &AnyPipeline) -> Result<GuideMaker> {
         let maker = pipeline.guide_maker()?;
-        let load = |path| ClipModel::load(path, &maker.device);
+        let load =
+            |path: &PathBuf| -> Result<ClipModel> { Ok(ClipModel::load(hub::model(path)?, &maker.device)?) };
         Ok(GuideMaker {
             mask: self.mask.clone(),
             clip: self.clip.as_ref().map(load).transpose()?,

@@ -15,7 +15,12 @@ use langevin::{
     training::RUN_CONFIG,
 };
 
-use crate::flags::choice;
+use langevin_hub::RepoKind;
+
+use crate::{
+    flags::choice,
+    hub::{self, Names},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +33,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct InfoArgs {
-    /// A run, a pipeline, a model's folder, a data set's folder or file, or `digits`
+    /// A run, a pipeline, a model's folder, a data set's folder or file, `digits`, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// Of a data set: which of a repository's configurations [the default one]
     #[arg(long, value_name = "NAME")]
@@ -49,21 +54,41 @@ pub struct InfoArgs {
 
 /// Says what is at the path.
 pub fn run(args: InfoArgs) -> Result<()> {
-    match kind(&args.path)? {
-        Kind::Dataset => {
-            let default = OpenOptions::default();
-            let options = OpenOptions {
-                config: args.dataset_config_name,
-                split: args.split.unwrap_or(default.split),
-                alpha: args.alpha.unwrap_or(default.alpha),
-                only_classes: args.only_classes,
-                ..default
-            };
-            dataset::describe(&args.path, &options, args.grid.as_deref())
-        }
-        _ if args.grid.is_some() => bail!("--grid shows a data set; {} holds a model", args.path.display()),
-        Kind::Pipeline => pipeline::describe_pipeline(&args.path),
-        Kind::Model => pipeline::describe_model(&args.path),
+    let of_data = args.dataset_config_name.is_some()
+        || args.split.is_some()
+        || args.grid.is_some()
+        || !args.only_classes.is_empty();
+    let default = OpenOptions::default();
+    let options = OpenOptions {
+        config: args.dataset_config_name,
+        split: args.split.unwrap_or(default.split),
+        alpha: args.alpha.unwrap_or(default.alpha),
+        only_classes: args.only_classes,
+        ..default
+    };
+    let path = &local(&args.path, of_data, &options)?;
+    match kind(path)? {
+        Kind::Dataset => dataset::describe(path, &options, args.grid.as_deref()),
+        _ if args.grid.is_some() => bail!("--grid shows a data set; {} holds a model", path.display()),
+        Kind::Pipeline => pipeline::describe_pipeline(path),
+        Kind::Model => pipeline::describe_model(path),
+    }
+}
+
+/// Where it is: what is of the Hub is pulled.
+fn local(path: &Path, of_data: bool, options: &OpenOptions) -> Result<PathBuf> {
+    let Some(Ok((kind, name))) = path.to_str().and_then(hub::remote) else {
+        return hub::model(path);
+    };
+    let names = Names::default();
+    let kind = match kind {
+        Some(kind) => kind,
+        None if of_data => RepoKind::Dataset,
+        None => names.kind(&name)?,
+    };
+    match kind {
+        RepoKind::Dataset => names.pull_dataset(&name, options),
+        _ => hub::model(path),
     }
 }
 

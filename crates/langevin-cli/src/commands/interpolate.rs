@@ -18,7 +18,7 @@ use super::{
     guidance::ClassifierFreeArgs,
     walk::{Told, classes_for_each},
 };
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -39,7 +39,7 @@ const FRAME_MS: u32 = 80;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct InterpolateArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// A picture, or a seed
     #[arg(value_name = "PICTURE OR SEED")]
@@ -80,7 +80,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
             args.output.display()
         );
     }
-    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
     let told = |pictures| -> Result<Told> {
         Ok(Told {
             classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,

@@ -17,7 +17,7 @@ use super::{
     guidance::ClassifierFreeArgs,
     walk::{Told, classes_for_each, one_each},
 };
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -29,7 +29,7 @@ file that `langevin edit` and `langevin interpolate` take; how well the pictures
 /// What the user typed.
 #[derive(Args, Debug)]
 pub struct InvertArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// The pictures, brought to the model's size
     #[arg(required = true, value_name = "PICTURE")]
@@ -58,7 +58,7 @@ pub struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
-    let pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args
         .pictures

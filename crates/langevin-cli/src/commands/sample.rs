@@ -23,7 +23,7 @@ use self::{
     animation::Animation,
     draw::{Begin, Drawing, draw},
 };
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// Draws pictures and writes them.
 pub fn run(args: SampleArgs) -> Result<()> {
@@ -53,7 +53,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
-    let mut pipeline = AnyPipeline::load(&args.path, &args.device.open()?)?;
+    let mut pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use langevin::{device::DeviceName, guidance::ClipLoss, models::clip::ClipModel};
 use langevin_server::{Limits, Models, ServerOptions, serve};
 
-use crate::{stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -30,7 +30,7 @@ const KEY_VARIABLE: &str = "LANGEVIN_API_KEY";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
-    /// The runs or pipelines; NAME=FOLDER gives one another name than its folder's
+    /// The runs, pipelines or ORG/NAME of the Hub; NAME=MODEL gives one another name than its folder's
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
     /// The address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all
@@ -85,7 +85,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
         clip: args
             .clip
             .as_ref()
-            .map(|path| ClipModel::load(path, &device))
+            .map(|path| -> Result<_> { Ok(ClipModel::load(hub::model(path)?, &device)?) })
             .transpose()?,
         ..options
     };
@@ -95,7 +95,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let mut models = Models::default();
     for model in &args.models {
         let (name, folder) = named(model);
-        models.load(&name, folder, &device)?;
+        models.load(&name, hub::model(&folder)?, &device)?;
     }
     let address = listener.local_addr().context("cannot tell the address")?;
     if !address.ip().is_loopback() && options.api_key.is_none() {

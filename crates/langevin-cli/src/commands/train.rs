@@ -1,6 +1,7 @@
 //! `langevin train`.
 
 mod args;
+mod publish;
 mod resolve;
 mod watch;
 
@@ -34,8 +35,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
         resolved.notes.iter().for_each(|note| terminal::note(note));
     }
     if args.dry_run {
-        return Ok(terminal::print(&serde_json::to_string_pretty(&resolved.config)?)?);
+        let config = resolved.config.portable();
+        return Ok(terminal::print(&serde_json::to_string_pretty(&config)?)?);
     }
+    // Hours before there is something to publish is the time to find out that it cannot be.
+    let publish = resolved.publish.map(|publish| publish.check()).transpose()?;
     let device_name = args.device.unwrap_or(DeviceName::CPU);
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
@@ -53,7 +57,15 @@ pub fn run(args: TrainArgs) -> Result<()> {
         terminal::say(&memory_in_words(needed, free, all)?);
     }
     let outcome = trainer.run(&mut Watch::new(manner, stop))?;
-    summarise(&outcome)
+    summarise(&outcome)?;
+    match publish {
+        Some(_) if outcome.interrupted => {
+            terminal::note("the run was stopped before its end, so it is not published");
+            Ok(())
+        }
+        Some(publish) => publish.run(&outcome.folder),
+        None => Ok(()),
+    }
 }
 
 fn announce(estimate: &Estimate) {

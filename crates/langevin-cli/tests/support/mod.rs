@@ -57,6 +57,10 @@ impl Ran {
 pub fn command(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
     command.current_dir(folder).args(args).stdin(Stdio::null());
+    // Tests ask nothing of the Hub but of one on loopback.
+    command
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", folder.join("hf-home"));
     command
 }
 

@@ -214,13 +214,38 @@ const SPLITS: [(&str, &str); 2] = [(split::TRAIN, "train"), ("test", "t10k")];
 
 /// The file `{stem}-{kind}-ubyte`, as MNIST's first mirror named it, or `{stem}.{kind}-ubyte`, as later ones do.
 fn find_file(folder: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
-    let names = ["-", "."].map(|joint| format!("{stem}{joint}{kind}-ubyte"));
-    let zipped = names.clone().map(|name| format!("{name}.gz"));
-    names
-        .iter()
-        .chain(&zipped)
+    file_names(stem, kind)
+        .into_iter()
         .map(|name| folder.join(name))
         .find(|path| path.is_file())
+}
+
+/// The names that a file may have, in the order in which they are looked for.
+fn file_names(stem: &str, kind: &str) -> Vec<String> {
+    let names = ["-", "."].map(|joint| format!("{stem}{joint}{kind}-ubyte"));
+    let zipped = names.clone().map(|name| format!("{name}.gz"));
+    names.into_iter().chain(zipped).collect()
+}
+
+/// The files of a split in a folder of which `has` says what is in it: pictures, labels and the names of these; none where there are
+/// no pictures of that split.
+pub(super) fn files_of(split: &str, has: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let Some((_, stem)) = SPLITS.into_iter().find(|(known, _)| *known == split) else {
+        return Vec::new();
+    };
+    let first = |part: &str, kind| {
+        file_names(&format!("{stem}-{part}"), kind)
+            .into_iter()
+            .find(|name| has(name))
+    };
+    let Some(pictures) = first("images", "idx3") else {
+        return Vec::new();
+    };
+    let names = Some("labels.json".to_string()).filter(|name| has(name));
+    [Some(pictures), first("labels", "idx1"), names]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The labels' file that goes with one of pictures, gzipped or not.
@@ -241,6 +266,9 @@ fn read_file(path: &Path) -> Result<IdxArray> {
 
 /// What a folder is called, also where it is given as `.` or ends in a slash.
 pub(super) fn folder_name(folder: &Path) -> String {
+    if let Some(repository) = files::cached_repository(folder) {
+        return repository.name().to_string();
+    }
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     whole
         .file_name()

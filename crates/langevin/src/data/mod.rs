@@ -29,6 +29,7 @@ mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod picture;
+mod repository;
 mod resample;
 pub mod split;
 mod store;
@@ -50,6 +51,7 @@ pub use order::{Group, epoch_order};
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
+pub use repository::{RepositoryFiles, repository_files};
 pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};

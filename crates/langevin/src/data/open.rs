@@ -88,8 +88,7 @@ fn open_whole(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Datas
     );
     Err(if looks_like_hub_name(name_or_path) {
         Error::Unsupported(format!(
-            "{looked}; reading data sets from the Hugging Face Hub is not there yet: download its files into \
-             a folder and name that folder"
+            "{looked}; if it is a repository of the Hugging Face Hub, pull it and name the folder, as the program langevin does"
         ))
     } else {
         Error::Config(looked)
@@ -248,7 +247,7 @@ mod tests {
     fn names_that_are_not_there_say_what_was_looked_for() {
         assert!(plain("no-such-folder").contains("\"digits\""));
         assert!(!plain("no-such-folder").contains("Hub"));
-        assert!(plain("huggan/smithsonian_butterflies_subset").contains("Hub is not there yet"));
+        assert!(plain("huggan/smithsonian_butterflies_subset").contains("of the Hugging Face Hub, pull it"));
         assert!(!plain("/no/such/folder").contains("Hub"));
         assert!(!plain("./no/such").contains("Hub"));
     }

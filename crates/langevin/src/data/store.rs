@@ -66,14 +66,8 @@ impl Store {
         match self {
             Self::Folder(root) => walk(root, Path::new(""), &mut HashSet::new(), &mut listing)?,
             Self::Zip(zip) => {
-                let is_shown = |path: &&PathBuf| {
-                    let mut parts = path.iter().map(|part| part.as_encoded_bytes());
-                    let is_hidden_folder = |part: &[u8]| part.starts_with(b".") || part.starts_with(b"__");
-                    let name = parts.next_back();
-                    name.is_some_and(|name| !name.starts_with(b".")) && !parts.any(is_hidden_folder)
-                };
                 zip.paths()
-                    .filter(is_shown)
+                    .filter(|path| is_shown(path))
                     .for_each(|path| listing.add(path.clone()));
             }
         }
@@ -122,7 +116,7 @@ impl Store {
 }
 
 impl Listing {
-    fn add(&mut self, path: PathBuf) {
+    pub(super) fn add(&mut self, path: PathBuf) {
         if is_picture_name(&path) {
             self.pictures.push(path);
         } else if path.file_name().is_some_and(|name| {
@@ -135,6 +129,14 @@ impl Listing {
             self.parquet.push(path);
         }
     }
+}
+
+/// Whether a file is neither hidden nor in a folder that is, or that starts with `__`.
+pub(super) fn is_shown(path: &Path) -> bool {
+    let mut parts = path.iter().map(|part| part.as_encoded_bytes());
+    let is_hidden_folder = |part: &[u8]| part.starts_with(b".") || part.starts_with(b"__");
+    let name = parts.next_back();
+    name.is_some_and(|name| !name.starts_with(b".")) && !parts.any(is_hidden_folder)
 }
 
 /// The same order on every system: the path's text with `/` between its parts.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{ConditioningKind, Trainer, TrainingConfig, samples::SAMPLES};
-use crate::{Result, files::write_atomically, models::AnyModelConfig};
+use crate::{Result, data::looks_like_hub_name, files::write_atomically, models::AnyModelConfig};
 
 /// The card's name in a run's folder.
 pub const MODEL_CARD: &str = "README.md";
@@ -34,8 +34,9 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
         return Ok(());
     }
     let classes = trainer.class_names();
+    let config = trainer.config.portable();
     let card = Card {
-        config: &trainer.config,
+        config: &config,
         dataset: trainer.dataset.name(),
         pictures: trainer.dataset.len(),
         classes: &classes,
@@ -107,6 +108,7 @@ impl Card<'_> {
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         let named = self.config.dataset_name.as_deref().unwrap_or(self.dataset);
+        let named = without_commit(named);
         // A path of this machine is nobody else's.
         let data = if Path::new(named).is_absolute() || !named.chars().all(is_plain) {
             self.dataset
@@ -115,10 +117,20 @@ impl Card<'_> {
         };
         format!(
             "---\nlicense: {}\nlibrary_name: diffusers\npipeline_tag: {pipeline}\ntags:\n- diffusers\n\
-             - langevin\n- diffusion\n- {kind}\ndatasets:\n- {}\n---",
+             - langevin\n- diffusion\n- {kind}\ndatasets:\n- {}\n{}---",
             yaml(licence),
-            yaml(data)
+            yaml(data),
+            self.base()
         )
+    }
+
+    /// The model that the run started from, where that is one of the Hub's.
+    fn base(&self) -> String {
+        let base = self.config.pretrained.as_deref().and_then(Path::to_str);
+        match base.map(|base| (base, without_commit(base))) {
+            Some((pinned, base)) if pinned != base => format!("base_model: {}\n", yaml(base)),
+            _ => String::new(),
+        }
     }
 
     fn data(&self) -> String {
@@ -268,6 +280,40 @@ impl Card<'_> {
     }
 }
 
+/// `ORG/NAME` of an `ORG/NAME@COMMIT`; anything else as it is.
+fn without_commit(name: &str) -> &str {
+    match name.split_once('@') {
+        Some((id, _)) if looks_like_hub_name(id) => id,
+        _ => name,
+    }
+}
+
+/// A card as it stands in the repository `id` of the Hub: what it tells to do is done from anywhere, and not from the run's folder.
+/// One that somebody has made their own is left alone.
+pub fn for_hub(card: &str, id: &str) -> String {
+    if !card.contains(MARK) {
+        return card.to_string();
+    }
+    let load = format!(
+        "let hub = langevin_hub::Hub::new(langevin_hub::Settings::from_env()?)?;\n\
+         let folder = hub.pull_model(&\"{id}\".parse()?, &Default::default(), &langevin_hub::Silent)?;\n\
+         let pipeline = AnyPipeline::load(folder, "
+    );
+    [
+        (
+            "On the command line, from the folder of this file:",
+            "On the command line:",
+        ),
+        ("langevin sample .", &format!("langevin sample {id}")),
+        ("let pipeline = AnyPipeline::load(\".\", ", &load),
+        ("from_pretrained(\".\")", &format!("from_pretrained(\"{id}\")")),
+    ]
+    .into_iter()
+    .fold(card.to_string(), |card, (here, there)| {
+        card.replacen(here, there, 1)
+    })
+}
+
 /// A word as YAML reads it, whatever is in it: every JSON string is one of YAML.
 fn yaml(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
@@ -364,6 +410,30 @@ mod tests {
             text.contains("pipeline(batch_size=4, num_inference_steps=1000)") && !text.contains("/home"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_came_from_the_hub_is_named_as_there() {
+        let mut config = TrainingConfig::digits();
+        config.dataset_name = Some("huggan/faces@0123456789abcdef0123456789abcdef01234567".into());
+        config.pretrained = Some("google/ddpm-cat-256@0123456789abcdef0123456789abcdef01234567".into());
+        let text = card(&config, "faces", &["a".into()]);
+        assert!(
+            text.contains("datasets:\n- huggan/faces\nbase_model: google/ddpm-cat-256\n---"),
+            "{text}"
+        );
+        let pushed = for_hub(&text, "me/mine");
+        for (here, there) in [
+            ("langevin sample . ", "langevin sample me/mine --class a"),
+            ("from_pretrained(\".\")", "from_pretrained(\"me/mine\")"),
+            ("AnyPipeline::load(\".\"", "AnyPipeline::load(folder, "),
+            ("the folder of this file", "\"me/mine\".parse()?"),
+        ] {
+            assert!(text.contains(here) && !pushed.contains(here), "{pushed}");
+            assert!(pushed.contains(there), "{pushed}");
+        }
+        let own = text.replace(MARK, "");
+        assert_eq!(for_hub(&own, "me/mine"), own);
     }
 
     #[cfg(feature = "parquet")]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     Error, Result,
     data::looks_like_hub_name,
+    files,
     models::{AnyModelConfig, ModelPreset},
     named::{Named, named_enum},
 };
@@ -143,6 +144,9 @@ impl ModelSource {
         match self {
             Self::Preset(preset) => preset.name().to_string(),
             Self::Config(path) => {
+                if let Some(repository) = files::cached_repository(path) {
+                    return repository.name().to_string();
+                }
                 // `some-model/config.json` is better called by its folder.
                 let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
                     path.parent()
@@ -176,8 +180,8 @@ fn config_file(path: &Path) -> Result<PathBuf> {
     let name = path.display();
     if looks_like_hub_name(&name.to_string()) {
         return Err(Error::Unsupported(format!(
-            "there is no file `{name}`, and downloading models from the Hub is not there yet; \
-             download its config.json and name that"
+            "there is no file `{name}`; if it is a repository of the Hub, pull it and name the folder, as the program \
+             langevin does"
         )));
     }
     let presets: Vec<&str> = ModelPreset::ALL.iter().map(|preset| preset.name()).collect();

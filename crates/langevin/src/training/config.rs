@@ -532,7 +532,7 @@ mod tests {
                 .to_string()
         };
         assert!(refused("no-such-model").contains("course-butterflies"));
-        assert!(refused("google/ddpm-cat-256").contains("not there yet"));
+        assert!(refused("google/ddpm-cat-256").contains("pull it and name the folder"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod noise;
 pub mod observer;
 pub mod optimizer;
 mod pace;
+mod portable;
 mod pretrained;
 mod report;
 mod run;

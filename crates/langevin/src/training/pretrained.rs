@@ -28,8 +28,8 @@ impl TrainingConfig {
             let name = folder.display().to_string();
             return Err(if !folder.exists() && looks_like_hub_name(&name) {
                 Error::Unsupported(format!(
-                    "there is no folder `{name}`, and downloading models from the Hub is not there yet; download it and \
-                     name its folder"
+                    "there is no folder `{name}`; if it is a repository of the Hub, pull it and name the folder, as the \
+                     program langevin does"
                 ))
             } else {
                 Error::file(

@@ -78,7 +78,7 @@ impl Run {
             resume_from_checkpoint: None,
             ..config.clone()
         };
-        files::write_json(folder.join(RUN_CONFIG), &resolved)?;
+        files::write_json(folder.join(RUN_CONFIG), &resolved.portable())?;
         let kept = trainer.resumed.as_ref();
         // Those of a run that is replaced, or that this one leaves behind.
         for (step, path) in checkpoints::all(folder) {

@@ -85,7 +85,7 @@ pub(super) fn write(
         let named = gradients.named(learner.model());
         weights::write_tensors(folder.join(GRADIENTS), &named)?;
     }
-    files::write_json(folder.join(RUN_CONFIG), config)?;
+    files::write_json(folder.join(RUN_CONFIG), &config.portable())?;
     files::write_json(folder.join(STATE), place)
 }
 
@@ -184,7 +184,7 @@ impl SavedRun {
             "cache",
             "strict",
         ];
-        let mut differing = differences(&self.config, config)?;
+        let mut differing = differences(&self.config.portable(), &config.portable())?;
         differing.retain(|(name, ..)| !MAY_CHANGE.contains(&name.as_str()));
         self.refuse("the run's configuration", &differing)
     }

@@ -32,7 +32,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SampleArgs {
-    /// The run or pipeline
+    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// How many pictures
     #[arg(long, value_name = "N", default_value_t = 16)]

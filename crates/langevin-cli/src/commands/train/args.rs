@@ -33,7 +33,7 @@ Examples:
 #[derive(Args, Debug, Default)]
 #[command(after_help = EXAMPLES)]
 pub struct TrainArgs {
-    /// The data set: `digits`, a folder or zip archive of pictures, a folder of parquet files, or IDX files
+    /// The data set: `digits`, ORG/NAME of the Hugging Face Hub, a folder or zip archive of pictures, parquet or IDX files
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub dataset_name: Option<String>,
     /// Which of a repository's configurations [the default one]
@@ -79,11 +79,11 @@ pub struct TrainArgs {
     /// The model: digits, course-butterflies, course-mnist, basic-unet, ddpm-default, or a config.json [ddpm-default]
     #[arg(long, value_parser = model_source, value_name = "MODEL", help_heading = "Model")]
     pub model: Option<ModelSource>,
-    /// A diffusers model configuration: a config.json or its folder
+    /// A diffusers model configuration: a config.json, its folder, or ORG/NAME of the Hub
     #[arg(long, value_parser = model_source, value_name = "PATH", help_heading = "Model", conflicts_with = "model")]
     pub model_config_name_or_path: Option<ModelSource>,
-    /// Start from a pipeline's folder: its model, its noise and its sizes
-    #[arg(long, alias = "start-model", value_name = "FOLDER", help_heading = "Model", conflicts_with_all = ["model", "model_config_name_or_path", "objective", "prediction_type", "ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr", "edm_sigma_data"])]
+    /// Start from a pipeline's folder or ORG/NAME of the Hub: its model, its noise and its sizes
+    #[arg(long, alias = "start-model", value_name = "PIPELINE", help_heading = "Model", conflicts_with_all = ["model", "model_config_name_or_path", "objective", "prediction_type", "ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr", "edm_sigma_data"])]
     pub pretrained: Option<PathBuf>,
     /// Train only parameters whose names hold one of these words, such as attention,norm
     #[arg(long, value_delimiter = ',', value_name = "WORDS", help_heading = "Model")]
@@ -97,7 +97,7 @@ pub struct TrainArgs {
     /// A picture that the model is shown: made of the clean one (grey, blur:SIGMA, downscale:FACTOR, edges, mask), or from a column of the data
     #[arg(long, value_name = "WHAT|COLUMN", help_heading = "Model")]
     pub conditioning_image: Option<ImageCondition>,
-    /// cross-attention: a CLIP text encoder's folder, or small for one that is trained along [small]
+    /// cross-attention: a CLIP text encoder's folder, ORG/NAME of the Hub, or small for one that is trained along [small]
     #[arg(long, value_parser = text_encoder, value_name = "FOLDER|small", help_heading = "Model")]
     pub text_encoder: Option<TextEncoderSource>,
     /// How often the caption is withheld [0.1]
@@ -294,7 +294,30 @@ pub struct TrainArgs {
     pub dry_run: bool,
 
     #[command(flatten)]
+    pub hub: HubArgs,
+    #[command(flatten)]
     pub script: ScriptArgs,
+}
+
+/// Flags about the Hugging Face Hub.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Hub")]
+pub struct HubArgs {
+    /// Publish the run on the Hub when it is over
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub push_to_hub: Option<bool>,
+    /// The repository to publish it in [the name of the run's folder, under your own]
+    #[arg(long, value_name = "ORG/NAME")]
+    pub hub_model_id: Option<String>,
+    /// The token [HF_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    pub hub_token: Option<String>,
+    /// Make the repository a private one, if it is made now
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub hub_private_repo: Option<bool>,
+    /// Where models and data sets of the Hub are kept [the standard cache]
+    #[arg(long, value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// Flags of the script that have no effect here, or none yet; not in the help.
@@ -306,17 +329,6 @@ pub struct ScriptArgs {
     pub preserve_input_precision: bool,
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub local_rank: Option<String>,
-    #[arg(long, hide = true)]
-    pub cache_dir: Option<String>,
-
-    #[arg(long, hide = true)]
-    pub push_to_hub: bool,
-    #[arg(long, hide = true)]
-    pub hub_token: Option<String>,
-    #[arg(long, hide = true)]
-    pub hub_model_id: Option<String>,
-    #[arg(long, hide = true)]
-    pub hub_private_repo: bool,
     #[arg(long, hide = true)]
     pub mixed_precision: Option<String>,
 }

@@ -7,16 +7,23 @@ use langevin::{
     data,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
-    training::{SavedRun, TrackerKind, TrainingConfig, checkpoints},
+    training::{ConditioningKind, SavedRun, TrackerKind, TrainingConfig, checkpoints},
 };
+use langevin_hub::ModelFiles;
 
-use super::args::{ScriptArgs, TrainArgs};
+use super::{
+    args::{ScriptArgs, TrainArgs},
+    publish::{self, Publish},
+};
+use crate::hub::Names;
 
 /// A run, and what its user should know about flags that have no effect.
 #[derive(Debug)]
 pub struct Resolved {
     /// The configuration, checked.
     pub config: TrainingConfig,
+    /// Where the run is published when it is over.
+    pub publish: Option<Publish>,
     /// One line a flag.
     pub notes: Vec<String>,
 }
@@ -27,7 +34,8 @@ pub struct Resolved {
 /// # Errors
 /// If a flag asks for what is not there yet, or the values contradict each other.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let notes = check_script_flags(&args.script)?;
+    let mut notes = check_script_flags(&args.script)?;
+    let (names, publish) = publish::resolve(&args.hub, &mut notes)?;
     let mut config = match resumed(args)? {
         Some(saved) => saved,
         None => defaults(args),
@@ -37,12 +45,13 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
         config.train_data_dir.clone_from(&args.train_data_dir);
     }
     if let Some(model) = args.model.as_ref().or(args.model_config_name_or_path.as_ref()) {
-        config.use_model(model.clone())?;
+        config.use_model(names.model_config(model)?)?;
     }
     if let Some(folder) = &args.pretrained {
-        config.use_pretrained(folder)?;
+        config.use_pretrained(&names.model(folder, &ModelFiles::default())?)?;
     }
     apply(args, &mut config);
+    pull(&mut config, &names)?;
     imply(args, &mut config)?;
     if let Some(names) = &args.logger {
         config.report_to = trackers(names)?;
@@ -50,7 +59,26 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     config.validate()?;
     // A data set that is not there, or holds nothing, is told before anything is made.
     data::open_with(&config.dataset()?, &config.open_options())?;
-    Ok(Resolved { config, notes })
+    Ok(Resolved {
+        config,
+        publish,
+        notes,
+    })
+}
+
+/// Puts paths in place of the names of the Hub that the configuration holds, typed or from the checkpoint that is resumed.
+fn pull(config: &mut TrainingConfig, names: &Names) -> Result<()> {
+    config.model = names.model_config(&config.model)?;
+    if let Some(folder) = &config.pretrained {
+        config.pretrained = Some(names.model(folder, &ModelFiles::default())?);
+    }
+    if config.conditioning == ConditioningKind::CrossAttention {
+        config.text_encoder = names.text_encoder(&config.text_encoder)?;
+    }
+    if let Some(name) = &config.dataset_name {
+        config.dataset_name = Some(names.dataset(name, &config.open_options())?);
+    }
+    Ok(())
 }
 
 /// The configuration of the checkpoint that is resumed, so that nothing of it has to be typed again.
@@ -212,25 +240,6 @@ fn trackers(names: &[String]) -> Result<Vec<TrackerKind>> {
 
 /// Refuses what is not there yet, and gives a note for each flag that has nothing to do here.
 fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
-    let not_there_yet = [
-        ("--push-to-hub", script.push_to_hub, "publishing on the Hub"),
-        ("--hub-token", script.hub_token.is_some(), "publishing on the Hub"),
-        (
-            "--hub-model-id",
-            script.hub_model_id.is_some(),
-            "publishing on the Hub",
-        ),
-        (
-            "--hub-private-repo",
-            script.hub_private_repo,
-            "publishing on the Hub",
-        ),
-    ];
-    for (flag, given, what) in not_there_yet {
-        if given {
-            bail!("{flag}: {what} is not there yet; leave the flag out");
-        }
-    }
     match script.mixed_precision.as_deref() {
         None | Some("no") => {}
         Some(precision @ ("fp16" | "bf16" | "fp8")) => bail!(
@@ -251,11 +260,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
             "--preserve-input-precision",
             script.preserve_input_precision,
             "pictures of 8 and 16 bits keep their precision",
-        ),
-        (
-            "--cache-dir",
-            script.cache_dir.is_some(),
-            "nothing is downloaded, so nothing is cached",
         ),
     ];
     let given = without_effect.into_iter().filter(|(_, given, _)| *given);

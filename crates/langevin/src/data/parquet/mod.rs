@@ -239,6 +239,20 @@ impl Dataset for ParquetDataset {
 }
 
 /// The card of a repository; one that has none says nothing.
+/// The files of a repository that hold what is asked for, of all its parquet files, which are sorted, and with the text of its card.
+///
+/// # Errors
+/// The part of a sentence that follows the repository's name, if there is no such configuration or split, or the card is broken.
+pub(super) fn files_of(
+    files: &[PathBuf],
+    card: Option<&str>,
+    options: &OpenOptions,
+) -> Result<Vec<PathBuf>, String> {
+    let card =
+        Card::parse(card.unwrap_or_default()).map_err(|message| format!("has a README.md that {message}"))?;
+    layout::choose(files, card, options.config.as_deref(), &options.split).map(|chosen| chosen.files)
+}
+
 fn read_card(folder: &Path) -> Result<Card> {
     let path = folder.join("README.md");
     match std::fs::metadata(&path) {

@@ -1,0 +1,59 @@
+//! `langevin remove`.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use langevin_hub::RepoKind;
+
+use crate::{
+    hub::{self, Names},
+    terminal::{self, bytes},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  langevin remove google/ddpm-cat-256
+  langevin remove huggan/smithsonian_butterflies_subset --dataset
+  langevin remove ORG/NAME@v1.0";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct RemoveArgs {
+    /// The repository: ORG/NAME, with @REVISION for one commit of it alone
+    #[arg(value_name = "ORG/NAME")]
+    pub name: String,
+    /// It is a data set [whichever of that name is in the cache]
+    #[arg(long)]
+    pub dataset: bool,
+}
+
+/// Removes, and says how much is free now.
+pub fn run(args: RemoveArgs) -> Result<()> {
+    let (kind, name) = hub::name(&args.name, args.dataset.then_some(RepoKind::Dataset))?;
+    let hub = Names::default().hub()?;
+    let kind = match kind {
+        Some(kind) => kind,
+        None => {
+            let cached = hub.cached()?;
+            let of_name: Vec<RepoKind> = cached
+                .iter()
+                .filter(|repo| repo.repo.id == name.id)
+                .map(|repo| repo.repo.kind)
+                .collect();
+            match of_name.as_slice() {
+                [only] => *only,
+                [] => RepoKind::Model,
+                _ => bail!(
+                    "the cache has a model and a data set of the name {}: add --dataset, or write hf://models/{}",
+                    name.id,
+                    name.id
+                ),
+            }
+        }
+    };
+    let removed = hub.remove(&name.of_kind(kind), &name)?;
+    Ok(terminal::print(&format!(
+        "removed {name}: {} free",
+        bytes(removed.bytes)
+    ))?)
+}

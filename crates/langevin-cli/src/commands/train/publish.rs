@@ -1,0 +1,103 @@
+//! Publishing a run on the Hub when it is over, by the flags of the script.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use langevin::training::card::shell_word;
+use langevin_hub::{RepoKind, RepoName};
+
+use super::args::HubArgs;
+use crate::{
+    commands::push::{Publication, last_part},
+    hub::Names,
+};
+
+/// Where a run is to be published.
+#[derive(Debug)]
+pub struct Publish {
+    names: Names,
+    id: Option<String>,
+    private: bool,
+}
+
+/// Where a run will be published, by a token that the Hub knows.
+pub struct Checked {
+    publish: Publish,
+    /// Whose token it is.
+    user: String,
+}
+
+/// How names are resolved, and whether the run is published; a note for each flag that does nothing without another.
+///
+/// # Errors
+/// If the repository's name is none.
+pub fn resolve(args: &HubArgs, notes: &mut Vec<String>) -> Result<(Names, Option<Publish>)> {
+    let names = Names {
+        cache: args.cache_dir.clone(),
+        token: args.hub_token.clone(),
+    };
+    let private = args.hub_private_repo.unwrap_or(false);
+    if args.push_to_hub != Some(true) {
+        let without_effect = [
+            ("--hub-model-id", args.hub_model_id.is_some()),
+            ("--hub-private-repo", private),
+        ];
+        let given = without_effect.into_iter().filter(|(_, given)| *given);
+        notes.extend(given.map(|(flag, _)| format!("{flag} has no effect without --push-to-hub")));
+        return Ok((names, None));
+    }
+    if let Some(id) = &args.hub_model_id {
+        in_namespace(id, "me").context("--hub-model-id")?;
+    }
+    let publish = Publish {
+        names: names.clone(),
+        id: args.hub_model_id.clone(),
+        private,
+    };
+    Ok((names, Some(publish)))
+}
+
+/// The repository that a name without an `ORG/` means: the user's own.
+fn in_namespace(id: &str, user: &str) -> Result<RepoName> {
+    let whole = if id.contains('/') {
+        id.to_string()
+    } else {
+        format!("{user}/{id}")
+    };
+    Ok(whole.parse()?)
+}
+
+impl Publish {
+    /// Asks the Hub whose token it is.
+    ///
+    /// # Errors
+    /// If there is no token, or the Hub does not know it or cannot be reached.
+    pub fn check(self) -> Result<Checked> {
+        let user = self.names.hub()?.check_push().context("--push-to-hub")?;
+        Ok(Checked { publish: self, user })
+    }
+}
+
+impl Checked {
+    /// Pushes the run in `folder`.
+    ///
+    /// # Errors
+    /// If the Hub does not take it; the error says how to try again.
+    pub fn run(&self, folder: &Path) -> Result<()> {
+        let id = self.publish.id.clone().unwrap_or_else(|| last_part(folder));
+        let name = in_namespace(&id, &self.user)?;
+        let publication = Publication {
+            folder,
+            name: &name,
+            kind: RepoKind::Model,
+            private: self.publish.private,
+            message: None,
+        };
+        publication.push(&self.publish.names).with_context(|| {
+            format!(
+                "the run is whole, and not published; `langevin push {} {name}` tries again",
+                shell_word(&folder.display().to_string())
+            )
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! What the Hub's "no" means, and what its user can do about it.
+
+use crate::{
+    Error, RepoId, address,
+    http::{Failure, Http, Refusal},
+};
+
+/// A failed request about a repository, as an error.
+pub(crate) fn failed(failure: Failure, repo: &RepoId, http: &Http) -> Error {
+    match failure {
+        Failure::Refused(refusal) => refused(refusal, repo, http),
+        Failure::Network(why) | Failure::Unreachable(why) => Error::Network(format!(
+            "the Hub cannot be reached: check the network, or HF_ENDPOINT if it is set ({why})"
+        )),
+    }
+}
+
+/// The Hub's no about a repository, as an error.
+pub(crate) fn refused(refusal: Refusal, repo: &RepoId, http: &Http) -> Error {
+    let kind = repo.kind.spoken();
+    let endpoint = http.endpoint();
+    let page = format!("{endpoint}/{}{repo}", repo.kind.prefix());
+    let tokens = format!("{endpoint}/settings/tokens");
+    let said = if refusal.message.is_empty() {
+        String::new()
+    } else {
+        format!(" (it says: {})", refusal.message.trim_end_matches('.'))
+    };
+    match (refusal.status, refusal.code.as_deref()) {
+        (_, Some("GatedRepo")) if refusal.had_token => Error::Gated(format!(
+            "the {kind} {repo} is gated, and the owner of this token has no access: ask for it at {page}"
+        )),
+        (_, Some("GatedRepo")) => Error::Gated(format!(
+            "the {kind} {repo} is gated: ask for access at {page}, and set HF_TOKEN to a token of that account ({tokens})"
+        )),
+        (_, Some("RevisionNotFound")) => Error::NoSuchRevision(format!(
+            "{repo} has no such revision: a branch, a tag or a commit of {page} should follow the `@`"
+        )),
+        (_, Some("EntryNotFound")) => Error::NoSuchFile(format!(
+            "{repo} has no such file: {}",
+            address::without_query(&refusal.url)
+        )),
+        (401, _) if refusal.message.starts_with("Invalid credentials") => Error::Token(format!(
+            "the Hub does not know this token: set HF_TOKEN to one from {tokens}, or unset it"
+        )),
+        (401 | 404, Some("RepoNotFound") | None) if refusal.had_token => Error::NoSuchRepository(format!(
+            "there is no {kind} {repo} at {endpoint}, or this token may not see it: check the name, and what the token may do"
+        )),
+        (401 | 404, Some("RepoNotFound") | None) => Error::NoSuchRepository(format!(
+            "there is no {kind} {repo} at {endpoint}, or it is private: check the name, and set HF_TOKEN to a token that \
+             may see it ({tokens})"
+        )),
+        (403, _) => Error::Token(format!(
+            "the Hub does not allow this for {repo}: the token needs the right to do it ({tokens}){said}"
+        )),
+        (429, _) => Error::Network(format!(
+            "the Hub asks for fewer requests: wait some minutes and run the same again{}",
+            if refusal.had_token {
+                ""
+            } else {
+                "; with HF_TOKEN set it allows more"
+            }
+        )),
+        (status @ 500.., _) => Error::Network(format!(
+            "the Hub has trouble (status {status}): run the same again later{said}"
+        )),
+        (status, _) => Error::Answer(format!(
+            "the Hub answered {} with status {status}{said}",
+            address::without_query(&refusal.url)
+        )),
+    }
+}

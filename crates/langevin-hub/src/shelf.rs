@@ -1,0 +1,243 @@
+//! What the cache holds, and taking some of it away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use crate::{Error, Hub, RepoId, RepoName, Result, cache::RepoCache, name::is_commit};
+
+/// A repository in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedRepo {
+    /// Which.
+    pub repo: RepoId,
+    /// The bytes that it takes on disk.
+    pub size: u64,
+    /// When a file of it was last written.
+    pub modified: Option<SystemTime>,
+    /// Its commits, sorted by name.
+    pub revisions: Vec<CachedRevision>,
+}
+
+/// A commit in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedRevision {
+    /// The commit.
+    pub commit: String,
+    /// The branches and tags that are known to be it.
+    pub refs: Vec<String>,
+    /// How many files of it are there.
+    pub files: usize,
+    /// Their bytes.
+    pub size: u64,
+}
+
+/// What was taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many commits.
+    pub revisions: usize,
+    /// How many bytes are free now.
+    pub bytes: u64,
+}
+
+impl Hub {
+    /// The repositories in the cache, sorted by kind and name. Folders that are none are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a folder of the cache cannot be read.
+    pub fn cached(&self) -> Result<Vec<CachedRepo>> {
+        let root = &self.settings.cache;
+        let mut found = Vec::new();
+        for name in names(root)? {
+            if let Some(repo) = RepoId::of_folder(&name)
+                && root.join(&name).is_dir()
+            {
+                found.push(self.cached_repo(repo)?);
+            }
+        }
+        found.sort_by(|a, b| a.repo.cmp(&b.repo));
+        Ok(found)
+    }
+
+    fn cached_repo(&self, repo: RepoId) -> Result<CachedRepo> {
+        let cache = RepoCache::new(&self.settings.cache, &repo, self.settings.symlinks);
+        let refs = refs(&cache)?;
+        let mut revisions = Vec::new();
+        for commit in names(&cache.folder().join("snapshots"))? {
+            if !is_commit(&commit) {
+                continue;
+            }
+            let files = cache.files(&commit)?;
+            let is_it = |(name, of): (&String, &String)| (*of == commit).then(|| name.clone());
+            revisions.push(CachedRevision {
+                refs: refs.iter().filter_map(is_it).collect(),
+                files: files.len(),
+                size: files.iter().map(|(_, size)| size).sum(),
+                commit,
+            });
+        }
+        let (mut size, mut modified) = (0, None);
+        measure(cache.folder(), &mut size, &mut modified);
+        Ok(CachedRepo {
+            repo,
+            size,
+            modified,
+            revisions,
+        })
+    }
+
+    /// Takes a repository out of the cache, or one commit of it where `name` has a revision; of bytes that other commits need, none.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`] if the cache has no such repository or commit, [`Error::Io`] if something cannot be removed.
+    pub fn remove(&self, repo: &RepoId, name: &RepoName) -> Result<Removed> {
+        let cache = RepoCache::new(&self.settings.cache, repo, self.settings.symlinks);
+        let not_there = || {
+            Error::NotCached(format!(
+                "the {} {name} is not in the cache: `langevin list` says what is",
+                repo.kind.spoken()
+            ))
+        };
+        if !cache.folder().is_dir() {
+            return Err(not_there());
+        }
+        let before = self.cached_repo(repo.clone())?;
+        let Some(revision) = &name.revision else {
+            return self.remove_all(&cache, &before);
+        };
+        let commit = cache
+            .commit_of(revision)
+            .filter(|commit| cache.snapshot(commit).is_dir());
+        let commit = commit.ok_or_else(not_there)?;
+        if before.revisions.iter().all(|known| known.commit == commit) {
+            return self.remove_all(&cache, &before);
+        }
+        for (name, of) in refs(&cache)? {
+            if of == commit {
+                let path = cache.folder().join("refs").join(name);
+                fs::remove_file(&path).map_err(|e| Error::io("remove", path, e))?;
+            }
+        }
+        self.throw_away(&cache.snapshot(&commit))?;
+        self.remove_unused_blobs(&cache)?;
+        let after = self.cached_repo(repo.clone())?;
+        Ok(Removed {
+            revisions: 1,
+            bytes: before.size.saturating_sub(after.size),
+        })
+    }
+
+    fn remove_all(&self, cache: &RepoCache, before: &CachedRepo) -> Result<Removed> {
+        self.throw_away(cache.folder())?;
+        // Whoever waits for one of them finds no file, and makes it anew.
+        let _ = fs::remove_dir_all(cache.locks());
+        Ok(Removed {
+            revisions: before.revisions.len(),
+            bytes: before.size,
+        })
+    }
+
+    /// Removes a folder: first from its place, at once, then from the disk.
+    fn throw_away(&self, folder: &Path) -> Result<()> {
+        let fail = |e| Error::io("remove", folder, e);
+        let away = tempfile::Builder::new()
+            .prefix(".langevin-")
+            .tempdir_in(&self.settings.cache)
+            .map_err(fail)?;
+        fs::rename(folder, away.path().join("removed")).map_err(fail)?;
+        away.close().map_err(fail)
+    }
+
+    fn remove_unused_blobs(&self, cache: &RepoCache) -> Result<()> {
+        let mut used = BTreeSet::new();
+        collect_targets(&cache.folder().join("snapshots"), &mut used)?;
+        let blobs = cache.folder().join("blobs");
+        for name in names(&blobs)? {
+            // What is on its way belongs to whoever downloads it.
+            if !used.contains(&name) && !name.ends_with(".incomplete") {
+                let path = blobs.join(name);
+                fs::remove_file(&path).map_err(|e| Error::io("remove", path, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a folder, sorted; none if it is not there.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let read = |e| Error::io("read", folder, e);
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(read)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(read)?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Branches, tags and the like, with their commits.
+fn refs(cache: &RepoCache) -> Result<BTreeMap<String, String>> {
+    fn walk(folder: &Path, within: &str, found: &mut Vec<String>) -> Result<()> {
+        for name in names(folder)? {
+            let path = if within.is_empty() {
+                name.clone()
+            } else {
+                format!("{within}/{name}")
+            };
+            if folder.join(&name).is_dir() {
+                walk(&folder.join(name), &path, found)?;
+            } else {
+                found.push(path);
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    walk(&cache.folder().join("refs"), "", &mut found)?;
+    let with_commit = |name: String| Some((cache.commit_of(&name)?, name));
+    Ok(found
+        .into_iter()
+        .filter_map(with_commit)
+        .map(|(commit, name)| (name, commit))
+        .collect())
+}
+
+/// Adds up what a folder takes on disk: links count as nothing.
+fn measure(folder: &Path, size: &mut u64, modified: &mut Option<SystemTime>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.path().symlink_metadata() else {
+            continue;
+        };
+        if metadata.is_dir() {
+            measure(&entry.path(), size, modified);
+        } else if metadata.is_file() {
+            *size += metadata.len();
+            *modified = (*modified).max(metadata.modified().ok());
+        }
+    }
+}
+
+/// The names of the blobs that links below a folder lead to.
+fn collect_targets(folder: &Path, used: &mut BTreeSet<String>) -> Result<()> {
+    for name in names(folder)? {
+        let path: PathBuf = folder.join(name);
+        match fs::read_link(&path) {
+            Ok(target) => used.extend(
+                target
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .map(String::from),
+            ),
+            Err(_) if path.is_dir() => collect_targets(&path, used)?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,380 @@
+//! A commit of a repository: which files it has, and those of them that are wanted, in the cache.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use serde::Deserialize;
+
+use crate::{
+    Error, Hash, Hub, Progress, RepoId, RepoKind, RepoName, Result, address,
+    cache::RepoCache,
+    download::Download,
+    http::{Failure, Refusal, text},
+    name::is_commit,
+    refused::failed,
+};
+
+/// A file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoFile {
+    /// Its path, with `/` between folders.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What its bytes come to.
+    pub hash: Hash,
+}
+
+/// A commit of a repository.
+pub struct Snapshot<'a> {
+    hub: &'a Hub,
+    repo: RepoId,
+    revision: String,
+    commit: String,
+    cache: RepoCache,
+    files: Files,
+}
+
+enum Files {
+    /// What the Hub says that there is.
+    Listed(Vec<RepoFile>),
+    /// What the cache has; the Hub is not asked.
+    Cached(Vec<(String, u64)>),
+}
+
+/// What the Hub says of a repository at a revision, as far as it is needed.
+#[derive(Deserialize)]
+struct Info {
+    sha: Option<String>,
+}
+
+/// An entry of a listing.
+#[derive(Deserialize)]
+struct Entry {
+    r#type: String,
+    path: String,
+    oid: String,
+    #[serde(default)]
+    size: u64,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    oid: String,
+    size: u64,
+}
+
+impl Hub {
+    /// Opens a repository at a revision: asks the Hub which commit that is and which files it has. Where the Hub may not be asked
+    /// (offline) or does not answer, what the cache has of it is opened; `progress` is told of the latter.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`] or [`Error::Network`] if neither the Hub nor the cache has it to give; [`Error::NoSuchRepository`],
+    /// [`Error::NoSuchRevision`], [`Error::Gated`], [`Error::Token`] if the Hub says so.
+    pub fn open(&self, kind: RepoKind, name: &RepoName, progress: &dyn Progress) -> Result<Snapshot<'_>> {
+        let repo = name.of_kind(kind);
+        let revision = name.revision();
+        let cache = RepoCache::new(&self.settings.cache, &repo, self.settings.symlinks);
+        let cached = |cache: RepoCache| -> Result<Option<Snapshot<'_>>> {
+            let Some(commit) = cache.commit_of(revision) else {
+                return Ok(None);
+            };
+            let files = cache.files(&commit)?;
+            Ok((!files.is_empty()).then(|| Snapshot {
+                hub: self,
+                repo: repo.clone(),
+                revision: revision.to_string(),
+                commit,
+                cache,
+                files: Files::Cached(files),
+            }))
+        };
+        if self.settings.offline {
+            return cached(cache)?.ok_or_else(|| self.not_cached(kind, name));
+        }
+        match self.ask(&repo, revision) {
+            Ok((commit, files)) => Ok(Snapshot {
+                hub: self,
+                repo,
+                revision: revision.to_string(),
+                commit,
+                cache,
+                files: Files::Listed(files),
+            }),
+            Err(failure) if failure.is_passing() => {
+                let why = failed(failure, &repo, &self.http).to_string();
+                match cached(cache)? {
+                    Some(snapshot) => {
+                        progress.note(&format!("{why}; going on with what the cache has of {name}"));
+                        Ok(snapshot)
+                    }
+                    None => Err(Error::Network(format!("{why}; {name} is not in the cache"))),
+                }
+            }
+            Err(failure) => Err(failed(failure, &repo, &self.http)),
+        }
+    }
+
+    /// The commit that a revision is, and its files.
+    fn ask(&self, repo: &RepoId, revision: &str) -> Result<(String, Vec<RepoFile>), Failure> {
+        let api = self.api(repo);
+        let commit = if is_commit(revision) {
+            revision.to_string()
+        } else {
+            let url = format!("{api}/revision/{}", address::part(revision));
+            let (info, _) = self.http.get_json::<Info>(&url)?;
+            match info.sha.filter(|sha| is_commit(sha)) {
+                Some(sha) => sha,
+                None => return Err(unexpected(url, "it names no commit")),
+            }
+        };
+        let mut files = Vec::new();
+        let mut url = Some(format!("{api}/tree/{commit}?recursive=true&expand=false"));
+        while let Some(page) = url {
+            let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page)?;
+            for entry in entries.into_iter().filter(|entry| entry.r#type == "file") {
+                let (digits, size) = match entry.lfs {
+                    Some(lfs) => (lfs.oid, lfs.size),
+                    None => (entry.oid, entry.size),
+                };
+                let Some(hash) = Hash::of_text(&digits) else {
+                    return Err(unexpected(
+                        page,
+                        &format!("`{digits}` is no hash of {}", entry.path),
+                    ));
+                };
+                files.push(RepoFile {
+                    path: entry.path,
+                    size,
+                    hash,
+                });
+            }
+            url = text(&headers, "link")
+                .and_then(address::next_page)
+                .map(|next| address::join(&page, next));
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok((commit, files))
+    }
+
+    fn not_cached(&self, kind: RepoKind, name: &RepoName) -> Error {
+        let dataset = if kind == RepoKind::Dataset {
+            " --dataset"
+        } else {
+            ""
+        };
+        Error::NotCached(format!(
+            "{name} is not in the cache ({}), and HF_HUB_OFFLINE forbids to download it: unset that, or run `langevin pull \
+             {name}{dataset}` where it may",
+            self.settings.cache.display()
+        ))
+    }
+}
+
+fn unexpected(url: String, what: &str) -> Failure {
+    Failure::Refused(Refusal {
+        status: 200,
+        code: None,
+        message: format!("the answer is not what a Hub says: {what}"),
+        url,
+        had_token: false,
+    })
+}
+
+impl Snapshot<'_> {
+    /// The repository.
+    pub fn repo(&self) -> &RepoId {
+        &self.repo
+    }
+
+    /// The commit.
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// Whether these are the cache's files alone, because the Hub may not be asked or did not answer.
+    pub fn is_cached(&self) -> bool {
+        matches!(self.files, Files::Cached(_))
+    }
+
+    /// The folder in which files are once they are fetched.
+    pub fn folder(&self) -> PathBuf {
+        self.cache.snapshot(&self.commit)
+    }
+
+    /// The commit's files and their sizes, sorted by path; those that the cache has, where the Hub is not asked.
+    pub fn files(&self) -> Vec<(&str, u64)> {
+        match &self.files {
+            Files::Listed(files) => files.iter().map(|file| (file.path.as_str(), file.size)).collect(),
+            Files::Cached(files) => files.iter().map(|(path, size)| (path.as_str(), *size)).collect(),
+        }
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, path: &str) -> bool {
+        self.files().iter().any(|(known, _)| *known == path)
+    }
+
+    /// The text of a small file, which gets no name in the commit's folder by that: what lies there is whole.
+    ///
+    /// # Errors
+    /// As [`Snapshot::fetch`], or if it is not UTF-8.
+    pub fn read(&self, path: &str, progress: &dyn Progress) -> Result<String> {
+        let place = match &self.files {
+            Files::Cached(_) => self.folder().join(path),
+            Files::Listed(_) => {
+                let file = self.listed(path)?;
+                self.download(&[file], &Quiet(progress))?;
+                self.cache.blob(&file.hash)
+            }
+        };
+        std::fs::read_to_string(&place).map_err(|e| Error::io("read", place, e))
+    }
+
+    /// Brings files into the commit's folder, several at a time, and gives that folder. Their names appear once all of their bytes are
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`] if a file is not there and the Hub is not asked, [`Error::NoSuchFile`] if there is none, or what went wrong
+    /// with a download. Whatever was fetched stays, and is not fetched again.
+    pub fn fetch(&self, paths: &[&str], progress: &dyn Progress) -> Result<PathBuf> {
+        if self.is_cached() {
+            for path in paths {
+                if self.cache.file(&self.commit, path)?.is_none() {
+                    return Err(Error::NotCached(format!(
+                        "{path} of {} is not in the cache: run the same again where the Hub can be reached",
+                        self.repo
+                    )));
+                }
+            }
+            return Ok(self.folder());
+        }
+        let mut files = Vec::with_capacity(paths.len());
+        let mut missing = Vec::new();
+        for path in paths {
+            let file = self.listed(path)?;
+            if self.cache.file(&self.commit, path)?.is_none() {
+                missing.push(file);
+            }
+            files.push(file);
+        }
+        if !missing.is_empty() {
+            self.download(&missing, progress)?;
+            for file in missing {
+                self.cache.point(&self.commit, &file.path, &file.hash)?;
+            }
+        }
+        if let Err(error) = self.cache.set_commit_of(&self.revision, &self.commit) {
+            // A cache that is only read has all that it needs.
+            progress.note(&format!(
+                "the cache could not be told what {} is: {error}",
+                self.revision
+            ));
+        }
+        Ok(self.folder())
+    }
+
+    fn listed(&self, path: &str) -> Result<&RepoFile> {
+        let files = match &self.files {
+            Files::Listed(files) => files.as_slice(),
+            Files::Cached(_) => &[],
+        };
+        let found = files.binary_search_by(|file| file.path.as_str().cmp(path));
+        found
+            .map(|at| &files[at])
+            .map_err(|_| Error::NoSuchFile(format!("{} has no file {path} at {}", self.repo, self.revision)))
+    }
+
+    /// Makes the blobs of these files, the largest first.
+    fn download(&self, files: &[&RepoFile], progress: &dyn Progress) -> Result<()> {
+        // The same bytes may have several names.
+        let mut queue: Vec<&RepoFile> = Vec::with_capacity(files.len());
+        let mut seen = std::collections::HashSet::new();
+        for &file in files {
+            if seen.insert(&file.hash) && !self.cache.blob(&file.hash).is_file() {
+                queue.push(file);
+            }
+        }
+        if queue.is_empty() {
+            return Ok(());
+        }
+        queue.sort_by_key(|file| std::cmp::Reverse(file.size));
+        self.cache.prepare()?;
+        let resolve = format!(
+            "{}/{}{}/resolve/{}",
+            self.hub.settings.endpoint,
+            self.repo.kind.prefix(),
+            self.repo.id,
+            self.commit
+        );
+        let stop = AtomicBool::new(false);
+        let download = Download {
+            http: &self.hub.http,
+            cache: &self.cache,
+            resolve: &resolve,
+            repo: &self.repo,
+            progress,
+            stop: &stop,
+        };
+        progress.begin(
+            &self.repo.id,
+            queue.len(),
+            queue.iter().map(|file| file.size).sum(),
+        );
+        let result = each(&queue, self.hub.settings.at_a_time, &stop, |file| {
+            download.blob(file)
+        });
+        progress.end();
+        result
+    }
+}
+
+/// Does something with each, several at a time, until one fails: then the first error.
+pub(crate) fn each<T: Sync>(
+    items: &[T],
+    at_a_time: usize,
+    stop: &AtomicBool,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let first_error = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..at_a_time.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match work(item) {
+                        Ok(()) => {}
+                        Err(Error::Stopped) => return,
+                        Err(error) => {
+                            stop.store(true, Ordering::Relaxed);
+                            let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                            first.get_or_insert(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    first_error
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
+}
+
+/// Passes on what is worth knowing, and shows no progress: the file is small.
+struct Quiet<'a>(&'a dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn note(&self, text: &str) {
+        self.0.note(text);
+    }
+}

@@ -1,0 +1,12 @@
+//! A Hub on this machine's loopback, which speaks the protocol of the real one as far as its clients here need it.
+//!
+//! `python.rs` beside this file runs Python's own client against it: what that client reads and writes without complaint is the protocol.
+
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
+
+pub mod hub;
+pub mod python;
+pub mod repos;
+pub mod wire;
+
+pub use hub::{READER, Server, WRITER};
