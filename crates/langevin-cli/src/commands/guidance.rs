@@ -89,8 +89,8 @@ impl LossArgs {
         !self.guide.is_empty()
     }
 
-    /// Refuses what would do nothing or cannot be.
-    pub fn check(&self) -> Result<()> {
+    /// Refuses what would do nothing or cannot be; `clip_is_used` where something else needs CLIP too.
+    pub fn check(&self, clip_is_used: bool) -> Result<()> {
         if let Some(norm) = self.guide_clip.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             bail!("--guide-clip is {norm}; it must be above 0");
         }
@@ -100,7 +100,7 @@ impl LossArgs {
                 "--guide-schedule",
                 self.guide_schedule != GuidanceSchedule::Signal,
             ),
-            ("--clip", self.clip.is_some()),
+            ("--clip", self.clip.is_some() && !clip_is_used),
             ("--guide-clip", self.guide_clip.is_some()),
         ];
         match settings.iter().find(|(_, given)| *given) {

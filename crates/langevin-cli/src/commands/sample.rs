@@ -8,10 +8,12 @@ mod output;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use burn::tensor::{Tensor, TensorData};
 use langevin::{
     data::read_picture,
     grid,
     guidance::GuideMaker,
+    models::{PictureEncoder, PictureVector},
     ops::{in_pool, set_exact_convolution},
     pipelines::{AnyPipeline, ConditioningImage, DdimPipeline},
 };
@@ -66,12 +68,13 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         }
     }
     let classes = pipeline.class_numbers(&args.class)?;
-    args.losses.check()?;
+    args.losses.check(args.vector_of.is_some())?;
     let maker = args.losses.maker(&pipeline)?;
     let conditioning_image = match &args.conditioning_image {
         Some(path) => Some(conditioning_image(&maker, args, path)?),
         None => None,
     };
+    let vector = vector(&pipeline, &maker, args)?;
     let begin = match (&args.init_image, &args.inpaint) {
         (Some(path), _) => Begin::Picture {
             picture: maker.picture(&read_picture(path)?)?,
@@ -104,6 +107,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
         prompts: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         conditioning_image,
+        vector,
         guidance: args.guidance.resolve()?,
         losses: args.losses.clone(),
         maker,
@@ -127,6 +131,25 @@ fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Res
         mask,
         as_is: args.conditioning_as_is,
     })
+}
+
+/// The vector that the model is told.
+fn vector(pipeline: &AnyPipeline, maker: &GuideMaker, args: &SampleArgs) -> Result<Option<Tensor<2>>> {
+    let Some(path) = &args.vector_of else {
+        let numbers = args.vector.len();
+        let data = TensorData::new(args.vector.clone(), [1, numbers]);
+        return Ok((numbers > 0).then(|| Tensor::from_data(data, &maker.device)));
+    };
+    let Some(kind) = pipeline.model().config().picture_vector() else {
+        bail!(
+            "--vector-of: the model is told no vector of a picture; one trained with --conditioning vector is"
+        );
+    };
+    if kind == PictureVector::Clip && maker.clip.is_none() {
+        bail!("--vector-of: the model is told CLIP's embedding; name the same model with --clip");
+    }
+    let encoder = PictureEncoder::new(kind, maker.clip.clone())?;
+    Ok(Some(encoder.encode(&maker.picture(&read_picture(path)?)?)?))
 }
 
 /// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.

@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::{
     BasicUNet, BasicUNetConfig, CaptionedUNet, Checkpoint, ClassChannels, ClassConditionedConfig,
-    ClassConditionedUnet, Conditioning, Denoiser, ImageCondition, UNet2DConditionConfig,
+    ClassConditionedUnet, Conditioning, Denoiser, ImageCondition, PictureVector, UNet2DConditionConfig,
     UNet2DConditionModel, UNet2DConfig, UNet2DModel,
     unet2d::{ClassEmbedType, SampleSize},
+    unet2d_condition::ConditionClassEmbedType,
     weights::{self, CONFIG_NAME},
 };
 use crate::{Error, Result, files, models::captioned::TEXT_ENCODER, random::Generator};
@@ -24,6 +25,8 @@ const BASIC: &str = "BasicUNet";
 
 /// The key of a UNet's configuration that says what picture it is shown beside the noisy one; diffusers overlooks it.
 const CONDITIONING_IMAGE: &str = "conditioning_image";
+/// The same for the vector that it is told of a picture.
+const CONDITIONING_VECTOR: &str = "conditioning_vector";
 
 /// What a model is to be told besides the noisy picture and its timestep.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +41,19 @@ pub struct ModelInputs {
     pub image: Option<ImageCondition>,
     /// The dimension of a sequence that it looks at.
     pub sequence_dim: Option<usize>,
+    /// A vector that is added to the time embedding.
+    pub vector: Option<VectorInput>,
+}
+
+/// A vector of a picture that a model is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorInput {
+    /// What it is.
+    pub kind: PictureVector,
+    /// How many numbers it has.
+    pub dimension: usize,
+    /// How it is brought to the time embedding's dimension: as it is, or by one or two linear layers.
+    pub embedding: ConditionClassEmbedType,
 }
 
 /// The configuration of any model that there is, told apart by `_class_name`.
@@ -147,6 +163,25 @@ impl AnyModelConfig {
         unknown.get(CONDITIONING_IMAGE)?.as_str()?.parse().ok()
     }
 
+    /// The vector of a picture that it is told.
+    pub fn picture_vector(&self) -> Option<PictureVector> {
+        match self {
+            Self::Condition(config) => config.unknown.get(CONDITIONING_VECTOR)?.as_str()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// How many numbers that vector has, of whatever kind; `None` where it is told none.
+    pub fn vector_dim(&self) -> Option<usize> {
+        match self {
+            Self::Condition(config) => config.class_embed_type.and_then(|kind| match kind {
+                ConditionClassEmbedType::Timestep => None,
+                _ => config.vector_dim(),
+            }),
+            _ => None,
+        }
+    }
+
     /// The number of classes that it tells apart, the null class included; `None` where it is unconditional.
     pub fn num_class_embeds(&self) -> Option<usize> {
         match self {
@@ -197,9 +232,28 @@ impl AnyModelConfig {
             }
         };
         let sample_size = Some(SampleSize::Square(resolution));
+        if let Some(vector) = inputs.vector {
+            let mut config = match (self, inputs.sequence_dim) {
+                (Self::UNet2D(plain), dim) => UNet2DConditionConfig::of_plain(&plain, dim)?,
+                (Self::Condition(config), _) => config,
+                (model, _) => {
+                    return Err(Error::Config(format!(
+                        "a {} cannot be told a vector: `conditioning` cannot be `vector`",
+                        model.class_name()
+                    )));
+                }
+            };
+            config.sample_size = sample_size;
+            (config.in_channels, config.out_channels) = (in_channels, channels);
+            told(&mut config.unknown);
+            config.told_vector(vector)?;
+            let name = Value::String(vector.kind.to_string());
+            config.unknown.insert(CONDITIONING_VECTOR.into(), name);
+            return Ok(Self::Condition(config));
+        }
         match (self, inputs.sequence_dim, inputs.class_channels) {
             (Self::UNet2D(plain), Some(dim), _) => {
-                Self::Condition(UNet2DConditionConfig::of_plain(&plain, dim)?)
+                Self::Condition(UNet2DConditionConfig::of_plain(&plain, Some(dim))?)
                     .made_with(resolution, channels, inputs)
             }
             (Self::Condition(mut config), Some(dim), None) => {

@@ -61,6 +61,8 @@ pub struct SampleOptions {
     pub prompts: Option<Vec<String>>,
     /// What a model that is shown a picture is shown.
     pub conditioning_image: Option<ConditioningImage>,
+    /// The vectors of a model that is told one, `[1 or batch, dimension]`. `None` is zeros, and right for any other.
+    pub vectors: Option<Tensor<2>>,
     /// Classifier-free guidance towards classes and texts. Off by default.
     pub guidance: ClassifierFree,
     /// The classes that guidance leads away from, one a picture. `None` is the null class.
@@ -79,6 +81,7 @@ impl Default for SampleOptions {
             classes: None,
             prompts: None,
             conditioning_image: None,
+            vectors: None,
             guidance: ClassifierFree::default(),
             negative_classes: None,
             negative_prompts: None,

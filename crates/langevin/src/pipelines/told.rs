@@ -51,6 +51,7 @@ impl<'m> Told<'_, 'm> {
         };
         Ok(Conditioning {
             classes,
+            vector: self.vector()?,
             tokens: self.tokens("prompt", &self.options.prompts)?,
             channels: self.channels()?,
             ..Conditioning::default()
@@ -67,11 +68,11 @@ impl<'m> Told<'_, 'm> {
         let guidance = self.options.guidance;
         let negative_classes = &self.options.negative_classes;
         let negative = negative_classes.is_some() || self.options.negative_prompts.is_some();
-        if self.known().is_none() && self.captioned().is_none() {
+        if self.known().is_none() && self.captioned().is_none() && self.untold_vector().is_none() {
             return match (guidance.is_on(), negative) {
                 (false, false) => Ok(None),
                 _ => Err(Error::Config(
-                    "classifier-free guidance needs a model that can be told a class or a text, and this one is unconditional".into(),
+                    "classifier-free guidance needs a model that can be told a class, a text or a vector, and this one is unconditional".into(),
                 )),
             };
         }
@@ -97,6 +98,7 @@ impl<'m> Told<'_, 'm> {
         };
         let negative = Conditioning {
             classes,
+            vector: self.untold_vector(),
             tokens: self.tokens("negative prompt", &self.options.negative_prompts)?,
             ..towards.clone()
         };
@@ -140,6 +142,31 @@ impl<'m> Told<'_, 'm> {
             TensorData::new(numbers.to_vec(), [batch]),
             self.device,
         ))
+    }
+
+    /// Zeros, for a model that is told a vector.
+    fn untold_vector(&self) -> Option<Tensor<2>> {
+        let dimension = self.model.config().vector_dim()?;
+        Some(Tensor::zeros([self.options.batch_size, dimension], self.device))
+    }
+
+    /// The vectors that were given, one a picture.
+    fn vector(&self) -> Result<Option<Tensor<2>>> {
+        match (self.untold_vector(), &self.options.vectors) {
+            (None, Some(_)) => Err(Error::Config(
+                "a vector was given, but the model is told none".into(),
+            )),
+            (untold, None) => Ok(untold),
+            (Some(untold), Some(given)) => {
+                let ([batch, dimension], [rows, numbers]) = (untold.dims(), given.dims());
+                if numbers != dimension || !(rows == 1 || rows == batch) {
+                    return Err(Error::Shape(format!(
+                        "the vectors have shape [{rows}, {numbers}] where [1 or {batch}, {dimension}] is needed"
+                    )));
+                }
+                Ok(Some(given.clone().expand([batch, dimension])))
+            }
+        }
     }
 
     /// The tokens of texts, one a picture; of the empty text where none are given.

@@ -96,7 +96,7 @@ impl Card<'_> {
             None => "unknown",
         };
         let kind = match self.config.conditioning {
-            ConditioningKind::None => "unconditional-image-generation",
+            ConditioningKind::None | ConditioningKind::Vector => "unconditional-image-generation",
             ConditioningKind::CrossAttention => "text-to-image",
             ConditioningKind::Class | ConditioningKind::Channels | ConditioningKind::ClassTimestep => {
                 "class-conditional-image-generation"
@@ -368,7 +368,9 @@ mod tests {
                 steps: 100,
                 loss: Some(0.25),
                 parameters: 1000,
-                model: config.model_config(classes.len(), None).unwrap(),
+                model: config
+                    .model_config(classes.len(), crate::training::Widths::default())
+                    .unwrap(),
             },
         }
         .text()

@@ -6,7 +6,7 @@ use crate::{
     Error, Result,
     data::looks_like_hub_name,
     files,
-    models::{AnyModelConfig, ModelPreset},
+    models::{AnyModelConfig, ModelPreset, unet2d_condition::ConditionClassEmbedType},
     named::{Named, named_enum},
 };
 
@@ -24,6 +24,30 @@ named_enum! {
         ClassTimestep = "class-timestep",
         /// The picture's caption, through a text encoder and cross-attention.
         CrossAttention = "cross-attention",
+        /// A vector of the picture itself, such as its mean colour or CLIP's embedding, added to that of the timestep.
+        Vector = "vector",
+    }
+}
+
+named_enum! {
+    /// How a vector is brought to the dimension of the time embedding. The names of diffusers' `class_embed_type`.
+    pub enum VectorEmbedding: "an embedding of a vector" {
+        /// By two linear layers.
+        Projection = "projection",
+        /// By one linear layer.
+        SimpleProjection = "simple_projection",
+        /// Not at all: it has that dimension.
+        Identity = "identity",
+    }
+}
+
+impl From<VectorEmbedding> for ConditionClassEmbedType {
+    fn from(embedding: VectorEmbedding) -> Self {
+        match embedding {
+            VectorEmbedding::Projection => Self::Projection,
+            VectorEmbedding::SimpleProjection => Self::SimpleProjection,
+            VectorEmbedding::Identity => Self::Identity,
+        }
     }
 }
 

@@ -6,13 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TrackerKind,
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
+    choices::{
+        ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+    },
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
     Error, Result,
     data::{Alpha, Channels, OpenOptions, Resize, split},
-    models::{AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset},
+    models::{
+        AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset, PictureVector, VectorInput,
+    },
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
 };
@@ -186,10 +190,27 @@ pub struct TrainingConfig {
     pub caption_dropout: Option<f64>,
     /// How often a picture's conditioning picture is replaced by an empty one: 0 unless the configuration says otherwise.
     pub image_dropout: Option<f64>,
+    /// What vector of the picture the model is told, where `conditioning` is `vector`.
+    pub vector: PictureVector,
+    /// How it is brought to the time embedding's dimension.
+    pub vector_embedding: VectorEmbedding,
+    /// The CLIP model of a vector that is CLIP's: a folder of transformers', or an open_clip checkpoint.
+    pub vector_clip: Option<PathBuf>,
+    /// How often zeros take its place, see [`TrainingConfig::vector_dropout`].
+    pub vector_dropout: Option<f64>,
     /// The seed that all randomness of the run comes from.
     pub seed: u64,
     /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
     pub exact_convolution: bool,
+}
+
+/// The dimensions of what encoders of their own make for a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Of a text encoder's vectors.
+    pub sequence: Option<usize>,
+    /// Of a picture's vector.
+    pub vector: Option<usize>,
 }
 
 impl Default for TrainingConfig {
@@ -274,6 +295,10 @@ impl TrainingConfig {
             text_encoder: TextEncoderSource::default(),
             caption_dropout: None,
             image_dropout: None,
+            vector: PictureVector::Colour,
+            vector_embedding: VectorEmbedding::Projection,
+            vector_clip: None,
+            vector_dropout: None,
             seed: 0,
             exact_convolution: false,
         }
@@ -329,18 +354,23 @@ impl TrainingConfig {
     }
 
     /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes
-    /// of the data where the model is told them: it then has one more, the null class, which is the last. `sequence_dim` is the
-    /// dimension of the text encoder's vectors, where there is one.
+    /// of the data where the model is told them: it then has one more, the null class, which is the last. `widths` are
+    /// the dimensions of what encoders of their own make.
     ///
     /// # Errors
     /// If the model's file is broken, or the model cannot be told that.
-    pub fn model_config(&self, classes: usize, sequence_dim: Option<usize>) -> Result<AnyModelConfig> {
+    pub fn model_config(&self, classes: usize, widths: Widths) -> Result<AnyModelConfig> {
         let inputs = ModelInputs {
             num_classes: self.conditioning.tells_classes().then_some(classes + 1),
             class_channels: (self.conditioning == ConditioningKind::Channels).then_some(self.class_emb_size),
             class_timestep: self.conditioning == ConditioningKind::ClassTimestep,
             image: self.conditioning_image.clone(),
-            sequence_dim,
+            sequence_dim: widths.sequence,
+            vector: widths.vector.map(|dimension| VectorInput {
+                kind: self.vector,
+                dimension,
+                embedding: self.vector_embedding.into(),
+            }),
         };
         self.model
             .config()?
@@ -360,6 +390,11 @@ impl TrainingConfig {
     /// How often a picture's caption is replaced by the empty one: 0.1 unless the configuration says otherwise.
     pub fn caption_dropout(&self) -> f64 {
         self.caption_dropout.unwrap_or(0.1)
+    }
+
+    /// How often zeros take the place of a picture's vector: 0.1 unless the configuration says otherwise.
+    pub fn vector_dropout(&self) -> f64 {
+        self.vector_dropout.unwrap_or(0.1)
     }
 
     /// How the data set is opened.
@@ -513,14 +548,20 @@ mod tests {
             resolution: 16,
             ..TrainingConfig::digits()
         };
-        let model = config.model_config(10, None).unwrap();
+        let model = config.model_config(10, Widths::default()).unwrap();
         assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
         assert_eq!(model.num_class_embeds(), Some(11));
         let config = TrainingConfig {
             conditioning: ConditioningKind::None,
             ..config
         };
-        assert_eq!(config.model_config(10, None).unwrap().num_class_embeds(), None);
+        assert_eq!(
+            config
+                .model_config(10, Widths::default())
+                .unwrap()
+                .num_class_embeds(),
+            None
+        );
     }
 
     #[test]

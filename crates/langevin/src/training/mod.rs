@@ -28,8 +28,10 @@ pub mod trackers;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
-pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
+pub use choices::{
+    ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+};
+pub use config::{METRICS, RUN_CONFIG, TrainingConfig, Widths};
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;
 pub use trackers::TrackerKind;

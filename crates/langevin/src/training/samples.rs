@@ -59,6 +59,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
                 .map(|classes| classes[first..first + batch_size].to_vec()),
             prompts: told.prompts(first..first + batch_size),
             conditioning_image: told.images(first..first + batch_size)?,
+            vectors: told.vectors(first..first + batch_size)?,
             ..SampleOptions::default()
         };
         let samples = in_pool(|| {
@@ -150,29 +151,46 @@ impl<'a> Examples<'a> {
             .then(|| range.map(|index| caption(index).unwrap_or_default()).collect())
     }
 
-    /// These pictures, for a model that is shown one; a mask covers the middle.
-    fn images(&self, range: Range<usize>) -> Result<Option<ConditioningImage>> {
-        let Some(image) = &self.image else {
+    /// The vectors of these pictures, for a model that is told one.
+    fn vectors(&self, range: Range<usize>) -> Result<Option<Tensor<2>>> {
+        let Some(encoder) = self.trainer.teller.vector() else {
             return Ok(None);
         };
+        let pictures = self.pictures(range, |example| example.picture)?;
+        encoder.encode(&pictures).map(Some)
+    }
+
+    /// What `of` takes of these examples, cropped in the middle: `[pictures, channels, height, width]`.
+    fn pictures(&self, range: Range<usize>, of: impl Fn(Example) -> Picture) -> Result<Tensor<4>> {
         let config = &self.trainer.config;
         let transform = Transform {
             crop: Crop::Center,
             random_flip: false,
             ..transform(config)
         };
-        let device = &self.trainer.device;
         let side = config.resolution;
         let shape = [range.len(), config.channels.count(), side, side];
         let mut pixels = vec![];
         for index in range {
-            let example = self.example(index)?;
-            let picture = match (image, example.conditioning) {
-                (ImageCondition::Column(_), Some(given)) => given,
-                _ => example.picture,
-            };
-            pixels.extend(transform.apply(picture, &mut Generator::new(0))?);
+            pixels.extend(transform.apply(of(self.example(index)?), &mut Generator::new(0))?);
         }
+        Ok(Tensor::from_data(
+            TensorData::new(pixels, shape),
+            &self.trainer.device,
+        ))
+    }
+
+    /// These pictures, for a model that is shown one; a mask covers the middle.
+    fn images(&self, range: Range<usize>) -> Result<Option<ConditioningImage>> {
+        let Some(image) = &self.image else {
+            return Ok(None);
+        };
+        let device = &self.trainer.device;
+        let side = self.trainer.config.resolution;
+        let picture = self.pictures(range, |example| match (image, example.conditioning) {
+            (ImageCondition::Column(_), Some(given)) => given,
+            _ => example.picture,
+        })?;
         let middle = |i: usize| (side / 4..side - side / 4).contains(&i);
         let mask: Vec<f32> = (0..side * side)
             .map(|i| {
@@ -186,7 +204,7 @@ impl<'a> Examples<'a> {
         let mask = (*image == ImageCondition::Mask)
             .then(|| Tensor::from_data(TensorData::new(mask, [1, 1, side, side]), device));
         Ok(Some(ConditioningImage {
-            picture: Tensor::from_data(TensorData::new(pixels, shape), device),
+            picture,
             mask,
             as_is: false,
         }))

@@ -7,13 +7,13 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 
-use super::{ConditioningKind, TextEncoderSource, TrainingConfig};
+use super::{ConditioningKind, TextEncoderSource, TrainingConfig, Widths};
 use crate::{
     Error, Result,
     data::Dataset,
     models::{
         AnyModel, AnyModelConfig, CaptionedUNet, ClipTextEncoder, ClipTokenizer, Conditioning,
-        ImageCondition, captioned::small_text_encoder,
+        ImageCondition, PictureEncoder, captioned::small_text_encoder, clip::ClipModel,
     },
     pipelines::Classes,
     random::Generator,
@@ -30,17 +30,21 @@ pub(super) struct Teller {
     caption_dropout: f64,
     image: Option<ImageCondition>,
     image_dropout: f64,
+    vector: Option<PictureEncoder>,
+    vector_dropout: f64,
 }
 
 impl Teller {
     /// For a run of this configuration.
-    pub fn new(config: &TrainingConfig, classes: Option<&Classes>) -> Self {
+    pub fn new(config: &TrainingConfig, classes: Option<&Classes>, vector: Option<PictureEncoder>) -> Self {
         Self {
             null: classes.map(|classes| classes.names.len() as i64),
             class_dropout: config.class_dropout(),
             caption_dropout: config.caption_dropout(),
             image: config.conditioning_image.clone(),
             image_dropout: config.image_dropout.unwrap_or(0.0),
+            vector,
+            vector_dropout: config.vector_dropout(),
         }
     }
 
@@ -77,11 +81,16 @@ impl Teller {
                     Error::Config(format!("the data set has no conditioning pictures ({image})"))
                 })?;
                 let shown = image.make(pictures, generator);
-                Some(self.withhold(shown, generator))
+                Some(withhold(shown, self.image_dropout, generator))
             }
+        };
+        let vector = match &self.vector {
+            None => None,
+            Some(encoder) => Some(withhold(encoder.encode(clean)?, self.vector_dropout, generator)),
         };
         Ok(Conditioning {
             classes,
+            vector,
             tokens,
             channels,
             ..Conditioning::default()
@@ -130,23 +139,46 @@ impl Teller {
         model.tokens(&told, device)
     }
 
-    /// Zeros in place of some pictures.
-    fn withhold(&self, shown: Tensor<4>, generator: &mut Generator) -> Tensor<4> {
-        if self.image_dropout == 0.0 {
-            return shown;
-        }
-        let [batch, ..] = shown.dims();
-        let draws = generator.rand(batch);
-        let kept = draws.into_iter().map(|u| {
-            if f64::from(u) < self.image_dropout {
-                0.0
-            } else {
-                1.0
-            }
-        });
-        let kept = TensorData::new(kept.collect::<Vec<f32>>(), [batch, 1, 1, 1]);
-        let device = shown.device();
-        shown * Tensor::from_data(kept, &device)
+    /// What makes a picture's vector, where one is told.
+    pub fn vector(&self) -> Option<&PictureEncoder> {
+        self.vector.as_ref()
+    }
+}
+
+/// Zeros in place of what some pictures are told, which has a row a picture.
+fn withhold<const D: usize>(told: Tensor<D>, dropout: f64, generator: &mut Generator) -> Tensor<D> {
+    if dropout == 0.0 {
+        return told;
+    }
+    let mut shape = [1; D];
+    shape[0] = told.dims()[0];
+    let draws = generator.rand(shape[0]);
+    let kept = draws
+        .into_iter()
+        .map(|u| if f64::from(u) < dropout { 0.0 } else { 1.0 });
+    let kept = TensorData::new(kept.collect::<Vec<f32>>(), shape);
+    let device = told.device();
+    told * Tensor::from_data(kept, &device)
+}
+
+/// What makes the vectors that a run tells its model, if it does.
+///
+/// # Errors
+/// If CLIP cannot be loaded.
+pub(super) fn encoder(config: &TrainingConfig, device: &Device) -> Result<Option<PictureEncoder>> {
+    if config.conditioning != ConditioningKind::Vector {
+        return Ok(None);
+    }
+    let load = |path| ClipModel::load(path, device);
+    let clip = config.vector_clip.as_ref().map(load).transpose()?;
+    PictureEncoder::new(config.vector, clip).map(Some)
+}
+
+/// The dimension of the vectors that a run tells its model.
+fn widths(config: &TrainingConfig, encoder: Option<&PictureEncoder>) -> Widths {
+    Widths {
+        sequence: None,
+        vector: encoder.map(|encoder| encoder.dimension(config.channels.count())),
     }
 }
 
@@ -158,12 +190,14 @@ pub(super) fn build(
     config: &TrainingConfig,
     dataset: &dyn Dataset,
     classes: Option<&Classes>,
+    encoder: Option<&PictureEncoder>,
     device: &Device,
     generator: &mut Generator,
 ) -> Result<AnyModel> {
     let class_count = classes.map_or(0, |classes| classes.names.len());
     if config.conditioning != ConditioningKind::CrossAttention {
-        return config.model_config(class_count, None)?.build(device, generator);
+        let widths = widths(config, encoder);
+        return config.model_config(class_count, widths)?.build(device, generator);
     }
     let captions = captions(dataset)?;
     let (encoder, tokenizer) = match &config.text_encoder {
@@ -176,9 +210,12 @@ pub(super) fn build(
             (encoder.no_grad(), ClipTokenizer::load(tokenizer_beside(folder))?)
         }
     };
-    let width = encoder.config().hidden_size;
+    let widths = Widths {
+        sequence: Some(encoder.config().hidden_size),
+        vector: None,
+    };
     match config
-        .model_config(class_count, Some(width))?
+        .model_config(class_count, widths)?
         .build(device, generator)?
     {
         AnyModel::Condition(unet) => Ok(CaptionedUNet::new(unet, encoder, tokenizer)?.into()),
@@ -196,16 +233,21 @@ pub(super) fn build(
 pub(super) fn expected(
     config: &TrainingConfig,
     classes: Option<&Classes>,
+    encoder: Option<&PictureEncoder>,
     saved: &AnyModelConfig,
 ) -> Result<AnyModelConfig> {
     let class_count = classes.map_or(0, |classes| classes.names.len());
-    let sequence_dim = match saved {
+    let sequence = match saved {
         AnyModelConfig::Condition(saved) if config.conditioning == ConditioningKind::CrossAttention => {
             Some(saved.sequence_dim())
         }
         _ => None,
     };
-    config.model_config(class_count, sequence_dim)
+    let widths = Widths {
+        sequence,
+        ..widths(config, encoder)
+    };
+    config.model_config(class_count, widths)
 }
 
 /// The model with its text encoder as it stays, where it is not the small one.

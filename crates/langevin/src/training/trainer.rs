@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints, memory, pretrained,
+    Estimate, Observer, Outcome, SavedRun, TrainingConfig, Widths, card, checkpoints, memory, pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{classes, loader_config, transform},
@@ -36,7 +36,7 @@ pub struct Trainer {
     pub(super) classes: Option<Classes>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
-    teller: Teller,
+    pub(super) teller: Teller,
     /// Draws the masks of dropout, in models that have it.
     pub(super) dropout: Generator,
     /// The checkpoint that the run goes on from.
@@ -66,29 +66,35 @@ impl Trainer {
             transform(&config),
             loader_config(&config, dataset.as_ref()),
         )?;
+        let encoder = teller::encoder(&config, device)?;
         let mut generator = Generator::new(config.seed);
         let (model, scheduler) = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
                 saved.check_config(&config)?;
-                let expected = teller::expected(&config, classes.as_ref(), &saved.model_config()?)?;
+                let expected = teller::expected(
+                    &config,
+                    classes.as_ref(),
+                    encoder.as_ref(),
+                    &saved.model_config()?,
+                )?;
                 saved.check_model(&expected, dataset.len())?;
                 let model = teller::frozen(&config, saved.model(device)?);
                 (model, saved.scheduler()?)
             }
             (None, Some(folder)) => {
                 let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
-                let model = config.model_config(class_count, None)?;
+                let model = config.model_config(class_count, Widths::default())?;
                 let model = pretrained::model(folder, &model, device, &mut generator)?;
                 (model, config.scheduler()?)
             }
             (None, None) => {
                 let (data, classes) = (dataset.as_ref(), classes.as_ref());
-                let model = teller::build(&config, data, classes, device, &mut generator)?;
+                let model = teller::build(&config, data, classes, encoder.as_ref(), device, &mut generator)?;
                 (model, config.scheduler()?)
             }
         };
         let objective = config.objective(&scheduler)?;
-        let teller = Teller::new(&config, classes.as_ref());
+        let teller = Teller::new(&config, classes.as_ref(), encoder);
         // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
         let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();

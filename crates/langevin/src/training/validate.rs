@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    models::{ClassChannels, ModelPreset},
+    models::{ClassChannels, ModelPreset, PictureVector},
 };
 
 impl TrainingConfig {
@@ -131,6 +131,12 @@ impl TrainingConfig {
                 kind == ConditioningKind::CrossAttention,
                 "`cross-attention`",
             ),
+            (
+                "vector_dropout",
+                self.vector_dropout,
+                kind == ConditioningKind::Vector,
+                "`vector`",
+            ),
         ] {
             require(dropout.is_none() || told, || {
                 format!(
@@ -146,6 +152,7 @@ impl TrainingConfig {
             ("class_dropout", self.class_dropout),
             ("caption_dropout", self.caption_dropout),
             ("image_dropout", self.image_dropout),
+            ("vector_dropout", self.vector_dropout),
         ] {
             require(
                 dropout.is_none_or(|dropout| (0.0..=1.0).contains(&dropout)),
@@ -170,6 +177,23 @@ impl TrainingConfig {
             || {
                 format!(
                     "`text_encoder` reads captions, and `conditioning` is `{kind}`, not `cross-attention`"
+                )
+            },
+        )?;
+        let clip = kind == ConditioningKind::Vector && self.vector == PictureVector::Clip;
+        require(clip == self.vector_clip.is_some(), || {
+            if clip {
+                "the vector is CLIP's embedding of a picture: `vector_clip` must name a CLIP model".into()
+            } else {
+                "`vector_clip` has nothing to embed: `conditioning` would have to be `vector`, and `vector` `clip`".into()
+            }
+        })?;
+        require(
+            self.pretrained.is_none()
+                || !matches!(kind, ConditioningKind::Vector | ConditioningKind::CrossAttention),
+            || {
+                format!(
+                    "a model that is there cannot be told more: leave `pretrained` or `conditioning` `{kind}` out"
                 )
             },
         )?;

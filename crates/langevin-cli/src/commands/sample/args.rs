@@ -67,6 +67,18 @@ pub struct SampleArgs {
     /// Show the conditioning picture as it is: it is blurred, small or an edge drawing already
     #[arg(long, requires = "conditioning_image")]
     pub conditioning_as_is: bool,
+    /// Draw with this picture's vector, for a model that is told one; --clip where it is CLIP's
+    #[arg(long, value_name = "PICTURE")]
+    pub vector_of: Option<PathBuf>,
+    /// Draw with this vector, such as the colour 0.8,-0.2,-1
+    #[arg(
+        long,
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        value_name = "NUMBERS",
+        conflicts_with = "vector_of"
+    )]
+    pub vector: Vec<f32>,
     /// The text to lead away from with --guidance-scale [the empty text]
     #[arg(long, value_name = "TEXT", help_heading = "Guidance")]
     pub negative_prompt: Option<String>,

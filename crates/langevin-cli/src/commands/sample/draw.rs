@@ -36,6 +36,8 @@ pub struct Drawing {
     pub negative_prompt: Option<String>,
     /// What the model is shown beside the noisy picture.
     pub conditioning_image: Option<ConditioningImage>,
+    /// The vector that it is told, `[1, dimension]`.
+    pub vector: Option<Tensor<2>>,
     /// Guidance towards them.
     pub guidance: ClassifierFree,
     /// The class that guidance leads away from, where it is not the null class.
@@ -104,6 +106,7 @@ impl Drawing {
             classes: turns(&self.classes, first, batch),
             prompts: turns(&self.prompts, first, batch),
             conditioning_image: self.conditioning_image.clone(),
+            vectors: self.vector.clone(),
             negative_prompts: self.negative_prompt.clone().map(|text| vec![text; batch]),
             guidance: self.guidance,
             negative_classes: self.negative.map(|class| vec![class; batch]),

@@ -6,10 +6,12 @@ use clap::Args;
 use langevin::{
     data::{Alpha, Channels, Resize},
     device::DeviceName,
-    models::{ClassChannels, ImageCondition},
+    models::{ClassChannels, ImageCondition, PictureVector},
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
-    training::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
+    training::{
+        ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+    },
 };
 
 use crate::flags::choice;
@@ -106,6 +108,18 @@ pub struct TrainArgs {
     /// How often the conditioning picture is withheld [0]
     #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
     pub image_dropout: Option<f64>,
+    /// vector: what the model is told of the picture, its mean colour or CLIP's embedding [colour]
+    #[arg(long, value_parser = choice::<PictureVector>(), value_name = "WHAT", help_heading = "Model")]
+    pub vector: Option<PictureVector>,
+    /// vector: how it is brought to the time embedding's dimension [projection]
+    #[arg(long, value_parser = choice::<VectorEmbedding>(), value_name = "HOW", help_heading = "Model")]
+    pub vector_embedding: Option<VectorEmbedding>,
+    /// vector: the CLIP model that embeds the pictures, a folder of transformers' or an open_clip checkpoint
+    #[arg(long, alias = "clip", value_name = "FOLDER", help_heading = "Model")]
+    pub vector_clip: Option<PathBuf>,
+    /// How often the vector is withheld [0.1]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
+    pub vector_dropout: Option<f64>,
     /// How often the class is withheld, for classifier-free guidance [0.1]
     #[arg(long, value_name = "PROBABILITY", help_heading = "Model")]
     pub class_dropout: Option<f64>,

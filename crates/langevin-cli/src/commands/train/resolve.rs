@@ -75,6 +75,9 @@ fn pull(config: &mut TrainingConfig, names: &Names) -> Result<()> {
     if config.conditioning == ConditioningKind::CrossAttention {
         config.text_encoder = names.text_encoder(&config.text_encoder)?;
     }
+    if let Some(clip) = &mut config.vector_clip {
+        *clip = names.model(clip, &ModelFiles::default())?;
+    }
     if let Some(name) = &config.dataset_name {
         config.dataset_name = Some(names.dataset(name, &config.open_options())?);
     }
@@ -140,6 +143,10 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     set_option(&mut config.conditioning_image, &args.conditioning_image);
     set(&mut config.text_encoder, &args.text_encoder);
     set_option(&mut config.caption_dropout, &args.caption_dropout);
+    set(&mut config.vector, &args.vector);
+    set(&mut config.vector_embedding, &args.vector_embedding);
+    set_option(&mut config.vector_clip, &args.vector_clip);
+    set_option(&mut config.vector_dropout, &args.vector_dropout);
     set_option(&mut config.image_dropout, &args.image_dropout);
     set(&mut config.train_batch_size, &args.train_batch_size);
     set(&mut config.num_epochs, &args.num_epochs);

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Error, Result,
+    models::any::VectorInput,
     models::unet2d::{DownBlockType, SampleSize, TimeEmbeddingType, UNet2DConfig, UpBlockType},
     nn::{Activation, TimeEmbeddingNorm},
 };
@@ -200,26 +201,29 @@ impl Default for UNet2DConditionConfig {
 
 impl UNet2DConditionConfig {
     /// The same UNet with transformers where the plain one has attention, which look at a sequence of vectors of `sequence_dim`
-    /// numbers; heads stay as wide as they were.
+    /// numbers; heads stay as wide as they were. Without a sequence there is neither attention nor a middle: diffusers has no
+    /// conditional UNet that looks at nothing but itself.
     ///
     /// # Errors
     /// If it has blocks that no conditional UNet has.
-    pub fn of_plain(plain: &UNet2DConfig, sequence_dim: usize) -> Result<Self> {
+    pub fn of_plain(plain: &UNet2DConfig, sequence_dim: Option<usize>) -> Result<Self> {
         use ConditionDownBlockType as Down;
         use ConditionUpBlockType as Up;
         let refused = |what: String| {
             Error::Unsupported(format!(
-                "cross-attention has no place in this model: {what} is not there yet in it"
+                "neither cross-attention nor a vector has a place in this model: {what} is not there yet in it"
             ))
         };
         let down = |block: &DownBlockType| match block {
             DownBlockType::DownBlock2D => Ok(Down::DownBlock2D),
-            DownBlockType::AttnDownBlock2D => Ok(Down::CrossAttnDownBlock2D),
+            DownBlockType::AttnDownBlock2D if sequence_dim.is_some() => Ok(Down::CrossAttnDownBlock2D),
+            DownBlockType::AttnDownBlock2D => Ok(Down::DownBlock2D),
             other => Err(refused(format!("{other:?}"))),
         };
         let up = |block: &UpBlockType| match block {
             UpBlockType::UpBlock2D => Ok(Up::UpBlock2D),
-            UpBlockType::AttnUpBlock2D => Ok(Up::CrossAttnUpBlock2D),
+            UpBlockType::AttnUpBlock2D if sequence_dim.is_some() => Ok(Up::CrossAttnUpBlock2D),
+            UpBlockType::AttnUpBlock2D => Ok(Up::UpBlock2D),
             other => Err(refused(format!("{other:?}"))),
         };
         if plain.time_embedding_type != TimeEmbeddingType::Positional {
@@ -248,12 +252,31 @@ impl UNet2DConditionConfig {
             act_fn: plain.act_fn,
             norm_num_groups: groups.ok_or_else(|| refused("norm_num_groups null".into()))?,
             norm_eps: plain.norm_eps,
-            cross_attention_dim: PerLevel::All(sequence_dim),
+            mid_block_type: sequence_dim.map(|_| ConditionMidBlockType::UNetMidBlock2DCrossAttn),
+            cross_attention_dim: sequence_dim.map_or(Self::default().cross_attention_dim, PerLevel::All),
             attention_head_dim: PerLevel::Each(plain.block_out_channels.iter().map(heads).collect()),
             resnet_time_scale_shift: plain.resnet_time_scale_shift,
             time_embedding_dim: plain.time_embedding_dim,
             ..Self::default()
         })
+    }
+
+    /// Tells the model a vector beside the timestep.
+    ///
+    /// # Errors
+    /// If it is to be added as it is, and the time embedding has another dimension.
+    pub(in crate::models) fn told_vector(&mut self, vector: VectorInput) -> Result<()> {
+        let (dimension, time) = (vector.dimension, self.time_embed_dim());
+        if vector.embedding == ConditionClassEmbedType::Identity && dimension != time {
+            return Err(Error::Config(format!(
+                "a vector of {dimension} numbers cannot be added to a time embedding of {time} as it is: `vector_embedding` must be \
+                 `projection` or `simple_projection`"
+            )));
+        }
+        self.num_class_embeds = None;
+        self.class_embed_type = Some(vector.embedding);
+        self.projection_class_embeddings_input_dim = Some(dimension);
+        Ok(())
     }
 
     /// Dimension of the time embedding.
