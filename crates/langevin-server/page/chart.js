@@ -2,7 +2,9 @@
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [360, 220];
-const ROOM = { left: 44, right: 8, top: 8, bottom: 34 };
+const ROOM = { left: 44, right: 8, top: 10, bottom: 34 };
+/** The part of a range that stays free above and below what is drawn. */
+const MARGIN = 0.04;
 
 function element(name, attributes, ...children) {
   const made = document.createElementNS(NAMESPACE, name);
@@ -13,9 +15,9 @@ function element(name, attributes, ...children) {
 
 /** Round numbers between two values, about five of them. */
 function ticks(low, high) {
-  const raw = (high - low || 1) / 4;
+  const raw = (high - low || 1) / 5;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw);
+  const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= raw - 1e-12);
   const first = Math.ceil(low / step - 1e-9);
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
 }
@@ -26,13 +28,14 @@ const written = (value) => (Math.abs(value) >= 1000 ? `${value / 1000}k` : `${Nu
  * A figure with lines and dots: `lines` are { kind, points: [x, y][], dots?: [x, y][], name?, faint? }. What it shows is said in
  * `summary` for whoever does not see it.
  */
-export function chart(title, summary, [across, up], lines, shape = [WIDTH, HEIGHT]) {
+export function chart(title, summary, across, lines, shape = [WIDTH, HEIGHT]) {
   const [width, height] = shape;
   const all = lines.flatMap(({ points, dots }) => [...points, ...(dots ?? [])]).filter(([, y]) => Number.isFinite(y));
   const range = (i) => {
     const values = all.map((point) => point[i]);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    return low === high ? [low - 1, high + 1] : [low, high];
+    const margin = low === high ? 1 : i * MARGIN * (high - low);
+    return [low - margin, high + margin];
   };
   const [[left, right], [low, high]] = all.length ? [range(0), range(1)] : [[0, 1], [0, 1]];
   const x = (value) => ROOM.left + ((value - left) / (right - left)) * (width - ROOM.left - ROOM.right);
@@ -48,15 +51,14 @@ export function chart(title, summary, [across, up], lines, shape = [WIDTH, HEIGH
     svg.append(element("text", { x: x(value), y: height - ROOM.bottom + 14, "text-anchor": "middle" }, written(value)));
   }
   svg.append(element("text", { x: width - ROOM.right, y: height - 4, "text-anchor": "end" }, across));
-  svg.append(element("text", { x: ROOM.left + 4, y: ROOM.top + 8 }, up));
   for (const { kind, points, dots, name, faint } of lines) {
     const d = points.filter(([, v]) => Number.isFinite(v)).map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`);
     svg.append(element("path", { class: faint ? `${kind} faint` : kind, d: d.join("") }));
     for (const [a, b] of dots ?? []) if (Number.isFinite(b)) svg.append(element("circle", { class: kind, cx: x(a), cy: y(b), r: 3 }));
     if (name) {
-      const [a, b] = points[Math.floor(points.length / 8)];
+      const [a, b] = points[Math.floor(points.length / 4)];
       const rises = points.at(-1)[1] > b;
-      svg.append(element("text", { class: kind, stroke: "none", x: x(a) + 10, y: y(b) + (rises ? 16 : -8) }, name));
+      svg.append(element("text", { class: kind, x: x(a) + 10, y: y(b) + (rises ? 16 : -6) }, name));
     }
   }
   const figure = document.createElement("figure");

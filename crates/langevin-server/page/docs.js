@@ -12,6 +12,12 @@ function element(tag, content, ...children) {
   return made;
 }
 
+/** A text whose `code` is shown as such. */
+function prose(tag, text) {
+  const parts = text.split("`").map((part, i) => (i % 2 ? element("code", part) : part));
+  return element(tag, "", ...parts);
+}
+
 const resolve = (schema) => (schema.$ref ? description.components.schemas[schema.$ref.split("/").at(-1)] : schema);
 
 function kind(schema) {
@@ -22,7 +28,7 @@ function kind(schema) {
 
 function table(caption, rows) {
   const body = element("tbody");
-  for (const row of rows) body.append(element("tr", "", ...row.map((cell, i) => element(i ? "td" : "th", cell))));
+  for (const row of rows) body.append(element("tr", "", ...row.map((cell, i) => prose(i ? "td" : "th", cell))));
   body.querySelectorAll("th").forEach((cell) => (cell.scope = "row"));
   const made = element("table", "", element("caption", caption), body);
   const holder = element("div", "", made);
@@ -35,7 +41,7 @@ const fields = (schema) => Object.entries(resolve(schema).properties ?? {}).map(
 for (const [path, methods] of Object.entries(description.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
     const title = element("h3", "", Object.assign(element("span", method.toUpperCase()), { className: "method" }), path);
-    const section = element("section", "", title, element("p", operation.description ?? operation.summary));
+    const section = element("section", "", title, prose("p", operation.description ?? operation.summary));
     const parameters = operation.parameters ?? [];
     if (parameters.length) section.append(table("Parameters", parameters.map((one) => [one.name, kind(one.schema), one.description])));
     const body = operation.requestBody?.content["application/json"].schema;

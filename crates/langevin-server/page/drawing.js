@@ -36,6 +36,8 @@ async function draw() {
   stopping = new AbortController();
   busy(true);
   say("Sending…");
+  // On a phone the form is as high as the screen.
+  if (matchMedia("(max-width: 859px)").matches) byId("stage").scrollIntoView();
   try {
     await watch(asked, shown, result);
     result.pictures.sort((a, b) => a.number - b.number);

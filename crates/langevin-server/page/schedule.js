@@ -36,12 +36,12 @@ function draw({ sampler, steps, train_timesteps, curve, calls }) {
   const line = (kind, of, name) => ({ kind, name, points: by(of, curve), dots: by(of, shown) });
   const walk = calls.map(({ timestep }, i) => [i + 1, timestep]);
   charts.replaceChildren(
-    chart("Signal and noise", "Share of signal and of noise by timestep, with the sampler's steps as dots", ["timestep", ""], [
+    chart("Signal and noise", "Share of signal and of noise by timestep, with the sampler's steps as dots", "timestep", [
       line("signal", ({ signal }) => signal, "signal"),
       line("noise", ({ noise }) => noise, "noise"),
     ]),
-    chart("Signal-to-noise ratio", "Logarithm of the signal-to-noise ratio by timestep", ["timestep", "log SNR"], [line("signal", ratio)]),
-    chart("Steps of the sampler", "Timestep of each call of the model", ["call of the model", "timestep"], [
+    chart("Logarithm of the signal-to-noise ratio", "It falls from the clean picture to noise, with the sampler's steps as dots", "timestep", [line("signal", ratio)]),
+    chart("Timesteps of the sampler", "Timestep of each call of the model", "call of the model", [
       { kind: "signal", points: walk, dots: walk.filter((_, i) => i % stride === 0) },
     ]),
   );

@@ -4,6 +4,8 @@ import { getJson } from "./api.js";
 
 const form = document.getElementById("settings");
 const field = (name) => form.elements[name];
+/** Whether this model has no use for a control; the whole form may be out of sight for another reason. */
+const isHidden = (input) => input.closest("#settings [hidden]") !== null;
 /** What a link carries: every control but files. */
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
@@ -97,7 +99,7 @@ export function write() {
   const link = new URLSearchParams();
   for (const name of NAMES) {
     const input = field(name);
-    if (input.closest("[hidden]") && name !== "model") continue;
+    if (isHidden(input)) continue;
     const value = input.type === "checkbox" ? (input.checked ? "1" : "") : input.value;
     if (value !== "") link.set(name, value);
   }
@@ -142,7 +144,7 @@ export function read(link) {
 
 /** The form as the body of a request; `null` where something in it cannot be, which then has the focus. */
 export function request() {
-  const wrong = [...form.elements].find((input) => !input.closest("[hidden]") && !input.checkValidity());
+  const wrong = [...form.elements].find((input) => !isHidden(input) && !input.checkValidity());
   if (wrong) {
     wrong.closest("details")?.setAttribute("open", "");
     wrong.focus();

@@ -68,7 +68,7 @@ function draw({ dataset, model, steps, loss, state, losses }) {
   ];
   const summary = `Logarithm of the loss by step, from ${losses[0][1].toFixed(3)} to ${losses.at(-1)[1].toFixed(3)}`;
   const wide = byId("run-chart").clientWidth > 600;
-  byId("run-chart").replaceChildren(chart("Loss", summary, ["step", "log₁₀ loss"], lines, wide ? [900, 280] : [360, 220]));
+  byId("run-chart").replaceChildren(chart("Loss, as its logarithm to base 10", summary, "step", lines, wide ? [900, 280] : [360, 220]));
 }
 
 /** The mean of each point's neighbours. */

@@ -159,7 +159,7 @@ pub(crate) struct Description<'a> {
 #[derive(Debug, Serialize)]
 struct SamplerDescription {
     name: &'static str,
-    about: &'static str,
+    about: String,
     steps: usize,
     eta: bool,
     stochastic: bool,
@@ -170,7 +170,8 @@ impl SamplerDescription {
         let scheduler = own.for_model(sampler.name).ok()?;
         Some(Self {
             name: sampler.name,
-            about: sampler.about,
+            // The library's words are for a command line.
+            about: sampler.about.replace("--eta", "eta"),
             steps: scheduler.usual_steps(),
             eta: scheduler.takes_eta(),
             stochastic: sampler.is_stochastic,

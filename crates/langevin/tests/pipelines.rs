@@ -334,7 +334,7 @@ fn of_kind(pipeline: &AnyPipeline, number: usize) -> Sampling<'_> {
     let scheduler = pipeline.scheduler().for_model(sampler.name).unwrap();
     let options = SampleOptions {
         classes: Some(vec![(number % 4) as i64]),
-        guidance: ClassifierFree::of_scale(if number % 3 == 0 { 2.0 } else { 1.0 }),
+        guidance: ClassifierFree::of_scale(if number.is_multiple_of(3) { 2.0 } else { 1.0 }),
         ..options(1, 4 + number % 3)
     };
     let sampling = pipeline

@@ -103,7 +103,8 @@ pub(super) async fn generate(State(app): State<Arc<App>>, request: Request) -> R
                 finished.sort_by_key(|picture| picture.number);
                 return answer(form, &model.unwrap_or_default(), &finished, gif, seconds);
             }
-            Some(Event::Failed(message)) => return Err(Refusal::internal(message)),
+            // Scales that drive a sample beyond all numbers, say: what was asked for cannot be drawn.
+            Some(Event::Failed(message)) => return Err(Refusal::unprocessable(message)),
             Some(Event::Started | Event::Progress(_)) => {}
             None => return Err(lost()),
         }

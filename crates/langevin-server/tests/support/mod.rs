@@ -259,7 +259,15 @@ pub fn call(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
 /// Reads the answer of a connection to its end.
 pub fn receive(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
+    let mut part = [0; 65536];
+    // Up to the end, or as much as was announced: chromedriver keeps connections open whatever it is told.
+    while whole_length(&bytes).is_none_or(|length| bytes.len() < length) {
+        let read = stream.read(&mut part).unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes.extend(&part[..read]);
+    }
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let mut lines = head.lines();
@@ -277,6 +285,16 @@ pub fn receive(mut stream: TcpStream) -> Answer {
         answer.body = unchunked(&answer.body);
     }
     answer
+}
+
+/// How long an answer is with its head, where that is known.
+fn whole_length(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:").map(str::trim))?;
+    Some(end + 4 + length.parse::<usize>().ok()?)
 }
 
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {

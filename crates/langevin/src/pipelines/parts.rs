@@ -148,13 +148,16 @@ pub fn sample<'a>(
     scheduler.set_timesteps(steps)?;
     let shape = [options.batch_size, config.in_channels(), height, width];
     let noise = generator.get_mut().randn_tensor(shape, &device);
-    Ok(
-        Sampling::start(Held::Model(model, guided), scheduler, noise, generator)
-            .of_steps(steps)
-            .with_conditioning(conditioning)
-            .with_step_options(
-                options.eta,
-                options.use_clipped_model_output || options.guidance.is_on(),
-            ),
+    Ok(Sampling::start(
+        Held::Model(model, guided.map(Box::new)),
+        scheduler,
+        noise,
+        generator,
     )
+    .of_steps(steps)
+    .with_conditioning(conditioning)
+    .with_step_options(
+        options.eta,
+        options.use_clipped_model_output || options.guidance.is_on(),
+    ))
 }

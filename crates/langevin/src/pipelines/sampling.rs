@@ -53,7 +53,7 @@ pub(super) enum Held<'a> {
     Borrowed(&'a dyn Denoiser),
     Owned(Box<dyn Denoiser + 'a>),
     /// A pipeline's model, as it is or guided: several such loops can ask it together.
-    Model(&'a AnyModel, Option<Guided<&'a AnyModel>>),
+    Model(&'a AnyModel, Option<Box<Guided<&'a AnyModel>>>),
 }
 
 impl Held<'_> {
@@ -61,7 +61,7 @@ impl Held<'_> {
         match self {
             Self::Borrowed(denoiser) => *denoiser,
             Self::Owned(denoiser) => denoiser.as_ref(),
-            Self::Model(_, Some(guided)) => guided,
+            Self::Model(_, Some(guided)) => guided.as_ref(),
             Self::Model(model, None) => *model,
         }
     }

@@ -1,0 +1,140 @@
+//! `langevin serve`: its address, its flags, and its end.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use support::{langevin, reference_pipeline};
+use tempfile::tempdir;
+
+/// The program, and where it says that it is. It ends with this value.
+struct Serving {
+    child: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(folder: &Path, flags: &[&str]) -> Self {
+        let model = reference_pipeline("ddpm");
+        let mut child = support::command(folder, ["serve", "--port", "0"])
+            .arg(model)
+            .args(flags)
+            .env("LANGEVIN_API_KEY", "sesame")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .strip_prefix("open http://")
+            .and_then(|rest| rest.split(',').next());
+        let address = address.unwrap_or_else(|| panic!("{line}")).to_string();
+        Self { child, address }
+    }
+
+    /// Sends a request, whose answer is read from what this gives.
+    fn send(&self, head: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        let text = format!(
+            "{head} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nAuthorization: Bearer sesame\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(mut stream: TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn it_serves_under_its_limits_and_its_key() {
+    let folder = tempdir().unwrap();
+    fs::create_dir(folder.path().join("runs")).unwrap();
+    let serving = Serving::start(folder.path(), &["--max-steps", "7", "--runs", "runs"]);
+    let page = String::from_utf8_lossy(&read(serving.send("GET /", ""))).into_owned();
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("<title>Langevin</title>"),
+        "{page}"
+    );
+    let models = String::from_utf8_lossy(&read(serving.send("GET /api/models", ""))).into_owned();
+    assert!(
+        models.contains("\"name\":\"ddpm\"") && models.contains("\"steps\":7"),
+        "{models}"
+    );
+    let runs = String::from_utf8_lossy(&read(serving.send("GET /api/runs", ""))).into_owned();
+    assert!(runs.starts_with("HTTP/1.1 200") && runs.ends_with("[]"), "{runs}");
+    let beyond = read(serving.send("POST /api/generate", r#"{"steps": 8}"#));
+    assert!(beyond.starts_with(b"HTTP/1.1 422"));
+    // The key came from the environment.
+    let mut stranger = TcpStream::connect(&serving.address).unwrap();
+    stranger
+        .write_all(b"GET /api/models HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    assert!(read(stranger).starts_with(b"HTTP/1.1 401"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_termination_signal_lets_it_finish() {
+    let folder = tempdir().unwrap();
+    let mut serving = Serving::start(folder.path(), &[]);
+    let asked = serving.send(
+        "POST /api/generate",
+        r#"{"steps": 300, "sampler": "ddim", "count": 3}"#,
+    );
+    // It has begun once somebody else is told so.
+    let since = Instant::now();
+    while !String::from_utf8_lossy(&read(serving.send("GET /api/queue", ""))).contains("\"running\":1") {
+        assert!(since.elapsed() < Duration::from_secs(60));
+    }
+    serving.signal("-TERM");
+    let answer = read(asked);
+    assert!(answer.starts_with(b"HTTP/1.1 200") && answer.windows(4).any(|four| four == b"IEND"));
+    assert!(serving.child.wait().unwrap().success());
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let folder = tempdir().unwrap();
+    let model = reference_pipeline("ddpm").display().to_string();
+    let refused = |args: &[&str], part: &str| {
+        let all: Vec<&str> = ["serve", "--port", "0"].iter().chain(args).copied().collect();
+        langevin(folder.path(), all).refused(1, &[part]);
+    };
+    refused(&["nowhere"], "nowhere");
+    refused(&[&model, &model], "`ddpm`");
+    refused(&[&model, "--queue", "0"], "--queue is 0");
+    refused(&[&model, "--runs", "nowhere"], "--runs nowhere");
+    refused(&[&model, "--api-key", ""], "the API key is empty");
+    refused(&[&model, "--host", "not a host"], "cannot listen");
+    refused(&[&model, "--clip", "nowhere"], "nowhere");
+}
