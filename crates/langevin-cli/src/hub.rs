@@ -61,7 +61,10 @@ impl Names {
     /// # Errors
     /// If it is a name of the Hub and cannot be pulled.
     pub fn model(&self, path: &Path, wanted: &ModelFiles) -> Result<PathBuf> {
-        let Some((typed, name)) = path.to_str().map(|text| (text, remote(text))).and_then(named) else {
+        let Some(typed) = path.to_str() else {
+            return Ok(path.to_path_buf());
+        };
+        let Some(name) = remote(typed) else {
             return Ok(path.to_path_buf());
         };
         let (_, name) = name?;
@@ -105,13 +108,11 @@ impl Names {
     /// # Errors
     /// If it is a name of the Hub and cannot be pulled, or holds no such data.
     pub fn dataset(&self, text: &str, options: &OpenOptions) -> Result<String> {
-        let Some((typed, name)) = named((text, remote(text))) else {
+        let Some(name) = remote(text) else {
             return Ok(text.to_string());
         };
         let (_, name) = name?;
-        let path = self
-            .pull_dataset(&name, options)
-            .with_context(|| no_path(typed))?;
+        let path = self.pull_dataset(&name, options).with_context(|| no_path(text))?;
         let shown = path.display().to_string();
         path.into_os_string()
             .into_string()
@@ -222,12 +223,6 @@ pub fn remote(text: &str) -> Option<Result<(Option<RepoKind>, RepoName)>> {
         return None;
     }
     text.parse().ok().map(|name| Ok((None, name)))
-}
-
-type Remote = Result<(Option<RepoKind>, RepoName)>;
-
-fn named<'a>((text, remote): (&'a str, Option<Remote>)) -> Option<(&'a str, Remote)> {
-    remote.map(|remote| (text, remote))
 }
 
 fn no_path(typed: &str) -> String {

@@ -355,6 +355,13 @@ fn a_run_on_the_hubs_data_and_model_is_published_and_goes_on() {
     );
     let home = world.path().file_name().unwrap().to_str().unwrap();
     let card = String::from_utf8(files["README.md"].bytes.to_vec()).unwrap();
+    assert!(card.contains("--hub_token=TOKEN"), "{card}");
+    assert!(
+        files
+            .values()
+            .all(|file| !String::from_utf8_lossy(&file.bytes).contains(WRITER)),
+        "the token was published"
+    );
     assert!(!config.contains(home) && !card.contains(home), "{config}\n{card}");
     assert!(
         card.contains("datasets:\n- me/shards\nbase_model: me/base\n"),

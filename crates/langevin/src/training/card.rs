@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{ConditioningKind, Trainer, TrainingConfig, samples::SAMPLES};
+use super::{ConditioningKind, Trainer, TrainingConfig, command::arguments, samples::SAMPLES};
 use crate::{Result, data::looks_like_hub_name, files::write_atomically, models::AnyModelConfig};
 
 /// The card's name in a run's folder.
@@ -41,7 +41,7 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
         pictures: trainer.dataset.len(),
         classes: &classes,
         samples: trainer.folder.join(SAMPLES).exists(),
-        command: command(std::env::args()),
+        command: command(arguments().into_iter()),
         ended,
     };
     let text = card.text();
@@ -309,9 +309,33 @@ pub fn for_hub(card: &str, id: &str) -> String {
         ("from_pretrained(\".\")", &format!("from_pretrained(\"{id}\")")),
     ]
     .into_iter()
-    .fold(card.to_string(), |card, (here, there)| {
+    .fold(without_paths(card), |card, (here, there)| {
         card.replacen(here, there, 1)
     })
+}
+
+/// A card whose command line has the last part alone of every absolute path: the rest is of a machine that nobody else has.
+fn without_paths(card: &str) -> String {
+    const BEGIN: &str = "## Training\n\n```sh\n";
+    let Some((before, rest)) = card.split_once(BEGIN) else {
+        return card.to_string();
+    };
+    let Some((command, after)) = rest.split_once("\n```") else {
+        return card.to_string();
+    };
+    let short = |word: &str| {
+        let (flag, path) = match word.split_once('=') {
+            Some((flag, path)) => (format!("{flag}="), path),
+            None => (String::new(), word),
+        };
+        let bare = Path::new(path.trim_matches('\''));
+        match bare.file_name().and_then(|name| name.to_str()) {
+            Some(name) if bare.is_absolute() => format!("{flag}{name}"),
+            _ => word.to_string(),
+        }
+    };
+    let command: Vec<String> = command.split(' ').map(short).collect();
+    format!("{before}{BEGIN}{}\n```{after}", command.join(" "))
 }
 
 /// A word as YAML reads it, whatever is in it: every JSON string is one of YAML.
@@ -411,6 +435,18 @@ mod tests {
         assert!(
             text.contains("pipeline(batch_size=4, num_inference_steps=1000)") && !text.contains("/home"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_pushed_card_does_not_tell_where_things_lay() {
+        let text = format!(
+            "{MARK}\n## Training\n\n```sh\nlangevin train --train-data-dir=/home/me/faces --output-dir '/home/me/out' --seed 1\n```\n/end"
+        );
+        let pushed = for_hub(&text, "me/mine");
+        assert!(
+            pushed.contains("langevin train --train-data-dir=faces --output-dir out --seed 1\n```\n/end"),
+            "{pushed}"
         );
     }
 

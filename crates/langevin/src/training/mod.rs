@@ -4,6 +4,7 @@ pub mod average;
 pub mod card;
 pub mod checkpoints;
 pub mod choices;
+mod command;
 pub mod config;
 pub mod ema;
 pub mod gradients;

@@ -28,6 +28,8 @@ const ABOUT: [&str; 7] = [
     "tokenizer.json",
     "preprocessor_config.json",
 ];
+/// What weights at the root begin with.
+const WEIGHTS: [&str; 4] = ["diffusion_pytorch_model", "model.", "model-", "pytorch_model"];
 /// The average of the weights, which no index names.
 const AVERAGE: &str = "unet_ema";
 
@@ -58,9 +60,10 @@ pub fn of_model(folder: &Path, id: &str) -> Result<Push> {
     }
     for name in names(folder)? {
         let path = folder.join(&name);
-        let is_weights = [".safetensors", ".bin", ".index.json"]
-            .iter()
-            .any(|end| name.ends_with(end));
+        let is_weights = WEIGHTS.iter().any(|stem| name.starts_with(stem))
+            && [".safetensors", ".bin", ".index.json"]
+                .iter()
+                .any(|end| name.ends_with(end));
         let is_picture = [".png", ".gif"].iter().any(|end| name.ends_with(end));
         if !path.is_file() || name.starts_with('.') {
             continue;
@@ -190,6 +193,7 @@ mod tests {
             "README.md",
             "checkpoint-5/unet/config.json",
             "classes.json",
+            "images.safetensors",
             "logs/events.out",
             "loss.png",
             "metrics.jsonl",

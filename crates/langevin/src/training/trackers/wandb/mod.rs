@@ -28,7 +28,7 @@ use crate::{
     data::Picture,
     files::{write_atomically, write_json},
     grid,
-    training::UpdateReport,
+    training::{UpdateReport, command::arguments},
 };
 
 /// The oldest wandb that knows this kind of file.
@@ -121,7 +121,7 @@ impl Wandb {
     /// `wandb-metadata.json`: what was run where.
     fn write_metadata(&mut self) -> Result<()> {
         const NAME: &str = "wandb-metadata.json";
-        let mut args = std::env::args();
+        let mut args = arguments().into_iter();
         let metadata = json!({
             "os": std::env::consts::OS,
             "program": args.next(),
