@@ -2,6 +2,7 @@
 //! each timestep counts.
 
 mod compare;
+mod panel;
 mod scale;
 mod schedule;
 mod weighting;

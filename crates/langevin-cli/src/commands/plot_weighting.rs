@@ -33,10 +33,7 @@ pub struct PlotWeightingArgs {
 
 /// Draws the weights.
 pub fn run(args: PlotWeightingArgs) -> Result<()> {
-    let is_png = |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("png");
-    if !args.output.extension().is_some_and(is_png) {
-        bail!("--output {}: the name must end in .png", args.output.display());
-    }
+    super::check_png("--output", &args.output)?;
     if args
         .snr_gamma
         .is_some_and(|gamma| !(gamma.is_finite() && gamma > 0.0))

@@ -72,8 +72,8 @@ pub fn run(args: PullArgs) -> Result<()> {
         let default = OpenOptions::default();
         let options = OpenOptions {
             config: args.dataset_config_name,
-            split: args.split.unwrap_or(default.split),
-            alpha: default.alpha,
+            split: args.split.unwrap_or_else(|| default.split.clone()),
+            ..default
         };
         names.pull_dataset(&name, &options)?
     } else {

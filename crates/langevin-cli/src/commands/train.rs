@@ -46,13 +46,16 @@ pub fn run(args: TrainArgs) -> Result<()> {
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let mut trainer = Trainer::new(resolved.config, &device)?;
-    let estimate = trainer.estimate()?;
-    if announce_time {
-        announce(&estimate);
+    // It costs a step on a few pictures.
+    let on_cpu = device_name == DeviceName::CPU;
+    let estimate = (announce_time || on_cpu)
+        .then(|| trainer.estimate())
+        .transpose()?;
+    if let Some(estimate) = estimate.as_ref().filter(|_| announce_time) {
+        announce(estimate);
     }
-    if device_name == DeviceName::CPU
-        && let (Some(needed), Some(free), Some(all)) =
-            (estimate.memory, data::free_memory(), data::machine_memory())
+    if let Some(needed) = estimate.and_then(|estimate| estimate.memory).filter(|_| on_cpu)
+        && let (Some(free), Some(all)) = (data::free_memory(), data::machine_memory())
     {
         terminal::say(&memory_in_words(needed, free, all)?);
     }

@@ -30,7 +30,12 @@ pub fn machine_memory() -> Option<u64> {
     system.into_iter().chain(group).min()
 }
 
-/// An entry of Linux's `/proc/meminfo`, in bytes.
+/// An entry of Linux's account of this process, such as `VmRSS:`, what it holds now, in bytes.
+pub(crate) fn of_this_process(name: &str) -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+/// An entry of such an account, of the machine (`/proc/meminfo`) or of a process, in bytes.
 fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

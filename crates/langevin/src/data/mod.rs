@@ -44,6 +44,7 @@ pub use digits::digits;
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub(crate) use memory::of_this_process;
 pub use memory::{cache_limit, free_memory, machine_memory};
 pub(crate) use open::looks_like_hub_name;
 pub use open::{OpenOptions, open, open_with};

@@ -99,9 +99,7 @@ impl Objective for DdpmObjective {
             PredictionType::Epsilon => noise.epsilon,
             PredictionType::Sample => x0,
             PredictionType::VPrediction => {
-                let (signal, share) =
-                    noise_schedule::signal_and_noise(&self.alphas_cumprod, &timesteps, &x0)?;
-                signal * noise.epsilon - share * x0
+                noise_schedule::velocity(&self.alphas_cumprod, x0, noise.epsilon, &timesteps)?
             }
         };
         Ok(TrainingPair {

@@ -31,6 +31,7 @@ pub use interpolation::slerp;
 pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
+pub(crate) use parts::{SCHEDULER, component_folder};
 pub use parts::{checkpoint, save_model};
 pub use sampling::{Sampling, Step};
 pub use together::step_together;

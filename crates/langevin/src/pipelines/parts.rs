@@ -23,7 +23,7 @@ use crate::{
 };
 
 const MODEL: &str = "unet";
-const SCHEDULER: &str = "scheduler";
+pub(crate) const SCHEDULER: &str = "scheduler";
 
 /// A model, a scheduler and the classes' names, as a folder holds them.
 pub struct Parts {
@@ -68,7 +68,7 @@ pub fn checkpoint(folder: impl AsRef<Path>, variant: Option<&str>) -> Result<Che
 }
 
 /// The folder of a component: its own, or the pipeline's, where early repositories put every file.
-fn component_folder(folder: &Path, component: &str) -> PathBuf {
+pub(crate) fn component_folder(folder: &Path, component: &str) -> PathBuf {
     let own = folder.join(component);
     let at_root = folder.join(CONFIG_NAME).is_file() || folder.join(SCHEDULER_CONFIG).is_file();
     if !own.is_dir() && at_root {

@@ -9,9 +9,9 @@ use plotters::{
 };
 
 use super::{
-    Drawn, LINE, MUTED, SIZE, font, px,
-    schedule::{Curve, panel},
-    write_plot,
+    Drawn, LINE, MUTED, SIZE, font,
+    panel::{Curve, panel},
+    px, write_plot,
 };
 use crate::{
     Result,

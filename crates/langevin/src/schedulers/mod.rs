@@ -207,10 +207,7 @@ pub trait Scheduler: CloneScheduler + Send {
     /// # Errors
     /// As [`Self::add_noise`].
     fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        same_shape("the noise", &noise, "the sample", &sample)?;
-        let (signal_rate, noise_rate) =
-            noise_schedule::signal_and_noise(self.alphas_cumprod(), timesteps, &sample)?;
-        Ok(signal_rate * noise - noise_rate * sample)
+        noise_schedule::velocity(self.alphas_cumprod(), sample, noise, timesteps)
     }
 
     /// The standard deviation that the initial noise is multiplied with.

@@ -217,6 +217,21 @@ pub fn add_noise(
     Ok(signal_rate * x0 + noise_rate * noise)
 }
 
+/// v = √ᾱ_t ε - √(1 - ᾱ_t) x_0, with one timestep a picture (Salimans and Ho 2022, appendix D).
+///
+/// # Errors
+/// As [`add_noise`].
+pub fn velocity(
+    alphas_cumprod: &[f32],
+    x0: Tensor<4>,
+    noise: Tensor<4>,
+    timesteps: &[usize],
+) -> Result<Tensor<4>> {
+    super::same_shape("the noise", &noise, "the sample", &x0)?;
+    let (signal_rate, noise_rate) = signal_and_noise(alphas_cumprod, timesteps, &x0)?;
+    Ok(signal_rate * noise - noise_rate * x0)
+}
+
 fn betas(options: NoiseOptions<'_>) -> Result<Vec<f32>> {
     let NoiseOptions {
         num_train_timesteps: n,

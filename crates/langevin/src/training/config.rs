@@ -17,7 +17,7 @@ use crate::{
     models::{
         AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset, PictureVector, VectorInput,
     },
-    objectives::{LossWeighting, ObjectiveKind, PredictionType},
+    objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
 };
 
@@ -222,6 +222,7 @@ impl Default for TrainingConfig {
 impl TrainingConfig {
     /// The defaults of diffusers' `train_unconditional.py`. They name no data set.
     pub fn script() -> Self {
+        let (edm, flow) = (EdmObjective::default(), FlowObjective::default());
         Self {
             dataset_name: None,
             dataset_config_name: None,
@@ -283,11 +284,11 @@ impl TrainingConfig {
             snr_gamma: None,
             noise_offset: 0.0,
             input_perturbation: 0.0,
-            edm_p_mean: -1.2,
-            edm_p_std: 1.2,
-            edm_sigma_data: 0.5,
-            logit_mean: 0.0,
-            logit_std: 1.0,
+            edm_p_mean: edm.p_mean,
+            edm_p_std: edm.p_std,
+            edm_sigma_data: edm.sigma_data,
+            logit_mean: flow.logit_mean,
+            logit_std: flow.logit_std,
             conditioning: ConditioningKind::None,
             class_dropout: None,
             class_emb_size: ClassChannels::default(),

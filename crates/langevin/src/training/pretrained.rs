@@ -1,6 +1,6 @@
 //! Starting from a pipeline that is there: its model, its scheduler, and what they say of a run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::Value;
@@ -93,9 +93,7 @@ impl TrainingConfig {
 /// # Errors
 /// If it cannot be read.
 pub(super) fn scheduler(folder: &Path) -> Result<AnyScheduler> {
-    let own: PathBuf = folder.join("scheduler");
-    // Early repositories put every file into one folder.
-    AnyScheduler::load(if own.is_dir() { own } else { folder.to_path_buf() })
+    AnyScheduler::load(pipelines::component_folder(folder, pipelines::SCHEDULER))
 }
 
 /// The model of the pipeline in `folder`, made for what `config` says: other sizes need no other weights. A table of other

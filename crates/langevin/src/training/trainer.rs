@@ -68,7 +68,7 @@ impl Trainer {
         )?;
         let encoder = teller::encoder(&config, device)?;
         let mut generator = Generator::new(config.seed);
-        let (model, scheduler) = match (&resumed, &config.pretrained) {
+        let model = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
                 saved.check_config(&config)?;
                 let expected = teller::expected(
@@ -78,20 +78,21 @@ impl Trainer {
                     &saved.model_config()?,
                 )?;
                 saved.check_model(&expected, dataset.len())?;
-                let model = teller::frozen(&config, saved.model(device)?);
-                (model, saved.scheduler()?)
+                teller::frozen(&config, saved.model(device)?)
             }
             (None, Some(folder)) => {
                 let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
                 let model = config.model_config(class_count, Widths::default())?;
-                let model = pretrained::model(folder, &model, device, &mut generator)?;
-                (model, config.scheduler()?)
+                pretrained::model(folder, &model, device, &mut generator)?
             }
             (None, None) => {
                 let (data, classes) = (dataset.as_ref(), classes.as_ref());
-                let model = teller::build(&config, data, classes, encoder.as_ref(), device, &mut generator)?;
-                (model, config.scheduler()?)
+                teller::build(&config, data, classes, encoder.as_ref(), device, &mut generator)?
             }
+        };
+        let scheduler = match &resumed {
+            Some(saved) => saved.scheduler()?,
+            None => config.scheduler()?,
         };
         let objective = config.objective(&scheduler)?;
         let teller = Teller::new(&config, classes.as_ref(), encoder);
@@ -162,7 +163,7 @@ impl Trainer {
         // Gradients and both moments; the average; the gradients that wait.
         let copies =
             3 + u64::from(self.config.use_ema) + u64::from(self.config.gradient_accumulation_steps > 1);
-        Some(memory::resident("VmRSS:")? + copies * weights + batch * for_a_picture)
+        Some(data::of_this_process("VmRSS:")? + copies * weights + batch * for_a_picture)
     }
 
     /// Trains, and leaves everything in the run's folder.

@@ -1,6 +1,6 @@
 //! The numbers of an optimiser step under the names that every tracker gives them.
 
-use crate::training::UpdateReport;
+use crate::{data::of_this_process, training::UpdateReport};
 
 /// Equal parts of the way from clean to noise that the loss is told for, each by its name.
 const QUARTERS: [&str; 4] = [
@@ -26,7 +26,7 @@ pub fn scalars(report: &UpdateReport) -> Vec<(&'static str, f64)> {
     for (quarter, name) in QUARTERS.into_iter().enumerate() {
         scalars.extend(quarter_loss(report, quarter).map(|loss| (name, loss)));
     }
-    scalars.extend(resident_bytes().map(|bytes| ("memory_mb", bytes as f64 / 1e6)));
+    scalars.extend(of_this_process("VmRSS:").map(|bytes| ("memory_mb", bytes as f64 / 1e6)));
     scalars
 }
 
@@ -38,14 +38,6 @@ fn quarter_loss(report: &UpdateReport, quarter: usize) -> Option<f64> {
         .map(|(_, &loss)| f64::from(loss))
         .collect();
     (!inside.is_empty()).then(|| inside.iter().sum::<f64>() / inside.len() as f64)
-}
-
-/// What this process holds in memory, in bytes, where Linux says so.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]
