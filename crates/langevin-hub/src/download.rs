@@ -61,7 +61,7 @@ impl Download<'_> {
             return Ok(());
         }
         let path = self.cache.incomplete(&file.hash);
-        let resumed = self.fill(&path, file)?;
+        let resumed = self.fill(&path, file).inspect_err(|_| remove_if_empty(&path))?;
         if let Err(wrong) = resumed.check(file) {
             remove(&path)?;
             self.progress.back(file.size);
@@ -110,9 +110,6 @@ impl Download<'_> {
             repeated = if have > before { 0 } else { repeated };
             if let Ended::Broke(failure) = ended {
                 if !failure.is_passing() || repeated >= self.http.retries() {
-                    if have == 0 {
-                        remove(path)?;
-                    }
                     return Err(self.broke(file, have, failure));
                 }
                 self.http.wait(repeated);
@@ -271,6 +268,14 @@ fn starts_at(headers: &HeaderMap, at: u64) -> bool {
 
 fn remove(path: &Path) -> Result<()> {
     std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))
+}
+
+/// Of a file of which nothing came, nothing need stay.
+fn remove_if_empty(path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        // It would do no harm.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Makes a rename last through a power cut, where that can be had.

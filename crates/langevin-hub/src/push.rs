@@ -1,31 +1,24 @@
 //! A folder's files into a repository, as one commit.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+mod large;
+mod outgoing;
+
+use std::{io::Read, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::outgoing::Outgoing;
 use crate::{
     Error, Hash, Hub, MAIN, Progress, RepoId, RepoKind, Result,
-    hash::{Hasher, hash_file},
-    http::{Failure, Refusal, json as read_json, text},
+    http::{Failure, Refusal, json as read_json},
     name::RepoName,
     refused::failed,
-    snapshot::each,
 };
 
 /// How many files the Hub takes in one question.
 const BATCH: usize = 256;
-/// How many of a file's first bytes the Hub wants to see before it says where the file belongs.
-const SAMPLE: u64 = 512;
-const LFS: &str = "application/vnd.git-lfs+json";
-
 /// What is to be pushed.
 #[derive(Clone, Debug, Default)]
 pub struct Push {
@@ -52,23 +45,6 @@ pub struct Pushed {
     pub files: usize,
 }
 
-/// A file on its way.
-struct Outgoing {
-    path: String,
-    source: Source,
-    size: u64,
-    sample: Vec<u8>,
-    /// Whether it goes to the store of large files.
-    large: bool,
-    /// What the repository has under that name.
-    remote: Option<String>,
-}
-
-enum Source {
-    File(PathBuf),
-    Text(String),
-}
-
 #[derive(Deserialize)]
 struct Preupload {
     files: Vec<Mode>,
@@ -83,38 +59,6 @@ struct Mode {
     should_ignore: bool,
     #[serde(default)]
     oid: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Batch {
-    objects: Vec<Object>,
-}
-
-#[derive(Deserialize)]
-struct Object {
-    oid: String,
-    #[serde(default)]
-    actions: Option<Actions>,
-    #[serde(default)]
-    error: Option<ObjectError>,
-}
-
-#[derive(Deserialize)]
-struct ObjectError {
-    message: String,
-}
-
-#[derive(Deserialize)]
-struct Actions {
-    upload: Option<Action>,
-    verify: Option<Action>,
-}
-
-#[derive(Deserialize)]
-struct Action {
-    href: String,
-    #[serde(default)]
-    header: serde_json::Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -272,204 +216,7 @@ impl Hub {
         }
         Ok(changed)
     }
-
-    /// Sends large files to their store, several at a time.
-    fn upload(&self, repo: &RepoId, files: &[&(Outgoing, Hash)], progress: &dyn Progress) -> Result<()> {
-        let fail = |failure| failed(failure, repo, &self.http);
-        let url = format!(
-            "{}/{}{repo}.git/info/lfs/objects/batch",
-            self.settings.endpoint,
-            repo.kind.prefix()
-        );
-        let headers = [("content-type", LFS), ("accept", LFS)];
-        let mut uploads = Vec::new();
-        for batch in files.chunks(BATCH) {
-            let objects = batch
-                .iter()
-                .map(|(file, hash)| json!({ "oid": hash.text(), "size": file.size }));
-            let asked = json!({
-                "operation": "upload", "transfers": ["basic", "multipart"], "hash_algo": "sha256",
-                "ref": { "name": MAIN }, "objects": objects.collect::<Vec<_>>(),
-            });
-            let response = self
-                .http
-                .post(&url, &headers, asked.to_string().as_bytes())
-                .map_err(fail)?;
-            let answer: Batch = read_json(response, &url).map_err(fail)?;
-            for object in answer.objects {
-                let found = batch.iter().find(|(_, hash)| hash.text() == object.oid);
-                let Some((file, hash)) = found else { continue };
-                if let Some(error) = object.error {
-                    return Err(Error::Answer(format!(
-                        "the Hub does not take {}: {}",
-                        file.path, error.message
-                    )));
-                }
-                // Without actions, the store has it already.
-                if let Some(Actions {
-                    upload: Some(upload),
-                    verify,
-                }) = object.actions
-                {
-                    uploads.push((file, hash, upload, verify));
-                }
-            }
-        }
-        if uploads.is_empty() {
-            return Ok(());
-        }
-        let bytes = uploads.iter().map(|(file, ..)| file.size).sum();
-        progress.begin(&repo.id, uploads.len(), bytes);
-        let stop = AtomicBool::new(false);
-        let result = each(
-            &uploads,
-            self.settings.at_a_time,
-            &stop,
-            |(file, hash, upload, verify)| {
-                self.send(file, hash, upload, progress)?;
-                if let Some(verify) = verify {
-                    let asked = json!({ "oid": hash.text(), "size": file.size });
-                    self.http
-                        .post(&verify.href, &[], asked.to_string().as_bytes())
-                        .map_err(fail)?;
-                }
-                Ok(())
-            },
-        );
-        progress.end();
-        result
-    }
-
-    /// Sends one file, whole or in the parts that the Hub wants.
-    fn send(&self, file: &Outgoing, hash: &Hash, upload: &Action, progress: &dyn Progress) -> Result<()> {
-        let broke = |failure: Failure| match failure {
-            Failure::Network(why) | Failure::Unreachable(why) => Error::Network(format!(
-                "the network dropped while {} was on its way: run the same again; large files that arrived stay there ({why})",
-                file.path
-            )),
-            Failure::Refused(refusal) => Error::Answer(format!(
-                "the store of large files does not take {} (status {}: {})",
-                file.path, refusal.status, refusal.message
-            )),
-        };
-        let chunk = upload.header.get("chunk_size").and_then(|size| match size {
-            Value::String(text) => text.parse().ok(),
-            value => value.as_u64(),
-        });
-        let Some(chunk) = chunk.filter(|&size: &u64| size > 0) else {
-            return self
-                .put(file, &upload.href, 0..file.size, progress)
-                .map_err(broke)
-                .map(drop);
-        };
-        let mut parts = Vec::new();
-        for number in 1..=file.size.div_ceil(chunk) {
-            let Some(url) = upload.header.get(&number.to_string()).and_then(Value::as_str) else {
-                return Err(Error::Answer(format!(
-                    "the Hub wants {} in parts of {chunk} bytes, and does not say where part {number} goes",
-                    file.path
-                )));
-            };
-            let range = (number - 1) * chunk..(number * chunk).min(file.size);
-            let etag = self.put(file, url, range, progress).map_err(broke)?;
-            parts.push(json!({ "partNumber": number, "etag": etag }));
-        }
-        let asked = json!({ "oid": hash.text(), "parts": parts });
-        let headers = [("content-type", LFS), ("accept", LFS)];
-        self.http
-            .post(&upload.href, &headers, asked.to_string().as_bytes())
-            .map_err(broke)
-            .map(drop)
-    }
-
-    /// Puts a stretch of a file, again where that may help, and gives its ETag.
-    fn put(
-        &self,
-        file: &Outgoing,
-        url: &str,
-        range: std::ops::Range<u64>,
-        progress: &dyn Progress,
-    ) -> Result<String, Failure> {
-        let size = range.end - range.start;
-        self.http.patiently(|| {
-            let unread = |e: std::io::Error| Failure::Network(format!("{} cannot be read: {e}", file.path));
-            let mut source = file.open().map_err(unread)?;
-            source.seek(SeekFrom::Start(range.start)).map_err(unread)?;
-            let mut counted = Counted {
-                source: source.take(size),
-                progress,
-                count: 0,
-            };
-            let sent = self.http.put(url, size, &mut counted);
-            if sent.is_err() {
-                progress.back(counted.count);
-            }
-            let response = sent?;
-            Ok(text(response.headers(), "etag").unwrap_or_default().to_string())
-        })
-    }
 }
-
-impl Push {
-    fn outgoing(&self) -> Result<Vec<Outgoing>> {
-        let files = self.files.iter().map(|(path, name)| {
-            let read = |e| Error::io("read", path, e);
-            let mut file = File::open(path).map_err(read)?;
-            let size = file.metadata().map_err(read)?.len();
-            let mut sample = Vec::new();
-            (&mut file).take(SAMPLE).read_to_end(&mut sample).map_err(read)?;
-            Ok(Outgoing {
-                path: name.clone(),
-                source: Source::File(path.clone()),
-                size,
-                sample,
-                large: false,
-                remote: None,
-            })
-        });
-        let texts = self.texts.iter().map(|(name, text)| {
-            Ok(Outgoing {
-                path: name.clone(),
-                source: Source::Text(text.clone()),
-                size: text.len() as u64,
-                sample: text.bytes().take(SAMPLE as usize).collect(),
-                large: false,
-                remote: None,
-            })
-        });
-        files.chain(texts).collect()
-    }
-}
-
-impl Outgoing {
-    fn open(&self) -> std::io::Result<Box<dyn ReadSeek>> {
-        Ok(match &self.source {
-            Source::File(path) => Box::new(File::open(path)?),
-            Source::Text(text) => Box::new(std::io::Cursor::new(text.clone().into_bytes())),
-        })
-    }
-
-    fn place(&self) -> &Path {
-        match &self.source {
-            Source::File(path) => path,
-            Source::Text(_) => Path::new(&self.path),
-        }
-    }
-
-    /// The hash by which the Hub will know it.
-    fn hash(&self) -> Result<Hash> {
-        let hasher = if self.large {
-            Hasher::sha256()
-        } else {
-            Hasher::git(self.size)
-        };
-        let mut source = self.open().map_err(|e| Error::io("read", self.place(), e))?;
-        hash_file(&mut source, hasher).map_err(|e| Error::io("read", self.place(), e))
-    }
-}
-
-trait ReadSeek: Read + Seek {}
-impl<T: Read + Seek> ReadSeek for T {}
 
 /// The lines of JSON that make a commit.
 fn commit_body(summary: &str, files: &[(Outgoing, Hash)]) -> Result<Vec<u8>> {
@@ -490,20 +237,4 @@ fn commit_body(summary: &str, files: &[(Outgoing, Hash)]) -> Result<Vec<u8>> {
         body.extend(format!("{line}\n").into_bytes());
     }
     Ok(body)
-}
-
-/// Tells how much was read.
-struct Counted<'a, R> {
-    source: R,
-    progress: &'a dyn Progress,
-    count: u64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.count += count as u64;
-        self.progress.advance(count as u64);
-        Ok(count)
-    }
 }

@@ -229,7 +229,14 @@ fn a_cache_with_a_part_of_a_model_says_so_offline() {
     let online = hub(&server, cache.path());
     let snapshot = online.open(RepoKind::Model, &name("me/faces"), &Silent).unwrap();
     snapshot
-        .fetch(&["model_index.json", "unet/config.json"], &Silent)
+        .fetch(
+            &[
+                "model_index.json",
+                "scheduler/scheduler_config.json",
+                "unet/config.json",
+            ],
+            &Silent,
+        )
         .unwrap();
     let offline = Hub::new(Settings {
         offline: true,
@@ -378,7 +385,13 @@ fn bytes_with_another_hash_are_not_kept() {
         let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
         pipeline(&server, "me/faces", &[5; 100_000]);
         server.fault(file, Fault::Damage, 1);
-        let error = pull(&hub(&server, cache.path()), "me/faces").unwrap_err();
+        // One after the other: of what else is on its way when one fails, a part may stay.
+        let one_by_one = Hub::new(Settings {
+            at_a_time: 1,
+            ..settings(&server, cache.path())
+        })
+        .unwrap();
+        let error = pull(&one_by_one, "me/faces").unwrap_err();
         assert!(matches!(error, Error::Hash(_)), "{error}");
         let said = error.to_string();
         assert!(
