@@ -72,7 +72,7 @@ pub struct ServeArgs {
     /// The key that callers of the API must send [the variable LANGEVIN_API_KEY, or none]
     #[arg(long, value_name = "KEY", help_heading = "Access")]
     pub api_key: Option<String>,
-    /// Let pages of this origin call the API from a browser, such as https://example.org; * for all
+    /// Let pages of this origin (scheme, host and port, as browsers write it) call the API; * for all
     #[arg(long, value_name = "ORIGIN", help_heading = "Access")]
     pub allow_origin: Option<String>,
 }
