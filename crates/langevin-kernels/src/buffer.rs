@@ -112,6 +112,19 @@ impl Buffer {
         }
     }
 
+    /// `len` values of 16 bits, arbitrary ones, in half the memory.
+    pub fn halves(len: usize) -> Self {
+        Self::new(len.div_ceil(2))
+    }
+
+    /// The memory as values of 16 bits, twice as many.
+    pub fn as_halves_mut(&mut self) -> &mut [u16] {
+        let values: &mut [f32] = self;
+        let len = 2 * values.len();
+        // SAFETY: the same memory; every pattern of bits is a value of both types, and the alignment is less.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), len) }
+    }
+
     fn start(&self) -> NonNull<f32> {
         self.block
             .as_ref()

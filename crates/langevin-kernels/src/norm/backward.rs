@@ -4,12 +4,13 @@
 //! `gx = rstd · (a · d − mean(a · d) − normalised · mean(a · d · normalised))`, means over the group.
 
 use super::{Affine, Part, sum_pixels};
+use crate::bf16::Values;
 use crate::parallel::Shared;
 use crate::simd::{Kernel, Simd, load, silu_slope, store};
 
-pub(super) struct Backward<'a> {
+pub(super) struct Backward<'a, X> {
     pub part: Part<'a>,
-    pub x: &'a [f32],
+    pub x: X,
     pub gy: &'a [f32],
     pub mean_rstd: &'a [f32],
     pub gx: Shared<'a>,
@@ -19,7 +20,7 @@ pub(super) struct Backward<'a> {
     pub shares: Shared<'a>,
 }
 
-impl Kernel for Backward<'_> {
+impl<X: Values> Kernel for Backward<'_, X> {
     type Output = ();
 
     #[inline(always)]
@@ -31,10 +32,11 @@ impl Kernel for Backward<'_> {
         } else {
             (pixels - 1) * row + width
         };
-        let (x, gy) = (&self.x[part.start()..][..len], &self.gy[part.start()..][..len]);
-        let statistic = |i: usize| part.spread(|g| self.mean_rstd[(part.n * part.shape.groups + g) * 2 + i]);
-        let (mean, rstd) = (statistic(0), statistic(1));
+        let (x, gy) = (self.x.part(part.start(), len), self.gy.part(part.start(), len));
+        let [mean, rstd] = [0, 1].map(|i| part.statistic(self.mean_rstd, i));
         let Affine { factor, offset } = part.affine();
+        // SAFETY: whoever calls it has `n` values from `i` on, within the part.
+        let x_at = |i: usize, n: usize| unsafe { x.load(s, i, n) };
         let at = |v: &[f32], column: usize, n: usize| {
             debug_assert!(column + n <= v.len());
             // SAFETY: whoever calls it has `n` values from `column` on.
@@ -48,7 +50,7 @@ impl Kernel for Backward<'_> {
             [&mut sum, &mut sum_normalised],
             #[inline(always)]
             |i, column, n| {
-                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
+                let normalised = s.mul(s.sub(x_at(i, n), at(&mean, column, n)), at(&rstd, column, n));
                 let mut d = at(gy, i, n);
                 if part.parameters.silu {
                     let z = s.fma(normalised, at(&factor, column, n), at(&offset, column, n));
@@ -81,7 +83,7 @@ impl Kernel for Backward<'_> {
             for column in (0..width).step_by(S::LANES) {
                 let n = S::LANES.min(width - column);
                 let i = pixel * row + column;
-                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
+                let normalised = s.mul(s.sub(x_at(i, n), at(&mean, column, n)), at(&rstd, column, n));
                 let d = if part.parameters.silu {
                     at(gx, column, n)
                 } else {
@@ -102,7 +104,7 @@ impl Kernel for Backward<'_> {
     }
 }
 
-impl Backward<'_> {
+impl<X> Backward<'_, X> {
     /// The gradients of the parameters, from each channel's `Σ d` and `Σ d · normalised`.
     fn write_parameters(&self, sum: &[f32], sum_normalised: &[f32]) {
         let part = &self.part;

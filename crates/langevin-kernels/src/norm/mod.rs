@@ -8,12 +8,13 @@
 mod backward;
 mod forward;
 
+use crate::bf16::Values;
 use crate::columns::column_sums;
 use crate::parallel::{self, GRAIN, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Simd, load, store};
 use backward::Backward;
-use forward::Forward;
+use forward::{Again, Forward};
 use std::ops::Range;
 
 /// The sizes of a group normalisation.
@@ -126,8 +127,39 @@ pub fn group_norm_forward(
     y: &mut [f32],
     mean_rstd: &mut [f32],
 ) {
+    forward(shape, x, parameters, y, mean_rstd, None);
+}
+
+/// [`group_norm_forward`] that also keeps `x`, rounded to bf16, for [`group_norm_again`] and [`group_norm_backward_bf16`]. What is
+/// normalised is what is kept; the statistics are those of `x` as it is.
+///
+/// # Shapes
+/// - `kept`: as `x`, written
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn group_norm_forward_bf16(
+    shape: &GroupNormShape,
+    x: &[f32],
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+    mean_rstd: &mut [f32],
+    kept: &mut [u16],
+) {
+    assert_eq!(kept.len(), x.len(), "what is kept must have x's shape");
+    forward(shape, x, parameters, y, mean_rstd, Some(kept));
+}
+
+fn forward(
+    shape: &GroupNormShape,
+    x: &[f32],
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+    mean_rstd: &mut [f32],
+    kept: Option<&mut [u16]>,
+) {
     shape.check(x.len(), y.len(), mean_rstd.len(), parameters);
-    let (y, mean_rstd) = (Shared::new(y), Shared::new(mean_rstd));
+    let (y, mean_rstd, kept) = (Shared::new(y), Shared::new(mean_rstd), kept.map(Shared::new));
     let isa = Isa::current();
     shape.for_each_part(|n, groups| {
         let part = Part {
@@ -137,6 +169,41 @@ pub fn group_norm_forward(
             groups,
         };
         isa.run(Forward {
+            part,
+            x,
+            y,
+            mean_rstd,
+            kept,
+        });
+    });
+}
+
+/// The result of [`group_norm_forward_bf16`] once more, to the bit, from what it kept.
+///
+/// # Shapes
+/// - `x`, `y`: `[batch, pixels, channels]`
+/// - `mean_rstd`: `[batch, groups, 2]`, as the forward pass left it
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn group_norm_again(
+    shape: &GroupNormShape,
+    x: &[u16],
+    mean_rstd: &[f32],
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+) {
+    shape.check(x.len(), y.len(), mean_rstd.len(), parameters);
+    let y = Shared::new(y);
+    let isa = Isa::current();
+    shape.for_each_part(|n, groups| {
+        let part = Part {
+            shape,
+            parameters,
+            n,
+            groups,
+        };
+        isa.run(Again {
             part,
             x,
             y,
@@ -156,6 +223,32 @@ pub fn group_norm_forward(
 pub fn group_norm_backward(
     shape: &GroupNormShape,
     x: &[f32],
+    mean_rstd: &[f32],
+    parameters: &GroupNormParameters,
+    gy: &[f32],
+    gradients: GroupNormGradients,
+) {
+    backward(shape, x, mean_rstd, parameters, gy, gradients);
+}
+
+/// [`group_norm_backward`] from what [`group_norm_forward_bf16`] kept.
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn group_norm_backward_bf16(
+    shape: &GroupNormShape,
+    x: &[u16],
+    mean_rstd: &[f32],
+    parameters: &GroupNormParameters,
+    gy: &[f32],
+    gradients: GroupNormGradients,
+) {
+    backward(shape, x, mean_rstd, parameters, gy, gradients);
+}
+
+fn backward(
+    shape: &GroupNormShape,
+    x: impl Values,
     mean_rstd: &[f32],
     parameters: &GroupNormParameters,
     gy: &[f32],
@@ -272,6 +365,11 @@ impl Part<'_> {
                 .for_each(|(offset, shift)| *offset += shift);
         }
         Affine { factor, offset }
+    }
+
+    /// Each channel's mean (`i` is 0) or reciprocal standard deviation (1), from `[batch, groups, 2]`.
+    fn statistic(&self, mean_rstd: &[f32], i: usize) -> Vec<f32> {
+        self.spread(|group| mean_rstd[(self.n * self.shape.groups + group) * 2 + i])
     }
 
     /// A group's value for each of its channels.

@@ -81,10 +81,12 @@ impl Attention {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        let tokens = normed.reshape([batch, height * width, channels]);
-        let q = self.to_q.forward(tokens.clone());
-        let k = self.to_k.forward(tokens.clone());
-        let v = self.to_v.forward(tokens);
+        // Projected as pictures, so that one tensor is kept for all three.
+        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|projection| {
+            let projected = projection.forward(normed.clone());
+            let [.., inner] = projected.dims();
+            projected.reshape([batch, height * width, inner])
+        });
         let options = AttentionOptions {
             heads: self.heads,
             scale: self.scale as f32,

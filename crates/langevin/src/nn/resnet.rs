@@ -149,27 +149,42 @@ impl ResnetBlock2D {
     /// - `temb`: `[batch, temb_channels]`, already activated: a UNet does that once for all its blocks
     /// - result: `[batch, height, width, out]`, height and width resampled
     pub fn forward(&self, x: Tensor<4>, temb: &Tensor<2>) -> Tensor<4> {
-        let h = self.norm1.forward_activated(x.clone(), self.activation);
-        let (x, h) = (self.resampling.forward(x), self.resampling.forward(h));
-        let h = self.conv1.forward(h);
+        let activation = self.activation;
+        let (x, h) = if self.resampling == Resampling::None {
+            let h = self
+                .norm1
+                .modulated_conv(x.clone(), None, activation, &self.conv1, None);
+            (x, h)
+        } else {
+            let h = self.norm1.forward_activated(x.clone(), activation);
+            let (x, h) = (self.resampling.forward(x), self.resampling.forward(h));
+            (x, self.conv1.forward(h))
+        };
         let time = self.time_emb_proj.forward(temb.clone());
-        let h = match self.time_embedding_norm {
-            TimeEmbeddingNorm::Default => self
-                .norm2
-                .forward_activated(ops::add_per_picture(h, time), self.activation),
+        let (h, modulation) = match self.time_embedding_norm {
+            TimeEmbeddingNorm::Default => (ops::add_per_picture(h, time), None),
             TimeEmbeddingNorm::ScaleShift => {
                 let modulation: [Tensor<2>; 2] =
                     [0, 1].map(|i| time.clone().narrow(1, i * time.dims()[1] / 2, time.dims()[1] / 2));
                 let [scale, shift] = modulation;
-                self.norm2.modulated(h, Some((scale, shift)), self.activation)
+                (h, Some((scale, shift)))
             }
         };
-        let h = self.dropout.forward(h);
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        scale_down(self.conv2.forward_add(h, shortcut), self.output_scale_factor)
+        let y = if self.dropout.is_active() {
+            let h = self
+                .dropout
+                .forward(self.norm2.modulated(h, modulation, activation));
+            self.conv2.forward_add(h, shortcut)
+        } else {
+            let residual = Some(shortcut);
+            self.norm2
+                .modulated_conv(h, modulation, activation, &self.conv2, residual)
+        };
+        scale_down(y, self.output_scale_factor)
     }
 }
 

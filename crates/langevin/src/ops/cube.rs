@@ -1,6 +1,7 @@
 //! The operations on GPUs: every CubeCL runtime, with Burn's own operations.
 
-use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
+use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::FloatDType;
 
 use super::{
     AdamW, AttentionOptions, Geometry,
@@ -8,7 +9,9 @@ use super::{
     concat::{ConcatGradient, ConcatOps},
     conv::{ConvGradients, ConvOps},
     generic,
+    kept::Packing,
     norm::{NormGradient, NormGradients, NormInputs, NormOps},
+    norm_conv::{self, ConvArguments, NormArguments, NormConvOps, Settings},
     optimizer::OptimizerOps,
     optional::Optional,
     per_picture::{PerPictureGradient, PerPictureOps},
@@ -17,6 +20,16 @@ use super::{
 };
 
 type Float = FloatTensor<Cube>;
+
+impl Packing for Cube {
+    fn pack(x: Float) -> Float {
+        Self::float_cast(x, FloatDType::BF16)
+    }
+
+    fn unpack(x: Float) -> Float {
+        Self::float_cast(x, FloatDType::F32)
+    }
+}
 
 impl ConvOps for Cube {
     fn conv2d_nhwc(
@@ -66,8 +79,37 @@ impl NormGradients for Cube {
         generic::group_norm_with_statistics::<Self>(inputs)
     }
 
+    fn group_norm_keeping(inputs: &NormInputs<Self>) -> (Float, Float, Float) {
+        let (y, statistics) = generic::group_norm_with_statistics::<Self>(inputs);
+        (y, statistics, Self::pack(inputs.x.clone()))
+    }
+
+    fn group_norm_again(inputs: &NormInputs<Self>, _statistics: &Float) -> Float {
+        generic::group_norm_with_statistics::<Self>(&unpacked(inputs.clone())).0
+    }
+
     fn group_norm_gradient(inputs: NormInputs<Self>, statistics: Float, gy: Float) -> NormGradient<Self> {
+        let inputs = unpacked(inputs);
         generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+    }
+}
+
+/// The same with `x` as float32.
+fn unpacked(inputs: NormInputs<Cube>) -> NormInputs<Cube> {
+    NormInputs {
+        x: Cube::unpack(inputs.x),
+        ..inputs
+    }
+}
+
+impl NormConvOps for Cube {
+    fn norm_conv2d_nhwc(
+        x: Float,
+        norm: NormArguments<Self>,
+        conv: ConvArguments<Self>,
+        settings: Settings,
+    ) -> Float {
+        norm_conv::unfused::<Self>(x, norm, conv, settings)
     }
 }
 
