@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{ConditioningKind, Trainer, TrainingConfig, samples::SAMPLES};
+use super::{ConditioningKind, MixedPrecision, Trainer, TrainingConfig, samples::SAMPLES};
 use crate::{Result, files::write_atomically, models::AnyModelConfig};
 
 /// The card's name in a run's folder.
@@ -255,6 +255,13 @@ impl Card<'_> {
                     "β₁ {}, β₂ {}, ε {}, weight decay {}",
                     config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.adam_weight_decay
                 ),
+            ),
+            (
+                "mixed precision",
+                match config.mixed_precision {
+                    MixedPrecision::No => "no: float32".into(),
+                    precision => precision.to_string(),
+                },
             ),
             ("average of the weights", average),
             ("seed", config.seed.to_string()),

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TrackerKind,
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource},
+    choices::{
+        ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+    },
     lr_schedule::{LrSchedule, LrScheduleOptions},
 };
 use crate::{
@@ -188,6 +190,10 @@ pub struct TrainingConfig {
     pub seed: u64,
     /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
     pub exact_convolution: bool,
+    /// What training computes and keeps its numbers as.
+    pub mixed_precision: MixedPrecision,
+    /// Whether blocks of the model keep only their inputs for the backward, which computes the rest again.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for TrainingConfig {
@@ -273,6 +279,8 @@ impl TrainingConfig {
             image_dropout: None,
             seed: 0,
             exact_convolution: false,
+            mixed_precision: MixedPrecision::No,
+            gradient_checkpointing: false,
         }
     }
 

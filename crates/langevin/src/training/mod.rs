@@ -27,7 +27,9 @@ pub mod trackers;
 pub mod trainer;
 mod validate;
 
-pub use choices::{ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource};
+pub use choices::{
+    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;

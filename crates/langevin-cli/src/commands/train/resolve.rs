@@ -121,6 +121,8 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     );
     set(&mut config.seed, &args.seed);
     set(&mut config.exact_convolution, &args.exact_convolution);
+    set(&mut config.mixed_precision, &args.mixed_precision);
+    set(&mut config.gradient_checkpointing, &args.gradient_checkpointing);
     set(&mut config.learning_rate, &args.learning_rate);
     set(&mut config.lr_scheduler, &args.lr_scheduler);
     set(&mut config.lr_warmup_steps, &args.lr_warmup_steps);
@@ -228,15 +230,6 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
     for (flag, given, what) in not_there_yet {
         if given {
             bail!("{flag}: {what} is not there yet; leave the flag out");
-        }
-    }
-    match script.mixed_precision.as_deref() {
-        None | Some("no") => {}
-        Some(precision @ ("fp16" | "bf16" | "fp8")) => bail!(
-            "--mixed-precision {precision}: mixed precision is not there yet; `no`, which is float32, is"
-        ),
-        Some(precision) => {
-            bail!("--mixed-precision {precision}: there is no such precision; there are no, fp16, bf16")
         }
     }
     let without_effect = [
