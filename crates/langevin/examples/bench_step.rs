@@ -2,7 +2,7 @@
 //!
 //! `bench_step ROW [COUNTED]`, with ROW one of step-b16, forward-b8, forward-b1, mnist-step-b128, prints a line of JSON: the
 //! milliseconds of each counted run after three that are not, the processor's seconds a run of them took, and the process's largest
-//! resident set in KiB. `-bf16` behind a row's name is bf16 mixed precision.
+//! resident set in KiB. `-bf16` behind a row's name is bf16 mixed precision, `-checkpointing` gradient checkpointing, and both may stand there.
 
 use std::time::Instant;
 
@@ -12,14 +12,14 @@ use langevin::{
     device::default_device,
     models::{Conditioning, Denoiser, ModelPreset},
     objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
-    ops::{KeptAs, keeping},
+    ops::KeptAs,
     random::Generator,
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},
     training::{
         TrainingConfig,
         learner::Learner,
         optimizer::AdamWConfig,
-        step::{self, Batch, Draw},
+        step::{self, Batch, Draw, Saving},
     },
 };
 
@@ -30,14 +30,18 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let row = arguments.next().unwrap_or_else(|| "step-b16".into());
     let counted = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(17);
-    let (name, kept_as) = match row.strip_suffix("-bf16") {
-        Some(name) => (name, KeptAs::Bf16),
-        None => (row.as_str(), KeptAs::Float32),
-    };
+    let mut name = row.as_str();
+    let mut saving = Saving::default();
+    if let Some(rest) = name.strip_suffix("-checkpointing") {
+        (name, saving.checkpointing) = (rest, true);
+    }
+    if let Some(rest) = name.strip_suffix("-bf16") {
+        (name, saving.kept_as) = (rest, KeptAs::Bf16);
+    }
     let before = cpu_seconds();
     let times = rayon::scope(|_| match name {
-        "step-b16" => training(ModelPreset::CourseButterflies, 16, counted, kept_as),
-        "mnist-step-b128" => training(ModelPreset::CourseMnist, 128, counted, kept_as),
+        "step-b16" => training(ModelPreset::CourseButterflies, 16, counted, saving),
+        "mnist-step-b128" => training(ModelPreset::CourseMnist, 128, counted, saving),
         "forward-b8" => forward(8, counted),
         "forward-b1" => forward(1, counted),
         row => Err(langevin::Error::Config(format!("there is no row {row}"))),
@@ -54,7 +58,7 @@ fn main() -> Result<()> {
 }
 
 /// Steps of training: noise, forward, backward, clipping, AdamW.
-fn training(preset: ModelPreset, pictures: usize, counted: usize, kept_as: KeptAs) -> Result<Vec<f64>> {
+fn training(preset: ModelPreset, pictures: usize, counted: usize, saving: Saving) -> Result<Vec<f64>> {
     let device = default_device();
     let mut generator = Generator::new(0);
     let model = preset.config().build(&device, &mut generator)?;
@@ -82,9 +86,7 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize, kept_as: KeptA
     time(counted, || {
         let current = learner.take().expect("every step puts it back");
         let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
-        let lesson = keeping(kept_as, || {
-            step::gradients(current.model(), &objective, &batch, &draw)
-        })?;
+        let lesson = step::gradients_saving(saving, current.model(), &objective, &batch, &draw)?;
         learner = Some(current.update(lesson.gradients).0);
         Ok(())
     })

@@ -1,7 +1,9 @@
 //! The operations on GPUs: every CubeCL runtime, with Burn's own operations.
 
+use std::sync::Arc;
+
 use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
-use burn::tensor::FloatDType;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::{
     AdamW, AttentionOptions, Geometry,
@@ -15,6 +17,7 @@ use super::{
     optimizer::OptimizerOps,
     optional::Optional,
     per_picture::{PerPictureGradient, PerPictureOps},
+    recompute::{Lift, Recompute, RecomputeOps},
     silu::{SiluGradient, SiluOps},
     upsample::{UpsampleGradient, UpsampleOps},
 };
@@ -110,6 +113,31 @@ impl NormConvOps for Cube {
         settings: Settings,
     ) -> Float {
         norm_conv::unfused::<Self>(x, norm, conv, settings)
+    }
+}
+
+impl RecomputeOps for Cube {
+    fn recomputed_block(
+        y: Float,
+        _witness: Float,
+        _x: Float,
+        _told: Optional<Self>,
+        _shortcut: Float,
+        _block: Arc<dyn Recompute>,
+    ) -> Float {
+        y
+    }
+}
+
+impl Lift for Cube {
+    fn lift(tensor: Float) -> Tensor<4> {
+        Tensor::from_primitive::<Self>(tensor)
+    }
+
+    fn lower<const D: usize>(tensor: Tensor<D>) -> Float {
+        tensor
+            .try_into_primitive::<Self>()
+            .expect("a block's gradients are where its inputs are")
     }
 }
 

@@ -46,7 +46,7 @@ pub fn keeping<R>(kept_as: KeptAs, work: impl FnOnce() -> R) -> R {
 }
 
 /// How activations are kept on this thread.
-pub(super) fn kept_as() -> KeptAs {
+pub(crate) fn kept_as() -> KeptAs {
     KEPT_AS.get()
 }
 

@@ -10,6 +10,7 @@ use super::{
         ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
     },
     lr_schedule::{LrSchedule, LrScheduleOptions},
+    step::Saving,
 };
 use crate::{
     Error, Result,
@@ -331,6 +332,14 @@ impl TrainingConfig {
         }
         self.model = model;
         Ok(())
+    }
+
+    /// How a step saves memory.
+    pub fn saving(&self) -> Saving {
+        Saving {
+            kept_as: self.mixed_precision.kept_as(),
+            checkpointing: self.gradient_checkpointing,
+        }
     }
 
     /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes

@@ -17,11 +17,7 @@ use super::{
     step::{self, Draw},
 };
 use crate::{
-    Error, Result, files,
-    models::AnyModel,
-    ops::{in_pool, keeping},
-    pipelines::DdpmPipeline,
-    random::Generator,
+    Error, Result, files, models::AnyModel, ops::in_pool, pipelines::DdpmPipeline, random::Generator,
 };
 
 /// How the steps came to an end.
@@ -293,8 +289,8 @@ impl Run {
         // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
         let model = learner.model();
         model.set_dropout(Some(trainer.dropout.clone()));
-        let kept_as = trainer.config.mixed_precision.kept_as();
-        let lesson = in_pool(|| keeping(kept_as, || step::gradients(model, objective, &batch, &draw)));
+        let saving = trainer.config.saving();
+        let lesson = in_pool(|| step::gradients_saving(saving, model, objective, &batch, &draw));
         if let Some(drawn_from) = model.take_dropout() {
             trainer.dropout = drawn_from;
         }

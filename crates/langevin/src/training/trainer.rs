@@ -134,9 +134,9 @@ impl Trainer {
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
         let start = Instant::now();
-        let kept_as = self.config.mixed_precision.kept_as();
+        let saving = self.config.saving();
         let (lesson, grew) =
-            memory::growth(|| ops::keeping(kept_as, || step::gradients(&model, objective, &batch, &draw)));
+            memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
         drop(lesson?);
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
         let pictures_per_step = self.config.train_batch_size * self.config.gradient_accumulation_steps;

@@ -193,6 +193,14 @@ impl TrainingConfig {
             || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
         )?;
         require(
+            preset != ModelPreset::BasicUnet || !self.gradient_checkpointing,
+            || {
+                format!(
+                    "the model `{preset}` has no blocks that keep only their inputs; leave `gradient_checkpointing` out"
+                )
+            },
+        )?;
+        require(
             preset != ModelPreset::BasicUnet || self.conditioning_image.is_none(),
             || {
                 format!(
