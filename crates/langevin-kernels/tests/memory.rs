@@ -13,8 +13,8 @@ use langevin_kernels::conv::{
 };
 use langevin_kernels::elementwise;
 use langevin_kernels::norm::{
-    GroupNormGradients, GroupNormParameters, GroupNormShape, group_norm_again, group_norm_backward,
-    group_norm_backward_bf16, group_norm_forward, group_norm_forward_bf16,
+    GroupNormGradients, GroupNormParameters, GroupNormShape, group_norm_backward, group_norm_backward_bf16,
+    group_norm_forward, group_norm_forward_bf16,
 };
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
 use langevin_kernels::per_picture;
@@ -172,11 +172,10 @@ fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
         scale: Some(&mut gscale),
         shift: Some(&mut gshift),
     };
-    group_norm_backward(shape, &x, &stats, &parameters, &gy, gradients);
+    group_norm_backward(shape, &x, &stats, &parameters, Some(&gy), gradients);
     if len.is_multiple_of(2) {
         let mut kept = values(len / 2, 14);
         group_norm_forward_bf16(shape, &x, &parameters, &mut y, &mut stats, halves_mut(&mut kept));
-        group_norm_again(shape, halves_mut(&mut kept), &stats, &parameters, &mut y);
         let gradients = GroupNormGradients {
             x: &mut gx,
             gamma: &mut ggamma,
@@ -184,7 +183,16 @@ fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
             scale: Some(&mut gscale),
             shift: Some(&mut gshift),
         };
-        group_norm_backward_bf16(shape, halves_mut(&mut kept), &stats, &parameters, &gy, gradients);
+        let way = Some(&mut y[..]);
+        group_norm_backward_bf16(
+            shape,
+            halves_mut(&mut kept),
+            &stats,
+            &parameters,
+            None,
+            gradients,
+            way,
+        );
     }
     assert!(y.iter().chain(gx.iter()).all(|v| v.is_finite()), "{shape:?}");
 }

@@ -19,11 +19,7 @@ use serde_json::json;
 const BF16: f32 = 1.0 / 128.0;
 
 fn leaf<const D: usize>(shape: [usize; D], generator: &mut Generator) -> Tensor<D> {
-    let device = default_device().autodiff();
-    generator
-        .randn_tensor(shape, &default_device())
-        .to_device(&device)
-        .require_grad()
+    Tensor::from_inner(generator.randn_tensor(shape, &default_device())).require_grad()
 }
 
 /// The root of the mean square of the differences, as a part of that of `b`.
@@ -243,6 +239,18 @@ const ALL: [Saving; 4] = [
     saving(KeptAs::Bf16, true),
 ];
 
+/// Through a whole model roundings add up: to less than three in a hundred of every gradient.
+fn assert_near_each(half: &[(String, Vec<f32>)], whole: &[(String, Vec<f32>)]) {
+    for ((name, half), (_, whole)) in half.iter().zip(whole) {
+        // A key's bias adds the same to all scores of a query, which the softmax takes away again: the gradient is rounding alone.
+        if name.ends_with("to_k.bias") {
+            continue;
+        }
+        let off = difference(half, whole);
+        assert!(off < 0.03, "{name}: {off}");
+    }
+}
+
 #[test]
 fn a_unet_learns_the_same() {
     for (norm, dropout) in [("default", 0.0), ("default", 0.2), ("scale_shift", 0.0)] {
@@ -261,10 +269,7 @@ fn a_unet_learns_the_same() {
         assert!(whole == whole_again, "{norm}, dropout {dropout}");
         assert!(half == half_again, "{norm}, dropout {dropout}, bf16");
         assert_ne!(whole.0, half.0);
-        for ((name, half), (_, whole)) in half.0.iter().zip(&whole.0) {
-            let off = difference(half, whole);
-            assert!(off < 0.03, "{name}: {off}");
-        }
+        assert_near_each(&half.0, &whole.0);
         assert!(difference(&half.1, &whole.1) < 1e-3);
     }
 }
@@ -292,12 +297,10 @@ fn a_conditional_unet_learns_the_same() {
     };
     let [whole, whole_again, half, half_again] =
         ALL.map(|saving| named(&model, &lesson(&model, &conditioning, saving).gradients));
-    assert!(whole == whole_again && half == half_again);
+    assert!(whole == whole_again);
+    assert!(half == half_again, "bf16");
     assert!(whole.len() > 50);
-    for ((name, half), (_, whole)) in half.iter().zip(&whole) {
-        let off = difference(half, whole);
-        assert!(off < 0.03, "{name}: {off}");
-    }
+    assert_near_each(&half, &whole);
 }
 
 #[test]

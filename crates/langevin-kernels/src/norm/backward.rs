@@ -6,14 +6,17 @@
 use super::{Affine, Part, sum_pixels};
 use crate::bf16::Values;
 use crate::parallel::Shared;
-use crate::simd::{Kernel, Simd, load, silu_slope, store};
+use crate::simd::{Kernel, Simd, load, silu_and_slope, silu_slope, store};
 
 pub(super) struct Backward<'a, X> {
     pub part: Part<'a>,
     pub x: X,
-    pub gy: &'a [f32],
+    /// `None` where the gradient lies in `gx`, which then takes its place.
+    pub gy: Option<&'a [f32]>,
     pub mean_rstd: &'a [f32],
     pub gx: Shared<'a>,
+    /// Where the forward's result is written once more.
+    pub again: Option<Shared<'a>>,
     pub gscale: Option<Shared<'a>>,
     pub gshift: Option<Shared<'a>>,
     /// `[batch, 2, channels]`: each picture's share of the gradients of gamma and beta.
@@ -32,9 +35,17 @@ impl<X: Values> Kernel for Backward<'_, X> {
         } else {
             (pixels - 1) * row + width
         };
-        let (x, gy) = (self.x.part(part.start(), len), self.gy.part(part.start(), len));
+        let (x, gy) = (
+            self.x.part(part.start(), len),
+            self.gy.map(|gy| gy.part(part.start(), len)),
+        );
         let [mean, rstd] = [0, 1].map(|i| part.statistic(self.mean_rstd, i));
         let Affine { factor, offset } = part.affine();
+        let scaled: Vec<f32> = factor
+            .iter()
+            .zip(&rstd)
+            .map(|(factor, rstd)| factor * rstd)
+            .collect();
         // SAFETY: whoever calls it has `n` values from `i` on, within the part.
         let x_at = |i: usize, n: usize| unsafe { x.load(s, i, n) };
         let at = |v: &[f32], column: usize, n: usize| {
@@ -50,15 +61,33 @@ impl<X: Values> Kernel for Backward<'_, X> {
             [&mut sum, &mut sum_normalised],
             #[inline(always)]
             |i, column, n| {
-                let normalised = s.mul(s.sub(x_at(i, n), at(&mean, column, n)), at(&rstd, column, n));
-                let mut d = at(gy, i, n);
+                let centred = s.sub(x_at(i, n), at(&mean, column, n));
+                let normalised = s.mul(centred, at(&rstd, column, n));
+                let mut d = match gy {
+                    Some(gy) => at(gy, i, n),
+                    // SAFETY: each pixel's channels of a group are one task's.
+                    None => at(unsafe { self.gx.slice(part.start() + i, n) }, 0, n),
+                };
+                // As the forward computes it.
+                let z = s.fma(centred, at(&scaled, column, n), at(&offset, column, n));
                 if part.parameters.silu {
-                    let z = s.fma(normalised, at(&factor, column, n), at(&offset, column, n));
-                    d = s.mul(d, silu_slope(s, z));
-                    // SAFETY: each pixel's channels of a group are written by one task.
+                    let slope = match self.again {
+                        Some(again) => {
+                            let (y, slope) = silu_and_slope(s, z);
+                            // SAFETY: each pixel's channels of a group are written by one task.
+                            unsafe { store(s, again.slice(part.start() + i, n).as_mut_ptr(), n, y) };
+                            slope
+                        }
+                        None => silu_slope(s, z),
+                    };
+                    d = s.mul(d, slope);
+                    // SAFETY: as above.
                     let gx = unsafe { self.gx.slice(part.start() + i, n) };
                     // SAFETY: it has `n` values.
                     unsafe { store(s, gx.as_mut_ptr(), n, d) };
+                } else if let Some(again) = self.again {
+                    // SAFETY: as above.
+                    unsafe { store(s, again.slice(part.start() + i, n).as_mut_ptr(), n, z) };
                 }
                 [d, s.mul(d, normalised)]
             },
@@ -84,10 +113,9 @@ impl<X: Values> Kernel for Backward<'_, X> {
                 let n = S::LANES.min(width - column);
                 let i = pixel * row + column;
                 let normalised = s.mul(s.sub(x_at(i, n), at(&mean, column, n)), at(&rstd, column, n));
-                let d = if part.parameters.silu {
-                    at(gx, column, n)
-                } else {
-                    at(gy, i, n)
+                let d = match gy {
+                    Some(gy) if !part.parameters.silu => at(gy, i, n),
+                    _ => at(gx, column, n),
                 };
                 let rest = s.fma(normalised, at(&c, column, n), at(&b, column, n));
                 // SAFETY: `n` channels from `column` on are there.

@@ -1,7 +1,6 @@
 //! The forward pass of some groups of a picture.
 
 use super::{Affine, Part, sum_pixels};
-use crate::bf16::Values;
 use crate::parallel::Shared;
 use crate::simd::{Kernel, Simd, load, silu, store, store_bf16};
 
@@ -91,37 +90,13 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// The forward pass again, from values that were kept and the statistics that they had.
-pub(super) struct Again<'a> {
-    pub part: Part<'a>,
-    pub x: &'a [u16],
-    pub y: Shared<'a>,
-    pub mean_rstd: &'a [f32],
-}
-
-impl Kernel for Again<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let part = &self.part;
-        let (width, row, pixels) = (part.channels().len(), part.shape.channels, part.shape.pixels);
-        if pixels == 0 {
-            return;
-        }
-        let x = self.x.part(part.start(), (pixels - 1) * row + width);
-        let [mean, rstd] = [0, 1].map(|i| part.statistic(self.mean_rstd, i));
-        normalise(s, part, x, [&mean, &rstd], self.y, None);
-    }
-}
-
 /// `y = act((x − mean) · rstd · factor + offset)`, with a mean and an rstd for each channel; with `kept` of `x` rounded to bf16,
 /// which is then written there.
 #[inline(always)]
 fn normalise<S: Simd>(
     s: S,
     part: &Part,
-    x: impl Values,
+    x: &[f32],
     [mean, rstd]: [&[f32]; 2],
     y: Shared,
     kept: Option<Shared<u16>>,
@@ -146,7 +121,7 @@ fn normalise<S: Simd>(
             // SAFETY: all have the part's channels, of which there are `n` from `column` on.
             unsafe {
                 let value = |v: &[f32]| load(s, v.as_ptr().add(column), n);
-                let mut x = x.load(s, pixel * row + column, n);
+                let mut x = load(s, x.as_ptr().add(pixel * row + column), n);
                 if let Some(kept) = kept {
                     x = s.round_to_bf16(x);
                     store_bf16(s, kept.add(column), n, x);

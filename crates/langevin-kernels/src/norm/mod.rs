@@ -14,7 +14,7 @@ use crate::parallel::{self, GRAIN, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Simd, load, store};
 use backward::Backward;
-use forward::{Again, Forward};
+use forward::Forward;
 use std::ops::Range;
 
 /// The sizes of a group normalisation.
@@ -130,7 +130,7 @@ pub fn group_norm_forward(
     forward(shape, x, parameters, y, mean_rstd, None);
 }
 
-/// [`group_norm_forward`] that also keeps `x`, rounded to bf16, for [`group_norm_again`] and [`group_norm_backward_bf16`]. What is
+/// [`group_norm_forward`] that also keeps `x`, rounded to bf16, for [`group_norm_backward_bf16`]. What is
 /// normalised is what is kept; the statistics are those of `x` as it is.
 ///
 /// # Shapes
@@ -178,41 +178,8 @@ fn forward(
     });
 }
 
-/// The result of [`group_norm_forward_bf16`] once more, to the bit, from what it kept.
-///
-/// # Shapes
-/// - `x`, `y`: `[batch, pixels, channels]`
-/// - `mean_rstd`: `[batch, groups, 2]`, as the forward pass left it
-///
-/// # Panics
-/// If a slice's length does not match the shape.
-pub fn group_norm_again(
-    shape: &GroupNormShape,
-    x: &[u16],
-    mean_rstd: &[f32],
-    parameters: &GroupNormParameters,
-    y: &mut [f32],
-) {
-    shape.check(x.len(), y.len(), mean_rstd.len(), parameters);
-    let y = Shared::new(y);
-    let isa = Isa::current();
-    shape.for_each_part(|n, groups| {
-        let part = Part {
-            shape,
-            parameters,
-            n,
-            groups,
-        };
-        isa.run(Again {
-            part,
-            x,
-            y,
-            mean_rstd,
-        });
-    });
-}
-
-/// The gradients of [`group_norm_forward`].
+/// The gradients of [`group_norm_forward`]. Where there is no `gy`, the gradient at the result lies in `gradients.x`, and that at `x` takes its
+/// place.
 ///
 /// # Shapes
 /// - `x`, `gy`: `[batch, pixels, channels]`
@@ -225,13 +192,17 @@ pub fn group_norm_backward(
     x: &[f32],
     mean_rstd: &[f32],
     parameters: &GroupNormParameters,
-    gy: &[f32],
+    gy: Option<&[f32]>,
     gradients: GroupNormGradients,
 ) {
-    backward(shape, x, mean_rstd, parameters, gy, gradients);
+    backward(shape, x, mean_rstd, parameters, gy, gradients, None);
 }
 
-/// [`group_norm_backward`] from what [`group_norm_forward_bf16`] kept.
+/// [`group_norm_backward`] from what [`group_norm_forward_bf16`] kept. On the way it writes the forward's result into `again`, where that
+/// is wanted, to the bit.
+///
+/// # Shapes
+/// - `again`: as `x`
 ///
 /// # Panics
 /// If a slice's length does not match the shape.
@@ -240,10 +211,11 @@ pub fn group_norm_backward_bf16(
     x: &[u16],
     mean_rstd: &[f32],
     parameters: &GroupNormParameters,
-    gy: &[f32],
+    gy: Option<&[f32]>,
     gradients: GroupNormGradients,
+    again: Option<&mut [f32]>,
 ) {
-    backward(shape, x, mean_rstd, parameters, gy, gradients);
+    backward(shape, x, mean_rstd, parameters, gy, gradients, again);
 }
 
 fn backward(
@@ -251,10 +223,12 @@ fn backward(
     x: impl Values,
     mean_rstd: &[f32],
     parameters: &GroupNormParameters,
-    gy: &[f32],
+    gy: Option<&[f32]>,
     gradients: GroupNormGradients,
+    again: Option<&mut [f32]>,
 ) {
-    shape.check(x.len(), gy.len(), mean_rstd.len(), parameters);
+    let gradient = gy.map_or(x.len(), <[f32]>::len);
+    shape.check(x.len(), gradient, mean_rstd.len(), parameters);
     let GroupNormGradients {
         x: gx,
         gamma: ggamma,
@@ -262,7 +236,10 @@ fn backward(
         scale: gscale,
         shift: gshift,
     } = gradients;
-    assert_eq!(gx.len(), x.len(), "the gradient of x must have x's shape");
+    assert!(
+        gx.len() == x.len() && again.as_ref().is_none_or(|again| again.len() == x.len()),
+        "the gradient of x, and the result, must have x's shape"
+    );
     assert!(
         ggamma.len() == shape.channels && gbeta.len() == shape.channels,
         "gradients must be [channels]"
@@ -277,7 +254,7 @@ fn backward(
     // Each picture's contributions to the gradients of gamma and beta, added in the pictures' order.
     let mut shares = Scratch::new(shape.batch * 2 * channels);
     let shares_of = Shared::new(shares.values_mut());
-    let gx = Shared::new(gx);
+    let (gx, again) = (Shared::new(gx), again.map(Shared::new));
     let (gscale, gshift) = (gscale.map(Shared::new), gshift.map(Shared::new));
     shape.for_each_part(|n, groups| {
         let part = Part {
@@ -292,6 +269,7 @@ fn backward(
             gy,
             mean_rstd,
             gx,
+            again,
             gscale,
             gshift,
             shares: shares_of,

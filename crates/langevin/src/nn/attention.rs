@@ -84,7 +84,9 @@ impl Attention {
         let [batch, height, width, channels] = x.dims();
         let normed = match &self.group_norm {
             Some(norm) => norm.forward(x),
-            None => x,
+            // A tensor between, so that the three gradients are added to each other before they are to the shortcut's, in a block that is
+            // computed again as in one that is not.
+            None => x.reshape([batch, height * width, 1, channels]),
         };
         // Projected as pictures, so that one tensor is kept for all three.
         let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|projection| {

@@ -119,7 +119,10 @@ impl<B: AttentionOps + AttentionGradients, C: CheckpointStrategy> AttentionOps f
                 let (output, log_sums) = B::attention_with_log_sums(&qkv, options);
                 prep.finish((kept, Kept::own(output.clone()), log_sums, options), output)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::attention_with_log_sums(&qkv, options).0),
+            OpsKind::UnTracked(prep) => {
+                let [q, k, v] = qkv;
+                prep.finish(B::multi_head_attention(q, k, v, options))
+            }
         }
     }
 }
@@ -131,7 +134,13 @@ impl AttentionOps for Flex {
         v: FlexTensor,
         options: AttentionOptions,
     ) -> FlexTensor {
-        Flex::attention_with_log_sums(&[q, k, v], options).0
+        let qkv = [q, k, v];
+        // Without a graph nothing is kept, but the numbers are those of a forward that keeps.
+        let qkv = match kept_as() {
+            KeptAs::Float32 => qkv,
+            KeptAs::Bf16 => qkv.map(|x| Flex::unpack(Flex::pack(x))),
+        };
+        Flex::attention_with_log_sums(&qkv, options).0
     }
 }
 

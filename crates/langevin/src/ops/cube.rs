@@ -87,13 +87,18 @@ impl NormGradients for Cube {
         (y, statistics, Self::pack(inputs.x.clone()))
     }
 
-    fn group_norm_again(inputs: &NormInputs<Self>, _statistics: &Float) -> Float {
-        generic::group_norm_with_statistics::<Self>(&unpacked(inputs.clone())).0
-    }
-
-    fn group_norm_gradient(inputs: NormInputs<Self>, statistics: Float, gy: Float) -> NormGradient<Self> {
+    fn group_norm_gradient(
+        inputs: NormInputs<Self>,
+        statistics: Float,
+        gy: Float,
+        again: bool,
+    ) -> NormGradient<Self> {
         let inputs = unpacked(inputs);
-        generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+        let again = again.then(|| generic::group_norm_with_statistics::<Self>(&inputs).0);
+        NormGradient {
+            again,
+            ..generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+        }
     }
 }
 

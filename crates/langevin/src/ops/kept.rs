@@ -33,7 +33,7 @@ thread_local! {
 const REMEMBERED: usize = 8;
 
 /// Runs a forward whose operations keep activations as `kept_as`. It holds on this thread until `work` returns; a backward follows
-/// what its forward kept.
+/// what its forward kept. Where a forward computes with what it keeps, it does so outside a graph too.
 pub fn keeping<R>(kept_as: KeptAs, work: impl FnOnce() -> R) -> R {
     struct Restore(KeptAs);
     impl Drop for Restore {

@@ -107,6 +107,8 @@ pub(crate) struct NormGradient<B: Backend> {
     pub(super) gamma: FloatTensor<B>,
     pub(super) beta: FloatTensor<B>,
     pub(super) modulation: Option<(FloatTensor<B>, FloatTensor<B>)>,
+    /// The forward's result, where it was wanted.
+    pub(super) again: Option<FloatTensor<B>>,
 }
 
 /// The forward that also returns what the backward needs, and the backward.
@@ -117,12 +119,12 @@ pub(crate) trait NormGradients: Packing {
     fn group_norm_keeping(
         inputs: &NormInputs<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The result once more, from what was kept.
-    fn group_norm_again(inputs: &NormInputs<Self>, statistics: &FloatTensor<Self>) -> FloatTensor<Self>;
+    /// The gradients, and the result once more where it is wanted.
     fn group_norm_gradient(
         inputs: NormInputs<Self>,
         statistics: FloatTensor<Self>,
         gy: FloatTensor<Self>,
+        again: bool,
     ) -> NormGradient<Self>;
 }
 
@@ -187,15 +189,17 @@ impl<B: NormGradients> KeptNorm<B> {
         self.x.as_kept()
     }
 
-    /// The forward's result once more.
-    pub fn again(&self) -> FloatTensor<B> {
-        B::group_norm_again(&self.inputs(), &self.statistics)
-    }
-
-    /// Registers the gradients at those of `x`, `gamma`, `beta`, `scale` and `shift` that want them.
-    pub fn backward(self, gy: FloatTensor<B>, parents: [Option<NodeId>; 5], grads: &mut Gradients) {
+    /// Registers the gradients at those of `x`, `gamma`, `beta`, `scale` and `shift` that want them. Returns the forward's result once
+    /// more if `again`.
+    pub fn backward(
+        self,
+        gy: FloatTensor<B>,
+        parents: [Option<NodeId>; 5],
+        grads: &mut Gradients,
+        again: bool,
+    ) -> Option<FloatTensor<B>> {
         let [x, gamma, beta, scale, shift] = parents;
-        let gradient = B::group_norm_gradient(self.inputs(), self.statistics, gy);
+        let gradient = B::group_norm_gradient(self.inputs(), self.statistics, gy, again);
         let mut pairs = vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
         if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
             pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
@@ -205,6 +209,7 @@ impl<B: NormGradients> KeptNorm<B> {
                 grads.register::<B>(node, gradient);
             }
         }
+        gradient.again
     }
 }
 
@@ -229,7 +234,7 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
             ) {
                 let gy = grads.consume::<B>(&ops.node);
                 let parents = ops.parents.map(|node| node.map(|node| node.id));
-                ops.state.backward(gy, parents, grads);
+                ops.state.backward(gy, parents, grads, false);
             }
         }
         let (scale, shift) = (scale.into_option(), shift.into_option());
@@ -255,7 +260,7 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
                 let (y, kept) = KeptNorm::forward(inputs, id);
                 prep.finish(kept, y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::group_norm_with_statistics(&inputs).0),
+            OpsKind::UnTracked(prep) => prep.finish(KeptNorm::forward(inputs, id).0),
         }
     }
 }
@@ -270,15 +275,19 @@ impl NormOps for Flex {
         options: GroupNormOptions,
     ) -> FlexTensor {
         let (scale, shift) = (scale.into_option(), shift.into_option());
-        Flex::group_norm_with_statistics(&NormInputs {
+        let inputs = NormInputs {
             x,
             gamma,
             beta,
             scale,
             shift,
             options,
-        })
-        .0
+        };
+        // Without a graph nothing is kept, but the numbers are those of a forward that keeps.
+        match kept_as() {
+            KeptAs::Float32 => Flex::group_norm_with_statistics(&inputs).0,
+            KeptAs::Bf16 => Flex::group_norm_keeping(&inputs).0,
+        }
     }
 }
 
@@ -357,31 +366,22 @@ impl NormGradients for Flex {
         )
     }
 
-    fn group_norm_again(inputs: &NormInputs<Self>, statistics: &FlexTensor) -> FlexTensor {
-        let inputs = contiguous(inputs);
-        let shape = shape_of(&inputs.x, inputs.options);
-        if inputs.x.dtype() != DType::BF16 {
-            return Self::group_norm_with_statistics(&inputs).0;
-        }
-        let mut y = flex::room(inputs.x.layout().num_elements());
-        norm::group_norm_again(
-            &shape,
-            flex::halves(&inputs.x),
-            flex::floats(statistics),
-            &parameters(&inputs),
-            &mut y,
-        );
-        flex::tensor(y, flex::dims::<4>(&inputs.x))
-    }
-
     fn group_norm_gradient(
         inputs: NormInputs<Self>,
         statistics: FlexTensor,
         gy: FlexTensor,
+        again: bool,
     ) -> NormGradient<Self> {
         let (inputs, gy) = (contiguous(&inputs), flex::contiguous(gy));
         let shape = shape_of(&inputs.x, inputs.options);
-        let mut gx = flex::room(inputs.x.layout().num_elements());
+        let dims = flex::dims::<4>(&inputs.x);
+        // In the gradient's own place where nobody else wants it.
+        let (gy, mut gx) = if gy.is_unique() {
+            (None, gy)
+        } else {
+            let room = flex::room(inputs.x.layout().num_elements());
+            (Some(gy), flex::tensor(room, dims))
+        };
         let (mut ggamma, mut gbeta) = (flex::room(shape.channels), flex::room(shape.channels));
         let modulated = inputs.scale.is_some();
         let per_picture = [shape.batch, shape.channels];
@@ -392,23 +392,31 @@ impl NormGradients for Flex {
         };
         let (mut gscale, mut gshift) = (flex::room(length), flex::room(length));
         let gradients = norm::GroupNormGradients {
-            x: &mut gx,
+            x: flex::floats_mut(&mut gx),
             gamma: &mut ggamma,
             beta: &mut gbeta,
             scale: modulated.then_some(&mut gscale[..]),
             shift: modulated.then_some(&mut gshift[..]),
         };
-        let (parameters, statistics, gy) =
-            (parameters(&inputs), flex::floats(&statistics), flex::floats(&gy));
+        let (parameters, statistics, gy) = (
+            parameters(&inputs),
+            flex::floats(&statistics),
+            flex::optional_floats(&gy),
+        );
+        let mut again = again.then(|| flex::room(inputs.x.layout().num_elements()));
         if inputs.x.dtype() == DType::BF16 {
-            let x = flex::halves(&inputs.x);
-            norm::group_norm_backward_bf16(&shape, x, statistics, &parameters, gy, gradients);
+            let (x, again) = (flex::halves(&inputs.x), again.as_deref_mut());
+            norm::group_norm_backward_bf16(&shape, x, statistics, &parameters, gy, gradients, again);
         } else {
             let x = flex::floats(&inputs.x);
             norm::group_norm_backward(&shape, x, statistics, &parameters, gy, gradients);
+            if let Some(again) = &mut again {
+                let mut statistics = flex::room(statistics.len());
+                norm::group_norm_forward(&shape, x, &parameters, again, &mut statistics);
+            }
         }
         NormGradient {
-            x: flex::tensor(gx, flex::dims::<4>(&inputs.x)),
+            x: gx,
             gamma: flex::tensor(ggamma, [shape.channels]),
             beta: flex::tensor(gbeta, [shape.channels]),
             modulation: modulated.then(|| {
@@ -417,6 +425,7 @@ impl NormGradients for Flex {
                     flex::tensor(gshift, per_picture),
                 )
             }),
+            again: again.map(|again| flex::tensor(again, dims)),
         }
     }
 }

@@ -176,23 +176,33 @@ where
                     geometry,
                 } = ops.state;
                 let bias_node = bias_node.filter(|_| has_bias);
-                // First what needs the convolution's input, which then makes room for its gradient.
-                if weight_node.is_some() || bias_node.is_some() {
-                    let normed = normed.unwrap_or_else(|| norm.again());
-                    let (gw, gb) = B::conv2d_weight_gradient(&normed, &weight, &gy, geometry);
+                let learns = weight_node.is_some() || bias_node.is_some();
+                let learn = |normed: FloatTensor<B>, gy: &FloatTensor<B>, grads: &mut Gradients| {
+                    let (gw, gb) = B::conv2d_weight_gradient(&normed, &weight, gy, geometry);
                     if let Some(node) = weight_node {
                         grads.register::<B>(node.id, gw);
                     }
                     if let Some(node) = bias_node {
                         grads.register::<B>(node.id, gb);
                     }
+                };
+                // What was kept makes room for its gradient first. What was not, the normalisation comes upon on its way back.
+                let wanted = learns && normed.is_none();
+                let mut learn = Some(learn).filter(|_| learns);
+                if let Some(normed) = normed
+                    && let Some(learn) = learn.take()
+                {
+                    learn(normed, &gy, grads);
                 }
                 let normed_gradient = B::conv2d_input_gradient(norm.x(), &weight, &gy, geometry);
+                let parents = [x, gamma, beta, scale, shift].map(|node| node.map(|node| node.id));
+                let again = norm.backward(normed_gradient, parents, grads, wanted);
+                if let (Some(normed), Some(learn)) = (again, learn) {
+                    learn(normed, &gy, grads);
+                }
                 if let Some(node) = residual_node.filter(|_| has_residual) {
                     grads.register::<B>(node.id, gy);
                 }
-                let parents = [x, gamma, beta, scale, shift].map(|node| node.map(|node| node.id));
-                norm.backward(normed_gradient, parents, grads);
             }
         }
         let (scale, shift) = (norm.scale.into_option(), norm.shift.into_option());
@@ -236,7 +246,7 @@ where
                 prep.finish(state, B::conv2d_nhwc(normed, weight, bias, residual, geometry))
             }
             OpsKind::UnTracked(prep) => {
-                let (normed, _) = B::group_norm_with_statistics(&inputs);
+                let (normed, _) = KeptNorm::forward(inputs, id);
                 prep.finish(B::conv2d_nhwc(normed, weight, bias, residual, geometry))
             }
         }
