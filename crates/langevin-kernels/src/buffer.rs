@@ -66,8 +66,8 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 });
 
 impl Pool {
-    /// Cuts `lines` out of the first piece that has them: what is used then stays together at the front of the slabs. (The smallest piece
-    /// that has them, which is found sooner, left a training step in 50 MiB more.)
+    /// Cuts `lines` out of the first piece that has them: what is used then stays together at the front of the slabs, and the pages behind
+    /// it are never touched.
     fn take(&mut self, lines: usize) -> Block {
         let piece = self.free.iter().find(|&(_, &size)| size >= lines);
         let (slab, offset, size) = match piece {

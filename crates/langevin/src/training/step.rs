@@ -96,8 +96,8 @@ pub fn gradients<M: Module + Denoiser>(
     Ok(Lesson::new(loss, losses, gradients))
 }
 
-/// [`gradients`] with gradient checkpointing: the model's blocks keep their inputs and compute the rest again, once more forward for a
-/// fraction of the memory. The gradients are the same to the bit; where a sequence is trained along, its own are the same but for the
+/// [`gradients`] with gradient checkpointing: the model's blocks keep their inputs and compute the rest again: one more forward, and much
+/// less memory. The gradients are the same to the bit; where a sequence is trained along, its own are the same but for the
 /// order of their sums.
 ///
 /// # Errors
