@@ -5,7 +5,8 @@
 
 Every measurement is a process of its own, three runs to warm up and at least fifteen that count; both sides take turns for
 some rounds, and the median of all counted runs stands. PyTorch is run eagerly in both memory layouts, and the faster counts.
-A row's ratio is PyTorch's number by Langevin's: above 1 Langevin is that many times better.
+A row's ratio is PyTorch's number by Langevin's: above 1 Langevin is that many times better. In the bf16 rows PyTorch runs
+under autocast; Langevin keeps activations as bf16, which a forward alone has none of.
 
 It uses the interpreter that runs it where that has torch and diffusers, and otherwise one in a virtual environment that it
 makes in the user's cache folder. With `--isa avx2` both sides are held to AVX2.
@@ -26,9 +27,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUTS = ("eager", "channels_last")
-STEPS = ("step-b16", "forward-b8", "forward-b1", "mnist-step-b128")
-ROWS = (*STEPS, "ddpm-1000", "memory", "start-up")
-UNITS = {"ddpm-1000": "s", "memory": "MiB"}
+BF16 = ("step-b16-bf16", "forward-b8-bf16", "forward-b1-bf16")
+STEPS = ("step-b16", "forward-b8", "forward-b1", "mnist-step-b128", *BF16)
+# The rows whose largest resident set is a row of its own.
+MEMORY = {"step-b16": "memory", "step-b16-bf16": "memory-bf16"}
+ROWS = (*STEPS, "ddpm-1000", *MEMORY.values(), "start-up")
+UNITS = {"ddpm-1000": "s", "memory": "MiB", "memory-bf16": "MiB"}
 
 # Makes the two pipelines that are sampled from: the course's UNet and one that is hardly there.
 MAKE_PIPELINES = """
@@ -182,13 +186,13 @@ def main():
         show(row, numbers)
 
     for row in STEPS:
-        with_memory = row == "step-b16" and "memory" in rows
+        with_memory = MEMORY.get(row) in rows
         if row in rows or with_memory:
             times, peaks = measure_step(sides, row, options.rounds)
             if row in rows:
                 done(row, times)
             if with_memory:
-                done("memory", peaks)
+                done(MEMORY[row], peaks)
     with tempfile.TemporaryDirectory() as folder:
         if {"ddpm-1000", "start-up"} & set(rows):
             sides.output(sides.python, "-c", MAKE_PIPELINES, ROOT / "benches", folder)

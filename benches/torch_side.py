@@ -1,7 +1,7 @@
 """PyTorch's side of compare_pytorch.py, which runs it: one row in a process of its own.
 
 torch_side.py ROW LAYOUT COUNTED prints a line of JSON: the milliseconds of each counted run after three that are not, and
-the process's largest resident set in KiB. LAYOUT is eager or channels_last.
+the process's largest resident set in KiB. LAYOUT is eager or channels_last. `-bf16` behind a row's name is autocast to bf16.
 """
 
 import json
@@ -42,7 +42,7 @@ def timed(run, counted):
     return times
 
 
-def training(torch, config, pictures, layout, counted):
+def training(torch, config, pictures, layout, counted, bf16):
     """Noise, forward, backward, clipping, AdamW: what Langevin's side does."""
     import torch.nn.functional as functional
     from diffusers import DDPMScheduler, UNet2DModel
@@ -56,8 +56,9 @@ def training(torch, config, pictures, layout, counted):
     def run():
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (pictures,)).long()
-        prediction = model(scheduler.add_noise(clean, noise, timesteps), timesteps).sample
-        loss = functional.mse_loss(prediction, noise)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            prediction = model(scheduler.add_noise(clean, noise, timesteps), timesteps).sample
+        loss = functional.mse_loss(prediction.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -67,13 +68,13 @@ def training(torch, config, pictures, layout, counted):
     return timed(run, counted)
 
 
-def forward(torch, pictures, layout, counted):
+def forward(torch, pictures, layout, counted, bf16):
     from diffusers import UNet2DModel
 
     model = UNet2DModel(**BUTTERFLIES).to(memory_format=layout).eval()
     x = torch.randn(pictures, 3, 32, 32).to(memory_format=layout)
     timesteps = torch.tensor([i * 37 % 1000 for i in range(pictures)])
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         return timed(lambda: model(x, timesteps).sample, 3 * counted if pictures == 1 else counted)
 
 
@@ -84,12 +85,13 @@ def main():
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     layout = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    bf16 = row.endswith("-bf16")
     times = {
-        "step-b16": lambda: training(torch, BUTTERFLIES, 16, layout, counted),
-        "mnist-step-b128": lambda: training(torch, MNIST, 128, layout, counted),
-        "forward-b8": lambda: forward(torch, 8, layout, counted),
-        "forward-b1": lambda: forward(torch, 1, layout, counted),
-    }[row]()
+        "step-b16": lambda: training(torch, BUTTERFLIES, 16, layout, counted, bf16),
+        "mnist-step-b128": lambda: training(torch, MNIST, 128, layout, counted, bf16),
+        "forward-b8": lambda: forward(torch, 8, layout, counted, bf16),
+        "forward-b1": lambda: forward(torch, 1, layout, counted, bf16),
+    }[row.removesuffix("-bf16")]()
     print(json.dumps({"ms": times, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 
 

@@ -281,3 +281,40 @@ fn a_run_may_go_on_for_longer_than_was_planned() {
     .ok();
     same(&scene.path().join("run"), &scene.path().join("whole"));
 }
+
+#[test]
+fn a_run_that_saves_memory_goes_on_in_the_same_bytes() {
+    let scene = scene();
+    let run = format!("{RUN} --lr-scheduler constant --checkpointing-steps 2 --mixed-precision bf16");
+    let whole = scene.path().join("whole");
+    line(scene.path(), &format!("{run} --num-epochs 3 --output-dir whole")).ok();
+    // Checkpointing of gradients changes no number, so it may begin in the middle.
+    line(scene.path(), &format!("{run} --num-epochs 2 --output-dir run")).ok();
+    line(
+        scene.path(),
+        "train --resume-from-checkpoint run --num-epochs 3 --gradient-checkpointing",
+    )
+    .ok();
+    same(&scene.path().join("run"), &whole);
+    // Another precision would.
+    line(
+        scene.path(),
+        "train --resume-from-checkpoint run --num-epochs 4 --mixed-precision no",
+    )
+    .refused(1, &["`mixed_precision` is \"bf16\" there and \"no\" here"]);
+    line(
+        scene.path(),
+        &format!("{RUN} --lr-scheduler constant --num-epochs 3 --output-dir float32"),
+    )
+    .ok();
+    let weights = |run: &str| {
+        fs::read(
+            scene
+                .path()
+                .join(run)
+                .join("unet/diffusion_pytorch_model.safetensors"),
+        )
+        .unwrap()
+    };
+    assert_ne!(weights("float32"), weights("whole"));
+}

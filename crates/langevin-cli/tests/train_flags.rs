@@ -136,12 +136,8 @@ fn every_flag_of_the_script_is_known() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_and_never_ignored() {
+fn what_is_on_the_hub_alone_is_refused_offline() {
     let folder = tempfile::tempdir().unwrap();
-    for flag in ["--mixed_precision=fp16", "--mixed_precision=bf16"] {
-        let ran = line(folder.path(), &format!("train --dry-run {flag}")).refused(1, &["not there yet"]);
-        assert_eq!(ran.out, "", "{flag}");
-    }
     for flag in [
         "--dataset_name=huggan/smithsonian_butterflies_subset",
         "--model=google/ddpm-cat-256",
@@ -152,11 +148,32 @@ fn what_is_not_there_yet_is_refused_and_never_ignored() {
         let ran = line(folder.path(), &format!("train --dry-run {flag}")).refused(1, &parts);
         assert_eq!(ran.out, "", "{flag}");
     }
+}
+
+#[test]
+fn a_precision_is_taken_or_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let precision = |flag: &str| {
+        let config = line(folder.path(), &format!("train --dry-run {flag}"))
+            .ok()
+            .json();
+        (
+            config["mixed_precision"].as_str().unwrap().to_string(),
+            config["gradient_checkpointing"].as_bool().unwrap(),
+        )
+    };
+    assert_eq!(precision(""), ("no".into(), false));
+    assert_eq!(precision("--mixed_precision=no"), ("no".into(), false));
+    assert_eq!(
+        precision("--mixed_precision=bf16 --gradient_checkpointing"),
+        ("bf16".into(), true)
+    );
     line(
         folder.path(),
         "accelerate launch --mixed_precision fp16 train_unconditional.py --dry-run",
     )
-    .refused(1, &["mixed precision is not there yet"]);
+    .refused(1, &["fp16", "no CPU computes faster", "bf16"]);
+    line(folder.path(), "train --dry-run --mixed_precision=fp8").refused(2, &["no, fp16, bf16"]);
 }
 
 #[test]

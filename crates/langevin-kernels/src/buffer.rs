@@ -2,9 +2,10 @@
 //!
 //! A training step makes and drops the same few hundred activations again and again. From the system's allocator each large one
 //! would be fresh memory, whose pages are faulted in and zeroed by the kernel, only to be overwritten. Here a dropped
-//! buffer waits for the next request of about its size. What waits is never more than what was in use at once.
+//! buffer's memory waits for the next request, whatever its size: buffers are cut out of slabs, and what is free side by side
+//! is one piece again. So the process holds about what is in use at once, and not as much of every size as was ever in use of it.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -16,106 +17,148 @@ const LINE: usize = 64;
 /// Values of a cache line.
 const LINE_VALUES: usize = LINE / size_of::<f32>();
 
-/// Values of arbitrary content; their memory waits for the next buffer when they are dropped.
+/// Lines of a slab, unless a buffer needs more: 64 MiB. The system's allocators map that much memory anew, so that pages which nothing was
+/// cut out of yet cost nothing.
+const SLAB_LINES: usize = (64 << 20) / LINE;
+
+/// Values of arbitrary content; their memory waits for other buffers when they are dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    /// There until it is dropped.
-    block: Option<Block>,
+    block: Block,
     len: usize,
 }
 
-/// Owned memory of `lines` cache lines, all of it initialised; at least one.
+/// A piece of a slab that nothing else uses, all of it initialised; at least a line.
 #[derive(Debug)]
 struct Block {
     start: NonNull<f32>,
+    slab: usize,
+    /// Within the slab, in lines.
+    offset: usize,
     lines: usize,
 }
 
-// SAFETY: a block owns its memory.
+// SAFETY: a block's memory is its own.
 unsafe impl Send for Block {}
 // SAFETY: shared, it is only read.
 unsafe impl Sync for Block {}
 
-/// Blocks that wait, by size.
+/// The start of memory that is never given back.
+struct Slab(NonNull<f32>);
+
+// SAFETY: it is a place; what is there is used by the blocks.
+unsafe impl Send for Slab {}
+
+/// All slabs, and what is free of them.
 struct Pool {
-    waiting: BTreeMap<usize, Vec<Block>>,
-    waiting_lines: usize,
+    slabs: Vec<Slab>,
+    /// The lines of each free piece by its slab and offset; no two touch.
+    free: BTreeMap<(usize, usize), usize>,
     used_lines: usize,
     most_used_lines: usize,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
-    waiting: BTreeMap::new(),
-    waiting_lines: 0,
+    slabs: Vec::new(),
+    free: BTreeMap::new(),
     used_lines: 0,
     most_used_lines: 0,
 });
 
 impl Pool {
-    /// The smallest waiting block of at least `lines` that wastes at most an eighth.
-    fn take(&mut self, lines: usize) -> Option<Block> {
-        let (&size, blocks) = self.waiting.range_mut(lines..=lines + lines / 8).next()?;
-        let block = blocks.pop();
-        if blocks.is_empty() {
-            self.waiting.remove(&size);
+    /// Cuts `lines` out of the first piece that has them: what is used then stays together at the front of the slabs, and the pages behind
+    /// it are never touched.
+    fn take(&mut self, lines: usize) -> Block {
+        let piece = self.free.iter().find(|&(_, &size)| size >= lines);
+        let (slab, offset, size) = match piece {
+            Some((&(slab, offset), &size)) => (slab, offset, size),
+            None => self.add_slab(lines),
+        };
+        self.free.remove(&(slab, offset));
+        if size > lines {
+            self.free.insert((slab, offset + lines), size - lines);
         }
-        self.waiting_lines -= size;
-        block
-    }
-
-    fn count_used(&mut self, lines: usize) {
         self.used_lines += lines;
         self.most_used_lines = self.most_used_lines.max(self.used_lines);
+        // SAFETY: the piece is within its slab.
+        let start = unsafe { self.slabs[slab].0.add(offset * LINE_VALUES) };
+        Block {
+            start,
+            slab,
+            offset,
+            lines,
+        }
+    }
+
+    /// A new slab, as one free piece of at least `lines`.
+    fn add_slab(&mut self, lines: usize) -> (usize, usize, usize) {
+        let lines = lines.max(SLAB_LINES);
+        // Room to begin on a line's boundary. A layout of that alignment would be zeroed by writing to it, and take all its pages now.
+        let layout = lines
+            .checked_add(1)
+            .and_then(|lines| Layout::array::<[f32; LINE_VALUES]>(lines).ok())
+            .expect("a buffer smaller than the address space");
+        // SAFETY: there is at least one line.
+        let start: *mut f32 = unsafe { alloc_zeroed(layout) }.cast();
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: less than the line that is there besides.
+        let start = unsafe { start.add(start.align_offset(LINE)) };
+        self.slabs.push(Slab(start));
+        let slab = self.slabs.len() - 1;
+        self.free.insert((slab, 0), lines);
+        (slab, 0, lines)
+    }
+
+    /// Makes a block's memory free, and one piece with what is free on either side of it.
+    fn give_back(&mut self, block: &Block) {
+        self.used_lines -= block.lines;
+        let (slab, mut offset, mut lines) = (block.slab, block.offset, block.lines);
+        if let Some(behind) = self.free.remove(&(slab, offset + lines)) {
+            lines += behind;
+        }
+        let before = self.free.range((slab, 0)..(slab, offset)).next_back();
+        if let Some((&(_, start), &before)) = before
+            && start + before == offset
+        {
+            (offset, lines) = (start, lines + before);
+        }
+        self.free.insert((slab, offset), lines);
     }
 }
 
 fn with_pool<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
-    // A panic cannot leave it half changed in a way that matters: at worst a block is not counted.
+    // A panic cannot leave it half changed in a way that matters: at worst a piece is not used again.
     f(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-impl Block {
-    fn layout(lines: usize) -> Layout {
-        Layout::from_size_align(lines * LINE, LINE).expect("a buffer smaller than the address space")
-    }
-
-    fn new(lines: usize) -> Self {
-        let layout = Self::layout(lines);
-        // SAFETY: there is at least one line.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start.cast()) {
-            Some(start) => Self { start, lines },
-            None => handle_alloc_error(layout),
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and nobody holds it any more.
-        unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.lines)) }
-    }
+/// How many bytes of buffers were in use at once at most, so far.
+pub fn most_used() -> usize {
+    with_pool(|pool| pool.most_used_lines * LINE)
 }
 
 impl Buffer {
     /// `len` values, arbitrary ones: whoever takes it writes all of them.
     pub fn new(len: usize) -> Self {
         let lines = len.div_ceil(LINE_VALUES).max(1);
-        let waiting = with_pool(|pool| {
-            let block = pool.take(lines);
-            pool.count_used(block.as_ref().map_or(lines, |block| block.lines));
-            block
-        });
         Self {
-            block: Some(waiting.unwrap_or_else(|| Block::new(lines))),
+            block: with_pool(|pool| pool.take(lines)),
             len,
         }
     }
 
-    fn start(&self) -> NonNull<f32> {
-        self.block
-            .as_ref()
-            .map_or(NonNull::dangling(), |block| block.start)
+    /// `len` values of 16 bits, arbitrary ones, in half the memory.
+    pub fn halves(len: usize) -> Self {
+        Self::new(len.div_ceil(2))
+    }
+
+    /// The memory as values of 16 bits, twice as many.
+    pub fn as_halves_mut(&mut self) -> &mut [u16] {
+        let values: &mut [f32] = self;
+        let len = 2 * values.len();
+        // SAFETY: the same memory; every pattern of bits is a value of both types, and the alignment is less.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), len) }
     }
 }
 
@@ -124,30 +167,20 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &[f32] {
         // SAFETY: the block has at least `len` initialised values and is borrowed.
-        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.block.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.block.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(block) = self.block.take() else { return };
-        // What is not kept is freed after the lock is.
-        let _freed = with_pool(|pool| {
-            pool.used_lines -= block.lines;
-            if pool.waiting_lines + block.lines > pool.most_used_lines {
-                return Some(block);
-            }
-            pool.waiting_lines += block.lines;
-            pool.waiting.entry(block.lines).or_default().push(block);
-            None
-        });
+        with_pool(|pool| pool.give_back(&self.block));
     }
 }
 
@@ -155,16 +188,70 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
+    /// A pool of its own, so that other tests do not disturb it.
+    fn pool() -> Pool {
+        Pool {
+            slabs: vec![],
+            free: BTreeMap::new(),
+            used_lines: 0,
+            most_used_lines: 0,
+        }
+    }
+
     #[test]
-    fn a_dropped_buffer_serves_again() {
-        // A size that no other test asks for.
-        let mut first = Buffer::new(7_654_321);
-        assert_eq!((first.len(), first.as_ptr().align_offset(LINE)), (7_654_321, 0));
-        first.fill(1.0);
-        let place = first.as_ptr();
-        drop(first);
-        let second = Buffer::new(7_654_000);
-        assert_eq!((second.as_ptr(), second.len()), (place, 7_654_000));
-        assert!(Buffer::new(0).is_empty());
+    fn what_is_free_side_by_side_is_one_piece() {
+        let mut pool = pool();
+        let blocks: Vec<Block> = (1..=9).map(|i| pool.take(i * 1000)).collect();
+        assert_eq!((pool.slabs.len(), pool.used_lines), (1, 45_000));
+        // Nothing overlaps.
+        let mut ends = 0;
+        for block in &blocks {
+            assert_eq!(block.offset, ends);
+            ends += block.lines;
+        }
+        // In any order: first every third, then the rest.
+        for first in 0..3 {
+            blocks
+                .iter()
+                .skip(first)
+                .step_by(3)
+                .for_each(|block| pool.give_back(block));
+        }
+        assert_eq!(pool.free, BTreeMap::from([((0, 0), SLAB_LINES)]));
+        assert_eq!((pool.used_lines, pool.most_used_lines), (0, 45_000));
+        // One piece of another size uses the same memory.
+        assert_eq!(pool.take(45_000).offset, 0);
+    }
+
+    #[test]
+    fn a_request_takes_the_first_piece_that_fits() {
+        let mut pool = pool();
+        let [small, _a, large, _b] = [100, 1, 500, 1].map(|lines| pool.take(lines));
+        pool.give_back(&large);
+        pool.give_back(&small);
+        assert_eq!(pool.take(101).offset, large.offset);
+        assert_eq!(pool.take(90).offset, small.offset);
+        assert_eq!(pool.take(399).offset, large.offset + 101);
+        // More than a slab has a slab of its own.
+        let huge = pool.take(SLAB_LINES + 1);
+        assert_eq!((huge.slab, huge.offset, pool.slabs.len()), (1, 0, 2));
+    }
+
+    #[test]
+    fn buffers_are_aligned_and_their_own() {
+        let mut buffers: Vec<Buffer> = [0, 1, 15, 16, 17, 1000].map(Buffer::new).into();
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            assert_eq!(buffer.as_ptr().align_offset(LINE), 0);
+            buffer.fill(i as f32);
+        }
+        assert!(
+            buffers
+                .iter()
+                .enumerate()
+                .all(|(i, buffer)| buffer.iter().all(|&v| v == i as f32))
+        );
+        assert!(buffers[0].is_empty() && most_used() >= 6 * LINE);
+        let mut halves = Buffer::halves(7);
+        assert_eq!((halves.len(), halves.as_halves_mut().len()), (4, 8));
     }
 }

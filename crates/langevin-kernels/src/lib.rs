@@ -22,6 +22,7 @@
 //! AVX2 with FMA, or portable code) is chosen when a kernel is called; see [`simd`].
 
 pub mod attention;
+pub mod bf16;
 pub mod buffer;
 #[cfg(feature = "burn")]
 mod bytes;

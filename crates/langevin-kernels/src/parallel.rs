@@ -21,19 +21,19 @@ pub(crate) fn for_each(tasks: usize, worth: bool, f: impl Fn(usize) + Send + Syn
 
 /// A slice to which several tasks write, each to elements of its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    start: *mut f32,
+pub(crate) struct Shared<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: it gives out only raw pointers; who dereferences them promises that no other task touches the element.
-unsafe impl Send for Shared<'_> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self {
             start: slice.as_mut_ptr(),
             len: slice.len(),
@@ -43,7 +43,7 @@ impl<'a> Shared<'a> {
 
     /// The address of element `i`, which may be the end.
     #[inline(always)]
-    pub(crate) fn at(self, i: usize) -> *mut f32 {
+    pub(crate) fn at(self, i: usize) -> *mut T {
         assert!(i <= self.len, "an index within the slice");
         // SAFETY: just checked.
         unsafe { self.start.add(i) }
@@ -54,7 +54,7 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// Until the slice is dropped no other task touches these elements.
     #[inline(always)]
-    pub(crate) unsafe fn slice(self, i: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice(self, i: usize, len: usize) -> &'a mut [T] {
         assert!(i <= self.len && len <= self.len - i, "a range within the slice");
         // SAFETY: just checked, and the caller promises that the range is its own.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(i), len) }

@@ -7,12 +7,14 @@ mod common;
 
 use common::{instruction_sets, random};
 use langevin_kernels::attention::{AttentionShape, attention_backward, attention_forward};
+use langevin_kernels::bf16;
 use langevin_kernels::conv::{
     Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use langevin_kernels::elementwise;
 use langevin_kernels::norm::{
-    GroupNormGradients, GroupNormParameters, GroupNormShape, group_norm_backward, group_norm_forward,
+    GroupNormGradients, GroupNormParameters, GroupNormShape, group_norm_backward, group_norm_backward_bf16,
+    group_norm_forward, group_norm_forward_bf16,
 };
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
 use langevin_kernels::per_picture;
@@ -170,8 +172,35 @@ fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
         scale: Some(&mut gscale),
         shift: Some(&mut gshift),
     };
-    group_norm_backward(shape, &x, &stats, &parameters, &gy, gradients);
+    group_norm_backward(shape, &x, &stats, &parameters, Some(&gy), gradients);
+    if len.is_multiple_of(2) {
+        let mut kept = values(len / 2, 14);
+        group_norm_forward_bf16(shape, &x, &parameters, &mut y, &mut stats, halves_mut(&mut kept));
+        let gradients = GroupNormGradients {
+            x: &mut gx,
+            gamma: &mut ggamma,
+            beta: &mut gbeta,
+            scale: Some(&mut gscale),
+            shift: Some(&mut gshift),
+        };
+        let way = Some(&mut y[..]);
+        group_norm_backward_bf16(
+            shape,
+            halves_mut(&mut kept),
+            &stats,
+            &parameters,
+            None,
+            gradients,
+            way,
+        );
+    }
     assert!(y.iter().chain(gx.iter()).all(|v| v.is_finite()), "{shape:?}");
+}
+
+/// The memory of values as twice as many of half the size.
+fn halves_mut(values: &mut [f32]) -> &mut [u16] {
+    // SAFETY: the same memory; every pattern of bits is a value of both types, and the alignment is less.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 2 * values.len()) }
 }
 
 fn attend(guard: Guard, shape: &AttentionShape) {
@@ -207,6 +236,10 @@ fn passes(guard: Guard, len: usize) {
     elementwise::add(&a, &b, &mut c);
     elementwise::scale_in_place(&mut c, 0.5);
     assert!(elementwise::sum_of_squares(&a).is_finite());
+    let (twice, mut packed) = (values(2 * len, 9), values(len, 10));
+    bf16::pack(&twice, halves_mut(&mut packed));
+    let mut back = values(2 * len, 11);
+    bf16::unpack(halves_mut(&mut packed), &mut back);
     let (mut joined, mut first, mut second) = (values(2 * len, 4), values(len, 5), values(len, 6));
     elementwise::concat_channels(1, &a, &b, &mut joined);
     elementwise::split_channels(1, &joined, &mut first, &mut second);

@@ -69,7 +69,26 @@ impl Layer {
             scale: Some(&mut scale),
             shift: Some(&mut shift),
         };
-        group_norm_backward(&self.shape, &self.x, &stats, &parameters, &self.gy, gradients);
+        group_norm_backward(
+            &self.shape,
+            &self.x,
+            &stats,
+            &parameters,
+            Some(&self.gy),
+            gradients,
+        );
+        // In the gradient's own place, it is the same.
+        let mut in_place = self.gy.clone();
+        let [mut g1, mut g2] = [(); 2].map(|()| vec![0.0; channels]);
+        let place = GroupNormGradients {
+            x: &mut in_place,
+            gamma: &mut g1,
+            beta: &mut g2,
+            scale: None,
+            shift: None,
+        };
+        group_norm_backward(&self.shape, &self.x, &stats, &parameters, None, place);
+        assert_same_bits("gx in place", &in_place, &gx);
         [y, stats, gx, gamma, beta, scale, shift]
     }
 

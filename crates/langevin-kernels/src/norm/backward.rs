@@ -4,22 +4,26 @@
 //! `gx = rstd · (a · d − mean(a · d) − normalised · mean(a · d · normalised))`, means over the group.
 
 use super::{Affine, Part, sum_pixels};
+use crate::bf16::Values;
 use crate::parallel::Shared;
-use crate::simd::{Kernel, Simd, load, silu_slope, store};
+use crate::simd::{Kernel, Simd, load, silu_and_slope, silu_slope, store};
 
-pub(super) struct Backward<'a> {
+pub(super) struct Backward<'a, X> {
     pub part: Part<'a>,
-    pub x: &'a [f32],
-    pub gy: &'a [f32],
+    pub x: X,
+    /// `None` where the gradient lies in `gx`, which then takes its place.
+    pub gy: Option<&'a [f32]>,
     pub mean_rstd: &'a [f32],
     pub gx: Shared<'a>,
+    /// Where the forward's result is written once more.
+    pub again: Option<Shared<'a>>,
     pub gscale: Option<Shared<'a>>,
     pub gshift: Option<Shared<'a>>,
     /// `[batch, 2, channels]`: each picture's share of the gradients of gamma and beta.
     pub shares: Shared<'a>,
 }
 
-impl Kernel for Backward<'_> {
+impl<X: Values> Kernel for Backward<'_, X> {
     type Output = ();
 
     #[inline(always)]
@@ -31,10 +35,19 @@ impl Kernel for Backward<'_> {
         } else {
             (pixels - 1) * row + width
         };
-        let (x, gy) = (&self.x[part.start()..][..len], &self.gy[part.start()..][..len]);
-        let statistic = |i: usize| part.spread(|g| self.mean_rstd[(part.n * part.shape.groups + g) * 2 + i]);
-        let (mean, rstd) = (statistic(0), statistic(1));
+        let (x, gy) = (
+            self.x.part(part.start(), len),
+            self.gy.map(|gy| gy.part(part.start(), len)),
+        );
+        let [mean, rstd] = [0, 1].map(|i| part.statistic(self.mean_rstd, i));
         let Affine { factor, offset } = part.affine();
+        let scaled: Vec<f32> = factor
+            .iter()
+            .zip(&rstd)
+            .map(|(factor, rstd)| factor * rstd)
+            .collect();
+        // SAFETY: whoever calls it has `n` values from `i` on, within the part.
+        let x_at = |i: usize, n: usize| unsafe { x.load(s, i, n) };
         let at = |v: &[f32], column: usize, n: usize| {
             debug_assert!(column + n <= v.len());
             // SAFETY: whoever calls it has `n` values from `column` on.
@@ -48,15 +61,33 @@ impl Kernel for Backward<'_> {
             [&mut sum, &mut sum_normalised],
             #[inline(always)]
             |i, column, n| {
-                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
-                let mut d = at(gy, i, n);
+                let centred = s.sub(x_at(i, n), at(&mean, column, n));
+                let normalised = s.mul(centred, at(&rstd, column, n));
+                let mut d = match gy {
+                    Some(gy) => at(gy, i, n),
+                    // SAFETY: each pixel's channels of a group are one task's.
+                    None => at(unsafe { self.gx.slice(part.start() + i, n) }, 0, n),
+                };
+                // As the forward computes it.
+                let z = s.fma(centred, at(&scaled, column, n), at(&offset, column, n));
                 if part.parameters.silu {
-                    let z = s.fma(normalised, at(&factor, column, n), at(&offset, column, n));
-                    d = s.mul(d, silu_slope(s, z));
-                    // SAFETY: each pixel's channels of a group are written by one task.
+                    let slope = match self.again {
+                        Some(again) => {
+                            let (y, slope) = silu_and_slope(s, z);
+                            // SAFETY: each pixel's channels of a group are written by one task.
+                            unsafe { store(s, again.slice(part.start() + i, n).as_mut_ptr(), n, y) };
+                            slope
+                        }
+                        None => silu_slope(s, z),
+                    };
+                    d = s.mul(d, slope);
+                    // SAFETY: as above.
                     let gx = unsafe { self.gx.slice(part.start() + i, n) };
                     // SAFETY: it has `n` values.
                     unsafe { store(s, gx.as_mut_ptr(), n, d) };
+                } else if let Some(again) = self.again {
+                    // SAFETY: as above.
+                    unsafe { store(s, again.slice(part.start() + i, n).as_mut_ptr(), n, z) };
                 }
                 [d, s.mul(d, normalised)]
             },
@@ -81,11 +112,10 @@ impl Kernel for Backward<'_> {
             for column in (0..width).step_by(S::LANES) {
                 let n = S::LANES.min(width - column);
                 let i = pixel * row + column;
-                let normalised = s.mul(s.sub(at(x, i, n), at(&mean, column, n)), at(&rstd, column, n));
-                let d = if part.parameters.silu {
-                    at(gx, column, n)
-                } else {
-                    at(gy, i, n)
+                let normalised = s.mul(s.sub(x_at(i, n), at(&mean, column, n)), at(&rstd, column, n));
+                let d = match gy {
+                    Some(gy) if !part.parameters.silu => at(gy, i, n),
+                    _ => at(gx, column, n),
                 };
                 let rest = s.fma(normalised, at(&c, column, n), at(&b, column, n));
                 // SAFETY: `n` channels from `column` on are there.
@@ -102,7 +132,7 @@ impl Kernel for Backward<'_> {
     }
 }
 
-impl Backward<'_> {
+impl<X> Backward<'_, X> {
     /// The gradients of the parameters, from each channel's `Σ d` and `Σ d · normalised`.
     fn write_parameters(&self, sum: &[f32], sum_normalised: &[f32]) {
         let part = &self.part;

@@ -2,13 +2,15 @@
 
 use super::{Affine, Part, sum_pixels};
 use crate::parallel::Shared;
-use crate::simd::{Kernel, Simd, load, silu, store};
+use crate::simd::{Kernel, Simd, load, silu, store, store_bf16};
 
 pub(super) struct Forward<'a> {
     pub part: Part<'a>,
     pub x: &'a [f32],
     pub y: Shared<'a>,
     pub mean_rstd: Shared<'a>,
+    /// Where `x` is kept as bf16; it is normalised as it is there.
+    pub kept: Option<Shared<'a, u16>>,
 }
 
 impl Kernel for Forward<'_> {
@@ -77,25 +79,56 @@ impl Kernel for Forward<'_> {
             let stats = unsafe { self.mean_rstd.slice((part.n * part.shape.groups + group) * 2, 2) };
             stats.copy_from_slice(&[means[i] as f32, rstds[i]]);
         }
-        let Affine { mut factor, offset } = part.affine();
-        factor
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, factor)| *factor *= rstds[i / part.group_len()]);
-        for pixel in 0..pixels {
-            // SAFETY: each pixel's channels of a group are written by one task.
-            let y = unsafe { self.y.slice(part.start() + pixel * row, width) };
-            let x = &x[pixel * row..][..width];
-            for column in (0..width).step_by(S::LANES) {
-                let n = S::LANES.min(width - column);
-                let value = |v: &[f32]| {
-                    // SAFETY: all have the part's channels, of which there are `n` from `column` on.
-                    unsafe { load(s, v.as_ptr().add(column), n) }
-                };
-                let z = s.fma(s.sub(value(x), value(&mean)), value(&factor), value(&offset));
+        normalise(
+            s,
+            part,
+            x,
+            [&mean, &part.spread(|group| rstds[group - first])],
+            self.y,
+            self.kept,
+        );
+    }
+}
+
+/// `y = act((x − mean) · rstd · factor + offset)`, with a mean and an rstd for each channel; with `kept` of `x` rounded to bf16,
+/// which is then written there.
+#[inline(always)]
+fn normalise<S: Simd>(
+    s: S,
+    part: &Part,
+    x: &[f32],
+    [mean, rstd]: [&[f32]; 2],
+    y: Shared,
+    kept: Option<Shared<u16>>,
+) {
+    let (width, row, pixels) = (part.channels().len(), part.shape.channels, part.shape.pixels);
+    let Affine { mut factor, offset } = part.affine();
+    factor
+        .iter_mut()
+        .zip(rstd)
+        .for_each(|(factor, rstd)| *factor *= rstd);
+    assert!(
+        [mean, &factor, &offset].iter().all(|v| v.len() == width) && x.len() >= (pixels - 1) * row + width,
+        "a value for each channel"
+    );
+    for pixel in 0..pixels {
+        let start = part.start() + pixel * row;
+        // SAFETY: each pixel's channels of a group are written by one task.
+        let (y, kept) = unsafe { (y.slice(start, width), kept.map(|kept| kept.slice(start, width))) };
+        let kept = kept.map(|kept| kept.as_mut_ptr());
+        for column in (0..width).step_by(S::LANES) {
+            let n = S::LANES.min(width - column);
+            // SAFETY: all have the part's channels, of which there are `n` from `column` on.
+            unsafe {
+                let value = |v: &[f32]| load(s, v.as_ptr().add(column), n);
+                let mut x = load(s, x.as_ptr().add(pixel * row + column), n);
+                if let Some(kept) = kept {
+                    x = s.round_to_bf16(x);
+                    store_bf16(s, kept.add(column), n, x);
+                }
+                let z = s.fma(s.sub(x, value(mean)), value(&factor), value(&offset));
                 let z = if part.parameters.silu { silu(s, z) } else { z };
-                // SAFETY: as above.
-                unsafe { store(s, y.as_mut_ptr().add(column), n, z) };
+                store(s, y.as_mut_ptr().add(column), n, z);
             }
         }
     }

@@ -8,6 +8,7 @@
 mod backward;
 mod forward;
 
+use crate::bf16::Values;
 use crate::columns::column_sums;
 use crate::parallel::{self, GRAIN, Shared};
 use crate::scratch::Scratch;
@@ -126,8 +127,39 @@ pub fn group_norm_forward(
     y: &mut [f32],
     mean_rstd: &mut [f32],
 ) {
+    forward(shape, x, parameters, y, mean_rstd, None);
+}
+
+/// [`group_norm_forward`] that also keeps `x`, rounded to bf16, for [`group_norm_backward_bf16`]. What is
+/// normalised is what is kept; the statistics are those of `x` as it is.
+///
+/// # Shapes
+/// - `kept`: as `x`, written
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn group_norm_forward_bf16(
+    shape: &GroupNormShape,
+    x: &[f32],
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+    mean_rstd: &mut [f32],
+    kept: &mut [u16],
+) {
+    assert_eq!(kept.len(), x.len(), "what is kept must have x's shape");
+    forward(shape, x, parameters, y, mean_rstd, Some(kept));
+}
+
+fn forward(
+    shape: &GroupNormShape,
+    x: &[f32],
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+    mean_rstd: &mut [f32],
+    kept: Option<&mut [u16]>,
+) {
     shape.check(x.len(), y.len(), mean_rstd.len(), parameters);
-    let (y, mean_rstd) = (Shared::new(y), Shared::new(mean_rstd));
+    let (y, mean_rstd, kept) = (Shared::new(y), Shared::new(mean_rstd), kept.map(Shared::new));
     let isa = Isa::current();
     shape.for_each_part(|n, groups| {
         let part = Part {
@@ -141,11 +173,13 @@ pub fn group_norm_forward(
             x,
             y,
             mean_rstd,
+            kept,
         });
     });
 }
 
-/// The gradients of [`group_norm_forward`].
+/// The gradients of [`group_norm_forward`]. Where there is no `gy`, the gradient at the result lies in `gradients.x`, and that at `x` takes its
+/// place.
 ///
 /// # Shapes
 /// - `x`, `gy`: `[batch, pixels, channels]`
@@ -158,10 +192,43 @@ pub fn group_norm_backward(
     x: &[f32],
     mean_rstd: &[f32],
     parameters: &GroupNormParameters,
-    gy: &[f32],
+    gy: Option<&[f32]>,
     gradients: GroupNormGradients,
 ) {
-    shape.check(x.len(), gy.len(), mean_rstd.len(), parameters);
+    backward(shape, x, mean_rstd, parameters, gy, gradients, None);
+}
+
+/// [`group_norm_backward`] from what [`group_norm_forward_bf16`] kept. On the way it writes the forward's result into `again`, where that
+/// is wanted, to the bit.
+///
+/// # Shapes
+/// - `again`: as `x`
+///
+/// # Panics
+/// If a slice's length does not match the shape.
+pub fn group_norm_backward_bf16(
+    shape: &GroupNormShape,
+    x: &[u16],
+    mean_rstd: &[f32],
+    parameters: &GroupNormParameters,
+    gy: Option<&[f32]>,
+    gradients: GroupNormGradients,
+    again: Option<&mut [f32]>,
+) {
+    backward(shape, x, mean_rstd, parameters, gy, gradients, again);
+}
+
+fn backward(
+    shape: &GroupNormShape,
+    x: impl Values,
+    mean_rstd: &[f32],
+    parameters: &GroupNormParameters,
+    gy: Option<&[f32]>,
+    gradients: GroupNormGradients,
+    again: Option<&mut [f32]>,
+) {
+    let gradient = gy.map_or(x.len(), <[f32]>::len);
+    shape.check(x.len(), gradient, mean_rstd.len(), parameters);
     let GroupNormGradients {
         x: gx,
         gamma: ggamma,
@@ -169,7 +236,10 @@ pub fn group_norm_backward(
         scale: gscale,
         shift: gshift,
     } = gradients;
-    assert_eq!(gx.len(), x.len(), "the gradient of x must have x's shape");
+    assert!(
+        gx.len() == x.len() && again.as_ref().is_none_or(|again| again.len() == x.len()),
+        "the gradient of x, and the result, must have x's shape"
+    );
     assert!(
         ggamma.len() == shape.channels && gbeta.len() == shape.channels,
         "gradients must be [channels]"
@@ -184,7 +254,7 @@ pub fn group_norm_backward(
     // Each picture's contributions to the gradients of gamma and beta, added in the pictures' order.
     let mut shares = Scratch::new(shape.batch * 2 * channels);
     let shares_of = Shared::new(shares.values_mut());
-    let gx = Shared::new(gx);
+    let (gx, again) = (Shared::new(gx), again.map(Shared::new));
     let (gscale, gshift) = (gscale.map(Shared::new), gshift.map(Shared::new));
     shape.for_each_part(|n, groups| {
         let part = Part {
@@ -199,6 +269,7 @@ pub fn group_norm_backward(
             gy,
             mean_rstd,
             gx,
+            again,
             gscale,
             gshift,
             shares: shares_of,
@@ -272,6 +343,11 @@ impl Part<'_> {
                 .for_each(|(offset, shift)| *offset += shift);
         }
         Affine { factor, offset }
+    }
+
+    /// Each channel's mean (`i` is 0) or reciprocal standard deviation (1), from `[batch, groups, 2]`.
+    fn statistic(&self, mean_rstd: &[f32], i: usize) -> Vec<f32> {
+        self.spread(|group| mean_rstd[(self.n * self.shape.groups + group) * 2 + i])
     }
 
     /// A group's value for each of its channels.

@@ -120,6 +120,43 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn round_to_bf16(self, a: __m256) -> __m256 {
+        with!({
+            let bits = _mm256_castps_si256(a);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let chosen = _mm256_blendv_ps(
+                _mm256_castsi256_ps(rounded),
+                _mm256_castsi256_ps(quiet),
+                _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a),
+            );
+            _mm256_and_ps(
+                chosen,
+                _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32)),
+            )
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> __m256 {
+        with!({
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, a: __m256) {
+        with!({
+            let halves = _mm256_srli_epi32::<16>(_mm256_castps_si256(a));
+            let packed = _mm_packus_epi32(
+                _mm256_castsi256_si128(halves),
+                _mm256_extracti128_si256::<1>(halves),
+            );
+            _mm_storeu_si128(p.cast(), packed)
+        })
+    }
+
+    #[inline(always)]
     fn prefetch(self, p: *const f32) {
         with!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }

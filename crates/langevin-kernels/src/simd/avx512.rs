@@ -102,6 +102,36 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn round_to_bf16(self, a: __m512) -> __m512 {
+        with!({
+            let bits = _mm512_castps_si512(a);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+            let unordered = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+            let chosen = _mm512_mask_blend_epi32(unordered, rounded, quiet);
+            _mm512_castsi512_ps(_mm512_and_si512(
+                chosen,
+                _mm512_set1_epi32(0xffff_0000_u32 as i32),
+            ))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> __m512 {
+        with!({
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, a: __m512) {
+        with!({
+            let halves = _mm512_srli_epi32::<16>(_mm512_castps_si512(a));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(halves))
+        })
+    }
+
+    #[inline(always)]
     fn prefetch(self, p: *const f32) {
         with!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }

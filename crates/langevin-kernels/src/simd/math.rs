@@ -44,6 +44,17 @@ pub(crate) fn silu_slope<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(sigmoid, s.fma(x, s.sub(s.splat(1.0), sigmoid), s.splat(1.0)))
 }
 
+/// [`silu`] and [`silu_slope`] by one exponential; the first has the same bits.
+#[inline(always)]
+pub(crate) fn silu_and_slope<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
+    let one = s.splat(1.0);
+    let x = s.max(s.splat(-104.0), x);
+    let denominator = s.add(one, exp(s, s.sub(s.zero(), x)));
+    let sigmoid = s.div(one, denominator);
+    let slope = s.fma(s.min(s.splat(104.0), x), s.sub(one, sigmoid), one);
+    (s.div(x, denominator), s.mul(sigmoid, slope))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

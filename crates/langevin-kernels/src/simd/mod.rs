@@ -14,7 +14,7 @@ mod math;
 mod neon;
 mod portable;
 
-pub(crate) use math::{exp, silu, silu_slope};
+pub(crate) use math::{exp, silu, silu_and_slope, silu_slope};
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -207,6 +207,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `p` is valid for writing `n` values.
     unsafe fn store_partial(self, p: *mut f32, n: usize, a: Self::F);
 
+    /// To the nearest bf16 value, ties to even: the lower half of the result's bits is zero. Not a number stays so, quietly.
+    fn round_to_bf16(self, a: Self::F) -> Self::F;
+    /// Loads `LANES` bf16 values.
+    /// # Safety
+    /// `p` is valid for reading `LANES` values.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F;
+    /// Stores the upper half of each value's bits: all of it after [`Simd::round_to_bf16`].
+    /// # Safety
+    /// `p` is valid for writing `LANES` values.
+    unsafe fn store_bf16(self, p: *mut u16, a: Self::F);
+
     /// Asks for the cache line at `p`, which may lead anywhere.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
@@ -261,6 +272,43 @@ pub(crate) unsafe fn store<S: Simd>(s: S, p: *mut f32, n: usize, a: S::F) {
         }
     }
 }
+
+/// Loads `n ≤ LANES` bf16 values, and zeros.
+///
+/// # Safety
+/// `p` is valid for reading `n` values.
+#[inline(always)]
+pub(crate) unsafe fn load_bf16<S: Simd>(s: S, p: *const u16, n: usize) -> S::F {
+    // SAFETY: the caller's promise; the values in between have room for the widest vector.
+    unsafe {
+        if n == S::LANES {
+            return s.load_bf16(p);
+        }
+        let mut values = [0u16; MAX_LANES];
+        std::ptr::copy_nonoverlapping(p, values.as_mut_ptr(), n.min(S::LANES));
+        s.load_bf16(values.as_ptr())
+    }
+}
+
+/// Stores the upper halves of the first `n ≤ LANES` values.
+///
+/// # Safety
+/// `p` is valid for writing `n` values.
+#[inline(always)]
+pub(crate) unsafe fn store_bf16<S: Simd>(s: S, p: *mut u16, n: usize, a: S::F) {
+    // SAFETY: as above.
+    unsafe {
+        if n == S::LANES {
+            return s.store_bf16(p, a);
+        }
+        let mut values = [0u16; MAX_LANES];
+        s.store_bf16(values.as_mut_ptr(), a);
+        std::ptr::copy_nonoverlapping(values.as_ptr(), p, n.min(S::LANES));
+    }
+}
+
+/// Values of the widest vector.
+const MAX_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {

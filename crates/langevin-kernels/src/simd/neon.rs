@@ -118,6 +118,26 @@ impl Simd for Neon {
         })
     }
 
+    #[inline(always)]
+    fn round_to_bf16(self, a: float32x4_t) -> float32x4_t {
+        with!({
+            let bits = vreinterpretq_u32_f32(a);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(bits, vaddq_u32(vdupq_n_u32(0x7fff), odd));
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x0040_0000));
+            let chosen = vbslq_u32(vceqq_f32(a, a), rounded, quiet);
+            vreinterpretq_f32_u32(vandq_u32(chosen, vdupq_n_u32(0xffff_0000)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> float32x4_t {
+        with!(vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(p)))))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, a: float32x4_t) {
+        with!(vst1_u16(p, vshrn_n_u32::<16>(vreinterpretq_u32_f32(a))))
+    }
+
     /// Interleaves pairs of rows, then pairs of pairs.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {

@@ -99,4 +99,28 @@ impl Simd for Portable {
             unsafe { p.add(i).write(value) }
         }
     }
+    #[inline(always)]
+    fn round_to_bf16(self, a: [f32; 8]) -> [f32; 8] {
+        map(|i| {
+            let bits = a[i].to_bits();
+            let rounded = if a[i].is_nan() {
+                bits | 0x0040_0000
+            } else {
+                bits + 0x7fff + (bits >> 16 & 1)
+            };
+            f32::from_bits(rounded & 0xffff_0000)
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> [f32; 8] {
+        // SAFETY: the caller's promise; `read_unaligned` needs no alignment.
+        let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        map(|i| f32::from_bits(u32::from(halves[i]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, a: [f32; 8]) {
+        let halves: [u16; 8] = std::array::from_fn(|i| (a[i].to_bits() >> 16) as u16);
+        // SAFETY: the caller's promise; `write_unaligned` needs no alignment.
+        unsafe { p.cast::<[u16; 8]>().write_unaligned(halves) }
+    }
 }

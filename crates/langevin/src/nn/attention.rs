@@ -2,10 +2,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{GroupNorm, Init, Linear, resnet::scale_down};
+use super::{GroupNorm, Init, Linear, checkpoint, resnet::scale_down};
 use crate::{
     Error, Result,
-    ops::{self, AttentionOptions},
+    ops::{self, AttentionOptions, BlockInputs},
 };
 
 /// The arguments of an [`Attention`], with diffusers' names.
@@ -76,22 +76,31 @@ impl Attention {
     /// # Shapes
     /// `[batch, height, width, channels]`, in and out
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        checkpoint::block(self, x, None, None, Self::compute)
+    }
+
+    fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
+        let BlockInputs { x, shortcut, .. } = inputs;
         let [batch, height, width, channels] = x.dims();
         let normed = match &self.group_norm {
-            Some(norm) => norm.forward(x.clone()),
-            None => x.clone(),
+            Some(norm) => norm.forward(x),
+            // A tensor between, so that the three gradients are added to each other before they are to the shortcut's, in a block that is
+            // computed again as in one that is not.
+            None => x.reshape([batch, height * width, 1, channels]),
         };
-        let tokens = normed.reshape([batch, height * width, channels]);
-        let q = self.to_q.forward(tokens.clone());
-        let k = self.to_k.forward(tokens.clone());
-        let v = self.to_v.forward(tokens);
+        // Projected as pictures, so that one tensor is kept for all three.
+        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|projection| {
+            let projected = projection.forward(normed.clone());
+            let [.., inner] = projected.dims();
+            projected.reshape([batch, height * width, inner])
+        });
         let options = AttentionOptions {
             heads: self.heads,
             scale: self.scale as f32,
             causal: false,
         };
         let mut y = ops::attention(q, k, v, options);
-        let residual = x.reshape([batch, height * width, channels]);
+        let residual = shortcut.reshape([batch, height * width, channels]);
         // One layer; the list is there for its name in the checkpoint.
         for layer in &self.to_out {
             y = layer.forward_add(y, residual.clone());

@@ -5,7 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::Init;
+use super::{GroupNorm, Init};
 use crate::ops::{self, Geometry};
 
 /// A convolution over channels-last pictures. Mirrors `torch.nn.Conv2d`.
@@ -74,5 +74,24 @@ impl Conv2d {
     pub fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(Param::val);
         ops::conv2d(x, self.weight.val(), bias, Some(residual), self.geometry)
+    }
+
+    /// [`Self::forward`] of `norm` and SiLU of `x`, plus `residual`, in one operation.
+    pub(super) fn forward_normed(
+        &self,
+        norm: &GroupNorm,
+        x: Tensor<4>,
+        modulation: Option<(Tensor<2>, Tensor<2>)>,
+        residual: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        ops::norm_conv2d(
+            x,
+            [norm.weight.val(), norm.bias.val()],
+            modulation,
+            norm.options(true),
+            (self.weight.val(), self.bias.as_ref().map(Param::val)),
+            residual,
+            self.geometry,
+        )
     }
 }

@@ -25,6 +25,17 @@ impl Dropout {
         }
     }
 
+    /// Where it draws from, where it ever does.
+    pub(super) fn source(&self) -> Option<&DropoutGenerator> {
+        (self.probability != 0.0).then_some(&self.generator)
+    }
+
+    /// Whether it may change its input: while a model is trained, where the probability is not zero.
+    pub fn is_active(&self) -> bool {
+        let generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
+        self.probability != 0.0 && generator.is_some()
+    }
+
     /// The input unchanged, unless a generator has been put in and the probability is not zero.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if self.probability == 0.0 {

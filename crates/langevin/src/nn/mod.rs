@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+pub(crate) mod checkpoint;
 mod conv;
 pub(crate) mod dropout;
 mod embedding;

@@ -5,7 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::{Activation, Init};
+use super::{Activation, Conv2d, Init};
 use crate::{
     Error, Result,
     ops::{self, GroupNormOptions},
@@ -71,12 +71,35 @@ impl GroupNorm {
     }
 
     fn run(&self, x: Tensor<4>, modulation: Option<(Tensor<2>, Tensor<2>)>, silu: bool) -> Tensor<4> {
-        let options = GroupNormOptions {
+        let options = self.options(silu);
+        ops::group_norm(x, self.weight.val(), self.bias.val(), modulation, options)
+    }
+
+    pub(super) fn options(&self, silu: bool) -> GroupNormOptions {
+        GroupNormOptions {
             groups: self.groups,
             eps: self.eps as f32,
             silu,
-        };
-        ops::group_norm(x, self.weight.val(), self.bias.val(), modulation, options)
+        }
+    }
+
+    /// [`Self::modulated`], then `conv`, plus `residual`: with SiLU, which most models have, in one operation.
+    pub fn modulated_conv(
+        &self,
+        x: Tensor<4>,
+        modulation: Option<(Tensor<2>, Tensor<2>)>,
+        activation: Activation,
+        conv: &Conv2d,
+        residual: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        if activation.is_silu() {
+            return conv.forward_normed(self, x, modulation, residual);
+        }
+        let x = self.modulated(x, modulation, activation);
+        match residual {
+            Some(residual) => conv.forward_add(x, residual),
+            None => conv.forward(x),
+        }
     }
 }
 

@@ -4,12 +4,12 @@ use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Activation, Conv2d, Dropout, GroupNorm, Init, Linear, average_pool, dropout::DropoutGenerator,
-    fir_downsample, fir_upsample,
+    Activation, Conv2d, Dropout, GroupNorm, Init, Linear, average_pool, checkpoint,
+    dropout::DropoutGenerator, fir_downsample, fir_upsample,
 };
 use crate::{
     Result,
-    ops::{self, Geometry},
+    ops::{self, BlockInputs, Geometry},
 };
 
 /// How the time embedding enters a residual block.
@@ -149,27 +149,49 @@ impl ResnetBlock2D {
     /// - `temb`: `[batch, temb_channels]`, already activated: a UNet does that once for all its blocks
     /// - result: `[batch, height, width, out]`, height and width resampled
     pub fn forward(&self, x: Tensor<4>, temb: &Tensor<2>) -> Tensor<4> {
-        let h = self.norm1.forward_activated(x.clone(), self.activation);
-        let (x, h) = (self.resampling.forward(x), self.resampling.forward(h));
-        let h = self.conv1.forward(h);
-        let time = self.time_emb_proj.forward(temb.clone());
-        let h = match self.time_embedding_norm {
-            TimeEmbeddingNorm::Default => self
-                .norm2
-                .forward_activated(ops::add_per_picture(h, time), self.activation),
-            TimeEmbeddingNorm::ScaleShift => {
-                let modulation: [Tensor<2>; 2] =
-                    [0, 1].map(|i| time.clone().narrow(1, i * time.dims()[1] / 2, time.dims()[1] / 2));
-                let [scale, shift] = modulation;
-                self.norm2.modulated(h, Some((scale, shift)), self.activation)
+        let [batch, dimension] = temb.dims();
+        let told = temb.clone().reshape([batch, 1, dimension]);
+        checkpoint::block(self, x, Some(told), self.dropout.source(), Self::compute)
+    }
+
+    fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
+        let BlockInputs { x, shortcut, told } = inputs;
+        let activation = self.activation;
+        let h = if self.resampling == Resampling::None {
+            self.norm1.modulated_conv(x, None, activation, &self.conv1, None)
+        } else {
+            let h = self.norm1.forward_activated(x, activation);
+            self.conv1.forward(self.resampling.forward(h))
+        };
+        let time = told.map(|told| {
+            let [batch, _, dimension] = told.dims();
+            self.time_emb_proj.forward(told.reshape([batch, dimension]))
+        });
+        let (h, modulation) = match (time, self.time_embedding_norm) {
+            (None, _) => (h, None),
+            (Some(time), TimeEmbeddingNorm::Default) => (ops::add_per_picture(h, time), None),
+            (Some(time), TimeEmbeddingNorm::ScaleShift) => {
+                let half = time.dims()[1] / 2;
+                let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * half, half));
+                (h, Some((scale, shift)))
             }
         };
-        let h = self.dropout.forward(h);
+        let shortcut = self.resampling.forward(shortcut);
         let shortcut = match &self.conv_shortcut {
-            Some(conv) => conv.forward(x),
-            None => x,
+            Some(conv) => conv.forward(shortcut),
+            None => shortcut,
         };
-        scale_down(self.conv2.forward_add(h, shortcut), self.output_scale_factor)
+        let y = if self.dropout.is_active() {
+            let h = self
+                .dropout
+                .forward(self.norm2.modulated(h, modulation, activation));
+            self.conv2.forward_add(h, shortcut)
+        } else {
+            let residual = Some(shortcut);
+            self.norm2
+                .modulated_conv(h, modulation, activation, &self.conv2, residual)
+        };
+        scale_down(y, self.output_scale_factor)
     }
 }
 

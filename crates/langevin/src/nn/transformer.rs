@@ -2,10 +2,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear};
+use super::{Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear, checkpoint};
 use crate::{
     Error, Result,
-    ops::{self, AttentionOptions, Geometry},
+    ops::{self, AttentionOptions, BlockInputs, Geometry},
 };
 
 /// Added to the variance by a transformer block's normalisations; diffusers fixes the number.
@@ -263,14 +263,22 @@ impl Transformer2DModel {
     /// - `x` and the result: `[batch, height, width, channels]`
     /// - `sequence`: `[batch, length, cross_attention_dim]`
     pub fn forward(&self, x: Tensor<4>, sequence: &Tensor<3>) -> Tensor<4> {
+        checkpoint::block(self, x, Some(sequence.clone()), None, Self::compute)
+    }
+
+    fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
+        let BlockInputs { x, shortcut, told } = inputs;
         let [batch, height, width, channels] = x.dims();
-        let projected = self.proj_in.forward(self.norm.forward(x.clone()));
+        let projected = self.proj_in.forward(self.norm.forward(x));
         let tokens = projected.reshape([batch, height * width, channels]);
         let tokens = self
             .transformer_blocks
             .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens, sequence));
+            .fold(tokens, |tokens, block| match &told {
+                Some(sequence) => block.forward(tokens, sequence),
+                None => tokens,
+            });
         let y = tokens.reshape([batch, height, width, channels]);
-        self.proj_out.forward_add(y, x)
+        self.proj_out.forward_add(y, shortcut)
     }
 }

@@ -15,7 +15,10 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use langevin_kernels::attention;
 
-use super::flex;
+use super::{
+    flex,
+    kept::{Kept, KeptAs, Packing, kept_as},
+};
 
 /// What an attention does besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +33,8 @@ pub struct AttentionOptions {
 
 /// `softmax(scale · q kᵀ) v` in every head (Vaswani et al. 2017, eq. 1).
 ///
-/// Keeps `q`, `k`, `v`, the result and the logarithm of each row's sum for the backward, which computes the scores anew.
+/// Keeps `q`, `k`, `v`, the result (as [`keeping`](super::keeping) says) and the logarithm of each row's sum for the backward, which
+/// computes the scores anew; what is kept as bf16 is rounded before the forward, whose scores are then the same.
 ///
 /// # Shapes
 /// - `q` and the result: `[batch, queries, heads · head dimension]`
@@ -60,7 +64,7 @@ pub(crate) trait AttentionOps: Backend {
 pub(super) type Qkv<B> = [FloatTensor<B>; 3];
 
 /// The forward that also returns what the backward needs, and the backward.
-pub(crate) trait AttentionGradients: Backend {
+pub(crate) trait AttentionGradients: Packing {
     /// The result, and the logarithm of the sum of exponentials of every row: `[batch, heads, queries]`.
     fn attention_with_log_sums(
         qkv: &Qkv<Self>,
@@ -85,7 +89,7 @@ impl<B: AttentionOps + AttentionGradients, C: CheckpointStrategy> AttentionOps f
         #[derive(Debug)]
         struct AttentionBackward;
         impl<B: AttentionGradients> Backward<B, 3> for AttentionBackward {
-            type State = (Qkv<B>, FloatTensor<B>, FloatTensor<B>, AttentionOptions);
+            type State = ([Kept<B>; 3], Kept<B>, FloatTensor<B>, AttentionOptions);
             fn backward(
                 self,
                 ops: Ops<Self::State, 3>,
@@ -94,7 +98,8 @@ impl<B: AttentionOps + AttentionGradients, C: CheckpointStrategy> AttentionOps f
             ) {
                 let gradient = grads.consume::<B>(&ops.node);
                 let (qkv, output, log_sums, options) = ops.state;
-                let gradients = B::attention_gradient(qkv, output, log_sums, gradient, options);
+                let qkv = qkv.map(|kept| kept.get());
+                let gradients = B::attention_gradient(qkv, output.get(), log_sums, gradient, options);
                 for (node, gradient) in ops.parents.into_iter().zip(gradients) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -102,12 +107,22 @@ impl<B: AttentionOps + AttentionGradients, C: CheckpointStrategy> AttentionOps f
                 }
             }
         }
-        let nodes = [q.node(), k.node(), v.node()];
+        let (nodes, ids) = ([q.node(), k.node(), v.node()], [q.id(), k.id(), v.id()]);
         let qkv = [q.into_primitive(), k.into_primitive(), v.into_primitive()];
-        let (output, log_sums) = B::attention_with_log_sums(&qkv, options);
         match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((qkv, output.clone(), log_sums, options), output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
+            OpsKind::Tracked(prep) => {
+                let kept: [Kept<B>; 3] = std::array::from_fn(|i| Kept::new(&qkv[i], ids[i]));
+                let qkv = match kept_as() {
+                    KeptAs::Float32 => qkv,
+                    KeptAs::Bf16 => kept.each_ref().map(Kept::get),
+                };
+                let (output, log_sums) = B::attention_with_log_sums(&qkv, options);
+                prep.finish((kept, Kept::own(output.clone()), log_sums, options), output)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [q, k, v] = qkv;
+                prep.finish(B::multi_head_attention(q, k, v, options))
+            }
         }
     }
 }
@@ -119,7 +134,13 @@ impl AttentionOps for Flex {
         v: FlexTensor,
         options: AttentionOptions,
     ) -> FlexTensor {
-        Flex::attention_with_log_sums(&[q, k, v], options).0
+        let qkv = [q, k, v];
+        // Without a graph nothing is kept, but the numbers are those of a forward that keeps.
+        let qkv = match kept_as() {
+            KeptAs::Float32 => qkv,
+            KeptAs::Bf16 => qkv.map(|x| Flex::unpack(Flex::pack(x))),
+        };
+        Flex::attention_with_log_sums(&qkv, options).0
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     flex,
+    kept::{Kept, Packing},
     optional::{self, Optional},
 };
 
@@ -63,7 +64,7 @@ fn algorithm() -> Algorithm {
 
 /// Convolution: `x * weight + bias + residual`.
 ///
-/// Keeps `x` and `weight` for the backward.
+/// Keeps `x` and `weight` for the backward, `x` as [`keeping`](super::keeping) says.
 ///
 /// # Shapes
 /// - `x`: `[batch, height, width, in]`, channels last
@@ -101,6 +102,17 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     let mut shape = x.dims();
     let [inputs, outputs] = weight.dims();
+    if D == 4 {
+        // A picture's positions are rows as they are; it stays the same tensor, which is kept once for all that take it.
+        let y = conv2d(
+            Tensor::from_dispatch(x.into_dispatch()),
+            weight.reshape([1, 1, inputs, outputs]),
+            bias,
+            residual.map(|r| Tensor::from_dispatch(r.into_dispatch())),
+            Geometry::uniform(1, 0),
+        );
+        return Tensor::from_dispatch(y.into_dispatch());
+    }
     let rows = shape[..D - 1].iter().product::<usize>();
     let y = conv2d(
         x.reshape([1, 1, rows, inputs]),
@@ -126,7 +138,8 @@ pub(crate) trait ConvOps: Backend {
 }
 
 /// The gradients, called by the one backward below on whatever backend the forward ran on.
-pub(crate) trait ConvGradients: Backend {
+pub(crate) trait ConvGradients: Packing {
+    /// Of `x` only the shape matters, which may be of any type.
     fn conv2d_input_gradient(
         x: &FloatTensor<Self>,
         weight: &FloatTensor<Self>,
@@ -152,7 +165,7 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
         #[derive(Debug)]
         struct Conv2dBackward;
         impl<B: ConvGradients> Backward<B, 4> for Conv2dBackward {
-            type State = (FloatTensor<B>, FloatTensor<B>, bool, bool, Geometry);
+            type State = (Kept<B>, FloatTensor<B>, bool, bool, Geometry);
             fn backward(
                 self,
                 ops: Ops<Self::State, 4>,
@@ -163,11 +176,12 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
                 let [x_node, weight_node, bias_node, residual_node] = ops.parents;
                 let (x, weight, has_bias, has_residual, geometry) = ops.state;
                 if let Some(node) = x_node {
-                    grads.register::<B>(node.id, B::conv2d_input_gradient(&x, &weight, &gy, geometry));
+                    let gx = B::conv2d_input_gradient(x.as_kept(), &weight, &gy, geometry);
+                    grads.register::<B>(node.id, gx);
                 }
                 let bias_node = bias_node.filter(|_| has_bias);
                 if weight_node.is_some() || bias_node.is_some() {
-                    let (gw, gb) = B::conv2d_weight_gradient(&x, &weight, &gy, geometry);
+                    let (gw, gb) = B::conv2d_weight_gradient(&x.get(), &weight, &gy, geometry);
                     if let Some(node) = weight_node {
                         grads.register::<B>(node.id, gw);
                     }
@@ -188,14 +202,23 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
             bias.as_ref().unwrap_or(&weight).node(),
             residual.as_ref().unwrap_or(&weight).node(),
         ];
+        let x_id = x.id();
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         let bias = Optional::from(bias.map(|b| b.into_primitive()));
         let residual = Optional::from(residual.map(|r| r.into_primitive()));
         let preparation = Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful();
-        let state = (x.clone(), weight.clone(), has_bias, has_residual, geometry);
         match preparation {
-            OpsKind::Tracked(prep) => prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, geometry)),
+            OpsKind::Tracked(prep) => {
+                let state = (
+                    Kept::new(&x, x_id),
+                    weight.clone(),
+                    has_bias,
+                    has_residual,
+                    geometry,
+                );
+                prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, geometry))
+            }
             OpsKind::UnTracked(prep) => prep.finish(B::conv2d_nhwc(x, weight, bias, residual, geometry)),
         }
     }

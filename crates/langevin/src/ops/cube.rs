@@ -1,6 +1,9 @@
 //! The operations on GPUs: every CubeCL runtime, with Burn's own operations.
 
-use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
+use std::sync::Arc;
+
+use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::{FloatDType, Tensor};
 
 use super::{
     AdamW, AttentionOptions, Geometry,
@@ -8,15 +11,28 @@ use super::{
     concat::{ConcatGradient, ConcatOps},
     conv::{ConvGradients, ConvOps},
     generic,
+    kept::Packing,
     norm::{NormGradient, NormGradients, NormInputs, NormOps},
+    norm_conv::{self, ConvArguments, NormArguments, NormConvOps, Settings},
     optimizer::OptimizerOps,
     optional::Optional,
     per_picture::{PerPictureGradient, PerPictureOps},
+    recompute::{Lift, Recompute, RecomputeOps},
     silu::{SiluGradient, SiluOps},
     upsample::{UpsampleGradient, UpsampleOps},
 };
 
 type Float = FloatTensor<Cube>;
+
+impl Packing for Cube {
+    fn pack(x: Float) -> Float {
+        Self::float_cast(x, FloatDType::BF16)
+    }
+
+    fn unpack(x: Float) -> Float {
+        Self::float_cast(x, FloatDType::F32)
+    }
+}
 
 impl ConvOps for Cube {
     fn conv2d_nhwc(
@@ -66,8 +82,67 @@ impl NormGradients for Cube {
         generic::group_norm_with_statistics::<Self>(inputs)
     }
 
-    fn group_norm_gradient(inputs: NormInputs<Self>, statistics: Float, gy: Float) -> NormGradient<Self> {
-        generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+    fn group_norm_keeping(inputs: &NormInputs<Self>) -> (Float, Float, Float) {
+        let (y, statistics) = generic::group_norm_with_statistics::<Self>(inputs);
+        (y, statistics, Self::pack(inputs.x.clone()))
+    }
+
+    fn group_norm_gradient(
+        inputs: NormInputs<Self>,
+        statistics: Float,
+        gy: Float,
+        again: bool,
+    ) -> NormGradient<Self> {
+        let inputs = unpacked(inputs);
+        let again = again.then(|| generic::group_norm_with_statistics::<Self>(&inputs).0);
+        NormGradient {
+            again,
+            ..generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+        }
+    }
+}
+
+/// The same with `x` as float32.
+fn unpacked(inputs: NormInputs<Cube>) -> NormInputs<Cube> {
+    NormInputs {
+        x: Cube::unpack(inputs.x),
+        ..inputs
+    }
+}
+
+impl NormConvOps for Cube {
+    fn norm_conv2d_nhwc(
+        x: Float,
+        norm: NormArguments<Self>,
+        conv: ConvArguments<Self>,
+        settings: Settings,
+    ) -> Float {
+        norm_conv::unfused::<Self>(x, norm, conv, settings)
+    }
+}
+
+impl RecomputeOps for Cube {
+    fn recomputed_block(
+        y: Float,
+        _witness: Float,
+        _x: Float,
+        _told: Optional<Self>,
+        _shortcut: Float,
+        _block: Arc<dyn Recompute>,
+    ) -> Float {
+        y
+    }
+}
+
+impl Lift for Cube {
+    fn lift(tensor: Float) -> Tensor<4> {
+        Tensor::from_primitive::<Self>(tensor)
+    }
+
+    fn lower<const D: usize>(tensor: Tensor<D>) -> Float {
+        tensor
+            .try_into_primitive::<Self>()
+            .expect("a block's gradients are where its inputs are")
     }
 }
 

@@ -57,3 +57,23 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
 pub(super) fn room(n: usize) -> Buffer {
     Buffer::new(n)
 }
+
+/// Room for `n` values of 16 bits, for a kernel that writes all of them.
+pub(super) fn half_room(n: usize) -> Buffer {
+    Buffer::halves(n)
+}
+
+/// A bf16 tensor of `shape` over `data`, without a copy.
+pub(super) fn half_tensor(data: Buffer, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(data.into(), Layout::contiguous(shape.into()), DType::BF16)
+}
+
+/// The bits of a tensor that [`half_tensor`] made.
+///
+/// # Panics
+/// If the tensor is not bf16.
+pub(super) fn halves(tensor: &FlexTensor) -> &[u16] {
+    assert_eq!(tensor.dtype(), DType::BF16, "a tensor that was kept as bf16");
+    // An odd number of values has one behind it that nobody reads.
+    &bytemuck::cast_slice(tensor.bytes())[..tensor.layout().num_elements()]
+}

@@ -18,20 +18,27 @@ mod cube;
 mod flex;
 #[cfg(any(test, feature = "cube"))]
 mod generic;
+mod kept;
 mod norm;
+mod norm_conv;
 mod optimizer;
 mod optional;
 mod per_picture;
 mod pool;
+mod recompute;
 mod silu;
 mod upsample;
 
 pub use attention::{AttentionOptions, attention};
 pub use concat::concat;
 pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
+pub(crate) use kept::kept_as;
+pub use kept::{KeptAs, keeping};
 pub use norm::{GroupNormOptions, group_norm, layer_norm};
+pub use norm_conv::norm_conv2d;
 pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
 pub use per_picture::add_per_picture;
 pub use pool::in_pool;
+pub(crate) use recompute::{BlockInputs, Recompute, recomputed};
 pub use silu::silu;
 pub use upsample::upsample_nearest;

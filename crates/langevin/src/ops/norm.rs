@@ -3,7 +3,7 @@
 use burn::backend::{
     Backend, Dispatch, Flex,
     autodiff::{
-        Autodiff,
+        Autodiff, NodeId,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
@@ -12,11 +12,12 @@ use burn::backend::{
     flex::FlexTensor,
     tensor::FloatTensor,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use langevin_kernels::norm;
 
 use super::{
     flex,
+    kept::{Kept, KeptAs, Packing, kept_as},
     optional::{self, Optional},
 };
 
@@ -34,7 +35,7 @@ pub struct GroupNormOptions {
 /// `silu?(group_norm(x) · gamma + beta)`, and with `modulation = (scale, shift)`
 /// `silu?((group_norm(x) · gamma + beta) · (1 + scale) + shift)`, as `resnet_time_scale_shift="scale_shift"` wants it.
 ///
-/// Keeps its inputs and each group's mean and standard deviation for the backward.
+/// Keeps its inputs (`x` as [`keeping`](super::keeping) says) and each group's mean and standard deviation for the backward.
 ///
 /// # Shapes
 /// - `x` and the result: `[batch, height, width, channels]`, channels last
@@ -89,7 +90,7 @@ pub(crate) trait NormOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// The inputs that the forward was given, kept for the backward.
+/// What the forward is given; for the backward `x` may have been kept as bf16.
 #[derive(Clone, Debug)]
 pub(crate) struct NormInputs<B: Backend> {
     pub(super) x: FloatTensor<B>,
@@ -106,17 +107,110 @@ pub(crate) struct NormGradient<B: Backend> {
     pub(super) gamma: FloatTensor<B>,
     pub(super) beta: FloatTensor<B>,
     pub(super) modulation: Option<(FloatTensor<B>, FloatTensor<B>)>,
+    /// The forward's result, where it was wanted.
+    pub(super) again: Option<FloatTensor<B>>,
 }
 
 /// The forward that also returns what the backward needs, and the backward.
-pub(crate) trait NormGradients: Backend {
+pub(crate) trait NormGradients: Packing {
     /// The result, and the mean and reciprocal standard deviation of every group: `[batch, groups, 2]`.
     fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// The same of `x` rounded to bf16 after its statistics were taken, and `x` rounded.
+    fn group_norm_keeping(
+        inputs: &NormInputs<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// The gradients, and the result once more where it is wanted.
     fn group_norm_gradient(
         inputs: NormInputs<Self>,
         statistics: FloatTensor<Self>,
         gy: FloatTensor<Self>,
+        again: bool,
     ) -> NormGradient<Self>;
+}
+
+/// What a normalisation keeps for its backward.
+#[derive(Clone, Debug)]
+pub(super) struct KeptNorm<B: Backend> {
+    x: Kept<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    scale: Option<FloatTensor<B>>,
+    shift: Option<FloatTensor<B>>,
+    options: GroupNormOptions,
+    statistics: FloatTensor<B>,
+}
+
+impl<B: NormGradients> KeptNorm<B> {
+    /// The forward, and what it keeps. `id` is the node of `x`.
+    pub fn forward(inputs: NormInputs<B>, id: NodeId) -> (FloatTensor<B>, Self) {
+        let (y, statistics, x) = match kept_as() {
+            KeptAs::Float32 => {
+                let (y, statistics) = B::group_norm_with_statistics(&inputs);
+                (y, statistics, Kept::new(&inputs.x, id))
+            }
+            KeptAs::Bf16 => {
+                let (y, statistics, x) = B::group_norm_keeping(&inputs);
+                (y, statistics, Kept::packed_by(id, || x))
+            }
+        };
+        let NormInputs {
+            gamma,
+            beta,
+            scale,
+            shift,
+            options,
+            ..
+        } = inputs;
+        let kept = Self {
+            x,
+            gamma,
+            beta,
+            scale,
+            shift,
+            options,
+            statistics,
+        };
+        (y, kept)
+    }
+
+    fn inputs(&self) -> NormInputs<B> {
+        NormInputs {
+            x: self.x.as_kept().clone(),
+            gamma: self.gamma.clone(),
+            beta: self.beta.clone(),
+            scale: self.scale.clone(),
+            shift: self.shift.clone(),
+            options: self.options,
+        }
+    }
+
+    /// The input as it is kept, for its shape.
+    pub fn x(&self) -> &FloatTensor<B> {
+        self.x.as_kept()
+    }
+
+    /// Registers the gradients at those of `x`, `gamma`, `beta`, `scale` and `shift` that want them. Returns the forward's result once
+    /// more if `again`.
+    pub fn backward(
+        self,
+        gy: FloatTensor<B>,
+        parents: [Option<NodeId>; 5],
+        grads: &mut Gradients,
+        again: bool,
+    ) -> Option<FloatTensor<B>> {
+        let [x, gamma, beta, scale, shift] = parents;
+        let gradient = B::group_norm_gradient(self.inputs(), self.statistics, gy, again);
+        let mut pairs = vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
+        if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
+            pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
+        }
+        for (node, gradient) in pairs {
+            if let Some(node) = node {
+                grads.register::<B>(node, gradient);
+            }
+        }
+        gradient.again
+    }
 }
 
 impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, C> {
@@ -131,7 +225,7 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
         #[derive(Debug)]
         struct GroupNormBackward;
         impl<B: NormGradients> Backward<B, 5> for GroupNormBackward {
-            type State = (NormInputs<B>, FloatTensor<B>);
+            type State = KeptNorm<B>;
             fn backward(
                 self,
                 ops: Ops<Self::State, 5>,
@@ -139,18 +233,8 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
                 _checkpointer: &mut Checkpointer,
             ) {
                 let gy = grads.consume::<B>(&ops.node);
-                let (inputs, statistics) = ops.state;
-                let [x, gamma, beta, scale, shift] = ops.parents;
-                let gradient = B::group_norm_gradient(inputs, statistics, gy);
-                let mut pairs = vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
-                if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
-                    pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
-                }
-                for (node, gradient) in pairs {
-                    if let Some(node) = node {
-                        grads.register::<B>(node.id, gradient);
-                    }
-                }
+                let parents = ops.parents.map(|node| node.map(|node| node.id));
+                ops.state.backward(gy, parents, grads, false);
             }
         }
         let (scale, shift) = (scale.into_option(), shift.into_option());
@@ -162,6 +246,7 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
             scale.as_ref().unwrap_or(&gamma).node(),
             shift.as_ref().unwrap_or(&gamma).node(),
         ];
+        let id = x.id();
         let inputs = NormInputs::<B> {
             x: x.into_primitive(),
             gamma: gamma.into_primitive(),
@@ -172,10 +257,10 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
         };
         match GroupNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (y, statistics) = B::group_norm_with_statistics(&inputs);
-                prep.finish((inputs, statistics), y)
+                let (y, kept) = KeptNorm::forward(inputs, id);
+                prep.finish(kept, y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::group_norm_with_statistics(&inputs).0),
+            OpsKind::UnTracked(prep) => prep.finish(KeptNorm::forward(inputs, id).0),
         }
     }
 }
@@ -190,15 +275,19 @@ impl NormOps for Flex {
         options: GroupNormOptions,
     ) -> FlexTensor {
         let (scale, shift) = (scale.into_option(), shift.into_option());
-        Flex::group_norm_with_statistics(&NormInputs {
+        let inputs = NormInputs {
             x,
             gamma,
             beta,
             scale,
             shift,
             options,
-        })
-        .0
+        };
+        // Without a graph nothing is kept, but the numbers are those of a forward that keeps.
+        match kept_as() {
+            KeptAs::Float32 => Flex::group_norm_with_statistics(&inputs).0,
+            KeptAs::Bf16 => Flex::group_norm_keeping(&inputs).0,
+        }
     }
 }
 
@@ -255,14 +344,44 @@ impl NormGradients for Flex {
         )
     }
 
+    fn group_norm_keeping(inputs: &NormInputs<Self>) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let inputs = contiguous(inputs);
+        let shape = shape_of(&inputs.x, inputs.options);
+        let n = inputs.x.layout().num_elements();
+        let (mut y, mut kept) = (flex::room(n), flex::half_room(n));
+        let mut statistics = flex::room(shape.batch * shape.groups * 2);
+        norm::group_norm_forward_bf16(
+            &shape,
+            flex::floats(&inputs.x),
+            &parameters(&inputs),
+            &mut y,
+            &mut statistics,
+            &mut kept.as_halves_mut()[..n],
+        );
+        let dims = flex::dims::<4>(&inputs.x);
+        (
+            flex::tensor(y, dims),
+            flex::tensor(statistics, [shape.batch, shape.groups, 2]),
+            flex::half_tensor(kept, dims),
+        )
+    }
+
     fn group_norm_gradient(
         inputs: NormInputs<Self>,
         statistics: FlexTensor,
         gy: FlexTensor,
+        again: bool,
     ) -> NormGradient<Self> {
         let (inputs, gy) = (contiguous(&inputs), flex::contiguous(gy));
         let shape = shape_of(&inputs.x, inputs.options);
-        let mut gx = flex::room(inputs.x.layout().num_elements());
+        let dims = flex::dims::<4>(&inputs.x);
+        // In the gradient's own place where nobody else wants it.
+        let (gy, mut gx) = if gy.is_unique() {
+            (None, gy)
+        } else {
+            let room = flex::room(inputs.x.layout().num_elements());
+            (Some(gy), flex::tensor(room, dims))
+        };
         let (mut ggamma, mut gbeta) = (flex::room(shape.channels), flex::room(shape.channels));
         let modulated = inputs.scale.is_some();
         let per_picture = [shape.batch, shape.channels];
@@ -272,22 +391,32 @@ impl NormGradients for Flex {
             0
         };
         let (mut gscale, mut gshift) = (flex::room(length), flex::room(length));
-        norm::group_norm_backward(
-            &shape,
-            flex::floats(&inputs.x),
+        let gradients = norm::GroupNormGradients {
+            x: flex::floats_mut(&mut gx),
+            gamma: &mut ggamma,
+            beta: &mut gbeta,
+            scale: modulated.then_some(&mut gscale[..]),
+            shift: modulated.then_some(&mut gshift[..]),
+        };
+        let (parameters, statistics, gy) = (
+            parameters(&inputs),
             flex::floats(&statistics),
-            &parameters(&inputs),
-            flex::floats(&gy),
-            norm::GroupNormGradients {
-                x: &mut gx,
-                gamma: &mut ggamma,
-                beta: &mut gbeta,
-                scale: modulated.then_some(&mut gscale[..]),
-                shift: modulated.then_some(&mut gshift[..]),
-            },
+            flex::optional_floats(&gy),
         );
+        let mut again = again.then(|| flex::room(inputs.x.layout().num_elements()));
+        if inputs.x.dtype() == DType::BF16 {
+            let (x, again) = (flex::halves(&inputs.x), again.as_deref_mut());
+            norm::group_norm_backward_bf16(&shape, x, statistics, &parameters, gy, gradients, again);
+        } else {
+            let x = flex::floats(&inputs.x);
+            norm::group_norm_backward(&shape, x, statistics, &parameters, gy, gradients);
+            if let Some(again) = &mut again {
+                let mut statistics = flex::room(statistics.len());
+                norm::group_norm_forward(&shape, x, &parameters, again, &mut statistics);
+            }
+        }
         NormGradient {
-            x: flex::tensor(gx, flex::dims::<4>(&inputs.x)),
+            x: gx,
             gamma: flex::tensor(ggamma, [shape.channels]),
             beta: flex::tensor(gbeta, [shape.channels]),
             modulation: modulated.then(|| {
@@ -296,6 +425,7 @@ impl NormGradients for Flex {
                     flex::tensor(gshift, per_picture),
                 )
             }),
+            again: again.map(|again| flex::tensor(again, dims)),
         }
     }
 }

@@ -15,9 +15,12 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use langevin_kernels::elementwise;
 
-use super::flex;
+use super::{
+    flex,
+    kept::{Kept, Packing},
+};
 
-/// `x · σ(x)`, element by element. Keeps `x` for the backward.
+/// `x · σ(x)`, element by element. Keeps `x` for the backward, as [`keeping`](super::keeping) says.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::silu_forward(x.into_dispatch()))
 }
@@ -29,7 +32,7 @@ pub(crate) trait SiluOps: Backend {
 }
 
 /// The gradient.
-pub(crate) trait SiluGradient: Backend {
+pub(crate) trait SiluGradient: Packing {
     fn silu_gradient(x: FloatTensor<Self>, gy: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -38,7 +41,7 @@ impl<B: SiluOps + SiluGradient, C: CheckpointStrategy> SiluOps for Autodiff<B, C
         #[derive(Debug)]
         struct SiluBackward;
         impl<B: SiluGradient> Backward<B, 1> for SiluBackward {
-            type State = FloatTensor<B>;
+            type State = Kept<B>;
             fn backward(
                 self,
                 ops: Ops<Self::State, 1>,
@@ -48,14 +51,14 @@ impl<B: SiluOps + SiluGradient, C: CheckpointStrategy> SiluOps for Autodiff<B, C
                 let gy = grads.consume::<B>(&ops.node);
                 let [node] = ops.parents;
                 if let Some(node) = node {
-                    grads.register::<B>(node.id, B::silu_gradient(ops.state, gy));
+                    grads.register::<B>(node.id, B::silu_gradient(ops.state.get(), gy));
                 }
             }
         }
-        let nodes = [x.node()];
+        let (nodes, id) = ([x.node()], x.id());
         let x = x.into_primitive();
         match SiluBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(x.clone(), B::silu_forward(x)),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new(&x, id), B::silu_forward(x)),
             OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(x)),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use super::{ConditioningKind, Trainer, TrainingConfig, command::arguments, samples::SAMPLES};
+use super::{
+    ConditioningKind, MixedPrecision, Trainer, TrainingConfig, command::arguments, samples::SAMPLES,
+};
 use crate::{Result, data::looks_like_hub_name, files::write_atomically, models::AnyModelConfig};
 
 /// The card's name in a run's folder.
@@ -267,6 +269,13 @@ impl Card<'_> {
                     "β₁ {}, β₂ {}, ε {}, weight decay {}",
                     config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.adam_weight_decay
                 ),
+            ),
+            (
+                "mixed precision",
+                match config.mixed_precision {
+                    MixedPrecision::No => "no: float32".into(),
+                    precision => precision.to_string(),
+                },
             ),
             ("average of the weights", average),
             ("seed", config.seed.to_string()),

@@ -8,6 +8,7 @@ use crate::{
     files,
     models::{AnyModelConfig, ModelPreset, unet2d_condition::ConditionClassEmbedType},
     named::{Named, named_enum},
+    ops::KeptAs,
 };
 
 named_enum! {
@@ -71,6 +72,29 @@ named_enum! {
         Exponential = "exponential",
         /// The same within each stretch of steps, as `lr_step_rules` says.
         PiecewiseConstant = "piecewise_constant",
+    }
+}
+
+named_enum! {
+    /// What training computes and keeps its numbers as. The names of accelerate's `--mixed_precision`.
+    pub enum MixedPrecision: "a precision" {
+        /// Float32 throughout.
+        No = "no",
+        /// Float16: for GPUs, and not there yet.
+        Fp16 = "fp16",
+        /// What the forward keeps for the backward is bf16, in half the memory; weights, their gradients, the optimiser's
+        /// moments, statistics and all sums are float32.
+        Bf16 = "bf16",
+    }
+}
+
+impl MixedPrecision {
+    /// How operations keep activations then.
+    pub fn kept_as(self) -> KeptAs {
+        match self {
+            Self::Bf16 => KeptAs::Bf16,
+            Self::No | Self::Fp16 => KeptAs::Float32,
+        }
     }
 }
 

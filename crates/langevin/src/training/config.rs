@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     TrackerKind,
     choices::{
-        ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+        ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+        VectorEmbedding,
     },
     lr_schedule::{LrSchedule, LrScheduleOptions},
+    step::Saving,
 };
 use crate::{
     Error, Result,
@@ -202,6 +204,10 @@ pub struct TrainingConfig {
     pub seed: u64,
     /// Whether convolutions are plain sums in place of Winograd's, see [`crate::ops::set_exact_convolution`].
     pub exact_convolution: bool,
+    /// What training computes and keeps its numbers as.
+    pub mixed_precision: MixedPrecision,
+    /// Whether blocks of the model keep only their inputs for the backward, which computes the rest again.
+    pub gradient_checkpointing: bool,
 }
 
 /// The dimensions of what encoders of their own make for a model.
@@ -302,6 +308,8 @@ impl TrainingConfig {
             vector_dropout: None,
             seed: 0,
             exact_convolution: false,
+            mixed_precision: MixedPrecision::No,
+            gradient_checkpointing: false,
         }
     }
 
@@ -352,6 +360,14 @@ impl TrainingConfig {
         }
         self.model = model;
         Ok(())
+    }
+
+    /// How a step saves memory.
+    pub fn saving(&self) -> Saving {
+        Saving {
+            kept_as: self.mixed_precision.kept_as(),
+            checkpointing: self.gradient_checkpointing,
+        }
     }
 
     /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes

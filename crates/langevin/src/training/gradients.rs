@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::{
-    module::{Module, ModuleVisitor, Param, ParamId},
+    module::{Module, ParamId},
     tensor::{self, Device, Tensor},
 };
 
 use crate::{
     models::weights::{self, NamedTensor},
+    nn::checkpoint::{Collected, parameter_gradients},
     ops,
 };
 
@@ -19,23 +20,22 @@ pub struct Gradients(Vec<(ParamId, Tensor<1>)>);
 impl Gradients {
     /// Takes the gradients of `module`'s parameters out of a backward's result.
     pub fn gather<M: Module>(module: &M, backward: &mut tensor::Gradients) -> Self {
-        struct Gather<'a> {
-            backward: &'a mut tensor::Gradients,
-            gathered: Vec<(ParamId, Tensor<1>)>,
-        }
-        impl ModuleVisitor for Gather<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = param.val().grad_remove(self.backward) {
-                    self.gathered.push((param.id, flatten(gradient)));
-                }
-            }
-        }
-        let mut gather = Gather {
-            backward,
-            gathered: vec![],
-        };
-        module.visit(&mut gather);
-        Self(gather.gathered)
+        Self(parameter_gradients(module, backward))
+    }
+
+    /// Takes them out of a backward's result and of what checkpointed blocks left beside it.
+    pub(super) fn gather_checkpointed<M: Module>(
+        module: &M,
+        backward: &mut tensor::Gradients,
+        mut collected: Collected,
+    ) -> Self {
+        collected.extend(parameter_gradients(module, backward));
+        let parameters = weights::parameters(module).into_iter();
+        Self(
+            parameters
+                .filter_map(|(_, id)| Some((id, collected.remove(&id)?)))
+                .collect(),
+        )
     }
 
     /// Adds another batch's gradients of the same module.

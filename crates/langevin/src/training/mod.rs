@@ -30,7 +30,8 @@ pub mod trainer;
 mod validate;
 
 pub use choices::{
-    ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+    VectorEmbedding,
 };
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig, Widths};
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};

@@ -289,7 +289,8 @@ impl Run {
         // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
         let model = learner.model();
         model.set_dropout(Some(trainer.dropout.clone()));
-        let lesson = in_pool(|| step::gradients(model, objective, &batch, &draw));
+        let saving = trainer.config.saving();
+        let lesson = in_pool(|| step::gradients_saving(saving, model, objective, &batch, &draw));
         if let Some(drawn_from) = model.take_dropout() {
             trainer.dropout = drawn_from;
         }

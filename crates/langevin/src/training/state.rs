@@ -163,7 +163,8 @@ impl SavedRun {
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        const MAY_CHANGE: [&str; 19] = [
+        const MAY_CHANGE: [&str; 20] = [
+            "gradient_checkpointing",
             "output_dir",
             "overwrite_output_dir",
             "resume_from_checkpoint",

@@ -4,9 +4,11 @@ use burn::{module::Module, tensor::Tensor};
 
 use super::gradients::Gradients;
 use crate::{
-    Result,
+    Error, Result,
     models::{Conditioning, Denoiser},
+    nn::checkpoint::checkpointing,
     objectives::{Noise, NoiseOptions, Objective},
+    ops::{KeptAs, keeping},
     random::Generator,
 };
 
@@ -91,10 +93,68 @@ pub fn gradients<M: Module + Denoiser>(
     let loss = losses.clone().mean();
     let mut backward = loss.backward();
     let gradients = Gradients::gather(model, &mut backward);
-    let losses = losses.into_data().convert::<f32>();
-    Ok(Lesson {
-        loss: f64::from(loss.into_scalar::<f32>()),
-        losses: losses.iter::<f32>().collect(),
-        gradients,
+    Ok(Lesson::new(loss, losses, gradients))
+}
+
+/// [`gradients`] with gradient checkpointing: the model's blocks keep their inputs and compute the rest again: one more forward, and much
+/// less memory. The gradients are the same to the bit; where a sequence is trained along, its own are the same but for the
+/// order of their sums.
+///
+/// # Errors
+/// If the batch does not fit the model.
+pub fn gradients_checkpointed<M: Module + Denoiser>(
+    model: &M,
+    objective: &dyn Objective,
+    batch: &Batch,
+    draw: &Draw,
+) -> Result<Lesson> {
+    let (found, collected) = checkpointing(|| {
+        let losses = losses(model, objective, batch, draw)?;
+        let loss = losses.clone().mean();
+        let backward = loss.backward();
+        Ok::<_, Error>((loss, losses, backward))
+    });
+    let (loss, losses, mut backward) = found?;
+    let gradients = Gradients::gather_checkpointed(model, &mut backward, collected);
+    Ok(Lesson::new(loss, losses, gradients))
+}
+
+/// How a step does with less memory than it likes best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Saving {
+    /// How activations are kept for the backward.
+    pub kept_as: KeptAs,
+    /// Whether blocks compute theirs again, see [`gradients_checkpointed`].
+    pub checkpointing: bool,
+}
+
+/// [`gradients`], with less memory.
+///
+/// # Errors
+/// If the batch does not fit the model.
+pub fn gradients_saving<M: Module + Denoiser>(
+    saving: Saving,
+    model: &M,
+    objective: &dyn Objective,
+    batch: &Batch,
+    draw: &Draw,
+) -> Result<Lesson> {
+    keeping(saving.kept_as, || {
+        if saving.checkpointing {
+            gradients_checkpointed(model, objective, batch, draw)
+        } else {
+            gradients(model, objective, batch, draw)
+        }
     })
+}
+
+impl Lesson {
+    fn new(loss: Tensor<1>, losses: Tensor<1>, gradients: Gradients) -> Self {
+        let losses = losses.into_data().convert::<f32>();
+        Self {
+            loss: f64::from(loss.into_scalar::<f32>()),
+            losses: losses.iter::<f32>().collect(),
+            gradients,
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, Observer, Outcome, SavedRun, TrainingConfig, Widths, card, checkpoints, memory, pretrained,
+    Estimate, MixedPrecision, Observer, Outcome, SavedRun, TrainingConfig, Widths, card, checkpoints, memory,
+    pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{classes, loader_config, transform},
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     Error, Result,
     data::{self, Dataset, Loader},
+    device::default_device,
     models::AnyModel,
     objectives::{NoiseOptions, Objective},
     ops,
@@ -51,6 +53,7 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
+        check_device(&config, device)?;
         ops::set_exact_convolution(config.exact_convolution);
         let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
         let resumed = checkpoints::asked_for(&config)?;
@@ -143,7 +146,9 @@ impl Trainer {
         let model = self.model()?.clone();
         let model = burn::module::Module::train(model);
         let start = Instant::now();
-        let (lesson, grew) = memory::growth(|| step::gradients(&model, objective, &batch, &draw));
+        let saving = self.config.saving();
+        let (lesson, grew) =
+            memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
         drop(lesson?);
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
         let pictures_per_step = self.config.train_batch_size * self.config.gradient_accumulation_steps;
@@ -273,4 +278,15 @@ impl Trainer {
         )?;
         Ok(Batch { clean, conditioning })
     }
+}
+
+/// Refuses what only the CPU has.
+fn check_device(config: &TrainingConfig, device: &Device) -> Result<()> {
+    if config.mixed_precision == MixedPrecision::No || *device == default_device() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "`mixed_precision` {} is there on the CPU only: on another device leave it out, which is float32",
+        config.mixed_precision
+    )))
 }

@@ -1,7 +1,7 @@
 //! Which training configurations make sense.
 
 use super::{
-    choices::{ConditioningKind, LrSchedulerType, ModelSource, TextEncoderSource},
+    choices::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TextEncoderSource},
     config::TrainingConfig,
 };
 use crate::{
@@ -17,6 +17,7 @@ impl TrainingConfig {
     pub fn validate(&self) -> Result<()> {
         self.dataset()?;
         self.check_sizes()?;
+        self.check_precision()?;
         self.check_optimiser()?;
         self.check_noise()?;
         self.check_model()
@@ -43,6 +44,14 @@ impl TrainingConfig {
         })?;
         require(self.max_train_steps != Some(0), || {
             "`max_train_steps` is 0; it must be at least 1".into()
+        })
+    }
+
+    fn check_precision(&self) -> Result<()> {
+        require(self.mixed_precision != MixedPrecision::Fp16, || {
+            "`mixed_precision` is `fp16`, whose gradients vanish without a scaled loss and which no CPU computes faster; `bf16` \
+             has float32's range and halves what is kept for the backward, and `no` is float32"
+                .into()
         })
     }
 
@@ -208,6 +217,14 @@ impl TrainingConfig {
             || format!("the model `{preset}` has no input for a class; `conditioning` must be `none`"),
         )?;
         require(
+            preset != ModelPreset::BasicUnet || !self.gradient_checkpointing,
+            || {
+                format!(
+                    "the model `{preset}` has no blocks that keep only their inputs; leave `gradient_checkpointing` out"
+                )
+            },
+        )?;
+        require(
             preset != ModelPreset::BasicUnet || self.conditioning_image.is_none(),
             || {
                 format!(
@@ -260,7 +277,8 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        let cases: [(Change, &str); 25] = [
+        let cases: [(Change, &str); 26] = [
+            (|c| c.mixed_precision = MixedPrecision::Fp16, "bf16"),
             (|c| c.noise_offset = -0.1, "noise_offset"),
             (|c| c.snr_gamma = Some(5.0), "min-snr"),
             (

@@ -10,7 +10,8 @@ use langevin::{
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
     training::{
-        ConditioningKind, LrSchedulerType, ModelSource, ResumeFrom, TextEncoderSource, VectorEmbedding,
+        ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+        VectorEmbedding,
     },
 };
 
@@ -150,6 +151,12 @@ pub struct TrainArgs {
     /// Convolve by plain sums: slower, and exact to the last places
     #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub exact_convolution: Option<bool>,
+    /// Keep activations for the backward as bf16, in half the memory: no (float32) or bf16 [no]
+    #[arg(long, value_name = "PRECISION", help_heading = "Training", value_parser = choice::<MixedPrecision>())]
+    pub mixed_precision: Option<MixedPrecision>,
+    /// Keep only the inputs of the model's blocks for the backward, which computes the rest again: less memory, more time
+    #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub gradient_checkpointing: Option<bool>,
 
     /// The learning rate [1e-4]
     #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
@@ -334,7 +341,7 @@ pub struct HubArgs {
     pub cache_dir: Option<PathBuf>,
 }
 
-/// Flags of the script that have no effect here, or none yet; not in the help.
+/// Flags of the script that have no effect here; not in the help.
 #[derive(Args, Debug, Default)]
 pub struct ScriptArgs {
     #[arg(long, hide = true)]
@@ -343,8 +350,6 @@ pub struct ScriptArgs {
     pub preserve_input_precision: bool,
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub local_rank: Option<String>,
-    #[arg(long, hide = true)]
-    pub mixed_precision: Option<String>,
 }
 
 fn resume_from(text: &str) -> Result<ResumeFrom, std::convert::Infallible> {

@@ -34,7 +34,7 @@ pub struct Resolved {
 /// # Errors
 /// If a flag asks for what is not there yet, or the values contradict each other.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let mut notes = check_script_flags(&args.script)?;
+    let mut notes = script_notes(&args.script);
     let (names, publish) = publish::resolve(&args.hub, &mut notes)?;
     let mut config = match resumed(args)? {
         Some(saved) => saved,
@@ -157,6 +157,8 @@ fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
     );
     set(&mut config.seed, &args.seed);
     set(&mut config.exact_convolution, &args.exact_convolution);
+    set(&mut config.mixed_precision, &args.mixed_precision);
+    set(&mut config.gradient_checkpointing, &args.gradient_checkpointing);
     set(&mut config.learning_rate, &args.learning_rate);
     set(&mut config.lr_scheduler, &args.lr_scheduler);
     set(&mut config.lr_warmup_steps, &args.lr_warmup_steps);
@@ -245,17 +247,8 @@ fn trackers(names: &[String]) -> Result<Vec<TrackerKind>> {
     Ok(trackers)
 }
 
-/// Refuses what is not there yet, and gives a note for each flag that has nothing to do here.
-fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
-    match script.mixed_precision.as_deref() {
-        None | Some("no") => {}
-        Some(precision @ ("fp16" | "bf16" | "fp8")) => bail!(
-            "--mixed-precision {precision}: mixed precision is not there yet; `no`, which is float32, is"
-        ),
-        Some(precision) => {
-            bail!("--mixed-precision {precision}: there is no such precision; there are no, fp16, bf16")
-        }
-    }
+/// A note for each of the script's flags that has nothing to do here.
+fn script_notes(script: &ScriptArgs) -> Vec<String> {
     let without_effect = [
         (
             "--enable-xformers-memory-efficient-attention",
@@ -270,7 +263,7 @@ fn check_script_flags(script: &ScriptArgs) -> Result<Vec<String>> {
         ),
     ];
     let given = without_effect.into_iter().filter(|(_, given, _)| *given);
-    Ok(given
+    given
         .map(|(flag, _, why)| format!("{flag} has no effect: {why}"))
-        .collect())
+        .collect()
 }

@@ -315,11 +315,9 @@ impl Denoiser for UNet2DModel {
         for block in &self.up_blocks {
             x = block.forward(x, &embedding, &mut skip, &mut outputs);
         }
-        let x = self.conv_norm_out.forward_activated(x, Activation::Silu);
-        let x = match skip {
-            Some(skip) => self.conv_out.forward_add(x, skip),
-            None => self.conv_out.forward(x),
-        };
+        let x = self
+            .conv_norm_out
+            .modulated_conv(x, None, Activation::Silu, &self.conv_out, skip);
         let x = x.permute([0, 3, 1, 2]);
         Ok(match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => x / timesteps.reshape([batch, 1, 1, 1]),

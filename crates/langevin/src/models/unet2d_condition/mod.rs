@@ -250,7 +250,9 @@ impl Denoiser for UNet2DConditionModel {
         for block in &self.up_blocks {
             x = block.forward(x, &told, &mut outputs);
         }
-        let x = self.conv_norm_out.forward_activated(x, self.config.act_fn);
-        Ok(self.conv_out.forward(x).permute([0, 3, 1, 2]))
+        let x = self
+            .conv_norm_out
+            .modulated_conv(x, None, self.config.act_fn, &self.conv_out, None);
+        Ok(x.permute([0, 3, 1, 2]))
     }
 }

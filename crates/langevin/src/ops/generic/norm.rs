@@ -103,6 +103,7 @@ pub fn group_norm_gradient<B: Backend>(
         gamma: per_channel(inner.clone() * n),
         beta: per_channel(inner),
         modulation,
+        again: None,
     }
 }
 
