@@ -4,7 +4,10 @@ mod support;
 
 use std::{fs, path::Path};
 
-use langevin::{data, grid};
+use langevin::{
+    data::{self, Channels, Picture},
+    grid,
+};
 use serde_json::{Value, json};
 use support::{langevin, line, names};
 
@@ -183,6 +186,76 @@ fn pictures_of_a_column_of_the_data() {
     .refused(1, &["metadata.jsonl: line 1 has no `upright_file_name`"]);
 }
 
+/// CLIP's two towers in small, with random weights.
+fn small_clip() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/conditional/clip");
+    folder.display().to_string()
+}
+
+#[test]
+fn a_picture_s_mean_colour_as_a_vector() {
+    for (embedding, of_config) in [
+        ("projection", json!("projection")),
+        ("simple_projection", json!("simple_projection")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        train(
+            folder,
+            &format!("--conditioning vector --vector-embedding {embedding} --checkpointing-steps 1"),
+        )
+        .ok();
+        let config = config(folder);
+        assert_eq!(config["_class_name"], "UNet2DConditionModel");
+        assert_eq!(config["class_embed_type"], of_config);
+        assert_eq!(config["projection_class_embeddings_input_dim"], 1);
+        assert_eq!(config["picture_vector"], "colour");
+        assert_eq!(config["cross_attention_dim"], Value::Null);
+
+        let draw = |words: &[&str], output: &str| {
+            sample(folder, &[words, &["--output", output]].concat()).ok();
+            fs::read(folder.join(output).join("0000.png")).unwrap()
+        };
+        let bright = draw(&["--vector", "0.9"], "bright");
+        assert_eq!(draw(&["--vector", "0.9"], "again"), bright);
+        assert_ne!(draw(&["--vector", "-0.9"], "dark"), bright);
+        assert_ne!(
+            draw(&["--vector", "0.9", "--guidance-scale", "3"], "leant"),
+            bright
+        );
+        // Half of it white and half black, so that its mean is no rounded number.
+        let mut pixels = vec![255; 32];
+        pixels.resize(64, 0);
+        let half = Picture::new(8, 8, Channels::Grey, pixels).unwrap();
+        grid::write_png(folder.join("picture.png"), &half, &[]).unwrap();
+        assert_eq!(
+            draw(&["--vector-of", "picture.png"], "of"),
+            draw(&["--vector", "0"], "as")
+        );
+
+        sample(folder, &["--vector", "0.8,0.1"]).refused(1, &["[1, 2]", "1]"]);
+        sample(folder, &["--vector", "loud"]).refused(2, &["loud"]);
+        sample(folder, &["--class", "3"]).refused(1, &["knows no classes"]);
+        sample(folder, &["--vector-of", "nowhere.png"]).refused(1, &["nowhere.png"]);
+    }
+}
+
+#[test]
+fn clip_s_embedding_of_a_picture_as_a_vector() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    support::pictures(folder);
+    let clip = small_clip();
+    let data = "--train-data-dir pictures --model digits --channels rgb --resolution 8 --conditioning vector";
+    train(folder, &format!("{data} --vector clip --vector-clip {clip}")).ok();
+    let config = config(folder);
+    assert_eq!(config["projection_class_embeddings_input_dim"], 24);
+    assert_eq!(config["picture_vector"], "clip");
+    let picture = folder.join("run/samples.png").display().to_string();
+    sample(folder, &["--vector-of", &picture, "--clip", &clip]).ok();
+    sample(folder, &["--vector-of", &picture]).refused(1, &["--clip"]);
+}
+
 #[test]
 fn what_cannot_be_is_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,6 +271,12 @@ fn what_cannot_be_is_a_sentence() {
         ("--conditioning-image sepia:2", 2, "downscale:FACTOR"),
         ("--conditioning channels --class-emb-size 0", 2, "one-hot"),
         ("--conditioning cross-attention", 1, "no captions"),
+        ("--conditioning vector --vector clip", 1, "vector_clip"),
+        ("--conditioning vector --vector-clip nowhere", 1, "vector_clip"),
+        ("--conditioning vector --vector shape", 2, "colour, clip"),
+        ("--conditioning vector --vector-dropout 1.5", 1, "vector_dropout"),
+        ("--conditioning vector --vector-embedding identity", 1, "identity"),
+        ("--vector-dropout 0.1", 1, "vector_dropout"),
         (
             "--text-encoder small --conditioning cross-attention --model basic-unet",
             1,
@@ -213,5 +292,8 @@ fn what_cannot_be_is_a_sentence() {
         &format!("{data} --conditioning cross-attention --text-encoder nowhere"),
     )
     .refused(1, &["nowhere"]);
+    let vector = "--conditioning vector --vector clip --vector-clip";
+    train(folder, &format!("{data} {vector} nowhere")).refused(1, &["nowhere"]);
+    train(folder, &format!("{data} {vector} {}", small_clip())).refused(1, &["3 channels"]);
     assert!(!folder.join("run").exists());
 }

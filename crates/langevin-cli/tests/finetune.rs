@@ -187,7 +187,11 @@ fn a_pretrained_model_is_gone_on_from_at_another_size_and_only_where_it_is_asked
     );
     refused("first --channels grey", 1, &["3 channels"]);
     refused("pictures", 1, &["holds no pipeline"]);
-    refused("google/ddpm-celebahq-256", 1, &["is no path here", "HF_HUB_OFFLINE"]);
+    refused(
+        "google/ddpm-celebahq-256",
+        1,
+        &["is no path here", "HF_HUB_OFFLINE"],
+    );
     refused("first --prediction-type epsilon", 2, &["cannot be used with"]);
     refused("first --model digits", 2, &["cannot be used with"]);
 }

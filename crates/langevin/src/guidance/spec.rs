@@ -185,6 +185,11 @@ impl GuideMaker {
     }
 }
 
+/// A number that is finite as float32, in which the sample moves.
+fn finite(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number| (*number as f32).is_finite())
+}
+
 impl FromStr for Guide {
     type Err = Error;
 
@@ -192,7 +197,7 @@ impl FromStr for Guide {
         // A path may have an @ of its own; what follows the last is a scale only if it is a number.
         let scaled = text
             .rsplit_once('@')
-            .and_then(|(rest, scale)| Some((rest, scale.parse::<f64>().ok().filter(|s| s.is_finite())?)));
+            .and_then(|(rest, scale)| Some((rest, finite(scale)?)));
         let (rest, scale) = scaled.map_or((text, None), |(rest, scale)| (rest, Some(scale)));
         let (name, value) = rest.split_once(':').unwrap_or((rest, ""));
         let kind = match name {

@@ -261,7 +261,7 @@ mod tests {
         for text in ["grey", "blur:1.5", "downscale:4", "edges", "mask"] {
             assert_eq!(text.parse::<ImageCondition>().unwrap().to_string(), text);
         }
-        for text in ["blur", "blur:0", "blur:x", "downscale:1", "sepia", "mask:3"] {
+        for text in ["blur", "blur:0", "blur:x", "downscale:1", "sepia:2", "mask:3"] {
             let message = text.parse::<ImageCondition>().unwrap_err().to_string();
             assert!(message.contains("downscale:FACTOR"), "{message}");
         }

@@ -11,7 +11,7 @@ use super::{
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at},
 };
-use crate::{Result, objectives::PredictionType};
+use crate::{Error, Result, objectives::PredictionType};
 
 scheduler_config! {
     /// The configuration of an [`EulerAncestralDiscreteScheduler`], with diffusers' names and defaults.
@@ -92,6 +92,13 @@ impl Scheduler for EulerAncestralDiscreteScheduler {
         let (timesteps, sigmas) = self
             .discrete
             .spread(class_name, GivenLoop::Steps(num_inference_steps))?;
+        if let Some(pair) = sigmas.windows(2).find(|pair| pair[1] > pair[0]) {
+            return Err(Error::Config(format!(
+                "{class_name}: the noise level rises from {} to {} in a loop of {num_inference_steps} steps, and only falls can be \
+                 divided into noise taken and noise added: betas this large do not go with rescale_betas_zero_snr",
+                pair[0], pair[1]
+            )));
+        }
         self.begin(timesteps, &sigmas);
         Ok(())
     }

@@ -63,7 +63,9 @@ impl SigmaSpacing {
                 .collect(),
             Self::Beta => linspace(0.0, 1.0, n)
                 .into_iter()
-                .map(|at| min + beta_quantile(1.0 - at, BETA_SHAPE, BETA_SHAPE) * (max - min))
+                .map(|at| beta_quantile(1.0 - at, BETA_SHAPE, BETA_SHAPE))
+                // Not min + share · (max - min), which loses the lesser of two levels that lie far apart.
+                .map(|share| min * (1.0 - share) + max * share)
                 .collect(),
         }
     }
@@ -323,6 +325,7 @@ mod tests {
         let exponential = SigmaSpacing::Exponential.spread(14.6, 0.03, 3);
         assert!((exponential[1] - (14.6_f64 * 0.03).sqrt()).abs() < 1e-12);
         assert!((SigmaSpacing::Beta.spread(14.6, 0.03, 3)[1] - 7.315).abs() < 1e-12);
+        assert_eq!(SigmaSpacing::Beta.spread(0.003, 1e17, 1), [0.003]);
     }
 
     #[test]

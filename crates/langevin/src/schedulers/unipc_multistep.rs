@@ -242,6 +242,8 @@ impl UniPCMultistepScheduler {
         let sigmas: Vec<f64> = if config.use_karras_sigmas {
             let max = config.sigma_max.unwrap_or(table.sigmas()[train - 1].into());
             let min = config.sigma_min.unwrap_or(table.sigmas()[0].into());
+            // Some signal is left at a flow's first level, however noisy the schedule's is.
+            let max = f64::min(max, 1.0 / LEAST_SIGNAL - 1.0);
             let spread = SigmaSpacing::Karras.spread(max, min, given.len());
             spread.into_iter().map(|sigma| sigma / (sigma + 1.0)).collect()
         } else {
