@@ -249,7 +249,7 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
     draw(json!({ "guide": ["clip:a cow"] })).refused(422, &["--clip"]);
     draw(json!({ "guide": ["symmetry"], "guide_through": "walls" })).refused(422, &["clean, model"]);
     draw(json!({ "guide": ["brightness:1@1e39"] })).refused(422, &["brightness", "1@1e39"]);
-    let too_strong = ["brightness:1@3e38"; 9];
+    let too_strong = ["brightness:1@3e38"; 8];
     draw(json!({ "model": "colour", "sampler": "ddim", "steps": 5, "guide": too_strong }))
         .refused(422, &["not a number"]);
     draw(json!({ "stepz": 3 })).refused(422, &["stepz"]);
