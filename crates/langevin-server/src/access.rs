@@ -12,6 +12,8 @@ use axum::{
 
 use crate::{api::App, refusal::Refusal};
 
+/// What a key comes after in its header.
+const SCHEME: &[u8] = b"Bearer ";
 /// Everything is the server's own: no other host is asked for anything, nothing inline runs, and no other page may frame this one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -77,7 +79,9 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request<Body>, n
         return next.run(request).await;
     };
     let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // The scheme's name may be in any case (RFC 9110, 11.1).
+    let given = given.and_then(|value| value.as_bytes().split_at_checked(SCHEME.len()));
+    let given = given.and_then(|(scheme, key)| scheme.eq_ignore_ascii_case(SCHEME).then_some(key));
     if given.is_some_and(|given| is_same(given, key.as_bytes())) {
         return next.run(request).await;
     }

@@ -27,8 +27,10 @@ use crate::{
     refusal::Refusal,
 };
 
-/// Requests that are read and checked at once, pictures in them decoded: more would take memory and win no time.
+/// Requests that are checked at once, pictures in them decoded: more would take memory and win no time.
 const CHECKED_AT_ONCE: usize = 2;
+/// Requests whose bodies are in memory at once, on their way in or waiting to be checked.
+const READ_AT_ONCE: usize = 64;
 
 /// What handlers share.
 pub(crate) struct App {
@@ -36,8 +38,10 @@ pub(crate) struct App {
     pub options: Arc<ServerOptions>,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
-    /// Held while a request is checked.
-    pub checking: Semaphore,
+    /// Held while a request is checked, also where whoever sent it has gone away by then.
+    pub checking: Arc<Semaphore>,
+    /// Held from before a body is read until it is checked.
+    pub reading: Semaphore,
 }
 
 impl App {
@@ -52,7 +56,8 @@ impl App {
             options,
             queue,
             metrics,
-            checking: Semaphore::new(CHECKED_AT_ONCE),
+            checking: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
+            reading: Semaphore::new(READ_AT_ONCE),
         })
     }
 }

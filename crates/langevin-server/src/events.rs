@@ -1,6 +1,6 @@
 //! What a request hears while its pictures are drawn.
 
-use langevin::data::Picture;
+use langevin::{data::Picture, pipelines::Animation};
 
 /// News of an order, from the thread that draws.
 #[derive(Debug)]
@@ -11,8 +11,8 @@ pub(crate) enum Event {
     Progress(Progress),
     /// A picture is done.
     Finished(Finished),
-    /// The way of all pictures out of the noise, as the bytes of a GIF.
-    Animation(Vec<u8>),
+    /// The way of all pictures out of the noise, where it was asked for.
+    Animation(Box<Animation>),
     /// All pictures are done, in so many seconds.
     Done(f64),
     /// Nothing more will come.

@@ -55,6 +55,7 @@ impl Order {
     /// # Errors
     /// If it asks for more than the limits, or for what the model cannot do.
     pub fn of(request: &GenerateRequest, models: &Models, options: &ServerOptions) -> Result<Self, Refusal> {
+        check_texts(request, options.limits.text)?;
         let number = match &request.model {
             None => 0,
             Some(name) => models.find(name).ok_or_else(|| unknown_model(name, models))?,
@@ -216,6 +217,30 @@ pub(crate) fn unknown_model(name: &str, models: &Models) -> Refusal {
     ))
 }
 
+/// Refuses texts that are longer than the server allows, before any of them is looked up or said again.
+fn check_texts(request: &GenerateRequest, limit: usize) -> Result<(), Refusal> {
+    let guides = request.guide.iter().map(|guide| ("guide", Some(guide)));
+    let texts = [
+        ("model", request.model.as_ref()),
+        ("sampler", request.sampler.as_ref()),
+        ("class", request.class.as_ref()),
+        ("negative_class", request.negative_class.as_ref()),
+        ("prompt", request.prompt.as_ref()),
+        ("negative_prompt", request.negative_prompt.as_ref()),
+        ("guide_through", request.guide_through.as_ref()),
+        ("guide_schedule", request.guide_schedule.as_ref()),
+    ];
+    for (field, text) in texts.into_iter().chain(guides) {
+        let asked = text.map_or(0, |text| text.chars().count());
+        if asked > limit {
+            let message =
+                format!("{field} has {asked} characters, and may have {limit} at most on this server");
+            return Err(Refusal::unprocessable(message).with_limit(field, limit as u64));
+        }
+    }
+    Ok(())
+}
+
 fn check_limits(
     request: &GenerateRequest,
     steps: usize,
@@ -223,24 +248,19 @@ fn check_limits(
     options: &ServerOptions,
 ) -> Result<(), Refusal> {
     let limits = options.limits;
-    let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.chars().count());
-    let guide_length = request.guide.iter().map(|guide| guide.chars().count()).max();
     for (field, asked, limit) in [
         ("steps", steps, limits.steps),
         ("count", count, limits.count),
         ("previews", request.previews.unwrap_or(0), limits.previews),
-        ("the number of guides", request.guide.len(), limits.guides),
-        ("the length of prompt", length(&request.prompt), limits.text),
-        (
-            "the length of negative_prompt",
-            length(&request.negative_prompt),
-            limits.text,
-        ),
-        ("the length of a guide", guide_length.unwrap_or(0), limits.text),
     ] {
         if asked > limit {
             return Err(Refusal::beyond(field, asked, limit as u64));
         }
+    }
+    if request.guide.len() > limits.guides {
+        let (asked, limit) = (request.guide.len(), limits.guides);
+        let message = format!("there are {asked} guides, and may be {limit} at most on this server");
+        return Err(Refusal::unprocessable(message).with_limit("guide", limit as u64));
     }
     for (field, asked) in [("steps", steps), ("count", count)] {
         if asked == 0 {

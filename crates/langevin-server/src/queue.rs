@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -10,7 +10,12 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::{events::Event, order::Order, refusal::Refusal};
+use crate::{
+    events::Event,
+    metrics::{Metrics, add},
+    order::Order,
+    refusal::Refusal,
+};
 
 /// An order with whoever waits for it.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     limit: usize,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -52,12 +58,39 @@ pub(crate) struct QueueStatus {
 }
 
 impl Queue {
-    pub fn new(limit: usize) -> Self {
+    /// A queue in which `limit` orders can wait; those that are given up are counted in `metrics`.
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
             limit,
+            metrics,
         }
+    }
+
+    /// Whether an order would be taken now.
+    ///
+    /// # Errors
+    /// If the queue is full, or the server is about to end.
+    pub fn has_room(&self) -> Result<(), Refusal> {
+        self.room_in(&mut self.lock())
+    }
+
+    fn room_in(&self, state: &mut State) -> Result<(), Refusal> {
+        if state.closing {
+            let message = "the server is about to end and takes no more requests";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(10));
+        }
+        self.forget_the_gone(state);
+        let waiting = state.waiting.len();
+        if waiting < self.limit {
+            return Ok(());
+        }
+        let seconds = (state.pace * waiting as f64).ceil().clamp(1.0, 120.0);
+        let message = format!(
+            "{waiting} requests are waiting, as many as this server lets wait: try again in {seconds} seconds"
+        );
+        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(seconds as u64))
     }
 
     /// Puts an order at the end, and says how many are before it.
@@ -66,20 +99,8 @@ impl Queue {
     /// If the queue is full, or the server is about to end.
     pub fn submit(&self, job: Job) -> Result<usize, Refusal> {
         let mut state = self.lock();
-        if state.closing {
-            let message = "the server is about to end and takes no more requests";
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(10));
-        }
-        state.forget_the_gone();
-        let waiting = state.waiting.len();
-        if waiting >= self.limit {
-            let seconds = (state.pace * waiting as f64).ceil().clamp(1.0, 120.0);
-            let message = format!(
-                "{waiting} requests are waiting, as many as this server lets wait: try again in {seconds} seconds"
-            );
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(seconds as u64));
-        }
-        let before = waiting + state.running[0];
+        self.room_in(&mut state)?;
+        let before = state.waiting.len() + state.running[0];
         state.waiting.push_back(job);
         self.changed.notify_all();
         Ok(before)
@@ -88,7 +109,7 @@ impl Queue {
     /// The next order that somebody still waits for, if there is one.
     pub fn next(&self) -> Option<Job> {
         let mut state = self.lock();
-        state.forget_the_gone();
+        self.forget_the_gone(&mut state);
         state.waiting.pop_front()
     }
 
@@ -96,7 +117,7 @@ impl Queue {
     pub fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
-            state.forget_the_gone();
+            self.forget_the_gone(&mut state);
             if !state.waiting.is_empty() {
                 return true;
             }
@@ -127,7 +148,7 @@ impl Queue {
 
     pub fn status(&self) -> QueueStatus {
         let mut state = self.lock();
-        state.forget_the_gone();
+        self.forget_the_gone(&mut state);
         QueueStatus {
             waiting: state.waiting.len(),
             limit: self.limit,
@@ -137,15 +158,15 @@ impl Queue {
         }
     }
 
+    /// Gives up the places of those who no longer wait.
+    fn forget_the_gone(&self, state: &mut State) {
+        let before = state.waiting.len();
+        state.waiting.retain(|job| !job.events.is_closed());
+        add(&self.metrics.cancelled, before - state.waiting.len());
+    }
+
     /// A panic while the lock was held left nothing half done: every change is one assignment or one push.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Gives up the places of those who no longer wait.
-    fn forget_the_gone(&mut self) {
-        self.waiting.retain(|job| !job.events.is_closed());
     }
 }

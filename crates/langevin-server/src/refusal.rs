@@ -33,11 +33,15 @@ impl Refusal {
 
     /// 422: more than a limit.
     pub fn beyond(field: &'static str, asked: impl std::fmt::Display, limit: u64) -> Self {
+        let message = format!("{field} is {asked}, and may be {limit} at most on this server");
+        Self::unprocessable(message).with_limit(field, limit)
+    }
+
+    /// With the limit that the request's `field` is over.
+    pub fn with_limit(self, field: &'static str, limit: u64) -> Self {
         Self {
             limit: Some((field, limit)),
-            ..Self::unprocessable(format!(
-                "{field} is {asked}, and may be {limit} at most on this server"
-            ))
+            ..self
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
+use tokio::sync::Notify;
+
 use crate::{
     api::{App, router},
     metrics::Metrics,
@@ -16,7 +18,11 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long a connection may outlive the last picture: whoever has not read its answer by then does not get it.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Serves the page and the API on `listener` until `is_over`, then draws what has been asked for, takes nothing more, and returns.
+/// Threads for connections: while one encodes pictures, the other answers.
+const CONNECTIONS: usize = 2;
+
+/// Serves the page and the API on `listener` until `is_over`, then draws what has been asked for, answers further requests for
+/// pictures by 503, and returns.
 ///
 /// # Errors
 /// If the system does not let it serve.
@@ -27,8 +33,8 @@ pub fn serve(
     is_over: impl Fn() -> bool + Send + 'static,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let queue = Arc::new(Queue::new(options.queue));
     let metrics = Arc::new(Metrics::default());
+    let queue = Arc::new(Queue::new(options.queue, metrics.clone()));
     let (models, options) = (Arc::new(models), Arc::new(options));
     let worker = Worker {
         models: models.clone(),
@@ -41,32 +47,32 @@ pub fn serve(
         .spawn(move || worker.run())?;
     let app = App::new(models, options, queue.clone(), metrics);
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONNECTIONS)
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (closed, mut closing) = tokio::sync::watch::channel(false);
-        let end = async move {
+        let drawn = Arc::new(Notify::new());
+        let end = {
+            let drawn = drawn.clone();
+            async move { drawn.notified().await }
+        };
+        let served = axum::serve(listener, router(app)).with_graceful_shutdown(end);
+        let ending = async {
             while !is_over() {
                 tokio::time::sleep(ASK_EVERY).await;
             }
             queue.close();
-            // There is always somebody who listens, see below.
-            let _ = closed.send(true);
-        };
-        let served = axum::serve(listener, router(app)).with_graceful_shutdown(end);
-        let last = async {
-            // Also where the sender is gone, the server is about to end.
-            let _ = closing.wait_for(|closing| *closing).await;
             while !drawing.is_finished() {
                 tokio::time::sleep(ASK_EVERY).await;
             }
+            drawn.notify_one();
             tokio::time::sleep(LINGER).await;
         };
         tokio::select! {
             served = async { served.await } => served,
-            () = last => Ok(()),
+            () = ending => Ok(()),
         }
     });
     // A file that is being read must not hold up the end.

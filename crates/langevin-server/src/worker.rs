@@ -7,7 +7,7 @@ use std::{
 };
 
 use langevin::{
-    Result, grid,
+    Result,
     ops::in_pool,
     pipelines::{Animation, Sampling, step_together, to_pictures},
 };
@@ -71,7 +71,7 @@ impl Worker {
             // A panic in the library is a defect, and the orders under way are lost to it; the others are not.
             let rounds = AssertUnwindSafe(|| in_pool(|| self.rounds()));
             if catch_unwind(rounds).is_err() {
-                add(&self.metrics.failed, 1);
+                add(&self.metrics.failed, self.queue.status().running.max(1));
                 tracing::warn!("drawing failed in a way that it should not; the requests under way are lost");
             }
             self.queue.set_running(0, 0);
@@ -259,10 +259,8 @@ impl Worker {
     fn is_over(&self, order: &mut Running<'_>) -> bool {
         let count = order.job.order.count;
         if order.finished == count && order.failure.is_none() && order.job.animated {
-            match order.gif() {
-                Ok(gif) => order.send(Event::Animation(gif)),
-                Err(error) => order.failure = Some(error.to_string()),
-            }
+            let frames = std::mem::take(&mut order.frames);
+            order.send(Event::Animation(Box::new(frames)));
         }
         if let Some(failure) = order.failure.take() {
             add(&self.metrics.failed, 1);
@@ -329,10 +327,5 @@ impl Running<'_> {
             }
         }
         Ok(())
-    }
-
-    fn gif(&self) -> Result<Vec<u8>> {
-        let grids = self.frames.grids(grid::columns(self.job.order.count))?;
-        grid::gif_bytes(&grids, Animation::FRAME_MS, Animation::LAST_FRAME_MS)
     }
 }

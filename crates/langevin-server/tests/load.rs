@@ -80,7 +80,7 @@ fn a_thousand_requests_of_fifty_clients_all_come_back_right() {
     if let (Some(before), Some(after)) = (before, resident()) {
         println!("memory after 1000 and 2000 requests: {before} and {after} KiB");
         assert!(
-            after < before + 32 * 1024,
+            after < before + 8 * 1024,
             "memory grew from {before} to {after} KiB"
         );
     }

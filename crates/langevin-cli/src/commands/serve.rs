@@ -128,8 +128,18 @@ fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
             folder.display()
         );
     }
-    let from_variable = || std::env::var(KEY_VARIABLE).ok();
-    let api_key = args.api_key.clone().or_else(from_variable);
+    let api_key = match (&args.api_key, std::env::var(KEY_VARIABLE)) {
+        (Some(key), _) => Some(key.clone()),
+        (None, Ok(key)) => Some(key),
+        (None, Err(std::env::VarError::NotPresent)) => None,
+        // A key that cannot be read must not read as none.
+        (None, Err(error)) => bail!("{KEY_VARIABLE}: {error}"),
+    };
+    if let Some(origin) = args.allow_origin.as_ref().filter(|origin| origin.ends_with('/')) {
+        bail!(
+            "--allow-origin {origin}: an origin has no path, so leave the last / out, or no page will have it"
+        );
+    }
     if api_key.as_ref().is_some_and(String::is_empty) {
         bail!("the API key is empty, which would let everybody in: give one, or none at all");
     }

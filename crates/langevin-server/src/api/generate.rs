@@ -17,7 +17,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::stream;
-use langevin::{data::Picture, grid};
+use langevin::{data::Picture, grid, pipelines::Animation};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -73,9 +73,13 @@ impl Form {
 
 pub(super) async fn generate(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let form = Form::of(request.headers())?;
+    // Whoever would be sent away in the end is so before there is work with the request.
+    app.queue.has_room()?;
+    let reading = app.reading.acquire().await;
     let asked = read(&app, request).await?;
     let since = Instant::now();
     let mut order = check(&app, asked).await?;
+    drop(reading);
     if form != Form::Events {
         order.previews = 0;
     }
@@ -98,7 +102,7 @@ pub(super) async fn generate(State(app): State<Arc<App>>, request: Request) -> R
     loop {
         match events.recv().await {
             Some(Event::Finished(picture)) => finished.push(picture),
-            Some(Event::Animation(bytes)) => gif = Some(bytes),
+            Some(Event::Animation(animation)) => gif = Some(encode(animation, count).await?),
             Some(Event::Done(seconds)) => {
                 finished.sort_by_key(|picture| picture.number);
                 return answer(form, &model.unwrap_or_default(), &finished, gif, seconds);
@@ -134,11 +138,9 @@ async fn read(app: &App, request: Request) -> Result<GenerateRequest, Refusal> {
     })?;
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!(
-                "a request may have {} bytes at most on this server",
-                app.options.limits.body
-            );
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            let limit = app.options.limits.body as u64;
+            let message = format!("a request may have {limit} bytes at most on this server");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_limit("body", limit)
         }
         status => Refusal::new(status, "the body did not arrive whole"),
     })?;
@@ -154,11 +156,24 @@ async fn read(app: &App, request: Request) -> Result<GenerateRequest, Refusal> {
 /// Makes an order of a request, on a thread that may block.
 async fn check(app: &Arc<App>, asked: GenerateRequest) -> Result<Order, Refusal> {
     // The semaphore is never closed.
-    let _permit = app.checking.acquire().await;
+    let permit = app.checking.clone().acquire_owned().await;
     let shared = app.clone();
-    tokio::task::spawn_blocking(move || Order::of(&asked, &shared.models, &shared.options))
-        .await
-        .unwrap_or_else(|_| Err(lost()))
+    let checked = tokio::task::spawn_blocking(move || {
+        let order = Order::of(&asked, &shared.models, &shared.options);
+        drop(permit);
+        order
+    });
+    checked.await.unwrap_or_else(|_| Err(lost()))
+}
+
+/// The bytes of a GIF of `count` pictures, made on a thread that may block.
+async fn encode(animation: Box<Animation>, count: usize) -> Result<Vec<u8>, Refusal> {
+    let encoded = tokio::task::spawn_blocking(move || {
+        let grids = animation.grids(grid::columns(count))?;
+        grid::gif_bytes(&grids, Animation::FRAME_MS, Animation::LAST_FRAME_MS)
+    });
+    let encoded = encoded.await.map_err(|_| lost())?;
+    encoded.map_err(|error| Refusal::internal(error.to_string()))
 }
 
 /// The answer to somebody who waited for all pictures.

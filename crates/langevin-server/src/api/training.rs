@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -33,14 +33,20 @@ async fn with_folder<T: Send + 'static>(
     })
 }
 
+/// What is no text is no name of anything.
+fn no_name(rejection: PathRejection) -> Refusal {
+    Refusal::not_found(rejection.body_text())
+}
+
 pub(super) async fn runs(State(app): State<Arc<App>>) -> Result<Json<Vec<RunEntry>>, Refusal> {
     with_folder(&app, |folder| runs::list(&folder)).await.map(Json)
 }
 
 pub(super) async fn run(
     State(app): State<Arc<App>>,
-    Path(run): Path<String>,
+    run: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RunDetails>, Refusal> {
+    let Path(run) = run.map_err(no_name)?;
     with_folder(&app, move |folder| runs::details(&folder, &run))
         .await
         .map(Json)
@@ -48,8 +54,9 @@ pub(super) async fn run(
 
 pub(super) async fn picture(
     State(app): State<Arc<App>>,
-    Path((run, picture)): Path<(String, String)>,
+    names: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path((run, picture)) = names.map_err(no_name)?;
     let bytes = with_folder(&app, move |folder| runs::picture(&folder, &run, &picture)).await?;
     Ok(([(header::CONTENT_TYPE, "image/png")], bytes).into_response())
 }

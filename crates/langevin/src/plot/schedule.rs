@@ -35,22 +35,22 @@ impl ScheduleCurves {
     pub fn of(scheduler: &AnyScheduler) -> Result<Self> {
         let alphas_cumprod = scheduler.alphas_cumprod();
         let train = scheduler.num_train_timesteps();
-        let (signal, noise) = match scheduler {
+        let (signal, noise) = if is_flow(scheduler)? {
             // x_t = (1 - σ) x_0 + σ ε with σ = t / T.
-            AnyScheduler::FlowMatchEulerDiscrete(_) | AnyScheduler::FlowMatchHeunDiscrete(_) => (0..train)
+            (0..train)
                 .map(|t| t as f64 / train as f64)
                 .map(|sigma| (1.0 - sigma, sigma))
-                .unzip(),
-            _ if alphas_cumprod.is_empty() => {
-                return Err(Error::Config(format!(
-                    "a {} has no table of signal and noise by timestep, so there is no schedule to draw",
-                    scheduler.class_name()
-                )));
-            }
-            _ => alphas_cumprod
+                .unzip()
+        } else if alphas_cumprod.is_empty() {
+            return Err(Error::Config(format!(
+                "a {} has no table of signal and noise by timestep, so there is no schedule to draw",
+                scheduler.class_name()
+            )));
+        } else {
+            alphas_cumprod
                 .iter()
                 .map(|&alpha| (f64::from(alpha).sqrt(), (1.0 - f64::from(alpha)).sqrt()))
-                .unzip(),
+                .unzip()
         };
         Ok(Self {
             signal,
@@ -67,6 +67,14 @@ impl ScheduleCurves {
             .filter(|(_, ratio)| ratio.is_finite())
             .collect()
     }
+}
+
+/// Whether samples on the way are (1 - σ) x_0 + σ ε: so they are for flow matching's own classes, and for solvers that are told so.
+fn is_flow(scheduler: &AnyScheduler) -> Result<bool> {
+    Ok(match scheduler {
+        AnyScheduler::FlowMatchEulerDiscrete(_) | AnyScheduler::FlowMatchHeunDiscrete(_) => true,
+        _ => scheduler.config()?.get("use_flow_sigmas") == Some(&true.into()),
+    })
 }
 
 /// Draws a schedule into the PNG at `path`, as three panels: signal and noise, the logarithm of the signal-to-noise ratio, and
