@@ -33,7 +33,8 @@ Examples:
       Train on a folder of pictures.
   langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --use_ema
       The flags of diffusers' train_unconditional.py, as they are written there. A whole line that
-      begins with `accelerate launch train_unconditional.py` may be pasted after `langevin`.
+      begins with `accelerate launch train_unconditional.py`, or with `python finetune_model.py`
+      as the course has it, may be pasted after `langevin`.
   langevin sample runs/digits-1 --scheduler unipc --steps 10
       Draw with another sampler; `langevin schedulers` lists them.
   langevin serve runs/digits-1

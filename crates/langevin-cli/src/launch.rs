@@ -1,4 +1,4 @@
-//! Command lines written for `accelerate launch`, pasted whole.
+//! Command lines written for `accelerate launch` or `python`, pasted whole.
 
 use std::{ffi::OsString, path::Path};
 
@@ -6,6 +6,23 @@ use anyhow::{Result, bail};
 
 /// The script whose place `langevin train` takes.
 const SCRIPT: &str = "train_unconditional.py";
+
+/// The course's script for fine-tuning, and what `langevin train` has to be told of its settings where the line does not say them.
+const FINETUNE: &str = "finetune_model.py";
+const FINETUNE_DEFAULTS: [(&str, &str); 12] = [
+    ("--start_model", "google/ddpm-bedroom-256"),
+    ("--dataset_name", "huggan/wikiart"),
+    ("--model_save_name", "wikiart_1e"),
+    ("--image_size", "256"),
+    ("--batch_size", "16"),
+    ("--grad_accumulation_steps", "2"),
+    ("--num_epochs", "1"),
+    ("--learning_rate", "1e-5"),
+    ("--lr_scheduler", "exponential"),
+    ("--lr_gamma", "0.9"),
+    ("--log_samples_every", "250"),
+    ("--save_model_every", "2500"),
+];
 
 /// Accelerate's flags that stand alone. Every other takes the next word as its value.
 const SWITCHES: [&str; 22] = [
@@ -41,8 +58,8 @@ pub struct Launched {
     pub notes: Vec<String>,
 }
 
-/// Turns `langevin accelerate launch [accelerate's flags] [path/]train_unconditional.py …` into `langevin train …`.
-/// Any other line stays as it is.
+/// Turns `langevin accelerate launch [accelerate's flags] [path/]train_unconditional.py …`, `langevin python [path/]train_unconditional.py …`
+/// and `langevin python [path/]finetune_model.py …` into `langevin train …`. Any other line stays as it is.
 ///
 /// Of accelerate's flags, `--mixed_precision` and `--gradient_accumulation_steps` carry over where the script's own do
 /// not say otherwise; the others are about machines.
@@ -51,6 +68,9 @@ pub struct Launched {
 /// If another script is launched, or none.
 pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
     let word = |index: usize| args.get(index).and_then(|arg| arg.to_str());
+    if matches!(word(1), Some("python" | "python3")) {
+        return of_python(&args);
+    }
     if word(1) != Some("accelerate") {
         return Ok(Launched {
             args,
@@ -111,6 +131,71 @@ pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
     }
     line.extend(rest);
     Ok(Launched { args: line, notes })
+}
+
+/// A line that runs one of the scripts by itself.
+fn of_python(args: &[OsString]) -> Result<Launched> {
+    let Some(script) = args.get(2) else {
+        bail!("`python` names no script; `{SCRIPT}` or `{FINETUNE}` and its flags should follow");
+    };
+    let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
+    line.push("train".into());
+    let rest = &args[3..];
+    if is_script(script) {
+        line.extend_from_slice(rest);
+        return Ok(Launched {
+            args: line,
+            notes: Vec::new(),
+        });
+    }
+    if Path::new(script).file_name().is_none_or(|name| name != FINETUNE) {
+        bail!(
+            "`{}` is not a script that langevin takes the place of; `{SCRIPT}` and `{FINETUNE}` are",
+            script.display()
+        );
+    }
+    let (rest, notes) = finetuning(rest)?;
+    for (name, value) in FINETUNE_DEFAULTS {
+        if !rest.iter().any(|arg| names_flag(arg, name)) {
+            line.push(format!("{name}={value}").into());
+        }
+    }
+    line.extend(rest);
+    Ok(Launched { args: line, notes })
+}
+
+/// The flags of the course's script without those that have no counterpart: its project at Weights & Biases becomes that tracker.
+fn finetuning(words: &[OsString]) -> Result<(Vec<OsString>, Vec<String>)> {
+    let (mut kept, mut notes) = (Vec::new(), Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let dropped = ["--wandb_project", "--device"]
+            .into_iter()
+            .find(|name| names_flag(word, name));
+        let Some(name) = dropped else {
+            kept.push(word.clone());
+            continue;
+        };
+        let inline = word.to_str().and_then(|word| word.split_once('='));
+        let value = match inline {
+            Some((_, value)) => value.to_string(),
+            None => match words.next() {
+                Some(value) => value.to_string_lossy().into_owned(),
+                None => bail!("{name} has no value"),
+            },
+        };
+        if name == "--device" {
+            notes.push(format!(
+                "--device {value} is left out: say --device here for another one than the processor"
+            ));
+        } else {
+            kept.push("--logger=wandb".into());
+            notes.push(format!(
+                "--wandb_project {value}: the run is kept as an offline run folder, and `wandb sync --project {value}` sends it"
+            ));
+        }
+    }
+    Ok((kept, notes))
 }
 
 fn is_script(arg: &OsString) -> bool {
@@ -194,6 +279,37 @@ mod tests {
                 .unwrap()
                 .notes;
         assert_eq!(notes.len(), 2);
+    }
+
+    #[test]
+    fn the_courses_line_is_taken_whole() {
+        let text = "langevin python finetune_model.py --image_size 128 --batch_size 8 --num_epochs 16 --grad_accumulation_steps 2 \
+                    --start_model google/ddpm-celebahq-256 --dataset_name Norod78/Vintage-Faces-FFHQAligned \
+                    --wandb_project dm-finetune --log_samples_every 100 --save_model_every 1000 --model_save_name vintageface";
+        assert_eq!(
+            line(text),
+            "langevin train --learning_rate=1e-5 --lr_scheduler=exponential --lr_gamma=0.9 --image_size 128 --batch_size 8 \
+             --num_epochs 16 --grad_accumulation_steps 2 --start_model google/ddpm-celebahq-256 \
+             --dataset_name Norod78/Vintage-Faces-FFHQAligned --logger=wandb --log_samples_every 100 \
+             --save_model_every 1000 --model_save_name vintageface"
+        );
+        assert!(launched(text).unwrap().notes[0].contains("wandb sync --project dm-finetune"));
+        let plain = line("langevin python3 unit2/finetune_model.py --device cuda");
+        assert!(
+            plain.ends_with("--log_samples_every=250 --save_model_every=2500"),
+            "{plain}"
+        );
+        assert!(
+            plain.contains("--dataset_name=huggan/wikiart") && plain.contains("--image_size=256"),
+            "{plain}"
+        );
+        assert_eq!(
+            line("langevin python train_unconditional.py --seed 1"),
+            "langevin train --seed 1"
+        );
+        assert!(launched("langevin python finetune_model.py --wandb_project").is_err());
+        assert!(launched("langevin python other.py").is_err());
+        assert!(launched("langevin python").is_err());
     }
 
     #[test]
