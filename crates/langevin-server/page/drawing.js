@@ -130,8 +130,10 @@ function follow(number) {
   const { images, moments, size } = stage;
   stage.followed = number;
   following.value = number;
-  following.closest("label").hidden = moments.filter((one) => one.length).length < 2;
-  images.forEach((img, i) => img.classList.toggle("followed", i === number && !following.closest("label").hidden));
+  const isChoice = moments.filter((one) => one.length).length > 1;
+  following.closest("label").hidden = !isChoice;
+  pictures.classList.toggle("choice", isChoice);
+  images.forEach((img, i) => img.classList.toggle("followed", isChoice && i === number));
   strip.replaceChildren(...moments[number].map((one) => moment(one, size)));
   strip.scrollLeft = strip.scrollWidth;
   byId("strip-section").hidden = moments[number].length === 0;

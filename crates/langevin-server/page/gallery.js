@@ -81,7 +81,7 @@ function list() {
     const there = byId("gallery").children[i] ?? null;
     if (there !== entries.get(result)) byId("gallery").insertBefore(entries.get(result), there);
   });
-  byId("gallery-empty").hidden = results.length > 0;
+  byId("gallery-empty").hidden = results.length > 0 || !byId("gallery-note").hidden;
   byId("clear").hidden = results.length === 0;
 }
 

@@ -6,7 +6,7 @@ import { problem, scheduled } from "./settings.js";
 
 const [charts, about] = ["schedule-charts", "schedule-about"].map((id) => document.getElementById(id));
 /** More dots than this would be a line. */
-const DOTS = 120;
+const DOTS = 60;
 let latest = 0;
 
 /** Draws the schedule of what the form says. */

@@ -172,7 +172,7 @@ export function read(link) {
     // A choice that this model does not have leaves the select without one.
     if (input.tagName === "SELECT" && input.selectedIndex < 0) {
       input.value = "";
-      if (link.get(name)) missing.push(`This model has no class “${link.get(name)}”.`);
+      if (link.get(name)) missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
     }
     if (["colour_on", "brightness_on", "symmetry_on", "clip"].includes(name)) input.closest("details").open = true;
     if (name === "guidance_scale") input.closest("details").open = true;
