@@ -9,31 +9,51 @@ export class Refused extends Error {
 }
 
 const KEY = "langevin-api-key";
+const storedKey = () => sessionStorage.getItem(KEY);
 
-function headers(more = {}) {
-  const key = sessionStorage.getItem(KEY);
-  return key ? { ...more, Authorization: `Bearer ${key}` } : more;
-}
+/** A key as the server compares it, byte by byte in UTF-8; a header of `fetch` has a letter for each byte. */
+const asBytes = (key) => String.fromCharCode(...new TextEncoder().encode(key));
+
+/** The question for the key that is open, which all calls share that want it. */
+let asking = null;
 
 /** Asks for the key, which is kept for this tab. */
-async function askKey() {
+function askKey(wasWrong) {
+  asking ??= ask(wasWrong).finally(() => (asking = null));
+  return asking;
+}
+
+async function ask(wasWrong) {
   const dialog = document.getElementById("key");
-  if (!dialog.open) dialog.showModal();
+  const input = dialog.querySelector("input");
+  const wrong = document.getElementById("key-wrong");
+  wrong.textContent = wasWrong ? "That key was not right." : "";
+  wrong.hidden = !wasWrong;
+  input.setAttribute("aria-invalid", wasWrong);
+  // Escape leaves it empty.
+  dialog.returnValue = "";
+  dialog.showModal();
+  input.select();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
-  sessionStorage.setItem(KEY, dialog.querySelector("input").value);
+  if (dialog.returnValue !== "key") throw new Refused("This server draws for whoever has its API key, and none was given.", 401);
+  sessionStorage.setItem(KEY, input.value);
+  input.value = "";
 }
 
 /** Calls the API; asks for the key where the server wants one. */
 export async function call(path, options = {}) {
+  const key = storedKey();
+  const headers = key ? { ...options.headers, Authorization: `Bearer ${asBytes(key)}` } : options.headers;
   let response;
   try {
-    response = await fetch(path, { ...options, headers: headers(options.headers) });
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server cannot be reached. Is it still running?", 0);
   }
   if (response.status === 401) {
-    await askKey();
+    // Another call may have been told the key in the meantime.
+    if (storedKey() === key) await askKey(key !== null);
     return call(path, options);
   }
   if (!response.ok) {
@@ -61,7 +81,7 @@ function post(request, accept, signal) {
 }
 
 /** The denoising of a request as a GIF. */
-export const gif = async (request) => (await post(request, "image/gif")).blob();
+export const gif = async (request, signal) => (await post(request, "image/gif", signal)).blob();
 
 /** Draws, and yields what the server says on the way as [event, data]. */
 export async function* generate(request, signal) {

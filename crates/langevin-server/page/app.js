@@ -1,5 +1,6 @@
 // The page: its views, and what they are told.
 
+import { Refused } from "./api.js";
 import * as drawing from "./drawing.js";
 import * as gallery from "./gallery.js";
 import * as schedule from "./schedule.js";
@@ -42,15 +43,34 @@ byId("copy-link").addEventListener("click", async (event) => {
   try {
     await navigator.clipboard.writeText(location.href);
     button.textContent = "Copied";
+    drawing.announce("The link is copied.");
   } catch {
     button.textContent = "Copy it from the address bar";
   }
   setTimeout(() => (button.textContent = "Copy link"), 2000);
 });
 
-try {
+// The hash holds the settings, so that this link does without it.
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  if (!isShown("draw")) choose(byId("tab-draw"));
+  byId("stage").focus();
+});
+
+/** Begins, and offers to try again where the server did not let it. */
+async function begin() {
   const tab = new URLSearchParams(location.hash.slice(1)).get("tab");
-  await settings.begin(() => isShown("schedule") && schedule.show());
+  byId("alert").hidden = true;
+  try {
+    await settings.begin(() => isShown("schedule") && schedule.show());
+  } catch (error) {
+    const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
+    again.addEventListener("click", begin);
+    byId("alert").replaceChildren(error.message, again);
+    byId("alert").hidden = false;
+    if (error instanceof Refused) return;
+    throw error;
+  }
   byId("tab-training").hidden = !settings.server.runs;
   drawing.begin();
   training.begin();
@@ -58,8 +78,6 @@ try {
   const wanted = tab && byId(`tab-${tab}`);
   if (wanted && !wanted.hidden) choose(wanted);
   document.documentElement.dataset.ready = "yes";
-} catch (error) {
-  byId("alert").textContent = error.message;
-  byId("alert").hidden = false;
-  throw error;
 }
+
+await begin();

@@ -54,7 +54,7 @@ export function chart(title, summary, across, lines, shape = [WIDTH, HEIGHT]) {
   for (const { kind, points, dots, name, faint } of lines) {
     const d = points.filter(([, v]) => Number.isFinite(v)).map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`);
     svg.append(element("path", { class: faint ? `${kind} faint` : kind, d: d.join("") }));
-    for (const [a, b] of dots ?? []) if (Number.isFinite(b)) svg.append(element("circle", { class: kind, cx: x(a), cy: y(b), r: 3 }));
+    for (const [a, b] of dots ?? []) if (Number.isFinite(b)) svg.append(element("circle", { class: kind, cx: x(a), cy: y(b), r: 2.5 }));
     if (name) {
       const [a, b] = points[Math.floor(points.length / 4)];
       const rises = points.at(-1)[1] > b;

@@ -3,11 +3,13 @@
 import { Refused, generate } from "./api.js";
 import { keep } from "./gallery.js";
 import { columns, image, png } from "./picture.js";
-import { files, model, request, write } from "./settings.js";
+import { model, request, sent, write } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
-const [pictures, strip, progress, status] = ["pictures", "strip", "progress", "status"].map(byId);
+const [pictures, strip, progress, status, following] = ["pictures", "strip", "progress", "status", "following"].map(byId);
 let stopping = null;
+/** What is on the stage: its images, its model's size, the moments of every picture, and which picture the strip follows. */
+let stage = { images: [], size: null, moments: [], followed: 0 };
 
 export function begin() {
   byId("settings").addEventListener("submit", (event) => {
@@ -15,6 +17,11 @@ export function begin() {
     if (!stopping) draw();
   });
   byId("stop").addEventListener("click", () => stopping?.abort());
+  following.addEventListener("change", () => follow(Number(following.value)));
+  pictures.addEventListener("click", ({ target }) => {
+    const number = stage.images.indexOf(target);
+    if (stage.moments[number]?.length) follow(number);
+  });
 }
 
 function say(text, bad = false) {
@@ -22,32 +29,47 @@ function say(text, bad = false) {
   status.classList.toggle("bad", bad);
 }
 
+/** Tells those who do not see the page; what only counts on is not told. */
+export function announce(text) {
+  const said = byId("said");
+  // The same words are news again.
+  said.textContent = said.textContent === text ? `${text}\u00a0` : text;
+}
+
 function busy(is) {
-  byId("generate").disabled = is;
+  const hadFocus = document.activeElement === byId("stop");
+  byId("generate").setAttribute("aria-disabled", is);
   byId("generate").textContent = is ? "Drawing…" : "Generate";
   byId("stop").hidden = !is;
+  if (hadFocus && !is) byId("generate").focus({ preventScroll: true });
 }
 
 async function draw() {
   const asked = request();
   if (!asked) return;
   const shown = { ...model() };
-  const result = { link: write().toString(), files: { ...files }, model: shown.name, size: shown, pictures: [], strip: [], time: Date.now() };
+  const result = { link: write().toString(), files: sent(asked), model: shown.name, size: shown, pictures: [], time: Date.now() };
   stopping = new AbortController();
   busy(true);
   say("Sending…");
+  announce("Drawing.");
   // On a phone the form is as high as the screen.
   if (matchMedia("(max-width: 859px)").matches) byId("stage").scrollIntoView();
   try {
     await watch(asked, shown, result);
     result.pictures.sort((a, b) => a.number - b.number);
+    result.strip = stage.moments[stage.followed];
     await keep(result);
   } catch (error) {
+    progress.value = 0;
     if (error.name === "AbortError") {
       say("Stopped.");
-      progress.value = 0;
+      announce("Stopped.");
     } else {
-      say(error.message, true);
+      // A connection that breaks is a TypeError of the browser's.
+      const text = error instanceof TypeError ? "The connection to the server was lost." : error.message;
+      say(text, true);
+      announce(text);
       if (!(error instanceof Refused)) throw error;
     }
   } finally {
@@ -59,14 +81,18 @@ async function draw() {
 /** Follows the server's news until the last picture. */
 async function watch(asked, shown, result) {
   const images = layOut(asked.count ?? 1, shown);
-  let ended = false;
+  let [ended, quarter] = [false, 0];
   for await (const [name, data] of generate(asked, stopping.signal)) {
     if (name === "queued") say(data.ahead ? `Waiting: ${data.ahead} before this one.` : "Waiting for a step to end…");
     if (name === "started") say("Drawing…");
     if (name === "progress") {
       progress.value = data.done / data.total;
       say(`${data.done} of ${data.total} steps, ${duration(data.seconds_left)} left`);
-      data.previews.forEach((preview) => show(images, preview, shown, result));
+      // Quarters, but not of what is over before they are read out.
+      const quarters = Math.floor((4 * data.done) / data.total);
+      if (quarters > quarter && quarters < 4 && data.seconds_left > 2) announce(`${25 * quarters} percent, ${duration(data.seconds_left)} left.`);
+      quarter = quarters;
+      data.previews.forEach(show);
     }
     if (name === "picture") {
       images[data.number].src = png(data.png);
@@ -78,6 +104,7 @@ async function watch(asked, shown, result) {
       ended = true;
       progress.value = 1;
       say(`Done in ${duration(data.seconds)}.`);
+      announce(`Done: ${images.length === 1 ? "the picture is" : `${images.length} pictures are`} drawn.`);
     }
   }
   if (!ended) throw new Refused("The connection to the server was lost.", 0);
@@ -91,20 +118,39 @@ function layOut(count, shown) {
   const blank = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>";
   const images = Array.from({ length: count }, (_, i) => image(blank, `Picture ${i + 1}, not begun yet`, shown));
   pictures.replaceChildren(...images);
-  strip.replaceChildren();
-  byId("strip-section").hidden = true;
   progress.value = 0;
+  stage = { images, size: shown, moments: images.map(() => []), followed: 0 };
+  following.replaceChildren(...images.map((_, i) => new Option(`Picture ${i + 1}`, i)));
+  follow(0);
   return images;
 }
 
-function show(images, { number, step, sample, clean }, shown, result) {
+/** Shows the moments of one picture in the strip. */
+function follow(number) {
+  const { images, moments, size } = stage;
+  stage.followed = number;
+  following.value = number;
+  const isChoice = moments.filter((one) => one.length).length > 1;
+  following.closest("label").hidden = !isChoice;
+  pictures.classList.toggle("choice", isChoice);
+  images.forEach((img, i) => img.classList.toggle("followed", isChoice && i === number));
+  strip.replaceChildren(...moments[number].map((one) => moment(one, size)));
+  strip.scrollLeft = strip.scrollWidth;
+  byId("strip-section").hidden = moments[number].length === 0;
+}
+
+function show({ number, step, sample, clean }) {
+  const { images, moments, size, followed } = stage;
   images[number].src = png(sample);
   images[number].alt = `Picture ${number + 1} after ${step} steps`;
-  if (number > 0) return;
-  byId("strip-section").hidden = false;
-  result.strip.push({ step, clean });
-  strip.append(moment({ step, clean }, shown));
-  strip.scrollLeft = strip.scrollWidth;
+  moments[number].push({ step, clean });
+  if (moments[number].length === 1) follow(followed);
+  else if (number === followed) {
+    // Whoever has gone back in it is left there.
+    const isAtEnd = strip.scrollLeft + strip.clientWidth >= strip.scrollWidth - 4;
+    strip.append(moment({ step, clean }, size));
+    if (isAtEnd) strip.scrollLeft = strip.scrollWidth;
+  }
 }
 
 function moment({ step, clean }, shown) {
@@ -113,12 +159,13 @@ function moment({ step, clean }, shown) {
   return item;
 }
 
-/** Shows a result that was drawn before. */
+/** Shows a result that was drawn before; a drawing that goes on is left alone. */
 export function showAgain({ pictures: drawn, strip: moments, size }) {
+  if (stopping) return;
   const images = layOut(drawn.length, size);
   drawn.forEach((picture, i) => Object.assign(images[i], { src: png(picture.png), alt: describe(picture, size) }));
-  strip.append(...moments.map((one) => moment(one, size)));
-  byId("strip-section").hidden = moments.length === 0;
+  stage.moments[0] = moments;
+  follow(0);
   say("From the gallery.");
 }
 

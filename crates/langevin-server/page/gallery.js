@@ -11,6 +11,10 @@ let database = null;
 let shown = null;
 /** What is in the gallery, the newest first; also where the browser keeps nothing, as in a private window. */
 let results = [];
+/** The list item of each. */
+const entries = new WeakMap();
+/** Ends the GIF that is being made. */
+let making = null;
 
 /** A promise of what a request to the browser's database comes to. */
 const settled = (request) =>
@@ -23,11 +27,13 @@ const store = (mode) => database?.transaction("results", mode).objectStore("resu
 
 export async function begin() {
   dialog.addEventListener("click", (event) => act(event.target.dataset.do));
+  dialog.addEventListener("close", () => making?.abort());
   byId("clear").addEventListener("click", () => {
     if (!confirm("Remove every result from this browser?")) return;
     store("readwrite")?.clear();
     results = [];
     list();
+    byId("gallery-title").focus();
   });
   try {
     const opening = indexedDB.open("langevin", 1);
@@ -36,25 +42,46 @@ export async function begin() {
     results = (await settled(store("readonly").getAll())).reverse();
   } catch {
     database = null;
+    note("This browser keeps nothing for this page, as in a private window: results stay here until the page is closed.");
   }
   list();
+}
+
+function note(text) {
+  byId("gallery-note").textContent = text;
+  byId("gallery-note").hidden = false;
 }
 
 /** Puts a result into the gallery. */
 export async function keep(result) {
   try {
-    if (database) result.id = await settled(store("readwrite").add(result));
+    if (database) result.id = await put(result);
   } catch {
-    byId("gallery-empty").textContent = "The browser's room is full: new results are kept until this page is closed.";
-    byId("gallery-empty").hidden = false;
+    note("The browser's room is full: new results stay here until the page is closed. Removing old ones makes room.");
   }
   results.unshift(result);
   list();
 }
 
+/** Writes a result, and gives its number once it is kept: what there is no room for fails at the very end. */
+function put(result) {
+  const transaction = database.transaction("results", "readwrite");
+  const request = transaction.objectStore("results").add(result);
+  return new Promise((done, failed) => {
+    transaction.oncomplete = () => done(request.result);
+    transaction.onabort = () => failed(transaction.error);
+  });
+}
+
+/** Shows what there is. Entries that are there already stay, and with them the focus. */
 function list() {
-  byId("gallery").replaceChildren(...results.map(entry));
-  byId("gallery-empty").hidden = results.length > 0;
+  for (const item of [...byId("gallery").children]) if (!results.some((result) => entries.get(result) === item)) item.remove();
+  results.forEach((result, i) => {
+    if (!entries.has(result)) entries.set(result, entry(result));
+    const there = byId("gallery").children[i] ?? null;
+    if (there !== entries.get(result)) byId("gallery").insertBefore(entries.get(result), there);
+  });
+  byId("gallery-empty").hidden = results.length > 0 || !byId("gallery-note").hidden;
   byId("clear").hidden = results.length === 0;
 }
 
@@ -121,28 +148,34 @@ async function act(what) {
   }
   if (what === "remove") {
     if (shown.id !== undefined) store("readwrite")?.delete(shown.id);
+    const place = results.indexOf(shown);
     results = results.filter((result) => result !== shown);
     dialog.close();
     list();
+    const next = results[Math.min(place, results.length - 1)];
+    (next ? entries.get(next).querySelector("button") : byId("gallery-title")).focus();
   }
   if (what === "gif") await makeGif(shown);
 }
 
-/** The same pictures are drawn again, this time with every step kept. */
+/** The same pictures are drawn again, this time with every step kept. Closing the dialog stops it. */
 async function makeGif(result) {
+  if (making) return;
+  making = new AbortController();
   const button = dialog.querySelector("[data-do=gif]");
   const status = byId("shown-status");
-  button.disabled = true;
-  status.textContent = "Drawing it again, step by step…";
+  button.setAttribute("aria-disabled", true);
+  status.textContent = "Drawing it again, step by step… Close this to stop.";
   try {
-    const blob = await gif(requestOf(new URLSearchParams(result.link), result.files));
+    const blob = await gif(requestOf(new URLSearchParams(result.link), result.files), making.signal);
     const url = URL.createObjectURL(blob);
     download(fileName({ model: result.model, seed: result.pictures[0].seed }, "gif"), url);
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
     status.textContent = "The GIF is in your downloads.";
   } catch (error) {
-    status.textContent = error.message;
+    status.textContent = error.name === "AbortError" ? "" : error.message;
   } finally {
-    button.disabled = false;
+    making = null;
+    button.setAttribute("aria-disabled", false);
   }
 }

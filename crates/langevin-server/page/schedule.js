@@ -2,27 +2,31 @@
 
 import { getJson } from "./api.js";
 import { chart } from "./chart.js";
-import { request } from "./settings.js";
+import { problem, scheduled } from "./settings.js";
 
 const [charts, about] = ["schedule-charts", "schedule-about"].map((id) => document.getElementById(id));
 /** More dots than this would be a line. */
-const DOTS = 120;
+const DOTS = 60;
 let latest = 0;
 
 /** Draws the schedule of what the form says. */
 export async function show() {
-  const asked = request();
-  if (!asked) return;
   const number = ++latest;
-  const query = new URLSearchParams({ model: asked.model, sampler: asked.sampler, steps: asked.steps });
+  const wrong = problem("steps");
+  if (wrong) return refuse(`No schedule to show yet. ${wrong}`);
+  const query = new URLSearchParams(scheduled());
   try {
     const schedule = await getJson(`/api/schedule?${query}`);
     // The form may have changed since.
     if (number === latest) draw(schedule);
   } catch (error) {
-    charts.replaceChildren();
-    about.textContent = error.message;
+    if (number === latest) refuse(error.message);
   }
+}
+
+function refuse(why) {
+  charts.replaceChildren();
+  about.textContent = why;
 }
 
 function draw({ sampler, steps, train_timesteps, curve, calls }) {

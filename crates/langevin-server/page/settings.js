@@ -6,6 +6,12 @@ const form = document.getElementById("settings");
 const field = (name) => form.elements[name];
 /** Whether this model has no use for a control; the whole form may be out of sight for another reason. */
 const isHidden = (input) => input.closest("#settings [hidden]") !== null;
+/** The noise in each step that a sampler has of itself, where it has a choice. */
+const USUAL_ETA = { ddim: 0, tcd: 0.3 };
+/** The longest side of a picture that is sent: models are smaller by far, and photos larger than a request may be. */
+const SIDE = 1024;
+/** Kinds of files that the server reads as they are. */
+const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 /** What a link carries: every control but files. */
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
@@ -26,19 +32,42 @@ export async function begin(onChange) {
   field("count").max = server.limits.count;
   field("model").addEventListener("change", () => fit());
   field("sampler").addEventListener("change", () => setSampler());
-  form.addEventListener("input", () => refresh());
+  form.addEventListener("input", () => {
+    warn([]);
+    refresh();
+  });
   document.getElementById("dice").addEventListener("click", () => {
+    warn([]);
     field("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
     refresh();
   });
-  for (const name of Object.keys(files)) field(name).addEventListener("change", (event) => take(name, event.target.files[0]));
-  document.querySelector("#init-shown button").addEventListener("click", () => take("init_image", null));
+  for (const name of Object.keys(files)) {
+    field(name).addEventListener("change", (event) => take(name, event.target.files[0]));
+    chosen(name).querySelector("button").addEventListener("click", () => {
+      take(name, null);
+      field(name).focus();
+    });
+  }
   changed = onChange;
   read(new URLSearchParams(location.hash.slice(1)));
   addEventListener("hashchange", () => {
     const link = new URLSearchParams(location.hash.slice(1));
-    if (link.toString() !== write().toString()) read(link);
+    // A place on the page, not settings.
+    if (![...link.keys()].some((name) => NAMES.includes(name))) return history.replaceState(null, "", `#${write()}`);
+    if (link.toString() === write().toString()) return;
+    setFiles({});
+    read(link);
   });
+}
+
+const chosen = (name) => document.querySelector(`.chosen[data-of=${name}]`);
+const about = (name) => document.getElementById(`about-${name}`);
+
+/** Says what a link could not bring, until the next change. */
+function warn(sentences) {
+  const alert = document.getElementById("alert");
+  alert.textContent = sentences.join(" ");
+  alert.hidden = sentences.length === 0;
 }
 
 export const model = () => server.models.find(({ name }) => name === field("model").value) ?? server.models[0];
@@ -78,13 +107,13 @@ function setSampler() {
   field("steps").value = Math.min(steps ?? 50, 100, server.limits.steps);
   const element = form.querySelector("[data-needs=eta]");
   element.hidden = !eta;
-  field("eta").value = field("sampler").value === "tcd" ? 0.3 : 0;
+  field("eta").value = USUAL_ETA[field("sampler").value] ?? 0;
   refresh();
 }
 
 function refresh() {
   for (const range of form.querySelectorAll(".range")) {
-    range.querySelector("output").textContent = range.querySelector("input").value;
+    range.querySelector(".value").textContent = range.querySelector("input").value;
   }
   for (const input of form.querySelectorAll("input")) {
     input.toggleAttribute("aria-invalid", false);
@@ -109,25 +138,31 @@ export function write() {
   if (!field("clip").value) link.delete("clip_scale");
   if (!files.init_image) link.delete("strength");
   if (link.get("guidance_scale") === "1") link.delete("guidance_scale");
-  if (link.get("eta") === "0") link.delete("eta");
+  if (Number(link.get("eta")) === USUAL_ETA[link.get("sampler")]) link.delete("eta");
   const tab = document.querySelector("[role=tab][aria-selected=true]").id.slice(4);
   if (tab !== "draw") link.set("tab", tab);
   return link;
 }
 
-/** Puts the settings of a link into the form. */
+/** Puts the settings of a link into the form, and says what of them is not to be had here. */
 export function read(link) {
+  const missing = [];
   const named = link.get("model");
-  field("model").value = server.models.some(({ name }) => name === named) ? named : server.models[0].name;
-  for (const name of ["clip", "prompt", "negative_prompt"]) field(name).value = "";
-  for (const name of ["colour_on", "brightness_on", "symmetry_on"]) field(name).checked = false;
+  form.reset();
+  const isThere = server.models.some(({ name }) => name === named);
+  field("model").value = isThere ? named : server.models[0].name;
+  if (named && !isThere) missing.push(`This server has no model “${named}”: “${model().name}” is chosen instead.`);
   field("guidance_scale").value = 1;
   field("seed").value = link.get("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
   field("count").value = link.get("count") ?? Math.min(4, server.limits.count);
+  field("sampler").replaceChildren();
   fit();
   if (link.get("sampler")) {
     field("sampler").value = link.get("sampler");
-    if (!sampler()) field("sampler").value = model().sampler;
+    if (!sampler()) {
+      field("sampler").value = model().sampler;
+      missing.push(`There is no sampler “${link.get("sampler")}” for this model: “${model().sampler}” is chosen instead.`);
+    }
     setSampler();
   }
   for (const name of NAMES.filter((name) => name !== "model" && name !== "sampler" && link.has(name))) {
@@ -135,12 +170,29 @@ export function read(link) {
     if (input.type === "checkbox") input.checked = link.get(name) === "1";
     else input.value = link.get(name);
     // A choice that this model does not have leaves the select without one.
-    if (input.tagName === "SELECT" && input.selectedIndex < 0) input.value = "";
+    if (input.tagName === "SELECT" && input.selectedIndex < 0) {
+      input.value = "";
+      if (link.get(name)) missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
+    }
     if (["colour_on", "brightness_on", "symmetry_on", "clip"].includes(name)) input.closest("details").open = true;
     if (name === "guidance_scale") input.closest("details").open = true;
   }
+  if (link.has("strength") && !files.init_image) {
+    field("strength").closest("details").open = true;
+    missing.push("The picture that this drawing began with is not in the link: choose it under “Begin with a picture”.");
+  }
   refresh();
+  warn(missing);
 }
+
+/** What is wrong with a control, in words; nothing where it can be as it is. */
+export function problem(name) {
+  const input = field(name);
+  return input.checkValidity() ? "" : `${input.closest("label").firstChild.textContent.trim()}: ${input.validationMessage}`;
+}
+
+/** What the schedule depends on. */
+export const scheduled = () => ({ model: field("model").value, sampler: field("sampler").value, steps: field("steps").value });
 
 /** The form as the body of a request; `null` where something in it cannot be, which then has the focus. */
 export function request() {
@@ -154,6 +206,9 @@ export function request() {
   return requestOf(write(), files);
 }
 
+/** The pictures of a request. */
+export const sent = ({ init_image, conditioning_image }) => ({ init_image: init_image ?? null, conditioning_image: conditioning_image ?? null });
+
 /** The request that a link stands for. */
 export function requestOf(link, pictures = {}) {
   const text = (name) => link.get(name) || undefined;
@@ -164,11 +219,13 @@ export function requestOf(link, pictures = {}) {
   if (link.get("brightness_on")) scaled("brightness", `brightness:${link.get("brightness")}`);
   if (link.get("symmetry_on")) scaled("symmetry", "symmetry");
   if (link.get("clip")) scaled("clip", `clip:${link.get("clip")}`);
+  // A picture that was chosen for another model.
+  const looks = server.models.find(({ name }) => name === link.get("model"))?.conditioning_image ? true : undefined;
   const request = {
     model: text("model"), sampler: text("sampler"), steps: number("steps"), count: number("count"), seed: number("seed") ?? 0,
-    class: text("class"), prompt: text("prompt"), eta: number("eta"), guidance_scale: number("guidance_scale"), guide,
+    class: text("class"), prompt: text("prompt"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")], guidance_scale: number("guidance_scale"), guide,
     init_image: pictures.init_image ?? undefined, strength: pictures.init_image ? number("strength") : undefined,
-    conditioning_image: pictures.conditioning_image ?? undefined,
+    conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
   };
   // Without guidance there is nothing to lead away from.
   if (request.guidance_scale) Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt") });
@@ -177,24 +234,58 @@ export function requestOf(link, pictures = {}) {
 
 /** Takes a picture from a file, or takes it away. */
 async function take(name, file) {
-  files[name] = file ? await dataUrl(file) : null;
-  if (!file) field(name).value = "";
-  if (name === "init_image") {
-    const shown = document.getElementById("init-shown");
-    shown.hidden = !file;
-    if (file) shown.querySelector("img").src = files[name];
+  warn([]);
+  about(name).textContent = "";
+  let picture = null;
+  try {
+    if (file) picture = await fitting(file);
+  } catch {
+    about(name).textContent = `This browser cannot read “${file.name}” as a picture. Choose a PNG, JPEG, WebP or GIF.`;
   }
+  // Another one may have been chosen in the meantime.
+  if (file && field(name).files[0] !== file) return;
+  if (picture?.note) about(name).textContent = picture.note;
+  setFiles({ ...files, [name]: picture?.url ?? null });
+  if (!picture) field(name).value = "";
   refresh();
 }
 
 /** Puts pictures that were sent before back into their places. */
 export function setFiles(old) {
-  Object.assign(files, old);
-  const shown = document.getElementById("init-shown");
-  shown.hidden = !files.init_image;
-  if (files.init_image) {
-    shown.querySelector("img").src = files.init_image;
-    shown.closest("details").open = true;
+  for (const name of Object.keys(files)) {
+    files[name] = old[name] ?? null;
+    chosen(name).hidden = !files[name];
+    if (files[name]) {
+      chosen(name).querySelector("img").src = files[name];
+      chosen(name).closest("details").open = true;
+    } else {
+      chosen(name).querySelector("img").removeAttribute("src");
+    }
+  }
+}
+
+/** A file as a data: URL that the server takes: small pictures byte by byte, photos of a phone made smaller. */
+async function fitting(file) {
+  const img = new Image();
+  img.src = URL.createObjectURL(file);
+  try {
+    await img.decode();
+    const [width, height] = [img.naturalWidth, img.naturalHeight];
+    if (!width || !height) throw new Error("a picture without a size");
+    const side = Math.min(SIDE, server.limits.side ?? SIDE);
+    const scale = Math.min(1, side / Math.max(width, height));
+    if (scale === 1 && READ.includes(file.type)) return { url: await dataUrl(file) };
+    const canvas = Object.assign(document.createElement("canvas"), {
+      width: Math.max(1, Math.round(width * scale)),
+      height: Math.max(1, Math.round(height * scale)),
+    });
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(img, 0, 0, canvas.width, canvas.height);
+    const note = scale < 1 ? `Made smaller, from ${width}×${height} to ${canvas.width}×${canvas.height} pixels.` : "";
+    return { url: canvas.toDataURL("image/png"), note };
+  } finally {
+    URL.revokeObjectURL(img.src);
   }
 }
 

@@ -2,10 +2,17 @@
 
 import { getJson, pictureUrl } from "./api.js";
 import { chart } from "./chart.js";
+import { announce } from "./drawing.js";
 
 const byId = (id) => document.getElementById(id);
-const EVERY = 2000;
+/** Milliseconds until the next look: at a run that goes on, and at one that may go on again. */
+const [EVERY, SELDOM] = [2000, 10_000];
 let timer = null;
+let isOpen = false;
+/** The look whose answers count. */
+let latest = 0;
+let listed = "";
+let told = "";
 /** Pictures that are shown, by name and time. */
 const pictures = new Map();
 
@@ -18,20 +25,14 @@ export function begin() {
 
 /** Follows the chosen run until `leave`. */
 export async function enter() {
-  try {
-    const runs = await getJson("/api/runs");
-    const chosen = byId("run").value;
-    byId("run").replaceChildren(...runs.map(({ name, state }) => new Option(state === "running" ? `${name} (running)` : name, name)));
-    const first = runs.find(({ state }) => state === "running") ?? runs.at(-1);
-    if (first) byId("run").value = runs.some(({ name }) => name === chosen) ? chosen : first.name;
-    if (!runs.length) byId("run-about").textContent = "There is no run yet.";
-    await look();
-  } catch (error) {
-    byId("run-about").textContent = error.message;
-  }
+  isOpen = true;
+  told = "";
+  await look();
 }
 
 export function leave() {
+  isOpen = false;
+  latest++;
   clearTimeout(timer);
 }
 
@@ -39,28 +40,59 @@ function forget() {
   for (const { url } of pictures.values()) URL.revokeObjectURL(url);
   pictures.clear();
   byId("run-pictures").replaceChildren();
+  told = "";
+}
+
+/** Lists the runs; the one that was chosen stays so. */
+function list(runs) {
+  // An open list is not pulled from under the user's finger.
+  if (listed === JSON.stringify(runs.map(({ name, state }) => [name, state]))) return;
+  listed = JSON.stringify(runs.map(({ name, state }) => [name, state]));
+  const chosen = byId("run").value;
+  byId("run").replaceChildren(...runs.map(({ name, state }) => new Option(state === "running" ? `${name} (running)` : name, name)));
+  const first = runs.find(({ state }) => state === "running") ?? runs.at(-1);
+  if (first) byId("run").value = runs.some(({ name }) => name === chosen) ? chosen : first.name;
 }
 
 async function look() {
   clearTimeout(timer);
-  const name = byId("run").value;
-  if (!name) return;
+  const number = ++latest;
+  let wait = SELDOM;
   try {
+    const runs = await getJson("/api/runs");
+    if (number !== latest) return;
+    list(runs);
+    const name = byId("run").value;
+    if (!name) {
+      byId("run-about").textContent = "There is no run yet.";
+      return;
+    }
     const run = await getJson(`/api/runs/${encodeURIComponent(name)}`);
-    if (byId("run").value !== name) return;
+    if (number !== latest) return;
+    if (run.state === "running") wait = EVERY;
     draw(run);
-    await showPictures(name, run.pictures);
-    if (run.state === "running") timer = setTimeout(look, EVERY);
+    tell(name, run.state);
+    await showPictures(name, run.pictures, () => number === latest);
   } catch (error) {
-    byId("run-about").textContent = error.message;
+    if (number === latest) byId("run-about").textContent = error.message;
+    // Whoever gave no key is not asked every few seconds.
+    if (error.status === 401) wait = null;
+  } finally {
+    if (isOpen && number === latest && wait) timer = setTimeout(look, wait);
   }
+}
+
+/** Tells those who do not see the page how a run is, and again when that is another word. */
+function tell(name, state) {
+  if (told === `${name} ${state}`) return;
+  told = `${name} ${state}`;
+  announce(`${byId("run-about").textContent}.`);
 }
 
 function draw({ dataset, model, steps, loss, state, losses }) {
   const text = `${model} on ${dataset}: ${state}, ${steps.toLocaleString("en")} steps` + (loss === null ? "" : `, loss ${loss.toFixed(4)}`);
-  // Screen readers say what changes, and nothing where nothing does.
-  if (byId("run-about").textContent !== text) byId("run-about").textContent = text;
-  if (!losses.length) return;
+  byId("run-about").textContent = text;
+  if (!losses.length) return byId("run-chart").replaceChildren();
   const logs = losses.map(([step, value]) => [step, Math.log10(value)]);
   const lines = [
     { kind: "signal", points: logs, faint: true },
@@ -80,19 +112,25 @@ function smooth(points) {
   });
 }
 
-async function showPictures(run, listed) {
+async function showPictures(run, there, isLatest) {
   const items = [];
-  for (const { name, modified } of listed) {
+  for (const { name, modified } of there) {
     const id = `${name} ${modified}`;
     if (!pictures.has(id)) {
       const url = await pictureUrl(`/api/runs/${encodeURIComponent(run)}/pictures/${encodeURIComponent(name)}`);
+      if (!isLatest()) return URL.revokeObjectURL(url);
       const item = document.createElement("li");
-      const img = Object.assign(new Image(), { src: url, alt: `${name} of the run ${run}`, loading: "lazy" });
+      const img = Object.assign(new Image(), { src: url, alt: `${name} of the run ${run}` });
       item.append(img, name.replace(/\.png$/, ""));
       pictures.set(id, { url, item });
     }
     items.push(pictures.get(id).item);
   }
-  if (byId("run").value === run) byId("run-pictures").replaceChildren(...items);
+  byId("run-pictures").replaceChildren(...items);
   byId("run-pictures-title").hidden = items.length === 0;
+  for (const [id, { url, item }] of pictures) {
+    if (items.includes(item)) continue;
+    URL.revokeObjectURL(url);
+    pictures.delete(id);
+  }
 }
