@@ -226,7 +226,7 @@ fn a_picture_can_be_chosen_to_begin_with() {
     // It is the API's answer to the same request, and not what noise alone becomes.
     let encoded = STANDARD.encode(fs::read(&path).unwrap());
     let mut request = json!({
-        "model": "colour", "sampler": "ddim", "steps": 10, "seed": 4, "init_image": encoded, "strength": 0.2
+        "model": "colour", "sampler": "ddim", "steps": 10, "seed": 4, "eta": 0, "init_image": encoded, "strength": 0.2
     });
     let of = |request: &Value| STANDARD.encode(server.generate("image/png", request).expect(200).body);
     let shown = browser.run("return document.querySelector('#gallery img').src;");
