@@ -104,6 +104,7 @@ const NAMES = {
   guidance_scale: "Guidance scale", negative_class: "Away from", negative_prompt: "Negative prompt", colour: "Colour",
   colour_scale: "Colour strength", clip: "CLIP prompt", clip_scale: "CLIP strength", brightness: "Brightness",
   brightness_scale: "Brightness strength", symmetry_scale: "Symmetry strength", strength: "Strength",
+  told_colour: "Mean colour", vector: "Vector",
 };
 
 function open(result) {

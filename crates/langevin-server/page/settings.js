@@ -16,7 +16,7 @@ const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
-  "symmetry_on", "symmetry_scale", "strength",
+  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector",
 ];
 
 export let server = { models: [], limits: {} };
@@ -79,7 +79,7 @@ function fill(select, choices) {
 
 /** Fits the form to the model: what it cannot do is not shown. */
 function fit() {
-  const { classes, null_class, prompt, guides, conditioning_image, samplers, sampler: own } = model();
+  const { classes, null_class, prompt, guides, conditioning_image, vector, samplers, sampler: own } = model();
   const old = field("sampler").value;
   fill(field("sampler"), samplers.map(({ name }) => [name, name]));
   field("sampler").value = samplers.some(({ name }) => name === old) ? old : own;
@@ -88,7 +88,8 @@ function fit() {
   fill(field("class"), [["", "All in turn"], ...names, ...none]);
   fill(field("negative_class"), [["", null_class ? "No class in particular" : "Choose one"], ...names]);
   const needs = {
-    classes: classes !== null, prompt, told: classes !== null || prompt, conditioning_image: conditioning_image !== null,
+    classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null, "told-colour": isColour(vector),
+    vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
   for (const element of form.querySelectorAll("[data-needs]")) {
@@ -98,8 +99,19 @@ function fit() {
   document.getElementById("about-model").textContent =
     `${width}×${height}, ${channels === 3 ? "in colour" : "in greys"}, ${parameters.toLocaleString("en")} parameters`;
   document.getElementById("about-shown").textContent = conditioning_image ? `This model is shown a picture (${conditioning_image}).` : "";
+  if (vector) {
+    const one = "-?[0-9]*[.]?[0-9]+";
+    field("vector").pattern = `\\s*${one}(\\s*,\\s*${one}){${vector.numbers - 1}}\\s*`;
+    field("vector").title = `${vector.numbers} numbers, with commas between`;
+    document.getElementById("about-vector").textContent =
+      `${vector.numbers === 1 ? "A number" : `${vector.numbers} numbers with commas between`}` +
+      `${vector.of === "colour" ? ": the picture's mean, from -1 (black) to 1 (white)" : ""}. Empty tells the model nothing.`;
+  }
   setSampler();
 }
+
+/** Whether a model is told a colour that can be picked. */
+const isColour = (vector) => vector?.of === "colour" && vector.numbers === 3;
 
 function setSampler() {
   const { about, steps, eta } = sampler() ?? {};
@@ -136,6 +148,7 @@ export function write() {
     if (!field(`${guide}_on`).checked) [guide, `${guide}_scale`].forEach((name) => link.delete(name));
   }
   if (!field("clip").value) link.delete("clip_scale");
+  if (!field("told_on").checked) link.delete("told_colour");
   if (!files.init_image) link.delete("strength");
   if (link.get("guidance_scale") === "1") link.delete("guidance_scale");
   if (Number(link.get("eta")) === USUAL_ETA[link.get("sampler")]) link.delete("eta");
@@ -224,12 +237,18 @@ export function requestOf(link, pictures = {}) {
   const request = {
     model: text("model"), sampler: text("sampler"), steps: number("steps"), count: number("count"), seed: number("seed") ?? 0,
     class: text("class"), prompt: text("prompt"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")], guidance_scale: number("guidance_scale"), guide,
-    init_image: pictures.init_image ?? undefined, strength: pictures.init_image ? number("strength") : undefined,
+    vector: told(link), init_image: pictures.init_image ?? undefined, strength: pictures.init_image ? number("strength") : undefined,
     conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
   };
   // Without guidance there is nothing to lead away from.
   if (request.guidance_scale) Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt") });
   return request;
+}
+
+/** The vector that a model is to be told. */
+function told(link) {
+  if (link.get("told_on")) return link.get("told_colour").match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16) / 127.5 - 1);
+  return link.get("vector")?.split(",").map(Number);
 }
 
 /** Takes a picture from a file, or takes it away. */

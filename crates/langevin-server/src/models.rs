@@ -118,6 +118,10 @@ impl Model {
             classes: classes.map(|classes| classes.names),
             prompt: matches!(model, AnyModel::Captioned(_)),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
+            vector: config.vector_dim().map(|numbers| VectorDescription {
+                of: config.picture_vector().map(|vector| vector.to_string()),
+                numbers,
+            }),
             guides: [
                 ("colour", colours),
                 ("brightness", true),
@@ -150,9 +154,18 @@ pub(crate) struct Description<'a> {
     null_class: bool,
     prompt: bool,
     conditioning_image: Option<String>,
+    vector: Option<VectorDescription>,
     guides: Vec<&'static str>,
     sampler: &'static str,
     samplers: Vec<SamplerDescription>,
+}
+
+/// What it says of the vector that a model is told.
+#[derive(Debug, Serialize)]
+struct VectorDescription {
+    /// What of a picture it is, where that is known: `colour` or `clip`.
+    of: Option<String>,
+    numbers: usize,
 }
 
 /// What it says of a sampler.

@@ -1,7 +1,7 @@
 //! What a request means: everything in it checked against the model and the limits, before it waits.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use langevin::{
     data::decode_picture,
     guidance::{ClassifierFree, GuidanceSchedule, Guide, LossGuidance, Through},
@@ -37,6 +37,8 @@ pub(crate) struct Order {
     negative_class: Option<i64>,
     prompt: Option<String>,
     negative_prompt: Option<String>,
+    /// `[1, numbers]`
+    vector: Option<Tensor<2>>,
     guidance: ClassifierFree,
     eta: Option<f64>,
     guides: Vec<Guide>,
@@ -107,6 +109,7 @@ impl Order {
             negative_class,
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
+            vector: vector(&request.vector, model),
             guidance: ClassifierFree {
                 scale: request.guidance_scale.unwrap_or(1.0),
                 rescale: request.guidance_rescale.unwrap_or(0.0),
@@ -138,6 +141,7 @@ impl Order {
             eta: self.eta,
             classes: self.class_of(number).map(|class| vec![class]),
             prompts: self.prompt.clone().map(|text| vec![text]),
+            vectors: self.vector.clone(),
             conditioning_image: self.conditioning_image.clone(),
             guidance: self.guidance,
             negative_classes: self.negative_class.map(|class| vec![class]),
@@ -296,6 +300,12 @@ fn named<T: Named>(name: Option<&str>, usual: T) -> Result<T, Refusal> {
         Some(name) => Ok(T::from_name(name)?),
         None => Ok(usual),
     }
+}
+
+/// The numbers as a tensor. Whether they are as many as the model is told, the loop finds out when it begins.
+fn vector(numbers: &[f32], model: &Model) -> Option<Tensor<2>> {
+    let data = TensorData::new(numbers.to_vec(), [1, numbers.len()]);
+    (!numbers.is_empty()).then(|| Tensor::from_data(data, &model.maker.device))
 }
 
 /// A picture that was sent, at the model's size.

@@ -25,6 +25,8 @@ pub struct GenerateRequest {
     pub prompt: Option<String>,
     /// The text to lead away from.
     pub negative_prompt: Option<String>,
+    /// The vector of a picture that the model is told; none by default.
+    pub vector: Vec<f32>,
     /// Classifier-free guidance; 1, the default, is none.
     pub guidance_scale: Option<f64>,
     /// How much of the unguided contrast is given back, 0 to 1.

@@ -5,8 +5,10 @@ mod support;
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use burn::tensor::Tensor;
 use langevin::{
     data::{Channels, Picture, decode_picture},
+    device::default_device,
     grid,
     guidance::ClassifierFree,
     pipelines::SampleOptions,
@@ -487,6 +489,37 @@ fn the_end_waits_for_what_was_asked() {
     let since = std::time::Instant::now();
     server.end();
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_model_can_be_told_a_vector() {
+    let server = Server::told();
+    let model = &server.get("/api/models").json()["models"][0];
+    assert_eq!(model["vector"], json!({ "of": "colour", "numbers": 3 }));
+    let description = server.get("/api/openapi.json").json();
+    let described = &description["components"]["schemas"]["Vector"]["properties"];
+    assert_eq!(described.as_object().unwrap().len(), 2);
+    let draw = |vector: Value, scale: f64| {
+        let request = json!({ "sampler": "ddim", "steps": 3, "vector": vector, "guidance_scale": scale });
+        server.generate("image/png", &request)
+    };
+    let drawn = draw(json!([1.0, -0.5, -1.0]), 2.0).expect(200).picture();
+    let options = SampleOptions {
+        vectors: Some(Tensor::from_data([[1.0, -0.5, -1.0]], &default_device())),
+        guidance: ClassifierFree {
+            scale: 2.0,
+            ..ClassifierFree::default()
+        },
+        ..SampleOptions::default()
+    };
+    assert_eq!(
+        drawn,
+        alone(&server.folder.path().join("told"), "ddim", 3, 0, options)
+    );
+    assert_ne!(drawn, draw(json!([-1.0, -0.5, 1.0]), 2.0).expect(200).picture());
+    draw(json!([]), 1.0).expect(200);
+    draw(json!([1.0]), 1.0).refused(422, &["[1, 1]", "3]"]);
+    draw(json!("red"), 1.0).refused(422, &["red"]);
 }
 
 #[test]

@@ -209,6 +209,32 @@ fn the_form_shows_what_the_model_can() {
 }
 
 #[test]
+fn a_colour_can_be_told() {
+    let server = Server::told();
+    let Some(browser) = open(&server, "#sampler=ddim&steps=4&count=1&seed=4", DESKTOP) else {
+        return;
+    };
+    let draw = |number: usize| {
+        browser.click("#generate");
+        browser.until(&format!(
+            "document.querySelectorAll('#gallery li').length === {number}"
+        ));
+        browser.run("return document.querySelector('#gallery img').src;")
+    };
+    let untold = draw(1);
+    browser.click("[name=told_on]");
+    browser.set("told_colour", "#ff0033");
+    let told = draw(2);
+    assert_ne!(told, untold);
+    let request = json!({ "sampler": "ddim", "steps": 4, "seed": 4, "eta": 0, "vector": [1.0, -1.0, -0.6] });
+    let answer = STANDARD.encode(server.generate("image/png", &request).expect(200).body);
+    assert_eq!(told, format!("data:image/png;base64,{answer}"));
+    let hash = browser.run("return location.hash;");
+    assert!(hash.as_str().unwrap().contains("told_colour=%23ff0033"), "{hash}");
+    assert_quiet(&browser);
+}
+
+#[test]
 fn a_picture_can_be_chosen_to_begin_with() {
     let server = Server::start(ServerOptions::default());
     let link = "#model=colour&sampler=ddim&steps=10&count=1&strength=0.2&seed=4";

@@ -20,10 +20,14 @@ use std::{
 use langevin::{
     data::{Picture, decode_picture},
     device::default_device,
-    models::{AnyModelConfig, UNet2DConfig, unet2d::SampleSize},
+    models::{
+        AnyModelConfig, ModelInputs, ModelPreset, PictureVector, UNet2DConfig, VectorInput,
+        unet2d::SampleSize, unet2d_condition::ConditionClassEmbedType,
+    },
     pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
+    training::ModelSource,
 };
 use langevin_server::{Models, ServerOptions, serve};
 use serde_json::Value;
@@ -60,6 +64,31 @@ pub fn save_model(folder: &Path, grey: bool) {
     .unwrap();
 }
 
+/// Saves an untrained model of colour pictures that is told their mean colour.
+pub fn save_told_model(folder: &Path) {
+    let inputs = ModelInputs {
+        vector: Some(VectorInput {
+            kind: PictureVector::Colour,
+            dimension: 3,
+            embedding: ConditionClassEmbedType::Projection,
+        }),
+        ..ModelInputs::default()
+    };
+    let model = ModelSource::Preset(ModelPreset::Digits)
+        .config()
+        .and_then(|config| config.made_with(8, 3, &inputs))
+        .and_then(|config| config.build(&default_device(), &mut Generator::new(1)))
+        .unwrap();
+    let scheduler = DDPMScheduler::new(DDPMConfig::default()).unwrap().into();
+    DdpmPipeline {
+        model,
+        scheduler,
+        classes: None,
+    }
+    .save(folder)
+    .unwrap();
+}
+
 /// A server on a port of its own, which ends with this value.
 pub struct Server {
     pub address: SocketAddr,
@@ -86,6 +115,15 @@ impl Server {
                 .unwrap();
         }
         Self::with(folder, models, options)
+    }
+
+    /// A server of a model `told`, that is told a colour.
+    pub fn told() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut models) = (folder.path().join("told"), Models::default());
+        save_told_model(&path);
+        models.load("told", &path, &default_device()).unwrap();
+        Self::with(folder, models, ServerOptions::default())
     }
 
     /// A server of these models.
