@@ -12,8 +12,9 @@ use ureq::http::HeaderMap;
 use crate::{
     Error, Hash, Progress, RepoFile, RepoId, Result, address,
     cache::RepoCache,
+    failure::{Failure, Refusal},
     hash::Hasher,
-    http::{Ask, Failure, Http, Refusal, text},
+    http::{Ask, Http, text},
     lock::Lock,
     refused::refused,
 };
@@ -100,8 +101,10 @@ impl Download<'_> {
         feed(&mut target, &mut hasher).map_err(io)?;
         self.progress.advance(have);
         let mut repeated = 0;
+        let stopped = || self.stop.load(Ordering::Relaxed);
         while have < file.size {
-            if self.stop.load(Ordering::Relaxed) {
+            self.http.wait_until_allowed(&stopped);
+            if stopped() {
                 return Err(Error::Stopped);
             }
             let before = have;
@@ -109,10 +112,12 @@ impl Download<'_> {
             // Whatever moves on may go on.
             repeated = if have > before { 0 } else { repeated };
             if let Ended::Broke(failure) = ended {
-                if !failure.is_passing() || repeated >= self.http.retries() {
+                if !failure.is_passing() {
                     return Err(self.broke(file, have, failure));
                 }
-                self.http.wait(repeated);
+                self.http
+                    .wait(failure, repeated, self.progress, &stopped)
+                    .map_err(|failure| self.broke(file, have, failure))?;
                 repeated += 1;
             }
         }
@@ -212,6 +217,7 @@ impl Download<'_> {
                 "{} of {} did not come: check the network and run the same again ({why})",
                 file.path, self.repo
             )),
+            Failure::Setup(why) => Error::Network(why),
             Failure::Refused(refusal) => refused(refusal, self.repo, self.http),
         }
     }

@@ -11,12 +11,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    Error, Hash, Hub, Progress, RepoId, RepoKind, RepoName, Result, address,
-    cache::RepoCache,
-    download::Download,
-    http::{Failure, Refusal, text},
-    name::is_commit,
-    refused::failed,
+    Error, Hash, Hub, Progress, RepoId, RepoKind, RepoName, Result, address, cache::RepoCache,
+    download::Download, failure::Failure, http::text, name::is_commit, refused::failed,
 };
 
 /// A file of a commit.
@@ -98,7 +94,7 @@ impl Hub {
         if self.settings.offline {
             return cached(cache)?.ok_or_else(|| self.not_cached(kind, name));
         }
-        match self.ask(&repo, revision) {
+        match self.ask(&repo, revision, progress) {
             Ok((commit, files)) => Ok(Snapshot {
                 hub: self,
                 repo,
@@ -107,7 +103,7 @@ impl Hub {
                 cache,
                 files: Files::Listed(files),
             }),
-            Err(failure) if failure.is_passing() => {
+            Err(failure) if failure.says_nothing() => {
                 let why = failed(failure, &repo, &self.http).to_string();
                 match cached(cache)? {
                     Some(snapshot) => {
@@ -122,30 +118,35 @@ impl Hub {
     }
 
     /// The commit that a revision is, and its files.
-    fn ask(&self, repo: &RepoId, revision: &str) -> Result<(String, Vec<RepoFile>), Failure> {
+    fn ask(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        progress: &dyn Progress,
+    ) -> Result<(String, Vec<RepoFile>), Failure> {
         let api = self.api(repo);
         let commit = if is_commit(revision) {
             revision.to_string()
         } else {
             let url = format!("{api}/revision/{}", address::part(revision));
-            let (info, _) = self.http.get_json::<Info>(&url)?;
+            let (info, _) = self.http.get_json::<Info>(&url, progress)?;
             match info.sha.filter(|sha| is_commit(sha)) {
                 Some(sha) => sha,
-                None => return Err(unexpected(url, "it names no commit")),
+                None => return Err(Failure::unexpected(&url, "it names no commit")),
             }
         };
         let mut files = Vec::new();
         let mut url = Some(format!("{api}/tree/{commit}?recursive=true&expand=false"));
         while let Some(page) = url {
-            let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page)?;
+            let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page, progress)?;
             for entry in entries.into_iter().filter(|entry| entry.r#type == "file") {
                 let (digits, size) = match entry.lfs {
                     Some(lfs) => (lfs.oid, lfs.size),
                     None => (entry.oid, entry.size),
                 };
                 let Some(hash) = Hash::of_text(&digits) else {
-                    return Err(unexpected(
-                        page,
+                    return Err(Failure::unexpected(
+                        &page,
                         &format!("`{digits}` is no hash of {}", entry.path),
                     ));
                 };
@@ -155,9 +156,16 @@ impl Hub {
                     hash,
                 });
             }
-            url = text(&headers, "link")
-                .and_then(address::next_page)
-                .map(|next| address::join(&page, next));
+            url = match text(&headers, "link").map(address::next_page) {
+                Some(Ok(next)) => next.map(|next| address::join(&page, next)),
+                Some(Err(())) => {
+                    return Err(Failure::unexpected(
+                        &page,
+                        "where its listing goes on is not clear",
+                    ));
+                }
+                None => None,
+            };
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok((commit, files))
@@ -175,16 +183,6 @@ impl Hub {
             self.settings.cache.display()
         ))
     }
-}
-
-fn unexpected(url: String, what: &str) -> Failure {
-    Failure::Refused(Refusal {
-        status: 200,
-        code: None,
-        message: format!("the answer is not what a Hub says: {what}"),
-        url,
-        had_token: false,
-    })
 }
 
 impl Snapshot<'_> {
