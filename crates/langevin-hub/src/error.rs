@@ -36,6 +36,9 @@ pub enum Error {
     /// A file is not what the Hub says that it is.
     #[error("{0}")]
     Hash(String),
+    /// Another program is at work on the same files.
+    #[error("{0}")]
+    Busy(String),
     /// The Hub answered with something that was not expected.
     #[error("{0}")]
     Answer(String),

@@ -31,6 +31,7 @@ mod refused;
 mod settings;
 mod shelf;
 mod snapshot;
+mod tree;
 mod weights;
 
 pub use error::{Error, Result};

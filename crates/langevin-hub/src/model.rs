@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use self::choose::choose;
-use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot};
+use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot, weights::Weights};
 
 /// The file at a pipeline's root.
 const MODEL_INDEX: &str = "model_index.json";
@@ -69,12 +69,22 @@ impl Hub {
         let paths: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
         let chosen =
             choose(&paths, index.as_ref(), wanted).map_err(|missing| missing.into_error(name, &snapshot))?;
-        let folder = snapshot.fetch(&chosen, progress)?;
+        let needed: Vec<&str> = chosen
+            .into_iter()
+            .filter(|path| !snapshot.is_cached() || is_needed(path) || snapshot.is_there(path))
+            .collect();
+        let folder = snapshot.fetch(&needed, progress)?;
         Ok(match wanted.part {
             ModelPart::TextEncoder if snapshot.has(ENCODER_CONFIG) => folder.join(TEXT_ENCODER),
             _ => folder,
         })
     }
+}
+
+/// Whether a model is none without a file: Python's libraries leave the card and the like where they are, and without a network theirs
+/// is a whole model all the same.
+fn is_needed(path: &str) -> bool {
+    path.contains('/') || path == MODEL_INDEX || MARKS.contains(&path) || Weights::of(path).is_some()
 }
 
 const TEXT_ENCODER: &str = "text_encoder";
@@ -115,7 +125,7 @@ enum Missing {
 
 impl Missing {
     fn into_error(self, name: &RepoName, snapshot: &Snapshot) -> Error {
-        if snapshot.is_cached() {
+        if !snapshot.is_listed() {
             let what = match self {
                 Self::Component(component) => format!("{component} of {name}"),
                 Self::Variant(variant, _) => format!("the variant {variant} of {name}"),

@@ -97,7 +97,11 @@ pub(crate) fn refused(refusal: Refusal, repo: &RepoId, http: &Http) -> Error {
             "the Hub wants to be paid for this before it does it for {repo}{said}"
         )),
         (429, _) => Error::Network(format!(
-            "the Hub asks for fewer requests: wait some minutes and run the same again{}",
+            "the Hub asks for fewer requests: wait {} and run the same again{}",
+            refusal.wait.map_or_else(
+                || "some minutes".into(),
+                |wait| format!("{} min", wait.as_secs().div_ceil(60))
+            ),
             if refusal.had_token {
                 ""
             } else {
