@@ -45,7 +45,7 @@ pub struct Snapshot<'a> {
 
 enum Files {
     /// What the Hub says that there is, and how it is written down.
-    Listed(Vec<RepoFile>, BTreeMap<String, TreeFile>),
+    Listed(Vec<RepoFile>, tree::Files),
     /// What the Hub said that there is; the cache may have only some of it, and the Hub is not asked.
     Known(Vec<(String, u64)>),
     /// What the cache has; the Hub is not asked, and what else there is is not known.
@@ -145,7 +145,7 @@ impl Hub {
         repo: &RepoId,
         revision: &str,
         progress: &dyn Progress,
-    ) -> Result<(String, Vec<RepoFile>, BTreeMap<String, TreeFile>), Failure> {
+    ) -> Result<(String, Vec<RepoFile>, tree::Files), Failure> {
         let api = self.api(repo);
         let commit = if is_commit(revision) {
             revision.to_string()

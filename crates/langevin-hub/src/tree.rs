@@ -13,8 +13,11 @@ const VERSION: u32 = 1;
 #[derive(Deserialize, Serialize)]
 struct Tree {
     format_version: u32,
-    files: BTreeMap<String, TreeFile>,
+    files: Files,
 }
+
+/// The files of a commit by their paths.
+pub(crate) type Files = BTreeMap<String, TreeFile>;
 
 /// What the Hub's listing says of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,13 +51,13 @@ impl TreeFile {
 }
 
 /// The files of the listing at `path`, if it is there and of a form that is known.
-pub(crate) fn read(path: &Path) -> Option<BTreeMap<String, TreeFile>> {
+pub(crate) fn read(path: &Path) -> Option<Files> {
     let tree: Tree = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     (tree.format_version == VERSION).then_some(tree.files)
 }
 
 /// Writes a listing, unless there is one.
-pub(crate) fn write(path: &Path, files: &BTreeMap<String, TreeFile>) {
+pub(crate) fn write(path: &Path, files: &Files) {
     if path.is_file() {
         return;
     }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use langevin_hub::{Error, Hub, ModelFiles, Progress, RepoKind, RepoName, Settings, Silent};
+use langevin_hub::{Error, Hub, ModelFiles, ModelPart, Progress, RepoKind, RepoName, Settings, Silent};
 use support::{READER, Server, WRITER, hub::Fault};
 
 /// A little pipeline, with more than is needed.
@@ -520,6 +520,32 @@ fn a_file_with_a_hole_does_not_take_its_place() {
     let folder = snapshot.fetch(&["a.safetensors"], &Silent).unwrap();
     assert_eq!(fs::read(folder.join("a.safetensors")).unwrap(), weights);
     assert_whole(cache.path());
+}
+
+#[test]
+fn of_a_pipeline_that_will_not_do_the_index_alone_comes() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    pipeline(&server, "me/faces", b"weights");
+    let hub = hub(&server, cache.path());
+    let wanted = |class: &str| ModelFiles {
+        classes: vec![class.into()],
+        ..ModelFiles::default()
+    };
+    let error = hub
+        .pull_model(&name("me/faces"), &wanted("DDIMPipeline"), &Silent)
+        .unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    assert!(error.to_string().contains("is a DDPMPipeline"), "{error}");
+    assert_eq!(server.asked("hub", "GET", "/resolve/").len(), 1);
+    // And of one whose noise schedule is wanted, its scheduler.
+    let schedule = ModelFiles {
+        part: ModelPart::Scheduler,
+        ..ModelFiles::default()
+    };
+    let folder = hub.pull_model(&name("me/faces"), &schedule, &Silent).unwrap();
+    assert_eq!(below(&folder), ["scheduler/scheduler_config.json"]);
+    hub.pull_model(&name("me/faces"), &wanted("DDPMPipeline"), &Silent)
+        .unwrap();
 }
 
 #[test]
