@@ -291,3 +291,33 @@ except IncompleteSnapshotError as error:
     );
     assert_eq!(lines[2], "True");
 }
+
+/// Without a network, diffusers asks the listing which files there should be; those that were not pulled must not be among them.
+#[test]
+fn diffusers_finds_all_that_it_wants_of_what_was_pulled() {
+    let Some(program) = python::python("huggingface_hub, diffusers, torch") else {
+        return;
+    };
+    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    pipeline(&server);
+    let more: [(&str, &[u8]); 6] = [
+        (".gitattributes", b"*.safetensors filter=lfs\n"),
+        ("samples.png", b"a picture"),
+        ("training.json", b"{}"),
+        ("unet/diffusion_pytorch_model.bin", b"a pickle"),
+        ("unet/diffusion_pytorch_model.fp16.safetensors", b"half"),
+        ("unet/model.onnx", b"another format"),
+    ];
+    server.add("models/me/faces", "main", &more);
+    let hub = Hub::new(settings(&server, home.path())).unwrap();
+    let ours = hub
+        .pull_model(&"me/faces".parse().unwrap(), &ModelFiles::default(), &Silent)
+        .unwrap();
+    let script = r#"
+from diffusers import DiffusionPipeline
+print(DiffusionPipeline.download("me/faces"))
+"#;
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let said = python::run(&program, script, &server.endpoint, home.path(), &offline);
+    assert_eq!(Path::new(said.lines().last().unwrap()), ours);
+}
