@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use langevin::{
-    data::{OpenOptions, repository_files},
+    data::{OpenOptions, Unread, repository_files},
+    pipelines::AnyPipeline,
     training::{ModelSource, TextEncoderSource},
 };
-use langevin_hub::{CONVERTED, Error, Hub, ModelFiles, ModelPart, RepoKind, RepoName, Settings, Snapshot};
+use langevin_hub::{
+    CONVERTED, Error, Hub, ModelFiles, ModelPart, RepoKind, RepoName, Settings, Snapshot, TokenSource,
+};
 
 use crate::transfer::Transfer;
 
@@ -32,6 +35,30 @@ pub fn model(path: &Path) -> Result<PathBuf> {
     Names::default().model(path, &ModelFiles::default())
 }
 
+/// The folder of a pipeline that is to be run: of one that cannot be, no weights are pulled.
+///
+/// # Errors
+/// If it is a name of the Hub and cannot be pulled, or is a pipeline of a class that is not there yet.
+pub fn pipeline(path: &Path) -> Result<PathBuf> {
+    let wanted = ModelFiles {
+        classes: AnyPipeline::CLASSES.map(String::from).to_vec(),
+        ..ModelFiles::default()
+    };
+    Names::default().model(path, &wanted)
+}
+
+/// The folder of a pipeline's scheduler, or what is no name of the Hub.
+///
+/// # Errors
+/// If it is a name of the Hub and cannot be pulled.
+pub fn scheduler(path: &Path) -> Result<PathBuf> {
+    let wanted = ModelFiles {
+        part: ModelPart::Scheduler,
+        ..ModelFiles::default()
+    };
+    Names::default().model(path, &wanted)
+}
+
 /// The path of a data set.
 ///
 /// # Errors
@@ -52,6 +79,7 @@ impl Names {
         }
         if self.token.is_some() {
             settings.token.clone_from(&self.token);
+            settings.token_source = TokenSource::Given;
         }
         Ok(Hub::new(settings)?)
     }
@@ -83,7 +111,7 @@ impl Names {
         };
         let wanted = ModelFiles {
             part: ModelPart::Config,
-            variant: None,
+            ..ModelFiles::default()
         };
         Ok(ModelSource::Config(self.model(path, &wanted)?))
     }
@@ -98,7 +126,7 @@ impl Names {
         };
         let wanted = ModelFiles {
             part: ModelPart::TextEncoder,
-            variant: None,
+            ..ModelFiles::default()
         };
         Ok(TextEncoderSource::Folder(self.model(path, &wanted)?))
     }
@@ -125,30 +153,33 @@ impl Names {
     /// If the repository cannot be pulled, or holds no such data.
     pub fn pull_dataset(&self, name: &RepoName, options: &OpenOptions) -> Result<PathBuf> {
         let (hub, progress) = (self.hub()?, Transfer::pulling());
-        let unread = match hub.open(RepoKind::Dataset, name, &progress) {
+        let (unread, was_read) = match hub.open(RepoKind::Dataset, name, &progress) {
             Ok(snapshot) => match fetch_dataset(&snapshot, name, options, &progress)? {
-                Some(path) => return Ok(path),
-                None => anyhow!(
-                    "the data set {name} holds no parquet files, pictures, zip archive or IDX files, and the Hub has not converted \
-                     it to parquet files: it cannot be read"
-                ),
+                Ok(path) => return Ok(path),
+                Err(Unread(why)) => {
+                    let unread = anyhow!(
+                        "the data set {name} {why}; the Hub has not converted it to parquet files either, so it cannot be read"
+                    );
+                    (unread, true)
+                }
             },
             // Of a repository that is read as it was converted, nothing else is in the cache.
-            Err(error @ (Error::NotCached(_) | Error::Network(_))) => error.into(),
+            Err(error @ (Error::NotCached(_) | Error::Network(_))) => (error.into(), false),
             Err(error) => return Err(error.into()),
         };
-        if name.revision.is_none() {
-            let converted = RepoName {
-                revision: Some(CONVERTED.into()),
-                ..name.clone()
-            };
-            if let Ok(snapshot) = hub.open(RepoKind::Dataset, &converted, &progress)
-                && let Some(path) = fetch_dataset(&snapshot, &converted, options, &progress)?
-            {
-                return Ok(path);
-            }
+        if name.revision.is_some() {
+            return Err(unread);
         }
-        Err(unread)
+        let converted = RepoName {
+            revision: Some(CONVERTED.into()),
+            ..name.clone()
+        };
+        match hub.open(RepoKind::Dataset, &converted, &progress) {
+            Ok(snapshot) => fetch_dataset(&snapshot, &converted, options, &progress)?.map_err(|_| unread),
+            Err(Error::NoSuchRevision(_)) => Err(unread),
+            Err(error) if was_read => Err(error.into()),
+            Err(_) => Err(unread),
+        }
     }
 
     /// Which kind of repository a name is that may be either: a model, or else a data set.
@@ -171,18 +202,18 @@ impl Names {
     }
 }
 
-/// Fetches what of a commit makes up the data; `None` where there is nothing of the kind.
+/// Fetches what of a commit makes up the data, or says why there is nothing of the kind.
 fn fetch_dataset(
     snapshot: &Snapshot,
     name: &RepoName,
     options: &OpenOptions,
     progress: &Transfer,
-) -> Result<Option<PathBuf>> {
+) -> Result<Result<PathBuf, Unread>> {
     const CARD: &str = "README.md";
-    let card = if snapshot.has(CARD) {
-        Some(snapshot.read(CARD, progress)?)
-    } else {
-        None
+    // Without a network, the card may not be there, and data may be read without it.
+    let card = match snapshot.has(CARD).then(|| snapshot.read(CARD, progress)) {
+        Some(Err(Error::NotCached(_))) | None => None,
+        Some(card) => Some(card?),
     };
     let chosen = repository_files(&name.to_string(), &snapshot.files(), card.as_deref(), options);
     let chosen = if snapshot.is_cached() {
@@ -190,10 +221,14 @@ fn fetch_dataset(
     } else {
         chosen?
     };
-    let Some(chosen) = chosen else { return Ok(None) };
-    let files: Vec<&str> = chosen.files.iter().map(String::as_str).collect();
+    let chosen = match chosen {
+        Ok(chosen) => chosen,
+        Err(unread) => return Ok(Err(unread)),
+    };
+    let files = chosen.files.iter().map(String::as_str);
+    let files: Vec<&str> = files.filter(|file| *file != CARD || card.is_some()).collect();
     let folder = snapshot.fetch(&files, progress)?;
-    Ok(Some(match chosen.opened {
+    Ok(Ok(match chosen.opened {
         Some(file) => folder.join(file),
         None => folder,
     }))

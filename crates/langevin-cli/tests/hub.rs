@@ -244,6 +244,24 @@ fn data_sets_of_every_layout_are_read() {
         ],
     );
     add("nothing", "main", &[("notes.txt", b"x")]);
+    // A preview beside the data is not what is trained on, and of several archives none is meant.
+    let preview = &found[0].1;
+    let tar = vec![0; preview.len() + 1];
+    add(
+        "preview",
+        "main",
+        &[("preview.png", preview), ("train.tar", &tar)],
+    );
+    add("archives", "main", &[("a.zip", &zip), ("b.zip", &zip)]);
+    for name in ["preview", "archives"] {
+        add(
+            name,
+            "refs/convert/parquet",
+            &[("default/train/0000.parquet", &bytes)],
+        );
+    }
+    add("unread", "main", &[("preview.png", preview), ("train.tar", &tar)]);
+    add("unclear", "main", &[("a.zip", &zip), ("b.zip", &zip)]);
     world.publish("datasets/me/folder", "main", &folder);
     for (name, flags, came, pictures) in [
         ("shards", "", vec!["README.md", train], 19),
@@ -256,6 +274,8 @@ fn data_sets_of_every_layout_are_read() {
         ("card", "", vec!["README.md", "odd/p1.parquet"], 19),
         ("zipped", "", vec!["README.md", "images.zip"], 12),
         ("script", "", vec!["default/train/0000.parquet"], 19),
+        ("preview", "", vec!["default/train/0000.parquet"], 19),
+        ("archives", "", vec!["default/train/0000.parquet"], 19),
         (
             "folder",
             "",
@@ -294,6 +314,12 @@ fn data_sets_of_every_layout_are_read() {
     world
         .online("info me/nothing --split train")
         .refused(1, &["the data set me/nothing holds no parquet files"]);
+    world
+        .online("info me/unread --split train")
+        .refused(1, &["fewer bytes of pictures", "train.tar"]);
+    world
+        .online("info me/unclear --split train")
+        .refused(1, &["several zip archives", "a.zip, b.zip"]);
     world.online("info me/none").refused(
         1,
         &["no data set of that name either", "there is no model me/none"],
@@ -315,6 +341,16 @@ fn a_run_on_the_hubs_data_and_model_is_published_and_goes_on() {
     let publish = "--push_to_hub --hub_model_id=mine --hub_private_repo";
     let ran = world.online(&format!("train {flags} --output_dir=out {publish}"));
     ran.refused(1, &["--push-to-hub", "HF_TOKEN"]);
+    world.server.state().role = Some("read");
+    let ran = world.online(&format!(
+        "train {flags} --output_dir=out {publish} --hub_token={WRITER}"
+    ));
+    ran.refused(1, &["--push-to-hub", "may only read"]);
+    world.server.state().role = None;
+    assert!(
+        world.downloaded().is_empty(),
+        "data came before it was known who publishes"
+    );
     assert!(!world.path().join("out").exists());
     let ran = world
         .online(&format!(
@@ -322,6 +358,8 @@ fn a_run_on_the_hubs_data_and_model_is_published_and_goes_on() {
         ))
         .ok();
     let page = format!("{}/me/mine", world.server.endpoint);
+    // It was made before training, and found when it was over.
+    assert_eq!(world.server.asked("hub", "POST", "/api/repos/create").len(), 2);
     assert!(ran.out.contains(&page), "{}", ran.out);
     let (repo, config) = {
         let state = world.server.state();
@@ -486,6 +524,13 @@ fn the_cache_is_filled_listed_and_emptied() {
         .refused(1, &["not in the cache", "langevin list"]);
     assert_eq!(world.offline("list").ok().out.lines().count(), 1);
     world.online("pull me/ddpm --all").ok();
+    // An old name, without an organisation, which Python's client pulled.
+    let old = world.path().join("home/hub/models--gpt2/blobs");
+    fs::create_dir_all(&old).unwrap();
+    fs::write(old.join("a"), [0; 10]).unwrap();
+    let ran = world.offline("remove gpt2").ok();
+    assert!(ran.out.contains("removed gpt2"), "{}", ran.out);
+    world.offline("remove gpt2").refused(1, &["ORG/NAME"]);
 }
 
 #[test]
@@ -549,6 +594,16 @@ fn a_space_is_written_and_pushed() {
     );
     // The copy is a pipeline.
     world.offline("info page/models/ddpm").ok();
+    assert!(ran.err.contains("HF_TOKEN"), "{}", ran.err);
+    // What was there from before does not stay.
+    fs::create_dir_all(page.join("models/old")).unwrap();
+    world
+        .offline("space page page/models/ddpm --overwrite")
+        .refused(1, &["copy it elsewhere"]);
+    let ran = world
+        .offline(&format!("space page {run} me/other@v1 --title Faces --overwrite"))
+        .ok();
+    assert_eq!(names(&page.join("models")), ["ddpm"], "{}", ran.out);
     world
         .offline(&format!("space page {run}"))
         .refused(1, &["--overwrite"]);
@@ -604,4 +659,30 @@ print(picture.shape, float(picture.mean()))
     );
     assert!(said.contains("(1, "), "{said}");
     assert!(world.server.state().requests.is_empty());
+}
+
+#[test]
+fn what_cannot_be_run_is_told_before_it_is_pulled() {
+    let world = World::new();
+    let index = br#"{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
+    let files: [(&str, &[u8]); 3] = [
+        ("model_index.json", index),
+        ("transformer/config.json", b"{}"),
+        ("transformer/diffusion_pytorch_model.safetensors", &[0; 100]),
+    ];
+    world.server.add("models/me/large", "main", &files);
+    world
+        .online("sample me/large --count 1")
+        .refused(1, &["is a FluxPipeline", "DDPMPipeline or DDIMPipeline"]);
+    assert_eq!(world.downloaded(), ["model_index.json"]);
+    world.online("pull me/large").ok();
+}
+
+#[test]
+fn the_noise_schedule_of_a_model_of_the_hub_is_drawn() {
+    let world = World::new();
+    world.publish("models/me/ddpm", "main", &reference_pipeline("ddpm"));
+    world.online("plot-schedule me/ddpm --output schedule.png").ok();
+    assert!(world.path().join("schedule.png").is_file());
+    assert_eq!(world.downloaded(), ["scheduler/scheduler_config.json"]);
 }

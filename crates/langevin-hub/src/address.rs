@@ -56,14 +56,42 @@ fn encode(text: &str, slashes: bool) -> String {
     encoded
 }
 
-/// The address behind `rel="next"` in a `Link` header.
-pub(crate) fn next_page(link: &str) -> Option<&str> {
-    link.split(',').find_map(|entry| {
-        let (url, rest) = entry.trim().strip_prefix('<')?.split_once('>')?;
-        rest.split(';')
-            .any(|word| word.trim() == "rel=\"next\"")
-            .then_some(url)
-    })
+/// The address behind `rel="next"` in a `Link` header; there may be none.
+///
+/// # Errors
+/// If the header speaks of a next page and does not say where it is: a listing without its end must not pass for a whole one.
+pub(crate) fn next_page(link: &str) -> Result<Option<&str>, ()> {
+    // Addresses hold commas, and semicolons too: they are taken out first.
+    let (mut rest, mut outside) = (link, String::new());
+    while let Some((before, (url, after))) = address_of(rest) {
+        outside.push_str(before);
+        let parameters = after.split('<').next().unwrap_or(after);
+        if parameters.split([';', ',']).any(is_next) {
+            return Ok(Some(url));
+        }
+        rest = after;
+    }
+    outside.push_str(rest);
+    if outside.to_ascii_lowercase().contains("next") {
+        Err(())
+    } else {
+        Ok(None)
+    }
+}
+
+/// What is before the first `<…>`, what is in it, and what follows.
+fn address_of(link: &str) -> Option<(&str, (&str, &str))> {
+    let (before, after) = link.split_once('<')?;
+    Some((before, after.split_once('>')?))
+}
+
+/// Whether a parameter says that its address is that of the next page: `rel` may name several relations, quoted or not.
+fn is_next(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else {
+        return false;
+    };
+    let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+    name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
 }
 
 #[cfg(test)]
@@ -93,15 +121,37 @@ mod tests {
 
     #[test]
     fn a_listing_names_its_next_page() {
-        let link = "<https://h/api/x?cursor=a,b>; rel=\"prev\"";
-        assert_eq!(next_page(link), None);
-        assert_eq!(
-            next_page("<https://h/2?cursor=x>; rel=\"next\""),
-            Some("https://h/2?cursor=x")
-        );
-        assert_eq!(
-            next_page("<https://h/1>; rel=\"prev\", <https://h/3>; rel=\"next\""),
-            Some("https://h/3")
-        );
+        for (link, next) in [
+            (
+                "<https://h/2?cursor=x>; rel=\"next\"",
+                Some("https://h/2?cursor=x"),
+            ),
+            (
+                "<https://h/2?cursor=a,b;c>; rel=\"next\"",
+                Some("https://h/2?cursor=a,b;c"),
+            ),
+            ("<https://h/2>;rel=next", Some("https://h/2")),
+            (
+                "<https://h/2>; title=\"more\"; REL=\"last next\"",
+                Some("https://h/2"),
+            ),
+            (
+                "<https://h/1>; rel=\"prev\", <https://h/3>; rel=\"next\"",
+                Some("https://h/3"),
+            ),
+            (
+                "<https://h/3>; rel=next,<https://h/1>; rel=prev",
+                Some("https://h/3"),
+            ),
+            ("<https://h/api/x?cursor=a,b>; rel=\"prev\"", None),
+            ("<https://h/next>; rel=\"prev\"", None),
+            ("", None),
+        ] {
+            assert_eq!(next_page(link), Ok(next), "{link}");
+        }
+        // Half a listing must not pass for a whole one.
+        for link in ["https://h/2; rel=\"next\"", "<https://h/2; rel=\"next\""] {
+            assert!(next_page(link).is_err(), "{link}");
+        }
     }
 }

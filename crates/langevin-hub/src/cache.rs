@@ -3,6 +3,7 @@
 //! ```text
 //! models--ORG--NAME/
 //!   blobs/HASH                   every file's bytes once, by its SHA-256 or git hash
+//!   trees/COMMIT.json            what the Hub says that a commit holds
 //!   refs/main                    the commit that a branch or tag was when it was last looked at
 //!   snapshots/COMMIT/unet/…      the files of a commit by their names: links to the blobs
 //! .locks/models--ORG--NAME/HASH.lock
@@ -54,6 +55,11 @@ impl RepoCache {
     /// The folder of a commit's files.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
+    }
+
+    /// Where it is written down which files a commit has.
+    pub fn tree(&self, commit: &str) -> PathBuf {
+        self.folder.join("trees").join(format!("{commit}.json"))
     }
 
     /// Where the bytes of a file with this hash lie.
@@ -110,8 +116,12 @@ impl RepoCache {
         Ok(path.is_file().then_some(path))
     }
 
-    /// Gives a blob its name in a commit: a link to it, or a copy where links are not to be had.
-    pub fn point(&self, commit: &str, path: &str, hash: &Hash) -> Result<PathBuf> {
+    /// Gives a blob its name in a commit: a link to it. Where there are no links of either kind, the bytes are moved there, as Python
+    /// does it, for two copies of a model are one too many; `same` is a file of this commit that took them already.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if that cannot be written, [`Error::Busy`] if the blob is not there any more.
+    pub fn point(&self, commit: &str, path: &str, hash: &Hash, same: Option<&Path>) -> Result<PathBuf> {
         let place = self.snapshot(commit).join(relative(path)?);
         let blob = self.blob(hash);
         if place.is_file() {
@@ -123,6 +133,15 @@ impl RepoCache {
         if place.is_symlink() {
             fs::remove_file(&place).map_err(|e| Error::io("replace", &place, e))?;
         }
+        if !blob.is_file() {
+            return match same {
+                Some(same) => copy_atomically(same, &place).map(|()| place),
+                // A link that leads nowhere would be worse than none.
+                None => Err(Error::Busy(format!(
+                    "another program removed {path} while it was pulled: run the same again"
+                ))),
+            };
+        }
         let up = "../".repeat(path.split('/').count() + 1);
         let target = format!("{up}blobs/{}", hash.text());
         if self.symlinks {
@@ -133,7 +152,12 @@ impl RepoCache {
                 Err(_) => {}
             }
         }
-        copy_atomically(&blob, &place)?;
+        // What is a link to elsewhere, as in the store that Python shares between repositories, stays where it is.
+        if blob.is_symlink() {
+            copy_atomically(&blob, &place)?;
+        } else if fs::hard_link(&blob, &place).is_err() && !place.is_file() {
+            fs::rename(&blob, &place).map_err(|e| Error::io("write", &place, e))?;
+        }
         Ok(place)
     }
 
@@ -267,7 +291,7 @@ mod tests {
             cache.prepare().unwrap();
             let hash = Hash::of_text(&"a".repeat(64)).unwrap();
             fs::write(cache.blob(&hash), "x").unwrap();
-            let place = cache.point(COMMIT, "unet/deep/config.json", &hash).unwrap();
+            let place = cache.point(COMMIT, "unet/deep/config.json", &hash, None).unwrap();
             assert_eq!(fs::read_to_string(&place).unwrap(), "x");
             assert_eq!(place.is_symlink(), symlinks && cfg!(unix));
             assert_eq!(
@@ -287,11 +311,11 @@ mod tests {
         cache.set_commit_of("refs/pr/1", COMMIT).unwrap();
         assert_eq!(cache.commit_of("refs/pr/1").as_deref(), Some(COMMIT));
         fs::write(cache.blob(&hash), "x").unwrap();
-        cache.point(COMMIT, "f", &hash).unwrap();
+        cache.point(COMMIT, "f", &hash, None).unwrap();
         fs::remove_file(cache.blob(&hash)).unwrap();
         assert!(cache.files(COMMIT).unwrap().is_empty() || cfg!(not(unix)));
         fs::write(cache.blob(&hash), "y").unwrap();
-        assert!(cache.point(COMMIT, "f", &hash).unwrap().is_file());
+        assert!(cache.point(COMMIT, "f", &hash, None).unwrap().is_file());
     }
 
     #[test]

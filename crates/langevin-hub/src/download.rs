@@ -12,8 +12,9 @@ use ureq::http::HeaderMap;
 use crate::{
     Error, Hash, Progress, RepoFile, RepoId, Result, address,
     cache::RepoCache,
-    hash::Hasher,
-    http::{Ask, Failure, Http, Refusal, text},
+    failure::{Failure, Refusal},
+    hash::{Hasher, hash_file},
+    http::{Ask, Http, text},
     lock::Lock,
     refused::refused,
 };
@@ -54,26 +55,29 @@ impl Download<'_> {
             self.progress.advance(file.size);
             return Ok(());
         }
-        let _lock = Lock::acquire(&self.cache.lock(&file.hash), self.progress)?;
+        let stopped = || self.stop.load(Ordering::Relaxed);
+        let lock = Lock::acquire(&self.cache.lock(&file.hash), self.progress, &stopped)?;
         // Whoever held the lock may have made it.
         if blob.is_file() {
             self.progress.advance(file.size);
             return Ok(());
         }
         let path = self.cache.incomplete(&file.hash);
-        let resumed = self.fill(&path, file).inspect_err(|_| remove_if_empty(&path))?;
-        if let Err(wrong) = resumed.check(file) {
+        let mut filled = self.fill(&path, file).inspect_err(|_| remove_if_empty(&path))?;
+        // What was there from before may have been anything; what comes in one piece is what the Hub sends.
+        if filled.from_before && filled.check(file).is_err() {
             remove(&path)?;
             self.progress.back(file.size);
-            // What was there from before may have been anything; what comes in one piece is what the Hub sends.
-            if !resumed.from_before {
-                return Err(self.wrong_hash(file, &wrong));
-            }
-            if let Err(wrong) = self.fill(&path, file)?.check(file) {
-                remove(&path)?;
-                self.progress.back(file.size);
-                return Err(self.wrong_hash(file, &wrong));
-            }
+            filled = self.fill(&path, file)?;
+        }
+        // What was hashed on its way is on the disk, unless it came in pieces, or somebody else may be writing there too.
+        if filled.in_pieces || !lock.is_sure() {
+            filled.hash = hash_on_disk(&path, file)?;
+        }
+        if let Err(wrong) = filled.check(file) {
+            remove(&path)?;
+            self.progress.back(file.size);
+            return Err(self.wrong_hash(file, &wrong));
         }
         std::fs::rename(&path, &blob).map_err(|e| Error::io("write", &blob, e))?;
         sync_folder(&blob);
@@ -97,11 +101,14 @@ impl Download<'_> {
         }
         target.set_len(have).map_err(io)?;
         let from_before = have > 0;
+        let mut in_pieces = from_before;
         feed(&mut target, &mut hasher).map_err(io)?;
         self.progress.advance(have);
         let mut repeated = 0;
+        let stopped = || self.stop.load(Ordering::Relaxed);
         while have < file.size {
-            if self.stop.load(Ordering::Relaxed) {
+            self.http.wait_until_allowed(&stopped);
+            if stopped() {
                 return Err(Error::Stopped);
             }
             let before = have;
@@ -109,10 +116,13 @@ impl Download<'_> {
             // Whatever moves on may go on.
             repeated = if have > before { 0 } else { repeated };
             if let Ended::Broke(failure) = ended {
-                if !failure.is_passing() || repeated >= self.http.retries() {
+                in_pieces = true;
+                if !failure.is_passing() {
                     return Err(self.broke(file, have, failure));
                 }
-                self.http.wait(repeated);
+                self.http
+                    .wait(failure, repeated, self.progress, &stopped)
+                    .map_err(|failure| self.broke(file, have, failure))?;
                 repeated += 1;
             }
         }
@@ -120,6 +130,7 @@ impl Download<'_> {
         Ok(Filled {
             hash: hasher.finish(),
             from_before,
+            in_pieces,
         })
     }
 
@@ -212,6 +223,7 @@ impl Download<'_> {
                 "{} of {} did not come: check the network and run the same again ({why})",
                 file.path, self.repo
             )),
+            Failure::Setup(why) => Error::Network(why),
             Failure::Refused(refusal) => refused(refusal, self.repo, self.http),
         }
     }
@@ -233,6 +245,8 @@ struct Filled {
     hash: Hash,
     /// Whether some of it was there from an earlier time.
     from_before: bool,
+    /// Whether it did not come in one answer.
+    in_pieces: bool,
 }
 
 impl Filled {
@@ -245,6 +259,13 @@ impl Filled {
             Err(self.hash.clone())
         }
     }
+}
+
+/// What the bytes on the disk come to.
+fn hash_on_disk(path: &Path, file: &RepoFile) -> Result<Hash> {
+    let read = |e| Error::io("read", path, e);
+    let mut source = File::open(path).map_err(read)?;
+    hash_file(&mut source, Hasher::like(&file.hash, file.size)).map_err(read)
 }
 
 /// Feeds a file's bytes to a hasher; what is written next follows them.

@@ -36,6 +36,12 @@ pub enum Error {
     /// A file is not what the Hub says that it is.
     #[error("{0}")]
     Hash(String),
+    /// What a repository holds is of no use for what is wanted of it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Another program is at work on the same files.
+    #[error("{0}")]
+    Busy(String),
     /// The Hub answered with something that was not expected.
     #[error("{0}")]
     Answer(String),

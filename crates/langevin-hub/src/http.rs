@@ -9,7 +9,11 @@ use ureq::{
     tls::{Certificate, PemItem, RootCerts, TlsConfig},
 };
 
-use crate::{Error, Result, Settings, address};
+use crate::{
+    Error, Progress, Result, Settings, TokenSource, address,
+    failure::{Failure, Refusal},
+    limit::{LONGEST, Limit, sleep},
+};
 
 /// More redirects than this lead nowhere.
 const MAX_REDIRECTS: usize = 10;
@@ -17,52 +21,16 @@ const MAX_REDIRECTS: usize = 10;
 const MAX_ANSWER: u64 = 64 << 20;
 /// The longest that the Hub may think about something that was sent to it: a commit of many files takes its time.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What is shown of a message that the Hub sends along.
-const MAX_MESSAGE: usize = 300;
 
 /// A connection to one Hub.
 pub(crate) struct Http {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
+    token_source: TokenSource,
     retries: u32,
     retry_after: Duration,
-}
-
-/// Why a request brought nothing.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nobody can be asked: there is no network, or no such host.
-    Unreachable(String),
-    /// No answer came, or not all of it.
-    Network(String),
-    /// The Hub said no.
-    Refused(Refusal),
-}
-
-/// An answer that says no.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    /// The HTTP status.
-    pub status: u16,
-    /// The Hub's word for what is wrong, `X-Error-Code`.
-    pub code: Option<String>,
-    /// The Hub's sentence, from `X-Error-Message` or the answer's body.
-    pub message: String,
-    /// What was asked.
-    pub url: String,
-    /// Whether a token was sent along.
-    pub had_token: bool,
-}
-
-impl Failure {
-    /// Whether the same request may succeed a little later.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Network(_) => true,
-            Self::Refused(refusal) => matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504),
-        }
-    }
+    limit: Limit,
 }
 
 /// What a request has besides its address.
@@ -98,14 +66,21 @@ impl Http {
             agent: config.build().into(),
             endpoint: settings.endpoint.clone(),
             token: settings.token.clone(),
+            token_source: settings.token_source.clone(),
             retries: settings.retries,
             retry_after: settings.retry_after,
+            limit: Limit::default(),
         })
     }
 
     /// Whether requests carry a token.
     pub fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Where the token came from.
+    pub fn token_source(&self) -> &TokenSource {
+        &self.token_source
     }
 
     /// Asks once, following redirects. The token goes to the Hub alone: the stores of large files are other hosts.
@@ -120,7 +95,7 @@ impl Http {
             if let Some(bearer) = self.bearer(&url) {
                 request = request.header(header::AUTHORIZATION, bearer);
             }
-            let response = request.call().map_err(|e| network(&url, &e))?;
+            let response = request.call().map_err(|e| Failure::of(&url, &e))?;
             match response.status().as_u16() {
                 200..=299 => return Ok(response),
                 301 | 302 | 303 | 307 | 308 => {
@@ -132,7 +107,7 @@ impl Http {
                     };
                     url = address::join(&url, location);
                 }
-                _ => return Err(Failure::Refused(refusal(response, &url, had_token))),
+                _ => return Err(Failure::Refused(Refusal::of(response, &url, had_token))),
             }
         }
         Err(Failure::Network(format!(
@@ -142,8 +117,12 @@ impl Http {
     }
 
     /// Asks for JSON, again where the failure may pass. The headers come along.
-    pub fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, HeaderMap), Failure> {
-        self.patiently(|| {
+    pub fn get_json<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        progress: &dyn Progress,
+    ) -> Result<(T, HeaderMap), Failure> {
+        self.patiently(progress, || {
             let response = self.get(url, Ask::default())?;
             let headers = response.headers().clone();
             Ok((json(response, url)?, headers))
@@ -151,30 +130,62 @@ impl Http {
     }
 
     /// Sends JSON or the like, again where the failure may pass, which is for requests that may arrive twice.
-    pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response<Body>, Failure> {
-        self.patiently(|| self.post_once(url, headers, body))
+    pub fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        progress: &dyn Progress,
+    ) -> Result<Response<Body>, Failure> {
+        self.patiently(progress, || self.post_once(url, headers, body))
     }
 
-    /// Sends JSON or the like once.
+    /// The same for an answer in JSON, which may break off too.
+    pub fn post_json<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        progress: &dyn Progress,
+    ) -> Result<T, Failure> {
+        self.patiently(progress, || json(self.post_once(url, headers, body)?, url))
+    }
+
+    /// Sends JSON or the like once. A redirect that keeps the method is followed on the same host: a repository may have another name now.
     pub fn post_once(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Response<Body>, Failure> {
-        let mut request = Request::post(url).header(header::CONTENT_TYPE, "application/json");
-        if let Some(bearer) = self.bearer(url) {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        for (name, value) in headers {
-            if *name == "content-type"
-                && let Some(all) = request.headers_mut()
-            {
-                all.remove(header::CONTENT_TYPE);
+        let mut url = url.to_string();
+        for _ in 0..MAX_REDIRECTS {
+            let mut request = Request::post(&url).header(header::CONTENT_TYPE, "application/json");
+            if let Some(bearer) = self.bearer(&url) {
+                request = request.header(header::AUTHORIZATION, bearer);
             }
-            request = request.header(*name, *value);
+            for (name, value) in headers {
+                if *name == "content-type"
+                    && let Some(all) = request.headers_mut()
+                {
+                    all.remove(header::CONTENT_TYPE);
+                }
+                request = request.header(*name, *value);
+            }
+            let had_token = self.bearer(&url).is_some();
+            let request = request.body(body).map_err(|e| Failure::of(&url, &e.into()))?;
+            let response = self.send(&url, request)?;
+            let location = text(response.headers(), "location").map(|location| address::join(&url, location));
+            match (response.status().as_u16(), location) {
+                (200..=299, _) => return Ok(response),
+                (307 | 308, Some(next)) if address::origin(&next) == address::origin(&url) => url = next,
+                _ => return Err(Failure::Refused(Refusal::of(response, &url, had_token))),
+            }
         }
-        self.send(url, request.body(body).map_err(|e| network(url, &e.into()))?)
+        Err(Failure::Network(format!(
+            "{} redirects in circles",
+            address::without_query(&url)
+        )))
     }
 
     /// Puts `size` bytes to a store, once. The address is signed; the token does not go along.
@@ -182,34 +193,58 @@ impl Http {
         let request = Request::put(url)
             .header(header::CONTENT_LENGTH, size)
             .body(SendBody::from_reader(body))
-            .map_err(|e| network(url, &e.into()))?;
-        self.send(url, request)
+            .map_err(|e| Failure::of(url, &e.into()))?;
+        let response = self.send(url, request)?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(Failure::Refused(Refusal::of(response, url, false)))
+        }
     }
 
     fn send(&self, url: &str, request: Request<impl ureq::AsSendBody>) -> Result<Response<Body>, Failure> {
-        let had_token = request.headers().contains_key(header::AUTHORIZATION);
         let request = self
             .agent
             .configure_request(request)
             .timeout_per_read(Some(PATIENCE))
             .build();
-        let response = self.agent.run(request).map_err(|e| network(url, &e))?;
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(Failure::Refused(refusal(response, url, had_token)))
-        }
+        self.agent.run(request).map_err(|e| Failure::of(url, &e))
     }
 
     /// Does something again, after longer and longer waits, while its failure may pass. Where there is no network, its user should
     /// not be kept waiting.
-    pub fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    pub fn patiently<T>(
+        &self,
+        progress: &dyn Progress,
+        attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.repeat(progress, Failure::is_passing, attempt)
+    }
+
+    /// Does something again only where the Hub has not looked at it, because it was asked too much.
+    pub fn when_allowed<T>(
+        &self,
+        progress: &dyn Progress,
+        attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let was_too_much =
+            |failure: &Failure| matches!(failure, Failure::Refused(Refusal { status: 429, .. }));
+        self.repeat(progress, was_too_much, attempt)
+    }
+
+    fn repeat<T>(
+        &self,
+        progress: &dyn Progress,
+        may_pass: impl Fn(&Failure) -> bool,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut repeated = 0;
         loop {
+            self.limit.wait(&|| false);
             match attempt() {
                 Err(failure @ Failure::Unreachable(_)) => return Err(failure),
-                Err(failure) if failure.is_passing() && repeated < self.retries => {
-                    self.wait(repeated);
+                Err(failure) if may_pass(&failure) => {
+                    self.wait(failure, repeated, progress, &|| false)?;
                     repeated += 1;
                 }
                 result => return result,
@@ -217,14 +252,50 @@ impl Http {
         }
     }
 
-    /// Waits before the repetition of this number, from 0 on.
-    pub fn wait(&self, repeated: u32) {
-        std::thread::sleep(self.retry_after * 2u32.pow(repeated.min(5)));
+    /// Waits before the repetition of this number, from 0 on, and says so: as long as the Hub asks for, or longer with every time.
+    ///
+    /// # Errors
+    /// The failure, where it was repeated often enough, or the Hub wants to be left alone for longer than anybody waits.
+    pub fn wait(
+        &self,
+        failure: Failure,
+        repeated: u32,
+        progress: &dyn Progress,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), Failure> {
+        if repeated >= self.retries {
+            return Err(failure);
+        }
+        let why = match &failure {
+            Failure::Refused(Refusal {
+                status: 429,
+                wait: Some(wait),
+                ..
+            }) => {
+                if *wait > LONGEST {
+                    return Err(failure);
+                }
+                self.limit.note(*wait, progress);
+                self.limit.wait(stop);
+                return Ok(());
+            }
+            Failure::Unreachable(why) | Failure::Network(why) | Failure::Setup(why) => why.clone(),
+            Failure::Refused(refusal) => refusal.in_short(),
+        };
+        let time = self.retry_after * 2u32.pow(repeated.min(5));
+        progress.note(&format!(
+            "{why}; trying again ({} of {}) in {} s",
+            repeated + 1,
+            self.retries,
+            time.as_secs_f64().round().max(1.0)
+        ));
+        sleep(time, stop);
+        Ok(())
     }
 
-    /// How often a request is repeated that brings nothing.
-    pub fn retries(&self) -> u32 {
-        self.retries
+    /// Waits while the Hub wants to be left alone, or until `stop` says so.
+    pub fn wait_until_allowed(&self, stop: &dyn Fn() -> bool) {
+        self.limit.wait(stop);
     }
 
     /// The Hub's address.
@@ -249,66 +320,12 @@ pub(crate) fn json<T: DeserializeOwned>(response: Response<Body>, url: &str) -> 
     reader
         .read_to_end(&mut bytes)
         .map_err(|e| Failure::Network(e.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|e| {
-        Failure::Refused(Refusal {
-            status: 200,
-            code: None,
-            message: format!("the answer is not what a Hub says: {e}"),
-            url: url.to_string(),
-            had_token: false,
-        })
-    })
+    serde_json::from_slice(&bytes).map_err(|e| Failure::unexpected(url, &e.to_string()))
 }
 
 /// A header as text.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-fn network(url: &str, error: &ureq::Error) -> Failure {
-    let host = address::origin(url).unwrap_or(url);
-    match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-            Failure::Unreachable(format!("{host} does not answer"))
-        }
-        ureq::Error::Timeout(_) => Failure::Network(format!("{host} does not answer")),
-        ureq::Error::HostNotFound => Failure::Unreachable(format!("the name of {host} is not known")),
-        ureq::Error::ConnectionFailed => Failure::Unreachable(format!("no connection to {host}")),
-        ureq::Error::Io(e) if is_unreachable(e.kind()) => Failure::Unreachable(format!("{host}: {e}")),
-        error => Failure::Network(format!("{host}: {error}")),
-    }
-}
-
-fn is_unreachable(kind: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(
-        kind,
-        AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable
-    )
-}
-
-fn refusal(response: Response<Body>, url: &str, had_token: bool) -> Refusal {
-    let headers = response.headers();
-    let status = response.status().as_u16();
-    let code = text(headers, "x-error-code").map(String::from);
-    let message = text(headers, "x-error-message").map(String::from);
-    let message = message.unwrap_or_else(|| {
-        let mut body = String::new();
-        let mut reader = response.into_body().into_reader().take(1 << 16);
-        // A body that does not come whole says what it says.
-        let _ = reader.read_to_string(&mut body);
-        let said = serde_json::from_str::<serde_json::Value>(&body).ok();
-        let said = said.and_then(|value| Some(value.get("error")?.as_str()?.to_string()));
-        said.unwrap_or_default()
-    });
-    let shown = |c: &char| !c.is_control();
-    Refusal {
-        status,
-        code,
-        message: message.chars().filter(shown).take(MAX_MESSAGE).collect(),
-        url: url.to_string(),
-        had_token,
-    }
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<Certificate<'static>>> {

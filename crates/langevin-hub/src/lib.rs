@@ -18,8 +18,10 @@ mod address;
 mod cache;
 mod download;
 mod error;
+mod failure;
 mod hash;
 mod http;
+mod limit;
 mod lock;
 mod model;
 mod name;
@@ -29,6 +31,7 @@ mod refused;
 mod settings;
 mod shelf;
 mod snapshot;
+mod tree;
 mod weights;
 
 pub use error::{Error, Result};
@@ -37,7 +40,7 @@ pub use model::{ModelFiles, ModelPart};
 pub use name::{CONVERTED, MAIN, RepoId, RepoKind, RepoName, of_cached};
 pub use progress::{Progress, Silent};
 pub use push::{Push, Pushed};
-pub use settings::Settings;
+pub use settings::{Settings, TokenSource};
 pub use shelf::{CachedRepo, CachedRevision, Removed};
 pub use snapshot::{RepoFile, Snapshot};
 

@@ -10,16 +10,18 @@ use std::{
 use serde_json::Value;
 
 use self::choose::choose;
-use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot};
+use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot, weights::Weights};
 
 /// The file at a pipeline's root.
 const MODEL_INDEX: &str = "model_index.json";
 /// A model's configuration, beside its weights.
 const CONFIG: &str = "config.json";
+/// A scheduler's.
+const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 /// What marks a folder or a root as one of a model, a scheduler or a tokenizer.
 const MARKS: [&str; 6] = [
     CONFIG,
-    "scheduler_config.json",
+    SCHEDULER_CONFIG,
     "tokenizer_config.json",
     "tokenizer.json",
     "vocab.json",
@@ -33,6 +35,8 @@ pub struct ModelFiles {
     pub part: ModelPart,
     /// The version of the weights, as in `diffusion_pytorch_model.fp16.safetensors`; `None` is the plain one, or else what there is.
     pub variant: Option<String>,
+    /// The classes of pipelines that will do, as `DDPMPipeline`; none are all. Of a pipeline of another, only its index is pulled.
+    pub classes: Vec<String>,
 }
 
 /// A part of a model's repository.
@@ -45,6 +49,8 @@ pub enum ModelPart {
     Config,
     /// The text encoder with its tokenizer.
     TextEncoder,
+    /// The scheduler's configuration alone.
+    Scheduler,
 }
 
 impl Hub {
@@ -52,7 +58,8 @@ impl Hub {
     /// folder.
     ///
     /// # Errors
-    /// As [`Hub::open`] and [`Snapshot::fetch`], and [`Error::NoSuchFile`] if the repository holds no weights in a form that is known.
+    /// As [`Hub::open`] and [`Snapshot::fetch`], [`Error::NoSuchFile`] if the repository holds no weights in a form that is known, and
+    /// [`Error::Unsupported`] if it is a pipeline of a class that will not do.
     pub fn pull_model(
         &self,
         name: &RepoName,
@@ -61,7 +68,9 @@ impl Hub {
     ) -> Result<PathBuf> {
         let snapshot = self.open(RepoKind::Model, name, progress)?;
         let index = if snapshot.has(MODEL_INDEX) && wanted.part == ModelPart::Whole {
-            Some(components(&snapshot.read(MODEL_INDEX, progress)?, name)?)
+            let index = parse(&snapshot.read(MODEL_INDEX, progress)?, name)?;
+            wanted.check_class(&index, name)?;
+            Some(components(index))
         } else {
             None
         };
@@ -69,7 +78,11 @@ impl Hub {
         let paths: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
         let chosen =
             choose(&paths, index.as_ref(), wanted).map_err(|missing| missing.into_error(name, &snapshot))?;
-        let folder = snapshot.fetch(&chosen, progress)?;
+        let needed: Vec<&str> = chosen
+            .into_iter()
+            .filter(|path| !snapshot.is_cached() || is_needed(path) || snapshot.is_there(path))
+            .collect();
+        let folder = snapshot.fetch(&needed, progress)?;
         Ok(match wanted.part {
             ModelPart::TextEncoder if snapshot.has(ENCODER_CONFIG) => folder.join(TEXT_ENCODER),
             _ => folder,
@@ -77,27 +90,54 @@ impl Hub {
     }
 }
 
+/// Whether a model is none without a file: Python's libraries leave the card and the like where they are, and without a network theirs
+/// is a whole model all the same.
+fn is_needed(path: &str) -> bool {
+    path.contains('/') || path == MODEL_INDEX || MARKS.contains(&path) || Weights::of(path).is_some()
+}
+
 const TEXT_ENCODER: &str = "text_encoder";
 const TOKENIZER: &str = "tokenizer";
 const ENCODER_CONFIG: &str = "text_encoder/config.json";
 
-/// The names of a pipeline's components, and so of their folders.
-fn components(index: &str, name: &RepoName) -> Result<BTreeSet<String>> {
-    let parsed: BTreeMap<String, Value> = serde_json::from_str(index).map_err(|e| {
+impl ModelFiles {
+    /// # Errors
+    /// [`Error::Unsupported`] if the pipeline's class is none of those that will do.
+    fn check_class(&self, index: &BTreeMap<String, Value>, name: &RepoName) -> Result<()> {
+        let class = index.get("_class_name").and_then(Value::as_str);
+        match class {
+            Some(class) if !self.classes.is_empty() && !self.classes.iter().any(|known| known == class) => {
+                Err(Error::Unsupported(format!(
+                    "{name} is a {class}, which is not there yet; {} would do. Its weights were not pulled",
+                    self.classes.join(" or ")
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A pipeline's index.
+fn parse(index: &str, name: &RepoName) -> Result<BTreeMap<String, Value>> {
+    serde_json::from_str(index).map_err(|e| {
         Error::Answer(format!(
             "{MODEL_INDEX} of {name} is not the JSON of a pipeline's index: {e}"
         ))
-    })?;
+    })
+}
+
+/// The names of a pipeline's components, and so of their folders.
+fn components(index: BTreeMap<String, Value>) -> BTreeSet<String> {
     let is_component = |value: &Value| {
         value
             .as_array()
             .is_some_and(|pair| pair.len() == 2 && pair.iter().all(Value::is_string))
     };
-    Ok(parsed
+    index
         .into_iter()
         .filter(|(name, value)| !name.starts_with('_') && is_component(value))
         .map(|(name, _)| name)
-        .collect())
+        .collect()
 }
 
 /// What was looked for in vain.
@@ -111,15 +151,18 @@ enum Missing {
     Variant(String, Vec<String>),
     /// A model's configuration.
     Config,
+    /// A scheduler's configuration.
+    Scheduler,
 }
 
 impl Missing {
     fn into_error(self, name: &RepoName, snapshot: &Snapshot) -> Error {
-        if snapshot.is_cached() {
+        if !snapshot.is_listed() {
             let what = match self {
                 Self::Component(component) => format!("{component} of {name}"),
                 Self::Variant(variant, _) => format!("the variant {variant} of {name}"),
                 Self::Config => format!("the configuration of {name}"),
+                Self::Scheduler => format!("the scheduler of {name}"),
                 Self::Weights(_) => format!("the model {name}"),
             };
             return Error::NotCached(format!(
@@ -140,6 +183,9 @@ impl Missing {
             ),
             Self::Config => {
                 format!("{name} has no configuration of a model: {CONFIG} or unet/{CONFIG} would be one")
+            }
+            Self::Scheduler => {
+                format!("{name} has no scheduler: scheduler/{SCHEDULER_CONFIG} would be one")
             }
             Self::Weights(there) => {
                 let instead = match there.as_slice() {

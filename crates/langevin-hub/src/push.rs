@@ -12,13 +12,17 @@ use serde_json::{Value, json};
 use self::outgoing::Outgoing;
 use crate::{
     Error, Hash, Hub, MAIN, Progress, RepoId, RepoKind, Result,
-    http::{Failure, Refusal, json as read_json},
+    failure::{Failure, Refusal},
+    http::json as read_json,
     name::RepoName,
-    refused::failed,
+    refused::{failed, unknown_token, unreached},
 };
 
 /// How many files the Hub takes in one question.
 const BATCH: usize = 256;
+/// What the Hub says while it makes another repository of the same owner.
+const BUSY: &str = "conflicting operation";
+
 /// What is to be pushed.
 #[derive(Clone, Debug, Default)]
 pub struct Push {
@@ -64,6 +68,22 @@ struct Mode {
 #[derive(Deserialize)]
 struct Whoami {
     name: String,
+    #[serde(default)]
+    auth: Option<Auth>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Auth {
+    #[serde(default)]
+    access_token: Option<AccessToken>,
+}
+
+#[derive(Deserialize)]
+struct AccessToken {
+    /// `read`, `write`, or `fineGrained`, whose rights differ from repository to repository.
+    #[serde(default)]
+    role: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -79,20 +99,12 @@ impl Hub {
     /// [`Error::Token`] if there is no token or it may not do that, [`Error::Network`] if the Hub cannot be reached, [`Error::Io`] if
     /// a file cannot be read. The repository is as it was unless all went well; large files that arrived need not travel again.
     pub fn push(&self, name: &RepoName, push: &Push, progress: &dyn Progress) -> Result<Pushed> {
-        self.may_push()?;
-        if name.revision.is_some() {
-            return Err(Error::Name(format!(
-                "`{name}` names a revision; a push goes to the main branch of {}",
-                name.id
-            )));
-        }
-        let repo = name.of_kind(push.kind);
-        let fail = |failure| failed(failure, &repo, &self.http);
         let mut outgoing = push.outgoing()?;
-        self.create(&repo, push.private).map_err(fail)?;
-        self.ask_modes(&repo, &mut outgoing).map_err(fail)?;
+        let repo = self.make(name, push.kind, push.private, progress)?;
+        let fail = |failure| failed(failure, &repo, &self.http);
+        self.ask_modes(&repo, &mut outgoing, progress).map_err(fail)?;
         let changed = self.changed(outgoing)?;
-        let page = format!("{}/{}{repo}", self.settings.endpoint, repo.kind.prefix());
+        let page = self.page(&repo);
         if changed.is_empty() {
             return Ok(Pushed {
                 page,
@@ -106,8 +118,17 @@ impl Hub {
         let url = format!("{}/commit/{MAIN}", self.api(&repo));
         let headers = [("content-type", "application/x-ndjson")];
         // Once: a commit whose answer is lost may have been made.
-        let response = self.http.post_once(&url, &headers, &body).map_err(fail)?;
-        let committed: Committed = read_json(response, &url).map_err(fail)?;
+        let committed = self
+            .http
+            .when_allowed(progress, || self.http.post_once(&url, &headers, &body))
+            .and_then(|response| read_json::<Committed>(response, &url));
+        let committed = committed.map_err(|failure| match failure {
+            Failure::Network(why) => Error::Network(format!(
+                "the connection broke while the Hub made the commit, and it may have made it: run the same again, which pushes \
+                 what is missing ({why})"
+            )),
+            failure => fail(failure),
+        })?;
         Ok(Pushed {
             page,
             commit: Some(committed.commit_oid),
@@ -118,25 +139,66 @@ impl Hub {
     /// Whose token it is: long before there is something to push, this is worth asking.
     ///
     /// # Errors
-    /// [`Error::Token`] if there is no token, or the Hub does not know it; [`Error::NotCached`] offline; [`Error::Network`] if the Hub
-    /// cannot be reached.
-    pub fn check_push(&self) -> Result<String> {
+    /// [`Error::Token`] if there is no token, the Hub does not know it, or it may only read; [`Error::NotCached`] offline;
+    /// [`Error::Network`] if the Hub cannot be reached.
+    pub fn check_push(&self, progress: &dyn Progress) -> Result<String> {
         self.may_push()?;
         let url = format!("{}/api/whoami-v2", self.settings.endpoint);
-        match self.http.get_json::<Whoami>(&url) {
-            Ok((who, _)) => Ok(who.name),
-            Err(Failure::Refused(Refusal { status: 401, .. })) => Err(Error::Token(format!(
-                "the Hub does not know this token: set HF_TOKEN to one that may write, from {}/settings/tokens",
-                self.settings.endpoint
-            ))),
-            Err(Failure::Refused(refusal)) => Err(Error::Answer(format!(
-                "the Hub does not say whose token it is (status {}: {})",
-                refusal.status, refusal.message
-            ))),
-            Err(Failure::Network(why) | Failure::Unreachable(why)) => Err(Error::Network(format!(
-                "the Hub cannot be reached: check the network, or HF_ENDPOINT if it is set ({why})"
-            ))),
+        match self.http.get_json::<Whoami>(&url, progress) {
+            Ok((who, _)) => {
+                let token = who.auth.and_then(|auth| auth.access_token);
+                match token.and_then(|token| token.role).as_deref() {
+                    Some("read") => Err(Error::Token(format!(
+                        "the token {} may only read: set HF_TOKEN to one that may write, from {}/settings/tokens",
+                        self.http.token_source(),
+                        self.settings.endpoint
+                    ))),
+                    _ => Ok(who.name),
+                }
+            }
+            Err(Failure::Refused(Refusal { status: 401, .. })) => Err(unknown_token(&self.http)),
+            Err(failure) => Err(unreached(failure)),
         }
+    }
+
+    /// Makes a repository if there is none, and gives its page: what may fail for want of a right, or of a name, fails before there is
+    /// something to push.
+    ///
+    /// # Errors
+    /// As [`Hub::push`].
+    pub fn make_repository(
+        &self,
+        name: &RepoName,
+        kind: RepoKind,
+        private: bool,
+        progress: &dyn Progress,
+    ) -> Result<String> {
+        let repo = self.make(name, kind, private, progress)?;
+        Ok(self.page(&repo))
+    }
+
+    fn make(
+        &self,
+        name: &RepoName,
+        kind: RepoKind,
+        private: bool,
+        progress: &dyn Progress,
+    ) -> Result<RepoId> {
+        self.may_push()?;
+        if name.revision.is_some() {
+            return Err(Error::Name(format!(
+                "`{name}` names a revision; a push goes to the main branch of {}",
+                name.id
+            )));
+        }
+        let repo = name.of_kind(kind);
+        self.create(&repo, private, progress)
+            .map_err(|failure| failed(failure, &repo, &self.http))?;
+        Ok(repo)
+    }
+
+    fn page(&self, repo: &RepoId) -> String {
+        format!("{}/{}{repo}", self.settings.endpoint, repo.kind.prefix())
     }
 
     fn may_push(&self) -> Result<()> {
@@ -155,7 +217,7 @@ impl Hub {
     }
 
     /// Makes the repository, unless it is there.
-    fn create(&self, repo: &RepoId, private: bool) -> Result<(), Failure> {
+    fn create(&self, repo: &RepoId, private: bool, progress: &dyn Progress) -> Result<(), Failure> {
         let (organization, name) = repo.id.split_once('/').unwrap_or(("", &repo.id));
         let mut asked = json!({ "name": name, "organization": organization, "type": repo.kind.word() });
         if private {
@@ -165,22 +227,37 @@ impl Hub {
             asked["sdk"] = json!("docker");
         }
         let url = format!("{}/api/repos/create", self.settings.endpoint);
-        match self.http.post(&url, &[], asked.to_string().as_bytes()) {
-            Ok(_) => Ok(()),
-            Err(Failure::Refused(Refusal { status: 409, .. })) => Ok(()),
-            // A token may have the right to write to one repository, and not that to make others.
-            Err(Failure::Refused(refusal)) if matches!(refusal.status, 401 | 403) => {
-                match self.http.get_json::<Value>(&self.api(repo)) {
-                    Ok(_) => Ok(()),
-                    Err(_) => Err(Failure::Refused(refusal)),
+        let mut repeated = 0;
+        loop {
+            match self.http.post(&url, &[], asked.to_string().as_bytes(), progress) {
+                Ok(_) => return Ok(()),
+                // The Hub makes one repository of an owner at a time, and says by the same status that there is one.
+                Err(Failure::Refused(refusal)) if refusal.status == 409 && refusal.message.contains(BUSY) => {
+                    self.http
+                        .wait(Failure::Refused(refusal), repeated, progress, &|| false)?;
+                    repeated += 1;
                 }
+                Err(Failure::Refused(Refusal { status: 409, .. })) => return Ok(()),
+                // A token may have the right to write to one repository, and not that to make others; and what must be paid for may be
+                // there already.
+                Err(Failure::Refused(refusal)) if matches!(refusal.status, 401..=403) => {
+                    return match self.http.get_json::<Value>(&self.api(repo), progress) {
+                        Ok(_) => Ok(()),
+                        Err(_) => Err(Failure::Refused(refusal)),
+                    };
+                }
+                Err(failure) => return Err(failure),
             }
-            Err(failure) => Err(failure),
         }
     }
 
     /// Asks which files belong into the store of large ones, and what the repository has of them.
-    fn ask_modes(&self, repo: &RepoId, files: &mut Vec<Outgoing>) -> Result<(), Failure> {
+    fn ask_modes(
+        &self,
+        repo: &RepoId,
+        files: &mut Vec<Outgoing>,
+        progress: &dyn Progress,
+    ) -> Result<(), Failure> {
         let url = format!("{}/preupload/{MAIN}", self.api(repo));
         let mut ignored = Vec::new();
         for batch in files.chunks_mut(BATCH) {
@@ -188,8 +265,9 @@ impl Hub {
                 json!({ "path": file.path, "size": file.size, "sample": STANDARD.encode(&file.sample) })
             });
             let asked = json!({ "files": described.collect::<Vec<_>>() });
-            let response = self.http.post(&url, &[], asked.to_string().as_bytes())?;
-            let modes: Preupload = read_json(response, &url)?;
+            let modes: Preupload = self
+                .http
+                .post_json(&url, &[], asked.to_string().as_bytes(), progress)?;
             for mode in modes.files {
                 if let Some(file) = batch.iter_mut().find(|file| file.path == mode.path) {
                     // The store takes no empty files.

@@ -16,6 +16,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Who asks. `HF_TOKEN`, else what the file `token` in `HF_HOME` (or `HF_TOKEN_PATH`) holds.
     pub token: Option<String>,
+    /// Where the token came from, for messages.
+    pub token_source: TokenSource,
     /// Whether nothing may be asked of the Hub. `HF_HUB_OFFLINE`.
     pub offline: bool,
     /// Whether files of a snapshot may be links to the blobs. `HF_HUB_DISABLE_SYMLINKS` says no.
@@ -30,6 +32,29 @@ pub struct Settings {
     pub at_a_time: usize,
     /// A file of certificates (PEM) to trust in place of the usual ones. `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE`.
     pub certificates: Option<PathBuf>,
+}
+
+/// Where a token came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TokenSource {
+    /// A program or a flag gave it.
+    #[default]
+    Given,
+    /// A variable of the environment.
+    Variable(&'static str),
+    /// A file, which logging in leaves.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for TokenSource {
+    /// What follows "the token": where it is to be changed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given => f.write_str("that was given"),
+            Self::Variable(name) => write!(f, "in {name}"),
+            Self::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
 }
 
 impl std::fmt::Debug for Settings {
@@ -75,11 +100,17 @@ impl Settings {
             ));
         };
         let token_file = path("HF_TOKEN_PATH").or_else(|| hf_home.map(|folder| folder.join("token")));
-        let token = given("HF_TOKEN")
-            .or_else(|| given("HUGGING_FACE_HUB_TOKEN"))
-            .or_else(|| std::fs::read_to_string(token_file?).ok())
-            .map(|token| token.trim().to_string())
-            .filter(|token| !token.is_empty());
+        let of_variable = |name| Some((given(name)?, TokenSource::Variable(name)));
+        let of_file = || {
+            let path = token_file?;
+            Some((std::fs::read_to_string(&path).ok()?, TokenSource::File(path)))
+        };
+        let token = of_variable("HF_TOKEN")
+            .or_else(|| of_variable("HUGGING_FACE_HUB_TOKEN"))
+            .or_else(of_file)
+            .map(|(token, source)| (token.trim().to_string(), source))
+            .filter(|(token, _)| !token.is_empty());
+        let (token, token_source) = token.unzip();
         let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         let endpoint = endpoint.trim().trim_end_matches('/').to_string();
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
@@ -104,6 +135,7 @@ impl Settings {
             endpoint,
             cache,
             token,
+            token_source: token_source.unwrap_or_default(),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
             symlinks: !is_on("HF_HUB_DISABLE_SYMLINKS"),
             timeout: Duration::from_secs(timeout),
@@ -120,6 +152,7 @@ impl Settings {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache: cache.into(),
             token: None,
+            token_source: TokenSource::Given,
             offline: false,
             symlinks: true,
             timeout: Duration::from_secs(10),
@@ -184,9 +217,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "hf_file\n").unwrap();
         let home = folder.path().to_str().unwrap();
-        assert_eq!(settings(&[("HF_HOME", home)]).unwrap().token.unwrap(), "hf_file");
+        let in_file = settings(&[("HF_HOME", home)]).unwrap();
+        assert_eq!(in_file.token.unwrap(), "hf_file");
+        assert_eq!(
+            in_file.token_source,
+            TokenSource::File(folder.path().join("token"))
+        );
         let both = settings(&[("HF_HOME", home), ("HF_TOKEN", " hf_x ")]).unwrap();
         assert_eq!(both.token.as_deref(), Some("hf_x"));
+        assert_eq!(both.token_source.to_string(), "in HF_TOKEN");
         assert!(!format!("{both:?}").contains("hf_x"));
         assert_eq!(settings(&[("HF_TOKEN", "")]).unwrap().token, None);
     }

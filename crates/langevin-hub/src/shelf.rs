@@ -7,7 +7,10 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{Error, Hub, RepoId, RepoName, Result, cache::RepoCache, name::is_commit};
+use crate::{Error, Hub, RepoId, RepoName, Result, cache::RepoCache, lock::Lock, name::is_commit};
+
+/// The folder of the cache in which Python's client keeps, by their Xet hashes, blobs that several repositories link to.
+const SHARED: &str = "blobs";
 
 /// A repository in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Removed {
     pub revisions: usize,
     /// How many bytes are free now.
     pub bytes: u64,
+    /// How many bytes stay in the store that Python's client shares between repositories.
+    pub shared: u64,
 }
 
 impl Hub {
@@ -63,6 +68,19 @@ impl Hub {
         Ok(found)
     }
 
+    /// How many bytes lie in `blobs` of the cache itself, where Python's client keeps what it shares between repositories. They are no
+    /// repository's, and counted with none.
+    pub fn shared_bytes(&self) -> u64 {
+        let (mut size, mut modified) = (0, None);
+        measure(
+            &self.settings.cache.join(SHARED),
+            &mut Seen::default(),
+            &mut size,
+            &mut modified,
+        );
+        size
+    }
+
     fn cached_repo(&self, repo: RepoId) -> Result<CachedRepo> {
         let cache = RepoCache::new(&self.settings.cache, &repo, self.settings.symlinks);
         let refs = refs(&cache)?;
@@ -81,7 +99,7 @@ impl Hub {
             });
         }
         let (mut size, mut modified) = (0, None);
-        measure(cache.folder(), &mut size, &mut modified);
+        measure(cache.folder(), &mut Seen::default(), &mut size, &mut modified);
         Ok(CachedRepo {
             repo,
             size,
@@ -93,7 +111,8 @@ impl Hub {
     /// Takes a repository out of the cache, or one commit of it where `name` has a revision; of bytes that other commits need, none.
     ///
     /// # Errors
-    /// [`Error::NotCached`] if the cache has no such repository or commit, [`Error::Io`] if something cannot be removed.
+    /// [`Error::NotCached`] if the cache has no such repository or commit, [`Error::Busy`] if all of it is to go while some of it comes,
+    /// [`Error::Io`] if something cannot be removed.
     pub fn remove(&self, repo: &RepoId, name: &RepoName) -> Result<Removed> {
         let cache = RepoCache::new(&self.settings.cache, repo, self.settings.symlinks);
         let not_there = || {
@@ -123,22 +142,57 @@ impl Hub {
             }
         }
         self.throw_away(&cache.snapshot(&commit))?;
-        self.remove_unused_blobs(&cache)?;
+        // Python does not look at it without the snapshot.
+        let _ = fs::remove_file(cache.tree(&commit));
+        let shared = self.remove_unused_blobs(&cache)?;
         let after = self.cached_repo(repo.clone())?;
         Ok(Removed {
             revisions: 1,
             bytes: before.size.saturating_sub(after.size),
+            shared,
         })
     }
 
     fn remove_all(&self, cache: &RepoCache, before: &CachedRepo) -> Result<Removed> {
+        // Held until it is done, so that no download of it begins meanwhile.
+        let mut locks = Vec::new();
+        for name in names(cache.locks())? {
+            match Lock::try_acquire(&cache.locks().join(name)) {
+                Some(lock) => locks.push(lock),
+                None => {
+                    return Err(Error::Busy(format!(
+                        "another program is downloading files of {}: nothing was removed; run the same again when it is done",
+                        before.repo
+                    )));
+                }
+            }
+        }
+        let blobs = cache.folder().join("blobs");
+        let shared = names(&blobs)?
+            .iter()
+            .map(|name| self.shared_size(&blobs.join(name)))
+            .sum();
         self.throw_away(cache.folder())?;
         // Whoever waits for one of them finds no file, and makes it anew.
         let _ = fs::remove_dir_all(cache.locks());
         Ok(Removed {
             revisions: before.revisions.len(),
             bytes: before.size,
+            shared,
         })
+    }
+
+    /// The bytes that a blob has in the shared store, where it is a link there.
+    fn shared_size(&self, blob: &Path) -> u64 {
+        let is_shared = blob.is_symlink()
+            && fs::canonicalize(blob).is_ok_and(|target| {
+                fs::canonicalize(self.settings.cache.join(SHARED))
+                    .is_ok_and(|store| target.starts_with(store))
+            });
+        match fs::metadata(blob) {
+            Ok(metadata) if is_shared => metadata.len(),
+            _ => 0,
+        }
     }
 
     /// Removes a folder: first from its place, at once, then from the disk.
@@ -152,18 +206,30 @@ impl Hub {
         away.close().map_err(fail)
     }
 
-    fn remove_unused_blobs(&self, cache: &RepoCache) -> Result<()> {
+    /// Removes the blobs that no snapshot leads to, and gives the bytes of those that stay in the shared store.
+    fn remove_unused_blobs(&self, cache: &RepoCache) -> Result<u64> {
         let mut used = BTreeSet::new();
         collect_targets(&cache.folder().join("snapshots"), &mut used)?;
         let blobs = cache.folder().join("blobs");
+        let mut shared = 0;
         for name in names(&blobs)? {
             // What is on its way belongs to whoever downloads it.
-            if !used.contains(&name) && !name.ends_with(".incomplete") {
+            if name.ends_with(".incomplete") || used.contains(&name) {
+                continue;
+            }
+            let lock = cache.locks().join(format!("{name}.lock"));
+            let Some(_lock) = Lock::try_acquire(&lock) else {
+                continue;
+            };
+            let mut used = BTreeSet::new();
+            collect_targets(&cache.folder().join("snapshots"), &mut used)?;
+            if !used.contains(&name) {
                 let path = blobs.join(name);
+                shared += self.shared_size(&path);
                 fs::remove_file(&path).map_err(|e| Error::io("remove", path, e))?;
             }
         }
-        Ok(())
+        Ok(shared)
     }
 }
 
@@ -209,15 +275,32 @@ fn refs(cache: &RepoCache) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
+/// The files that have been counted, where that can be told: several names of one take its bytes once.
+#[derive(Default)]
+struct Seen(BTreeSet<(u64, u64)>);
+
+impl Seen {
+    #[cfg(unix)]
+    fn is_new(&mut self, metadata: &fs::Metadata) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        metadata.nlink() < 2 || self.0.insert((metadata.dev(), metadata.ino()))
+    }
+
+    #[cfg(not(unix))]
+    fn is_new(&mut self, _: &fs::Metadata) -> bool {
+        true
+    }
+}
+
 /// Adds up what a folder takes on disk: links count as nothing.
-fn measure(folder: &Path, size: &mut u64, modified: &mut Option<SystemTime>) {
+fn measure(folder: &Path, seen: &mut Seen, size: &mut u64, modified: &mut Option<SystemTime>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(metadata) = entry.path().symlink_metadata() else {
             continue;
         };
         if metadata.is_dir() {
-            measure(&entry.path(), size, modified);
-        } else if metadata.is_file() {
+            measure(&entry.path(), seen, size, modified);
+        } else if metadata.is_file() && seen.is_new(&metadata) {
             *size += metadata.len();
             *modified = (*modified).max(metadata.modified().ok());
         }

@@ -1,6 +1,7 @@
 //! A commit of a repository: which files it has, and those of them that are wanted, in the cache.
 
 use std::{
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -14,9 +15,11 @@ use crate::{
     Error, Hash, Hub, Progress, RepoId, RepoKind, RepoName, Result, address,
     cache::RepoCache,
     download::Download,
-    http::{Failure, Refusal, text},
+    failure::Failure,
+    http::text,
     name::is_commit,
     refused::failed,
+    tree::{self, TreeFile},
 };
 
 /// A file of a commit.
@@ -41,9 +44,11 @@ pub struct Snapshot<'a> {
 }
 
 enum Files {
-    /// What the Hub says that there is.
-    Listed(Vec<RepoFile>),
-    /// What the cache has; the Hub is not asked.
+    /// What the Hub says that there is, and how it is written down.
+    Listed(Vec<RepoFile>, tree::Files),
+    /// What the Hub said that there is; the cache may have only some of it, and the Hub is not asked.
+    Known(Vec<(String, u64)>),
+    /// What the cache has; the Hub is not asked, and what else there is is not known.
     Cached(Vec<(String, u64)>),
 }
 
@@ -62,6 +67,8 @@ struct Entry {
     #[serde(default)]
     size: u64,
     lfs: Option<Lfs>,
+    #[serde(default, rename = "xetHash")]
+    xet_hash: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -86,28 +93,39 @@ impl Hub {
                 return Ok(None);
             };
             let files = cache.files(&commit)?;
-            Ok((!files.is_empty()).then(|| Snapshot {
+            if files.is_empty() {
+                return Ok(None);
+            }
+            let files = match tree::read(&cache.tree(&commit)) {
+                Some(tree) => Files::Known(
+                    tree.into_iter()
+                        .map(|(path, file)| (path, file.bytes()))
+                        .collect(),
+                ),
+                None => Files::Cached(files),
+            };
+            Ok(Some(Snapshot {
                 hub: self,
                 repo: repo.clone(),
                 revision: revision.to_string(),
                 commit,
                 cache,
-                files: Files::Cached(files),
+                files,
             }))
         };
         if self.settings.offline {
             return cached(cache)?.ok_or_else(|| self.not_cached(kind, name));
         }
-        match self.ask(&repo, revision) {
-            Ok((commit, files)) => Ok(Snapshot {
+        match self.ask(&repo, revision, progress) {
+            Ok((commit, files, tree)) => Ok(Snapshot {
                 hub: self,
                 repo,
                 revision: revision.to_string(),
                 commit,
                 cache,
-                files: Files::Listed(files),
+                files: Files::Listed(files, tree),
             }),
-            Err(failure) if failure.is_passing() => {
+            Err(failure) if failure.says_nothing() => {
                 let why = failed(failure, &repo, &self.http).to_string();
                 match cached(cache)? {
                     Some(snapshot) => {
@@ -122,45 +140,62 @@ impl Hub {
     }
 
     /// The commit that a revision is, and its files.
-    fn ask(&self, repo: &RepoId, revision: &str) -> Result<(String, Vec<RepoFile>), Failure> {
+    fn ask(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        progress: &dyn Progress,
+    ) -> Result<(String, Vec<RepoFile>, tree::Files), Failure> {
         let api = self.api(repo);
         let commit = if is_commit(revision) {
             revision.to_string()
         } else {
             let url = format!("{api}/revision/{}", address::part(revision));
-            let (info, _) = self.http.get_json::<Info>(&url)?;
+            let (info, _) = self.http.get_json::<Info>(&url, progress)?;
             match info.sha.filter(|sha| is_commit(sha)) {
                 Some(sha) => sha,
-                None => return Err(unexpected(url, "it names no commit")),
+                None => return Err(Failure::unexpected(&url, "it names no commit")),
             }
         };
-        let mut files = Vec::new();
+        let (mut files, mut tree) = (Vec::new(), BTreeMap::new());
         let mut url = Some(format!("{api}/tree/{commit}?recursive=true&expand=false"));
         while let Some(page) = url {
-            let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page)?;
+            let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page, progress)?;
             for entry in entries.into_iter().filter(|entry| entry.r#type == "file") {
-                let (digits, size) = match entry.lfs {
-                    Some(lfs) => (lfs.oid, lfs.size),
-                    None => (entry.oid, entry.size),
+                let (lfs_sha256, lfs_size) = entry.lfs.map(|lfs| (lfs.oid, lfs.size)).unzip();
+                let known = TreeFile {
+                    size: entry.size,
+                    blob_id: entry.oid,
+                    lfs_sha256,
+                    lfs_size,
+                    xet_hash: TreeFile::xet(entry.xet_hash),
                 };
-                let Some(hash) = Hash::of_text(&digits) else {
-                    return Err(unexpected(
-                        page,
-                        &format!("`{digits}` is no hash of {}", entry.path),
+                let Some(hash) = known.hash() else {
+                    return Err(Failure::unexpected(
+                        &page,
+                        &format!("{} has no hash in a form that is known", entry.path),
                     ));
                 };
                 files.push(RepoFile {
-                    path: entry.path,
-                    size,
+                    path: entry.path.clone(),
+                    size: known.bytes(),
                     hash,
                 });
+                tree.insert(entry.path, known);
             }
-            url = text(&headers, "link")
-                .and_then(address::next_page)
-                .map(|next| address::join(&page, next));
+            url = match text(&headers, "link").map(address::next_page) {
+                Some(Ok(next)) => next.map(|next| address::join(&page, next)),
+                Some(Err(())) => {
+                    return Err(Failure::unexpected(
+                        &page,
+                        "where its listing goes on is not clear",
+                    ));
+                }
+                None => None,
+            };
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok((commit, files))
+        Ok((commit, files, tree))
     }
 
     fn not_cached(&self, kind: RepoKind, name: &RepoName) -> Error {
@@ -177,16 +212,6 @@ impl Hub {
     }
 }
 
-fn unexpected(url: String, what: &str) -> Failure {
-    Failure::Refused(Refusal {
-        status: 200,
-        code: None,
-        message: format!("the answer is not what a Hub says: {what}"),
-        url,
-        had_token: false,
-    })
-}
-
 impl Snapshot<'_> {
     /// The repository.
     pub fn repo(&self) -> &RepoId {
@@ -200,7 +225,12 @@ impl Snapshot<'_> {
 
     /// Whether these are the cache's files alone, because the Hub may not be asked or did not answer.
     pub fn is_cached(&self) -> bool {
-        matches!(self.files, Files::Cached(_))
+        !matches!(self.files, Files::Listed(..))
+    }
+
+    /// Whether it is known which files there are: where the Hub is not asked, the cache may know only those that it has.
+    pub fn is_listed(&self) -> bool {
+        !matches!(self.files, Files::Cached(_))
     }
 
     /// The folder in which files are once they are fetched.
@@ -208,11 +238,13 @@ impl Snapshot<'_> {
         self.cache.snapshot(&self.commit)
     }
 
-    /// The commit's files and their sizes, sorted by path; those that the cache has, where the Hub is not asked.
+    /// The commit's files and their sizes, sorted by path; those that the cache has, where nobody knows which there are.
     pub fn files(&self) -> Vec<(&str, u64)> {
         match &self.files {
-            Files::Listed(files) => files.iter().map(|file| (file.path.as_str(), file.size)).collect(),
-            Files::Cached(files) => files.iter().map(|(path, size)| (path.as_str(), *size)).collect(),
+            Files::Listed(files, _) => files.iter().map(|file| (file.path.as_str(), file.size)).collect(),
+            Files::Known(files) | Files::Cached(files) => {
+                files.iter().map(|(path, size)| (path.as_str(), *size)).collect()
+            }
         }
     }
 
@@ -221,20 +253,28 @@ impl Snapshot<'_> {
         self.files().iter().any(|(known, _)| *known == path)
     }
 
-    /// The text of a small file, which gets no name in the commit's folder by that: what lies there is whole.
+    /// Whether the commit's folder has such a file already.
+    pub(crate) fn is_there(&self, path: &str) -> bool {
+        matches!(self.cache.file(&self.commit, path), Ok(Some(_)))
+    }
+
+    /// The text of a small file, which gets no name in the commit's folder by that: what lies there is whole. What is no UTF-8 is shown
+    /// as such.
     ///
     /// # Errors
-    /// As [`Snapshot::fetch`], or if it is not UTF-8.
+    /// As [`Snapshot::fetch`].
     pub fn read(&self, path: &str, progress: &dyn Progress) -> Result<String> {
-        let place = match &self.files {
-            Files::Cached(_) => self.folder().join(path),
-            Files::Listed(_) => {
+        let place = match self.cache.file(&self.commit, path)? {
+            Some(place) => place,
+            None if self.is_cached() => return Err(self.missing(&[path])),
+            None => {
                 let file = self.listed(path)?;
                 self.download(&[file], &Quiet(progress))?;
                 self.cache.blob(&file.hash)
             }
         };
-        std::fs::read_to_string(&place).map_err(|e| Error::io("read", place, e))
+        let bytes = std::fs::read(&place).map_err(|e| Error::io("read", place, e))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Brings files into the commit's folder, several at a time, and gives that folder. Their names appear once all of their bytes are
@@ -245,29 +285,35 @@ impl Snapshot<'_> {
     /// with a download. Whatever was fetched stays, and is not fetched again.
     pub fn fetch(&self, paths: &[&str], progress: &dyn Progress) -> Result<PathBuf> {
         if self.is_cached() {
+            let mut missing = Vec::new();
             for path in paths {
                 if self.cache.file(&self.commit, path)?.is_none() {
-                    return Err(Error::NotCached(format!(
-                        "{path} of {} is not in the cache: run the same again where the Hub can be reached",
-                        self.repo
-                    )));
+                    missing.push(*path);
                 }
             }
-            return Ok(self.folder());
+            return match missing.as_slice() {
+                [] => Ok(self.folder()),
+                missing => Err(self.missing(missing)),
+            };
         }
-        let mut files = Vec::with_capacity(paths.len());
         let mut missing = Vec::new();
         for path in paths {
             let file = self.listed(path)?;
             if self.cache.file(&self.commit, path)?.is_none() {
                 missing.push(file);
             }
-            files.push(file);
         }
         if !missing.is_empty() {
             self.download(&missing, progress)?;
+            // Before the first name, so that whoever sees some of them knows of the others.
+            if let Files::Listed(_, tree) = &self.files {
+                tree::write(&self.cache.tree(&self.commit), tree);
+            }
+            let mut places: HashMap<&Hash, PathBuf> = HashMap::new();
             for file in missing {
-                self.cache.point(&self.commit, &file.path, &file.hash)?;
+                let same = places.get(&file.hash).map(PathBuf::as_path);
+                let place = self.cache.point(&self.commit, &file.path, &file.hash, same)?;
+                places.insert(&file.hash, place);
             }
         }
         if let Err(error) = self.cache.set_commit_of(&self.revision, &self.commit) {
@@ -280,10 +326,25 @@ impl Snapshot<'_> {
         Ok(self.folder())
     }
 
+    /// What the cache has not, named.
+    fn missing(&self, paths: &[&str]) -> Error {
+        const NAMED: usize = 3;
+        let named = paths[..paths.len().min(NAMED)].join(", ");
+        let (more, are) = match paths.len() {
+            1 => (String::new(), "is"),
+            2..=NAMED => (String::new(), "are"),
+            count => (format!(" and {} other files", count - NAMED), "are"),
+        };
+        Error::NotCached(format!(
+            "{named}{more} of {} {are} not in the cache: run the same again where the Hub can be reached",
+            self.repo
+        ))
+    }
+
     fn listed(&self, path: &str) -> Result<&RepoFile> {
         let files = match &self.files {
-            Files::Listed(files) => files.as_slice(),
-            Files::Cached(_) => &[],
+            Files::Listed(files, _) => files.as_slice(),
+            Files::Known(_) | Files::Cached(_) => &[],
         };
         let found = files.binary_search_by(|file| file.path.as_str().cmp(path));
         found
@@ -295,7 +356,7 @@ impl Snapshot<'_> {
     fn download(&self, files: &[&RepoFile], progress: &dyn Progress) -> Result<()> {
         // The same bytes may have several names.
         let mut queue: Vec<&RepoFile> = Vec::with_capacity(files.len());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for &file in files {
             if seen.insert(&file.hash) && !self.cache.blob(&file.hash).is_file() {
                 queue.push(file);

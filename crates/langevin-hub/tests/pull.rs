@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use langevin_hub::{Error, Hub, ModelFiles, Progress, RepoKind, RepoName, Settings, Silent};
+use langevin_hub::{Error, Hub, ModelFiles, ModelPart, Progress, RepoKind, RepoName, Settings, Silent};
 use support::{READER, Server, WRITER, hub::Fault};
 
 /// A little pipeline, with more than is needed.
@@ -246,6 +246,15 @@ fn a_cache_with_a_part_of_a_model_says_so_offline() {
     let error = pull(&offline, "me/faces").unwrap_err();
     assert!(matches!(error, Error::NotCached(_)), "{error}");
     assert!(
+        error
+            .to_string()
+            .contains("unet/diffusion_pytorch_model.safetensors of me/faces is not in the cache"),
+        "{error}"
+    );
+    // As far as it can be told where no listing lies beside the snapshot.
+    fs::remove_dir_all(cache.path().join("models--me--faces/trees")).unwrap();
+    let error = pull(&offline, "me/faces").unwrap_err();
+    assert!(
         error.to_string().contains("unet of me/faces is not in the cache"),
         "{error}"
     );
@@ -275,9 +284,12 @@ fn repositories_that_do_not_show_themselves_are_told_apart() {
         );
     }
     let said = message(&with(Some(READER)), "me/nothing");
-    assert!(said.contains("or this token may not see it"), "{said}");
+    assert!(
+        said.contains("or the token that was given may not see it"),
+        "{said}"
+    );
     let said = message(&with(Some("hf_wrong")), "me/private");
-    assert!(said.contains("does not know this token"), "{said}");
+    assert!(said.contains("does not know the token that was given"), "{said}");
     let error = pull(&with(None), "me/gated").unwrap_err();
     assert!(matches!(error, Error::Gated(_)), "{error}");
     let page = format!("{}/me/gated", server.endpoint);
@@ -471,6 +483,83 @@ fn two_programs_download_a_file_once() {
     assert_whole(cache.path());
 }
 
+/// Another program, which has no lock on it, empties the file that comes.
+struct Empties<'a>(&'a Path, AtomicU64);
+
+impl Progress for Empties<'_> {
+    fn advance(&self, bytes: u64) {
+        if bytes > 0 && self.1.fetch_add(1, Ordering::Relaxed) == 0 {
+            for path in below(self.0).iter().filter(|path| path.ends_with(".incomplete")) {
+                let file = fs::OpenOptions::new().write(true).open(self.0.join(path));
+                file.unwrap().set_len(0).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_with_a_hole_does_not_take_its_place() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    let weights: Vec<u8> = (0..2_000_000u32).map(|i| (i % 251) as u8).collect();
+    server.add("models/me/faces", "main", &[("a.safetensors", &weights)]);
+    let hub = hub(&server, cache.path());
+    let snapshot = hub.open(RepoKind::Model, &name("me/faces"), &Silent).unwrap();
+    server.fault("a.safetensors", Fault::Cut(900_000), 1);
+    let emptied = snapshot.fetch(&["a.safetensors"], &Empties(cache.path(), AtomicU64::new(0)));
+    assert!(matches!(emptied, Err(Error::Hash(_))), "{emptied:?}");
+    assert!(!below(cache.path()).iter().any(|path| path.contains("blobs/")));
+    // Where there can be no lock, everything is looked at twice.
+    let lock = format!(
+        ".locks/models--me--faces/{}.lock",
+        support::repos::sha256(&weights)
+    );
+    fs::remove_file(cache.path().join(&lock)).unwrap();
+    fs::create_dir_all(cache.path().join(&lock)).unwrap();
+    let emptied = snapshot.fetch(&["a.safetensors"], &Empties(cache.path(), AtomicU64::new(0)));
+    assert!(matches!(emptied, Err(Error::Hash(_))), "{emptied:?}");
+    let folder = snapshot.fetch(&["a.safetensors"], &Silent).unwrap();
+    assert_eq!(fs::read(folder.join("a.safetensors")).unwrap(), weights);
+    assert_whole(cache.path());
+}
+
+#[test]
+fn of_a_pipeline_that_will_not_do_the_index_alone_comes() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    pipeline(&server, "me/faces", b"weights");
+    let hub = hub(&server, cache.path());
+    let wanted = |class: &str| ModelFiles {
+        classes: vec![class.into()],
+        ..ModelFiles::default()
+    };
+    let error = hub
+        .pull_model(&name("me/faces"), &wanted("DDIMPipeline"), &Silent)
+        .unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    assert!(error.to_string().contains("is a DDPMPipeline"), "{error}");
+    assert_eq!(server.asked("hub", "GET", "/resolve/").len(), 1);
+    // And of one whose noise schedule is wanted, its scheduler.
+    let schedule = ModelFiles {
+        part: ModelPart::Scheduler,
+        ..ModelFiles::default()
+    };
+    let folder = hub.pull_model(&name("me/faces"), &schedule, &Silent).unwrap();
+    assert_eq!(below(&folder), ["scheduler/scheduler_config.json"]);
+    hub.pull_model(&name("me/faces"), &wanted("DDPMPipeline"), &Silent)
+        .unwrap();
+}
+
+#[test]
+fn a_card_that_is_no_utf8_is_read() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    server.add("datasets/me/data", "main", &[("README.md", b"# Gr\xfc\xdfe")]);
+    let hub = hub(&server, cache.path());
+    let snapshot = hub.open(RepoKind::Dataset, &name("me/data"), &Silent).unwrap();
+    assert_eq!(
+        snapshot.read("README.md", &Silent).unwrap(),
+        "# Gr\u{fffd}\u{fffd}e"
+    );
+}
+
 #[test]
 fn where_there_are_no_links_there_are_copies() {
     let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
@@ -482,7 +571,21 @@ fn where_there_are_no_links_there_are_copies() {
     .unwrap();
     let folder = pull(&hub, "me/faces").unwrap();
     let file = folder.join("unet/diffusion_pytorch_model.safetensors");
-    assert!(!file.is_symlink() && fs::read(file).unwrap() == b"weights");
+    assert!(!file.is_symlink() && fs::read(&file).unwrap() == b"weights");
+    #[cfg(unix)]
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::nlink(&fs::metadata(&file).unwrap()),
+        2
+    );
+    // Where there are no links at all, a snapshot has the only copy, and it will do.
+    fs::remove_dir_all(cache.path().join("models--me--faces/blobs")).unwrap();
+    let before = server.state().requests.len();
+    assert_eq!(pull(&hub, "me/faces").unwrap(), folder);
+    assert!(
+        server.state().requests[before..]
+            .iter()
+            .all(|(_, request)| request.path.starts_with("/api/"))
+    );
 }
 
 #[test]

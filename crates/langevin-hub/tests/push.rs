@@ -118,15 +118,32 @@ fn who_may_not_push_is_told_before_anything_travels() {
     );
     assert!(server.state().requests.is_empty());
     let error = refused(Some(READER));
-    assert!(error.to_string().contains("the token needs the right"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("the token that was given needs the right"),
+        "{error}"
+    );
     let error = refused(Some("hf_wrong"));
-    assert!(error.to_string().contains("does not know this token"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("does not know the token that was given"),
+        "{error}"
+    );
     assert!(server.asked("store", "PUT", "").is_empty());
     assert!(server.state().repos.is_empty());
     let writer = hub(&server, &cache, Some(WRITER));
-    assert_eq!(writer.check_push().unwrap(), "me");
-    let error = hub(&server, &cache, Some("hf_wrong")).check_push().unwrap_err();
-    assert!(error.to_string().contains("does not know this token"), "{error}");
+    assert_eq!(writer.check_push(&Silent).unwrap(), "me");
+    let error = hub(&server, &cache, Some("hf_wrong"))
+        .check_push(&Silent)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("does not know the token that was given"),
+        "{error}"
+    );
     let error = writer.push(&name("me/mine@v1"), &push, &Silent).unwrap_err();
     assert!(error.to_string().contains("main branch"), "{error}");
 }

@@ -220,3 +220,104 @@ snapshot_download("me/faces")
             .all(|request| request.header("user-agent").unwrap().starts_with("langevin"))
     );
 }
+
+#[test]
+fn a_download_that_broke_off_is_no_whole_one() {
+    let Some(program) = python::python("huggingface_hub") else {
+        return;
+    };
+    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    let (commit, _) = pipeline(&server);
+    // What Python's client leaves where it is stopped before the weights.
+    let script = r#"
+from huggingface_hub import snapshot_download
+snapshot_download("me/faces", allow_patterns=["*.json"])
+"#;
+    python::run(&program, script, &server.endpoint, home.path(), &[]);
+    let tree = |home: &Path| {
+        let path = home.join(format!("hub/models--me--faces/trees/{commit}.json"));
+        serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap()
+    };
+    let theirs = tree(home.path());
+    let offline = |home: &Path| {
+        Hub::new(Settings {
+            offline: true,
+            ..settings(&server, home)
+        })
+        .unwrap()
+    };
+    let name = "me/faces".parse().unwrap();
+    let wanted = ModelFiles::default();
+    let error = offline(home.path())
+        .pull_model(&name, &wanted, &Silent)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("unet/diffusion_pytorch_model.safetensors of me/faces is not in the cache"),
+        "{error}"
+    );
+    // Without the card, a model is one.
+    let script = r#"
+from huggingface_hub import snapshot_download
+print(snapshot_download("me/faces", ignore_patterns=["README.md"]))
+"#;
+    let theirs_is_at = python::run(&program, script, &server.endpoint, home.path(), &[]);
+    let ours = offline(home.path()).pull_model(&name, &wanted, &Silent).unwrap();
+    assert_eq!(Path::new(theirs_is_at.trim()), ours);
+    // The other way round.
+    let home = tempfile::tempdir().unwrap();
+    let online = Hub::new(settings(&server, home.path())).unwrap();
+    let snapshot = online.open(RepoKind::Model, &name, &Silent).unwrap();
+    let folder = snapshot.fetch(&["unet/config.json"], &Silent).unwrap();
+    assert_eq!(tree(home.path()), theirs);
+    let script = r#"
+from huggingface_hub import snapshot_download, get_cached_repo_tree
+from huggingface_hub.errors import IncompleteSnapshotError
+print(snapshot_download("me/faces", allow_patterns="unet/*.json"))
+print(sorted(file.path for file in get_cached_repo_tree("me/faces")))
+try:
+    snapshot_download("me/faces")
+except IncompleteSnapshotError as error:
+    print("4 file(s) are missing" in str(error))
+"#;
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let said = python::run(&program, script, &server.endpoint, home.path(), &offline);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(Path::new(lines[0]), folder);
+    assert!(
+        lines[1].contains("'unet/diffusion_pytorch_model.safetensors'"),
+        "{said}"
+    );
+    assert_eq!(lines[2], "True");
+}
+
+/// Without a network, diffusers asks the listing which files there should be; those that were not pulled must not be among them.
+#[test]
+fn diffusers_finds_all_that_it_wants_of_what_was_pulled() {
+    let Some(program) = python::python("huggingface_hub, diffusers, torch") else {
+        return;
+    };
+    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    pipeline(&server);
+    let more: [(&str, &[u8]); 6] = [
+        (".gitattributes", b"*.safetensors filter=lfs\n"),
+        ("samples.png", b"a picture"),
+        ("training.json", b"{}"),
+        ("unet/diffusion_pytorch_model.bin", b"a pickle"),
+        ("unet/diffusion_pytorch_model.fp16.safetensors", b"half"),
+        ("unet/model.onnx", b"another format"),
+    ];
+    server.add("models/me/faces", "main", &more);
+    let hub = Hub::new(settings(&server, home.path())).unwrap();
+    let ours = hub
+        .pull_model(&"me/faces".parse().unwrap(), &ModelFiles::default(), &Silent)
+        .unwrap();
+    let script = r#"
+from diffusers import DiffusionPipeline
+print(DiffusionPipeline.download("me/faces"))
+"#;
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let said = python::run(&program, script, &server.endpoint, home.path(), &offline);
+    assert_eq!(Path::new(said.lines().last().unwrap()), ours);
+}

@@ -76,7 +76,7 @@ pub struct EditArgs {
 /// Inverts, changes and draws again.
 pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
-    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let class_of = |class: &Option<String>, pictures: usize| match class {
         Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
         None => Ok(None),

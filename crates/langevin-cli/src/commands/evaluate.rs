@@ -45,6 +45,12 @@ pub struct EvaluateArgs {
     /// The real pictures: `digits`, a folder, a name of the Hub, or any other data set
     #[arg(long, value_name = "DATA", default_value = "digits")]
     pub data: String,
+    /// Which of a repository's configurations [the default one]
+    #[arg(long, value_name = "NAME")]
+    pub dataset_config_name: Option<String>,
+    /// The part of the data that the real pictures are of [train]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
     /// Pictures drawn of each class
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub samples_per_class: usize,
@@ -81,9 +87,15 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     if let Some(path) = &args.neighbours {
         super::check_png("--neighbours", path)?;
     }
-    let dataset = data::open(&hub::dataset(&args.data, &OpenOptions::default())?)?;
-    let pipeline =
-        AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?.with_scheduler(&args.scheduler)?;
+    let default = OpenOptions::default();
+    let of_data = OpenOptions {
+        config: args.dataset_config_name.clone(),
+        split: args.split.clone().unwrap_or_else(|| default.split.clone()),
+        ..default
+    };
+    let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;
+    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?
+        .with_scheduler(&args.scheduler)?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;
     let options = EvaluationOptions {
         samples: classes.map_or(args.samples, |_| args.samples_per_class),

@@ -80,7 +80,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
             args.output.display()
         );
     }
-    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let told = |pictures| -> Result<Told> {
         Ok(Told {
             classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,

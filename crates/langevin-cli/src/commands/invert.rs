@@ -58,7 +58,7 @@ pub struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
-    let pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
+    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args
         .pictures

@@ -44,8 +44,16 @@ pub fn run(args: ListArgs) -> Result<()> {
             terminal::print(&format!("          {}", describe(revision)))?;
         }
     }
-    let total = repos.iter().map(|repo| repo.size).sum();
-    terminal::say(&format!("{} in {cache}", bytes(total)));
+    let shared = hub.shared_bytes();
+    let total = repos.iter().map(|repo| repo.size).sum::<u64>() + shared;
+    let of_them = match shared {
+        0 => String::new(),
+        shared => format!(
+            ", {} of them in its folder blobs, which Python's client shares between repositories",
+            bytes(shared)
+        ),
+    };
+    terminal::say(&format!("{} in {cache}{of_them}", bytes(total)));
     Ok(())
 }
 

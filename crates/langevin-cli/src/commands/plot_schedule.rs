@@ -11,7 +11,7 @@ use langevin::{
 
 use crate::{
     flags::{choice, scheduler},
-    terminal,
+    hub, terminal,
 };
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct PlotScheduleArgs {
-    /// A run, a pipeline, or a scheduler's folder [DDPM's schedule]
+    /// A run, a pipeline, a scheduler's folder, or ORG/NAME of the Hugging Face Hub [DDPM's schedule]
     pub path: Option<PathBuf>,
     /// A noise schedule, without a path
     #[arg(long, value_name = "NAME", value_parser = choice::<BetaSchedule>(), conflicts_with = "path")]
@@ -43,7 +43,8 @@ pub struct PlotScheduleArgs {
 /// Draws the schedule.
 pub fn run(args: PlotScheduleArgs) -> Result<()> {
     super::check_png("--output", &args.output)?;
-    let mut scheduler = match &args.path {
+    let path = args.path.as_deref().map(hub::scheduler).transpose()?;
+    let mut scheduler = match &path {
         // A pipeline's folder has its scheduler's in it.
         Some(path) if path.join("scheduler").is_dir() => AnyScheduler::load(path.join("scheduler"))?,
         Some(path) => AnyScheduler::load(path)?,

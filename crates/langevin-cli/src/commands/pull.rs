@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use langevin::data::OpenOptions;
-use langevin_hub::{ModelFiles, ModelPart, RepoKind};
+use langevin_hub::{ModelFiles, RepoKind};
 
 use crate::{
     hub::{self, Names},
@@ -78,8 +78,8 @@ pub fn run(args: PullArgs) -> Result<()> {
         names.pull_dataset(&name, &options)?
     } else {
         let wanted = ModelFiles {
-            part: ModelPart::Whole,
             variant: args.variant,
+            ..ModelFiles::default()
         };
         names.hub()?.pull_model(&name, &wanted, &Transfer::pulling())?
     };

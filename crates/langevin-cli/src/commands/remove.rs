@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use langevin_hub::RepoKind;
+use langevin_hub::{RepoKind, RepoName};
 
 use crate::{
     hub::{self, Names},
@@ -29,8 +29,20 @@ pub struct RemoveArgs {
 
 /// Removes, and says how much is free now.
 pub fn run(args: RemoveArgs) -> Result<()> {
-    let (kind, name) = hub::name(&args.name, args.dataset.then_some(RepoKind::Dataset))?;
     let hub = Names::default().hub()?;
+    let asked = args.dataset.then_some(RepoKind::Dataset);
+    // A few old repositories, such as gpt2, have names that are none any more; what is in the cache can be removed.
+    let (id, revision) = match args.name.split_once('@') {
+        Some((id, revision)) => (id, Some(revision.to_string())),
+        None => (args.name.as_str(), None),
+    };
+    let is_old = !id.contains('/') && hub.cached()?.iter().any(|repo| repo.repo.id == id);
+    let (kind, name) = if is_old {
+        let id = id.to_string();
+        (asked, RepoName { id, revision })
+    } else {
+        hub::name(&args.name, asked)?
+    };
     let kind = match kind {
         Some(kind) => kind,
         None => {
@@ -52,8 +64,13 @@ pub fn run(args: RemoveArgs) -> Result<()> {
         }
     };
     let removed = hub.remove(&name.of_kind(kind), &name)?;
-    Ok(terminal::print(&format!(
-        "removed {name}: {} free",
-        bytes(removed.bytes)
-    ))?)
+    terminal::print(&format!("removed {name}: {} free", bytes(removed.bytes)))?;
+    if removed.shared > 0 {
+        terminal::note(&format!(
+            "{} of it lie in {}, which Python's client shares between repositories: `hf cache prune` removes what none needs",
+            bytes(removed.shared),
+            hub.settings().cache.join("blobs").display()
+        ));
+    }
+    Ok(())
 }

@@ -55,7 +55,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
-    let mut pipeline = AnyPipeline::load(hub::model(&args.path)?, &args.device.open()?)?;
+    let mut pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }

@@ -95,7 +95,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let mut models = Models::default();
     for model in &args.models {
         let (name, folder) = named(model);
-        models.load(&name, hub::model(&folder)?, &device)?;
+        models.load(&name, hub::pipeline(&folder)?, &device)?;
     }
     let address = listener.local_addr().context("cannot tell the address")?;
     if !address.ip().is_loopback() && options.api_key.is_none() {

@@ -26,6 +26,8 @@ Examples:
   langevin space my-space ORG/digits --title Digits
   langevin push my-space ORG/my-space --space";
 
+/// The folder of the models that are copied.
+const MODELS: &str = "models";
 /// The port that a Space's page is expected on.
 const PORT: u16 = 7860;
 
@@ -68,6 +70,30 @@ pub fn run(args: SpaceArgs) -> Result<()> {
         }
     }
     let program = program::find(args.program.as_deref())?;
+    // Models of an earlier time would be pushed with those of this one.
+    let stale = folder.join(MODELS);
+    if stale.is_dir() {
+        let of_it = |model: &Model| {
+            model
+                .copied_from
+                .as_ref()
+                .and_then(|from| from.canonicalize().ok())
+        };
+        let place = stale
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", stale.display()))?;
+        if let Some(from) = models
+            .iter()
+            .filter_map(of_it)
+            .find(|from| from.starts_with(&place))
+        {
+            bail!(
+                "{}: is in the folder that is written anew; copy it elsewhere first",
+                from.display()
+            );
+        }
+        fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
+    }
     for model in &models {
         if let Some(from) = &model.copied_from {
             copy_model(from, &folder.join(&model.argument))?;
@@ -89,6 +115,12 @@ pub fn run(args: SpaceArgs) -> Result<()> {
     terminal::print(&format!("a Space in {}", folder.display()))?;
     let shown = shell_word(&folder.display().to_string());
     terminal::print(&format!("next      langevin push {shown} ORG/NAME --space"))?;
+    if models.iter().any(|model| model.copied_from.is_none()) {
+        terminal::note(
+            "a private or gated model of the Hub is pulled there only if the Space has a secret HF_TOKEN, with a token that may read \
+             it: Settings, Variables and secrets, of the Space's page",
+        );
+    }
     Ok(())
 }
 
@@ -121,7 +153,7 @@ impl Model {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let word: String = name.chars().map(|c| if plain(c) { c } else { '-' }).collect();
         Ok(Self {
-            argument: format!("models/{}", word.trim_start_matches(['.', '-'])),
+            argument: format!("{MODELS}/{}", word.trim_start_matches(['.', '-'])),
             name,
             copied_from: Some(path),
         })

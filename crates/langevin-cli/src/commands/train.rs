@@ -38,14 +38,16 @@ pub fn run(args: TrainArgs) -> Result<()> {
         let config = resolved.config.portable();
         return Ok(terminal::print(&serde_json::to_string_pretty(&config)?)?);
     }
-    // Hours before there is something to publish is the time to find out that it cannot be.
-    let publish = resolved.publish.map(|publish| publish.check()).transpose()?;
+    let publish = resolved.publish;
     let device_name = args.device.unwrap_or(DeviceName::CPU);
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let mut trainer = Trainer::new(resolved.config, &device)?;
+    if let Some(publish) = &publish {
+        publish.make(trainer.folder())?;
+    }
     // It costs a step on a few pictures.
     let on_cpu = device_name == DeviceName::CPU;
     let estimate = (announce_time || on_cpu)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CONFIG, MARKS, Missing, ModelFiles, ModelPart, TEXT_ENCODER, TOKENIZER};
+use super::{CONFIG, MARKS, Missing, ModelFiles, ModelPart, SCHEDULER_CONFIG, TEXT_ENCODER, TOKENIZER};
 use crate::weights::{self, Weights};
 
 /// What the names of large files end with, which are told of where none of them is known.
@@ -26,6 +26,16 @@ pub(super) fn choose<'a>(
 ) -> Result<Vec<&'a str>, Missing> {
     if wanted.part == ModelPart::Config {
         return configs(paths);
+    }
+    if wanted.part == ModelPart::Scheduler {
+        let is_one =
+            |path: &&str| split(path).1 == SCHEDULER_CONFIG && ["", "scheduler"].contains(&split(path).0);
+        let found: Vec<&str> = paths.iter().copied().filter(is_one).collect();
+        return if found.is_empty() {
+            Err(Missing::Scheduler)
+        } else {
+            Ok(found)
+        };
     }
     let files = by_folder(paths);
     let mut chosen = Vec::new();

@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 
 use super::{BATCH, Outgoing};
 use crate::{
-    Error, Hash, Hub, MAIN, Progress, RepoId, Result,
-    http::{Failure, json as read_json, text},
-    refused::failed,
+    Error, Hash, Hub, MAIN, Progress, RepoId, Result, failure::Failure, http::text, refused::failed,
     snapshot::each,
 };
 
@@ -48,7 +46,29 @@ struct Actions {
 struct Action {
     href: String,
     #[serde(default)]
-    header: serde_json::Map<String, Value>,
+    header: Option<serde_json::Map<String, Value>>,
+}
+
+impl Action {
+    /// How large the parts are in which the file is wanted; `None` where it is wanted whole.
+    fn chunk(&self) -> Option<u64> {
+        let size = match self.header.as_ref()?.get("chunk_size")? {
+            Value::String(text) => text.parse().ok(),
+            value => value.as_u64(),
+        };
+        size.filter(|&size| size > 0)
+    }
+
+    /// Where the parts go, in their order: they stand by their numbers from 1 on, which may have zeros before them.
+    fn parts(&self) -> Vec<(u64, &str)> {
+        let header = self.header.iter().flatten();
+        let mut parts: Vec<(u64, &str)> = header
+            .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_digit()))
+            .filter_map(|(name, url)| Some((name.parse().ok()?, url.as_str()?)))
+            .collect();
+        parts.sort_unstable();
+        parts
+    }
 }
 
 impl Hub {
@@ -75,11 +95,10 @@ impl Hub {
                 "operation": "upload", "transfers": ["basic", "multipart"], "hash_algo": "sha256",
                 "ref": { "name": MAIN }, "objects": objects.collect::<Vec<_>>(),
             });
-            let response = self
+            let answer: Batch = self
                 .http
-                .post(&url, &headers, asked.to_string().as_bytes())
+                .post_json(&url, &headers, asked.to_string().as_bytes(), progress)
                 .map_err(fail)?;
-            let answer: Batch = read_json(response, &url).map_err(fail)?;
             for object in answer.objects {
                 let found = batch.iter().find(|(_, hash)| hash.text() == object.oid);
                 let Some((file, hash)) = found else { continue };
@@ -114,7 +133,7 @@ impl Hub {
                 if let Some(verify) = verify {
                     let asked = json!({ "oid": hash.text(), "size": file.size });
                     self.http
-                        .post(&verify.href, &[], asked.to_string().as_bytes())
+                        .post(&verify.href, &[], asked.to_string().as_bytes(), progress)
                         .map_err(fail)?;
                 }
                 Ok(())
@@ -131,37 +150,45 @@ impl Hub {
                 "the network dropped while {} was on its way: run the same again; large files that arrived stay there ({why})",
                 file.path
             )),
+            Failure::Setup(why) => Error::Network(why),
             Failure::Refused(refusal) => Error::Answer(format!(
                 "the store of large files does not take {} (status {}: {})",
                 file.path, refusal.status, refusal.message
             )),
         };
-        let chunk = upload.header.get("chunk_size").and_then(|size| match size {
-            Value::String(text) => text.parse().ok(),
-            value => value.as_u64(),
-        });
-        let Some(chunk) = chunk.filter(|&size: &u64| size > 0) else {
+        let Some(chunk) = upload.chunk() else {
             return self
                 .put(file, &upload.href, 0..file.size, progress)
                 .map_err(broke)
                 .map(drop);
         };
-        let mut parts = Vec::new();
-        for number in 1..=file.size.div_ceil(chunk) {
-            let Some(url) = upload.header.get(&number.to_string()).and_then(Value::as_str) else {
+        let places = upload.parts();
+        let numbers = 1..=file.size.div_ceil(chunk);
+        if !places.iter().map(|(number, _)| *number).eq(numbers.clone()) {
+            return Err(Error::Answer(format!(
+                "the Hub wants {} in {} parts of {chunk} bytes, and says of {} where they go: run the same again",
+                file.path,
+                numbers.count(),
+                places.len()
+            )));
+        }
+        let mut parts = Vec::with_capacity(places.len());
+        for (number, url) in places {
+            let range = (number - 1) * chunk..number.saturating_mul(chunk).min(file.size);
+            let etag = self.put(file, url, range, progress).map_err(broke)?;
+            // Without it, the store could not be told which bytes are meant.
+            if etag.is_empty() {
                 return Err(Error::Answer(format!(
-                    "the Hub wants {} in parts of {chunk} bytes, and does not say where part {number} goes",
+                    "the store of large files does not say that part {number} of {} arrived (an ETag is missing): run the same again",
                     file.path
                 )));
-            };
-            let range = (number - 1) * chunk..(number * chunk).min(file.size);
-            let etag = self.put(file, url, range, progress).map_err(broke)?;
+            }
             parts.push(json!({ "partNumber": number, "etag": etag }));
         }
         let asked = json!({ "oid": hash.text(), "parts": parts });
         let headers = [("content-type", LFS), ("accept", LFS)];
         self.http
-            .post(&upload.href, &headers, asked.to_string().as_bytes())
+            .post(&upload.href, &headers, asked.to_string().as_bytes(), progress)
             .map_err(broke)
             .map(drop)
     }
@@ -175,7 +202,7 @@ impl Hub {
         progress: &dyn Progress,
     ) -> Result<String, Failure> {
         let size = range.end - range.start;
-        self.http.patiently(|| {
+        self.http.patiently(progress, || {
             let unread = |e: std::io::Error| Failure::Network(format!("{} cannot be read: {e}", file.path));
             let mut source = file.open().map_err(unread)?;
             source.seek(SeekFrom::Start(range.start)).map_err(unread)?;

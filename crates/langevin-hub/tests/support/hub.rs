@@ -32,6 +32,45 @@ pub enum Fault {
     Status(u16),
 }
 
+/// What goes wrong with a request of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// An answer of this status and this text, and nothing is done.
+    Status(u16, &'static str),
+    /// Too many requests: so many seconds are to be waited.
+    Limit(u64),
+    /// The same by the older header.
+    RetryAfter(u64),
+    /// It is done, and the connection ends after so many bytes of the answer.
+    Cut(usize),
+    /// This part of the address is another now.
+    Moved(&'static str, &'static str),
+    /// It is done, and the answer has no such header.
+    Without(&'static str),
+}
+
+impl Trouble {
+    fn answer(self, request: &Request, usual: impl FnOnce() -> Response) -> Response {
+        let limited = |name: &str, value: String| Response::error(429, "", "Too many").with(name, value);
+        match self {
+            Self::Status(status, said) => Response::error(status, "", said),
+            Self::Limit(seconds) => limited("RateLimit", format!("\"api\";r=0;t={seconds}")),
+            Self::RetryAfter(seconds) => limited("Retry-After", seconds.to_string()),
+            Self::Cut(count) => {
+                let mut response = usual();
+                response.cut = Some(count);
+                response
+            }
+            Self::Moved(from, to) => Response::new(307).with("Location", request.raw_path.replace(from, to)),
+            Self::Without(name) => {
+                let mut response = usual();
+                response.headers.retain(|(known, _)| known != name);
+                response
+            }
+        }
+    }
+}
+
 /// What is behind the two ports.
 #[derive(Default)]
 pub struct State {
@@ -43,6 +82,10 @@ pub struct State {
     pub parts: BTreeMap<String, Vec<u8>>,
     /// Faults by the ending of a path, and how many times they happen.
     pub faults: Vec<(String, Fault, usize)>,
+    /// Troubles by the method and a part of a path, and how many times they happen.
+    pub troubles: Vec<(&'static str, &'static str, Trouble, usize)>,
+    /// What a token may do, where the Hub says so.
+    pub role: Option<&'static str>,
     /// Every request: which port, and what.
     pub requests: Vec<(&'static str, Request)>,
     /// Large files come in parts of so many bytes, if at all.
@@ -85,7 +128,11 @@ impl Server {
             Arc::new(move |request| {
                 let mut state = state.lock().unwrap();
                 state.requests.push(("hub", request.clone()));
-                state.hub(&request, &addresses.0, &addresses.1)
+                let usual = |state: &mut State| state.hub(&request, &addresses.0, &addresses.1);
+                match state.trouble(&request) {
+                    Some(trouble) => trouble.answer(&request, || usual(&mut state)),
+                    None => usual(&mut state),
+                }
             }),
         );
         let state = server.state.clone();
@@ -94,7 +141,10 @@ impl Server {
             Arc::new(move |request| {
                 let mut state = state.lock().unwrap();
                 state.requests.push(("store", request.clone()));
-                state.large(&request)
+                match state.trouble(&request) {
+                    Some(trouble) => trouble.answer(&request, || state.large(&request)),
+                    None => state.large(&request),
+                }
             }),
         );
         server
@@ -123,6 +173,11 @@ impl Server {
         self.state().faults.push((path.to_string(), fault, times));
     }
 
+    /// Lets something go wrong, so many times, with requests of this method to a path with this part.
+    pub fn trouble(&self, method: &'static str, path: &'static str, trouble: Trouble, times: usize) {
+        self.state().troubles.push((method, path, trouble, times));
+    }
+
     /// The requests to a port by their method and the beginning of their path.
     pub fn asked(&self, port: &str, method: &str, path: &str) -> Vec<Request> {
         let state = self.state();
@@ -139,6 +194,15 @@ impl Server {
 }
 
 impl State {
+    fn trouble(&mut self, request: &Request) -> Option<Trouble> {
+        let is_meant = |(method, path, _, times): &&mut (&str, &str, Trouble, usize)| {
+            *times > 0 && request.method == *method && request.path.contains(*path)
+        };
+        let (_, _, trouble, times) = self.troubles.iter_mut().find(is_meant)?;
+        *times -= 1;
+        Some(trouble.clone())
+    }
+
     fn hub(&mut self, request: &Request, endpoint: &str, store: &str) -> Response {
         let token = request
             .header("authorization")
@@ -151,7 +215,11 @@ impl State {
         let words: Vec<&str> = decoded.iter().map(String::as_str).collect();
         match (request.method.as_str(), words.as_slice()) {
             ("GET", ["api", "whoami-v2"]) => match token {
-                Some(_) => Response::json(&json!({ "name": "me", "type": "user", "orgs": [] })),
+                Some(_) => {
+                    let token = json!({ "displayName": "t", "role": self.role.unwrap_or("write") });
+                    let auth = json!({ "type": "access_token", "accessToken": token });
+                    Response::json(&json!({ "name": "me", "type": "user", "orgs": [], "auth": auth }))
+                }
                 None => Response::error(401, "", "Invalid username or password."),
             },
             ("POST", ["api", "validate-yaml"]) => Response::json(&json!({ "errors": [], "warnings": [] })),
@@ -449,11 +517,11 @@ impl State {
                     let mut header = serde_json::Map::new();
                     header.insert("chunk_size".into(), json!(chunk.to_string()));
                     for part in 1..=size.div_ceil(chunk) {
-                        header.insert(part.to_string(), json!(format!("{store}/upload/{oid}/{part}?signature=x")));
+                        header.insert(format!("{part:05}"), json!(format!("{store}/upload/{oid}/{part}?signature=x")));
                     }
                     json!({ "href": format!("{endpoint}/api/complete_multipart/{oid}"), "header": header })
                 }
-                _ => json!({ "href": format!("{store}/upload/{oid}?signature=x") }),
+                _ => json!({ "href": format!("{store}/upload/{oid}?signature=x"), "header": null }),
             };
             let verify = json!({ "href": format!("{endpoint}/api/verify"), "header": {} });
             json!({ "oid": oid, "size": size, "authenticated": true, "actions": { "upload": upload, "verify": verify } })

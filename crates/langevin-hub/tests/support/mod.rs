@@ -5,8 +5,10 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
 pub mod hub;
+pub mod notes;
 pub mod python;
 pub mod repos;
 pub mod wire;
 
-pub use hub::{READER, Server, WRITER};
+pub use hub::{READER, Server, Trouble, WRITER};
+pub use notes::Notes;

@@ -52,7 +52,7 @@ pub use order::{Group, epoch_order};
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
-pub use repository::{RepositoryFiles, repository_files};
+pub use repository::{RepositoryFiles, Unread, repository_files};
 pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};

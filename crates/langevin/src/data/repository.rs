@@ -22,31 +22,64 @@ pub struct RepositoryFiles {
     pub opened: Option<String>,
 }
 
+/// Why there is nothing among a repository's files that is read as it is, as the end of a sentence about the data set. The Hub may have
+/// converted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread(pub String);
+
+/// What the names of files end with that hold data, and are not read.
+const UNREAD: [&str; 16] = [
+    ".tar",
+    ".tgz",
+    ".gz",
+    ".zst",
+    ".xz",
+    ".bz2",
+    ".7z",
+    ".rar",
+    ".arrow",
+    ".npz",
+    ".npy",
+    ".h5",
+    ".hdf5",
+    ".jsonl",
+    ".csv",
+    ".tfrecord",
+];
+
 /// Chooses among a repository's files, given by their paths and sizes: the parquet files of a configuration and a split, as the
 /// repository's card or its files' names say; else the IDX files of a split; else pictures with their metadata, or a zip archive of
-/// them, whichever has more bytes. `None` where there is nothing of the kind.
+/// them, whichever has more bytes. [`Unread`] where there is nothing of the kind, or where the pictures are fewer bytes than the files
+/// that are not read: a preview beside an archive is not what the data set holds; or where there are several archives and none is called
+/// after the split.
 ///
 /// `card` is the text of the repository's `README.md`, where it has one.
 ///
 /// # Errors
-/// If there is no such configuration or split, or there are several archives and none is called after the split; the error says which
-/// there are.
+/// If there is no such configuration or split; the error says which there are.
 pub fn repository_files(
     name: &str,
     paths: &[(&str, u64)],
     card: Option<&str>,
     options: &OpenOptions,
-) -> Result<Option<RepositoryFiles>> {
+) -> Result<Result<RepositoryFiles, Unread>> {
     let wrong = |message: String| Error::Config(format!("the data set {name} {message}"));
     let mut listing = Listing::default();
     let mut archives = Vec::new();
-    let (mut of_pictures, mut of_archives) = (0, 0);
+    let (mut of_pictures, mut of_archives, mut of_unread) = (0, 0, 0);
+    let mut unread = Vec::new();
     for (path, size) in paths.iter().filter(|(path, _)| is_shown(Path::new(path))) {
         if path.to_ascii_lowercase().ends_with(".zip") {
             of_archives += size;
             archives.push(*path);
         } else if is_picture_name(path) {
             of_pictures += size;
+        } else if is_unread(path) {
+            of_unread += size;
+            // A few say what they are.
+            if unread.len() < 3 {
+                unread.push(*path);
+            }
         }
         listing.add(path.into());
     }
@@ -59,33 +92,48 @@ pub fn repository_files(
     let wanted = split::canonical(&options.split);
     let idx: Vec<String> = idx::files_of(wanted, &has);
     if !idx.is_empty() {
-        return Ok(Some(folder(idx)));
+        return Ok(Ok(folder(idx)));
     }
     if !listing.parquet.is_empty() {
         let mut files = listing.parquet;
         files.sort_by_cached_key(|path| sort_key(path));
         return parquet(&files, card, options)
             .map_err(wrong)
-            .map(|files| Some(folder(files)));
+            .map(|files| Ok(folder(files)));
     }
     if of_archives > of_pictures {
-        let archive = archive(&archives, wanted).map_err(wrong)?;
-        return Ok(Some(RepositoryFiles {
+        return Ok(archive(&archives, wanted).map(|archive| RepositoryFiles {
             files: vec![archive.to_string()],
             opened: Some(archive.to_string()),
         }));
     }
     if listing.pictures.is_empty() {
-        return Ok(None);
+        return Ok(Err(Unread(
+            "holds no parquet files, pictures, zip archive or IDX files".into(),
+        )));
+    }
+    if of_unread > of_pictures {
+        return Ok(Err(Unread(format!(
+            "has fewer bytes of pictures than of files that are not read, {}",
+            unread.join(", ")
+        ))));
     }
     let mut files = pictures(&listing, wanted);
     let beside = |path: &PathBuf| sort_key(&path.with_file_name("labels.json"));
     files.extend(listing.metadata.iter().map(beside).filter(|path| has(path)));
-    Ok(Some(folder(files)))
+    Ok(Ok(folder(files)))
+}
+
+/// Whether a file holds data in a form that is not read. Metadata of pictures, and lists of what is where, are small beside what they
+/// describe, and so are cards and programs.
+fn is_unread(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    let name = path.rsplit('/').next().unwrap_or(&path);
+    !name.starts_with("metadata.") && UNREAD.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The archive of a split: the one that is called after it, or the only one that is called after none.
-fn archive<'a>(archives: &[&'a str], wanted: &str) -> Result<&'a str, String> {
+fn archive<'a>(archives: &[&'a str], wanted: &str) -> Result<&'a str, Unread> {
     let split_of = |path: &str| {
         let without_ending = path.get(..path.len() - 4).unwrap_or(path);
         without_ending.rsplit('/').find_map(split::meant_by)
@@ -102,10 +150,10 @@ fn archive<'a>(archives: &[&'a str], wanted: &str) -> Result<&'a str, String> {
         .collect();
     match (of_split.as_slice(), of_none.as_slice()) {
         ([only], _) | ([], [only]) => Ok(only),
-        _ => Err(format!(
-            "has several zip archives, and it is not clear which of them is its split `{wanted}`: download one of {} and name that",
+        _ => Err(Unread(format!(
+            "has several zip archives, and it is not clear which of them is its split `{wanted}` (download one of {} and name that)",
             archives.join(", ")
-        )),
+        ))),
     }
 }
 
@@ -153,8 +201,8 @@ mod tests {
         card: Option<&str>,
         config: Option<&str>,
         split: &str,
-    ) -> Result<Option<RepositoryFiles>> {
-        let sizes = [("train.png", 1), (".png", 100), (".zip", 5000)];
+    ) -> Result<Result<RepositoryFiles, Unread>> {
+        let sizes = [("train.png", 1), (".png", 100), (".zip", 5000), (".tar", 5000)];
         let size = |path: &str| {
             sizes
                 .iter()
@@ -247,10 +295,8 @@ mod tests {
         let splits = ["data/test.zip", "data/train.zip"];
         assert_eq!(files(&splits, "train"), splits[1..]);
         assert_eq!(files(&splits, "eval"), splits[..1]);
-        let error = of(&["a.zip", "b.zip"], None, None, "train")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("one of a.zip, b.zip"), "{error}");
+        let Unread(why) = of(&["a.zip", "b.zip"], None, None, "train").unwrap().unwrap_err();
+        assert!(why.contains("one of a.zip, b.zip"), "{why}");
     }
 
     #[test]
@@ -263,9 +309,15 @@ mod tests {
             "train-labels-idx1-ubyte.gz",
         ];
         assert_eq!(files(&paths, "train"), [paths[3], paths[4], paths[0]]);
-        assert_eq!(
-            of(&["README.md", "loader.py", "data.tar"], None, None, "train").unwrap(),
-            None
-        );
+        let Unread(why) = of(&["README.md", "loader.py", "data.tar"], None, None, "train")
+            .unwrap()
+            .unwrap_err();
+        assert!(why.contains("no parquet files"), "{why}");
+        // A thumbnail is not the data.
+        let beside = ["README.md", "preview.png", "data/train.tar"];
+        let Unread(why) = of(&beside, None, None, "train").unwrap().unwrap_err();
+        assert!(why.contains("that are not read, data/train.tar"), "{why}");
+        // What describes pictures is smaller than they are.
+        assert_eq!(files(&["a.png", "b.png", "list.csv"], "train").len(), 2);
     }
 }

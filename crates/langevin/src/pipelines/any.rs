@@ -31,6 +31,9 @@ pub enum AnyPipeline {
 }
 
 impl AnyPipeline {
+    /// The classes that are there, as a pipeline's index names them.
+    pub const CLASSES: [&str; 2] = [DdpmPipeline::CLASS_NAME, DdimPipeline::CLASS_NAME];
+
     /// Loads a pipeline from its folder.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ impl TrainingConfig {
                 TextEncoderSource::Folder(folder) => TextEncoderSource::Folder(pinned(folder)),
                 small => small.clone(),
             },
+            vector_clip: self.vector_clip.as_deref().map(pinned),
             ..self.clone()
         }
     }
@@ -47,6 +48,7 @@ mod tests {
             pretrained: Some(path("models", "ddpm").into()),
             model: ModelSource::Config(path("models", "ddpm").into()),
             text_encoder: TextEncoderSource::Folder(format!("{}/text_encoder", path("models", "sd")).into()),
+            vector_clip: Some(path("models", "clip").into()),
             ..TrainingConfig::script()
         };
         assert_eq!(config.model.short_name(), "ddpm");
@@ -55,6 +57,7 @@ mod tests {
         assert!(!text.contains("/home/me"), "{text}");
         assert_eq!(portable.dataset_name, Some(format!("org/faces@{COMMIT}")));
         assert_eq!(portable.pretrained, Some(format!("org/ddpm@{COMMIT}").into()));
+        assert_eq!(portable.vector_clip, Some(format!("org/clip@{COMMIT}").into()));
         assert_eq!(portable.text_encoder, format!("org/sd@{COMMIT}").into());
         assert_eq!(portable.portable(), portable);
         let local = TrainingConfig {

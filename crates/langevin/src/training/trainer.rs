@@ -1,6 +1,10 @@
 //! A training run from its configuration to its folder.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -47,6 +51,11 @@ pub struct Trainer {
 }
 
 impl Trainer {
+    /// The folder that the run is written to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Opens the data and builds the model.
     ///
     /// # Errors

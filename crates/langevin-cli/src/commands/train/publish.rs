@@ -10,6 +10,8 @@ use super::args::HubArgs;
 use crate::{
     commands::push::{Publication, last_part},
     hub::Names,
+    terminal,
+    transfer::Transfer,
 };
 
 /// Where a run is to be published.
@@ -21,6 +23,7 @@ pub struct Publish {
 }
 
 /// Where a run will be published, by a token that the Hub knows.
+#[derive(Debug)]
 pub struct Checked {
     publish: Publish,
     /// Whose token it is.
@@ -71,21 +74,41 @@ impl Publish {
     /// Asks the Hub whose token it is.
     ///
     /// # Errors
-    /// If there is no token, or the Hub does not know it or cannot be reached.
+    /// If there is no token, or the Hub does not know it, says that it may only read, or cannot be reached.
     pub fn check(self) -> Result<Checked> {
-        let user = self.names.hub()?.check_push().context("--push-to-hub")?;
+        let hub = self.names.hub()?;
+        let user = hub.check_push(&Transfer::pushing()).context("--push-to-hub")?;
         Ok(Checked { publish: self, user })
     }
 }
 
 impl Checked {
+    /// Makes the repository of a run in `folder`, as the script does before it trains: what the token may not do is told before hours
+    /// of training.
+    ///
+    /// # Errors
+    /// If the Hub does not make it.
+    pub fn make(&self, folder: &Path) -> Result<()> {
+        let name = self.name(folder)?;
+        let hub = self.publish.names.hub()?;
+        let page = hub
+            .make_repository(&name, RepoKind::Model, self.publish.private, &Transfer::pushing())
+            .context("--push-to-hub")?;
+        terminal::say(&format!("the run will be published as {page}"));
+        Ok(())
+    }
+
+    fn name(&self, folder: &Path) -> Result<RepoName> {
+        let id = self.publish.id.clone().unwrap_or_else(|| last_part(folder));
+        in_namespace(&id, &self.user)
+    }
+
     /// Pushes the run in `folder`.
     ///
     /// # Errors
     /// If the Hub does not take it; the error says how to try again.
     pub fn run(&self, folder: &Path) -> Result<()> {
-        let id = self.publish.id.clone().unwrap_or_else(|| last_part(folder));
-        let name = in_namespace(&id, &self.user)?;
+        let name = self.name(folder)?;
         let publication = Publication {
             folder,
             name: &name,

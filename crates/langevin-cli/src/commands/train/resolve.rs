@@ -13,7 +13,7 @@ use langevin_hub::ModelFiles;
 
 use super::{
     args::{ScriptArgs, TrainArgs},
-    publish::{self, Publish},
+    publish::{self, Checked, Publish},
 };
 use crate::hub::Names;
 
@@ -22,8 +22,8 @@ use crate::hub::Names;
 pub struct Resolved {
     /// The configuration, checked.
     pub config: TrainingConfig,
-    /// Where the run is published when it is over.
-    pub publish: Option<Publish>,
+    /// Where the run is published when it is over, unless it is only said with what it would train.
+    pub publish: Option<Checked>,
     /// One line a flag.
     pub notes: Vec<String>,
 }
@@ -36,6 +36,11 @@ pub struct Resolved {
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let mut notes = script_notes(&args.script);
     let (names, publish) = publish::resolve(&args.hub, &mut notes)?;
+    // Hours before there is something to publish, and before data are pulled, is the time to find out that it cannot be.
+    let publish = publish
+        .filter(|_| !args.dry_run)
+        .map(Publish::check)
+        .transpose()?;
     let mut config = match resumed(args)? {
         Some(saved) => saved,
         None => defaults(args),
