@@ -1,4 +1,4 @@
-//! The listing of a commit's files beside the cache's snapshots, `trees/COMMIT.json`, as Python's `huggingface_hub` keeps it since 1.23:
+//! The listing of a commit's files beside the cache's snapshots, `trees/COMMIT.json`, as Python's `huggingface_hub` 1.33 keeps it:
 //! a commit never changes, so without a network it tells a whole snapshot from one whose download broke off.
 
 use std::{collections::BTreeMap, fs, path::Path};

@@ -322,3 +322,65 @@ fn access_that_is_disabled_is_no_matter_of_tokens() {
         "{said}"
     );
 }
+
+/// A server with a certificate that nobody signed, until it is dropped; `None` where there is no `openssl`.
+struct Unsigned(std::process::Child, u16);
+
+impl Unsigned {
+    fn start(folder: &Path) -> Option<Self> {
+        let openssl = || {
+            let mut command = std::process::Command::new("openssl");
+            let quiet = std::process::Stdio::null;
+            command
+                .stdin(quiet())
+                .stdout(quiet())
+                .stderr(quiet())
+                .current_dir(folder);
+            command
+        };
+        let request = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost \
+                       -addext subjectAltName=DNS:localhost";
+        let made = openssl().args(request.split_whitespace()).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no openssl that makes a certificate");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        let serve = format!("s_server -accept {port} -cert cert.pem -key key.pem -www");
+        let server = Self(openssl().args(serve.split_whitespace()).spawn().ok()?, port);
+        for _ in 0..100 {
+            if std::net::TcpStream::connect(("localhost", port)).is_ok() {
+                return Some(server);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("openssl does not listen");
+    }
+}
+
+impl Drop for Unsigned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_certificate_that_is_refused_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = Unsigned::start(folder.path()) else {
+        return;
+    };
+    let endpoint = format!("https://localhost:{}", server.1);
+    let notes = Notes::default();
+    let said = Hub::new(settings(&endpoint, &folder.path().join("cache")))
+        .unwrap()
+        .pull_model(&name("me/faces"), &ModelFiles::default(), &notes)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("is not trusted") && said.contains("SSL_CERT_FILE"),
+        "{said}"
+    );
+    assert!(notes.said().is_empty(), "{:?}", notes.said());
+}
