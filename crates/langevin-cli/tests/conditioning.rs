@@ -107,6 +107,28 @@ fn captions_through_a_text_encoder_that_is_trained_along() {
     sample(folder, &words).ok();
     sample(folder, &[]).ok();
     sample(folder, &["--class", "3"]).refused(1, &["knows no classes"]);
+    // A picture is drawn anew under another caption.
+    let edit = |words: &[&str], output: &str| {
+        let brief = "edit run pictures/3.png --steps 6 --start-step 1 --output".split(' ');
+        langevin(folder, brief.chain([output]).chain(words.iter().copied()))
+    };
+    let edited = |prompt: &str, output: &str| {
+        let words = [
+            "--source-prompt",
+            "number 3",
+            "--prompt",
+            prompt,
+            "--guidance-scale",
+            "4",
+        ];
+        edit(&words, output).ok();
+        fs::read(folder.join(output)).unwrap()
+    };
+    let eight = edited("number 8", "eight.png");
+    assert_eq!(edited("number 8", "again.png"), eight);
+    assert_ne!(edited("number 4", "four.png"), eight);
+    edit(&["--class", "3"], "class.png").refused(1, &["knows no classes"]);
+    assert!(!folder.join("class.png").exists());
     // The encoder of that run, which stays as it is.
     let encoder = folder.join("run/text_encoder");
     let before = fs::read(encoder.join("model.safetensors")).unwrap();
