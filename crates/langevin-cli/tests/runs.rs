@@ -4,7 +4,10 @@ mod support;
 
 use std::fs;
 
-use langevin::{data::read_picture, training::TrainingConfig};
+use langevin::{
+    data::read_picture,
+    training::{RunLock, TrainingConfig},
+};
 use support::{line, names};
 
 /// A folder with two runs of which there are only the configuration and the metrics.
@@ -27,6 +30,7 @@ fn two_runs() -> tempfile::TempDir {
 #[test]
 fn runs_are_listed() {
     let folder = two_runs();
+    let goes_on = RunLock::acquire(&folder.path().join("runs/digits-1")).unwrap();
     let listed = line(folder.path(), "runs").ok();
     let rows: Vec<Vec<&str>> = listed
         .out
@@ -38,7 +42,13 @@ fn runs_are_listed() {
         rows[1][..6],
         ["runs/digits-1", "digits", "digits", "200", "0.2500", "running"]
     );
-    assert_eq!(rows.len(), 3);
+    assert_eq!((rows.len(), rows[2][5]), (3, "stopped"));
+    // No other run may write into it.
+    let again = "train --output-dir runs/digits-1 --overwrite-output-dir --max-train-steps 1";
+    line(folder.path(), again).refused(1, &["runs/digits-1", "another run is going on"]);
+    drop(goes_on);
+    let listed = line(folder.path(), "runs").ok();
+    assert!(!listed.out.contains("running"), "{}", listed.out);
     fs::write(folder.path().join("runs/digits-2/training.json"), "{").unwrap();
     let listed = line(folder.path(), "runs runs").ok();
     assert!(

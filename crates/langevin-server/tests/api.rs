@@ -12,6 +12,7 @@ use langevin::{
     grid,
     guidance::ClassifierFree,
     pipelines::SampleOptions,
+    training::RunLock,
 };
 use langevin_server::{GenerateRequest, Limits, ServerOptions};
 use serde_json::{Value, json};
@@ -657,7 +658,9 @@ fn a_run_is_shown_as_it_goes() {
             ..ServerOptions::default()
         }
     });
+    let goes_on = RunLock::acquire(&server.folder.path().join("runs/digits-1")).unwrap();
     let runs = server.get("/api/runs").expect(200).json();
+    drop(goes_on);
     assert_eq!(runs[0]["name"], "digits-1");
     assert_eq!(
         (runs[0]["steps"].as_u64(), runs[0]["state"].as_str()),

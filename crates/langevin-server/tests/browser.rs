@@ -10,6 +10,7 @@ use langevin::{
     device::default_device,
     grid,
     pipelines::SampleOptions,
+    training::RunLock,
 };
 use langevin_server::{Models, ServerOptions};
 use serde_json::{Value, json};
@@ -283,6 +284,7 @@ fn a_run_is_followed_as_it_goes() {
             ..ServerOptions::default()
         }
     });
+    let _goes_on = RunLock::acquire(&server.folder.path().join("runs/digits-1")).unwrap();
     let Some(browser) = open(&server, "#tab=training", DESKTOP) else {
         return;
     };

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{RUN_CONFIG, ResumeFrom, TrainingConfig, state::STATE};
+use super::{RUN_CONFIG, ResumeFrom, TrainingConfig, lock, state::STATE};
 use crate::{Error, Result, files};
 
 /// What the names of checkpoints begin with, as in the training script.
@@ -175,7 +175,7 @@ pub(super) fn check_folder(config: &TrainingConfig, folder: &Path, resumed: Opti
     let begun = config.resume_from_checkpoint.is_some() && folder.join(RUN_CONFIG).is_file();
     let occupied = fs::read_dir(folder).is_ok_and(|entries| {
         let mut names = entries.flatten().map(|entry| entry.file_name());
-        names.any(|name| !name.to_string_lossy().starts_with(UNFINISHED))
+        names.any(|name| name != lock::NAME && !name.to_string_lossy().starts_with(UNFINISHED))
     });
     if occupied && !begun {
         return Err(Error::file(

@@ -9,6 +9,7 @@ pub mod config;
 pub mod ema;
 pub mod gradients;
 pub mod learner;
+pub mod lock;
 pub mod lr_schedule;
 mod memory;
 mod noise;
@@ -34,6 +35,7 @@ pub use choices::{
     VectorEmbedding,
 };
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig, Widths};
+pub use lock::RunLock;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;
 pub use trackers::TrackerKind;

@@ -10,6 +10,7 @@ use super::{
     ema::EmaSchedule,
     gradients::Gradients,
     learner::Learner,
+    lock::RunLock,
     optimizer::AdamWConfig,
     report::Reports,
     samples,
@@ -43,6 +44,8 @@ pub(super) struct Run {
     epochs: usize,
     /// What is written as the run's configuration.
     config: TrainingConfig,
+    /// Nobody else writes into the folder meanwhile.
+    _lock: RunLock,
 }
 
 /// What the batches since the last optimiser step came to.
@@ -72,6 +75,7 @@ impl Run {
             .map(|model| learner(model, config, pictures))
             .transpose()?;
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let lock = RunLock::acquire(folder)?;
         checkpoints::tidy(folder);
         let resolved = TrainingConfig {
             output_dir: Some(folder.clone()),
@@ -102,6 +106,7 @@ impl Run {
             steps,
             epochs,
             config: resolved,
+            _lock: lock,
         };
         run.restore(trainer)?;
         Ok(run)

@@ -8,10 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{METRICS, RUN_CONFIG, TrainingConfig, samples::SAMPLES};
+use super::{METRICS, RUN_CONFIG, TrainingConfig, lock, samples::SAMPLES};
 use crate::{Error, Result, files, named::named_enum};
 
-/// A run that has written nothing for so long is not going on.
+/// A run that has written nothing for so long is not going on, where the file system has no locks to tell.
 const SILENCE: Duration = Duration::from_secs(300);
 /// Steps that the last loss is averaged over.
 const RECENT: usize = 50;
@@ -21,7 +21,7 @@ named_enum! {
     pub enum RunState: "the state of a run" {
         /// All steps are done, and the samples of the end are drawn.
         Finished = "finished",
-        /// It wrote something a moment ago.
+        /// A process trains it.
         Running = "running",
         /// It ended before its last step.
         Stopped = "stopped",
@@ -65,10 +65,12 @@ impl RunSummary {
             .unwrap_or(SystemTime::UNIX_EPOCH);
         let state = if modified(SAMPLES).is_some_and(|drawn| drawn >= last) {
             RunState::Finished
-        } else if last.elapsed().is_ok_and(|silence| silence > SILENCE) {
-            RunState::Stopped
         } else {
-            RunState::Running
+            let has_written = || last.elapsed().is_ok_and(|silence| silence <= SILENCE);
+            match lock::is_running(folder).unwrap_or_else(has_written) {
+                true => RunState::Running,
+                false => RunState::Stopped,
+            }
         };
         Ok(Self {
             folder: folder.to_path_buf(),
@@ -159,6 +161,7 @@ pub fn read_metric(folder: &Path, name: &str) -> Result<Vec<(u64, f64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::RunLock;
 
     fn run(folder: &Path, metrics: &str) -> PathBuf {
         files::write_json(folder.join(RUN_CONFIG), &TrainingConfig::digits()).unwrap();
@@ -175,10 +178,11 @@ mod tests {
         assert_eq!((summary.steps, summary.loss), (2, Some(0.375)));
         assert_eq!(
             (summary.dataset().as_str(), summary.state),
-            ("digits", RunState::Running)
+            ("digits", RunState::Stopped)
         );
-        let metrics = fs::File::options().append(true).open(path.join(METRICS)).unwrap();
-        metrics.set_modified(SystemTime::now() - 2 * SILENCE).unwrap();
+        let lock = RunLock::acquire(&path).unwrap();
+        assert_eq!(RunSummary::read(&path).unwrap().state, RunState::Running);
+        drop(lock);
         assert_eq!(RunSummary::read(&path).unwrap().state, RunState::Stopped);
         fs::write(path.join(SAMPLES), "").unwrap();
         assert_eq!(RunSummary::read(&path).unwrap().state, RunState::Finished);
