@@ -19,6 +19,8 @@ use crate::{
 const MAX_REDIRECTS: usize = 10;
 /// The largest answer that is read into memory: a page of a listing has a thousand files.
 const MAX_ANSWER: u64 = 64 << 20;
+/// How often somebody waits as the Hub asks for it, at least.
+const MOST_WAITS: u32 = 10;
 /// The longest that the Hub may think about something that was sent to it: a commit of many files takes its time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -263,7 +265,21 @@ impl Http {
         progress: &dyn Progress,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
-        if repeated >= self.retries {
+        // Many threads may be told to wait several times, one after another, through no trouble of their own.
+        let is_told = matches!(
+            &failure,
+            Failure::Refused(Refusal {
+                status: 429,
+                wait: Some(_),
+                ..
+            })
+        );
+        let most = if is_told {
+            self.retries.max(MOST_WAITS)
+        } else {
+            self.retries
+        };
+        if repeated >= most {
             return Err(failure);
         }
         let why = match &failure {
