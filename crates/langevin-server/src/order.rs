@@ -18,8 +18,6 @@ use crate::{
     request::GenerateRequest,
 };
 
-/// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.
-const USUAL_STRENGTH: f64 = 0.6;
 /// Moments of the denoising that are shown where nobody says.
 const USUAL_PREVIEWS: usize = 24;
 
@@ -77,7 +75,7 @@ impl Order {
         let init = match (&request.init_image, request.strength) {
             (Some(text), strength) => {
                 let picture = picture(text, "init_image", model, options)?;
-                Some((picture, strength.unwrap_or(USUAL_STRENGTH)))
+                Some((picture, strength.unwrap_or(Sampling::USUAL_STRENGTH)))
             }
             (None, None) => None,
             (None, Some(_)) => {

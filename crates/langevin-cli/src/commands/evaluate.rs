@@ -90,7 +90,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let default = OpenOptions::default();
     let of_data = OpenOptions {
         config: args.dataset_config_name.clone(),
-        split: args.split.clone().unwrap_or_else(|| default.split.clone()),
+        split: args.split.clone().unwrap_or(default.split),
         ..default
     };
     let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;

@@ -72,7 +72,7 @@ pub fn run(args: PullArgs) -> Result<()> {
         let default = OpenOptions::default();
         let options = OpenOptions {
             config: args.dataset_config_name,
-            split: args.split.unwrap_or_else(|| default.split.clone()),
+            split: args.split.unwrap_or(default.split),
             ..default
         };
         names.pull_dataset(&name, &options)?

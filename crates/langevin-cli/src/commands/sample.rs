@@ -15,7 +15,7 @@ use langevin::{
     guidance::GuideMaker,
     models::{PictureEncoder, PictureVector},
     ops::{in_pool, set_exact_convolution},
-    pipelines::{AnyPipeline, ConditioningImage, DdimPipeline},
+    pipelines::{AnyPipeline, ConditioningImage, DdimPipeline, Sampling},
 };
 
 pub use args::{LONG_ABOUT, SampleArgs};
@@ -78,7 +78,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     let begin = match (&args.init_image, &args.inpaint) {
         (Some(path), _) => Begin::Picture {
             picture: maker.picture(&read_picture(path)?)?,
-            strength: args.strength.unwrap_or(USUAL_STRENGTH),
+            strength: args.strength.unwrap_or(Sampling::USUAL_STRENGTH),
         },
         (None, Some(path)) => {
             let (picture, mask) = maker.masked(path)?;
@@ -151,6 +151,3 @@ fn vector(pipeline: &AnyPipeline, maker: &GuideMaker, args: &SampleArgs) -> Resu
     let encoder = PictureEncoder::new(kind, maker.clip.clone())?;
     Ok(Some(encoder.encode(&maker.picture(&read_picture(path)?)?)?))
 }
-
-/// diffusers' usual strength is 0.8, of steps from a text; the course's is 0.6.
-const USUAL_STRENGTH: f64 = 0.6;
