@@ -13,6 +13,7 @@ use langevin::{
     },
     device::DeviceName,
     grid,
+    models::{INCEPTION_SPACE, Inception},
     pipelines::{AnyPipeline, EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes},
 };
 
@@ -27,7 +28,8 @@ Draws pictures and compares them with real ones. Of a class-conditional model, t
 sample vote on what it shows: the figure is how often they name the class that was asked for. The Fréchet distance says \
 how far the two clouds of pictures are apart (0 is the best), precision how many samples look real, recall how much of what \
 is real is drawn (1 is the best). They are measured in features that this program makes itself and names; they are no \
-FID, and compare with nothing but themselves.";
+FID, and compare with nothing but themselves. With `--inception` they are measured in Inception's features, and the distance \
+is FID as pytorch-fid computes it.";
 
 /// Real pictures that vote on a sample.
 const VOTERS: usize = 5;
@@ -60,6 +62,10 @@ pub struct EvaluateArgs {
     /// Real pictures that are looked at, at most
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub real_pictures: usize,
+    /// Measure in the features of Inception, whose weights this file holds: pytorch-fid's
+    /// pt_inception-2015-12-05-6726825d.pth, or its tensors as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub inception: Option<PathBuf>,
     /// Write some samples with the real pictures nearest to them, to see whether these were learnt by heart
     #[arg(long, value_name = "PNG")]
     pub neighbours: Option<PathBuf>,
@@ -94,8 +100,10 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         ..default
     };
     let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;
-    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?
-        .with_scheduler(&args.scheduler)?;
+    let device = args.device.open()?;
+    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
+    let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
+    let inception = inception.transpose()?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;
     let options = EvaluationOptions {
         samples: classes.map_or(args.samples, |_| args.samples_per_class),
@@ -123,7 +131,20 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         let agreed = agreement(&drawn, &real, classes, VOTERS)?;
         print_agreement(&agreed, dataset.class_names().unwrap_or_default())?;
     }
-    compare(&drawn, &real)?;
+    let space = inception.map_or(Space::Shapes, Space::Inception);
+    let Some([samples, pictures]) = space.rows([&drawn, &real], &stop)? else {
+        bail!("stopped before the last picture was looked at")
+    };
+    let features = samples.len() / drawn.pictures.len();
+    print_distance(&space, &samples, &pictures, features)?;
+    if stop.requested() {
+        bail!("stopped before precision and recall were computed")
+    }
+    let within = precision_recall(&pictures, &samples, features, REACH)?;
+    terminal::print(&format!(
+        "precision {:.3}, recall {:.3}, in the same features",
+        within.precision, within.recall
+    ))?;
     if let Some(path) = &args.neighbours {
         draw_neighbours(&drawn, &real, path)?;
     }
@@ -143,29 +164,63 @@ fn print_agreement(agreed: &Agreement, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Prints the distance between the two clouds, and how much of one is within the other.
-fn compare(drawn: &PictureSet, real: &PictureSet) -> Result<()> {
-    let rows = |set: &PictureSet| set.pictures.iter().flat_map(shape_features).collect::<Vec<f32>>();
-    let (samples, pictures) = (rows(drawn), rows(real));
-    let features = samples.len() / drawn.pictures.len();
-    let [a, b] = [
-        Gaussian::of(&pictures, features)?,
-        Gaussian::of(&samples, features)?,
+/// What pictures are compared in.
+enum Space {
+    /// Features that need no trained network.
+    Shapes,
+    /// Those that FID is measured in.
+    Inception(Inception),
+}
+
+impl Space {
+    /// Pictures that Inception sees together.
+    const TOGETHER: usize = 16;
+
+    /// The features of each set, row by row; `None` where the user had enough.
+    fn rows(&self, sets: [&PictureSet; 2], stop: &Stop) -> Result<Option<[Vec<f32>; 2]>> {
+        let Self::Inception(inception) = self else {
+            return Ok(Some(
+                sets.map(|set| set.pictures.iter().flat_map(shape_features).collect()),
+            ));
+        };
+        let mut bar = Progress::new("look", sets.map(|set| set.pictures.len()).iter().sum());
+        let (mut rows, mut done) = ([vec![], vec![]], 0);
+        for (set, rows) in sets.iter().zip(&mut rows) {
+            for pictures in set.pictures.chunks(Self::TOGETHER) {
+                if stop.requested() {
+                    return Ok(None);
+                }
+                rows.extend(inception.features(pictures)?);
+                done += pictures.len();
+                bar.update(done, String::new);
+            }
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// Prints the distance between two clouds of rows of `features` numbers.
+fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: usize) -> Result<()> {
+    let (name, space) = match space {
+        Space::Shapes => ("Fréchet distance", format!("`{SHAPE_SPACE}` (not FID)")),
+        Space::Inception(_) => ("FID", format!("`{INCEPTION_SPACE}`")),
+    };
+    let [real, drawn] = [
+        Gaussian::of(pictures, features)?,
+        Gaussian::of(samples, features)?,
     ];
-    let distance = frechet_distance(&a, &b)?;
-    let within = precision_recall(&pictures, &samples, features, REACH)?;
+    let distance = frechet_distance(&real, &drawn)?;
+    let counts = [samples, pictures].map(|rows| rows.len() / features);
+    let [drawn, real] = counts.map(terminal::thousands);
     terminal::print(&format!(
-        "Fréchet distance {distance:.4}, precision {:.3}, recall {:.3}: {} samples against {} pictures, in the {features} features \
-         `{SHAPE_SPACE}` (not FID)",
-        within.precision,
-        within.recall,
-        terminal::thousands(drawn.pictures.len()),
-        terminal::thousands(real.pictures.len()),
+        "{name} {distance:.4}: {drawn} samples against {real} pictures, in the {features} features {space}"
     ))?;
-    if drawn.pictures.len() <= features {
-        terminal::note(&format!(
-            "so few samples make the Fréchet distance look larger than it is; draw more than {features}"
-        ));
+    for (what, count) in ["samples", "real pictures"].into_iter().zip(counts) {
+        if count <= features {
+            terminal::note(&format!(
+                "so few {what} make the {name} look larger than it is; take more than {features}"
+            ));
+        }
     }
     Ok(())
 }

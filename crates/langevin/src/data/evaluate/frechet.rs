@@ -1,6 +1,6 @@
 //! The Fréchet distance between two clouds of features, each taken for a Gaussian (Dowson and Landau 1982; Heusel et al. 2017).
 
-use super::matrix::{eigen, product, square_root, trace};
+use super::matrix::{eigenvalues, product, scatter, square_root, trace};
 use crate::{Error, Result};
 
 /// The mean and the covariance of rows of features.
@@ -37,18 +37,15 @@ impl Gaussian {
                 .for_each(|(sum, &value)| *sum += f64::from(value));
         }
         mean.iter_mut().for_each(|sum| *sum /= count as f64);
-        let mut covariance = vec![0.0; features * features];
-        let mut centred = vec![0.0; features];
+        let mut centred = Vec::with_capacity(rows.len());
         for row in rows.chunks_exact(features) {
-            for ((centred, &value), mean) in centred.iter_mut().zip(row).zip(&mean) {
-                *centred = f64::from(value) - mean;
-            }
-            for (out, &left) in covariance.chunks_exact_mut(features).zip(&centred) {
-                out.iter_mut()
-                    .zip(&centred)
-                    .for_each(|(sum, &right)| *sum += left * right);
-            }
+            centred.extend(
+                row.iter()
+                    .zip(&mean)
+                    .map(|(&value, mean)| f64::from(value) - mean),
+            );
         }
+        let mut covariance = scatter(&centred, features);
         covariance.iter_mut().for_each(|sum| *sum /= (count - 1) as f64);
         Ok(Self { mean, covariance })
     }
@@ -59,7 +56,7 @@ impl Gaussian {
 /// The trace of the root is taken from the symmetric matrix Σ₁^½ Σ₂ Σ₁^½, which has the product's eigenvalues and real ones at that.
 ///
 /// # Errors
-/// [`Error::Shape`] if the two have not the same features.
+/// [`Error::Shape`] if the two have not the same features; [`Error::Config`] if their numbers are not finite.
 pub fn frechet_distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
     let n = a.mean.len();
     if b.mean.len() != n || a.covariance.len() != n * n || b.covariance.len() != n * n {
@@ -70,7 +67,12 @@ pub fn frechet_distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
     }
     let means: f64 = a.mean.iter().zip(&b.mean).map(|(a, b)| (a - b).powi(2)).sum();
     let root = square_root(&a.covariance, n);
-    let (values, _) = eigen(&product(&product(&root, &b.covariance, n), &root, n), n);
+    let values = eigenvalues(&product(&product(&root, &b.covariance, n), &root, n), n);
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(Error::Config(
+            "the Fréchet distance cannot be computed: a feature is no finite number, or far too large".into(),
+        ));
+    }
     let of_root: f64 = values.iter().map(|value| value.max(0.0).sqrt()).sum();
     Ok(means + trace(&a.covariance, n) + trace(&b.covariance, n) - 2.0 * of_root)
 }
