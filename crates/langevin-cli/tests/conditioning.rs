@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 use langevin::{
     data::{self, Channels, Picture},
     grid,
+    models::weights::{FILE_NAME, read_tensors},
 };
 use serde_json::{Value, json};
 use support::{langevin, line, names};
@@ -133,11 +134,20 @@ fn captions_through_a_text_encoder_that_is_trained_along() {
     let encoder = folder.join("run/text_encoder");
     let before = fs::read(encoder.join("model.safetensors")).unwrap();
     let frozen = format!(
-        "{data} --conditioning cross-attention --text-encoder {} --overwrite-output-dir --use-ema",
+        "{data} --conditioning cross-attention --text-encoder {} --overwrite-output-dir --use-ema \
+         --checkpointing-steps 2",
         encoder.display()
     );
     train(folder, &frozen).ok();
     assert_eq!(fs::read(encoder.join("model.safetensors")).unwrap(), before);
+    // It goes on with the average of both.
+    line(folder, "train --resume-from-checkpoint run --max-train-steps 3").ok();
+    let index = fs::read_to_string(folder.join("run/model_index.json")).unwrap();
+    assert!(
+        index.contains("CLIPTextModel") && index.contains("CLIPTokenizer"),
+        "{index}"
+    );
+    sample(folder, &words).ok();
 }
 
 #[test]
@@ -275,6 +285,121 @@ fn clip_s_embedding_of_a_picture_as_a_vector() {
     let picture = folder.join("run/samples.png").display().to_string();
     sample(folder, &["--vector-of", &picture, "--clip", &clip]).ok();
     sample(folder, &["--vector-of", &picture]).refused(1, &["--clip"]);
+}
+
+#[test]
+fn what_a_model_is_told_it_is_told_when_it_is_trained_on() {
+    let captions = "--train-data-dir pictures --model digits --channels grey --resolution 8";
+    let digits = "--dataset-name digits --model digits --channels grey --resolution 8";
+    let text = ["text_encoder/model.safetensors", "tokenizer/vocab.json"];
+    let captions = format!("{captions} --conditioning cross-attention");
+    let with = |conditioning: &str| format!("{digits} --conditioning {conditioning}");
+    let none: &[&str] = &[];
+    // How it is trained, what else stays, how it is drawn from, and what it cannot be told.
+    for (flags, kept, told, other, why) in [
+        (captions, &text[..], "--prompt 3", "none", "cannot be told that"),
+        (
+            with("channels --class-emb-size 3"),
+            none,
+            "--class 3",
+            "class",
+            "cannot be told that",
+        ),
+        (
+            with("channels --class-emb-size one-hot"),
+            none,
+            "--class 3",
+            "vector",
+            "cannot be told a vector",
+        ),
+        (
+            with("vector --vector-embedding simple_projection"),
+            none,
+            "--vector 0.5",
+            "none",
+            "cannot be told that",
+        ),
+        (
+            with("class --conditioning-image edges"),
+            none,
+            "--class 3",
+            "cross-attention",
+            "no captions",
+        ),
+        (
+            with("class-timestep"),
+            none,
+            "--class 3",
+            "vector",
+            "leave --conditioning out",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        captioned(folder);
+        train(folder, &flags).ok();
+        let before = config(folder);
+        let weights = |run: &str| read_tensors(folder.join(run).join("unet").join(FILE_NAME)).unwrap();
+        let file = |run: &str, name: &str| fs::read(folder.join(run).join(name)).unwrap();
+        let first = weights("run");
+        fs::rename(folder.join("run"), folder.join("first")).unwrap();
+
+        let data = &flags[..flags.find(" --model").unwrap()];
+        let on = format!("{data} --pretrained first --train-only conv_out");
+        train(folder, &on).ok();
+        assert_eq!(config(folder), before, "{flags}");
+        let second = weights("run");
+        assert!(first.keys().eq(second.keys()));
+        for (name, tensor) in &first {
+            assert_eq!(
+                second[name] == *tensor,
+                !name.contains("conv_out"),
+                "{flags}: {name}"
+            );
+        }
+        for name in kept {
+            assert_eq!(file("run", name), file("first", name), "{name}");
+        }
+        let picture = folder.join("pictures/3.png").display().to_string();
+        let mut words: Vec<&str> = told.split(' ').collect();
+        if flags.contains("conditioning-image") {
+            words.extend(["--conditioning-image", &picture]);
+        }
+        sample(folder, &words).ok();
+
+        train(
+            folder,
+            &format!("{on} --overwrite-output-dir --conditioning {other}"),
+        )
+        .refused(1, &[why]);
+        if flags.contains("cross-attention") {
+            // The text encoder learns too, unless it is left out.
+            train(
+                folder,
+                &format!("{data} --pretrained first --overwrite-output-dir"),
+            )
+            .ok();
+            assert_ne!(file("run", text[0]), file("first", text[0]));
+            let other = format!("{on} --overwrite-output-dir --text-encoder first/text_encoder");
+            train(folder, &other).refused(1, &["leave it out"]);
+            // Without captions there is nothing to tell it.
+            let other = "--dataset-name digits --pretrained first --overwrite-output-dir";
+            train(folder, other).refused(1, &["has no captions"]);
+        }
+        if flags.contains("one-hot") {
+            let other = format!("{on} --overwrite-output-dir --class-emb-size 3");
+            train(folder, &other).refused(1, &["has 10 channels for a class, and would have 3"]);
+        }
+        if flags.contains("vector") {
+            let other = format!("{on} --overwrite-output-dir --vector-embedding projection");
+            train(folder, &other).refused(1, &["leave --vector and --vector-embedding out"]);
+        }
+        if flags.contains("edges") {
+            let shown = format!("{on} --overwrite-output-dir --conditioning-image mask");
+            train(folder, &shown).refused(1, &["is shown `edges`", "leave --conditioning-image out"]);
+        }
+        assert_eq!(weights("first"), first);
+    }
 }
 
 #[test]

@@ -152,7 +152,8 @@ fn interrupted_it_leaves_plot_and_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     let model = small_model(folder.path(), 1, false);
     let args = format!(
-        "train --dataset-name digits --model {model} --channels grey --output-dir run --train-batch-size 8 --max-train-steps 100000"
+        "train --dataset-name digits --model {model} --channels grey --output-dir run --train-batch-size 8 --max-train-steps 100000 \
+         --eval-batch-size 4 --ddpm-num-inference-steps 2 --log-samples-every 5"
     );
     let mut child = command(folder.path(), args.split_whitespace())
         .stdout(Stdio::piped())
@@ -160,9 +161,13 @@ fn interrupted_it_leaves_plot_and_pipeline() {
         .spawn()
         .unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
-    // Steps are being done once there are metrics.
+    // Once a grid is drawn, and its strip after it, steps are being done.
     let mut text = String::new();
-    while fs::metadata(folder.path().join("run/metrics.jsonl")).map_or(0, |m| m.len()) < 1000 {
+    while !folder
+        .path()
+        .join("run/samples/step-000005-denoising.png")
+        .exists()
+    {
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
     }
@@ -180,6 +185,19 @@ fn interrupted_it_leaves_plot_and_pipeline() {
     assert!(printed.contains("stopped after"), "{printed}");
     let run = folder.path().join("run");
     assert!(run.join("model_index.json").exists() && run.join("loss.png").exists());
+    // Of the grids that were drawn on the way, the card shows the last.
+    let grids = names(&run.join("samples"));
+    let last = grids.iter().rfind(|name| !name.contains("denoising")).unwrap();
+    let drawn = |name: &str| fs::read(run.join(name)).unwrap();
+    assert_eq!(drawn("samples-last.png"), drawn(&format!("samples/{last}")));
+    let card = String::from_utf8(drawn("README.md")).unwrap();
+    assert!(card.contains("![samples](samples-last.png)"), "{card}");
+    let listed = line(folder.path(), "runs run").ok();
+    assert!(
+        listed.out.contains("stopped") && !listed.out.contains("finished"),
+        "{}",
+        listed.out
+    );
     line(folder.path(), "sample run --steps 2 --output one.png").ok();
     let mut rest = String::new();
     assert_eq!(said.read_line(&mut rest).unwrap(), 0);

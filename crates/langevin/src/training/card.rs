@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use super::{
-    ConditioningKind, MixedPrecision, Trainer, TrainingConfig, command::arguments, samples::SAMPLES,
+    ConditioningKind, MixedPrecision, Trainer, TrainingConfig,
+    command::arguments,
+    samples::{SAMPLES, SAMPLES_LAST},
 };
 use crate::{Result, data::looks_like_hub_name, files::write_atomically, models::AnyModelConfig};
 
@@ -42,7 +44,9 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
         dataset: trainer.dataset.name(),
         pictures: trainer.dataset.len(),
         classes: &classes,
-        samples: trainer.folder.join(SAMPLES).exists(),
+        samples: [SAMPLES_LAST, SAMPLES]
+            .into_iter()
+            .find(|name| trainer.folder.join(name).exists()),
         command: command(arguments().into_iter()),
         ended,
     };
@@ -56,7 +60,8 @@ struct Card<'a> {
     dataset: &'a str,
     pictures: usize,
     classes: &'a [String],
-    samples: bool,
+    /// The grid of samples to show, where there is one.
+    samples: Option<&'static str>,
     command: String,
     ended: &'a Ended,
 }
@@ -64,11 +69,9 @@ struct Card<'a> {
 impl Card<'_> {
     fn text(&self) -> String {
         let title = format!("{} of {}", self.config.model.short_name(), self.dataset);
-        let grid = if self.samples {
-            format!("\n![samples]({SAMPLES})\n")
-        } else {
-            String::new()
-        };
+        let grid = self
+            .samples
+            .map_or_else(String::new, |name| format!("\n![samples]({name})\n"));
         let python = self.python().map_or_else(String::new, |python| {
             format!("In Python, with diffusers:\n\n```python\n{python}```\n\n")
         });
@@ -391,7 +394,7 @@ mod tests {
             dataset,
             pictures: 12,
             classes,
-            samples: true,
+            samples: Some(SAMPLES),
             command: command(
                 ["/bin/langevin", "train", "--train-data-dir", "my pictures"]
                     .map(String::from)

@@ -52,6 +52,21 @@ impl From<VectorEmbedding> for ConditionClassEmbedType {
     }
 }
 
+impl TryFrom<ConditionClassEmbedType> for VectorEmbedding {
+    type Error = Error;
+
+    fn try_from(embedding: ConditionClassEmbedType) -> Result<Self> {
+        match embedding {
+            ConditionClassEmbedType::Projection => Ok(Self::Projection),
+            ConditionClassEmbedType::SimpleProjection => Ok(Self::SimpleProjection),
+            ConditionClassEmbedType::Identity => Ok(Self::Identity),
+            ConditionClassEmbedType::Timestep => Err(Error::Unsupported(
+                "a class that is told as a timestep is no vector of a picture".into(),
+            )),
+        }
+    }
+}
+
 named_enum! {
     /// How the learning rate changes over a run. The names of diffusers' `get_scheduler`.
     pub enum LrSchedulerType: "a learning-rate schedule" {

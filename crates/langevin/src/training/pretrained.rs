@@ -5,11 +5,14 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{ConditioningKind, ModelSource, TrainingConfig};
+use super::{ConditioningKind, ModelSource, TrainingConfig, choices::VectorEmbedding};
 use crate::{
     Error, Result,
-    data::looks_like_hub_name,
-    models::{AnyModel, AnyModelConfig},
+    data::{Channels, looks_like_hub_name},
+    models::{
+        AnyModel, AnyModelConfig, PictureVector, captioned::TEXT_ENCODER,
+        unet2d_condition::ConditionClassEmbedType,
+    },
     named::Named,
     objectives::{ObjectiveKind, PredictionType},
     pipelines::{self, MODEL_INDEX},
@@ -40,18 +43,16 @@ impl TrainingConfig {
         }
         let source = ModelSource::Config(folder.to_path_buf());
         let model = source.config()?;
-        if !matches!(model, AnyModelConfig::UNet2D(_) | AnyModelConfig::Basic(_)) {
+        if Channels::from_count(model.in_channels()).is_none() {
             return Err(Error::Unsupported(format!(
-                "{}: training on from a {} is not there yet; from a UNet2DModel it is",
+                "{}: the model draws {} channels, which are no picture's; one that draws the latents of an autoencoder, as Stable \
+                 Diffusion's does, cannot be trained on yet",
                 folder.display(),
-                model.class_name()
+                model.in_channels()
             )));
         }
         self.use_model(source)?;
-        self.conditioning = match model.num_class_embeds() {
-            Some(_) => ConditioningKind::Class,
-            None => ConditioningKind::None,
-        };
+        self.told_as(&model, folder)?;
         self.pretrained = Some(folder.to_path_buf());
         let scheduler = scheduler(folder)?;
         self.objective = match &scheduler {
@@ -86,6 +87,43 @@ impl TrainingConfig {
         }
         Ok(())
     }
+
+    /// Tells the model what it is told already.
+    fn told_as(&mut self, model: &AnyModelConfig, folder: &Path) -> Result<()> {
+        let has_text = folder.join(TEXT_ENCODER).is_dir();
+        self.conditioning_image = model.image_condition();
+        self.conditioning = match model {
+            AnyModelConfig::ClassChannels(config) => {
+                self.class_emb_size = config.class_emb_size;
+                ConditioningKind::Channels
+            }
+            AnyModelConfig::Condition(config)
+                if has_text
+                    && config.num_class_embeds.is_none()
+                    && config.class_embed_type.is_none()
+                    && config.addition_embed_type.is_none() =>
+            {
+                ConditioningKind::CrossAttention
+            }
+            AnyModelConfig::Condition(config) => {
+                let vector = model.picture_vector().filter(|_| !has_text);
+                let (Some(vector), Some(embedding)) = (vector, config.class_embed_type) else {
+                    return Err(Error::Unsupported(format!(
+                        "{}: a {} is trained on where it looks at captions alone, with a text encoder beside it, or is told a \
+                         vector that `langevin train` made, and this one is told something else",
+                        folder.display(),
+                        model.class_name()
+                    )));
+                };
+                self.vector = vector;
+                self.vector_embedding = VectorEmbedding::try_from(embedding)?;
+                ConditioningKind::Vector
+            }
+            model if model.num_class_embeds().is_some() => ConditioningKind::Class,
+            _ => ConditioningKind::None,
+        };
+        Ok(())
+    }
 }
 
 /// The scheduler of the pipeline in `folder`.
@@ -96,8 +134,16 @@ pub(super) fn scheduler(folder: &Path) -> Result<AnyScheduler> {
     AnyScheduler::load(pipelines::component_folder(folder, pipelines::SCHEDULER))
 }
 
-/// The model of the pipeline in `folder`, made for what `config` says: other sizes need no other weights. A table of other
-/// classes begins anew, with numbers from `generator`.
+/// The configuration of the model in `folder`.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn model_config(folder: &Path) -> Result<AnyModelConfig> {
+    ModelSource::Config(folder.to_path_buf()).config()
+}
+
+/// The model of the pipeline in `folder`, with its text encoder where it has one, made for what `config` says: other sizes need no
+/// other weights. A table of other classes begins anew, with numbers from `generator`.
 ///
 /// # Errors
 /// If the weights are not this model's, as where the pictures have another number of channels.
@@ -107,19 +153,73 @@ pub(super) fn model(
     device: &Device,
     generator: &mut Generator,
 ) -> Result<AnyModel> {
-    let own = ModelSource::Config(folder.to_path_buf()).config()?;
+    let own = model_config(folder)?;
+    let differs = |what: String| Error::Config(format!("the model in {} {what}", folder.display()));
+    if own.class_name() != config.class_name() {
+        return Err(differs(format!(
+            "is a {}, and told that it would be a {}: leave --conditioning out",
+            own.class_name(),
+            config.class_name()
+        )));
+    }
+    if own.image_condition() != config.image_condition() {
+        let shown = |config: &AnyModelConfig| {
+            let image = config.image_condition();
+            image.map_or_else(|| "nothing".into(), |image| format!("`{image}`"))
+        };
+        return Err(differs(format!(
+            "is shown {} beside its picture, and is to be shown {}: leave --conditioning-image out",
+            shown(&own),
+            shown(config)
+        )));
+    }
+    if told_vector(&own) != told_vector(config) {
+        return Err(differs(
+            "is told another vector, or in another way: leave --vector and --vector-embedding out".into(),
+        ));
+    }
+    if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (&own, config)
+        && own.class_channels() != config.class_channels()
+    {
+        return Err(differs(format!(
+            "has {} channels for a class, and would have {}: leave --class-emb-size out, and where it is one-hot, take as many \
+             classes as the model has, which are {}",
+            own.class_channels(),
+            config.class_channels(),
+            own.num_classes - 1
+        )));
+    }
     if own.in_channels() != config.in_channels() {
-        return Err(Error::Config(format!(
-            "the model in {} takes pictures of {} channels, and they are to be read with {}: leave --channels out",
-            folder.display(),
+        return Err(differs(format!(
+            "takes pictures of {} channels, and they are to be read with {}: leave --channels out",
             own.in_channels(),
             config.in_channels()
         )));
     }
     let mut checkpoint = pipelines::checkpoint(folder, None)?;
-    if own.num_class_embeds() == config.num_class_embeds() {
-        return AnyModel::with_weights(config, &mut checkpoint, device);
+    let model = match class_table(&own, config) {
+        None => AnyModel::with_weights(config, &mut checkpoint, device)?,
+        Some(table) => {
+            let fresh = config.build(device, generator)?;
+            fresh.with_weights_but(&mut checkpoint, table, device)?
+        }
+    };
+    model.with_text_encoder(folder, device)
+}
+
+/// The vector that a model is told, and how.
+fn told_vector(config: &AnyModelConfig) -> Option<(Option<PictureVector>, Option<ConditionClassEmbedType>)> {
+    match config {
+        AnyModelConfig::Condition(of_unet) => Some((config.picture_vector(), of_unet.class_embed_type)),
+        _ => None,
     }
-    let fresh = config.build(device, generator)?;
-    fresh.with_weights_but(&mut checkpoint, "class_embedding.", device)
+}
+
+/// What the names of the class table's parameters begin with, where `config` has other classes than `own`.
+fn class_table(own: &AnyModelConfig, config: &AnyModelConfig) -> Option<&'static str> {
+    match config {
+        _ if own.num_class_embeds() == config.num_class_embeds() => None,
+        AnyModelConfig::ClassChannels(_) => Some("class_emb."),
+        _ => Some("class_embedding."),
+    }
 }

@@ -44,6 +44,8 @@ pub(super) struct Run {
     epochs: usize,
     /// What is written as the run's configuration.
     config: TrainingConfig,
+    /// The grid of samples that was drawn last.
+    last_grid: Option<PathBuf>,
     /// Nobody else writes into the folder meanwhile.
     _lock: RunLock,
 }
@@ -84,6 +86,10 @@ impl Run {
         };
         files::write_json(folder.join(RUN_CONFIG), &resolved.portable())?;
         let kept = trainer.resumed.as_ref();
+        if kept.is_none() {
+            // Of a run that is replaced.
+            samples::forget_last(folder);
+        }
         // Those of a run that is replaced, or that this one leaves behind.
         for (step, path) in checkpoints::all(folder) {
             if kept.is_none_or(|kept| step > kept.step()) {
@@ -106,6 +112,7 @@ impl Run {
             steps,
             epochs,
             config: resolved,
+            last_grid: None,
             _lock: lock,
         };
         run.restore(trainer)?;
@@ -210,7 +217,7 @@ impl Run {
             if due(config.save_images_epochs) {
                 let path = trainer
                     .folder
-                    .join("samples")
+                    .join(samples::DRAWN)
                     .join(format!("epoch-{:04}.png", self.epoch));
                 observer.message(&format!("drawing samples into {}", path.display()));
                 self.draw(trainer, observer, &path)?;
@@ -252,7 +259,7 @@ impl Run {
         // Those of the end are drawn when it has come.
         if every > 0 && step.is_multiple_of(every) && step < self.steps {
             let name = format!("step-{step:06}.png");
-            self.draw(trainer, observer, &trainer.folder.join("samples").join(name))?;
+            self.draw(trainer, observer, &trainer.folder.join(samples::DRAWN).join(name))?;
         }
         Ok(())
     }
@@ -281,7 +288,20 @@ impl Run {
     pub fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
         let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
         let step = self.learner()?.steps();
+        self.last_grid = Some(path.to_path_buf());
         self.reports.drawn(observer, step, &drawn)
+    }
+
+    /// Copies the grid that was drawn last to where a card shows it, if one was drawn.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn keep_last_grid(&self, folder: &Path) -> Result<()> {
+        let Some(drawn) = &self.last_grid else {
+            return Ok(());
+        };
+        let bytes = fs::read(drawn).map_err(|e| Error::io("read", drawn, e))?;
+        files::write_atomically(folder.join(samples::SAMPLES_LAST), |w| w.write_all(&bytes))
     }
 
     /// One batch's gradients, added to those that wait.

@@ -83,7 +83,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     grid::write_png(path, &whole, &text)?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     grid::write_png(
-        path.with_file_name(format!("{stem}-denoising.png")),
+        path.with_file_name(format!("{stem}{DENOISING}.png")),
         &denoising,
         &text,
     )?;
@@ -94,6 +94,19 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
         denoising,
         path: path.to_path_buf(),
     })
+}
+
+/// A copy of the grid that was drawn last, of a run that was interrupted.
+pub const SAMPLES_LAST: &str = "samples-last.png";
+/// The folder of the grids that are drawn while a run goes on.
+pub(super) const DRAWN: &str = "samples";
+/// What is added to the name of a grid for the picture of its samples' way out of the noise.
+const DENOISING: &str = "-denoising";
+
+/// Removes the copy of a grid that was drawn on the way, if there is one: another one holds now.
+pub(super) fn forget_last(folder: &Path) {
+    // One that cannot be removed is an old picture, and no reason to end a run.
+    let _ = std::fs::remove_file(folder.join(SAMPLES_LAST));
 }
 
 /// Does the loop's steps, and gives a few pictures at moments of it evenly apart, from the noise to the end.

@@ -271,12 +271,10 @@ impl SavedRun {
             None => None,
             // Its own configuration holds the average's schedule besides.
             Some(_) => {
-                let mut weights = Checkpoint::in_folder(self.folder.join(AVERAGE))?;
-                Some(AnyModel::with_weights(
-                    &self.model_config()?,
-                    &mut weights,
-                    device,
-                )?)
+                let folder = self.folder.join(AVERAGE);
+                let mut weights = Checkpoint::in_folder(&folder)?;
+                let average = AnyModel::with_weights(&self.model_config()?, &mut weights, device)?;
+                Some(average.with_text_encoder(&folder, device)?)
             }
         };
         learner.resume(self.place.step, moments, average, device);

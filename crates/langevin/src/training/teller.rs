@@ -229,7 +229,7 @@ pub(super) fn build(
 /// The configuration of the model that a run trains which goes on with `saved`: its text encoder is there already.
 ///
 /// # Errors
-/// If the configuration makes no model.
+/// If the configuration makes no model, or asks for captions that `saved` does not look at.
 pub(super) fn expected(
     config: &TrainingConfig,
     classes: Option<&Classes>,
@@ -238,10 +238,14 @@ pub(super) fn expected(
 ) -> Result<AnyModelConfig> {
     let class_count = classes.map_or(0, |classes| classes.names.len());
     let sequence = match saved {
-        AnyModelConfig::Condition(saved) if config.conditioning == ConditioningKind::CrossAttention => {
-            Some(saved.sequence_dim())
+        _ if config.conditioning != ConditioningKind::CrossAttention => None,
+        AnyModelConfig::Condition(saved) => Some(saved.sequence_dim()),
+        saved => {
+            return Err(Error::Config(format!(
+                "the model is a {}, which looks at no captions: `conditioning` cannot be `cross-attention`",
+                saved.class_name()
+            )));
         }
-        _ => None,
     };
     let widths = Widths {
         sequence,
@@ -259,6 +263,22 @@ pub(super) fn frozen(config: &TrainingConfig, model: AnyModel) -> AnyModel {
         }
         (model, _) => model,
     }
+}
+
+/// Checks that a model that is there can be told captions, and that there are some, where it is to be told them.
+///
+/// # Errors
+/// If not.
+pub(super) fn check_captions(config: &TrainingConfig, dataset: &dyn Dataset, model: &AnyModel) -> Result<()> {
+    if config.conditioning != ConditioningKind::CrossAttention {
+        return Ok(());
+    }
+    if !matches!(model, AnyModel::Captioned(_)) {
+        return Err(Error::Config(
+            "the model has no text encoder beside it: `conditioning` cannot be `cross-attention`".into(),
+        ));
+    }
+    captions(dataset).map(drop)
 }
 
 /// The folder of a text encoder's tokenizer: the pipeline's `tokenizer`, one below the encoder's, or the encoder's own.

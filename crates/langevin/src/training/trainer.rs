@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, MixedPrecision, Observer, Outcome, SavedRun, TrainingConfig, Widths, card, checkpoints, memory,
+    Estimate, MixedPrecision, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints, memory,
     pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
@@ -93,9 +93,11 @@ impl Trainer {
                 teller::frozen(&config, saved.model(device)?)
             }
             (None, Some(folder)) => {
-                let class_count = classes.as_ref().map_or(0, |classes| classes.names.len());
-                let model = config.model_config(class_count, Widths::default())?;
-                pretrained::model(folder, &model, device, &mut generator)?
+                let own = pretrained::model_config(folder)?;
+                let model = teller::expected(&config, classes.as_ref(), encoder.as_ref(), &own)?;
+                let model = pretrained::model(folder, &model, device, &mut generator)?;
+                teller::check_captions(&config, dataset.as_ref(), &model)?;
+                model
             }
             (None, None) => {
                 let (data, classes) = (dataset.as_ref(), classes.as_ref());
@@ -227,6 +229,9 @@ impl Trainer {
             _ => observer.message(&format!("{skipped} pictures could not be read and were left out")),
         }
         let samples = if interrupted {
+            if let Err(error) = run.keep_last_grid(&self.folder) {
+                observer.message(&format!("the last grid of samples is not kept: {error}"));
+            }
             None
         } else {
             if let Some(pipeline) = run.trained_pipeline(self)? {
@@ -237,6 +242,7 @@ impl Trainer {
             }
             let path = self.folder.join(SAMPLES);
             run.draw(self, observer, &path)?;
+            samples::forget_last(&self.folder);
             Some(path)
         };
         run.reports.finish(true)?;

@@ -198,13 +198,8 @@ impl TrainingConfig {
             }
         })?;
         require(
-            self.pretrained.is_none()
-                || !matches!(kind, ConditioningKind::Vector | ConditioningKind::CrossAttention),
-            || {
-                format!(
-                    "a model that is there cannot be told more: leave `pretrained` or `conditioning` `{kind}` out"
-                )
-            },
+            self.pretrained.is_none() || self.text_encoder == TextEncoderSource::Small,
+            || "`text_encoder` cannot be chosen for a model that is there: leave it out".into(),
         )?;
         if let Some(image) = &self.conditioning_image {
             image.validate(self.channels.count(), [self.resolution; 2])?;

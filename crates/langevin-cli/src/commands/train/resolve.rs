@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result, bail};
 use langevin::{
     data,
+    models::ClassChannels,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     training::{ConditioningKind, SavedRun, TrackerKind, TrainingConfig, checkpoints},
@@ -54,6 +55,10 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     }
     if let Some(folder) = &args.pretrained {
         config.use_pretrained(&names.model(folder, &ModelFiles::default())?)?;
+    }
+    if args.pretrained.is_some() && args.conditioning.is_some_and(|kind| kind != config.conditioning) {
+        // It belongs to what the model was told, and is not told any more.
+        config.class_emb_size = ClassChannels::default();
     }
     apply(args, &mut config);
     pull(&mut config, &names)?;
