@@ -1,5 +1,7 @@
-//! Working memory that a thread keeps between calls.
+//! Working memory for the length of a call: a little is kept by the thread, much is of the pool that results are cut out of, so that
+//! what a kernel works in serves as activations when it is done.
 
+use crate::buffer::Buffer;
 use std::cell::RefCell;
 
 /// A cache line, so that buffers are aligned to one: vectors that cross lines load at half the speed.
@@ -14,12 +16,24 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer on a cache line's boundary with arbitrary values, given back to the thread that drops it.
-pub(crate) struct Scratch(Vec<Line>);
+/// Values from which on memory is of the pool: 256 KiB, beside whose use the pool's lock is nothing.
+const POOLED_FROM: usize = 1 << 16;
+
+/// A buffer on a cache line's boundary with arbitrary values.
+pub(crate) struct Scratch(Memory);
+
+enum Memory {
+    /// Given back to the thread that drops it.
+    Kept(Vec<Line>),
+    Pooled(Buffer),
+}
 
 impl Scratch {
     /// At least `len` values.
     pub(crate) fn new(len: usize) -> Self {
+        if len >= POOLED_FROM {
+            return Self(Memory::Pooled(Buffer::new(len.next_multiple_of(16))));
+        }
         let lines = len.div_ceil(16);
         let kept = BUFFERS.with_borrow_mut(|buffers| {
             // The smallest that is large enough, or else the largest.
@@ -33,7 +47,7 @@ impl Scratch {
             buffer = Vec::new();
             buffer.resize(lines, Line([0.0; 16]));
         }
-        Self(buffer)
+        Self(Memory::Kept(buffer))
     }
 
     /// `len` zeros at the start.
@@ -45,20 +59,33 @@ impl Scratch {
 
     /// The values.
     pub(crate) fn values(&self) -> &[f32] {
-        // SAFETY: a `Line` is sixteen `f32` without padding.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
+        match &self.0 {
+            // SAFETY: a `Line` is sixteen `f32` without padding.
+            Memory::Kept(lines) => unsafe {
+                std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 16)
+            },
+            Memory::Pooled(buffer) => buffer,
+        }
     }
 
     /// The values, to be written.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        // SAFETY: a `Line` is sixteen `f32` without padding.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
+        match &mut self.0 {
+            // SAFETY: a `Line` is sixteen `f32` without padding.
+            Memory::Kept(lines) => unsafe {
+                std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 16)
+            },
+            Memory::Pooled(buffer) => buffer,
+        }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
+        let Memory::Kept(buffer) = &mut self.0 else {
+            return;
+        };
+        let buffer = std::mem::take(buffer);
         // A thread that is ending has no place for it any more; then it is freed.
         let _ = BUFFERS.try_with(|buffers| {
             let Ok(mut buffers) = buffers.try_borrow_mut() else {
