@@ -17,9 +17,9 @@ const LINE: usize = 64;
 /// Values of a cache line.
 const LINE_VALUES: usize = LINE / size_of::<f32>();
 
-/// Lines of a slab, unless a buffer needs more: 64 MiB. The system's allocators map that much memory anew, so that pages which nothing was
+/// Lines of a slab, unless a buffer needs more: 256 MiB. The system's allocators map that much memory anew, so that pages which nothing was
 /// cut out of yet cost nothing.
-const SLAB_LINES: usize = (64 << 20) / LINE;
+const SLAB_LINES: usize = (256 << 20) / LINE;
 
 /// Values of arbitrary content; their memory waits for other buffers when they are dropped.
 #[derive(Debug)]
@@ -66,10 +66,11 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 });
 
 impl Pool {
-    /// Cuts `lines` out of the first piece that has them: what is used then stays together at the front of the slabs, and the pages behind
-    /// it are never touched.
+    /// Cuts `lines` out of the smallest piece that has them, of several the first: large pieces stay whole for large requests, and what
+    /// was never used, which is the largest piece, is touched last.
     fn take(&mut self, lines: usize) -> Block {
-        let piece = self.free.iter().find(|&(_, &size)| size >= lines);
+        let fitting = self.free.iter().filter(|&(_, &size)| size >= lines);
+        let piece = fitting.min_by_key(|&(place, &size)| (size, *place));
         let (slab, offset, size) = match piece {
             Some((&(slab, offset), &size)) => (slab, offset, size),
             None => self.add_slab(lines),
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_takes_the_first_piece_that_fits() {
+    fn a_request_takes_the_smallest_piece_that_fits() {
         let mut pool = pool();
         let [small, _a, large, _b] = [100, 1, 500, 1].map(|lines| pool.take(lines));
         pool.give_back(&large);
