@@ -24,6 +24,10 @@ pub const LOSS_PLOT: &str = "loss.png";
 pub const SAMPLES: &str = "samples.png";
 /// The same of the weights as they were trained, where [`SAMPLES`] is of their average.
 pub const SAMPLES_TRAINED: &str = "samples-trained.png";
+/// A copy of the grid that was drawn last, of a run that was interrupted.
+pub const SAMPLES_LAST: &str = "samples-last.png";
+/// The folder of the grids that are drawn while a run goes on.
+pub(super) const DRAWN: &str = "samples";
 
 /// Pictures whose way from noise is shown, and moments of it.
 const SHOWN: usize = 4;
@@ -83,7 +87,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
     grid::write_png(path, &whole, &text)?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     grid::write_png(
-        path.with_file_name(format!("{stem}{DENOISING}.png")),
+        path.with_file_name(format!("{stem}-denoising.png")),
         &denoising,
         &text,
     )?;
@@ -95,13 +99,6 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
         path: path.to_path_buf(),
     })
 }
-
-/// A copy of the grid that was drawn last, of a run that was interrupted.
-pub const SAMPLES_LAST: &str = "samples-last.png";
-/// The folder of the grids that are drawn while a run goes on.
-pub(super) const DRAWN: &str = "samples";
-/// What is added to the name of a grid for the picture of its samples' way out of the noise.
-const DENOISING: &str = "-denoising";
 
 /// Removes the copy of a grid that was drawn on the way, if there is one: another one holds now.
 pub(super) fn forget_last(folder: &Path) {
