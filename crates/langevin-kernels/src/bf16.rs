@@ -3,9 +3,8 @@
 //!
 //! A value is a `u16` here, its bits. Rounding is to the nearest, ties to even, and has the same bits on every instruction set.
 
-use crate::parallel::GRAIN;
+use crate::parallel::{self, GRAIN};
 use crate::simd::{Isa, Kernel, Simd, load, load_bf16, store, store_bf16};
-use rayon::prelude::*;
 
 /// Values of either type, which kernels read as vectors of `f32`.
 pub(crate) trait Values: Copy + Send + Sync {
@@ -85,12 +84,7 @@ pub fn unpack(x: &[u16], y: &mut [f32]) {
 
 /// `f` of parts of both, on several threads where there is more than one.
 fn in_parts<X: Sync, Y: Send>(x: &[X], y: &mut [Y], f: impl Fn(&[X], &mut [Y]) + Send + Sync) {
-    if x.len() <= GRAIN {
-        return f(x, y);
-    }
-    y.par_chunks_mut(GRAIN)
-        .zip(x.par_chunks(GRAIN))
-        .for_each(|(y, x)| f(x, y));
+    parallel::for_each_part(y, GRAIN, true, |i, y| f(&x[i * GRAIN..][..y.len()], y));
 }
 
 struct Pack<'a> {

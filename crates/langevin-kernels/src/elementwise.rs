@@ -146,17 +146,10 @@ pub fn scale_in_place(x: &mut [f32], factor: f32) {
 pub fn sum_of_squares(x: &[f32]) -> f64 {
     let isa = Isa::current();
     let mut sums = vec![0.0f64; x.len().div_ceil(GRAIN)];
-    let squares = |part: &[f32]| isa.run(Squares(part));
-    if sums.len() > 1 {
-        use rayon::prelude::*;
-        sums.par_iter_mut()
-            .zip(x.par_chunks(GRAIN))
-            .for_each(|(sum, part)| *sum = squares(part));
-    } else {
-        sums.iter_mut()
-            .zip(x.chunks(GRAIN))
-            .for_each(|(sum, part)| *sum = squares(part));
-    }
+    parallel::for_each_part(&mut sums, 1, true, |i, sum| {
+        let start = i * GRAIN;
+        sum[0] = isa.run(Squares(&x[start..x.len().min(start + GRAIN)]));
+    });
     sums.iter().sum()
 }
 

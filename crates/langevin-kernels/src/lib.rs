@@ -33,7 +33,7 @@ pub mod elementwise;
 pub mod norm;
 pub mod normal;
 pub mod optimizer;
-mod parallel;
+pub mod parallel;
 pub mod per_picture;
 pub mod resample;
 mod scratch;

@@ -1,4 +1,8 @@
-//! Splitting work over rayon's threads.
+//! Splitting work over rayon's threads, and over a [team](lead) of them.
+
+mod team;
+
+pub use team::lead;
 
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -14,18 +18,43 @@ pub(crate) const GRAIN_PRODUCTS: usize = 1 << 19;
 pub(crate) fn for_each(tasks: usize, worth: bool, f: impl Fn(usize) + Send + Sync) {
     if tasks < 2 || !worth || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(f);
-    } else {
+    } else if !team::for_each(tasks, &f) {
         (0..tasks).into_par_iter().with_max_len(1).for_each(f);
     }
 }
 
+/// Calls `f(i, part)` for the parts of `len` values that `values` falls into, the last of which may be shorter; on several threads
+/// where `worth` says that it pays.
+pub(crate) fn for_each_part<T: Send>(
+    values: &mut [T],
+    len: usize,
+    worth: bool,
+    f: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
+    let total = values.len();
+    let values = Shared::new(values);
+    for_each(total.div_ceil(len), worth, |i| {
+        let start = i * len;
+        // SAFETY: parts do not overlap, and each is given out once.
+        f(i, unsafe { values.slice(start, len.min(total - start)) });
+    });
+}
+
 /// A slice to which several tasks write, each to elements of its own.
-#[derive(Clone, Copy)]
 pub(crate) struct Shared<'a, T = f32> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
 }
+
+// Not derived, which would ask for a `T` that can be copied.
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
 
 // SAFETY: it gives out only raw pointers; who dereferences them promises that no other task touches the element.
 unsafe impl<T: Send> Send for Shared<'_, T> {}

@@ -1,6 +1,6 @@
 //! A vector of each picture, at all of its positions.
 
-use rayon::prelude::*;
+use crate::parallel;
 
 /// Below this many elements a second thread costs more than it brings.
 const PARALLEL_FROM: usize = 1 << 15;
@@ -16,23 +16,15 @@ pub fn add_per_picture(channels: usize, vector: &[f32], x: &mut [f32]) {
     if batch == 0 {
         return;
     }
-    let add = |(picture, vector): (&mut [f32], &[f32])| {
+    let (worth, length) = (x.len() >= PARALLEL_FROM, x.len() / batch);
+    parallel::for_each_part(x, length, worth, |i, picture| {
+        let vector = &vector[i * channels..][..channels];
         for position in picture.chunks_exact_mut(channels) {
             for (x, v) in position.iter_mut().zip(vector) {
                 *x += v;
             }
         }
-    };
-    let length = x.len() / batch;
-    if x.len() < PARALLEL_FROM {
-        x.chunks_exact_mut(length)
-            .zip(vector.chunks_exact(channels))
-            .for_each(add);
-    } else {
-        x.par_chunks_exact_mut(length)
-            .zip(vector.par_chunks_exact(channels))
-            .for_each(add);
-    }
+    });
 }
 
 /// `sums[n, c] = Σ_p x[n, p, c]`, position after position: the gradient of [`add_per_picture`] at the vector.
@@ -46,24 +38,15 @@ pub fn sum_positions(channels: usize, x: &[f32], sums: &mut [f32]) {
     if batch == 0 {
         return;
     }
-    let sum = |(sums, picture): (&mut [f32], &[f32])| {
+    let (worth, length) = (x.len() >= PARALLEL_FROM, x.len() / batch);
+    parallel::for_each_part(sums, channels, worth, |i, sums| {
         sums.fill(0.0);
-        for position in picture.chunks_exact(channels) {
+        for position in x[i * length..][..length].chunks_exact(channels) {
             for (s, x) in sums.iter_mut().zip(position) {
                 *s += x;
             }
         }
-    };
-    let length = x.len() / batch;
-    if x.len() < PARALLEL_FROM {
-        sums.chunks_exact_mut(channels)
-            .zip(x.chunks_exact(length))
-            .for_each(sum);
-    } else {
-        sums.par_chunks_exact_mut(channels)
-            .zip(x.par_chunks_exact(length))
-            .for_each(sum);
-    }
+    });
 }
 
 /// How many pictures there are, once the lengths have been found to fit.

@@ -39,7 +39,7 @@ fn main() -> Result<()> {
         (name, saving.kept_as) = (rest, KeptAs::Bf16);
     }
     let before = cpu_seconds();
-    let times = rayon::scope(|_| match name {
+    let times = langevin::ops::in_pool(|| match name {
         "step-b16" => training(ModelPreset::CourseButterflies, 16, counted, saving),
         "mnist-step-b128" => training(ModelPreset::CourseMnist, 128, counted, saving),
         "forward-b8" => forward(8, counted),
