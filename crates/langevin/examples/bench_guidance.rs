@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse().ok());
     let batch = arguments.next().flatten().unwrap_or(8);
     let rounds = arguments.next().flatten().unwrap_or(9);
-    rayon::scope(|_| run(batch, rounds))
+    langevin::ops::in_pool(|| run(batch, rounds))
 }
 
 /// A sampling loop, and the milliseconds of each counted step.

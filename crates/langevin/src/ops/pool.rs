@@ -1,7 +1,8 @@
 //! Where kernels run.
 
-/// Runs `work` on a thread of the pool that the kernels use: handing each of their many small jobs over from outside costs more than some of
-/// them. A training step, or a whole sampling loop, goes in at once.
+/// Runs `work` on a thread of the pool that the kernels use, while its other threads stay awake for the kernels' jobs: of these there are
+/// many small ones, and handing each over from outside, or to a thread that sleeps, costs more than some of them. A training
+/// step, or a whole sampling loop, goes in at once.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     langevin_kernels::parallel::lead(work)
 }

@@ -134,26 +134,18 @@ pub(super) fn scheduler(folder: &Path) -> Result<AnyScheduler> {
     AnyScheduler::load(pipelines::component_folder(folder, pipelines::SCHEDULER))
 }
 
-/// The configuration of the model in `folder`.
-///
-/// # Errors
-/// If it cannot be read.
-pub(super) fn model_config(folder: &Path) -> Result<AnyModelConfig> {
-    ModelSource::Config(folder.to_path_buf()).config()
-}
-
-/// The model of the pipeline in `folder`, with its text encoder where it has one, made for what `config` says: other sizes need no
-/// other weights. A table of other classes begins anew, with numbers from `generator`.
+/// The model of the pipeline in `folder`, whose configuration is `own`, with its text encoder where it has one, made for what `config`
+/// says: other sizes need no other weights. A table of other classes begins anew, with numbers from `generator`.
 ///
 /// # Errors
 /// If the weights are not this model's, as where the pictures have another number of channels.
 pub(super) fn model(
     folder: &Path,
+    own: &AnyModelConfig,
     config: &AnyModelConfig,
     device: &Device,
     generator: &mut Generator,
 ) -> Result<AnyModel> {
-    let own = model_config(folder)?;
     let differs = |what: String| Error::Config(format!("the model in {} {what}", folder.display()));
     if own.class_name() != config.class_name() {
         return Err(differs(format!(
@@ -169,16 +161,16 @@ pub(super) fn model(
         };
         return Err(differs(format!(
             "is shown {} beside its picture, and is to be shown {}: leave --conditioning-image out",
-            shown(&own),
+            shown(own),
             shown(config)
         )));
     }
-    if told_vector(&own) != told_vector(config) {
+    if told_vector(own) != told_vector(config) {
         return Err(differs(
             "is told another vector, or in another way: leave --vector and --vector-embedding out".into(),
         ));
     }
-    if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (&own, config)
+    if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (own, config)
         && own.class_channels() != config.class_channels()
     {
         return Err(differs(format!(
@@ -197,7 +189,7 @@ pub(super) fn model(
         )));
     }
     let mut checkpoint = pipelines::checkpoint(folder, None)?;
-    let model = match class_table(&own, config) {
+    let model = match class_table(own, config) {
         None => AnyModel::with_weights(config, &mut checkpoint, device)?,
         Some(table) => {
             let fresh = config.build(device, generator)?;

@@ -13,7 +13,9 @@ use crate::{
     data::Dataset,
     models::{
         AnyModel, AnyModelConfig, CaptionedUNet, ClipTextEncoder, ClipTokenizer, Conditioning,
-        ImageCondition, PictureEncoder, captioned::small_text_encoder, clip::ClipModel,
+        ImageCondition, PictureEncoder,
+        captioned::{TEXT_ENCODER, small_text_encoder},
+        clip::ClipModel,
     },
     pipelines::Classes,
     random::Generator,
@@ -265,15 +267,15 @@ pub(super) fn frozen(config: &TrainingConfig, model: AnyModel) -> AnyModel {
     }
 }
 
-/// Checks that a model that is there can be told captions, and that there are some, where it is to be told them.
+/// Checks that the pipeline in `folder` can be told captions, and that there are some, where it is to be told them.
 ///
 /// # Errors
 /// If not.
-pub(super) fn check_captions(config: &TrainingConfig, dataset: &dyn Dataset, model: &AnyModel) -> Result<()> {
+pub(super) fn check_captions(config: &TrainingConfig, dataset: &dyn Dataset, folder: &Path) -> Result<()> {
     if config.conditioning != ConditioningKind::CrossAttention {
         return Ok(());
     }
-    if !matches!(model, AnyModel::Captioned(_)) {
+    if !folder.join(TEXT_ENCODER).is_dir() {
         return Err(Error::Config(
             "the model has no text encoder beside it: `conditioning` cannot be `cross-attention`".into(),
         ));

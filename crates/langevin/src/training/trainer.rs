@@ -9,8 +9,8 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Estimate, MixedPrecision, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints, memory,
-    pretrained,
+    Estimate, MixedPrecision, ModelSource, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
+    memory, pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{classes, loader_config, transform},
@@ -93,11 +93,10 @@ impl Trainer {
                 teller::frozen(&config, saved.model(device)?)
             }
             (None, Some(folder)) => {
-                let own = pretrained::model_config(folder)?;
+                teller::check_captions(&config, dataset.as_ref(), folder)?;
+                let own = ModelSource::Config(folder.clone()).config()?;
                 let model = teller::expected(&config, classes.as_ref(), encoder.as_ref(), &own)?;
-                let model = pretrained::model(folder, &model, device, &mut generator)?;
-                teller::check_captions(&config, dataset.as_ref(), &model)?;
-                model
+                pretrained::model(folder, &own, &model, device, &mut generator)?
             }
             (None, None) => {
                 let (data, classes) = (dataset.as_ref(), classes.as_ref());
