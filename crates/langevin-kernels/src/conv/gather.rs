@@ -94,6 +94,18 @@ impl Rows<'_> {
         self.y.taps.len() * self.x.taps.len()
     }
 
+    /// Whether row `i` is destination pixel `i` and reads source pixel `i` and no other, as in a linear layer.
+    pub fn is_plain(&self) -> bool {
+        let plain = |axis: &Axis, size: usize| {
+            let mut sources = axis.sources.iter().enumerate();
+            axis.taps.len() == 1
+                && axis.positions.len() == size
+                && sources.all(|(i, &source)| source == Some(i))
+        };
+        let [height, width] = self.destination;
+        self.block == 1 && self.source == self.destination && plain(self.y, height) && plain(self.x, width)
+    }
+
     /// Row `i`: its picture, and its index into the positions of both axes.
     fn place(&self, i: usize) -> [usize; 3] {
         let width = self.x.positions.len();
@@ -150,6 +162,55 @@ mod tests {
         assert_eq!(classes[1].positions, [1, 3]);
         assert_eq!(classes[1].taps, [1]);
         assert_eq!(classes[1].sources, [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn rows_of_a_linear_layer_are_plain() {
+        let plain = |shape: Conv2dShape, block| {
+            let (y, x) = (Axis::forward(&shape, 0), Axis::forward(&shape, 1));
+            let rows = Rows {
+                y: &y,
+                x: &x,
+                batch: shape.batch,
+                source: [shape.height, shape.width],
+                destination: [shape.out_height(), shape.out_width()],
+                block,
+            };
+            let each = (0..rows.len()).all(|i| {
+                let mut sources = vec![];
+                rows.sources(i, |_, pixel| sources.push(pixel));
+                rows.destination(i) == i && sources == [Some(i)]
+            });
+            // Pictures that have one pixel lie in order in blocks too, which nobody asks for.
+            assert!(rows.is_plain() == each || block > 1, "{shape:?}");
+            rows.is_plain()
+        };
+        let linear = Conv2dShape::linear(5, 3, 2);
+        let pictures = Conv2dShape {
+            height: 2,
+            width: 4,
+            ..linear
+        };
+        assert!(plain(linear, 1) && plain(pictures, 1));
+        assert!(!plain(pictures, 4));
+        for (stride, padding) in [
+            ([1, 2], [[0; 2]; 2]),
+            ([1, 1], [[1, 0], [0, 0]]),
+            ([1, 1], [[0, 0], [0, 1]]),
+        ] {
+            let shape = Conv2dShape {
+                stride,
+                padding,
+                ..pictures
+            };
+            assert!(!plain(shape, 1));
+        }
+        let shape = Conv2dShape {
+            kernel: [1, 3],
+            padding: [[0, 0], [1, 1]],
+            ..pictures
+        };
+        assert!(!plain(shape, 1));
     }
 
     #[test]

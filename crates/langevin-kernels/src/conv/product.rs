@@ -205,6 +205,17 @@ impl Table {
     fn new(call: &Call, first: usize, last: usize, copied: bool) -> Self {
         let (tile_rows, all_taps, depth) = (call.isa.tile_rows(), call.rows.taps(), call.product.depth);
         let count = last - first;
+        if call.rows.is_plain() {
+            let row = |i: usize| call.product.source[i * depth..][..depth].as_ptr();
+            let rows = first..first + count.next_multiple_of(tile_rows);
+            return Self {
+                sources: rows.map(|i| row(i.min(last - 1))).collect(),
+                destinations: (first..last).collect(),
+                taps: 1,
+                depth,
+                _copied: None,
+            };
+        }
         let destinations = (first..last).map(|i| call.rows.destination(i)).collect();
         let source = |pixel: Option<usize>| match pixel {
             Some(pixel) => &call.product.source[pixel * depth..][..depth],

@@ -378,7 +378,7 @@ impl Outputs<'_> {
                     |i, j| s.load(sums.add((i * 6 + j) * self.planes.step)),
                     #[inline(always)]
                     |i, j, value| {
-                        let Some(pixel) = outputs[i * 4 + j] else { return };
+                        let Some(pixel) = outputs.pixel(i, j) else { return };
                         let mut value = s.add(value, added);
                         if let Some(residual) = residual {
                             value = s.add(value, load(s, residual.as_ptr().add(pixel * width + column), n));

@@ -65,18 +65,35 @@ impl Tiling {
         before.saturating_sub(start).min(end)..end
     }
 
-    /// The destination pixel of each of a tile's 4x4 outputs; none beyond the edge.
-    pub fn outputs(&self, tile: usize) -> [Option<usize>; 16] {
+    /// Where a tile's 4x4 outputs go.
+    pub fn outputs(&self, tile: usize) -> Pixels {
         let Place { picture, start } = self.place(tile);
         let [height, width] = self.destination;
-        let mut outputs = [None; OUTPUTS * OUTPUTS];
-        for i in 0..OUTPUTS.min(height - start[0]) {
-            for j in 0..OUTPUTS.min(width - start[1]) {
-                let pixel = (picture * height + start[0] + i) * width + start[1] + j;
-                outputs[i * OUTPUTS + j] = Some(pixel);
-            }
+        Pixels {
+            first: (picture * height + start[0]) * width + start[1],
+            width,
+            rows: height - start[0],
+            columns: width - start[1],
         }
-        outputs
+    }
+}
+
+/// The destination pixels of a tile's outputs.
+#[derive(Clone, Copy)]
+pub(super) struct Pixels {
+    first: usize,
+    /// Of the destination.
+    width: usize,
+    /// Rows and columns of the destination from the first pixel on.
+    rows: usize,
+    columns: usize,
+}
+
+impl Pixels {
+    /// The pixel of an output; none beyond the edge.
+    #[inline(always)]
+    pub fn pixel(&self, row: usize, column: usize) -> Option<usize> {
+        (row < self.rows && column < self.columns).then_some(self.first + row * self.width + column)
     }
 }
 
@@ -97,8 +114,10 @@ mod tests {
         let mut seen = vec![0; 64];
         for tile in 0..tiling.len() {
             let inputs = tiling.inputs(tile, &source, 1, &zeros);
-            for (i, pixel) in tiling.outputs(tile).into_iter().enumerate() {
-                let Some(pixel) = pixel else { continue };
+            for i in 0..OUTPUTS * OUTPUTS {
+                let Some(pixel) = tiling.outputs(tile).pixel(i / 4, i % 4) else {
+                    continue;
+                };
                 seen[pixel] += 1;
                 let (n, y, x) = (pixel / 32, pixel / 4 % 8, pixel % 4);
                 for (ky, kx) in (0..3).flat_map(|ky| (0..3).map(move |kx| (ky, kx))) {

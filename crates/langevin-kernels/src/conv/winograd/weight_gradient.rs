@@ -249,7 +249,8 @@ impl Kernel for Transform<'_> {
                         s.store(to_left.add(plane * left.step + at), value);
                     },
                 );
-                let outputs = gradient.tiling.outputs(tile).map(|pixel| match pixel {
+                let pixels = gradient.tiling.outputs(tile);
+                let outputs: [*const f32; 16] = std::array::from_fn(|i| match pixels.pixel(i / 4, i % 4) {
                     Some(pixel) => {
                         gradient.gy[pixel * gradient.out_channels..][..gradient.out_channels].as_ptr()
                     }
