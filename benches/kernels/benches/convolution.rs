@@ -4,7 +4,7 @@
 //! of the kernel counts, those in the padding and those that Winograd saves too.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kernel_benches::{brief, values};
+use kernel_benches::{brief, run, values};
 use langevin_kernels::conv::{
     Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
 };
@@ -81,16 +81,18 @@ fn convolution(c: &mut Criterion) {
             let mut group = c.benchmark_group(format!("{name}/{algorithm:?}"));
             group.throughput(Throughput::Elements(flop as u64));
             group.bench_function("forward", |b| {
-                b.iter(|| {
+                run(b, || {
                     let y = black_box(&mut y);
                     conv2d_forward(&shape, algorithm, &x, &weight, Some(&bias), None, y);
                 });
             });
             group.bench_function("input gradient", |b| {
-                b.iter(|| conv2d_input_gradient(&shape, algorithm, &gy, &weight, black_box(&mut gx)));
+                run(b, || {
+                    conv2d_input_gradient(&shape, algorithm, &gy, &weight, black_box(&mut gx))
+                });
             });
             group.bench_function("weight gradient", |b| {
-                b.iter(|| {
+                run(b, || {
                     conv2d_weight_gradient(&shape, algorithm, &x, &gy, black_box(&mut gw), Some(&mut gb))
                 });
             });

@@ -4,7 +4,7 @@
 //! and write once, in GB/s. Sizes are those of the course's UNet at batch 16.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kernel_benches::{brief, values};
+use kernel_benches::{brief, run, values};
 use langevin_kernels::{
     attention::{AttentionShape, attention_backward, attention_forward},
     elementwise::{add, concat_channels, silu_backward, silu_forward, split_channels, sum_of_squares},
@@ -45,12 +45,14 @@ fn attention(c: &mut Criterion) {
         ));
         group.throughput(Throughput::Elements(2 * product as u64));
         group.bench_function("forward", |b| {
-            b.iter(|| attention_forward(&shape, scale, &q, &k, &v, black_box(&mut out), &mut log_sum_exp));
+            run(b, || {
+                attention_forward(&shape, scale, &q, &k, &v, black_box(&mut out), &mut log_sum_exp)
+            });
         });
         // The scores again, and four products of gradients.
         group.throughput(Throughput::Elements(5 * product as u64));
         group.bench_function("backward", |b| {
-            b.iter(|| {
+            run(b, || {
                 let gq = black_box(&mut gq);
                 attention_backward(
                     &shape,
@@ -99,11 +101,13 @@ fn norm(c: &mut Criterion) {
         let mut group = c.benchmark_group(name);
         group.throughput(passes(2, len));
         group.bench_function("forward", |b| {
-            b.iter(|| group_norm_forward(&shape, &x, &parameters, black_box(&mut y), &mut mean_rstd));
+            run(b, || {
+                group_norm_forward(&shape, &x, &parameters, black_box(&mut y), &mut mean_rstd)
+            });
         });
         group.throughput(passes(3, len));
         group.bench_function("backward", |b| {
-            b.iter(|| {
+            run(b, || {
                 let gradients = GroupNormGradients {
                     x: black_box(&mut gx),
                     gamma: &mut ggamma,
@@ -122,14 +126,14 @@ fn elementwise(c: &mut Criterion) {
     let ([x, gy], mut y) = ([(); 2].map(|()| values(ACTIVATIONS)), values(ACTIVATIONS));
     let mut group = c.benchmark_group("elementwise");
     group.throughput(passes(2, ACTIVATIONS));
-    group.bench_function("SiLU", |b| b.iter(|| silu_forward(&x, black_box(&mut y))));
+    group.bench_function("SiLU", |b| run(b, || silu_forward(&x, black_box(&mut y))));
     group.throughput(passes(3, ACTIVATIONS));
     group.bench_function("SiLU backward", |b| {
-        b.iter(|| silu_backward(&x, &gy, black_box(&mut y)));
+        run(b, || silu_backward(&x, &gy, black_box(&mut y)));
     });
-    group.bench_function("sum", |b| b.iter(|| add(&x, &gy, black_box(&mut y))));
+    group.bench_function("sum", |b| run(b, || add(&x, &gy, black_box(&mut y))));
     group.throughput(passes(1, ACTIVATIONS));
-    group.bench_function("sum of squares", |b| b.iter(|| sum_of_squares(black_box(&x))));
+    group.bench_function("sum of squares", |b| run(b, || sum_of_squares(black_box(&x))));
     group.finish();
 }
 
@@ -140,27 +144,27 @@ fn layout(c: &mut Criterion) {
     let mut group = c.benchmark_group("layout");
     group.throughput(passes(5, small));
     group.bench_function("nearest upsampling", |b| {
-        b.iter(|| upsample_nearest_forward(&shape, &x, black_box(&mut y)));
+        run(b, || upsample_nearest_forward(&shape, &x, black_box(&mut y)));
     });
     group.bench_function("nearest upsampling backward", |b| {
-        b.iter(|| upsample_nearest_backward(&shape, &y, black_box(&mut x)));
+        run(b, || upsample_nearest_backward(&shape, &y, black_box(&mut x)));
     });
     let rows = 16 * 32 * 32;
     let [mut left, mut right] = [64, 64].map(|channels| values(rows * channels));
     group.throughput(passes(2, large));
     group.bench_function("join of channels", |b| {
-        b.iter(|| concat_channels(rows, &left, &right, black_box(&mut y)));
+        run(b, || concat_channels(rows, &left, &right, black_box(&mut y)));
     });
     group.bench_function("join of channels backward", |b| {
-        b.iter(|| split_channels(rows, &y, black_box(&mut left), &mut right));
+        run(b, || split_channels(rows, &y, black_box(&mut left), &mut right));
     });
     group.bench_function("a vector a picture", |b| {
-        b.iter(|| add_per_picture(128, &vector, black_box(&mut y)));
+        run(b, || add_per_picture(128, &vector, black_box(&mut y)));
     });
     let mut sums = vector.clone();
     group.throughput(passes(1, large));
     group.bench_function("a vector a picture backward", |b| {
-        b.iter(|| sum_positions(128, &y, black_box(&mut sums)));
+        run(b, || sum_positions(128, &y, black_box(&mut sums)));
     });
     group.finish();
 }
@@ -182,7 +186,7 @@ fn optimizer(c: &mut Criterion) {
     let mut group = c.benchmark_group("optimiser");
     group.throughput(passes(7, len));
     group.bench_function("AdamW", |b| {
-        b.iter(|| {
+        run(b, || {
             adamw_step(
                 &hyper,
                 black_box(&mut parameter),
@@ -194,7 +198,7 @@ fn optimizer(c: &mut Criterion) {
     });
     group.throughput(passes(3, len));
     group.bench_function("moving average", |b| {
-        b.iter(|| ema_step(0.999, black_box(&mut first), &parameter));
+        run(b, || ema_step(0.999, black_box(&mut first), &parameter));
     });
     group.finish();
 }

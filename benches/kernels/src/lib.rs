@@ -1,6 +1,7 @@
 //! What the benchmarks of `langevin-kernels` have in common.
 
-use criterion::Criterion;
+use criterion::{Bencher, Criterion};
+use langevin_kernels::parallel::lead;
 use std::time::Duration;
 
 /// Measurements of a second each: a kernel takes milliseconds at most.
@@ -14,4 +15,9 @@ pub fn brief() -> Criterion {
 /// Numbers of either sign about one in size.
 pub fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i % 37) as f32 * 0.05 - 0.9).collect()
+}
+
+/// Measures `kernel` as models run it: within a step, whose threads stay awake.
+pub fn run<R: Send>(bencher: &mut Bencher, kernel: impl FnMut() -> R + Send) {
+    lead(|| bencher.iter(kernel));
 }

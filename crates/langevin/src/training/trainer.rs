@@ -93,9 +93,9 @@ impl Trainer {
                 teller::frozen(&config, saved.model(device)?)
             }
             (None, Some(folder)) => {
-                teller::check_captions(&config, dataset.as_ref(), folder)?;
                 let own = ModelSource::Config(folder.clone()).config()?;
                 let model = teller::expected(&config, classes.as_ref(), encoder.as_ref(), &own)?;
+                teller::check_captions(&config, dataset.as_ref(), folder)?;
                 pretrained::model(folder, &own, &model, device, &mut generator)?
             }
             (None, None) => {
