@@ -82,7 +82,10 @@ class Sides:
 
     def output(self, *command):
         command = [str(part) for part in command]
-        return subprocess.run(command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        return done.stdout
 
     def ours(self, row):
         return json.loads(self.output(self.bench_step, row, self.counted))
