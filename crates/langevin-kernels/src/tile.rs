@@ -109,7 +109,13 @@ pub(crate) unsafe fn product<S: Simd, const V: usize>(
             };
             let c = c.add(i * TILE_VECTORS * S::LANES);
             i += match rows - i {
+                // With one vector a row, six rows would wait for their own sums.
+                12.. if const { S::TILE_ROWS == 6 && V == 1 } => {
+                    block::<S, 12, V>(s, depth, a, b, c, accumulate)
+                }
                 8.. if const { S::TILE_ROWS > 6 } => block::<S, 8, V>(s, depth, a, b, c, accumulate),
+                // In halves: two rows alone would wait for their own sums longer than they multiply.
+                8 => block::<S, 4, V>(s, depth, a, b, c, accumulate),
                 6.. if const { S::TILE_ROWS > 4 } => block::<S, 6, V>(s, depth, a, b, c, accumulate),
                 4.. => block::<S, 4, V>(s, depth, a, b, c, accumulate),
                 2.. => block::<S, 2, V>(s, depth, a, b, c, accumulate),

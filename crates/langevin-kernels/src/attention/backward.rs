@@ -46,20 +46,20 @@ impl Kernel for Backward<'_> {
             input.scores(s, input.v, place, block.values(), slopes.values_mut());
             self.softmax(s, place, weights.values_mut(), slopes.values_mut());
             input.weighted(s, input.k, place, slopes.values(), block.values_mut());
-            input.untranspose(s, block.values(), place, &[input.scale; 32], self.gq);
+            input.untranspose(s, block.values_mut(), place, &[input.scale; 32], self.gq);
             let first = index == 0;
             self.accumulate(s, place, outcome.gout, weights.values(), gv.values_mut(), first);
             self.accumulate(s, place, input.q, slopes.values(), gk.values_mut(), first);
         }
         let key = input.place(self.isa, self.head, 0).key;
         for (from, factor, to) in [(&gk, input.scale, self.gk), (&gv, 1.0, self.gv)] {
-            let from = from.values();
+            let from = &from.values()[..panels * keys * columns];
             for i in 0..keys {
                 // SAFETY: each key's channels of a head are written by one task.
                 let to = unsafe { to.slice(key + i * input.shape.width(), d) };
-                for (channel, to) in to.iter_mut().enumerate() {
-                    let (panel, column) = (channel / columns, channel % columns);
-                    *to = factor * from[(panel * keys + i) * columns + column];
+                for (panel, to) in to.chunks_mut(columns).enumerate() {
+                    let from = &from[(panel * keys + i) * columns..][..to.len()];
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from);
                 }
             }
         }

@@ -44,7 +44,7 @@ impl Kernel for Forward<'_> {
             }
         }
         input.weighted(s, input.v, place, scores.values(), block.values_mut());
-        input.untranspose(s, block.values(), place, &sum.map(|sum| 1.0 / sum), self.out);
+        input.untranspose(s, block.values_mut(), place, &sum.map(|sum| 1.0 / sum), self.out);
         // SAFETY: each block's rows are written by one task.
         let log_sum_exp = unsafe { self.log_sum_exp.slice(place.row, place.count) };
         for ((row, max), sum) in log_sum_exp.iter_mut().zip(max).zip(sum) {

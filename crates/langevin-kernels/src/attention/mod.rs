@@ -237,34 +237,70 @@ impl Input<'_> {
 
     /// `to[channel][query] = factor · from[query][channel]`, zeros beyond the block's queries.
     #[inline(always)]
-    fn transpose<S: Simd>(&self, _: S, from: &[f32], place: Place, factor: f32, to: &mut [f32]) {
+    fn transpose<S: Simd>(&self, s: S, from: &[f32], place: Place, factor: f32, to: &mut [f32]) {
         let columns = TILE_VECTORS * S::LANES;
-        let d = self.shape.head_dim;
+        let (d, width) = (self.shape.head_dim, self.shape.width());
         let to = &mut to[..d * columns];
         if place.count < columns {
             to.fill(0.0);
         }
-        for query in 0..place.count {
-            let from = &from[place.query + query * self.shape.width()..][..d];
-            for (channel, &value) in from.iter().enumerate() {
-                to[channel * columns + query] = factor * value;
-            }
+        let from = &from[place.query..][..(place.count - 1) * width + d];
+        squares::<S>(
+            [place.count, d],
+            #[inline(always)]
+            |[query, channel], [rows, n]| {
+                let (start, end) = (query * width + channel, channel * columns + query);
+                if rows == S::LANES && n == S::LANES {
+                    // SAFETY: each query has `n` channels from `channel` on, and each channel a place for all of the block's queries.
+                    unsafe {
+                        let (from, to) = (from.as_ptr().add(start), to.as_mut_ptr().add(end));
+                        s.transpose(from, width, to, columns);
+                    }
+                    return;
+                }
+                for (row, column) in (0..rows).flat_map(|row| (0..n).map(move |column| (row, column))) {
+                    to[end + column * columns + row] = from[start + row * width + column];
+                }
+            },
+        );
+        if factor != 1.0 {
+            to.iter_mut().for_each(|to| *to *= factor);
         }
     }
 
-    /// `to[query][channel] = factor[query] · from[channel][query]`.
+    /// `to[query][channel] = factor[query] · from[channel][query]`; `from` is left so multiplied.
     #[inline(always)]
-    fn untranspose<S: Simd>(&self, _: S, from: &[f32], place: Place, factor: &[f32], to: Shared) {
+    fn untranspose<S: Simd>(&self, s: S, from: &mut [f32], place: Place, factor: &[f32], to: Shared) {
         let columns = TILE_VECTORS * S::LANES;
-        let d = self.shape.head_dim;
-        let from = &from[..d * columns];
-        for query in 0..place.count {
-            // SAFETY: each query's channels of a head are written by one task.
-            let to = unsafe { to.slice(place.query + query * self.shape.width(), d) };
-            for (channel, to) in to.iter_mut().enumerate() {
-                *to = factor[query] * from[channel * columns + query];
-            }
+        let (d, width) = (self.shape.head_dim, self.shape.width());
+        let (from, factor) = (&mut from[..d * columns], &factor[..columns]);
+        for from in from.chunks_exact_mut(columns) {
+            from.iter_mut()
+                .zip(factor)
+                .for_each(|(from, factor)| *from *= factor);
         }
+        squares::<S>(
+            [place.count, d],
+            #[inline(always)]
+            |[query, channel], [rows, n]| {
+                let start = channel * columns + query;
+                let place = place.query + query * width + channel;
+                // SAFETY: each query's channels of a head are written by one task.
+                let row = |row: usize| unsafe { to.slice(place + row * width, n) };
+                if rows == S::LANES && n == S::LANES {
+                    let to = row(0).as_mut_ptr();
+                    let _last = row(rows - 1);
+                    // SAFETY: each channel has the block's queries; the rows of `to` were just found to be there.
+                    unsafe { s.transpose(from.as_ptr().add(start), columns, to, width) };
+                    return;
+                }
+                for i in 0..rows {
+                    for (column, to) in row(i).iter_mut().enumerate() {
+                        *to = from[start + column * columns + i];
+                    }
+                }
+            },
+        );
     }
 
     /// `to[key][query] = Σ tokens[key][channel] · block[channel][query]`.
@@ -320,6 +356,19 @@ impl Input<'_> {
                 weights.as_ptr(),
                 to.as_mut_ptr(),
                 false,
+            );
+        }
+    }
+}
+
+/// Calls `f(start, size)` for the squares, as wide as a vector, that a matrix of this size falls into, and for what is left at its edges.
+#[inline(always)]
+fn squares<S: Simd>([rows, columns]: [usize; 2], mut f: impl FnMut([usize; 2], [usize; 2])) {
+    for row in (0..rows).step_by(S::LANES) {
+        for column in (0..columns).step_by(S::LANES) {
+            f(
+                [row, column],
+                [S::LANES.min(rows - row), S::LANES.min(columns - column)],
             );
         }
     }

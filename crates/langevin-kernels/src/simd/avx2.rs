@@ -31,15 +31,6 @@ impl Avx2 {
         let window = &MASK[8 - n..][..8];
         with!(_mm256_loadu_si256(window.as_ptr().cast()))
     }
-
-    /// `2ⁿ` for integral `n` from −126 to 127.
-    #[inline(always)]
-    fn power(self, n: __m256) -> __m256 {
-        with!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-            _mm256_cvtps_epi32(n),
-            _mm256_set1_epi32(127)
-        ))))
-    }
 }
 
 impl Simd for Avx2 {
@@ -85,14 +76,10 @@ impl Simd for Avx2 {
         with!(_mm256_max_ps(a, b))
     }
     #[inline(always)]
-    fn round(self, a: __m256) -> __m256 {
-        with!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
-    }
-    /// In two steps, each a power that a float can hold, so that only the last can leave the normal range.
-    #[inline(always)]
-    fn scale_by_power(self, a: __m256, n: __m256) -> __m256 {
-        let first = self.min(self.splat(100.0), self.max(self.splat(-100.0), n));
-        self.mul(self.mul(a, self.power(first)), self.power(self.sub(n, first)))
+    fn low_bits_as_exponent(self, a: __m256) -> __m256 {
+        with!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(
+            a
+        ))))
     }
     #[inline(always)]
     fn sum(self, a: __m256) -> f32 {

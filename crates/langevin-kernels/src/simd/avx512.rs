@@ -71,14 +71,10 @@ impl Simd for Avx512 {
         with!(_mm512_max_ps(a, b))
     }
     #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        with!(_mm512_roundscale_ps::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-        >(a))
-    }
-    #[inline(always)]
-    fn scale_by_power(self, a: __m512, n: __m512) -> __m512 {
-        with!(_mm512_scalef_ps(a, n))
+    fn low_bits_as_exponent(self, a: __m512) -> __m512 {
+        with!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(
+            a
+        ))))
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

@@ -185,10 +185,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The larger; `b` if one is not a number.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// To the nearest integer, ties to even, for magnitudes below 2²².
-    fn round(self, a: Self::F) -> Self::F;
-    /// `a · 2ⁿ` for integral `n` from −200 to 200, overflowing to infinity and underflowing to zero.
-    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
+    /// The values whose bits are the lowest nine of `a`'s, as sign and exponent.
+    fn low_bits_as_exponent(self, a: Self::F) -> Self::F;
     /// The sum over lanes, in a fixed tree.
     fn sum(self, a: Self::F) -> f32;
 

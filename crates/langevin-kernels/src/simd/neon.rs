@@ -22,17 +22,6 @@ macro_rules! with {
     }};
 }
 
-impl Neon {
-    /// `2ⁿ` for integral `n` from −126 to 127.
-    #[inline(always)]
-    fn power(self, n: float32x4_t) -> float32x4_t {
-        with!(vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(
-            vcvtq_s32_f32(n),
-            vdupq_n_s32(127)
-        ))))
-    }
-}
-
 impl Simd for Neon {
     type F = float32x4_t;
     const LANES: usize = 4;
@@ -77,14 +66,8 @@ impl Simd for Neon {
         with!(vbslq_f32(vcgtq_f32(a, b), a, b))
     }
     #[inline(always)]
-    fn round(self, a: float32x4_t) -> float32x4_t {
-        with!(vrndnq_f32(a))
-    }
-    /// In two steps, each a power that a float can hold, so that only the last can leave the normal range.
-    #[inline(always)]
-    fn scale_by_power(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
-        let first = self.min(self.splat(100.0), self.max(self.splat(-100.0), n));
-        self.mul(self.mul(a, self.power(first)), self.power(self.sub(n, first)))
+    fn low_bits_as_exponent(self, a: float32x4_t) -> float32x4_t {
+        with!(vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a))))
     }
     #[inline(always)]
     fn sum(self, a: float32x4_t) -> f32 {

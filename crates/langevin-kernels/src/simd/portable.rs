@@ -60,18 +60,8 @@ impl Simd for Portable {
     }
     /// Adding 1.5 · 2²³ leaves no bits below the point.
     #[inline(always)]
-    fn round(self, a: [f32; 8]) -> [f32; 8] {
-        const MAGIC: f32 = 12_582_912.0;
-        map(|i| (a[i] + MAGIC) - MAGIC)
-    }
-    /// In two steps, each a power that a float can hold, so that only the last can leave the normal range.
-    #[inline(always)]
-    fn scale_by_power(self, a: [f32; 8], n: [f32; 8]) -> [f32; 8] {
-        let power = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
-        map(|i| {
-            let first = n[i].clamp(-100.0, 100.0);
-            a[i] * power(first) * power(n[i] - first)
-        })
+    fn low_bits_as_exponent(self, a: [f32; 8]) -> [f32; 8] {
+        map(|i| f32::from_bits(a[i].to_bits() << 23))
     }
     #[inline(always)]
     fn sum(self, a: [f32; 8]) -> f32 {

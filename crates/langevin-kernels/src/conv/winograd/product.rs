@@ -74,6 +74,9 @@ impl Product {
             // SAFETY: the caller's promise.
             i += unsafe {
                 match self.rows - i {
+                    // In halves: a row or two alone would wait for their own sums longer than they multiply.
+                    7 | 8 => self.block::<S, 4, V>(s, i),
+                    9 => self.block::<S, 5, V>(s, i),
                     ROWS.. => self.block::<S, ROWS, V>(s, i),
                     5 => self.block::<S, 5, V>(s, i),
                     4 => self.block::<S, 4, V>(s, i),
