@@ -19,8 +19,14 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
 /// Fails where a value differs from the truth by more than `tolerance` of the largest true value.
 #[track_caller]
 pub fn assert_close(what: &str, values: &[f32], truth: &[f64], tolerance: f64) {
+    assert_close_at_least(what, values, truth, tolerance, 0.0);
+}
+
+/// [`assert_close`], with `least` where no true value is as large.
+#[track_caller]
+pub fn assert_close_at_least(what: &str, values: &[f32], truth: &[f64], tolerance: f64, least: f64) {
     assert_eq!(values.len(), truth.len(), "{what}: length");
-    let largest = truth.iter().fold(1e-30f64, |m, t| m.max(t.abs()));
+    let largest = truth.iter().fold(least.max(1e-30), |m, t| m.max(t.abs()));
     for (i, (&v, &t)) in values.iter().zip(truth).enumerate() {
         let error = (f64::from(v) - t).abs() / largest;
         assert!(
