@@ -258,8 +258,11 @@ impl Input<'_> {
                     }
                     return;
                 }
-                for (row, column) in (0..rows).flat_map(|row| (0..n).map(move |column| (row, column))) {
-                    to[end + column * columns + row] = from[start + row * width + column];
+                for row in 0..rows {
+                    let from = &from[start + row * width..][..n];
+                    for (column, &value) in from.iter().enumerate() {
+                        to[end + column * columns + row] = value;
+                    }
                 }
             },
         );
@@ -285,18 +288,18 @@ impl Input<'_> {
             |[query, channel], [rows, n]| {
                 let start = channel * columns + query;
                 let place = place.query + query * width + channel;
-                // SAFETY: each query's channels of a head are written by one task.
-                let row = |row: usize| unsafe { to.slice(place + row * width, n) };
                 if rows == S::LANES && n == S::LANES {
-                    let to = row(0).as_mut_ptr();
-                    let _last = row(rows - 1);
-                    // SAFETY: each channel has the block's queries; the rows of `to` were just found to be there.
+                    let (to, _end) = (to.at(place), to.at(place + (rows - 1) * width + n));
+                    // SAFETY: each channel has the block's queries; the rows of `to` were just found to be there, and each
+                    // query's channels of a head are written by one task.
                     unsafe { s.transpose(from.as_ptr().add(start), columns, to, width) };
                     return;
                 }
-                for i in 0..rows {
-                    for (column, to) in row(i).iter_mut().enumerate() {
-                        *to = from[start + column * columns + i];
+                for row in 0..rows {
+                    // SAFETY: as above.
+                    let to = unsafe { to.slice(place + row * width, n) };
+                    for (column, to) in to.iter_mut().enumerate() {
+                        *to = from[start + column * columns + row];
                     }
                 }
             },
