@@ -1,11 +1,11 @@
 //! Who may call, and what every answer says to browsers.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -73,6 +73,36 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     }
 }
 
+/// Where only this machine can call and no key is asked for, refuses what calls the server by another name: a page whose own name was made
+/// to lead here (DNS rebinding) would pass for the server's own with the browser.
+pub(crate) async fn known_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    // Browsers say it always.
+    if !app.only_local || host.is_none_or(|host| is_known(host, app.options.allow_origin.as_deref())) {
+        return next.run(request).await;
+    }
+    let message = "without a key this server answers to localhost and to addresses in numbers alone; start it with `--api-key`, or \
+        with the `--allow-origin` that pages of this name have";
+    Refusal::new(StatusCode::FORBIDDEN, message).into_response()
+}
+
+/// Whether a `Host` is an address, which no name leads to, this machine, or the origin that may call.
+fn is_known(host: &HeaderValue, allowed_origin: Option<&str>) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let name = authority.host();
+    let is_allowed = |origin: &str| {
+        let allowed = origin
+            .split_once("://")
+            .map_or(origin, |(_, authority)| authority);
+        origin == "*" || allowed.eq_ignore_ascii_case(authority.as_str())
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        || allowed_origin.is_some_and(is_allowed)
+}
+
 /// Lets in who knows the key, where there is one.
 pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
     let Some(key) = &app.options.api_key else {
@@ -109,6 +139,33 @@ mod tests {
         for (a, b) in [("key", "kez"), ("key", "ke"), ("", "key"), ("key", "keyy")] {
             assert!(!is_same(a.as_bytes(), b.as_bytes()));
         }
+    }
+
+    #[test]
+    fn hosts_are_addresses_this_machine_or_the_origin_that_was_named() {
+        let known = |host: &'static str, origin| is_known(&HeaderValue::from_static(host), origin);
+        for host in [
+            "127.0.0.1:7860",
+            "localhost",
+            "LocalHost:7860",
+            "[::1]:80",
+            "192.168.0.7",
+        ] {
+            assert!(known(host, None), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:7860",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            "a b",
+        ] {
+            assert!(!known(host, None), "{host}");
+            assert!(!known(host, Some("https://a.example")), "{host}");
+        }
+        assert!(known("a.example:8000", Some("http://a.example:8000")));
+        assert!(known("a.example", Some("*")));
     }
 
     #[test]

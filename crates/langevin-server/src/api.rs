@@ -4,7 +4,7 @@ mod generate;
 mod schedule;
 mod training;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -38,6 +38,8 @@ pub(crate) struct App {
     pub options: Arc<ServerOptions>,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
+    /// Whether nothing but this machine can call, and whoever calls is let in.
+    pub only_local: bool,
     /// Held while a request is checked, also where whoever sent it has gone away by then.
     pub checking: Arc<Semaphore>,
     /// Held from before a body is read until it is checked.
@@ -50,8 +52,10 @@ impl App {
         options: Arc<ServerOptions>,
         queue: Arc<Queue>,
         metrics: Arc<Metrics>,
+        address: SocketAddr,
     ) -> Arc<Self> {
         Arc::new(Self {
+            only_local: address.ip().is_loopback() && options.api_key.is_none(),
             models,
             options,
             queue,
@@ -80,6 +84,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(page::routes())
         .fallback(|| async { Refusal::not_found("there is nothing at this address; /docs lists the API") })
         .layer(DefaultBodyLimit::max(app.options.limits.body))
+        .layer(from_fn_with_state(app.clone(), access::known_host))
         .layer(from_fn_with_state(app.clone(), access::dress))
         .layer(from_fn(plain_method_error))
         .with_state(app)

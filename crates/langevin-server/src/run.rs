@@ -45,7 +45,7 @@ pub fn serve(
     let drawing = thread::Builder::new()
         .name("drawing".into())
         .spawn(move || worker.run())?;
-    let app = App::new(models, options, queue.clone(), metrics);
+    let app = App::new(models, options, queue.clone(), metrics, listener.local_addr()?);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONNECTIONS)

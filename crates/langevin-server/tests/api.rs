@@ -377,6 +377,29 @@ fn a_key_keeps_strangers_out() {
 }
 
 #[test]
+fn without_a_key_other_names_of_this_machine_are_refused() {
+    let call = |server: &Server, path: &str, host: &str| server.call("GET", path, &[("Host", host)], b"");
+    let open = Server::start(ServerOptions::default());
+    for path in ["/", "/api/models", "/metrics"] {
+        call(&open, path, "evil.example:7860").refused(403, &["localhost", "--api-key", "--allow-origin"]);
+    }
+    call(&open, "/api/models", "localhost:7860").expect(200);
+    let named = Server::start(ServerOptions {
+        allow_origin: Some("https://pictures.example".into()),
+        ..ServerOptions::default()
+    });
+    call(&named, "/api/models", "pictures.example").expect(200);
+    call(&named, "/api/models", "evil.example").expect(403);
+    // A key is what a page of another name does not know.
+    let keyed = Server::start(ServerOptions {
+        api_key: Some("open sesame".into()),
+        ..ServerOptions::default()
+    });
+    call(&keyed, "/", "pictures.example").expect(200);
+    call(&keyed, "/api/models", "pictures.example").expect(401);
+}
+
+#[test]
 fn other_origins_are_let_in_only_where_asked() {
     let origin = ("Origin", "https://a.example");
     let preflight = [origin, ("Access-Control-Request-Method", "POST")];
