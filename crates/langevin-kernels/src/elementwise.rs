@@ -2,7 +2,7 @@
 
 pub use crate::channels::{concat_channels, split_channels};
 
-use crate::parallel::{self, GRAIN, Shared};
+use crate::parallel::{self, GRAIN};
 use crate::simd::{Isa, Kernel, Simd, load, silu, silu_slope, store};
 
 /// What is done to each element.
@@ -14,18 +14,9 @@ pub(crate) trait Map<const N: usize>: Copy + Send + Sync {
 /// `out[i] = f(inputs[..][i], out[i])`. All slices have one length, which the caller has checked.
 pub(crate) fn map<const N: usize>(f: impl Map<N>, inputs: [&[f32]; N], out: &mut [f32]) {
     let isa = Isa::current();
-    let len = out.len();
-    let shared = Shared::new(out);
-    parallel::for_each(len.div_ceil(GRAIN), true, |task| {
-        let start = task * GRAIN;
-        let n = GRAIN.min(len - start);
-        // SAFETY: each task has a range of its own.
-        let out = unsafe { shared.slice(start, n) };
-        isa.run(MapTask {
-            f,
-            inputs: inputs.map(|input| &input[start..start + n]),
-            out,
-        });
+    parallel::for_each_part(out, GRAIN, true, |i, out| {
+        let inputs = inputs.map(|input| &input[i * GRAIN..][..out.len()]);
+        isa.run(MapTask { f, inputs, out });
     });
 }
 

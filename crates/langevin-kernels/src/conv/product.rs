@@ -86,7 +86,7 @@ impl Product<'_> {
             isa,
             product: self,
             rows: &rows,
-
+            is_plain: rows.is_plain(),
             zeros,
             destination,
         };
@@ -185,6 +185,8 @@ pub(super) struct Call<'a> {
     pub isa: Isa,
     pub product: &'a Product<'a>,
     pub rows: &'a Rows<'a>,
+    /// [`Rows::is_plain`]
+    pub is_plain: bool,
     pub zeros: &'a [f32],
     pub destination: Shared<'a>,
 }
@@ -205,7 +207,7 @@ impl Table {
     fn new(call: &Call, first: usize, last: usize, copied: bool) -> Self {
         let (tile_rows, all_taps, depth) = (call.isa.tile_rows(), call.rows.taps(), call.product.depth);
         let count = last - first;
-        if call.rows.is_plain() {
+        if call.is_plain {
             let row = |i: usize| call.product.source[i * depth..][..depth].as_ptr();
             let rows = first..first + count.next_multiple_of(tile_rows);
             return Self {

@@ -204,6 +204,7 @@ pub(super) fn build(
     let captions = captions(dataset)?;
     let (encoder, tokenizer) = match &config.text_encoder {
         TextEncoderSource::Small => {
+            let captions: Vec<String> = captions.collect();
             small_text_encoder(captions.iter().map(String::as_str), device, generator)?
         }
         TextEncoderSource::Folder(folder) => {
@@ -290,19 +291,17 @@ fn tokenizer_beside(folder: &Path) -> std::path::PathBuf {
     found.unwrap_or_else(|| folder.to_path_buf())
 }
 
-/// The captions of the first pictures.
-fn captions(dataset: &dyn Dataset) -> Result<Vec<String>> {
-    let mut captions = vec![];
-    for index in 0..dataset.len().min(MOST_CAPTIONS) {
-        // A picture that cannot be read is the loader's to report.
-        captions.extend(dataset.get(index).ok().and_then(|example| example.caption));
-    }
-    if captions.is_empty() {
-        return Err(Error::Config(format!(
+/// The captions of the first pictures, at least one.
+fn captions(dataset: &dyn Dataset) -> Result<impl Iterator<Item = String>> {
+    // A picture that cannot be read is the loader's to report.
+    let mut captions =
+        (0..dataset.len().min(MOST_CAPTIONS)).filter_map(|index| dataset.get(index).ok()?.caption);
+    let first = captions.next().ok_or_else(|| {
+        Error::Config(format!(
             "the data set {} has no captions, which `--conditioning cross-attention` needs: a column `text` in metadata.jsonl or in \
              parquet files",
             dataset.name()
-        )));
-    }
-    Ok(captions)
+        ))
+    })?;
+    Ok(std::iter::once(first).chain(captions))
 }

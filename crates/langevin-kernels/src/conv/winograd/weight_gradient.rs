@@ -9,7 +9,7 @@ use super::forward::transform_inputs;
 use super::planes::Planes;
 use super::product::Product;
 use super::tiling::Tiling;
-use super::transform::{OfGradient, PLANES, ToKernel, both};
+use super::transform::{OUTPUTS, OfGradient, PLANES, ToKernel, both};
 use crate::columns::column_sums;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
@@ -250,7 +250,8 @@ impl Kernel for Transform<'_> {
                     },
                 );
                 let pixels = gradient.tiling.outputs(tile);
-                let outputs: [*const f32; 16] = std::array::from_fn(|i| match pixels.pixel(i / 4, i % 4) {
+                let pixel = |i: usize| pixels.pixel(i / OUTPUTS, i % OUTPUTS);
+                let outputs: [*const f32; OUTPUTS * OUTPUTS] = std::array::from_fn(|i| match pixel(i) {
                     Some(pixel) => {
                         gradient.gy[pixel * gradient.out_channels..][..gradient.out_channels].as_ptr()
                     }
@@ -262,7 +263,7 @@ impl Kernel for Transform<'_> {
                     both::<S, OfGradient, 4, 6>(
                         s,
                         #[inline(always)]
-                        |i, j| load(s, outputs[i * 4 + j].add(channel), n),
+                        |i, j| load(s, outputs[i * OUTPUTS + j].add(channel), n),
                         #[inline(always)]
                         |i, j, value| s.store(to_right.add((i * 6 + j) * right.step + at), value),
                     );
