@@ -93,7 +93,8 @@ impl Backward<'_> {
                 for key in 0..keys {
                     let p = weights.as_mut_ptr().add(key * columns + start);
                     let ds = slopes.as_mut_ptr().add(key * columns + start);
-                    let weight = exp(s, s.sub(s.load(p), lse));
+                    // The logarithms are the caller's: those of other scores give infinity, as they should.
+                    let weight = exp(s, s.min(s.splat(89.0), s.sub(s.load(p), lse)));
                     s.store(p, weight);
                     s.store(ds, s.mul(weight, s.sub(s.load(ds), delta)));
                 }

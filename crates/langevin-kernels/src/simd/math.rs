@@ -28,9 +28,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// `x · sigmoid(x)`, with 0 below −88.4.
 #[inline(always)]
 pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    // −∞ · 0 would not be a number.
-    let x = s.max(s.splat(-89.0), x);
-    s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
+    silu_and_slope(s, x).0
 }
 
 /// The derivative of [`silu`]: `σ · (1 + x · (1 − σ))`.
@@ -39,10 +37,11 @@ pub(crate) fn silu_slope<S: Simd>(s: S, x: S::F) -> S::F {
     silu_and_slope(s, x).1
 }
 
-/// [`silu`] and its derivative by one exponential; the first has the same bits.
+/// [`silu`] and its derivative by one exponential; what is not used of them is not computed.
 #[inline(always)]
 pub(crate) fn silu_and_slope<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     let one = s.splat(1.0);
+    // −∞ · 0 would not be a number.
     let x = s.max(s.splat(-89.0), x);
     let denominator = s.add(one, exp(s, s.sub(s.zero(), x)));
     let sigmoid = s.div(one, denominator);

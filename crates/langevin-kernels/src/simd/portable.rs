@@ -58,7 +58,6 @@ impl Simd for Portable {
     fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         map(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
-    /// Adding 1.5 · 2²³ leaves no bits below the point.
     #[inline(always)]
     fn low_bits_as_exponent(self, a: [f32; 8]) -> [f32; 8] {
         map(|i| f32::from_bits(a[i].to_bits() << 23))
