@@ -140,6 +140,27 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
     println!("killed {kills} times, ended whole {} times", number + 1);
 }
 
+/// The new checkpoint is there before the oldest one goes; a kill in between leaves one too many.
+#[test]
+fn one_checkpoint_too_many_goes_when_the_run_goes_on() {
+    let scene = scene();
+    let run = format!("{RUN} --lr-scheduler constant --max-train-steps 8 --checkpointing-steps 3");
+    line(
+        scene.path(),
+        &format!("{run} --output-dir whole --checkpoints-total-limit 1"),
+    )
+    .ok();
+    line(scene.path(), &format!("{run} --output-dir killed")).ok();
+    let killed = scene.path().join("killed");
+    assert_eq!(checkpoints::all(&killed).len(), 2);
+    line(
+        scene.path(),
+        "train --resume-from-checkpoint killed --checkpoints-total-limit 1",
+    )
+    .ok();
+    same(&killed, &scene.path().join("whole"));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn out_of_disk_it_keeps_the_last_whole_checkpoint() {

@@ -104,13 +104,18 @@ pub(super) fn write(
     // Files are synced as they are written, and now their names; what is not on disk is not renamed.
     fs::rename(&staged, &path).map_err(|e| Error::io("write", &path, e))?;
     files::sync_folder(folder)?;
-    if let Some(limit) = limit {
-        let there = all(folder);
-        for (_, old) in &there[..there.len().saturating_sub(limit.max(1))] {
-            remove(old)?;
-        }
-    }
+    keep_newest(folder, limit)?;
     Ok(path)
+}
+
+/// Removes the oldest checkpoints of a folder, down to `limit`, but never the last one; without a limit, none.
+pub(super) fn keep_newest(folder: &Path, limit: Option<usize>) -> Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    let there = all(folder);
+    for (_, old) in &there[..there.len().saturating_sub(limit.max(1))] {
+        remove(old)?;
+    }
+    Ok(())
 }
 
 /// Syncs a folder and those in it.

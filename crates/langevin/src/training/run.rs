@@ -96,6 +96,8 @@ impl Run {
                 checkpoints::remove(&path)?;
             }
         }
+        // A run that was killed as it removed the oldest may have written its last one.
+        checkpoints::keep_newest(folder, config.checkpoints_total_limit)?;
         let reports = match kept {
             None => Reports::begin(folder, steps, epochs)?,
             Some(kept) => {
