@@ -6,7 +6,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kernel_benches::{brief, run, values};
 use langevin_kernels::conv::{
-    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+    Algorithm, Conv2dShape, Residual, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use std::hint::black_box;
 
@@ -83,7 +83,7 @@ fn convolution(c: &mut Criterion) {
             group.bench_function("forward", |b| {
                 run(b, || {
                     let y = black_box(&mut y);
-                    conv2d_forward(&shape, algorithm, &x, &weight, Some(&bias), None, y);
+                    conv2d_forward(&shape, algorithm, &x, &weight, Some(&bias), Residual::None, y);
                 });
             });
             group.bench_function("input gradient", |b| {

@@ -102,7 +102,7 @@ fn norm(c: &mut Criterion) {
         group.throughput(passes(2, len));
         group.bench_function("forward", |b| {
             run(b, || {
-                group_norm_forward(&shape, &x, &parameters, black_box(&mut y), &mut mean_rstd)
+                group_norm_forward(&shape, Some(&x), &parameters, black_box(&mut y), &mut mean_rstd)
             });
         });
         group.throughput(passes(3, len));

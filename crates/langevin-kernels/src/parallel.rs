@@ -78,14 +78,22 @@ impl<'a, T> Shared<'a, T> {
         unsafe { self.start.add(i) }
     }
 
+    /// The address of element `i`, of which `len` from it on are within the slice.
+    #[inline(always)]
+    pub(crate) fn part(self, i: usize, len: usize) -> *mut T {
+        assert!(i <= self.len && len <= self.len - i, "a range within the slice");
+        // SAFETY: just checked.
+        unsafe { self.start.add(i) }
+    }
+
     /// The elements from `i` on.
     ///
     /// # Safety
     /// Until the slice is dropped no other task touches these elements.
     #[inline(always)]
     pub(crate) unsafe fn slice(self, i: usize, len: usize) -> &'a mut [T] {
-        assert!(i <= self.len && len <= self.len - i, "a range within the slice");
-        // SAFETY: just checked, and the caller promises that the range is its own.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(i), len) }
+        let start = self.part(i, len);
+        // SAFETY: `part` checked it, and the caller promises that the range is its own.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 }

@@ -110,11 +110,16 @@ fn norm(
     };
     match kept {
         None => {
-            group_norm_forward(shape, x, parameters, &mut y, &mut statistics);
+            group_norm_forward(shape, Some(x), parameters, &mut y, &mut statistics);
             group_norm_backward(shape, x, &statistics, parameters, Some(gy), gradients);
         }
         Some(kept) => {
-            group_norm_forward_bf16(shape, x, parameters, &mut y, &mut statistics, kept);
+            group_norm_forward_bf16(shape, Some(x), parameters, &mut y, &mut statistics, Some(kept));
+            // In x's own place, and with nothing kept, it is the same.
+            let (mut in_place, mut same) = (x.to_vec(), nan(statistics.len()));
+            group_norm_forward_bf16(shape, None, parameters, &mut in_place, &mut same, None);
+            assert_same_bits("y in place", &in_place, &y);
+            assert_same_bits("its statistics", &same, &statistics);
             let mut again = nan(x.len());
             let way = Some(&mut again[..]);
             group_norm_backward_bf16(shape, kept, &statistics, parameters, Some(gy), gradients, way);

@@ -4,7 +4,7 @@ mod common;
 
 use common::{assert_close_at_least, assert_same_bits, instruction_sets, random, with_thread_counts};
 use langevin_kernels::conv::{
-    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+    Algorithm, Conv2dShape, Residual, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use proptest::prelude::*;
 
@@ -98,9 +98,21 @@ impl Layer {
             &self.x,
             &self.weight,
             Some(&self.bias),
-            Some(&self.residual),
+            Residual::Of(&self.residual),
             &mut y,
         );
+        // In the residual's own place, it is the same.
+        let mut in_place = self.residual.clone();
+        conv2d_forward(
+            s,
+            algorithm,
+            &self.x,
+            &self.weight,
+            Some(&self.bias),
+            Residual::InPlace,
+            &mut in_place,
+        );
+        assert_same_bits("y in place", &in_place, &y);
         conv2d_input_gradient(s, algorithm, &self.gy, &self.weight, &mut gx);
         conv2d_weight_gradient(s, algorithm, &self.x, &self.gy, &mut gw, Some(&mut gb));
         [y, gx, gw, gb]
@@ -306,7 +318,7 @@ fn a_wrong_length_panics() {
         &[0.0; 6],
         &[0.0; 11],
         None,
-        None,
+        Residual::None,
         &mut [0.0; 8],
     );
 }

@@ -9,7 +9,7 @@ use common::{instruction_sets, random};
 use langevin_kernels::attention::{AttentionShape, attention_backward, attention_forward};
 use langevin_kernels::bf16;
 use langevin_kernels::conv::{
-    Algorithm, Conv2dShape, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
+    Algorithm, Conv2dShape, Residual, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use langevin_kernels::elementwise;
 use langevin_kernels::norm::{
@@ -123,9 +123,10 @@ fn conv(guard: Guard, shape: &Conv2dShape, algorithm: Algorithm) {
         &x,
         &weight,
         Some(&bias),
-        Some(&residual),
+        Residual::Of(&residual),
         &mut y,
     );
+    conv2d_forward(shape, algorithm, &x, &weight, None, Residual::InPlace, &mut y);
     conv2d_input_gradient(shape, algorithm, &residual, &weight, &mut gx);
     conv2d_weight_gradient(shape, algorithm, &x, &residual, &mut gw, Some(&mut gb));
     assert!(
@@ -164,7 +165,8 @@ fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
         shift: Some(&shift),
         silu,
     };
-    group_norm_forward(shape, &x, &parameters, &mut y, &mut stats);
+    group_norm_forward(shape, Some(&x), &parameters, &mut y, &mut stats);
+    group_norm_forward(shape, None, &parameters, &mut y, &mut stats);
     let gradients = GroupNormGradients {
         x: &mut gx,
         gamma: &mut ggamma,
@@ -175,7 +177,8 @@ fn norm(guard: Guard, shape: &GroupNormShape, silu: bool) {
     group_norm_backward(shape, &x, &stats, &parameters, Some(&gy), gradients);
     if len.is_multiple_of(2) {
         let mut kept = values(len / 2, 14);
-        group_norm_forward_bf16(shape, &x, &parameters, &mut y, &mut stats, halves_mut(&mut kept));
+        let halves = Some(halves_mut(&mut kept));
+        group_norm_forward_bf16(shape, Some(&x), &parameters, &mut y, &mut stats, halves);
         let gradients = GroupNormGradients {
             x: &mut gx,
             gamma: &mut ggamma,

@@ -61,7 +61,12 @@ impl Layer {
         let (mut y, mut stats, mut gx) = (nan(self.x.len()), nan(batch * groups * 2), nan(self.x.len()));
         let (mut gamma, mut beta) = (nan(channels), nan(channels));
         let (mut scale, mut shift) = (nan(batch * channels), nan(batch * channels));
-        group_norm_forward(&self.shape, &self.x, &parameters, &mut y, &mut stats);
+        group_norm_forward(&self.shape, Some(&self.x), &parameters, &mut y, &mut stats);
+        // In x's own place, it is the same.
+        let (mut in_place, mut same_stats) = (self.x.clone(), nan(stats.len()));
+        group_norm_forward(&self.shape, None, &parameters, &mut in_place, &mut same_stats);
+        assert_same_bits("y in place", &in_place, &y);
+        assert_same_bits("its statistics", &same_stats, &stats);
         let gradients = GroupNormGradients {
             x: &mut gx,
             gamma: &mut gamma,

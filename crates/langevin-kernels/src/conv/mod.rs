@@ -35,6 +35,29 @@ impl Algorithm {
     }
 }
 
+/// What a convolution adds to its result.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// Nothing.
+    None,
+    /// Values of the result's shape.
+    Of(&'a [f32]),
+    /// What lies where the result is written.
+    InPlace,
+}
+
+impl Residual<'_> {
+    /// Where the value lies that is added to element `i` of the destination.
+    #[inline(always)]
+    fn at(self, destination: Shared, i: usize) -> Option<*const f32> {
+        match self {
+            Self::None => None,
+            Self::Of(values) => Some(values.as_ptr().wrapping_add(i)),
+            Self::InPlace => Some(destination.at(i).cast_const()),
+        }
+    }
+}
+
 /// Convolves: `y[n, oy, ox, k] = Σ x[n, oy·sy + ky − top, ox·sx + kx − left, c] · weight[ky, kx, c, k] + bias[k] + residual[n, oy, ox, k]`.
 ///
 /// # Shapes
@@ -51,7 +74,7 @@ pub fn conv2d_forward(
     x: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
-    residual: Option<&[f32]>,
+    residual: Residual,
     y: &mut [f32],
 ) {
     shape.check(x.len(), weight.len(), y.len());
@@ -59,10 +82,9 @@ pub fn conv2d_forward(
         bias.is_none_or(|b| b.len() == shape.out_channels),
         "bias must have out_channels values"
     );
-    assert!(
-        residual.is_none_or(|r| r.len() == y.len()),
-        "residual must have the output's shape"
-    );
+    if let Residual::Of(values) = residual {
+        assert_eq!(values.len(), y.len(), "residual must have the output's shape");
+    }
     if algorithm.is_winograd(shape) {
         return winograd::forward(shape, x, weight, bias, residual, y);
     }
@@ -113,7 +135,7 @@ pub fn conv2d_input_gradient(
         width: shape.in_channels,
         transposed: true,
         bias: None,
-        residual: None,
+        residual: Residual::None,
     };
     let (rows, columns) = (Axis::gradient(shape, 0), Axis::gradient(shape, 1));
     let gx = Shared::new(gx);

@@ -3,6 +3,7 @@
 //! A register tile with channels of the result in its lanes would leave 12 to 15 of 16 lanes idle. Here lanes are
 //! channels of the source: each row and channel of the result has a vector of partial sums, added up at the end.
 
+use super::Residual;
 use super::panels::Weights;
 use super::product::{Call, Table};
 use crate::scratch::Scratch;
@@ -144,7 +145,11 @@ impl NarrowTask<'_> {
             for j in 0..N {
                 let sum = s.sum(row[j]) + 0.0;
                 let sum = product.bias.map_or(sum, |bias| sum + bias[j]);
-                to[j] = product.residual.map_or(sum, |residual| sum + residual[start + j]);
+                to[j] = match product.residual {
+                    Residual::None => sum,
+                    Residual::Of(residual) => sum + residual[start + j],
+                    Residual::InPlace => sum + to[j],
+                };
             }
         }
     }

@@ -8,6 +8,7 @@
 //! panels of weights; for each panel (which streams from the second-level cache) it computes tile after tile. Every
 //! element is one chain of multiply-adds over taps and then channels, whatever the split.
 
+use super::Residual;
 use super::gather::{Axis, Rows};
 use super::narrow::Narrow;
 use super::panels::Weights;
@@ -47,7 +48,7 @@ pub(super) struct Product<'a> {
     /// `[width]`
     pub bias: Option<&'a [f32]>,
     /// `[batch, destination height, destination width, width]`
-    pub residual: Option<&'a [f32]>,
+    pub residual: Residual<'a>,
 }
 
 impl Product<'_> {
@@ -366,8 +367,7 @@ impl PanelTask<'_> {
                         },
                     );
                 }
-                if let Some(residual) = product.residual {
-                    let p = residual.as_ptr().add(start + offset);
+                if let Some(p) = product.residual.at(self.call.destination, start + offset) {
                     value = s.add(
                         value,
                         if n == S::LANES {

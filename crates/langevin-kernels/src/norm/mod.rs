@@ -14,7 +14,7 @@ use crate::parallel::{self, GRAIN, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Simd, load, store};
 use backward::Backward;
-use forward::Forward;
+use forward::{Forward, Rounding};
 use std::ops::Range;
 
 /// The sizes of a group normalisation.
@@ -111,7 +111,8 @@ impl GroupNormShape {
 }
 
 /// Normalises each picture's groups of channels to mean 0 and variance 1, and applies the parameters:
-/// `y = act(((x − mean) · rstd · gamma + beta) · (1 + scale) + shift)`.
+/// `y = act(((x − mean) · rstd · gamma + beta) · (1 + scale) + shift)`. Where there is no `x`, it lies in `y`, and the result takes its
+/// place.
 ///
 /// # Shapes
 /// - `x`, `y`: `[batch, pixels, channels]`
@@ -122,16 +123,16 @@ impl GroupNormShape {
 /// If a slice's length does not match the shape.
 pub fn group_norm_forward(
     shape: &GroupNormShape,
-    x: &[f32],
+    x: Option<&[f32]>,
     parameters: &GroupNormParameters,
     y: &mut [f32],
     mean_rstd: &mut [f32],
 ) {
-    forward(shape, x, parameters, y, mean_rstd, None);
+    forward(shape, x, parameters, y, mean_rstd, Rounding::None);
 }
 
-/// [`group_norm_forward`] that also keeps `x`, rounded to bf16, for [`group_norm_backward_bf16`]. What is
-/// normalised is what is kept; the statistics are those of `x` as it is.
+/// [`group_norm_forward`] of `x` rounded to bf16, which it keeps for [`group_norm_backward_bf16`] where that is wanted. The
+/// statistics are those of `x` as it is.
 ///
 /// # Shapes
 /// - `kept`: as `x`, written
@@ -140,26 +141,37 @@ pub fn group_norm_forward(
 /// If a slice's length does not match the shape.
 pub fn group_norm_forward_bf16(
     shape: &GroupNormShape,
-    x: &[f32],
-    parameters: &GroupNormParameters,
-    y: &mut [f32],
-    mean_rstd: &mut [f32],
-    kept: &mut [u16],
-) {
-    assert_eq!(kept.len(), x.len(), "what is kept must have x's shape");
-    forward(shape, x, parameters, y, mean_rstd, Some(kept));
-}
-
-fn forward(
-    shape: &GroupNormShape,
-    x: &[f32],
+    x: Option<&[f32]>,
     parameters: &GroupNormParameters,
     y: &mut [f32],
     mean_rstd: &mut [f32],
     kept: Option<&mut [u16]>,
 ) {
-    shape.check(x.len(), y.len(), mean_rstd.len(), parameters);
-    let (y, mean_rstd, kept) = (Shared::new(y), Shared::new(mean_rstd), kept.map(Shared::new));
+    let rounding = match kept {
+        None => Rounding::Bf16,
+        Some(kept) => {
+            assert_eq!(kept.len(), y.len(), "what is kept must have x's shape");
+            Rounding::Kept(Shared::new(kept))
+        }
+    };
+    forward(shape, x, parameters, y, mean_rstd, rounding);
+}
+
+fn forward(
+    shape: &GroupNormShape,
+    x: Option<&[f32]>,
+    parameters: &GroupNormParameters,
+    y: &mut [f32],
+    mean_rstd: &mut [f32],
+    rounding: Rounding,
+) {
+    shape.check(
+        x.map_or(y.len(), <[f32]>::len),
+        y.len(),
+        mean_rstd.len(),
+        parameters,
+    );
+    let (y, mean_rstd) = (Shared::new(y), Shared::new(mean_rstd));
     let isa = Isa::current();
     shape.for_each_part(|n, groups| {
         let part = Part {
@@ -173,7 +185,7 @@ fn forward(
             x,
             y,
             mean_rstd,
-            kept,
+            rounding,
         });
     });
 }

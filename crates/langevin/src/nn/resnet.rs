@@ -157,6 +157,12 @@ impl ResnetBlock2D {
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
         let BlockInputs { x, shortcut, told } = inputs;
         let activation = self.activation;
+        // First, so that nobody else wants `x` when it is normalised.
+        let shortcut = self.resampling.forward(shortcut);
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.forward(shortcut),
+            None => shortcut,
+        };
         let h = if self.resampling == Resampling::None {
             self.norm1.modulated_conv(x, None, activation, &self.conv1, None)
         } else {
@@ -175,11 +181,6 @@ impl ResnetBlock2D {
                 let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * half, half));
                 (h, Some((scale, shift)))
             }
-        };
-        let shortcut = self.resampling.forward(shortcut);
-        let shortcut = match &self.conv_shortcut {
-            Some(conv) => conv.forward(shortcut),
-            None => shortcut,
         };
         let y = if self.dropout.is_active() {
             let h = self

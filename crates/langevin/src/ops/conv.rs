@@ -13,7 +13,7 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 use burn::tensor::Tensor;
-use langevin_kernels::conv::{self, Algorithm, Conv2dShape};
+use langevin_kernels::conv::{self, Algorithm, Conv2dShape, Residual};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
@@ -261,17 +261,26 @@ impl ConvOps for Flex {
             shape.out_width(),
             shape.out_channels,
         ];
-        let mut y = flex::room(out.iter().product());
+        // In the residual's own place where nobody else wants it.
+        let (residual, mut y) = match residual {
+            Some(residual) if residual.is_unique() => (None, residual),
+            other => (Some(other), flex::tensor(flex::room(out.iter().product()), out)),
+        };
+        let residual = match &residual {
+            None => Residual::InPlace,
+            Some(None) => Residual::None,
+            Some(Some(residual)) => Residual::Of(flex::floats(residual)),
+        };
         conv::conv2d_forward(
             &shape,
             algorithm(),
             flex::floats(&x),
             flex::floats(&weight),
             flex::optional_floats(&bias),
-            flex::optional_floats(&residual),
-            &mut y,
+            residual,
+            flex::floats_mut(&mut y),
         );
-        flex::tensor(y, out)
+        y
     }
 }
 

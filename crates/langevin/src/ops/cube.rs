@@ -12,7 +12,7 @@ use super::{
     conv::{ConvGradients, ConvOps},
     generic,
     kept::Packing,
-    norm::{NormGradient, NormGradients, NormInputs, NormOps},
+    norm::{NormGradient, NormGradients, NormOps, NormParameters},
     norm_conv::{self, ConvArguments, NormArguments, NormConvOps, Settings},
     optimizer::OptimizerOps,
     optional::Optional,
@@ -65,48 +65,44 @@ impl NormOps for Cube {
         shift: Optional<Self>,
         options: super::GroupNormOptions,
     ) -> Float {
-        let inputs = NormInputs {
-            x,
+        let parameters = NormParameters {
             gamma,
             beta,
             scale: scale.into_option(),
             shift: shift.into_option(),
             options,
         };
-        generic::group_norm_with_statistics::<Self>(&inputs).0
+        generic::group_norm_with_statistics::<Self>(x, &parameters).0
     }
 }
 
 impl NormGradients for Cube {
-    fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (Float, Float) {
-        generic::group_norm_with_statistics::<Self>(inputs)
+    fn group_norm_with_statistics(x: Float, parameters: &NormParameters<Self>) -> (Float, Float) {
+        generic::group_norm_with_statistics::<Self>(x, parameters)
     }
 
-    fn group_norm_keeping(inputs: &NormInputs<Self>) -> (Float, Float, Float) {
-        let (y, statistics) = generic::group_norm_with_statistics::<Self>(inputs);
-        (y, statistics, Self::pack(inputs.x.clone()))
+    fn group_norm_rounded(x: Float, parameters: &NormParameters<Self>) -> (Float, Float) {
+        generic::group_norm_with_statistics::<Self>(x, parameters)
+    }
+
+    fn group_norm_keeping(x: Float, parameters: &NormParameters<Self>) -> (Float, Float, Float) {
+        let (y, statistics) = generic::group_norm_with_statistics::<Self>(x.clone(), parameters);
+        (y, statistics, Self::pack(x))
     }
 
     fn group_norm_gradient(
-        inputs: NormInputs<Self>,
+        x: Float,
+        parameters: &NormParameters<Self>,
         statistics: Float,
         gy: Float,
         again: bool,
     ) -> NormGradient<Self> {
-        let inputs = unpacked(inputs);
-        let again = again.then(|| generic::group_norm_with_statistics::<Self>(&inputs).0);
+        let x = Self::unpack(x);
+        let again = again.then(|| generic::group_norm_with_statistics::<Self>(x.clone(), parameters).0);
         NormGradient {
             again,
-            ..generic::group_norm_gradient::<Self>(inputs, statistics, gy)
+            ..generic::group_norm_gradient::<Self>(x, parameters, statistics, gy)
         }
-    }
-}
-
-/// The same with `x` as float32.
-fn unpacked(inputs: NormInputs<Cube>) -> NormInputs<Cube> {
-    NormInputs {
-        x: Cube::unpack(inputs.x),
-        ..inputs
     }
 }
 

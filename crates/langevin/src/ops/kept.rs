@@ -71,14 +71,18 @@ impl<B: Packing> Kept<B> {
         }
     }
 
+    /// What was packed and kept of the node `id`, if that is still there.
+    pub fn known(id: NodeId) -> Option<Self> {
+        RECENT.with_borrow(|recent| {
+            let entry = recent.iter().find(|(of, _)| *of == id)?;
+            Some(Self(entry.1.upgrade()?.downcast().ok()?))
+        })
+    }
+
     /// What was kept of the node `id`, or else what `pack` makes of it now.
     pub fn packed_by(id: NodeId, pack: impl FnOnce() -> FloatTensor<B>) -> Self {
-        let known = RECENT.with_borrow(|recent| {
-            let entry = recent.iter().find(|(of, _)| *of == id)?;
-            entry.1.upgrade()?.downcast::<FloatTensor<B>>().ok()
-        });
-        if let Some(known) = known {
-            return Self(known);
+        if let Some(known) = Self::known(id) {
+            return known;
         }
         let kept = Arc::new(pack());
         let weak = Arc::downgrade(&kept);

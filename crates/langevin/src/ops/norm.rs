@@ -90,10 +90,9 @@ pub(crate) trait NormOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// What the forward is given; for the backward `x` may have been kept as bf16.
+/// What the forward is given besides `x`.
 #[derive(Clone, Debug)]
-pub(crate) struct NormInputs<B: Backend> {
-    pub(super) x: FloatTensor<B>,
+pub(crate) struct NormParameters<B: Backend> {
     pub(super) gamma: FloatTensor<B>,
     pub(super) beta: FloatTensor<B>,
     pub(super) scale: Option<FloatTensor<B>>,
@@ -114,14 +113,24 @@ pub(crate) struct NormGradient<B: Backend> {
 /// The forward that also returns what the backward needs, and the backward.
 pub(crate) trait NormGradients: Packing {
     /// The result, and the mean and reciprocal standard deviation of every group: `[batch, groups, 2]`.
-    fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
-    /// The same of `x` rounded to bf16 after its statistics were taken, and `x` rounded.
+    fn group_norm_with_statistics(
+        x: FloatTensor<Self>,
+        parameters: &NormParameters<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// The same of `x` rounded to bf16 after its statistics were taken.
+    fn group_norm_rounded(
+        x: FloatTensor<Self>,
+        parameters: &NormParameters<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// The same, and `x` rounded.
     fn group_norm_keeping(
-        inputs: &NormInputs<Self>,
+        x: FloatTensor<Self>,
+        parameters: &NormParameters<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The gradients, and the result once more where it is wanted.
+    /// The gradients, and the result once more where it is wanted. `x` may have been kept as bf16.
     fn group_norm_gradient(
-        inputs: NormInputs<Self>,
+        x: FloatTensor<Self>,
+        parameters: &NormParameters<Self>,
         statistics: FloatTensor<Self>,
         gy: FloatTensor<Self>,
         again: bool,
@@ -132,56 +141,30 @@ pub(crate) trait NormGradients: Packing {
 #[derive(Clone, Debug)]
 pub(super) struct KeptNorm<B: Backend> {
     x: Kept<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    scale: Option<FloatTensor<B>>,
-    shift: Option<FloatTensor<B>>,
-    options: GroupNormOptions,
+    parameters: NormParameters<B>,
     statistics: FloatTensor<B>,
 }
 
 impl<B: NormGradients> KeptNorm<B> {
     /// The forward, and what it keeps. `id` is the node of `x`.
-    pub fn forward(inputs: NormInputs<B>, id: NodeId) -> (FloatTensor<B>, Self) {
-        let (y, statistics, x) = match kept_as() {
-            KeptAs::Float32 => {
-                let (y, statistics) = B::group_norm_with_statistics(&inputs);
-                (y, statistics, Kept::new(&inputs.x, id))
+    pub fn forward(x: FloatTensor<B>, parameters: NormParameters<B>, id: NodeId) -> (FloatTensor<B>, Self) {
+        let ((y, statistics), x) = match (kept_as(), Kept::known(id)) {
+            (KeptAs::Float32, _) => {
+                let kept = Kept::new(&x, id);
+                (B::group_norm_with_statistics(x, &parameters), kept)
             }
-            KeptAs::Bf16 => {
-                let (y, statistics, x) = B::group_norm_keeping(&inputs);
-                (y, statistics, Kept::packed_by(id, || x))
+            (KeptAs::Bf16, Some(kept)) => (B::group_norm_rounded(x, &parameters), kept),
+            (KeptAs::Bf16, None) => {
+                let (y, statistics, x) = B::group_norm_keeping(x, &parameters);
+                ((y, statistics), Kept::packed_by(id, || x))
             }
         };
-        let NormInputs {
-            gamma,
-            beta,
-            scale,
-            shift,
-            options,
-            ..
-        } = inputs;
         let kept = Self {
             x,
-            gamma,
-            beta,
-            scale,
-            shift,
-            options,
+            parameters,
             statistics,
         };
         (y, kept)
-    }
-
-    fn inputs(&self) -> NormInputs<B> {
-        NormInputs {
-            x: self.x.as_kept().clone(),
-            gamma: self.gamma.clone(),
-            beta: self.beta.clone(),
-            scale: self.scale.clone(),
-            shift: self.shift.clone(),
-            options: self.options,
-        }
     }
 
     /// The input as it is kept, for its shape.
@@ -198,8 +181,9 @@ impl<B: NormGradients> KeptNorm<B> {
         grads: &mut Gradients,
         again: bool,
     ) -> Option<FloatTensor<B>> {
+        let x = self.x.as_kept().clone();
+        let gradient = B::group_norm_gradient(x, &self.parameters, self.statistics, gy, again);
         let [x, gamma, beta, scale, shift] = parents;
-        let gradient = B::group_norm_gradient(self.inputs(), self.statistics, gy, again);
         let mut pairs = vec![(x, gradient.x), (gamma, gradient.gamma), (beta, gradient.beta)];
         if let Some((gradient_scale, gradient_shift)) = gradient.modulation {
             pairs.extend([(scale, gradient_scale), (shift, gradient_shift)]);
@@ -210,6 +194,14 @@ impl<B: NormGradients> KeptNorm<B> {
             }
         }
         gradient.again
+    }
+}
+
+impl<B: NormOps> NormParameters<B> {
+    /// The forward where no backward follows.
+    pub(super) fn without_graph(self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let (scale, shift) = (self.scale.into(), self.shift.into());
+        B::group_norm_nhwc(x, self.gamma, self.beta, scale, shift, self.options)
     }
 }
 
@@ -247,8 +239,8 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
             shift.as_ref().unwrap_or(&gamma).node(),
         ];
         let id = x.id();
-        let inputs = NormInputs::<B> {
-            x: x.into_primitive(),
+        let x = x.into_primitive();
+        let parameters = NormParameters::<B> {
             gamma: gamma.into_primitive(),
             beta: beta.into_primitive(),
             scale: scale.map(|s| s.into_primitive()),
@@ -257,10 +249,10 @@ impl<B: NormOps + NormGradients, C: CheckpointStrategy> NormOps for Autodiff<B, 
         };
         match GroupNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (y, kept) = KeptNorm::forward(inputs, id);
+                let (y, kept) = KeptNorm::forward(x, parameters, id);
                 prep.finish(kept, y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(KeptNorm::forward(inputs, id).0),
+            OpsKind::UnTracked(prep) => prep.finish(parameters.without_graph(x)),
         }
     }
 }
@@ -274,44 +266,43 @@ impl NormOps for Flex {
         shift: Optional<Self>,
         options: GroupNormOptions,
     ) -> FlexTensor {
-        let (scale, shift) = (scale.into_option(), shift.into_option());
-        let inputs = NormInputs {
-            x,
+        let parameters = NormParameters::<Self> {
             gamma,
             beta,
-            scale,
-            shift,
+            scale: scale.into_option(),
+            shift: shift.into_option(),
             options,
         };
         // Without a graph nothing is kept, but the numbers are those of a forward that keeps.
         match kept_as() {
-            KeptAs::Float32 => Flex::group_norm_with_statistics(&inputs).0,
-            KeptAs::Bf16 => Flex::group_norm_keeping(&inputs).0,
+            KeptAs::Float32 => Flex::group_norm_with_statistics(x, &parameters).0,
+            KeptAs::Bf16 => Flex::group_norm_rounded(x, &parameters).0,
         }
     }
 }
 
-/// The inputs with their elements in row-major order.
-fn contiguous(inputs: &NormInputs<Flex>) -> NormInputs<Flex> {
-    NormInputs {
-        x: flex::contiguous(inputs.x.clone()),
-        gamma: flex::contiguous(inputs.gamma.clone()),
-        beta: flex::contiguous(inputs.beta.clone()),
-        scale: inputs.scale.clone().map(flex::contiguous),
-        shift: inputs.shift.clone().map(flex::contiguous),
-        options: inputs.options,
+impl NormParameters<Flex> {
+    /// The same with their elements in row-major order.
+    fn contiguous(&self) -> Self {
+        Self {
+            gamma: flex::contiguous(self.gamma.clone()),
+            beta: flex::contiguous(self.beta.clone()),
+            scale: self.scale.clone().map(flex::contiguous),
+            shift: self.shift.clone().map(flex::contiguous),
+            options: self.options,
+        }
     }
-}
 
-/// What the kernels take of contiguous inputs.
-fn parameters(inputs: &NormInputs<Flex>) -> norm::GroupNormParameters<'_> {
-    norm::GroupNormParameters {
-        eps: inputs.options.eps,
-        gamma: flex::floats(&inputs.gamma),
-        beta: flex::floats(&inputs.beta),
-        scale: flex::optional_floats(&inputs.scale),
-        shift: flex::optional_floats(&inputs.shift),
-        silu: inputs.options.silu,
+    /// What the kernels take of contiguous parameters.
+    fn of_kernels(&self) -> norm::GroupNormParameters<'_> {
+        norm::GroupNormParameters {
+            eps: self.options.eps,
+            gamma: flex::floats(&self.gamma),
+            beta: flex::floats(&self.beta),
+            scale: flex::optional_floats(&self.scale),
+            shift: flex::optional_floats(&self.shift),
+            silu: self.options.silu,
+        }
     }
 }
 
@@ -325,65 +316,72 @@ fn shape_of(x: &FlexTensor, options: GroupNormOptions) -> norm::GroupNormShape {
     }
 }
 
+/// Where a tensor of the shape of `x` is written, and `x`, unless it lies there: in its own place where nobody else wants it.
+fn in_place(x: FlexTensor) -> (Option<FlexTensor>, FlexTensor) {
+    if x.is_unique() {
+        (None, x)
+    } else {
+        let room = flex::tensor(flex::room(x.layout().num_elements()), x.layout().shape().clone());
+        (Some(x), room)
+    }
+}
+
+/// The forward: of `x` rounded to bf16 if `rounded`, which is then written into `kept` where that is wanted.
+fn forward(
+    x: FlexTensor,
+    parameters: &NormParameters<Flex>,
+    rounded: bool,
+    kept: Option<&mut [u16]>,
+) -> (FlexTensor, FlexTensor) {
+    let (x, parameters) = (flex::contiguous(x), parameters.contiguous());
+    let shape = shape_of(&x, parameters.options);
+    let (x, mut y) = in_place(x);
+    let mut statistics = flex::room(shape.batch * shape.groups * 2);
+    let (from, to) = (flex::optional_floats(&x), flex::floats_mut(&mut y));
+    if rounded {
+        let parameters = parameters.of_kernels();
+        norm::group_norm_forward_bf16(&shape, from, &parameters, to, &mut statistics, kept);
+    } else {
+        norm::group_norm_forward(&shape, from, &parameters.of_kernels(), to, &mut statistics);
+    }
+    (y, flex::tensor(statistics, [shape.batch, shape.groups, 2]))
+}
+
 impl NormGradients for Flex {
-    fn group_norm_with_statistics(inputs: &NormInputs<Self>) -> (FlexTensor, FlexTensor) {
-        let inputs = contiguous(inputs);
-        let shape = shape_of(&inputs.x, inputs.options);
-        let mut y = flex::room(inputs.x.layout().num_elements());
-        let mut statistics = flex::room(shape.batch * shape.groups * 2);
-        norm::group_norm_forward(
-            &shape,
-            flex::floats(&inputs.x),
-            &parameters(&inputs),
-            &mut y,
-            &mut statistics,
-        );
-        (
-            flex::tensor(y, flex::dims::<4>(&inputs.x)),
-            flex::tensor(statistics, [shape.batch, shape.groups, 2]),
-        )
+    fn group_norm_with_statistics(
+        x: FlexTensor,
+        parameters: &NormParameters<Self>,
+    ) -> (FlexTensor, FlexTensor) {
+        forward(x, parameters, false, None)
     }
 
-    fn group_norm_keeping(inputs: &NormInputs<Self>) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let inputs = contiguous(inputs);
-        let shape = shape_of(&inputs.x, inputs.options);
-        let n = inputs.x.layout().num_elements();
-        let (mut y, mut kept) = (flex::room(n), flex::half_room(n));
-        let mut statistics = flex::room(shape.batch * shape.groups * 2);
-        norm::group_norm_forward_bf16(
-            &shape,
-            flex::floats(&inputs.x),
-            &parameters(&inputs),
-            &mut y,
-            &mut statistics,
-            &mut kept.as_halves_mut()[..n],
-        );
-        let dims = flex::dims::<4>(&inputs.x);
-        (
-            flex::tensor(y, dims),
-            flex::tensor(statistics, [shape.batch, shape.groups, 2]),
-            flex::half_tensor(kept, dims),
-        )
+    fn group_norm_rounded(x: FlexTensor, parameters: &NormParameters<Self>) -> (FlexTensor, FlexTensor) {
+        forward(x, parameters, true, None)
+    }
+
+    fn group_norm_keeping(
+        x: FlexTensor,
+        parameters: &NormParameters<Self>,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (n, dims) = (x.layout().num_elements(), flex::dims::<4>(&x));
+        let mut kept = flex::half_room(n);
+        let (y, statistics) = forward(x, parameters, true, Some(&mut kept.as_halves_mut()[..n]));
+        (y, statistics, flex::half_tensor(kept, dims))
     }
 
     fn group_norm_gradient(
-        inputs: NormInputs<Self>,
+        x: FlexTensor,
+        parameters: &NormParameters<Self>,
         statistics: FlexTensor,
         gy: FlexTensor,
         again: bool,
     ) -> NormGradient<Self> {
-        let (inputs, gy) = (contiguous(&inputs), flex::contiguous(gy));
-        let shape = shape_of(&inputs.x, inputs.options);
-        let dims = flex::dims::<4>(&inputs.x);
-        // In the gradient's own place where nobody else wants it.
-        let (gy, mut gx) = if gy.is_unique() {
-            (None, gy)
-        } else {
-            let room = flex::room(inputs.x.layout().num_elements());
-            (Some(gy), flex::tensor(room, dims))
-        };
+        let (x, parameters) = (flex::contiguous(x), parameters.contiguous());
+        let shape = shape_of(&x, parameters.options);
+        let dims = flex::dims::<4>(&x);
+        let (gy, mut gx) = in_place(flex::contiguous(gy));
         let (mut ggamma, mut gbeta) = (flex::room(shape.channels), flex::room(shape.channels));
-        let modulated = inputs.scale.is_some();
+        let modulated = parameters.scale.is_some();
         let per_picture = [shape.batch, shape.channels];
         let length = if modulated {
             shape.batch * shape.channels
@@ -399,20 +397,20 @@ impl NormGradients for Flex {
             shift: modulated.then_some(&mut gshift[..]),
         };
         let (parameters, statistics, gy) = (
-            parameters(&inputs),
+            parameters.of_kernels(),
             flex::floats(&statistics),
             flex::optional_floats(&gy),
         );
-        let mut again = again.then(|| flex::room(inputs.x.layout().num_elements()));
-        if inputs.x.dtype() == DType::BF16 {
-            let (x, again) = (flex::halves(&inputs.x), again.as_deref_mut());
+        let mut again = again.then(|| flex::room(x.layout().num_elements()));
+        if x.dtype() == DType::BF16 {
+            let (x, again) = (flex::halves(&x), again.as_deref_mut());
             norm::group_norm_backward_bf16(&shape, x, statistics, &parameters, gy, gradients, again);
         } else {
-            let x = flex::floats(&inputs.x);
+            let x = flex::floats(&x);
             norm::group_norm_backward(&shape, x, statistics, &parameters, gy, gradients);
             if let Some(again) = &mut again {
                 let mut statistics = flex::room(statistics.len());
-                norm::group_norm_forward(&shape, x, &parameters, again, &mut statistics);
+                norm::group_norm_forward(&shape, Some(x), &parameters, again, &mut statistics);
             }
         }
         NormGradient {

@@ -18,7 +18,7 @@ use super::{
     Geometry, GroupNormOptions,
     conv::{ConvGradients, ConvOps},
     kept::{KeptAs, kept_as},
-    norm::{KeptNorm, NormGradients, NormInputs, NormOps},
+    norm::{KeptNorm, NormGradients, NormOps, NormParameters},
     optional::{self, Optional},
 };
 
@@ -137,7 +137,7 @@ struct State<B: Backend> {
 
 impl<B, C> NormConvOps for Autodiff<B, C>
 where
-    B: NormConvOps + ConvOps + ConvGradients + NormGradients,
+    B: NormConvOps + NormOps + ConvOps + ConvGradients + NormGradients,
     C: CheckpointStrategy,
 {
     fn norm_conv2d_nhwc(
@@ -222,8 +222,8 @@ where
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
         let id = x.id();
         let inner = |tensor: Option<FloatTensor<Self>>| tensor.map(|tensor| tensor.into_primitive());
-        let inputs = NormInputs::<B> {
-            x: x.into_primitive(),
+        let x = x.into_primitive();
+        let parameters = NormParameters::<B> {
             gamma: gamma.into_primitive(),
             beta: beta.into_primitive(),
             scale: inner(scale),
@@ -234,7 +234,7 @@ where
         let (bias, residual) = (Optional::from(inner(bias)), Optional::from(inner(residual)));
         match NormConvBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (normed, norm) = KeptNorm::forward(inputs, id);
+                let (normed, norm) = KeptNorm::forward(x, parameters, id);
                 let state = State {
                     norm,
                     normed: (kept_as() == KeptAs::Float32).then(|| normed.clone()),
@@ -246,7 +246,7 @@ where
                 prep.finish(state, B::conv2d_nhwc(normed, weight, bias, residual, geometry))
             }
             OpsKind::UnTracked(prep) => {
-                let (normed, _) = KeptNorm::forward(inputs, id);
+                let normed = parameters.without_graph(x);
                 prep.finish(B::conv2d_nhwc(normed, weight, bias, residual, geometry))
             }
         }

@@ -5,6 +5,7 @@
 //! kernels than pictures: then the inputs are transformed once for all tasks, and a task takes some out-channels and
 //! transforms their kernels chunk by chunk, so that those never leave the second-level cache.
 
+use super::super::Residual;
 use super::kernels::{DEPTH_CHUNK, Kernels, Pack, Packed};
 use super::planes::Planes;
 use super::product::Product;
@@ -41,7 +42,7 @@ pub(super) struct Layer<'a> {
     /// `[width]`
     pub bias: Option<&'a [f32]>,
     /// `[batch, destination height, destination width, width]`
-    pub residual: Option<&'a [f32]>,
+    pub residual: Residual<'a>,
 }
 
 impl Layer<'_> {
@@ -379,11 +380,12 @@ impl Outputs<'_> {
                     #[inline(always)]
                     |i, j, value| {
                         let Some(pixel) = outputs.pixel(i, j) else { return };
+                        let to = pixel * width + column;
                         let mut value = s.add(value, added);
-                        if let Some(residual) = residual {
-                            value = s.add(value, load(s, residual.as_ptr().add(pixel * width + column), n));
+                        if let Some(residual) = residual.at(self.destination, to) {
+                            value = s.add(value, load(s, residual, n));
                         }
-                        store(s, self.destination.at(pixel * width + column), n, value);
+                        store(s, self.destination.at(to), n, value);
                     },
                 );
             }

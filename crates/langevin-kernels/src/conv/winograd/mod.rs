@@ -19,7 +19,7 @@ mod tiling;
 mod transform;
 mod weight_gradient;
 
-use super::Conv2dShape;
+use super::{Conv2dShape, Residual};
 use crate::parallel::Shared;
 use forward::Layer;
 use kernels::Kernels;
@@ -51,7 +51,7 @@ pub(super) fn forward(
     x: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
-    residual: Option<&[f32]>,
+    residual: Residual,
     y: &mut [f32],
 ) {
     let layer = Layer {
@@ -77,7 +77,7 @@ pub(super) fn input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx
         source: gy,
         kernels: kernels(shape, weight, true),
         bias: None,
-        residual: None,
+        residual: Residual::None,
     };
     layer.run(Shared::new(gx));
 }

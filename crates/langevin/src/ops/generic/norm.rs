@@ -3,7 +3,7 @@
 use burn::backend::{Backend, tensor::FloatTensor};
 
 use super::plain::Plain;
-use crate::ops::norm::{NormGradient, NormInputs};
+use crate::ops::norm::{NormGradient, NormParameters};
 
 /// Everything as `[batch, positions, groups, channels of a group]`, with a length of 1 where it does not vary.
 struct Grouped<B: Backend> {
@@ -15,18 +15,18 @@ struct Grouped<B: Backend> {
 }
 
 impl<B: Backend> Grouped<B> {
-    fn of(inputs: &NormInputs<B>) -> Self {
-        let x = Plain::<B>(inputs.x.clone());
+    fn of(x: FloatTensor<B>, parameters: &NormParameters<B>) -> Self {
+        let x = Plain::<B>(x);
         let [batch, height, width, channels] = x.dims();
-        let groups = inputs.options.groups;
+        let groups = parameters.options.groups;
         let size = channels / groups;
         let per_channel = |tensor: &FloatTensor<B>| Plain::<B>(tensor.clone()).reshape([1, 1, groups, size]);
         let per_picture = |tensor: FloatTensor<B>| Plain::<B>(tensor).reshape([batch, 1, groups, size]);
-        let modulation = inputs.scale.clone().zip(inputs.shift.clone());
+        let modulation = parameters.scale.clone().zip(parameters.shift.clone());
         Self {
             x: x.reshape([batch, height * width, groups, size]),
-            gamma: per_channel(&inputs.gamma),
-            beta: per_channel(&inputs.beta),
+            gamma: per_channel(&parameters.gamma),
+            beta: per_channel(&parameters.beta),
             modulation: modulation.map(|(scale, shift)| (per_picture(scale).plus(1.0), per_picture(shift))),
         }
     }
@@ -47,19 +47,22 @@ fn normed<B: Backend>(x: Plain<B>, mean: Plain<B>, deviation: Plain<B>) -> Plain
 }
 
 /// The result, and the mean and reciprocal standard deviation of every group: `[batch, groups, 2]`.
-pub fn group_norm_with_statistics<B: Backend>(inputs: &NormInputs<B>) -> (FloatTensor<B>, FloatTensor<B>) {
-    let grouped = Grouped::of(inputs);
+pub fn group_norm_with_statistics<B: Backend>(
+    x: FloatTensor<B>,
+    parameters: &NormParameters<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = Plain::<B>(x.clone()).dims::<4>();
+    let grouped = Grouped::of(x, parameters);
     let [batch, _, groups, _] = grouped.x.dims();
     let mean = grouped.x.clone().mean(&[1, 3]);
     let variance = (grouped.x.clone() - mean.clone()).square().mean(&[1, 3]);
-    let deviation = variance.plus(inputs.options.eps.into()).sqrt().recip();
+    let deviation = variance.plus(parameters.options.eps.into()).sqrt().recip();
     let a = grouped.affine(normed(grouped.x.clone(), mean.clone(), deviation.clone()));
-    let y = if inputs.options.silu {
+    let y = if parameters.options.silu {
         a.clone() * a.sigmoid()
     } else {
         a
     };
-    let shape = Plain::<B>(inputs.x.clone()).dims::<4>();
     let column = |x: Plain<B>| x.reshape([batch, groups, 1]);
     let statistics = Plain::cat([column(mean), column(deviation)], 2);
     (y.reshape(shape).0, statistics.0)
@@ -67,11 +70,13 @@ pub fn group_norm_with_statistics<B: Backend>(inputs: &NormInputs<B>) -> (FloatT
 
 /// The gradients at all inputs.
 pub fn group_norm_gradient<B: Backend>(
-    inputs: NormInputs<B>,
+    x: FloatTensor<B>,
+    parameters: &NormParameters<B>,
     statistics: FloatTensor<B>,
     gy: FloatTensor<B>,
 ) -> NormGradient<B> {
-    let grouped = Grouped::of(&inputs);
+    let shape = Plain::<B>(x.clone()).dims::<4>();
+    let grouped = Grouped::of(x, parameters);
     let [batch, positions, groups, size] = grouped.x.dims();
     let channels = groups * size;
     let statistic = |i| {
@@ -81,7 +86,7 @@ pub fn group_norm_gradient<B: Backend>(
     let deviation = statistic(1);
     let n = normed(grouped.x.clone(), statistic(0), deviation.clone());
     let mut ga = Plain::<B>(gy).reshape([batch, positions, groups, size]);
-    if inputs.options.silu {
+    if parameters.options.silu {
         ga = ga * silu_slope(grouped.affine(n.clone()));
     }
     // Where there is a modulation, the affine part below it is scaled by it.
@@ -99,7 +104,7 @@ pub fn group_norm_gradient<B: Backend>(
     let along = (gn.clone() * n.clone()).mean(&[1, 3]);
     let gx = (gn.clone() - gn.mean(&[1, 3]) - n.clone() * along) * deviation;
     NormGradient {
-        x: gx.reshape(Plain::<B>(inputs.x).dims::<4>()).0,
+        x: gx.reshape(shape).0,
         gamma: per_channel(inner.clone() * n),
         beta: per_channel(inner),
         modulation,

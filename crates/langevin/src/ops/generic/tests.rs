@@ -14,7 +14,7 @@ use crate::{
         concat::{ConcatGradient, ConcatOps},
         conv::{ConvGradients, ConvOps},
         flex,
-        norm::{NormGradients, NormInputs},
+        norm::{NormGradients, NormParameters},
         optimizer::OptimizerOps,
         optional::Optional,
         per_picture::{PerPictureGradient, PerPictureOps},
@@ -108,8 +108,8 @@ fn normalisation() {
     for (silu, modulated) in [(false, false), (true, false), (true, true), (false, true)] {
         let mut per_picture = || modulated.then(|| random([3, 12], generator));
         let (scale, shift) = (per_picture(), per_picture());
-        let inputs = NormInputs::<Flex> {
-            x: random([3, 4, 5, 12], generator),
+        let x: FlexTensor = random([3, 4, 5, 12], generator);
+        let parameters = NormParameters::<Flex> {
             gamma: random([12], generator),
             beta: random([12], generator),
             scale,
@@ -120,13 +120,14 @@ fn normalisation() {
                 silu,
             },
         };
-        let (y, statistics) = group_norm_with_statistics::<Flex>(&inputs);
-        let (expected_y, expected_statistics) = Flex::group_norm_with_statistics(&inputs);
+        let (y, statistics) = group_norm_with_statistics::<Flex>(x.clone(), &parameters);
+        let (expected_y, expected_statistics) = Flex::group_norm_with_statistics(x.clone(), &parameters);
         same(y, expected_y);
         same(statistics, expected_statistics.clone());
         let gy = random([3, 4, 5, 12], generator);
-        let found = group_norm_gradient::<Flex>(inputs.clone(), expected_statistics.clone(), gy.clone());
-        let expected = Flex::group_norm_gradient(inputs, expected_statistics, gy, false);
+        let found =
+            group_norm_gradient::<Flex>(x.clone(), &parameters, expected_statistics.clone(), gy.clone());
+        let expected = Flex::group_norm_gradient(x, &parameters, expected_statistics, gy, false);
         same(found.x, expected.x);
         same(found.gamma, expected.gamma);
         same(found.beta, expected.beta);
