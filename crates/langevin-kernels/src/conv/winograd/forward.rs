@@ -7,10 +7,10 @@
 
 use super::super::Residual;
 use super::kernels::{DEPTH_CHUNK, Kernels, Pack, Packed};
-use super::planes::Planes;
+use super::planes::{LINE, Planes};
 use super::product::Product;
 use super::tiling::Tiling;
-use super::transform::{OfInput, PLANES, ToOutput, both};
+use super::transform::{INPUTS, OUTPUTS, OfInput, PLANES, ToOutput, both};
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, load, store};
@@ -136,17 +136,22 @@ impl Kernel for Inputs<'_> {
         let row = depth.next_multiple_of(S::LANES);
         let end = self.start + self.planes.len() - self.planes.step + self.tiles.len() * row;
         let (to, _end) = (self.to.at(self.start), self.to.at(end));
+        let inputs_of = |tile| {
+            let layer = self.layer;
+            layer.tiling.inputs(tile, layer.source, depth, self.zeros)
+        };
+        let last = self.tiles.end - 1;
+        let mut next = inputs_of(self.tiles.start);
         for (i, tile) in self.tiles.enumerate() {
-            let inputs = self
-                .layer
-                .tiling
-                .inputs(tile, self.layer.source, depth, self.zeros);
+            let inputs = next;
+            next = inputs_of(last.min(tile + 1));
             // SAFETY: every pointer leads to `depth` values, and each plane has a row for each tile, of which the last
             // was found to be within `to`.
             unsafe {
                 transform_inputs(
                     s,
                     &inputs,
+                    &next,
                     depth,
                     #[inline(always)]
                     |plane, channel, value| {
@@ -158,7 +163,8 @@ impl Kernel for Inputs<'_> {
     }
 }
 
-/// Transforms a tile's inputs; `store(plane, channel, value)` is called for each vector of channels.
+/// Transforms a tile's inputs; `store(plane, channel, value)` is called for each vector of channels. Asks for the inputs of the `next`
+/// tile meanwhile: its neighbour to the right, mostly, which shares the first columns.
 ///
 /// # Safety
 /// Every pointer leads to `channels` values.
@@ -166,6 +172,7 @@ impl Kernel for Inputs<'_> {
 pub(super) unsafe fn transform_inputs<S: Simd>(
     s: S,
     inputs: &[*const f32; PLANES],
+    next: &[*const f32; PLANES],
     channels: usize,
     mut store: impl FnMut(usize, usize, S::F),
 ) {
@@ -177,7 +184,12 @@ pub(super) unsafe fn transform_inputs<S: Simd>(
             // SAFETY: the caller's promise.
             |i, j| unsafe { load(s, inputs[i * 6 + j].add(channel), n) },
             #[inline(always)]
-            |i, j, value| store(i * 6 + j, channel, value),
+            |i, j, value| {
+                if channel.is_multiple_of(LINE) {
+                    s.prefetch(next[i * 6 + j].wrapping_add(channel));
+                }
+                store(i * 6 + j, channel, value);
+            },
         );
     }
 }
@@ -250,6 +262,9 @@ impl Kernel for Block<'_> {
                 destination: self.destination,
             };
             for (i, tile) in self.tiles.clone().enumerate() {
+                if tile + 1 < self.tiles.end {
+                    output.ask(s, tile + 1);
+                }
                 output.write(s, i, tile);
             }
         }
@@ -337,6 +352,9 @@ impl Kernel for Group<'_> {
             destination: self.destination,
         };
         for tile in 0..tiles {
+            if tile + 1 < tiles {
+                output.ask(s, tile + 1);
+            }
             output.write(s, tile, tile);
         }
     }
@@ -355,6 +373,18 @@ struct Outputs<'a> {
 }
 
 impl Outputs<'_> {
+    /// Asks for the cache lines that [`Self::write`] will fill: a store to a line that is not there waits for it.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, tile: usize) {
+        let width = self.layer.kernels.width();
+        let outputs = self.layer.tiling.outputs(tile);
+        for pixel in (0..OUTPUTS * OUTPUTS).filter_map(|i| outputs.pixel(i / OUTPUTS, i % OUTPUTS)) {
+            for column in self.columns.clone().step_by(LINE) {
+                s.prefetch(self.destination.at(pixel * width + column));
+            }
+        }
+    }
+
     /// Writes tile `tile`, which is number `i` of `sums`, with bias and residual.
     #[inline(always)]
     fn write<S: Simd>(&self, s: S, i: usize, tile: usize) {

@@ -4,7 +4,7 @@ use super::transform::PLANES;
 use crate::scratch::Scratch;
 
 /// Values of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// How far the 36 matrices of one kind lie apart.
 ///

@@ -6,7 +6,7 @@
 //! through all planes, some tiles at a time, with sums of its own, which are added in order at the end.
 
 use super::forward::transform_inputs;
-use super::planes::Planes;
+use super::planes::{LINE, Planes};
 use super::product::Product;
 use super::tiling::Tiling;
 use super::transform::{OUTPUTS, OfGradient, PLANES, ToKernel, both};
@@ -231,17 +231,32 @@ impl Kernel for Transform<'_> {
         assert!(self.first + self.tiles.len() <= tiles, "room for the tiles");
         let (to_left, _end) = (self.left.at(0), self.left.at(left.len()));
         let (to_right, _end) = (self.right.at(0), self.right.at(right.len()));
+        let inputs_of = |tile| {
+            gradient
+                .tiling
+                .inputs(tile, gradient.x, gradient.in_channels, self.zeros)
+        };
+        let outputs_of = |tile| {
+            let pixels = gradient.tiling.outputs(tile);
+            let pixel = |i: usize| pixels.pixel(i / OUTPUTS, i % OUTPUTS);
+            std::array::from_fn(|i| match pixel(i) {
+                Some(pixel) => gradient.gy[pixel * gradient.out_channels..][..gradient.out_channels].as_ptr(),
+                None => self.zeros.as_ptr(),
+            })
+        };
+        let last = self.tiles.end - 1;
+        let (mut next, mut next_outputs) = (inputs_of(self.tiles.start), outputs_of(self.tiles.start));
         for (i, tile) in self.tiles.enumerate() {
             let i = self.first + i;
-            let inputs = gradient
-                .tiling
-                .inputs(tile, gradient.x, gradient.in_channels, self.zeros);
+            let (inputs, outputs): (_, [*const f32; OUTPUTS * OUTPUTS]) = (next, next_outputs);
+            (next, next_outputs) = (inputs_of(last.min(tile + 1)), outputs_of(last.min(tile + 1)));
             // SAFETY: the pointers lead to a pixel's channels or to as many zeros. Every block of whole vectors has a
             // row for this tile in each plane, and so has every panel; no other task writes them.
             unsafe {
                 transform_inputs(
                     s,
                     &inputs,
+                    &next,
                     gradient.in_channels,
                     #[inline(always)]
                     |plane, channel, value| {
@@ -249,17 +264,14 @@ impl Kernel for Transform<'_> {
                         s.store(to_left.add(plane * left.step + at), value);
                     },
                 );
-                let pixels = gradient.tiling.outputs(tile);
-                let pixel = |i: usize| pixels.pixel(i / OUTPUTS, i % OUTPUTS);
-                let outputs: [*const f32; OUTPUTS * OUTPUTS] = std::array::from_fn(|i| match pixel(i) {
-                    Some(pixel) => {
-                        gradient.gy[pixel * gradient.out_channels..][..gradient.out_channels].as_ptr()
-                    }
-                    None => self.zeros.as_ptr(),
-                });
                 for channel in (0..gradient.out_channels).step_by(S::LANES) {
                     let n = S::LANES.min(gradient.out_channels - channel);
                     let at = (channel / columns * tiles + i) * columns + channel % columns;
+                    if channel.is_multiple_of(LINE) {
+                        next_outputs
+                            .iter()
+                            .for_each(|next| s.prefetch(next.wrapping_add(channel)));
+                    }
                     both::<S, OfGradient, 4, 6>(
                         s,
                         #[inline(always)]
