@@ -28,6 +28,9 @@ const SLICE_CHUNKS: usize = 4;
 /// Left tiles that a task has at most: with a chunk's pixels 256 KiB, which the second-level cache holds.
 const MOST_TILES: usize = 32;
 
+/// Left tiles that a task has at least, if it has not all: each packs the right side once more.
+const LEAST_TILES: usize = 4;
+
 /// In-channels below which taps and channels together make the rows.
 const FEW_IN: usize = 8;
 
@@ -75,6 +78,19 @@ pub(super) fn weight_gradient(shape: &Conv2dShape, x: &[f32], gy: &[f32], gw: &m
     let slices = (TASKS / parts).min(chunks.list.len() / SLICE_CHUNKS).max(1);
 
     let products = gy.len() * taps * shape.in_channels;
+    let worth = products > 2 * parallel::GRAIN_PRODUCTS;
+    // Work for all threads; no sum depends on it.
+    let wanted = if worth {
+        (products / parallel::GRAIN_PRODUCTS).min(2 * rayon::current_num_threads())
+    } else {
+        1
+    };
+    let tiles_each = tiles_each
+        .div_ceil(wanted.div_ceil(slices * parts))
+        .max(LEAST_TILES)
+        .min(tiles_each);
+    let tile_groups = tiles.div_ceil(tiles_each);
+    let parts = panel_groups * tile_groups;
     let len = gw.len();
     let mut partial = Scratch::new(if slices > 1 { slices * len } else { 0 });
     let sums = Shared::new(if slices > 1 {
@@ -91,7 +107,7 @@ pub(super) fn weight_gradient(shape: &Conv2dShape, x: &[f32], gy: &[f32], gw: &m
         columns,
         chunks: &chunks,
     };
-    parallel::for_each(slices * parts, products > 2 * parallel::GRAIN_PRODUCTS, |task| {
+    parallel::for_each(slices * parts, worth, |task| {
         let (slice, part) = (task / parts, task % parts);
         let tile = part / panel_groups * tiles_each;
         let panel = part % panel_groups * panels_each;

@@ -19,6 +19,12 @@ pub(super) enum Roles {
     Swapped,
 }
 
+/// How many pixels ahead a chunk's values are asked for.
+const AHEAD: usize = 8;
+
+/// Values of a cache line.
+const LINE: usize = 16;
+
 /// What all tasks share.
 pub(super) struct Layer<'a> {
     pub shape: &'a Conv2dShape,
@@ -110,7 +116,7 @@ impl Kernel for Task<'_> {
                 self.expand(&x, &pixels.y, S::TILE_ROWS, left.values_mut());
                 [S::TILE_ROWS, row]
             } else {
-                a.pack_left::<S>(&self.tiles, left.values_mut());
+                a.pack_left(s, &self.tiles, left.values_mut());
                 [tile_step::<S>(a.pixels.len()), S::TILE_ROWS]
             };
             b.pack_right(s, &self.panels, right.values_mut());
@@ -140,9 +146,20 @@ fn tile_step<S: Simd>(pixels: usize) -> usize {
 }
 
 impl Side<'_> {
+    /// Asks for some channels of a pixel that comes soon after the chunk's pixel number `i`.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, i: usize, channels: Range<usize>) {
+        let Some(&pixel) = self.pixels.get(i + AHEAD) else {
+            return;
+        };
+        for channel in (channels.start..channels.end.min(self.channels)).step_by(LINE) {
+            s.prefetch(self.values.as_ptr().wrapping_add(pixel * self.channels + channel));
+        }
+    }
+
     /// `to[tile][pixel][row]`, zeros beyond the channels.
     #[inline(always)]
-    fn pack_left<S: Simd>(&self, tiles: &Range<usize>, to: &mut [f32]) {
+    fn pack_left<S: Simd>(&self, s: S, tiles: &Range<usize>, to: &mut [f32]) {
         let (rows, count) = (S::TILE_ROWS, self.pixels.len());
         let step = tile_step::<S>(count);
         let to = &mut to[..tiles.len() * step];
@@ -150,6 +167,7 @@ impl Side<'_> {
         let whole = tiles.len().min((self.channels - first) / rows);
         for (i, &pixel) in self.pixels.iter().enumerate() {
             let from = &self.values[pixel * self.channels..][..self.channels][first..];
+            self.ask(s, i, first..first + tiles.len() * rows);
             for tile in 0..whole {
                 let start = tile * step + i * rows;
                 // SAFETY: `from` has `whole` tiles, and `to` has a place for each tile of each pixel.
@@ -174,6 +192,7 @@ impl Side<'_> {
         let to = &mut to[..count * panels.len() * columns];
         for (i, &pixel) in self.pixels.iter().enumerate() {
             let from = &self.values[pixel * self.channels..][..self.channels];
+            self.ask(s, i, panels.start * columns..panels.end * columns);
             for panel in panels.clone() {
                 let from = &from[panel * columns..];
                 let start = ((panel - panels.start) * count + i) * columns;
