@@ -24,7 +24,7 @@ impl Kernel for Forward<'_> {
         input.scores(s, input.k, place, block.values(), scores.values_mut());
         input.hide_later_keys(s, place, scores.values_mut());
         let (mut max, mut sum) = ([0.0f32; 32], [0.0f32; 32]);
-        for v in 0..TILE_VECTORS {
+        for v in 0..place.vectors::<S>() {
             let start = v * S::LANES;
             // SAFETY: there are `keys` rows of `columns` values, and `columns` is at most 32.
             unsafe {

@@ -204,6 +204,14 @@ struct Place {
     count: usize,
 }
 
+impl Place {
+    /// Vectors that hold the block's queries.
+    #[inline(always)]
+    fn vectors<S: Simd>(&self) -> usize {
+        self.count.div_ceil(S::LANES)
+    }
+}
+
 impl Input<'_> {
     /// Block `block` of head `head` of all sequences' heads.
     fn place(&self, isa: Isa, head: usize, block: usize) -> Place {
@@ -250,11 +258,15 @@ impl Input<'_> {
             #[inline(always)]
             |[query, channel], [rows, n]| {
                 let (start, end) = (query * width + channel, channel * columns + query);
-                if rows == S::LANES && n == S::LANES {
+                if rows == S::LANES && (n == S::LANES || 2 * n == S::LANES) {
                     // SAFETY: each query has `n` channels from `channel` on, and each channel a place for all of the block's queries.
                     unsafe {
                         let (from, to) = (from.as_ptr().add(start), to.as_mut_ptr().add(end));
-                        s.transpose(from, width, to, columns);
+                        if n == S::LANES {
+                            s.transpose(from, width, to, columns);
+                        } else {
+                            s.transpose_narrow(from, width, to, columns);
+                        }
                     }
                     return;
                 }
@@ -278,9 +290,8 @@ impl Input<'_> {
         let (d, width) = (self.shape.head_dim, self.shape.width());
         let (from, factor) = (&mut from[..d * columns], &factor[..columns]);
         for from in from.chunks_exact_mut(columns) {
-            from.iter_mut()
-                .zip(factor)
-                .for_each(|(from, factor)| *from *= factor);
+            let queries = from[..place.count].iter_mut();
+            queries.zip(factor).for_each(|(from, factor)| *from *= factor);
         }
         squares::<S>(
             [place.count, d],
@@ -288,11 +299,18 @@ impl Input<'_> {
             |[query, channel], [rows, n]| {
                 let start = channel * columns + query;
                 let place = place.query + query * width + channel;
-                if rows == S::LANES && n == S::LANES {
-                    let (to, _end) = (to.at(place), to.at(place + (rows - 1) * width + n));
+                if rows == S::LANES && (n == S::LANES || 2 * n == S::LANES) {
+                    let to = to.part(place, (rows - 1) * width + n);
                     // SAFETY: each channel has the block's queries; the rows of `to` were just found to be there, and each
                     // query's channels of a head are written by one task.
-                    unsafe { s.transpose(from.as_ptr().add(start), columns, to, width) };
+                    unsafe {
+                        let from = from.as_ptr().add(start);
+                        if n == S::LANES {
+                            s.transpose(from, columns, to, width);
+                        } else {
+                            s.transpose_low(from, columns, to, width);
+                        }
+                    }
                     return;
                 }
                 for row in 0..rows {
@@ -318,7 +336,11 @@ impl Input<'_> {
         let a = self.tokens(tokens, place);
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            tile::product::<S, TILE_VECTORS>(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr(), false);
+            let (size, block, to) = ([keys, head_dim], block.as_ptr(), to.as_mut_ptr());
+            match place.vectors::<S>() {
+                1 => tile::product::<S, 1>(s, size, a, block, to, false),
+                _ => tile::product::<S, TILE_VECTORS>(s, size, a, block, to, false),
+            }
         }
     }
 
@@ -352,14 +374,11 @@ impl Input<'_> {
         };
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            tile::product::<S, TILE_VECTORS>(
-                s,
-                [head_dim, keys],
-                a,
-                weights.as_ptr(),
-                to.as_mut_ptr(),
-                false,
-            );
+            let (size, weights, to) = ([head_dim, keys], weights.as_ptr(), to.as_mut_ptr());
+            match place.vectors::<S>() {
+                1 => tile::product::<S, 1>(s, size, a, weights, to, false),
+                _ => tile::product::<S, TILE_VECTORS>(s, size, a, weights, to, false),
+            }
         }
     }
 }

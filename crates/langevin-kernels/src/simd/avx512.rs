@@ -172,4 +172,85 @@ impl Simd for Avx512 {
             }
         })
     }
+
+    #[inline(always)]
+    unsafe fn transpose_narrow(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        with!({
+            let half = |i: usize| _mm256_castps_pd(_mm256_loadu_ps(from.add(i * from_step)));
+            let mut rows = [self.zero(); 8];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let low = _mm512_castpd256_pd512(half(i));
+                *row = _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, half(8 + i)));
+            }
+            for (i, row) in self.transpose_halves(rows).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(i * to_step), row);
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose_low(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        with!({
+            let mut rows = [self.zero(); 8];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_step));
+            }
+            for (i, row) in self.transpose_halves(rows).into_iter().enumerate() {
+                let row = _mm512_castps_pd(row);
+                _mm256_storeu_pd(to.add(i * to_step).cast(), _mm512_castpd512_pd256(row));
+                let high = _mm512_extractf64x4_pd::<1>(row);
+                _mm256_storeu_pd(to.add((8 + i) * to_step).cast(), high);
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, p: *const f32) -> __m512 {
+        with!(_mm512_castsi512_ps(_mm512_set1_epi64(
+            p.cast::<i64>().read_unaligned()
+        )))
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: __m512, b: __m512) -> __m512 {
+        with!({
+            let turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            _mm512_permutex2var_ps(a, turns, b)
+        })
+    }
+}
+
+impl Avx512 {
+    /// Transposes both squares of eight by eight that the rows' halves are.
+    #[inline(always)]
+    fn transpose_halves(self, rows: [__m512; 8]) -> [__m512; 8] {
+        with!({
+            // Within quarters of 128 bits: pairs of rows, then pairs of pairs.
+            let mut quarters = [_mm512_setzero_pd(); 8];
+            for g in [0, 4] {
+                let (low, high) = (
+                    _mm512_unpacklo_ps(rows[g], rows[g + 1]),
+                    _mm512_unpackhi_ps(rows[g], rows[g + 1]),
+                );
+                let (low2, high2) = (
+                    _mm512_unpacklo_ps(rows[g + 2], rows[g + 3]),
+                    _mm512_unpackhi_ps(rows[g + 2], rows[g + 3]),
+                );
+                let [low, high, low2, high2] = [low, high, low2, high2].map(|v| _mm512_castps_pd(v));
+                quarters[g] = _mm512_unpacklo_pd(low, low2);
+                quarters[g + 1] = _mm512_unpackhi_pd(low, low2);
+                quarters[g + 2] = _mm512_unpacklo_pd(high, high2);
+                quarters[g + 3] = _mm512_unpackhi_pd(high, high2);
+            }
+            let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+            let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+            let mut columns = rows;
+            for i in 0..4 {
+                let both = |index| _mm512_permutex2var_pd(quarters[i], index, quarters[4 + i]);
+                columns[i] = _mm512_castpd_ps(both(first));
+                columns[4 + i] = _mm512_castpd_ps(both(second));
+            }
+            columns
+        })
+    }
 }

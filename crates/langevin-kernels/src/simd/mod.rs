@@ -233,6 +233,57 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Transposes `LANES` rows of half as many values: `to[i · to_step + j] = from[j · from_step + i]`.
+    /// # Safety
+    /// Each row of `from` is valid for reading `LANES / 2` values, and each of the `LANES / 2` of `to` for writing `LANES`.
+    #[inline(always)]
+    unsafe fn transpose_narrow(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for j in 0..Self::LANES {
+            for i in 0..Self::LANES / 2 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(i * to_step + j) = *from.add(j * from_step + i) }
+            }
+        }
+    }
+
+    /// The reverse of [`Simd::transpose_narrow`]: `LANES / 2` rows become `LANES`.
+    /// # Safety
+    /// Each row of `from` is valid for reading `LANES` values, and each of `to` for writing `LANES / 2`.
+    #[inline(always)]
+    unsafe fn transpose_low(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for j in 0..Self::LANES / 2 {
+            for i in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(i * to_step + j) = *from.add(j * from_step + i) }
+            }
+        }
+    }
+
+    /// Two values in turns: `p[0], p[1], p[0], p[1] …`
+    /// # Safety
+    /// `p` is valid for reading two values.
+    #[inline(always)]
+    unsafe fn splat_pair(self, p: *const f32) -> Self::F {
+        // SAFETY: the caller's promise; there is room for the widest vector.
+        unsafe {
+            let values: [f32; MAX_LANES] = std::array::from_fn(|i| *p.add(i % 2));
+            self.load(values.as_ptr())
+        }
+    }
+
+    /// The first half of the lanes of both in turns: `a[0], b[0], a[1], b[1] …`
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> Self::F {
+        let mut values = [[0.0f32; MAX_LANES]; 2];
+        // SAFETY: there is room for the widest vector.
+        unsafe {
+            self.store(values[0].as_mut_ptr(), a);
+            self.store(values[1].as_mut_ptr(), b);
+            let turns: [f32; MAX_LANES] = std::array::from_fn(|i| values[i % 2][i / 2]);
+            self.load(turns.as_ptr())
+        }
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)

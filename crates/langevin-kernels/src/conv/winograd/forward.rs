@@ -10,7 +10,7 @@ use super::kernels::{DEPTH_CHUNK, Kernels, Pack, Packed};
 use super::planes::{LINE, Planes};
 use super::product::Product;
 use super::tiling::Tiling;
-use super::transform::{INPUTS, OUTPUTS, OfInput, PLANES, ToOutput, both};
+use super::transform::{OUTPUTS, OfInput, PLANES, ToOutput, both};
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, load, store};
