@@ -17,6 +17,9 @@ pub(crate) trait Values: Copy + Send + Sync {
     /// If there are fewer.
     fn part(self, start: usize, len: usize) -> Self;
 
+    /// Asks for the cache line of value `i`, which need not be there.
+    fn prefetch<S: Simd>(self, s: S, i: usize);
+
     /// Loads `n ≤ LANES` values from the one at `i` on, and zeros.
     ///
     /// # Safety
@@ -36,6 +39,11 @@ impl Values for &[f32] {
     }
 
     #[inline(always)]
+    fn prefetch<S: Simd>(self, s: S, i: usize) {
+        s.prefetch(self.as_ptr().wrapping_add(i));
+    }
+
+    #[inline(always)]
     unsafe fn load<S: Simd>(self, s: S, i: usize, n: usize) -> S::F {
         debug_assert!(i + n <= self.len());
         // SAFETY: the caller's promise.
@@ -52,6 +60,11 @@ impl Values for &[u16] {
     #[inline(always)]
     fn part(self, start: usize, len: usize) -> Self {
         &self[start..][..len]
+    }
+
+    #[inline(always)]
+    fn prefetch<S: Simd>(self, s: S, i: usize) {
+        s.prefetch(self.as_ptr().wrapping_add(i).cast());
     }
 
     #[inline(always)]

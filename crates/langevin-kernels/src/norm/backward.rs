@@ -3,7 +3,7 @@
 //! With `d` the gradient before the activation and `a = gamma · (1 + scale)`:
 //! `gx = rstd · (a · d − mean(a · d) − normalised · mean(a · d · normalised))`, means over the group.
 
-use super::{Affine, Part, sum_pixels};
+use super::{Affine, Part, ROWS, sum_pixels};
 use crate::bf16::Values;
 use crate::parallel::Shared;
 use crate::simd::{Kernel, Simd, load, silu_and_slope, silu_slope, store};
@@ -53,6 +53,7 @@ impl<X: Values> Kernel for Backward<'_, X> {
             // SAFETY: whoever calls it has `n` values from `column` on.
             unsafe { load(s, v.as_ptr().add(column), n) }
         };
+        let gx = self.gx.part(part.start(), len).cast_const();
         // The gradient before the activation is kept in gx for the second pass.
         let (mut sum, mut sum_normalised) = (vec![0.0; width], vec![0.0; width]);
         sum_pixels(
@@ -61,6 +62,12 @@ impl<X: Values> Kernel for Backward<'_, X> {
             [&mut sum, &mut sum_normalised],
             #[inline(always)]
             |i, column, n| {
+                let ahead = i + ROWS * row;
+                x.prefetch(s, ahead);
+                match gy {
+                    Some(gy) => gy.prefetch(s, ahead),
+                    None => s.prefetch(gx.wrapping_add(ahead)),
+                }
                 let centred = s.sub(x_at(i, n), at(&mean, column, n));
                 let normalised = s.mul(centred, at(&rstd, column, n));
                 let mut d = match gy {

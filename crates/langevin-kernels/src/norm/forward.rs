@@ -1,6 +1,6 @@
 //! The forward pass of some groups of a picture.
 
-use super::{Affine, Part, sum_pixels};
+use super::{Affine, Part, ROWS, sum_pixels};
 use crate::parallel::Shared;
 use crate::simd::{Kernel, Simd, load, silu, store, store_bf16};
 
@@ -49,6 +49,7 @@ impl Kernel for Forward<'_> {
             [&mut sums],
             #[inline(always)]
             |i, column, n| {
+                s.prefetch(x.wrapping_add(i + ROWS * row));
                 // SAFETY: `sum_pixels` asks for values of the part's pixels and channels.
                 unsafe { [s.sub(load(s, x.add(i), n), load(s, pivot.as_ptr().add(column), n))] }
             },

@@ -379,7 +379,7 @@ impl Part<'_> {
     }
 }
 
-/// Rows summed in registers before they are added to the rest.
+/// Rows summed in registers before they are added to the rest. Passes over what may not be in a cache ask for as many rows ahead.
 const ROWS: usize = 32;
 
 /// `sums[j][channel] += Σ f(pixel, channel)[j]` over all pixels, in blocks of rows; `f(start, column, lanes)` is given
