@@ -361,8 +361,10 @@ fn inversion_gives_diffusers_latents_and_pictures_back() {
         sampling.starting_at(sample, 0).unwrap().finish().unwrap()
     };
     let latent = walk(pipeline.clone().inverse().unwrap(), stored("picture"));
-    near(latent.clone(), "latent", 1e-3);
-    near(walk(pipeline.unbounded_ddim().unwrap(), latent), "again", 1e-3);
+    near(latent, "latent", 1e-4);
+    // From diffusers' latents: the way back, which ends at values of forty, makes a difference at its beginning seventy times as large.
+    let again = walk(pipeline.unbounded_ddim().unwrap(), stored("latent"));
+    near(again, "again", 1e-3);
 }
 
 #[test]
