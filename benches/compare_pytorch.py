@@ -127,15 +127,15 @@ def measure_step(sides, row, rounds):
     }
 
 
-def measure_sampling(sides, folder, out):
-    """Whole programs. PyTorch's layout is the faster of both over 20 steps."""
+def measure_sampling(sides, folder, out, rounds):
+    """Whole programs, medians. PyTorch's layout is the faster of both over 20 steps."""
     probes = {layout: sides.torch_sample(folder, 20, 8, layout, out) for layout in LAYOUTS}
     layout = min(LAYOUTS, key=probes.get)
-    return {
-        "ours": sides.sample(folder, 1000, 8, out),
-        "torch": sides.torch_sample(folder, 1000, 8, layout, out),
-        "layout": layout,
-    }
+    ours, torch = [], []
+    for _ in range(rounds):
+        ours.append(sides.sample(folder, 1000, 8, out))
+        torch.append(sides.torch_sample(folder, 1000, 8, layout, out))
+    return {"ours": statistics.median(ours), "torch": statistics.median(torch), "layout": layout}
 
 
 def measure_start(sides, folder, out, rounds):
@@ -200,7 +200,7 @@ def main():
         if {"ddpm-1000", "start-up"} & set(rows):
             sides.output(sides.python, "-c", MAKE_PIPELINES, ROOT / "benches", folder)
         if "ddpm-1000" in rows:
-            done("ddpm-1000", measure_sampling(sides, Path(folder) / "butterflies", folder))
+            done("ddpm-1000", measure_sampling(sides, Path(folder) / "butterflies", folder, options.rounds))
         if "start-up" in rows:
             done("start-up", measure_start(sides, Path(folder) / "tiny", folder, options.rounds))
 
