@@ -388,7 +388,7 @@ const ROWS: usize = 32;
 fn sum_pixels<S: Simd, const N: usize>(
     s: S,
     part: &Part,
-    sums: [&mut [f32]; N],
+    mut sums: [&mut [f32]; N],
     mut f: impl FnMut(usize, usize, usize) -> [S::F; N],
 ) {
     let (width, row) = (part.channels().len(), part.shape.channels);
@@ -406,10 +406,10 @@ fn sum_pixels<S: Simd, const N: usize>(
                     *acc = s.add(*acc, value);
                 }
             }
-            for (sums, acc) in sums.iter().zip(acc) {
+            for (sums, acc) in sums.iter_mut().zip(acc) {
                 // SAFETY: `n` channels from `column` on are there, and the slice is borrowed mutably.
                 unsafe {
-                    let to = sums.as_ptr().cast_mut().add(column);
+                    let to = sums.as_mut_ptr().add(column);
                     store(s, to, n, s.add(load(s, to, n), acc));
                 }
             }
