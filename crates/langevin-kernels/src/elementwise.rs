@@ -30,7 +30,7 @@ impl<F: Map<N>, const N: usize> Kernel for MapTask<'_, F, N> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let len = self.out.len();
         assert!(
             self.inputs.iter().all(|input| input.len() == len),
@@ -49,9 +49,9 @@ impl<F: Map<N>, const N: usize> Kernel for MapTask<'_, F, N> {
 impl<F: Map<N>, const N: usize> MapTask<'_, F, N> {
     /// Elements `i .. i + n`, with `n` at most a vector.
     #[inline(always)]
-    fn vector<S: Simd>(&self, s: S, i: usize, n: usize) {
+    fn vector<S: Simd>(&mut self, s: S, i: usize, n: usize) {
         let mut values = [s.zero(); N];
-        let out = self.out.as_ptr().cast_mut();
+        let out = self.out.as_mut_ptr();
         // SAFETY: `run` checked that all slices have the elements `i .. i + n`, and `out` is borrowed mutably.
         unsafe {
             for (value, input) in values.iter_mut().zip(&self.inputs) {
