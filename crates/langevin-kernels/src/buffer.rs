@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 const LINE: usize = 64;
 
 /// Values of a cache line.
-const LINE_VALUES: usize = LINE / size_of::<f32>();
+pub(crate) const LINE_VALUES: usize = LINE / size_of::<f32>();
 
 /// Lines of a slab, unless a buffer needs more: 256 MiB. The system's allocators map that much memory anew, so that pages which nothing was
 /// cut out of yet cost nothing.

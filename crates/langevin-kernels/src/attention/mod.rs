@@ -210,6 +210,21 @@ impl Place {
     fn vectors<S: Simd>(&self) -> usize {
         self.count.div_ceil(S::LANES)
     }
+
+    /// [`tile::product`] of the columns that hold the block's queries.
+    ///
+    /// # Safety
+    /// As its.
+    #[inline(always)]
+    unsafe fn product<S: Simd>(&self, s: S, size: [usize; 2], a: Left, b: *const f32, c: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.vectors::<S>() {
+                1 => tile::product::<S, 1>(s, size, a, b, c, false),
+                _ => tile::product::<S, TILE_VECTORS>(s, size, a, b, c, false),
+            }
+        }
+    }
 }
 
 impl Input<'_> {
@@ -336,11 +351,7 @@ impl Input<'_> {
         let a = self.tokens(tokens, place);
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            let (size, block, to) = ([keys, head_dim], block.as_ptr(), to.as_mut_ptr());
-            match place.vectors::<S>() {
-                1 => tile::product::<S, 1>(s, size, a, block, to, false),
-                _ => tile::product::<S, TILE_VECTORS>(s, size, a, block, to, false),
-            }
+            place.product(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr());
         }
     }
 
@@ -374,11 +385,7 @@ impl Input<'_> {
         };
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            let (size, weights, to) = ([head_dim, keys], weights.as_ptr(), to.as_mut_ptr());
-            match place.vectors::<S>() {
-                1 => tile::product::<S, 1>(s, size, a, weights, to, false),
-                _ => tile::product::<S, TILE_VECTORS>(s, size, a, weights, to, false),
-            }
+            place.product(s, [head_dim, keys], a, weights.as_ptr(), to.as_mut_ptr());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Conv2dShape;
 use super::chunk::{Chunk, Chunks, Run};
+use crate::buffer::LINE_VALUES;
 use crate::parallel::Shared;
 use crate::scratch::Scratch;
 use crate::simd::{Kernel, Simd, TILE_VECTORS};
@@ -21,9 +22,6 @@ pub(super) enum Roles {
 
 /// How many pixels ahead a chunk's values are asked for.
 const AHEAD: usize = 8;
-
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// What all tasks share.
 pub(super) struct Layer<'a> {
@@ -152,7 +150,7 @@ impl Side<'_> {
         let Some(&pixel) = self.pixels.get(i + AHEAD) else {
             return;
         };
-        for channel in (channels.start..channels.end.min(self.channels)).step_by(LINE) {
+        for channel in (channels.start..channels.end.min(self.channels)).step_by(LINE_VALUES) {
             s.prefetch(self.values.as_ptr().wrapping_add(pixel * self.channels + channel));
         }
     }

@@ -7,10 +7,11 @@
 
 use super::super::Residual;
 use super::kernels::{DEPTH_CHUNK, Kernels, Pack, Packed};
-use super::planes::{LINE, Planes};
+use super::planes::Planes;
 use super::product::Product;
 use super::tiling::Tiling;
 use super::transform::{OUTPUTS, OfInput, PLANES, ToOutput, both};
+use crate::buffer::LINE_VALUES;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, load, store};
@@ -185,7 +186,7 @@ pub(super) unsafe fn transform_inputs<S: Simd>(
             |i, j| unsafe { load(s, inputs[i * 6 + j].add(channel), n) },
             #[inline(always)]
             |i, j, value| {
-                if channel.is_multiple_of(LINE) {
+                if channel.is_multiple_of(LINE_VALUES) {
                     s.prefetch(next[i * 6 + j].wrapping_add(channel));
                 }
                 store(i * 6 + j, channel, value);
@@ -379,7 +380,7 @@ impl Outputs<'_> {
         let width = self.layer.kernels.width();
         let outputs = self.layer.tiling.outputs(tile);
         for pixel in (0..OUTPUTS * OUTPUTS).filter_map(|i| outputs.pixel(i / OUTPUTS, i % OUTPUTS)) {
-            for column in self.columns.clone().step_by(LINE) {
+            for column in self.columns.clone().step_by(LINE_VALUES) {
                 s.prefetch(self.destination.at(pixel * width + column));
             }
         }

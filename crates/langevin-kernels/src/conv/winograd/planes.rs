@@ -1,10 +1,8 @@
 //! Matrices of a plane each, one beside the other.
 
 use super::transform::PLANES;
+use crate::buffer::LINE_VALUES;
 use crate::scratch::Scratch;
-
-/// Values of a cache line.
-pub(super) const LINE: usize = 16;
 
 /// How far the 36 matrices of one kind lie apart.
 ///
@@ -19,7 +17,7 @@ impl Planes {
     /// Matrices of `len` values each.
     pub fn new(len: usize) -> Self {
         Self {
-            step: (len.div_ceil(LINE) | 1) * LINE,
+            step: (len.div_ceil(LINE_VALUES) | 1) * LINE_VALUES,
         }
     }
 

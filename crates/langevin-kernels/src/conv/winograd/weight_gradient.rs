@@ -6,10 +6,11 @@
 //! through all planes, some tiles at a time, with sums of its own, which are added in order at the end.
 
 use super::forward::transform_inputs;
-use super::planes::{LINE, Planes};
+use super::planes::Planes;
 use super::product::Product;
 use super::tiling::Tiling;
 use super::transform::{OUTPUTS, OfGradient, PLANES, ToKernel, both};
+use crate::buffer::LINE_VALUES;
 use crate::columns::column_sums;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
@@ -267,7 +268,7 @@ impl Kernel for Transform<'_> {
                 for channel in (0..gradient.out_channels).step_by(S::LANES) {
                     let n = S::LANES.min(gradient.out_channels - channel);
                     let at = (channel / columns * tiles + i) * columns + channel % columns;
-                    if channel.is_multiple_of(LINE) {
+                    if channel.is_multiple_of(LINE_VALUES) {
                         next_outputs
                             .iter()
                             .for_each(|next| s.prefetch(next.wrapping_add(channel)));
