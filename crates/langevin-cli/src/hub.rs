@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use langevin::{
     data::{OpenOptions, Unread, repository_files},
-    pipelines::AnyPipeline,
+    pipelines::PipelineClass,
     training::{ModelSource, TextEncoderSource},
 };
 use langevin_hub::{
@@ -41,7 +41,7 @@ pub fn model(path: &Path) -> Result<PathBuf> {
 /// If it is a name of the Hub and cannot be pulled, or is a pipeline of a class that is not there yet.
 pub fn pipeline(path: &Path) -> Result<PathBuf> {
     let wanted = ModelFiles {
-        classes: AnyPipeline::CLASSES.map(String::from).to_vec(),
+        classes: PipelineClass::all().map(|class| class.name.to_string()).collect(),
         ..ModelFiles::default()
     };
     Names::default().model(path, &wanted)

@@ -9,7 +9,7 @@ use langevin::{
     device::default_device,
     grid,
     models::{UNet2DConfig, UNet2DModel, unet2d::SampleSize},
-    pipelines::{AnyPipeline, Classes, DdpmPipeline, Latents},
+    pipelines::{Classes, Latents, Pipeline},
     random::Generator,
 };
 use support::{Ran, line, names, reference_pipeline};
@@ -42,19 +42,20 @@ fn conditional(folder: &Path) {
         layers_per_block: 1,
         ..UNet2DConfig::default()
     };
-    let scheduler = AnyPipeline::load(reference_pipeline("ddim"), &default_device())
+    let scheduler = Pipeline::load(reference_pipeline("ddim"), &default_device())
         .unwrap()
-        .scheduler();
-    let pipeline = DdpmPipeline {
-        model: UNet2DModel::new(&config, &default_device(), &mut Generator::new(0))
+        .scheduler;
+    let pipeline = Pipeline::new(
+        UNet2DModel::new(&config, &default_device(), &mut Generator::new(0))
             .unwrap()
             .into(),
         scheduler,
-        classes: Some(Classes {
+        Some(Classes {
             names: vec!["cat".into(), "dog".into()],
             null_class: Some(2),
         }),
-    };
+    )
+    .unwrap();
     pipeline.save(folder.join("conditional")).unwrap();
 }
 
@@ -77,7 +78,7 @@ fn distance(path: &Path, rgb: [u8; 3]) -> f64 {
 /// Saves the reference pipeline as if its model predicted velocities, as `velocity`: untrained as it is, its predicted noise would
 /// put every predicted picture far out of range, where clipping leaves no slope.
 fn of_velocities(folder: &Path) {
-    let pipeline = AnyPipeline::load(reference_pipeline("ddim"), &default_device()).unwrap();
+    let pipeline = Pipeline::load(reference_pipeline("ddim"), &default_device()).unwrap();
     pipeline.save(folder.join("velocity")).unwrap();
     let config = folder.join("velocity/scheduler/scheduler_config.json");
     let text = fs::read_to_string(&config).unwrap();

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use langevin::{
     Error, Result,
+    conditioning::TextCondition,
     device::Device,
     guidance::GuideMaker,
-    models::AnyModel,
-    pipelines::AnyPipeline,
+    pipelines::Pipeline,
     schedulers::{AnyScheduler, SamplerName},
 };
 use serde::Serialize;
@@ -30,11 +30,11 @@ impl Models {
                 folder.as_ref().display()
             )));
         }
-        let pipeline = AnyPipeline::load(folder, device)?;
+        let pipeline = Pipeline::load(folder, device)?;
         let maker = pipeline.guide_maker()?;
         self.all.push(Model {
             name: name.to_string(),
-            samplers: samplers(&pipeline.scheduler()),
+            samplers: samplers(&pipeline.scheduler),
             pipeline,
             maker,
         });
@@ -69,7 +69,7 @@ impl Models {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub name: String,
-    pub pipeline: AnyPipeline,
+    pub pipeline: Pipeline,
     pub maker: GuideMaker,
     /// Those that fit it.
     samplers: Vec<&'static SamplerName>,
@@ -84,25 +84,25 @@ fn samplers(own: &AnyScheduler) -> Vec<&'static SamplerName> {
 impl Model {
     /// The sampler of a name, or the model's own, with its name.
     pub fn sampler(&self, name: Option<&str>) -> Result<(String, AnyScheduler)> {
-        let own = self.pipeline.scheduler();
+        let own = &self.pipeline.scheduler;
         match name {
             Some(name) => Ok((name.to_string(), own.for_model(name)?)),
-            None => Ok((self.own_sampler().to_string(), own)),
+            None => Ok((self.own_sampler().to_string(), own.clone())),
         }
     }
 
     /// The short name of the model's own sampler.
     fn own_sampler(&self) -> &'static str {
-        let class_name = self.pipeline.scheduler().class_name();
+        let class_name = self.pipeline.scheduler.class_name();
         let named = SamplerName::ALL.iter().find(|s| s.class_name == class_name);
         named.map_or(class_name, |sampler| sampler.name)
     }
 
     /// What a caller may know of it.
     pub fn describe(&self, clip: bool) -> Description<'_> {
-        let model = self.pipeline.model();
+        let model = &self.pipeline.model;
         let config = model.config();
-        let own = self.pipeline.scheduler();
+        let own = &self.pipeline.scheduler;
         let classes = self.pipeline.known_classes();
         let colours = config.in_channels() == 3;
         Description {
@@ -116,7 +116,7 @@ impl Model {
                 .as_ref()
                 .is_some_and(|classes| classes.null_class.is_some()),
             classes: classes.map(|classes| classes.names),
-            prompt: matches!(model, AnyModel::Captioned(_)),
+            prompt: self.pipeline.condition::<TextCondition>().is_some(),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
             vector: config.vector_dim().map(|numbers| VectorDescription {
                 of: config.picture_vector().map(|vector| vector.to_string()),

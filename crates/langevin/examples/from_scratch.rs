@@ -19,7 +19,7 @@ use langevin::{
     device::default_device,
     grid,
     models::{AnyModel, Conditioning, Denoiser, ModelPreset},
-    pipelines::{DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{Pipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler, Scheduler},
     training::{
@@ -156,11 +156,7 @@ pub fn run(lesson: &Lesson) -> Result<Losses> {
             Ok((prediction - noise).square().mean())
         },
     )?;
-    let pipeline = DdpmPipeline {
-        model,
-        scheduler: scheduler.into(),
-        classes: None,
-    };
+    let pipeline = Pipeline::new(model, scheduler.into(), None)?;
     let options = SampleOptions {
         batch_size: lesson.count,
         num_inference_steps: Some(lesson.timesteps),

@@ -21,7 +21,7 @@ use langevin::{
     guidance::{Colour, GuidanceSchedule, LossGuidance, Through, gradient, leaf},
     models::{Conditioning, Denoiser},
     objectives::{DdpmObjective, Objective, PredictionType, Weighting},
-    pipelines::{AnyPipeline, DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{Pipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::Scheduler,
     training::{
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
 
 /// The lesson. Returns, for each way to draw, how far from the colour its pictures are.
 pub fn run(lesson: &Lesson) -> Result<Vec<(&'static str, f64)>> {
-    let pipeline = AnyPipeline::load(&lesson.pipeline, &default_device())?;
+    let pipeline = Pipeline::load(&lesson.pipeline, &default_device())?;
     let options = SampleOptions {
         batch_size: lesson.count,
         num_inference_steps: Some(lesson.steps),
@@ -170,8 +170,8 @@ fn colour_loss(pictures: Tensor<4>) -> Tensor<1> {
 }
 
 /// Trains the pipeline's model on other pictures for a little while: the rates are small, and two batches make a step.
-fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
-    let config = pipeline.model().config();
+fn fine_tune(pipeline: &Pipeline, lesson: &Lesson) -> Result<Pipeline> {
+    let config = pipeline.model.config();
     let [height, _] = config.sample_size().unwrap_or([32; 2]);
     let transform = Transform {
         resize: Resize::Square,
@@ -183,9 +183,9 @@ fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
         transform,
         LoaderConfig::default(),
     )?;
-    let scheduler = pipeline.scheduler();
+    let scheduler = pipeline.scheduler.clone();
     let objective = DdpmObjective::new(&scheduler, lesson.prediction, Weighting::default())?;
-    let mut model = pipeline.model().clone().train();
+    let mut model = pipeline.model.clone().train();
     let device = default_device().autodiff();
     let mut optimizer = AdamWOptimizer::new(AdamWConfig::default());
     let mut generator = Generator::new(0);
@@ -216,15 +216,11 @@ fn fine_tune(pipeline: &AnyPipeline, lesson: &Lesson) -> Result<AnyPipeline> {
             println!("update {}: loss {:.4}", number / 2 + 1, loss.into_scalar::<f32>());
         }
     }
-    Ok(AnyPipeline::Ddpm(DdpmPipeline {
-        model: model.valid(),
-        scheduler,
-        classes: pipeline.classes().cloned(),
-    }))
+    Pipeline::new(model.valid(), scheduler, pipeline.classes().cloned())
 }
 
 /// What a model is told that is told nothing: the null class, where it knows classes.
-fn nothing(pipeline: &AnyPipeline, pictures: usize, device: &Device) -> Conditioning {
+fn nothing(pipeline: &Pipeline, pictures: usize, device: &Device) -> Conditioning {
     let null = pipeline.classes().and_then(|classes| classes.null_class);
     Conditioning {
         classes: null.map(|null| Tensor::<1, Int>::full([pictures], null as i64, device)),

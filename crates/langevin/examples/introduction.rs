@@ -19,7 +19,7 @@ use langevin::{
     device::default_device,
     grid,
     models::{Conditioning, Denoiser, ModelPreset},
-    pipelines::{AnyPipeline, DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{Pipeline, SampleOptions, to_pictures},
     plot,
     random::Generator,
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler, Scheduler, StepOptions},
@@ -177,11 +177,7 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
     show(&sample, lesson, "samples.png")?;
 
     // 7. The same as a pipeline: the same seed gives the same pictures.
-    let pipeline = DdpmPipeline {
-        model,
-        scheduler: scheduler.into(),
-        classes: None,
-    };
+    let pipeline = Pipeline::new(model, scheduler.into(), None)?;
     let options = SampleOptions {
         batch_size: lesson.count,
         num_inference_steps: Some(lesson.timesteps),
@@ -192,7 +188,7 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
     // 8. Saved as diffusers saves it, and loaded again.
     let saved = lesson.folder.join("my_pipeline");
     pipeline.save(&saved)?;
-    let loaded = AnyPipeline::load(&saved, &device)?;
+    let loaded = Pipeline::load(&saved, &device)?;
     let drawn_again = loaded.sample(&options, &mut Generator::new(7))?.finish()?;
     let differences = [drawn, drawn_again].map(|drawn| difference(&drawn, &sample));
     println!(

@@ -2,6 +2,8 @@
 
 #![warn(missing_docs)]
 
+pub mod codec;
+pub mod conditioning;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -13,14 +15,17 @@ pub mod named;
 pub mod nn;
 pub mod objectives;
 pub mod ops;
+pub mod options;
 pub mod pipelines;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod random;
 pub mod schedulers;
+mod size;
 pub mod training;
 
 pub use error::{Error, Result};
+pub use size::Size;
 
 /// The README's Rust, compiled as a test.
 #[cfg(doctest)]

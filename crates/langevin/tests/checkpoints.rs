@@ -14,7 +14,7 @@ use std::{
 use langevin::{
     device::default_device,
     models::{Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, weights},
-    pipelines::{self, AnyPipeline, SampleOptions},
+    pipelines::{self, Pipeline, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, Scheduler},
 };
@@ -142,7 +142,7 @@ fn a_repository_of_2022_gives_diffusers_pictures() {
         ..SampleOptions::default()
     };
     let draw = |folder: &Path| {
-        let pipeline = AnyPipeline::load(folder, &default_device()).unwrap();
+        let pipeline = Pipeline::load(folder, &default_device()).unwrap();
         let pictures = pipeline.call(&options, &mut Generator::new(11)).unwrap();
         support::values(pictures)
     };
@@ -157,7 +157,7 @@ fn a_repository_of_2022_gives_diffusers_pictures() {
     // Saved again, it is a pipeline of today, and draws the same.
     let folder = TempDir::new().unwrap();
     let today = folder.path().join("today");
-    AnyPipeline::load(stored("early"), &default_device())
+    Pipeline::load(stored("early"), &default_device())
         .unwrap()
         .save(&today)
         .unwrap();
@@ -208,9 +208,9 @@ fn the_index_names_the_schedulers_class() {
     let mut config = support::read_json(stored("early/scheduler_config.json"));
     config.as_object_mut().unwrap().remove("_class_name");
     fs::write(folder.path().join("scheduler_config.json"), config.to_string()).unwrap();
-    let pipeline = AnyPipeline::load(folder.path(), &default_device()).unwrap();
-    assert_eq!(pipeline.scheduler().class_name(), "DDPMScheduler");
-    assert_eq!(pipeline.scheduler().num_train_timesteps(), 1000);
+    let pipeline = Pipeline::load(folder.path(), &default_device()).unwrap();
+    assert_eq!(pipeline.scheduler.class_name(), "DDPMScheduler");
+    assert_eq!(pipeline.scheduler.num_train_timesteps(), 1000);
 }
 
 /// Tensors as they are written: type, shape and bytes by name.
@@ -379,13 +379,13 @@ fn a_flattened_pipeline_is_the_pipeline() {
             ..SampleOptions::default()
         };
         let draw = |folder: &Path| {
-            let pipeline = AnyPipeline::load(folder, &default_device()).unwrap();
+            let pipeline = Pipeline::load(folder, &default_device()).unwrap();
             (
-                pipeline.class_name(),
+                pipeline.class().name,
                 support::values(pipeline.call(&options, &mut Generator::new(1)).unwrap()),
             )
         };
-        if !source.join("unet").is_dir() || AnyPipeline::load(&source, &default_device()).is_err() {
+        if !source.join("unet").is_dir() || Pipeline::load(&source, &default_device()).is_err() {
             continue;
         }
         let folder = TempDir::new().unwrap();

@@ -80,7 +80,7 @@ fn guidance_draws_samples_to_a_colour() {
     // A model as the lesson's: one of velocities.
     let pipeline = folder.path().join("pipeline");
     let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines/ddim");
-    langevin::pipelines::AnyPipeline::load(reference, &langevin::device::default_device())
+    langevin::pipelines::Pipeline::load(reference, &langevin::device::default_device())
         .unwrap()
         .save(&pipeline)
         .unwrap();

@@ -16,9 +16,9 @@ use langevin::{
     },
     models::{UNet2DConfig, UNet2DModel, clip::ClipModel},
     objectives::PredictionType,
-    pipelines::{AnyPipeline, Classes, DdimPipeline, DdpmPipeline, SampleOptions, Sampling},
+    pipelines::{Classes, Pipeline, SampleOptions, Sampling},
     random::Generator,
-    schedulers::{DDIMConfig, DDIMScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDIMConfig, DDIMScheduler, Scheduler},
 };
 use support::{largest_difference, values};
 
@@ -32,9 +32,9 @@ fn here(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn load(name: &str) -> AnyPipeline {
+fn load(name: &str) -> Pipeline {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/pipelines");
-    AnyPipeline::load(folder.join(name), &default_device()).unwrap()
+    Pipeline::load(folder.join(name), &default_device()).unwrap()
 }
 
 /// A tensor of `make.py`'s.
@@ -51,7 +51,7 @@ fn options(batch_size: usize, steps: usize) -> SampleOptions {
 }
 
 /// A loop of the pipeline's over two pictures, from `make.py`'s noise.
-fn from_noise<'a>(pipeline: &'a AnyPipeline, steps: usize, generator: &'a mut Generator) -> Sampling<'a> {
+fn from_noise<'a>(pipeline: &'a Pipeline, steps: usize, generator: &'a mut Generator) -> Sampling<'a> {
     let sampling = pipeline.sample(&options(2, steps), generator).unwrap();
     sampling.starting_at(stored("noise"), 0).unwrap()
 }
@@ -62,7 +62,7 @@ fn near(found: Tensor<4>, expected: &str, tolerance: f64) {
 }
 
 /// A model of two classes and a null class.
-fn conditional() -> DdpmPipeline {
+fn conditional() -> Pipeline {
     let config = UNet2DConfig {
         sample_size: Some(langevin::models::unet2d::SampleSize::Square(8)),
         in_channels: 1,
@@ -75,16 +75,17 @@ fn conditional() -> DdpmPipeline {
         layers_per_block: 1,
         ..UNet2DConfig::default()
     };
-    DdpmPipeline {
-        model: UNet2DModel::new(&config, &default_device(), &mut Generator::new(0))
+    Pipeline::new(
+        UNet2DModel::new(&config, &default_device(), &mut Generator::new(0))
             .unwrap()
             .into(),
-        scheduler: load("ddpm").scheduler(),
-        classes: Some(Classes {
+        load("ddpm").scheduler,
+        Some(Classes {
             names: vec!["cat".into(), "dog".into()],
             null_class: Some(2),
         }),
-    }
+    )
+    .unwrap()
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn classes_guide_and_negative_classes_lead_away() {
 
 #[test]
 fn guidance_that_cannot_be_is_refused() {
-    let refused = |pipeline: &DdpmPipeline, options: SampleOptions| {
+    let refused = |pipeline: &Pipeline, options: SampleOptions| {
         let mut generator = Generator::new(0);
         let refused = pipeline.sample(&options, &mut generator).err();
         refused.expect("the options do not fit").to_string()
@@ -128,10 +129,7 @@ fn guidance_that_cannot_be_is_refused() {
         guidance: ClassifierFree::of_scale(3.0),
         ..options(1, 2)
     };
-    let without_null = DdpmPipeline {
-        classes: None,
-        ..conditional()
-    };
+    let without_null = Pipeline::new(conditional().model, conditional().scheduler, None).unwrap();
     assert!(refused(&without_null, guided.clone()).contains("no null class"));
     let negative = |negative: Vec<i64>| SampleOptions {
         negative_classes: Some(negative),
@@ -144,9 +142,7 @@ fn guidance_that_cannot_be_is_refused() {
         ..negative(vec![0])
     };
     assert!(refused(&conditional(), off).contains("guidance scale of 1"));
-    let AnyPipeline::Ddpm(unconditional) = load("ddpm") else {
-        panic!("a DDPM pipeline")
-    };
+    let unconditional = load("ddpm");
     let unguided = SampleOptions {
         classes: None,
         ..guided
@@ -187,7 +183,7 @@ fn a_step_knows_how_much_signal_is_left() {
         let mut generator = Generator::new(0);
         let mut sampling = pipeline.sample(&options(1, 5), &mut generator).unwrap();
         let step = sampling.open().unwrap();
-        let table = load("ddim").scheduler().alphas_cumprod().to_vec();
+        let table = load("ddim").scheduler.alphas_cumprod().to_vec();
         let expected = f64::from(table[step.timestep as usize]);
         assert!(
             (step.alpha_cumprod().unwrap() - expected).abs() < tolerance,
@@ -312,18 +308,19 @@ fn losses_that_lead_nowhere_are_told_so() {
 
 /// The reference pipeline `ddim` as if its model predicted velocities: untrained as it is, its predicted noise would put every
 /// predicted picture far out of range, where clipping leaves no slope.
-fn of_velocities() -> AnyPipeline {
-    let AnyPipeline::Ddim(pipeline) = load("ddim") else {
+fn of_velocities() -> Pipeline {
+    let pipeline = load("ddim");
+    let AnyScheduler::DDIM(scheduler) = &pipeline.scheduler else {
         panic!("a DDIM pipeline")
     };
     let config = DDIMConfig {
         prediction_type: PredictionType::VPrediction,
-        ..pipeline.scheduler.config().clone()
+        ..scheduler.config().clone()
     };
-    AnyPipeline::Ddim(DdimPipeline {
-        scheduler: DDIMScheduler::new(config).unwrap(),
+    Pipeline {
+        scheduler: DDIMScheduler::new(config).unwrap().into(),
         ..pipeline
-    })
+    }
 }
 
 #[test]
@@ -355,7 +352,7 @@ fn a_colour_draws_samples_to_it() {
 #[test]
 fn inversion_gives_diffusers_latents_and_pictures_back() {
     let pipeline = load("ddim");
-    let walk = |pipeline: AnyPipeline, sample: Tensor<4>| {
+    let walk = |pipeline: Pipeline, sample: Tensor<4>| {
         let mut unused = Generator::new(0);
         let sampling = pipeline.sample(&options(2, 8), &mut unused).unwrap();
         sampling.starting_at(sample, 0).unwrap().finish().unwrap()

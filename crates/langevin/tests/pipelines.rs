@@ -11,7 +11,7 @@ use langevin::{
     device::default_device,
     guidance::{Axis, ClassifierFree, LossGuidance, Symmetry, Through},
     models::{ModelPreset, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
-    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, Sampling, step_together},
+    pipelines::{Classes, Pipeline, SampleOptions, Sampling, step_together},
     random::Generator,
     schedulers::SamplerName,
 };
@@ -24,8 +24,8 @@ fn reference(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn load(name: &str) -> AnyPipeline {
-    AnyPipeline::load(reference(name), &default_device()).unwrap()
+fn load(name: &str) -> Pipeline {
+    Pipeline::load(reference(name), &default_device()).unwrap()
 }
 
 fn options(batch_size: usize, steps: usize) -> SampleOptions {
@@ -37,7 +37,7 @@ fn options(batch_size: usize, steps: usize) -> SampleOptions {
 }
 
 /// A small untrained model of three classes and a null class.
-fn conditional(null_class: Option<usize>) -> DdpmPipeline {
+fn conditional(null_class: Option<usize>) -> Pipeline {
     let config = UNet2DConfig {
         sample_size: Some(SampleSize::HeightWidth([8, 4])),
         in_channels: 1,
@@ -52,11 +52,12 @@ fn conditional(null_class: Option<usize>) -> DdpmPipeline {
     };
     let model = UNet2DModel::new(&config, &default_device(), &mut Generator::new(0)).unwrap();
     let names = ["cat", "dog", "cow"].map(String::from).to_vec();
-    DdpmPipeline {
-        model: model.into(),
-        scheduler: load("ddpm").scheduler(),
-        classes: Some(Classes { names, null_class }),
-    }
+    Pipeline::new(
+        model.into(),
+        load("ddpm").scheduler,
+        Some(Classes { names, null_class }),
+    )
+    .unwrap()
 }
 
 /// Every file below a folder, with its contents.
@@ -114,8 +115,8 @@ fn a_saved_pipeline_draws_the_same_pictures() {
     let folder = TempDir::new().unwrap();
     let pipeline = conditional(Some(3));
     pipeline.save(folder.path()).unwrap();
-    let again = AnyPipeline::load(folder.path(), &default_device()).unwrap();
-    assert_eq!(again.classes(), pipeline.classes.as_ref());
+    let again = Pipeline::load(folder.path(), &default_device()).unwrap();
+    assert_eq!(again.classes(), pipeline.classes());
     let options = SampleOptions {
         classes: Some(vec![0, 2]),
         ..options(2, 3)
@@ -171,7 +172,7 @@ fn with_scheduler_of(name: &str, other: &str) -> TempDir {
 }
 
 /// How far the pictures are from those that diffusers made with the pipeline `name`.
-fn difference(pipeline: &AnyPipeline, name: &str) -> f64 {
+fn difference(pipeline: &Pipeline, name: &str) -> f64 {
     let expected = &support::read_tensors(reference(name).join("images.safetensors"))["images"];
     let pictures = pipeline.call(&options(2, 10), &mut Generator::new(42)).unwrap();
     support::largest_difference(&support::values(pictures), &expected.f32())
@@ -180,28 +181,28 @@ fn difference(pipeline: &AnyPipeline, name: &str) -> f64 {
 #[test]
 fn a_ddim_pipeline_makes_any_scheduler_its_own() {
     let folder = with_scheduler_of("ddim", "ddpm");
-    let pipeline = AnyPipeline::load(folder.path(), &default_device()).unwrap();
-    assert_eq!(pipeline.scheduler().class_name(), "DDIMScheduler");
+    let pipeline = Pipeline::load(folder.path(), &default_device()).unwrap();
+    assert_eq!(pipeline.scheduler.class_name(), "DDIMScheduler");
     assert!(difference(&pipeline, "ddim") <= 1.0 / 255.0);
 }
 
 #[test]
 fn the_scheduler_can_be_changed_either_way() {
     let folder = with_scheduler_of("ddpm", "ddim");
-    let pipeline = AnyPipeline::load(folder.path(), &default_device()).unwrap();
-    assert_eq!(pipeline.scheduler().class_name(), "DDIMScheduler");
+    let pipeline = Pipeline::load(folder.path(), &default_device()).unwrap();
+    assert_eq!(pipeline.scheduler.class_name(), "DDIMScheduler");
     let pipeline = pipeline.with_scheduler("ddpm").unwrap();
     assert_eq!(
-        (pipeline.class_name(), pipeline.scheduler().class_name()),
+        (pipeline.class().name, pipeline.scheduler.class_name()),
         ("DDPMPipeline", "DDPMScheduler")
     );
     assert!(difference(&pipeline, "ddpm") <= 1.0 / 255.0);
 
     let folder = with_scheduler_of("ddim", "ddpm");
-    let pipeline = DdpmPipeline::load(folder.path(), &default_device()).unwrap();
-    let pipeline = AnyPipeline::Ddpm(pipeline).with_scheduler("ddim").unwrap();
+    let pipeline = Pipeline::load(folder.path(), &default_device()).unwrap();
+    let pipeline = pipeline.with_scheduler("ddim").unwrap();
     assert_eq!(
-        (pipeline.class_name(), pipeline.scheduler().class_name()),
+        (pipeline.class().name, pipeline.scheduler.class_name()),
         ("DDIMPipeline", "DDIMScheduler")
     );
     assert!(difference(&pipeline, "ddim") <= 1.0 / 255.0);
@@ -243,7 +244,7 @@ fn a_class_that_is_not_told_is_the_null_class() {
 
 #[test]
 fn options_that_do_not_fit_are_refused() {
-    let refused = |pipeline: &DdpmPipeline, options: SampleOptions| {
+    let refused = |pipeline: &Pipeline, options: SampleOptions| {
         let mut generator = Generator::new(0);
         pipeline
             .sample(&options, &mut generator)
@@ -260,9 +261,7 @@ fn options_that_do_not_fit_are_refused() {
     assert!(refused(&conditional(None), with(&[1, 4])).contains("class 4"));
     assert!(refused(&conditional(None), with(&[-1, 0])).contains("class -1"));
     assert!(refused(&conditional(Some(3)), options(0, 2)).contains("batch_size"));
-    let AnyPipeline::Ddpm(unconditional) = load("ddpm") else {
-        panic!("a DDPM pipeline")
-    };
+    let unconditional = load("ddpm");
     assert!(refused(&unconditional, with(&[0, 1])).contains("unconditional"));
 }
 
@@ -279,7 +278,7 @@ fn early_repositories_have_every_file_at_the_root() {
         let path = case.join(file);
         fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
-    AnyPipeline::load(folder.path(), &default_device()).unwrap();
+    Pipeline::load(folder.path(), &default_device()).unwrap();
 }
 
 #[test]
@@ -289,7 +288,7 @@ fn an_index_that_the_folder_contradicts_is_refused() {
     let index = folder.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
     fs::write(&index, text.replace("UNet2DModel", "UNet2DConditionModel")).unwrap();
-    let message = AnyPipeline::load(folder.path(), &default_device())
+    let message = Pipeline::load(folder.path(), &default_device())
         .unwrap_err()
         .to_string();
     assert!(
@@ -297,7 +296,7 @@ fn an_index_that_the_folder_contradicts_is_refused() {
         "{message}"
     );
     fs::write(&index, r#"{"_class_name": "DDPMPipeline"}"#).unwrap();
-    let message = AnyPipeline::load(folder.path(), &default_device())
+    let message = Pipeline::load(folder.path(), &default_device())
         .unwrap_err()
         .to_string();
     assert!(message.contains("`unet`"), "{message}");
@@ -310,28 +309,25 @@ fn the_courses_own_network_is_a_pipelines_model_too() {
         .config()
         .build(&default_device(), &mut Generator::new(0))
         .unwrap();
-    let scheduler = load("ddpm").scheduler();
-    DdpmPipeline {
-        model,
-        scheduler,
-        classes: None,
-    }
-    .save(folder.path())
-    .unwrap();
-    let again = AnyPipeline::load(folder.path(), &default_device()).unwrap();
-    assert_eq!(again.model().num_parameters(), 309_057);
+    let scheduler = load("ddpm").scheduler;
+    Pipeline::new(model, scheduler, None)
+        .unwrap()
+        .save(folder.path())
+        .unwrap();
+    let again = Pipeline::load(folder.path(), &default_device()).unwrap();
+    assert_eq!(again.model.num_parameters(), 309_057);
     let pictures = again.call(&options(1, 1), &mut Generator::new(0)).unwrap();
     assert_eq!(pictures.dims(), [1, 28, 28, 1]);
 }
 
 /// A loop of a kind of its own: its sampler, length, class, guidance and seed follow from its number.
-fn of_kind(pipeline: &AnyPipeline, number: usize) -> Sampling<'_> {
+fn of_kind(pipeline: &Pipeline, number: usize) -> Sampling<'_> {
     let fitting = SamplerName::ALL.iter().filter(|sampler| {
         // EDM's and other kinds of model aside.
-        pipeline.scheduler().for_model(sampler.name).is_ok()
+        pipeline.scheduler.for_model(sampler.name).is_ok()
     });
     let sampler = fitting.cycle().nth(number).unwrap();
-    let scheduler = pipeline.scheduler().for_model(sampler.name).unwrap();
+    let scheduler = pipeline.scheduler.for_model(sampler.name).unwrap();
     let options = SampleOptions {
         classes: Some(vec![(number % 4) as i64]),
         guidance: ClassifierFree::of_scale(if number.is_multiple_of(3) { 2.0 } else { 1.0 }),
@@ -357,10 +353,7 @@ fn bits(sampling: Sampling<'_>) -> Vec<u32> {
 
 #[test]
 fn loops_together_come_to_the_bits_that_they_come_to_alone() {
-    let (one, other) = (
-        AnyPipeline::Ddpm(conditional(Some(3))),
-        AnyPipeline::Ddpm(conditional(Some(3))),
-    );
+    let (one, other) = (conditional(Some(3)), conditional(Some(3)));
     let kinds: Vec<usize> = (0..30).collect();
     let of = |number: usize| if number == 7 { &other } else { &one };
     let alone: Vec<Vec<u32>> = kinds.iter().map(|&kind| bits(of_kind(of(kind), kind))).collect();
@@ -392,7 +385,7 @@ fn loops_together_come_to_the_bits_that_they_come_to_alone() {
 
 #[test]
 fn a_loop_that_fails_leaves_the_others_alone() {
-    let pipeline = AnyPipeline::Ddpm(conditional(Some(3)));
+    let pipeline = conditional(Some(3));
     let expected = bits(of_kind(&pipeline, 2));
     let mut good = of_kind(&pipeline, 2);
     let broken = |clean: burn::tensor::Tensor<4>| clean.mean_dims(&[1, 2, 3]).flatten::<1>(0, 3) * f32::NAN;

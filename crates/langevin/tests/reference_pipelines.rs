@@ -6,7 +6,7 @@ use std::path::Path;
 
 use langevin::{
     device::default_device,
-    pipelines::{AnyPipeline, DdimPipeline, DdpmPipeline, ModelIndex, SampleOptions},
+    pipelines::{ModelIndex, Pipeline, PipelineClass, SampleOptions},
     random::Generator,
 };
 use support::{Outcome, Report};
@@ -41,12 +41,12 @@ fn the_same_seed_gives_diffusers_pictures() {
 
 fn run(case: &Path) -> Result<Outcome, String> {
     let class_name = ModelIndex::load(case).map_err(|e| e.to_string())?.class_name;
-    if ![DdpmPipeline::CLASS_NAME, DdimPipeline::CLASS_NAME].contains(&class_name.as_str()) {
+    if PipelineClass::named(&class_name).is_none() {
         return Ok(Outcome::NotSupported(class_name));
     }
     let call: Call =
         serde_json::from_value(support::read_json(case.join("call.json"))).map_err(|e| e.to_string())?;
-    let pipeline = AnyPipeline::load(case, &default_device()).map_err(|e| e.to_string())?;
+    let pipeline = Pipeline::load(case, &default_device()).map_err(|e| e.to_string())?;
     let options = SampleOptions {
         batch_size: call.batch_size,
         num_inference_steps: Some(call.num_inference_steps),

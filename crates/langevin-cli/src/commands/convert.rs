@@ -10,7 +10,7 @@ use clap::Args;
 use langevin::{
     device::default_device,
     models::{AnyModel, AnyModelConfig, Checkpoint, weights::CONFIG_NAME},
-    pipelines::{self, AnyPipeline, MODEL_INDEX},
+    pipelines::{self, MODEL_INDEX, Pipeline},
     schedulers::SCHEDULER_CONFIG,
 };
 
@@ -75,18 +75,18 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         let model = AnyModel::with_weights(&config, &mut checkpoint, &device)?;
         let parameters = model.num_parameters();
         match &args.scheduler {
-            Some(name) => AnyPipeline::of_model(model, name)?.save(&args.output)?,
+            Some(name) => Pipeline::of_model(model, name)?.save(&args.output)?,
             None => pipelines::save_model(&model, &args.output)?,
         }
         return say(&args.output, parameters, &checkpoint);
     }
-    let mut pipeline = AnyPipeline::load_variant(input, variant, &device)?;
+    let mut pipeline = Pipeline::load_variant(input, variant, &device)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
     pipeline.save(&args.output)?;
     let checkpoint = pipelines::checkpoint(input, variant)?;
-    say(&args.output, pipeline.model().num_parameters(), &checkpoint)
+    say(&args.output, pipeline.model.num_parameters(), &checkpoint)
 }
 
 /// Refuses to write where something is in the way.

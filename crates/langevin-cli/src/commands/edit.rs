@@ -10,7 +10,7 @@ use langevin::{
     device::DeviceName,
     guidance::ClassifierFree,
     ops::in_pool,
-    pipelines::{AnyPipeline, DdimPipeline, Latents, to_pictures},
+    pipelines::{Latents, Pipeline, to_pictures},
 };
 
 use super::{
@@ -76,7 +76,7 @@ pub struct EditArgs {
 /// Inverts, changes and draws again.
 pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
-    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let class_of = |class: &Option<String>, pictures: usize| match class {
         Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
         None => Ok(None),
@@ -140,14 +140,14 @@ enum Given {
 }
 
 impl Given {
-    fn read(args: &EditArgs, pipeline: &AnyPipeline) -> Result<Self> {
+    fn read(args: &EditArgs, pipeline: &Pipeline) -> Result<Self> {
         if is_picture_name(&args.input) {
             let picture = pipeline.guide_maker()?.picture(&read_picture(&args.input)?)?;
             return Ok(Self::Picture(picture));
         }
         Ok(Self::Latents(Latents::load(
             &args.input,
-            &pipeline.model().device(),
+            &pipeline.model.device(),
         )?))
     }
 
@@ -165,7 +165,7 @@ impl Given {
                 latents.steps
             ),
             (Self::Latents(latents), _) => Ok(latents.steps),
-            (Self::Picture(_), asked) => Ok(asked.unwrap_or(DdimPipeline::DEFAULT_STEPS)),
+            (Self::Picture(_), asked) => Ok(asked.unwrap_or(langevin::pipelines::USUAL_DDIM_STEPS)),
         }
     }
 }

@@ -14,7 +14,7 @@ use langevin::{
     device::DeviceName,
     grid,
     models::{INCEPTION_SPACE, Inception},
-    pipelines::{AnyPipeline, EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes},
+    pipelines::{EvaluationOptions, PictureSet, Pipeline, agreement, draw_set, real_set, shared_classes},
 };
 
 use super::guidance::ClassifierFreeArgs;
@@ -101,7 +101,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     };
     let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;
     let device = args.device.open()?;
-    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
+    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
     let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
     let inception = inception.transpose()?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;

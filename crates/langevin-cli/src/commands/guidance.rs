@@ -9,7 +9,7 @@ use langevin::{
         ClassifierFree, ClipLoss, GuidanceSchedule, Guide, GuideMaker, Interval, LossGuidance, Through,
     },
     models::clip::ClipModel,
-    pipelines::AnyPipeline,
+    pipelines::Pipeline,
     random::Generator,
 };
 
@@ -110,7 +110,7 @@ impl LossArgs {
     }
 
     /// What guides and pictures are made with for a pipeline.
-    pub fn maker(&self, pipeline: &AnyPipeline) -> Result<GuideMaker> {
+    pub fn maker(&self, pipeline: &Pipeline) -> Result<GuideMaker> {
         let maker = pipeline.guide_maker()?;
         let load =
             |path: &PathBuf| -> Result<ClipModel> { Ok(ClipModel::load(hub::model(path)?, &maker.device)?) };

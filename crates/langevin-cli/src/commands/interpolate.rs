@@ -10,7 +10,7 @@ use langevin::{
     device::DeviceName,
     grid,
     ops::in_pool,
-    pipelines::{AnyPipeline, DdimPipeline, slerp, to_pictures},
+    pipelines::{Pipeline, slerp, to_pictures},
     random::Generator,
 };
 
@@ -57,7 +57,7 @@ pub struct InterpolateArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// Steps
-    #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
+    #[arg(long, value_name = "N", default_value_t = langevin::pipelines::USUAL_DDIM_STEPS)]
     pub steps: usize,
     /// A picture's name for a row of pictures, .gif for an animation
     #[arg(long, short, value_name = "FILE", default_value = "between.png")]
@@ -80,7 +80,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
             args.output.display()
         );
     }
-    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let told = |pictures| -> Result<Told> {
         Ok(Told {
             classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,
@@ -136,7 +136,7 @@ enum End {
 
 impl End {
     /// Reads a seed, or the picture of that name.
-    fn read(text: &str, pipeline: &AnyPipeline) -> Result<Self> {
+    fn read(text: &str, pipeline: &Pipeline) -> Result<Self> {
         let maker = pipeline.guide_maker()?;
         if let Ok(seed) = text.parse() {
             let [height, width] = maker.size;

@@ -10,7 +10,7 @@ use langevin::{
     device::DeviceName,
     grid,
     ops::in_pool,
-    pipelines::{AnyPipeline, DdimPipeline, Latents, to_pictures},
+    pipelines::{Latents, Pipeline, to_pictures},
 };
 
 use super::{
@@ -41,7 +41,7 @@ pub struct InvertArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Steps of the inversion, and of drawing from it
-    #[arg(long, value_name = "N", default_value_t = DdimPipeline::DEFAULT_STEPS)]
+    #[arg(long, value_name = "N", default_value_t = langevin::pipelines::USUAL_DDIM_STEPS)]
     pub steps: usize,
     /// The file of latents to write
     #[arg(long, short, value_name = "FILE", default_value = "latents.safetensors")]
@@ -58,7 +58,7 @@ pub struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
-    let pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args
         .pictures

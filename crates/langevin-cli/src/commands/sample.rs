@@ -15,7 +15,7 @@ use langevin::{
     guidance::GuideMaker,
     models::{PictureEncoder, PictureVector},
     ops::{in_pool, set_exact_convolution},
-    pipelines::{AnyPipeline, ConditioningImage, DdimPipeline, Sampling},
+    pipelines::{ConditioningImage, Pipeline, Sampling},
 };
 
 pub use args::{LONG_ABOUT, SampleArgs};
@@ -55,11 +55,11 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What the flags mean for the pipeline at hand.
 fn resolve(args: &SampleArgs) -> Result<Drawing> {
-    let mut pipeline = AnyPipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let mut pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
-    if args.eta.is_some() && !pipeline.scheduler().takes_eta() {
+    if args.eta.is_some() && !pipeline.scheduler.takes_eta() {
         bail!("--eta belongs to the ddim and tcd schedulers; add --scheduler ddim");
     }
     for (flag, value) in [("--count", args.count), ("--batch-size", args.batch_size)] {
@@ -89,7 +89,7 @@ fn resolve(args: &SampleArgs) -> Result<Drawing> {
     let drawing = Drawing {
         model: args.path.display().to_string(),
         steps: args.steps.unwrap_or(match begin {
-            Begin::Inpainting { .. } => DdimPipeline::DEFAULT_STEPS,
+            Begin::Inpainting { .. } => langevin::pipelines::USUAL_DDIM_STEPS,
             _ => pipeline.default_steps(),
         }),
         count: args.count,
@@ -134,13 +134,13 @@ fn conditioning_image(maker: &GuideMaker, args: &SampleArgs, path: &Path) -> Res
 }
 
 /// The vector that the model is told.
-fn vector(pipeline: &AnyPipeline, maker: &GuideMaker, args: &SampleArgs) -> Result<Option<Tensor<2>>> {
+fn vector(pipeline: &Pipeline, maker: &GuideMaker, args: &SampleArgs) -> Result<Option<Tensor<2>>> {
     let Some(path) = &args.vector_of else {
         let numbers = args.vector.len();
         let data = TensorData::new(args.vector.clone(), [1, numbers]);
         return Ok((numbers > 0).then(|| Tensor::from_data(data, &maker.device)));
     };
-    let Some(kind) = pipeline.model().config().picture_vector() else {
+    let Some(kind) = pipeline.model.config().picture_vector() else {
         bail!(
             "--vector-of: the model is told no vector of a picture; one trained with --conditioning vector is"
         );

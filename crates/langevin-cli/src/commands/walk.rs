@@ -4,18 +4,14 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use langevin::{
     guidance::ClassifierFree,
-    pipelines::{AnyPipeline, SampleOptions, Sampling},
+    pipelines::{Pipeline, SampleOptions, Sampling},
     random::Generator,
 };
 
 use crate::{progress::Progress, stop::Stop};
 
 /// One class a picture: the null class where none is named.
-pub fn classes_for_each(
-    pipeline: &AnyPipeline,
-    asked: &[String],
-    pictures: usize,
-) -> Result<Option<Vec<i64>>> {
+pub fn classes_for_each(pipeline: &Pipeline, asked: &[String], pictures: usize) -> Result<Option<Vec<i64>>> {
     if asked.is_empty() {
         return Ok(None);
     }
@@ -51,7 +47,7 @@ impl Told {
     /// Walks `pipeline`'s loop from `sample` at step `from` up to step `to`, or to its end.
     pub fn walk(
         &self,
-        pipeline: &AnyPipeline,
+        pipeline: &Pipeline,
         sample: &Tensor<4>,
         from: usize,
         to: Option<usize>,

@@ -24,7 +24,7 @@ use langevin::{
         AnyModelConfig, ModelInputs, ModelPreset, PictureVector, UNet2DConfig, VectorInput,
         unet2d::SampleSize, unet2d_condition::ConditionClassEmbedType,
     },
-    pipelines::{AnyPipeline, Classes, DdpmPipeline, SampleOptions, to_pictures},
+    pipelines::{Classes, Pipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
     training::ModelSource,
@@ -55,13 +55,10 @@ pub fn save_model(folder: &Path, grey: bool) {
         null_class: Some(2),
     });
     let scheduler = DDPMScheduler::new(DDPMConfig::default()).unwrap().into();
-    DdpmPipeline {
-        model,
-        scheduler,
-        classes,
-    }
-    .save(folder)
-    .unwrap();
+    Pipeline::new(model, scheduler, classes)
+        .unwrap()
+        .save(folder)
+        .unwrap();
 }
 
 /// Saves an untrained model of colour pictures that is told their mean colour.
@@ -80,13 +77,10 @@ pub fn save_told_model(folder: &Path) {
         .and_then(|config| config.build(&default_device(), &mut Generator::new(1)))
         .unwrap();
     let scheduler = DDPMScheduler::new(DDPMConfig::default()).unwrap().into();
-    DdpmPipeline {
-        model,
-        scheduler,
-        classes: None,
-    }
-    .save(folder)
-    .unwrap();
+    Pipeline::new(model, scheduler, None)
+        .unwrap()
+        .save(folder)
+        .unwrap();
 }
 
 /// A server on a port of its own, which ends with this value.
@@ -353,7 +347,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 
 /// What the library draws alone, by its plain loop: the oracle of what a server draws in company.
 pub fn alone(folder: &Path, sampler: &str, steps: usize, seed: u64, options: SampleOptions) -> Picture {
-    let pipeline = AnyPipeline::load(folder, &default_device()).unwrap();
+    let pipeline = Pipeline::load(folder, &default_device()).unwrap();
     let pipeline = pipeline.with_scheduler(sampler).unwrap();
     let options = SampleOptions {
         batch_size: 1,

@@ -162,6 +162,11 @@ impl<D: Denoiser> Guided<D> {
         })
     }
 
+    /// What is guided.
+    pub(crate) fn denoiser(&self) -> &D {
+        &self.denoiser
+    }
+
     /// Each picture's scale: 1 outside the interval.
     fn scales(&self, timesteps: &Tensor<1>) -> Result<Vec<f32>> {
         let timesteps = timesteps.to_data().convert::<f32>();

@@ -9,14 +9,14 @@ use burn::{
 use serde_json::Value;
 
 use super::{
-    BasicUNet, BasicUNetConfig, CaptionedUNet, Checkpoint, ClassChannels, ClassConditionedConfig,
-    ClassConditionedUnet, Conditioning, Denoiser, ImageCondition, PictureVector, UNet2DConditionConfig,
-    UNet2DConditionModel, UNet2DConfig, UNet2DModel,
+    BasicUNet, BasicUNetConfig, Checkpoint, ClassChannels, ClassConditionedConfig, ClassConditionedUnet,
+    Conditioning, Denoiser, ImageCondition, PictureVector, UNet2DConditionConfig, UNet2DConditionModel,
+    UNet2DConfig, UNet2DModel,
     unet2d::{ClassEmbedType, SampleSize},
     unet2d_condition::ConditionClassEmbedType,
     weights::{self, CONFIG_NAME},
 };
-use crate::{Error, Result, files, models::captioned::TEXT_ENCODER, random::Generator};
+use crate::{Error, Result, files, random::Generator};
 
 const UNET2D: &str = "UNet2DModel";
 const CONDITION: &str = "UNet2DConditionModel";
@@ -342,8 +342,6 @@ pub enum AnyModel {
     UNet2D(UNet2DModel),
     /// Diffusers' UNet that looks at a sequence.
     Condition(UNet2DConditionModel),
-    /// The same with the text encoder that makes the sequence.
-    Captioned(CaptionedUNet),
     /// The course's UNet with a class as channels.
     ClassChannels(ClassConditionedUnet),
     /// The course's network from scratch.
@@ -358,21 +356,7 @@ impl AnyModel {
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let config = AnyModelConfig::load(folder.join(CONFIG_NAME))?;
-        let model = Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)?;
-        model.with_text_encoder(folder, device)
-    }
-
-    /// The model with the text encoder and the tokenizer whose folders lie in `folder`; the same where there are none.
-    ///
-    /// # Errors
-    /// If they are broken, or another model's.
-    pub(crate) fn with_text_encoder(self, folder: &Path, device: &Device) -> Result<Self> {
-        match self {
-            Self::Condition(unet) if folder.join(TEXT_ENCODER).is_dir() => {
-                CaptionedUNet::load_around(unet, folder, device).map(Self::Captioned)
-            }
-            model => Ok(model),
-        }
+        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
     }
 
     /// A model with the weights of a checkpoint.
@@ -408,7 +392,7 @@ impl AnyModel {
         weights::load_but(self, checkpoint, Some(kept), device)
     }
 
-    /// Saves the configuration and the weights into a folder, a text encoder and its tokenizer into folders in it.
+    /// Saves the configuration and the weights into a folder.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -416,7 +400,6 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => model.save(folder),
             Self::Condition(model) => model.save(folder),
-            Self::Captioned(model) => model.save(folder),
             Self::ClassChannels(model) => model.save(folder),
             Self::Basic(model) => model.save(folder),
         }
@@ -427,7 +410,6 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => AnyModelConfig::UNet2D(model.config().clone()),
             Self::Condition(model) => AnyModelConfig::Condition(model.config().clone()),
-            Self::Captioned(model) => AnyModelConfig::Condition(model.unet.config().clone()),
             Self::ClassChannels(model) => AnyModelConfig::ClassChannels(model.config().clone()),
             Self::Basic(model) => AnyModelConfig::Basic(model.config().clone()),
         }
@@ -438,7 +420,6 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => model.num_parameters(),
             Self::Condition(model) => model.num_parameters(),
-            Self::Captioned(model) => model.num_params(),
             Self::ClassChannels(model) => model.num_params(),
             Self::Basic(model) => model.num_params(),
         }
@@ -449,7 +430,6 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => model.set_dropout(generator),
             Self::Condition(model) => model.set_dropout(generator),
-            Self::Captioned(model) => model.unet.set_dropout(generator),
             Self::ClassChannels(model) => model.model.set_dropout(generator),
             Self::Basic(_) => {}
         }
@@ -460,7 +440,6 @@ impl AnyModel {
         match self {
             Self::UNet2D(model) => model.take_dropout(),
             Self::Condition(model) => model.take_dropout(),
-            Self::Captioned(model) => model.unet.take_dropout(),
             Self::ClassChannels(model) => model.model.take_dropout(),
             Self::Basic(_) => None,
         }
@@ -471,7 +450,6 @@ impl AnyModel {
         let devices = match self {
             Self::UNet2D(model) => model.devices(),
             Self::Condition(model) => model.devices(),
-            Self::Captioned(model) => model.devices(),
             Self::ClassChannels(model) => model.devices(),
             Self::Basic(model) => model.devices(),
         };
@@ -483,12 +461,6 @@ impl AnyModel {
 impl From<UNet2DModel> for AnyModel {
     fn from(model: UNet2DModel) -> Self {
         Self::UNet2D(model)
-    }
-}
-
-impl From<CaptionedUNet> for AnyModel {
-    fn from(model: CaptionedUNet) -> Self {
-        Self::Captioned(model)
     }
 }
 
@@ -509,7 +481,6 @@ impl Denoiser for AnyModel {
         match self {
             Self::UNet2D(model) => model.denoise(x, timesteps, conditioning),
             Self::Condition(model) => model.denoise(x, timesteps, conditioning),
-            Self::Captioned(model) => model.denoise(x, timesteps, conditioning),
             Self::ClassChannels(model) => model.denoise(x, timesteps, conditioning),
             Self::Basic(model) => model.denoise(x, timesteps, conditioning),
         }

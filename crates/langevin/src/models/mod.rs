@@ -2,7 +2,6 @@
 
 pub mod any;
 pub mod basic_unet;
-pub mod captioned;
 pub mod checkpoint;
 pub mod class_conditioned;
 pub mod clip;
@@ -16,7 +15,6 @@ pub mod weights;
 
 pub use any::{AnyModel, AnyModelConfig, ModelInputs, VectorInput};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
-pub use captioned::CaptionedUNet;
 pub use checkpoint::Checkpoint;
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
@@ -43,8 +41,6 @@ pub struct Conditioning {
     pub vector: Option<Tensor<2>>,
     /// What Stable Diffusion XL is told beside that vector: original size, crop and target size, `[batch, 6]`.
     pub time_ids: Option<Tensor<2>>,
-    /// Token ids of texts, for a model with a text encoder of its own, `[batch, length]`.
-    pub tokens: Option<Tensor<2, Int>>,
     /// A sequence for cross-attention, `[batch, length, dimension]`.
     pub sequence: Option<Tensor<3>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
@@ -61,10 +57,31 @@ impl Conditioning {
             classes: one_after_another("classes", &self.classes, &other.classes)?,
             vector: one_after_another("a vector", &self.vector, &other.vector)?,
             time_ids: one_after_another("sizes", &self.time_ids, &other.time_ids)?,
-            tokens: one_after_another("texts", &self.tokens, &other.tokens)?,
             sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
             channels: one_after_another("channels", &self.channels, &other.channels)?,
         })
+    }
+
+    /// What both say; where both say something of a kind, it is `self`.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            classes: self.classes.or(other.classes),
+            vector: self.vector.or(other.vector),
+            time_ids: self.time_ids.or(other.time_ids),
+            sequence: self.sequence.or(other.sequence),
+            channels: self.channels.or(other.channels),
+        }
+    }
+
+    /// Of the given rows, one per picture, in their order.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        Self {
+            classes: of_rows(&self.classes, rows),
+            vector: of_rows(&self.vector, rows),
+            time_ids: of_rows(&self.time_ids, rows),
+            sequence: of_rows(&self.sequence, rows),
+            channels: of_rows(&self.channels, rows),
+        }
     }
 
     /// The noisy picture with the channels beside it, where there are any.
@@ -113,6 +130,12 @@ fn check_input(
         )));
     }
     Ok(())
+}
+
+fn of_rows<const D: usize, K: Basic>(all: &Option<Tensor<D, K>>, rows: &[usize]) -> Option<Tensor<D, K>> {
+    let all = all.as_ref()?;
+    let row = |&row: &usize| all.clone().narrow(0, row, 1);
+    Some(Tensor::cat(rows.iter().map(row).collect(), 0))
 }
 
 fn one_after_another<const D: usize, K: Basic>(

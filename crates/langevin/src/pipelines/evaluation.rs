@@ -1,6 +1,6 @@
 //! What evaluating a pipeline needs: pictures drawn from it, and the real ones as its model sees them.
 
-use super::{AnyPipeline, SampleOptions, to_pictures};
+use super::{Pipeline, SampleOptions, to_pictures};
 use crate::{
     Error, Result,
     data::{
@@ -54,7 +54,7 @@ pub struct PictureSet {
 /// # Errors
 /// If the options do not fit the pipeline, or a step fails.
 pub fn draw_set(
-    pipeline: &AnyPipeline,
+    pipeline: &Pipeline,
     classes: Option<usize>,
     options: &EvaluationOptions,
     mut watch: impl FnMut(usize, usize) -> bool,
@@ -128,8 +128,8 @@ pub fn real_set(dataset: &dyn Dataset, like: &Picture, most: usize) -> Result<Pi
 ///
 /// # Errors
 /// If the model has classes, and they are not those of the data.
-pub fn shared_classes(pipeline: &AnyPipeline, dataset: &dyn Dataset) -> Result<Option<usize>> {
-    let Some(known) = pipeline.model().config().num_class_embeds() else {
+pub fn shared_classes(pipeline: &Pipeline, dataset: &dyn Dataset) -> Result<Option<usize>> {
+    let Some(known) = pipeline.model.config().num_class_embeds() else {
         return Ok(None);
     };
     let names = dataset

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::{DdimPipeline, DdpmPipeline};
+use super::PipelineClass;
 use crate::{
     Error, Result, files,
     models::{AnyModelConfig, DIFFUSERS_VERSION, weights::CONFIG_NAME},
@@ -123,10 +123,7 @@ impl ModelIndex {
     fn of_parts(folder: &Path) -> Result<Self> {
         let model = AnyModelConfig::load(folder.join(CONFIG_NAME))?.class_name();
         let scheduler = AnyScheduler::load(folder)?;
-        let pipeline = match scheduler {
-            AnyScheduler::DDIM(_) => DdimPipeline::CLASS_NAME,
-            _ => DdpmPipeline::CLASS_NAME,
-        };
+        let pipeline = PipelineClass::of(&scheduler).name;
         let components = [("unet", model), ("scheduler", scheduler.class_name())];
         Ok(Self::new(pipeline, components))
     }

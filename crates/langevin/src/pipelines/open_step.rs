@@ -2,11 +2,13 @@
 
 use burn::tensor::Tensor;
 
-use super::{Sampling, sampling::Held};
+use super::{
+    Sampling,
+    sampling::{LoopDenoiser, SharedDenoiser},
+};
 use crate::{
     Result,
     guidance::{LossGuidance, Question, Through, leaf},
-    models::AnyModel,
     schedulers::StepOutput,
 };
 
@@ -25,7 +27,7 @@ pub struct OpenStep<'s, 'a> {
     pub sample: Tensor<4>,
 }
 
-impl OpenStep<'_, '_> {
+impl<'a> OpenStep<'_, 'a> {
     /// What the model predicts for `x`: this step's sample, or another of its shape. Differentiable in `x`.
     ///
     /// # Errors
@@ -118,25 +120,23 @@ impl OpenStep<'_, '_> {
 
     /// What the usual step asks the model, and the model; `None` where others cannot ask along, because the denoiser is the
     /// loop's own or a gradient goes through it.
-    pub(super) fn question(&mut self) -> Option<Result<(Question, *const AnyModel)>> {
+    pub(super) fn question(&mut self) -> Option<Result<(Question, SharedDenoiser<'a>)>> {
         let x = self.sample.clone();
         let [batch, ..] = x.dims();
         let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
         let sampling = &mut *self.sampling;
-        let Held::Model(model, guided) = &sampling.denoiser else {
-            return None;
-        };
+        let shared = sampling.denoiser.shared()?;
         let through = sampling.guidance.as_ref().map(LossGuidance::through);
         if through == Some(Through::Model) {
             return None;
         }
-        let ask = |x| match guided {
-            Some(guided) => guided.question(x, timesteps, &sampling.conditioning),
-            None => Ok(Question::plain(x, timesteps, &sampling.conditioning)),
+        let ask = |x| match &sampling.denoiser {
+            LoopDenoiser::Guided(guided) => guided.question(x, timesteps, &sampling.conditioning),
+            _ => Ok(Question::plain(x, timesteps, &sampling.conditioning)),
         };
         let input = sampling.scheduler.scale_model_input(x, self.timestep);
         let question = input.and_then(ask);
-        Some(question.map(|question| (question, std::ptr::from_ref(*model))))
+        Some(question.map(|question| (question, shared)))
     }
 
     /// The step from the model's answer to this step's [`Self::question`].
@@ -147,7 +147,7 @@ impl OpenStep<'_, '_> {
         guidance: Option<&mut LossGuidance>,
     ) -> Result<()> {
         let prediction = match &self.sampling.denoiser {
-            Held::Model(_, Some(guided)) => guided.prediction(question, answer),
+            LoopDenoiser::Guided(guided) => guided.prediction(question, answer),
             _ => answer,
         };
         self.conclude(prediction, guidance)

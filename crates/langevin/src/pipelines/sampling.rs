@@ -6,7 +6,7 @@ use super::OpenStep;
 use crate::{
     Error, Result,
     guidance::{Guided, LossGuidance},
-    models::{AnyModel, Conditioning, Denoiser},
+    models::{Conditioning, Denoiser},
     random::Generator,
     schedulers::{Scheduler, StepOptions, same_shape},
 };
@@ -18,9 +18,9 @@ use crate::{
 ///
 /// ```no_run
 /// # fn main() -> langevin::Result<()> {
-/// use langevin::{device::default_device, pipelines::{AnyPipeline, SampleOptions}, random::Generator};
+/// use langevin::{device::default_device, pipelines::{Pipeline, SampleOptions}, random::Generator};
 ///
-/// let pipeline = AnyPipeline::load("runs/digits-1", &default_device())?;
+/// let pipeline = Pipeline::load("runs/digits-1", &default_device())?;
 /// let mut generator = Generator::new(7);
 /// let mut sampling = pipeline.sample(&SampleOptions::default(), &mut generator)?;
 /// while let Some(step) = sampling.next() {
@@ -34,7 +34,7 @@ use crate::{
 ///
 /// Whoever wants a hand in the steps opens them, see [`Sampling::open`].
 pub struct Sampling<'a> {
-    pub(super) denoiser: Held<'a>,
+    pub(super) denoiser: LoopDenoiser<'a>,
     pub(super) scheduler: Box<dyn Scheduler + 'a>,
     pub(super) conditioning: Conditioning,
     pub(super) generator: Draws<'a>,
@@ -48,21 +48,34 @@ pub struct Sampling<'a> {
     pub(super) latest: Option<(Tensor<4>, Tensor<4>)>,
 }
 
-/// A denoiser that the loop owns or borrows.
-pub(super) enum Held<'a> {
-    Borrowed(&'a dyn Denoiser),
+/// A denoiser that loops can share.
+pub(super) type SharedDenoiser<'a> = &'a (dyn Denoiser + Sync);
+
+/// What a loop asks.
+pub(super) enum LoopDenoiser<'a> {
+    /// A denoiser that other loops may ask too, then all of them together.
+    Shared(SharedDenoiser<'a>),
+    /// The same, guided in this loop's own way.
+    Guided(Box<Guided<SharedDenoiser<'a>>>),
+    /// One of the loop's own.
     Owned(Box<dyn Denoiser + 'a>),
-    /// A pipeline's model, as it is or guided: several such loops can ask it together.
-    Model(&'a AnyModel, Option<Box<Guided<&'a AnyModel>>>),
 }
 
-impl Held<'_> {
+impl<'a> LoopDenoiser<'a> {
     pub(super) fn get(&self) -> &dyn Denoiser {
         match self {
-            Self::Borrowed(denoiser) => *denoiser,
+            Self::Shared(denoiser) => *denoiser,
+            Self::Guided(guided) => guided.as_ref(),
             Self::Owned(denoiser) => denoiser.as_ref(),
-            Self::Model(_, Some(guided)) => guided.as_ref(),
-            Self::Model(model, None) => *model,
+        }
+    }
+
+    /// The denoiser that other loops may ask too.
+    pub(super) fn shared(&self) -> Option<SharedDenoiser<'a>> {
+        match self {
+            Self::Shared(denoiser) => Some(*denoiser),
+            Self::Guided(guided) => Some(*guided.denoiser()),
+            Self::Owned(_) => None,
         }
     }
 }
@@ -150,15 +163,16 @@ impl<'a> Sampling<'a> {
     pub const USUAL_STRENGTH: f64 = 0.6;
 
     /// A loop over the timesteps that `scheduler` was set to, from the standard normal `noise`
-    /// (`[batch, channels, height, width]`), with a denoiser that is borrowed.
+    /// (`[batch, channels, height, width]`), with a denoiser that is borrowed: loops that borrow one and the same can take steps together,
+    /// see [`step_together`](super::step_together).
     pub fn new(
-        denoiser: &'a dyn Denoiser,
+        denoiser: &'a (dyn Denoiser + Sync),
         scheduler: Box<dyn Scheduler + 'a>,
         noise: Tensor<4>,
         generator: &'a mut Generator,
     ) -> Self {
         Self::start(
-            Held::Borrowed(denoiser),
+            LoopDenoiser::Shared(denoiser),
             scheduler,
             noise,
             Draws::Borrowed(generator),
@@ -173,7 +187,7 @@ impl<'a> Sampling<'a> {
         generator: &'a mut Generator,
     ) -> Self {
         Self::start(
-            Held::Owned(denoiser),
+            LoopDenoiser::Owned(denoiser),
             scheduler,
             noise,
             Draws::Borrowed(generator),
@@ -181,7 +195,7 @@ impl<'a> Sampling<'a> {
     }
 
     pub(super) fn start(
-        denoiser: Held<'a>,
+        denoiser: LoopDenoiser<'a>,
         scheduler: Box<dyn Scheduler + 'a>,
         noise: Tensor<4>,
         generator: Draws<'a>,
@@ -309,10 +323,10 @@ impl<'a> Sampling<'a> {
     ///
     /// ```no_run
     /// # fn main() -> langevin::Result<()> {
-    /// # use langevin::{device::default_device, pipelines::{AnyPipeline, SampleOptions}, random::Generator};
+    /// # use langevin::{device::default_device, pipelines::{Pipeline, SampleOptions}, random::Generator};
     /// use langevin::guidance::{gradient, leaf};
     ///
-    /// # let pipeline = AnyPipeline::load("runs/digits-1", &default_device())?;
+    /// # let pipeline = Pipeline::load("runs/digits-1", &default_device())?;
     /// # let mut generator = Generator::new(7);
     /// let mut sampling = pipeline.sample(&SampleOptions::default(), &mut generator)?;
     /// while let Some(mut step) = sampling.open() {

@@ -2,26 +2,26 @@
 
 use burn::tensor::Tensor;
 
-use super::{Sampling, sampling::Held};
+use super::{Sampling, sampling::SharedDenoiser};
 use crate::{
     Error, Result,
     guidance::Question,
-    models::{AnyModel, Conditioning, Denoiser},
+    models::{Conditioning, Denoiser},
 };
 
-/// Does the next step of each of `loops`, of which none is at its end. Loops of one pipeline's model ask it as one batch,
+/// Does the next step of each of `loops`, of which none is at its end. Loops that borrow the same denoiser ask it as one batch,
 /// whatever their schedulers, timesteps and guidance are; others, and those whose gradient goes through the model, by themselves.
 ///
 /// A loop comes to the same bits as it does alone: the model computes a picture without regard to its company, and everything else
 /// is the loop's own. One result a loop; where one fails, the others have gone on.
 pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     let mut results: Vec<Option<Result<()>>> = loops.iter().map(|_| None).collect();
-    let mut asked: Option<*const AnyModel> = None;
+    let mut asked: Option<SharedDenoiser<'_>> = None;
     let mut places = Vec::new();
     let mut questions = Vec::new();
     for (place, sampling) in loops.iter_mut().enumerate() {
         match sampling.open().and_then(|mut step| step.question()) {
-            Some(Ok((question, model))) if *asked.get_or_insert(model) == model => {
+            Some(Ok((question, denoiser))) if std::ptr::addr_eq(*asked.get_or_insert(denoiser), denoiser) => {
                 places.push(place);
                 questions.push(question);
             }
@@ -31,8 +31,8 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     }
     // What is answered alone costs no copying.
     if questions.len() > 1
-        && let Some(model) = loops[places[0]].model()
-        && let Ok(answers) = answers(model, &questions)
+        && let Some(denoiser) = asked
+        && let Ok(answers) = answers(denoiser, &questions)
     {
         for ((&place, question), answer) in places.iter().zip(&questions).zip(answers) {
             results[place] = Some(loops[place].answered(question, answer));
@@ -48,8 +48,8 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
         .collect()
 }
 
-/// The model's answers to all questions, from one call.
-fn answers(model: &AnyModel, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
+/// The denoiser's answers to all questions, from one call.
+fn answers(denoiser: &dyn Denoiser, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
     let column = |of: fn(&Question) -> Tensor<4>| Tensor::cat(questions.iter().map(of).collect(), 0);
     let x = column(|question| question.x.clone());
     let timesteps = Tensor::cat(questions.iter().map(|q| q.timesteps.clone()).collect(), 0);
@@ -61,7 +61,7 @@ fn answers(model: &AnyModel, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
             None => Ok(Some(next)),
         })?;
     let conditioning = conditioning.ok_or_else(|| Error::Config("no loop asks anything".into()))?;
-    let answer = model.denoise(x, timesteps, &conditioning)?;
+    let answer = denoiser.denoise(x, timesteps, &conditioning)?;
     let mut first = 0;
     let rows = questions.iter().map(|question| question.x.dims()[0]);
     Ok(rows
@@ -73,15 +73,7 @@ fn answers(model: &AnyModel, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
         .collect())
 }
 
-impl<'a> Sampling<'a> {
-    /// The pipeline's model that this loop asks, if it is one.
-    fn model(&self) -> Option<&'a AnyModel> {
-        match &self.denoiser {
-            Held::Model(model, _) => Some(*model),
-            _ => None,
-        }
-    }
-
+impl Sampling<'_> {
     /// Does the next step from the model's answer to its question.
     fn answered(&mut self, question: &Question, answer: Tensor<4>) -> Result<()> {
         let mut guidance = self.guidance.take();

@@ -1,21 +1,17 @@
 //! What somebody calls things, as a pipeline's numbers, and what is written into a picture about how it was drawn.
 
-use super::{AnyPipeline, Classes};
+use super::{Classes, Pipeline};
 use crate::{
     Error, Result,
+    conditioning::ClassCondition,
     guidance::{ClassifierFree, Guide, GuideMaker},
 };
 
-impl AnyPipeline {
+impl Pipeline {
     /// The classes that can be asked for, with their names; those of a model from elsewhere, which has no names, are called by their
     /// numbers. `None` where the model is unconditional.
     pub fn known_classes(&self) -> Option<Classes> {
-        let known = self.model().config().num_class_embeds()?;
-        let unnamed = || Classes {
-            names: (0..known).map(|number| number.to_string()).collect(),
-            null_class: None,
-        };
-        Some(self.classes().cloned().unwrap_or_else(unnamed))
+        self.condition::<ClassCondition>().map(ClassCondition::known)
     }
 
     /// The numbers of the classes that somebody asks for by name or number; all that there are where nothing is asked for; none for
@@ -46,17 +42,10 @@ impl AnyPipeline {
     /// # Errors
     /// If its configuration does not say how large its pictures are.
     pub fn guide_maker(&self) -> Result<GuideMaker> {
-        let config = self.model().config();
-        let size = config.sample_size().ok_or_else(|| {
-            Error::Config(
-                "the model's configuration has no `sample_size`, so no picture can be brought to its size"
-                    .into(),
-            )
-        })?;
         Ok(GuideMaker {
-            channels: config.in_channels(),
-            size,
-            device: self.model().device(),
+            channels: self.model.config().in_channels(),
+            size: self.size()?.into(),
+            device: self.model.device(),
             mask: None,
             clip: None,
             cuts: 0,

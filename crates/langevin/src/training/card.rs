@@ -181,9 +181,9 @@ impl Card<'_> {
             })
         };
         format!(
-            "use langevin::{{device::default_device, grid, pipelines::{{AnyPipeline, SampleOptions, to_pictures}}, \
+            "use langevin::{{device::default_device, grid, pipelines::{{Pipeline, SampleOptions, to_pictures}}, \
              random::Generator}};\n\n\
-             let pipeline = AnyPipeline::load(\".\", &default_device())?;\n\
+             let pipeline = Pipeline::load(\".\", &default_device())?;\n\
              let options = SampleOptions {{\n    batch_size: 4,\n    num_inference_steps: Some({}),\n{told}    \
              ..SampleOptions::default()\n}};\n\
              let samples = pipeline.sample(&options, &mut Generator::new(0))?.finish()?;\n\
@@ -309,7 +309,7 @@ pub fn for_hub(card: &str, id: &str) -> String {
     let load = format!(
         "let hub = langevin_hub::Hub::new(langevin_hub::Settings::from_env()?)?;\n\
          let folder = hub.pull_model(&\"{id}\".parse()?, &Default::default(), &langevin_hub::Silent)?;\n\
-         let pipeline = AnyPipeline::load(folder, "
+         let pipeline = Pipeline::load(folder, "
     );
     [
         (
@@ -317,7 +317,7 @@ pub fn for_hub(card: &str, id: &str) -> String {
             "On the command line:",
         ),
         ("langevin sample .", &format!("langevin sample {id}")),
-        ("let pipeline = AnyPipeline::load(\".\", ", &load),
+        ("let pipeline = Pipeline::load(\".\", ", &load),
         ("from_pretrained(\".\")", &format!("from_pretrained(\"{id}\")")),
     ]
     .into_iter()
@@ -405,7 +405,10 @@ mod tests {
                 loss: Some(0.25),
                 parameters: 1000,
                 model: config
-                    .model_config(classes.len(), crate::training::Widths::default())
+                    .model_config(&crate::models::ModelInputs {
+                        num_classes: (!classes.is_empty()).then_some(classes.len() + 1),
+                        ..Default::default()
+                    })
                     .unwrap(),
             },
         }
@@ -476,7 +479,7 @@ mod tests {
         for (here, there) in [
             ("langevin sample . ", "langevin sample me/mine --class a"),
             ("from_pretrained(\".\")", "from_pretrained(\"me/mine\")"),
-            ("AnyPipeline::load(\".\"", "AnyPipeline::load(folder, "),
+            ("Pipeline::load(\".\"", "Pipeline::load(folder, "),
             ("the folder of this file", "\"me/mine\".parse()?"),
         ] {
             assert!(text.contains(here) && !pushed.contains(here), "{pushed}");

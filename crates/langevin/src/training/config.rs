@@ -16,9 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     data::{Alpha, Channels, OpenOptions, Resize, split},
-    models::{
-        AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset, PictureVector, VectorInput,
-    },
+    models::{AnyModelConfig, ClassChannels, ImageCondition, ModelInputs, ModelPreset, PictureVector},
     objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
 };
@@ -210,15 +208,6 @@ pub struct TrainingConfig {
     pub gradient_checkpointing: bool,
 }
 
-/// The dimensions of what encoders of their own make for a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Widths {
-    /// Of a text encoder's vectors.
-    pub sequence: Option<usize>,
-    /// Of a picture's vector.
-    pub vector: Option<usize>,
-}
-
 impl Default for TrainingConfig {
     fn default() -> Self {
         Self::script()
@@ -370,28 +359,15 @@ impl TrainingConfig {
         }
     }
 
-    /// The configuration of the model that is to be trained, for this configuration's pictures, and for `classes` classes
-    /// of the data where the model is told them: it then has one more, the null class, which is the last. `widths` are
-    /// the dimensions of what encoders of their own make.
+    /// The configuration of the model that is to be trained, for this configuration's pictures and with these
+    /// inputs besides.
     ///
     /// # Errors
-    /// If the model's file is broken, or the model cannot be told that.
-    pub fn model_config(&self, classes: usize, widths: Widths) -> Result<AnyModelConfig> {
-        let inputs = ModelInputs {
-            num_classes: self.conditioning.tells_classes().then_some(classes + 1),
-            class_channels: (self.conditioning == ConditioningKind::Channels).then_some(self.class_emb_size),
-            class_timestep: self.conditioning == ConditioningKind::ClassTimestep,
-            image: self.conditioning_image.clone(),
-            sequence_dim: widths.sequence,
-            vector: widths.vector.map(|dimension| VectorInput {
-                kind: self.vector,
-                dimension,
-                embedding: self.vector_embedding.into(),
-            }),
-        };
+    /// If the model's file is broken, or the model cannot have them.
+    pub fn model_config(&self, inputs: &ModelInputs) -> Result<AnyModelConfig> {
         self.model
             .config()?
-            .made_with(self.resolution, self.channels.count(), &inputs)
+            .made_with(self.resolution, self.channels.count(), inputs)
     }
 
     /// How often a picture's class is replaced by the null class: 0.1 unless the configuration says otherwise, and
@@ -565,20 +541,15 @@ mod tests {
             resolution: 16,
             ..TrainingConfig::digits()
         };
-        let model = config.model_config(10, Widths::default()).unwrap();
+        let inputs = ModelInputs {
+            num_classes: Some(11),
+            ..ModelInputs::default()
+        };
+        let model = config.model_config(&inputs).unwrap();
         assert_eq!((model.sample_size(), model.in_channels()), (Some([16, 16]), 1));
         assert_eq!(model.num_class_embeds(), Some(11));
-        let config = TrainingConfig {
-            conditioning: ConditioningKind::None,
-            ..config
-        };
-        assert_eq!(
-            config
-                .model_config(10, Widths::default())
-                .unwrap()
-                .num_class_embeds(),
-            None
-        );
+        let without = config.model_config(&ModelInputs::default()).unwrap();
+        assert_eq!(without.num_class_embeds(), None);
     }
 
     #[test]

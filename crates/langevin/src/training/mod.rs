@@ -25,8 +25,8 @@ pub mod samples;
 mod setup;
 pub mod state;
 pub mod step;
-mod teller;
 pub mod trackers;
+mod trainee;
 pub mod trainer;
 mod validate;
 
@@ -34,9 +34,10 @@ pub use choices::{
     ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
     VectorEmbedding,
 };
-pub use config::{METRICS, RUN_CONFIG, TrainingConfig, Widths};
+pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use lock::RunLock;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use state::SavedRun;
 pub use trackers::TrackerKind;
+pub use trainee::{Full, Trainee};
 pub use trainer::Trainer;

@@ -8,11 +8,9 @@ use serde_json::Value;
 use super::{ConditioningKind, ModelSource, TrainingConfig, choices::VectorEmbedding};
 use crate::{
     Error, Result,
+    conditioning::TEXT_ENCODER,
     data::{Channels, looks_like_hub_name},
-    models::{
-        AnyModel, AnyModelConfig, PictureVector, captioned::TEXT_ENCODER,
-        unet2d_condition::ConditionClassEmbedType,
-    },
+    models::{AnyModel, AnyModelConfig, PictureVector, unet2d_condition::ConditionClassEmbedType},
     named::Named,
     objectives::{ObjectiveKind, PredictionType},
     pipelines::{self, MODEL_INDEX},
@@ -131,10 +129,10 @@ impl TrainingConfig {
 /// # Errors
 /// If it cannot be read.
 pub(super) fn scheduler(folder: &Path) -> Result<AnyScheduler> {
-    AnyScheduler::load(pipelines::component_folder(folder, pipelines::SCHEDULER))
+    AnyScheduler::load(pipelines::component_folder(folder, "scheduler"))
 }
 
-/// The model of the pipeline in `folder`, whose configuration is `own`, with its text encoder where it has one, made for what `config`
+/// The model of the pipeline in `folder`, whose configuration is `own`, made for what `config`
 /// says: other sizes need no other weights. A table of other classes begins anew, with numbers from `generator`.
 ///
 /// # Errors
@@ -189,14 +187,13 @@ pub(super) fn model(
         )));
     }
     let mut checkpoint = pipelines::checkpoint(folder, None)?;
-    let model = match class_table(own, config) {
-        None => AnyModel::with_weights(config, &mut checkpoint, device)?,
+    match class_table(own, config) {
+        None => AnyModel::with_weights(config, &mut checkpoint, device),
         Some(table) => {
             let fresh = config.build(device, generator)?;
-            fresh.with_weights_but(&mut checkpoint, table, device)?
+            fresh.with_weights_but(&mut checkpoint, table, device)
         }
-    };
-    model.with_text_encoder(folder, device)
+    }
 }
 
 /// The vector that a model is told, and how.

@@ -16,10 +16,9 @@ use super::{
     samples,
     state::{self, Place},
     step::{self, Draw},
+    trainee::{Full, Trainee},
 };
-use crate::{
-    Error, Result, files, models::AnyModel, ops::in_pool, pipelines::DdpmPipeline, random::Generator,
-};
+use crate::{Error, Result, files, ops::in_pool, pipelines::Pipeline, random::Generator};
 
 /// How the steps came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub(super) enum Ended {
 /// A run in progress.
 pub(super) struct Run {
     /// Taken out only while a step moves it.
-    learner: Option<Learner<AnyModel>>,
+    learner: Option<Learner<Full>>,
     pub reports: Reports,
     accumulated: Accumulated,
     /// The epoch it is in, from 1.
@@ -69,12 +68,12 @@ impl Run {
         let steps = config.total_steps(pictures);
         let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
         let folder = &trainer.folder;
-        trainer.model()?;
+        trainer.trainee()?;
         // Before there is a folder: it may be refused.
         let learner = trainer
-            .model
+            .trainee
             .take()
-            .map(|model| learner(model, config, pictures))
+            .map(|trainee| learner(trainee, config, pictures))
             .transpose()?;
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let lock = RunLock::acquire(folder)?;
@@ -169,6 +168,7 @@ impl Run {
                     &self.config,
                     &place,
                     learner,
+                    &trainer.conditions,
                     &waiting.gradients,
                     &trainer.scheduler,
                 )
@@ -198,7 +198,7 @@ impl Run {
     }
 
     /// The model with all that moves it.
-    pub fn learner(&self) -> Result<&Learner<AnyModel>> {
+    pub fn learner(&self) -> Result<&Learner<Full>> {
         self.learner
             .as_ref()
             .ok_or_else(|| Error::Config("the run has no model".into()))
@@ -309,16 +309,16 @@ impl Run {
     /// One batch's gradients, added to those that wait.
     fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
         let learner = self.learner()?;
-        let batch = trainer.prepare(learner.model(), batch)?;
+        let batch = in_pool(|| trainer.prepare(learner.model(), batch))?;
         let objective = trainer.objective.as_ref();
         let noise = trainer.config.noise_options();
         let draw = Draw::new(&batch.clean, objective, noise, &mut trainer.generator);
         // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
         let model = learner.model();
-        model.set_dropout(Some(trainer.dropout.clone()));
+        model.model().set_dropout(Some(trainer.dropout.clone()));
         let saving = trainer.config.saving();
         let lesson = in_pool(|| step::gradients_saving(saving, model, objective, &batch, &draw));
-        if let Some(drawn_from) = model.take_dropout() {
+        if let Some(drawn_from) = model.model().take_dropout() {
             trainer.dropout = drawn_from;
         }
         let lesson = lesson?;
@@ -375,22 +375,14 @@ impl Run {
     }
 
     /// The pipeline as it stands: with the average of the weights where there is one.
-    pub fn pipeline(&self, trainer: &Trainer) -> Result<DdpmPipeline> {
-        Ok(DdpmPipeline {
-            model: self.learner()?.best(),
-            scheduler: trainer.scheduler.clone(),
-            classes: trainer.classes.clone(),
-        })
+    pub fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
+        Ok(pipeline(trainer, &self.learner()?.best()))
     }
 
     /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
-    pub fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<DdpmPipeline>> {
+    pub fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
         let learner = self.learner()?;
-        Ok(learner.ema().map(|_| DdpmPipeline {
-            model: learner.plain(),
-            scheduler: trainer.scheduler.clone(),
-            classes: trainer.classes.clone(),
-        }))
+        Ok(learner.ema().map(|_| pipeline(trainer, &learner.plain())))
     }
 
     /// A sentence where the average is too young to be used.
@@ -414,8 +406,14 @@ impl Run {
     }
 }
 
-/// A model with what the configuration moves it by, in a run over so many pictures.
-fn learner(model: AnyModel, config: &TrainingConfig, pictures: usize) -> Result<Learner<AnyModel>> {
+/// The pipeline of what a run trains.
+fn pipeline(trainer: &Trainer, trainee: &Full) -> Pipeline {
+    let conditions = trainee.conditions(&trainer.conditions);
+    Pipeline::of_parts(trainee.model().clone(), trainer.scheduler.clone(), conditions)
+}
+
+/// What is trained with what the configuration moves it by, in a run over so many pictures.
+fn learner(trainee: Full, config: &TrainingConfig, pictures: usize) -> Result<Learner<Full>> {
     let optimizer = AdamWConfig {
         beta1: config.adam_beta1,
         beta2: config.adam_beta2,
@@ -431,7 +429,7 @@ fn learner(model: AnyModel, config: &TrainingConfig, pictures: usize) -> Result<
     });
     let schedule = config.lr_schedule(config.total_steps(pictures), config.steps_per_epoch(pictures))?;
     let learner = Learner::new(
-        model,
+        trainee,
         optimizer,
         config.learning_rate,
         schedule,

@@ -10,11 +10,12 @@ use burn::tensor::{Tensor, TensorData};
 use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Result,
+    conditioning::{ConditioningImages, TextCondition, VectorCondition},
     data::{Crop, Example, Picture, Transform},
     grid,
-    models::{AnyModel, ImageCondition},
+    models::ImageCondition,
     ops::in_pool,
-    pipelines::{ConditioningImage, DdpmPipeline, SampleOptions, Sampling, to_pictures},
+    pipelines::{ConditioningImage, Pipeline, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -35,10 +36,10 @@ const MOMENTS: usize = 10;
 
 /// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
 /// `-denoising` added to its name, goes the way of a few of them out of the noise.
-pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> Result<Drawn> {
+pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Result<Drawn> {
     const MOST_ROWS: usize = 20;
     let config = &trainer.config;
-    let (classes, columns) = match &trainer.classes {
+    let (classes, columns) = match trainer.classes() {
         Some(classes) => {
             let rows = classes.names.len().min(MOST_ROWS);
             let columns = (config.eval_batch_size / rows).clamp(1, 10);
@@ -50,7 +51,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &DdpmPipeline, path: &Path) -> R
         None => (None, (config.eval_batch_size as f64).sqrt().ceil() as usize),
     };
     let count = classes.as_ref().map_or(config.eval_batch_size, Vec::len);
-    let told = Examples::of(trainer, &pipeline.model);
+    let told = Examples::of(trainer);
     let mut generator = Generator::new(0);
     let (mut pictures, mut moments) = (vec![], vec![]);
     for first in (0..count).step_by(config.eval_batch_size) {
@@ -141,11 +142,12 @@ struct Examples<'a> {
 }
 
 impl<'a> Examples<'a> {
-    fn of(trainer: &'a Trainer, model: &AnyModel) -> Self {
+    fn of(trainer: &'a Trainer) -> Self {
+        let image = trainer.condition::<ConditioningImages>();
         Self {
             trainer,
-            captioned: matches!(model, AnyModel::Captioned(_)),
-            image: model.config().image_condition(),
+            captioned: trainer.condition::<TextCondition>().is_some(),
+            image: image.map(|image| image.kind().clone()),
         }
     }
 
@@ -163,11 +165,11 @@ impl<'a> Examples<'a> {
 
     /// The vectors of these pictures, for a model that is told one.
     fn vectors(&self, range: Range<usize>) -> Result<Option<Tensor<2>>> {
-        let Some(encoder) = self.trainer.teller.vector() else {
+        let Some(vector) = self.trainer.condition::<VectorCondition>() else {
             return Ok(None);
         };
         let pictures = self.pictures(range, |example| example.picture)?;
-        encoder.encode(&pictures).map(Some)
+        vector.encode(&pictures).map(Some)
     }
 
     /// What `of` takes of these examples, cropped in the middle: `[pictures, channels, height, width]`.

@@ -1,29 +1,23 @@
-//! What a run's parts are made of: its classes and its pictures.
+//! What a run's parts are made of: its model and its pictures.
 
 use super::TrainingConfig;
 use crate::{
-    Error, Result,
+    Result,
+    conditioning::Trained,
     data::{self, Dataset, LoaderConfig, Transform},
-    pipelines::Classes,
+    models::{AnyModelConfig, ModelInputs},
 };
 
-/// The names of the data's classes, where the model is told them.
-pub(super) fn classes(config: &TrainingConfig, dataset: &dyn Dataset) -> Result<Option<Classes>> {
-    if !config.conditioning.tells_classes() {
-        return Ok(None);
+/// The configuration of the model that a run trains under these conditions.
+///
+/// # Errors
+/// If it cannot be conditioned so.
+pub(super) fn model_config(config: &TrainingConfig, conditions: &[Trained]) -> Result<AnyModelConfig> {
+    let mut inputs = ModelInputs::default();
+    for trained in conditions {
+        trained.condition.fit(&mut inputs);
     }
-    let names = dataset.class_names().ok_or_else(|| {
-        Error::Config(format!(
-            "the data set {} has no classes, which `--conditioning {}` needs: put the pictures of each class into a folder of \
-             its own, or add a `label` column to metadata.jsonl",
-            dataset.name(),
-            config.conditioning
-        ))
-    })?;
-    Ok(Some(Classes {
-        names: names.to_vec(),
-        null_class: Some(names.len()),
-    }))
+    config.model_config(&inputs)
 }
 
 /// How a picture becomes what the model sees.

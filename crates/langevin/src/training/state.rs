@@ -7,11 +7,19 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RUN_CONFIG, TrainingConfig, ema::EmaSchedule, gradients::Gradients, learner::Learner};
+use super::{
+    RUN_CONFIG, TrainingConfig,
+    ema::EmaSchedule,
+    gradients::Gradients,
+    learner::Learner,
+    trainee::{Full, Trainee},
+};
 use crate::{
-    Error, Result, files,
+    Error, Result,
+    conditioning::Trained,
+    files,
     models::{
-        AnyModel, AnyModelConfig, Checkpoint,
+        AnyModel, AnyModelConfig,
         weights::{self, CONFIG_NAME},
     },
     random::GeneratorState,
@@ -68,15 +76,16 @@ pub(super) fn write(
     folder: &Path,
     config: &TrainingConfig,
     place: &Place,
-    learner: &Learner<AnyModel>,
+    learner: &Learner<Full>,
+    conditions: &[Trained],
     gradients: &Gradients,
     scheduler: &AnyScheduler,
 ) -> Result<()> {
-    learner.plain().save(folder.join(MODEL))?;
+    learner.plain().write(conditions, &folder.join(MODEL))?;
     scheduler.save(folder.join(SCHEDULER))?;
     if let Some(ema) = learner.ema() {
         let average = folder.join(AVERAGE);
-        ema.average().save(&average)?;
+        ema.average().write(conditions, &average)?;
         add_schedule(&average.join(CONFIG_NAME), ema.schedule(), place.step)?;
     }
     let moments = learner.optimizer().moments(learner.model());
@@ -252,12 +261,17 @@ impl SavedRun {
         AnyScheduler::load(self.folder.join(SCHEDULER))
     }
 
+    /// The folder of the model as it was being trained.
+    pub fn model_folder(&self) -> PathBuf {
+        self.folder.join(MODEL)
+    }
+
     /// The model as it was being trained.
     ///
     /// # Errors
     /// If a file is missing or broken.
     pub fn model(&self, device: &Device) -> Result<AnyModel> {
-        AnyModel::load(self.folder.join(MODEL), device)
+        AnyModel::load(self.model_folder(), device)
     }
 
     /// Puts the optimiser's moments and the average into a learner that was made with [`Self::model`], and gives the
@@ -265,17 +279,12 @@ impl SavedRun {
     ///
     /// # Errors
     /// If a file is missing or broken.
-    pub(super) fn restore(&self, learner: &mut Learner<AnyModel>, device: &Device) -> Result<Gradients> {
+    pub(super) fn restore(&self, learner: &mut Learner<Full>, device: &Device) -> Result<Gradients> {
         let moments = weights::read_tensors(self.folder.join(OPTIMIZER))?;
         let average = match learner.ema() {
             None => None,
             // Its own configuration holds the average's schedule besides.
-            Some(_) => {
-                let folder = self.folder.join(AVERAGE);
-                let mut weights = Checkpoint::in_folder(&folder)?;
-                let average = AnyModel::with_weights(&self.model_config()?, &mut weights, device)?;
-                Some(average.with_text_encoder(&folder, device)?)
-            }
+            Some(_) => Some(learner.model().load(&self.folder.join(AVERAGE), device)?),
         };
         learner.resume(self.place.step, moments, average, device);
         if self.place.waiting == 0 {

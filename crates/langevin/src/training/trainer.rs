@@ -6,26 +6,28 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
 
 use super::{
     Estimate, MixedPrecision, ModelSource, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
     memory, pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
-    setup::{classes, loader_config, transform},
+    setup::{loader_config, model_config, transform},
     step::{self, Batch, Draw},
-    teller::{self, Teller},
     trackers,
+    trainee::{Full, Trainee},
 };
 use crate::{
     Error, Result,
+    conditioning::{self, ClassCondition, Classes, Examples, RunSource, Trained},
     data::{self, Dataset, Loader},
     device::default_device,
-    models::AnyModel,
     objectives::{NoiseOptions, Objective},
-    ops,
-    pipelines::Classes,
+    ops::{self, keeping},
     random::Generator,
     schedulers::AnyScheduler,
 };
@@ -36,13 +38,12 @@ pub struct Trainer {
     pub(super) folder: PathBuf,
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) loader: Loader,
-    pub(super) model: Option<AnyModel>,
+    pub(super) trainee: Option<Full>,
     pub(super) scheduler: AnyScheduler,
     pub(super) objective: Box<dyn Objective>,
-    pub(super) classes: Option<Classes>,
+    pub(super) conditions: Vec<Trained>,
     /// Draws the weights, then every step's noise, timesteps and dropped classes.
     pub(super) generator: Generator,
-    pub(super) teller: Teller,
     /// Draws the masks of dropout, in models that have it.
     pub(super) dropout: Generator,
     /// The checkpoint that the run goes on from.
@@ -72,58 +73,54 @@ impl Trainer {
         };
         checkpoints::check_folder(&config, &folder, resumed.as_deref())?;
         let resumed = resumed.map(SavedRun::open).transpose()?;
-        let classes = classes(&config, dataset.as_ref())?;
         let loader = Loader::new(
             Arc::clone(&dataset),
             transform(&config),
             loader_config(&config, dataset.as_ref()),
         )?;
-        let encoder = teller::encoder(&config, device)?;
+        if let Some(saved) = &resumed {
+            saved.check_config(&config)?;
+        }
         let mut generator = Generator::new(config.seed);
+        let saved = resumed.as_ref().map(SavedRun::model_folder);
+        let source = RunSource {
+            config: &config,
+            dataset: dataset.as_ref(),
+            model: saved.as_deref().or(config.pretrained.as_deref()),
+            device,
+        };
+        let conditions = conditioning::of_run(&source, &mut generator)?;
+        let expected = model_config(&config, &conditions)?;
         let model = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
-                saved.check_config(&config)?;
-                let expected = teller::expected(
-                    &config,
-                    classes.as_ref(),
-                    encoder.as_ref(),
-                    &saved.model_config()?,
-                )?;
                 saved.check_model(&expected, dataset.len())?;
-                teller::frozen(&config, saved.model(device)?)
+                saved.model(device)?
             }
             (None, Some(folder)) => {
                 let own = ModelSource::Config(folder.clone()).config()?;
-                let model = teller::expected(&config, classes.as_ref(), encoder.as_ref(), &own)?;
-                teller::check_captions(&config, dataset.as_ref(), folder)?;
-                pretrained::model(folder, &own, &model, device, &mut generator)?
+                pretrained::model(folder, &own, &expected, device, &mut generator)?
             }
-            (None, None) => {
-                let (data, classes) = (dataset.as_ref(), classes.as_ref());
-                teller::build(&config, data, classes, encoder.as_ref(), device, &mut generator)?
-            }
+            (None, None) => expected.build(device, &mut generator)?,
         };
+        let trainee = Some(Full::new(model, &conditions));
         let scheduler = match &resumed {
             Some(saved) => saved.scheduler()?,
             None => config.scheduler()?,
         };
         let objective = config.objective(&scheduler)?;
-        let teller = Teller::new(&config, classes.as_ref(), encoder);
         // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
         let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
-        let model = Some(model);
         Ok(Self {
             config,
             folder,
             dataset,
             loader,
-            model,
+            trainee,
             scheduler,
             objective,
-            classes,
+            conditions,
             generator,
-            teller,
             dropout,
             resumed,
             device,
@@ -141,22 +138,22 @@ impl Trainer {
         let mut generator = Generator::new(0);
         let clean =
             generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
-        let (classes, captions) = (Some(vec![0; pictures]), vec![None; pictures]);
-        let conditioning = self.teller.tell(
-            self.model()?,
-            classes,
-            captions,
-            Some(clean.clone()),
-            &clean,
-            &mut generator,
-        )?;
+        let model = Module::train(self.trainee()?.clone());
+        let saving = self.config.saving();
+        let conditioning = keeping(saving.kept_as, || {
+            let examples = Examples {
+                classes: Some(&vec![0; pictures]),
+                captions: &vec![None; pictures],
+                clean: &clean,
+                conditioning: Some(&clean),
+                text_encoder: model.text_encoder(),
+            };
+            conditioning::of_batch(&self.conditions, &examples, &mut generator)
+        })?;
         let batch = Batch { clean, conditioning };
         let objective = self.objective.as_ref();
         let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
-        let model = self.model()?.clone();
-        let model = burn::module::Module::train(model);
         let start = Instant::now();
-        let saving = self.config.saving();
         let (lesson, grew) =
             memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
         drop(lesson?);
@@ -166,7 +163,7 @@ impl Trainer {
             seconds_per_step: seconds_per_picture * pictures_per_step.min(self.dataset.len()) as f64,
             steps_per_epoch: self.config.steps_per_epoch(self.dataset.len()),
             steps: self.config.total_steps(self.dataset.len()),
-            memory: self.memory(model.num_parameters(), grew, pictures),
+            memory: self.memory(Module::num_params(&model), grew, pictures),
         })
     }
 
@@ -249,7 +246,7 @@ impl Trainer {
             steps: run.learner()?.steps(),
             loss: run.reports.metrics().recent_loss(),
             parameters: info.parameters,
-            model: run.learner()?.model().config(),
+            model: run.learner()?.model().model().config(),
         };
         card::write(self, &ended)?;
         Ok(Outcome {
@@ -267,29 +264,44 @@ impl Trainer {
 
     /// Names of the classes, empty where the run is unconditional.
     pub(super) fn class_names(&self) -> Vec<String> {
-        let names = self.classes.as_ref().map(|classes| classes.names.clone());
-        names.unwrap_or_default()
+        self.classes()
+            .map(|classes| classes.names.clone())
+            .unwrap_or_default()
     }
 
-    pub(super) fn model(&self) -> Result<&AnyModel> {
-        self.model
+    /// The classes that the model is conditioned on, if it is.
+    pub(super) fn classes(&self) -> Option<&Classes> {
+        self.condition::<ClassCondition>()?.names()
+    }
+
+    /// The condition of a kind, if the run has it.
+    pub(super) fn condition<K: conditioning::Condition>(&self) -> Option<&K> {
+        let conditions = self.conditions.iter().map(|trained| &trained.condition);
+        conditions.map(std::slice::from_ref).find_map(conditioning::find)
+    }
+
+    pub(super) fn trainee(&self) -> Result<&Full> {
+        self.trainee
             .as_ref()
             .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
-    /// A loader's batch on the device, with what the model is told of it.
-    pub(super) fn prepare(&mut self, model: &AnyModel, batch: data::Batch) -> Result<Batch> {
+    /// A loader's batch on the device, with what the model is trained under.
+    pub(super) fn prepare(&mut self, trainee: &Full, batch: data::Batch) -> Result<Batch> {
         let tensor = |pixels| Tensor::from_data(TensorData::new(pixels, batch.shape), &self.device);
         let clean = tensor(batch.pixels);
         let given = batch.conditioning.map(tensor);
-        let conditioning = self.teller.tell(
-            model,
-            batch.classes,
-            batch.captions,
-            given,
-            &clean,
-            &mut self.generator,
-        )?;
+        let examples = Examples {
+            classes: batch.classes.as_deref(),
+            captions: &batch.captions,
+            clean: &clean,
+            conditioning: given.as_ref(),
+            text_encoder: trainee.text_encoder(),
+        };
+        // A text encoder that is trained along keeps for its backward what the model keeps.
+        let conditioning = keeping(self.config.saving().kept_as, || {
+            conditioning::of_batch(&self.conditions, &examples, &mut self.generator)
+        })?;
         Ok(Batch { clean, conditioning })
     }
 }

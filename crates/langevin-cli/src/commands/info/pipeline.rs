@@ -7,7 +7,7 @@ use langevin::{
     device::default_device,
     files,
     models::{AnyModel, AnyModelConfig, Checkpoint},
-    pipelines::{self, AnyPipeline},
+    pipelines::{self, Pipeline},
     schedulers::Scheduler,
     training::{METRICS, RUN_CONFIG, TrainingConfig},
 };
@@ -16,16 +16,16 @@ use crate::terminal::{self, bytes, thousands};
 
 /// Prints a pipeline's parts, and how it was trained where its folder says so.
 pub fn describe_pipeline(folder: &Path) -> Result<()> {
-    let pipeline = AnyPipeline::load(folder, &default_device())?;
-    let model = pipeline.model();
-    terminal::print(&format!("{}: a {}", folder.display(), pipeline.class_name()))?;
+    let pipeline = Pipeline::load(folder, &default_device())?;
+    let model = &pipeline.model;
+    terminal::print(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
     print_model(model)?;
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.
     let flat = stored.path().parent() == Some(folder);
     let layout = if flat { "; every file at the root" } else { "" };
     line("stored as", &format!("{stored}{layout}"))?;
-    let scheduler = pipeline.scheduler();
+    let scheduler = &pipeline.scheduler;
     line(
         "scheduler",
         &format!(

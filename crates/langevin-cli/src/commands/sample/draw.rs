@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use langevin::{
     data::Picture,
     guidance::{ClassifierFree, GuideMaker},
-    pipelines::{AnyPipeline, ConditioningImage, Facts, SampleOptions, Sampling, to_pictures},
+    pipelines::{ConditioningImage, Facts, Pipeline, SampleOptions, Sampling, to_pictures},
     random::Generator,
 };
 
@@ -15,7 +15,7 @@ use crate::{commands::guidance::LossArgs, progress::Progress, stop::Stop};
 /// What is to be drawn.
 pub struct Drawing {
     /// The pipeline, with the scheduler that was asked for.
-    pub pipeline: AnyPipeline,
+    pub pipeline: Pipeline,
     /// Where it came from.
     pub model: String,
     /// How many pictures.
@@ -76,7 +76,7 @@ impl Drawing {
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         Facts {
             seed: self.seed,
-            scheduler: self.pipeline.scheduler().class_name(),
+            scheduler: self.pipeline.scheduler.class_name(),
             steps: self.steps,
             model: &self.model,
             eta: self.eta,
@@ -149,7 +149,7 @@ fn turns<T: Clone>(all: &[T], first: usize, batch: usize) -> Option<Vec<T>> {
 impl std::fmt::Display for Drawing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pictures = if self.count == 1 { "picture" } else { "pictures" };
-        let scheduler = self.pipeline.scheduler().class_name();
+        let scheduler = self.pipeline.scheduler.class_name();
         write!(
             f,
             "drawing {} {pictures}: {scheduler}, {} steps, seed {}",

@@ -1,0 +1,294 @@
+//! What a model is given besides the noisy picture and its timestep: one file per kind, with all of its life.
+//!
+//! A [`Condition`] says how it fits a model's configuration, what it makes of a call, towards and away, what it makes of a training
+//! batch, and what it saves. It runs once per call or batch; what comes of it is a [`Conditioning`], tensors that a model takes in every
+//! step. A new kind is a file here and a row of [`KINDS`].
+
+mod class;
+mod image;
+mod text;
+mod vector;
+
+use std::{any::Any, fmt::Debug, path::Path, sync::Arc};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+pub use class::{CLASSES, ClassCondition, Classes};
+pub use image::ConditioningImages;
+pub(crate) use text::TEXT_ENCODER;
+pub use text::TextCondition;
+pub use vector::VectorCondition;
+
+use crate::{
+    Error, Result,
+    models::{AnyModelConfig, ClipTextEncoder, Conditioning, ModelInputs},
+    options::SampleOptions,
+    random::Generator,
+    training::TrainingConfig,
+};
+
+/// One kind of condition of one model.
+pub trait Condition: Any + Debug + Send + Sync {
+    /// Says what a model needs that takes it.
+    fn fit(&self, inputs: &mut ModelInputs);
+
+    /// Whether classifier-free guidance can lead towards it.
+    fn is_guided(&self) -> bool {
+        true
+    }
+
+    /// What the pictures of a call are drawn with.
+    ///
+    /// # Errors
+    /// If what the call says of it does not fit the model.
+    fn of_call(&self, call: &Call<'_>) -> Result<Pair>;
+
+    /// What the pictures of a training batch are trained with. With probability `dropout` a picture goes without.
+    ///
+    /// # Errors
+    /// If the data do not say it.
+    fn of_batch(
+        &self,
+        examples: &Examples<'_>,
+        dropout: f64,
+        generator: &mut Generator,
+    ) -> Result<Conditioning>;
+
+    /// Writes what it consists of into a pipeline's folder, and names the components among it: name and class.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn save(&self, folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+}
+
+/// A call of a pipeline, as its conditions see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What is asked for.
+    pub options: &'a SampleOptions,
+    /// The model's configuration.
+    pub config: &'a AnyModelConfig,
+    /// Where the model is.
+    pub device: &'a Device,
+}
+
+/// What a call draws towards, and what classifier-free guidance leads away from.
+#[derive(Clone, Debug, Default)]
+pub struct Pair {
+    /// What is asked for.
+    pub towards: Conditioning,
+    /// The null class, the empty text and the like, or what the call names in their place.
+    pub away: Conditioning,
+}
+
+impl Pair {
+    /// The same on both sides.
+    fn both(conditioning: Conditioning) -> Self {
+        Self {
+            away: conditioning.clone(),
+            towards: conditioning,
+        }
+    }
+
+    /// Of the given rows, one per picture, in their order.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        Self {
+            towards: self.towards.rows(rows),
+            away: self.away.rows(rows),
+        }
+    }
+}
+
+/// The pictures of a training batch, as conditions see them.
+#[derive(Clone, Copy, Debug)]
+pub struct Examples<'a> {
+    /// Each picture's class, below 0 where it is not known; `None` where the data have none.
+    pub classes: Option<&'a [i64]>,
+    /// Each picture's caption.
+    pub captions: &'a [Option<String>],
+    /// The clean pictures, `[batch, channels, height, width]` in -1..1.
+    pub clean: &'a Tensor<4>,
+    /// The conditioning pictures that the data hold beside them.
+    pub conditioning: Option<&'a Tensor<4>>,
+    /// The text encoder as it stands, where there is one.
+    pub text_encoder: Option<&'a ClipTextEncoder>,
+}
+
+/// Where the conditions of a pipeline come from.
+#[derive(Clone, Copy, Debug)]
+struct Source<'a> {
+    config: &'a AnyModelConfig,
+    /// The pipeline's folder; `None` for a model that has none.
+    folder: Option<&'a Path>,
+    device: &'a Device,
+}
+
+/// Where the conditions of a training run come from.
+#[derive(Clone, Copy)]
+pub struct RunSource<'a> {
+    /// The run's options.
+    pub config: &'a TrainingConfig,
+    /// What it is trained on.
+    pub dataset: &'a dyn crate::data::Dataset,
+    /// The folder that holds the model which is trained on, with its text encoder; `None` where a new one is made.
+    pub model: Option<&'a Path>,
+    /// Where it is trained.
+    pub device: &'a Device,
+}
+
+/// A condition of a training run, and how often a picture goes without.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The condition.
+    pub condition: Arc<dyn Condition>,
+    /// The probability.
+    pub dropout: f64,
+}
+
+/// A row of [`KINDS`].
+struct Kind {
+    /// The condition of a pipeline, if its model takes this kind.
+    of_pipeline: fn(&Source<'_>) -> Result<Option<Arc<dyn Condition>>>,
+    /// The condition of a training run, if it is asked for; new weights are drawn from the generator.
+    of_run: fn(&RunSource<'_>, &mut Generator) -> Result<Option<Trained>>,
+    /// Refuses what a call says of this kind where the model does not take it.
+    refuse: fn(&SampleOptions) -> Result<()>,
+    /// Whether the condition is of this kind.
+    is: fn(&dyn Condition) -> bool,
+}
+
+impl Kind {
+    const fn of<K: ConditionKind>() -> Self {
+        Self {
+            of_pipeline: |source| Ok(K::of_pipeline(source)?.map(|condition| Arc::new(condition) as _)),
+            of_run: |source, generator| {
+                Ok(K::of_run(source, generator)?.map(|(condition, dropout)| Trained {
+                    condition: Arc::new(condition),
+                    dropout,
+                }))
+            },
+            refuse: K::refuse,
+            is: |condition| (condition as &dyn Any).is::<K>(),
+        }
+    }
+}
+
+/// What a kind says before there is a condition of it.
+trait ConditionKind: Condition + Sized {
+    /// The condition of a pipeline, if its model takes this kind.
+    fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>>;
+    /// The condition of a training run with its dropout, if it is asked for.
+    fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>>;
+    /// Refuses what a call says of this kind to a model that does not take it.
+    fn refuse(options: &SampleOptions) -> Result<()>;
+}
+
+/// Every kind. A batch's dropout is drawn in this order.
+const KINDS: [Kind; 4] = [
+    Kind::of::<ClassCondition>(),
+    Kind::of::<TextCondition>(),
+    Kind::of::<ConditioningImages>(),
+    Kind::of::<VectorCondition>(),
+];
+
+/// The conditions of a pipeline: of its model, and of what lies in its folder.
+///
+/// # Errors
+/// If a file in the folder is broken, or another model's.
+pub fn of_pipeline(
+    config: &AnyModelConfig,
+    folder: Option<&Path>,
+    device: &Device,
+) -> Result<Vec<Arc<dyn Condition>>> {
+    let source = Source {
+        config,
+        folder,
+        device,
+    };
+    let conditions = KINDS.iter().map(|kind| (kind.of_pipeline)(&source));
+    conditions.filter_map(Result::transpose).collect()
+}
+
+/// The conditions of a training run.
+///
+/// # Errors
+/// If the data do not have what they need, or a file that they are made of is broken.
+pub fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Vec<Trained>> {
+    let conditions = KINDS.iter().map(|kind| (kind.of_run)(source, generator));
+    conditions.filter_map(Result::transpose).collect()
+}
+
+/// The condition of a kind, if it is among them.
+pub fn find<K: Condition>(conditions: &[Arc<dyn Condition>]) -> Option<&K> {
+    conditions
+        .iter()
+        .find_map(|condition| (condition.as_ref() as &dyn Any).downcast_ref())
+}
+
+/// What a call is drawn with: all conditions together.
+///
+/// # Errors
+/// If it says what the model does not take, or does not say what it needs.
+pub fn of_call(conditions: &[Arc<dyn Condition>], call: &Call<'_>) -> Result<Pair> {
+    for kind in &KINDS {
+        if !conditions.iter().any(|condition| (kind.is)(condition.as_ref())) {
+            (kind.refuse)(call.options)?;
+        }
+    }
+    let options = call.options;
+    let negative = options.negative_classes.is_some() || options.negative_prompts.is_some();
+    let guided = options.guidance.is_on();
+    if (guided || negative) && !conditions.iter().any(|condition| condition.is_guided()) {
+        return Err(Error::Config(
+            "classifier-free guidance needs a model that can be told a class, a text or a vector, and this one is unconditional".into(),
+        ));
+    }
+    if negative && !guided {
+        return Err(Error::Config(
+            "negative classes and prompts do nothing at a guidance scale of 1: give another scale".into(),
+        ));
+    }
+    conditions.iter().try_fold(Pair::default(), |all, condition| {
+        let own = condition.of_call(call)?;
+        Ok(Pair {
+            towards: all.towards.and(own.towards),
+            away: all.away.and(own.away),
+        })
+    })
+}
+
+/// What a training batch is trained with: all conditions together.
+///
+/// # Errors
+/// If the data do not say it.
+pub fn of_batch(
+    conditions: &[Trained],
+    examples: &Examples<'_>,
+    generator: &mut Generator,
+) -> Result<Conditioning> {
+    conditions
+        .iter()
+        .try_fold(Conditioning::default(), |all, trained| {
+            let own = trained.condition.of_batch(examples, trained.dropout, generator)?;
+            Ok(all.and(own))
+        })
+}
+
+/// Zeros in place of what some pictures are given, which has a row per picture.
+fn dropped<const D: usize>(given: Tensor<D>, dropout: f64, generator: &mut Generator) -> Tensor<D> {
+    if dropout == 0.0 {
+        return given;
+    }
+    let mut shape = [1; D];
+    shape[0] = given.dims()[0];
+    let draws = generator.rand(shape[0]);
+    let kept = draws
+        .into_iter()
+        .map(|u| if f64::from(u) < dropout { 0.0 } else { 1.0 });
+    let kept = TensorData::new(kept.collect::<Vec<f32>>(), shape);
+    let device = given.device();
+    given * Tensor::from_data(kept, &device)
+}

@@ -1,0 +1,133 @@
+//! A vector of a picture, such as its mean colour or CLIP's embedding, added to the time embedding.
+
+use burn::tensor::Tensor;
+
+use super::{Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
+use crate::{
+    Error, Result,
+    models::{Conditioning, ModelInputs, PictureEncoder, PictureVector, VectorInput, clip::ClipModel},
+    options::SampleOptions,
+    random::Generator,
+    training::ConditioningKind,
+};
+
+/// One vector per picture.
+#[derive(Clone, Debug)]
+pub struct VectorCondition {
+    /// How many numbers it has.
+    dimension: usize,
+    /// What it is of a picture, where that is known.
+    kind: Option<PictureVector>,
+    /// How a model that learns it takes it, and what makes it of pictures.
+    trained: Option<(VectorInput, PictureEncoder)>,
+}
+
+impl VectorCondition {
+    /// How many numbers it has.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// What it is of a picture, where that is known.
+    pub fn kind(&self) -> Option<PictureVector> {
+        self.kind
+    }
+
+    /// The vectors of a run's pictures, `[batch, channels, height, width]` in -1..1 → `[batch, dimension]`.
+    ///
+    /// # Errors
+    /// If this is no run's condition, or its encoder does not take such pictures.
+    pub fn encode(&self, pictures: &Tensor<4>) -> Result<Tensor<2>> {
+        let (_, encoder) = self
+            .trained
+            .as_ref()
+            .ok_or_else(|| Error::Config("there is nothing here that makes a picture's vector".into()))?;
+        encoder.encode(pictures)
+    }
+}
+
+fn of_vector(vector: Tensor<2>) -> Conditioning {
+    Conditioning {
+        vector: Some(vector),
+        ..Conditioning::default()
+    }
+}
+
+impl Condition for VectorCondition {
+    fn fit(&self, inputs: &mut ModelInputs) {
+        inputs.vector = self.trained.as_ref().map(|(input, _)| *input);
+    }
+
+    fn of_call(&self, call: &Call<'_>) -> Result<Pair> {
+        let (batch, dimension) = (call.options.batch_size, self.dimension);
+        let zeros = Tensor::zeros([batch, dimension], call.device);
+        let towards = match &call.options.vectors {
+            None => zeros.clone(),
+            Some(given) => {
+                let [rows, numbers] = given.dims();
+                if numbers != dimension || !(rows == 1 || rows == batch) {
+                    return Err(Error::Shape(format!(
+                        "the vectors have shape [{rows}, {numbers}] where [1 or {batch}, {dimension}] is needed"
+                    )));
+                }
+                given.clone().expand([batch, dimension])
+            }
+        };
+        Ok(Pair {
+            towards: of_vector(towards),
+            away: of_vector(zeros),
+        })
+    }
+
+    /// Zeros in place of a picture's own.
+    fn of_batch(
+        &self,
+        examples: &Examples<'_>,
+        dropout: f64,
+        generator: &mut Generator,
+    ) -> Result<Conditioning> {
+        let vectors = self.encode(examples.clean)?;
+        Ok(of_vector(dropped(vectors, dropout, generator)))
+    }
+}
+
+impl ConditionKind for VectorCondition {
+    fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>> {
+        Ok(source.config.vector_dim().map(|dimension| Self {
+            dimension,
+            kind: source.config.picture_vector(),
+            trained: None,
+        }))
+    }
+
+    fn of_run(source: &RunSource<'_>, _: &mut Generator) -> Result<Option<(Self, f64)>> {
+        let config = source.config;
+        if config.conditioning != ConditioningKind::Vector {
+            return Ok(None);
+        }
+        let load = |path| ClipModel::load(path, source.device);
+        let clip = config.vector_clip.as_ref().map(load).transpose()?;
+        let encoder = PictureEncoder::new(config.vector, clip)?;
+        let dimension = encoder.dimension(config.channels.count());
+        let input = VectorInput {
+            kind: config.vector,
+            dimension,
+            embedding: config.vector_embedding.into(),
+        };
+        let condition = Self {
+            dimension,
+            kind: Some(config.vector),
+            trained: Some((input, encoder)),
+        };
+        Ok(Some((condition, config.vector_dropout())))
+    }
+
+    fn refuse(options: &SampleOptions) -> Result<()> {
+        match options.vectors {
+            Some(_) => Err(Error::Config(
+                "a vector was given, but the model is told none".into(),
+            )),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A picture that a request brings along.
+
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::data::Picture;
+
+/// A picture that a request brings along, in whichever form.
+///
+/// As text, on a command line, it is a file. In JSON it is the file's bytes in base64, or a `data:` URL of them, and never a file: a
+/// request that comes over a network names nothing of this machine.
+#[derive(Clone, Debug)]
+pub enum ImageInput {
+    /// A file of this machine.
+    File(PathBuf),
+    /// An encoded picture in base64, or a `data:` URL.
+    Base64(String),
+    /// A decoded picture.
+    Picture(Picture),
+    /// Pictures of the model's size already: `[1 or count, channels, height, width]` in -1..1.
+    Tensor(Tensor<4>),
+}
+
+impl FromStr for ImageInput {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::File(text.into()))
+    }
+}
+
+impl From<Picture> for ImageInput {
+    fn from(picture: Picture) -> Self {
+        Self::Picture(picture)
+    }
+}
+
+impl From<Tensor<4>> for ImageInput {
+    fn from(pictures: Tensor<4>) -> Self {
+        Self::Tensor(pictures)
+    }
+}
+
+impl fmt::Display for ImageInput {
+    /// What messages call it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            _ => f.write_str("the picture"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::Base64)
+    }
+}
+
+impl Serialize for ImageInput {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Base64(text) => text.serialize(serializer),
+            _ => Err(serde::ser::Error::custom(
+                "only a picture that is encoded already is written as JSON",
+            )),
+        }
+    }
+}

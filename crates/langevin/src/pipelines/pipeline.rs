@@ -1,0 +1,350 @@
+//! A pipeline: a model with its scheduler and what else belongs to it. Load, save, call.
+
+use std::{path::Path, sync::Arc};
+
+use burn::tensor::{Device, Tensor};
+
+use super::{
+    PipelineClass, Sampling,
+    folder::{self, PipelineFolder},
+    inpainting::Inpainting,
+    sampling::{Draws, LoopDenoiser},
+    to_unit_range,
+};
+use crate::{
+    Error, Result, Size,
+    codec::{AnyCodec, Codec, Pixels},
+    conditioning::{self, Call, ClassCondition, Classes, Condition, Pair},
+    guidance::Guided,
+    models::AnyModel,
+    options::SampleOptions,
+    random::Generator,
+    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
+};
+
+/// DDIM's steps, and RePaint's, where no number is asked for: diffusers'.
+pub const USUAL_DDIM_STEPS: usize = 50;
+
+/// A model, a scheduler, what the model is conditioned on, and what lies between pictures and its space.
+///
+/// Mirrors `diffusers.DiffusionPipeline`; which of its classes a pipeline is of follows from what it holds, see [`PipelineClass`].
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The denoiser.
+    pub model: AnyModel,
+    /// The noise schedule and the rule of its steps.
+    pub scheduler: AnyScheduler,
+    conditions: Vec<Arc<dyn Condition>>,
+    codec: AnyCodec,
+}
+
+impl Pipeline {
+    /// A pipeline of these parts; `classes` names the model's classes, where it has some.
+    ///
+    /// # Errors
+    /// Never for a model that is built already; as the conditions of a folder are read.
+    pub fn new(model: AnyModel, scheduler: AnyScheduler, classes: Option<Classes>) -> Result<Self> {
+        let config = model.config();
+        let mut conditions = conditioning::of_pipeline(&config, None, &model.device())?;
+        if let (Some(known), Some(_)) = (config.num_class_embeds(), &classes) {
+            conditions.retain(|condition| !is_class(condition));
+            conditions.insert(0, Arc::new(ClassCondition::new(known, classes)));
+        }
+        Ok(Self::of_parts(model, scheduler, conditions))
+    }
+
+    /// A pipeline of a model that is conditioned so.
+    pub(crate) fn of_parts(
+        model: AnyModel,
+        scheduler: AnyScheduler,
+        conditions: Vec<Arc<dyn Condition>>,
+    ) -> Self {
+        let codec = AnyCodec::Pixels(Pixels {
+            channels: model.config().in_channels(),
+        });
+        Self {
+            model,
+            scheduler,
+            conditions,
+            codec,
+        }
+    }
+
+    /// Loads a pipeline from its folder.
+    ///
+    /// # Errors
+    /// If the folder holds no pipeline, or one of a class that is not there yet, or a file of it is missing or broken.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::load_variant(folder, None, device)
+    }
+
+    /// Loads a pipeline with a variant of its weights, such as `fp16`, see [`Checkpoint::variant_in`].
+    ///
+    /// # Errors
+    /// As [`Self::load`], or if there is no such variant.
+    ///
+    /// [`Checkpoint::variant_in`]: crate::models::Checkpoint::variant_in
+    pub fn load_variant(folder: impl AsRef<Path>, variant: Option<&str>, device: &Device) -> Result<Self> {
+        let folder = PipelineFolder::open(folder.as_ref())?;
+        let config = folder.model_config()?;
+        let scheduler = folder.scheduler()?;
+        // They are small, and say early what is wrong.
+        let conditions = conditioning::of_pipeline(&config, Some(folder.path()), device)?;
+        let model = AnyModel::with_weights(&config, &mut folder.weights(variant)?, device)?;
+        Ok(Self::of_parts(model, scheduler, conditions))
+    }
+
+    /// A pipeline of a model that has none, with a scheduler of diffusers' default configuration; `name` is `ddpm`,
+    /// `DDPMScheduler` or any other of [`AnyScheduler::NAMES`].
+    ///
+    /// # Errors
+    /// If there is no such scheduler.
+    pub fn of_model(model: AnyModel, name: &str) -> Result<Self> {
+        let scheduler = DDPMScheduler::new(DDPMConfig::default())?.into();
+        Self::new(model, scheduler, None)?.with_scheduler(name)
+    }
+
+    /// The same model with another sampler on the same noise schedule; `name` is `ddim`, `DDIMScheduler` or any other
+    /// of [`SamplerName::ALL`](crate::schedulers::SamplerName::ALL).
+    ///
+    /// # Errors
+    /// If there is no such sampler, or it does not fit the model; the error says why.
+    pub fn with_scheduler(self, name: &str) -> Result<Self> {
+        let scheduler = self.scheduler.for_model(name)?;
+        Ok(Self { scheduler, ..self })
+    }
+
+    /// The same model with DDIM run backwards: a loop that begins with a picture, by [`Sampling::starting_at`] step 0, ends with
+    /// the latent from which [`Self::unbounded_ddim`] draws that picture again.
+    ///
+    /// ```no_run
+    /// # fn main() -> langevin::Result<()> {
+    /// # use langevin::{device::default_device, pipelines::{Pipeline, SampleOptions}, random::Generator};
+    /// # let pipeline = Pipeline::load("my-model", &default_device())?;
+    /// # let picture = burn::tensor::Tensor::<4>::zeros([1, 3, 32, 32], &default_device());
+    /// let (inverse, ddim) = (pipeline.clone().inverse()?, pipeline.unbounded_ddim()?);
+    /// let options = SampleOptions { num_inference_steps: Some(50), ..SampleOptions::default() };
+    /// let mut unused = Generator::new(0);
+    /// let latent = inverse.sample(&options, &mut unused)?.starting_at(picture, 0)?.finish()?;
+    /// let again = ddim.sample(&options, &mut unused)?.starting_at(latent, 0)?.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If DDIM does not fit the model.
+    pub fn inverse(self) -> Result<Self> {
+        let scheduler = self.scheduler.for_pictures("ddim-inverse")?.unbounded()?;
+        Ok(Self { scheduler, ..self })
+    }
+
+    /// The same model with DDIM that leaves predicted clean pictures as they are: what clipping takes from them cannot be found
+    /// again by going back.
+    ///
+    /// # Errors
+    /// If DDIM does not fit the model.
+    pub fn unbounded_ddim(self) -> Result<Self> {
+        let scheduler = self.scheduler.for_model("ddim")?.unbounded()?;
+        Ok(Self { scheduler, ..self })
+    }
+
+    /// The row of the class table that it is of.
+    pub fn class(&self) -> &'static PipelineClass {
+        PipelineClass::of(&self.scheduler)
+    }
+
+    /// What lies between pictures and the space that the model denoises in.
+    pub fn codec(&self) -> &AnyCodec {
+        &self.codec
+    }
+
+    /// What the model is conditioned on.
+    pub fn conditions(&self) -> &[Arc<dyn Condition>] {
+        &self.conditions
+    }
+
+    /// The condition of a kind, if the model has it.
+    pub fn condition<K: Condition>(&self) -> Option<&K> {
+        conditioning::find(&self.conditions)
+    }
+
+    /// Names of the model's classes, where it has them and they are known.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.condition::<ClassCondition>()?.names()
+    }
+
+    /// The size of the pictures that the model is made for.
+    ///
+    /// # Errors
+    /// If its configuration does not say.
+    pub fn size(&self) -> Result<Size> {
+        let size = self.model.config().sample_size().ok_or_else(|| {
+            Error::Config(
+                "the model's configuration has no `sample_size`, so it cannot be sampled from, and no picture can be brought to its \
+                 size"
+                    .into(),
+            )
+        })?;
+        Ok(size.into())
+    }
+
+    /// The steps of a call that names no number, see [`AnyScheduler::usual_steps`]: diffusers' 1000 with a DDPM scheduler, and 50 with
+    /// a DDIM one.
+    pub fn default_steps(&self) -> usize {
+        self.scheduler.usual_steps()
+    }
+
+    /// How many times a loop of `steps` steps asks the model; some samplers ask it more than once a step.
+    ///
+    /// # Errors
+    /// If the scheduler has no such loop.
+    pub fn calls(&self, steps: usize) -> Result<usize> {
+        let mut scheduler = self.scheduler.clone();
+        scheduler.set_timesteps(steps)?;
+        Ok(scheduler.timesteps().len())
+    }
+
+    /// Saves the pipeline as diffusers does, whole or not at all. Other files in the folder stay.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        folder::save(self, folder.as_ref())
+    }
+
+    /// Starts a sampling loop.
+    ///
+    /// `generator` is drawn from in the order of diffusers' call: the initial noise, then each step's.
+    ///
+    /// # Errors
+    /// If the options do not fit the model or the scheduler.
+    pub fn sample<'a>(
+        &'a self,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
+        self.begin(self.scheduler.clone(), options, Draws::Borrowed(generator))
+    }
+
+    /// Starts a sampling loop with another scheduler, which [`AnyScheduler::for_model`] makes, and a generator of the loop's own:
+    /// what a program keeps that has many loops of one model under way.
+    ///
+    /// # Errors
+    /// If the options do not fit the model or the scheduler.
+    pub fn start(
+        &self,
+        scheduler: AnyScheduler,
+        options: &SampleOptions,
+        generator: Generator,
+    ) -> Result<Sampling<'_>> {
+        self.begin(scheduler, options, Draws::Owned(Box::new(generator)))
+    }
+
+    fn begin<'a>(
+        &'a self,
+        scheduler: AnyScheduler,
+        options: &SampleOptions,
+        generator: Draws<'a>,
+    ) -> Result<Sampling<'a>> {
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| scheduler.usual_steps());
+        self.begin_with(
+            Box::new(scheduler),
+            steps,
+            options,
+            self.pair(options)?,
+            generator,
+        )
+    }
+
+    /// Starts a loop of RePaint's (Lugmayr et al. 2022), which paints the unknown part of `picture` anew: a tensor of shape
+    /// `[1 or batch, channels, height, width]` in -1..1. `mask`, `[1, 1, height, width]` or larger, is 1 where the picture is known.
+    ///
+    /// The loop jumps back towards the noise as diffusers' does by default, so it asks the model several times a step.
+    ///
+    /// # Errors
+    /// If the options do not fit, or the picture or the mask is of another size than the model's.
+    pub fn inpaint<'a>(
+        &'a self,
+        picture: Tensor<4>,
+        mask: Tensor<4>,
+        options: &SampleOptions,
+        generator: &'a mut Generator,
+    ) -> Result<Sampling<'a>> {
+        let scheduler = Inpainting::new(&self.scheduler, picture, mask)?;
+        let steps = options
+            .num_inference_steps
+            .unwrap_or_else(|| self.repaint_steps());
+        let pair = self.pair(options)?;
+        self.begin_with(
+            Box::new(scheduler),
+            steps,
+            options,
+            pair,
+            Draws::Borrowed(generator),
+        )
+    }
+
+    /// RePaint's steps where no number is asked for.
+    fn repaint_steps(&self) -> usize {
+        self.scheduler.num_train_timesteps().min(USUAL_DDIM_STEPS)
+    }
+
+    /// What the pictures of a call are drawn with: every condition, once.
+    ///
+    /// # Errors
+    /// If the call says what the model does not take, or does not say what it needs.
+    fn pair(&self, options: &SampleOptions) -> Result<Pair> {
+        if options.batch_size == 0 {
+            return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
+        }
+        let call = Call {
+            options,
+            config: &self.model.config(),
+            device: &self.model.device(),
+        };
+        conditioning::of_call(&self.conditions, &call)
+    }
+
+    /// Starts a loop of `steps` steps with what `pair` says of its pictures: draws the initial noise as diffusers' pipelines do.
+    fn begin_with<'a>(
+        &'a self,
+        mut scheduler: Box<dyn Scheduler + 'a>,
+        steps: usize,
+        options: &SampleOptions,
+        pair: Pair,
+        mut generator: Draws<'a>,
+    ) -> Result<Sampling<'a>> {
+        let size = self.size()?;
+        let guidance = options.guidance;
+        let denoiser = if guidance.is_on() {
+            let train_timesteps = scheduler.num_train_timesteps();
+            let guided = Guided::new(&self.model as _, pair.away, guidance, train_timesteps)?;
+            LoopDenoiser::Guided(Box::new(guided))
+        } else {
+            LoopDenoiser::Shared(&self.model)
+        };
+        scheduler.set_timesteps(steps)?;
+        let [channels, height, width] = self.codec.latent_shape(size)?;
+        let shape = [options.batch_size, channels, height, width];
+        let noise = generator.get_mut().randn_tensor(shape, &self.model.device());
+        Ok(Sampling::start(denoiser, scheduler, noise, generator)
+            .of_steps(steps)
+            .with_conditioning(pair.towards)
+            .with_step_options(options.eta, options.use_clipped_model_output || guidance.is_on()))
+    }
+
+    /// Draws pictures: `[batch, height, width, channels]` in 0..1.
+    ///
+    /// # Errors
+    /// If the options do not fit, or a step fails.
+    pub fn call(&self, options: &SampleOptions, generator: &mut Generator) -> Result<Tensor<4>> {
+        let samples = self.sample(options, generator)?.finish()?;
+        self.codec.decode(samples).map(to_unit_range)
+    }
+}
+
+fn is_class(condition: &Arc<dyn Condition>) -> bool {
+    conditioning::find::<ClassCondition>(std::slice::from_ref(condition)).is_some()
+}

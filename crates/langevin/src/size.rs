@@ -1,0 +1,81 @@
+//! How large pictures are.
+
+use std::{fmt, str::FromStr};
+
+use crate::{Error, Result};
+
+/// A picture's height and width, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// How many rows.
+    pub height: usize,
+    /// How many columns.
+    pub width: usize,
+}
+
+impl Size {
+    /// A square.
+    pub fn square(side: usize) -> Self {
+        Self {
+            height: side,
+            width: side,
+        }
+    }
+}
+
+impl From<[usize; 2]> for Size {
+    /// Height, then width, as diffusers' configurations have them.
+    fn from([height, width]: [usize; 2]) -> Self {
+        Self { height, width }
+    }
+}
+
+impl From<Size> for [usize; 2] {
+    fn from(size: Size) -> Self {
+        [size.height, size.width]
+    }
+}
+
+impl fmt::Display for Size {
+    /// Width first, as pictures' sizes are said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FromStr for Size {
+    type Err = Error;
+
+    /// Reads `WIDTHxHEIGHT`, or one number for a square.
+    fn from_str(text: &str) -> Result<Self> {
+        let side = |text: &str| text.trim().parse().ok().filter(|&side: &usize| side > 0);
+        let size = match text.split_once(['x', 'X']) {
+            Some((width, height)) => side(width)
+                .zip(side(height))
+                .map(|(width, height)| Self { height, width }),
+            None => side(text).map(Self::square),
+        };
+        size.ok_or_else(|| {
+            Error::Config(format!(
+                "`{text}` is not a size: it is written WIDTHxHEIGHT, as in 640x512"
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        let wide: Size = "640x512".parse().unwrap();
+        assert_eq!((wide.height, wide.width), (512, 640));
+        assert_eq!(wide.to_string(), "640x512");
+        assert_eq!("64".parse::<Size>().unwrap(), Size::square(64));
+        for text in ["", "x", "0x8", "8x", "-1x3", "1.5x2", "axb"] {
+            let message = text.parse::<Size>().unwrap_err().to_string();
+            assert!(message.contains("WIDTHxHEIGHT"), "{message}");
+        }
+    }
+}
