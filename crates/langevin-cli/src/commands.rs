@@ -3,7 +3,6 @@
 pub mod convert;
 pub mod edit;
 pub mod evaluate;
-pub mod guidance;
 pub mod info;
 pub mod interpolate;
 pub mod invert;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use langevin::{named::Named, schedulers::SamplerName};
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
@@ -28,6 +29,37 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
             }
         })
         .collect()
+}
+
+/// The flag of an option: `--output-dir` of `output_dir`.
+pub fn of_option(option: &str) -> String {
+    format!("--{}", option.replace('_', "-"))
+}
+
+/// Options of the library as flags: what was typed over the library's defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Options<T>(pub T);
+
+impl<T: Args + Default> Args for Options<T> {
+    fn augment_args(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+}
+
+impl<T: Args + Default> FromArgMatches for Options<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut options = Self::default();
+        options.update_from_arg_matches(matches)?;
+        Ok(options)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 /// A parser for one of a closed set of choices, listed in the help.

@@ -1,6 +1,6 @@
 //! What a request hears while its pictures are drawn.
 
-use langevin::{data::Picture, pipelines::Animation};
+use langevin::{data::Picture, generate::Animation};
 
 /// News of an order, from the thread that draws.
 #[derive(Debug)]

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use langevin::{
-    Error, Result,
+    Error, Result, Size,
     conditioning::TextCondition,
     device::Device,
-    guidance::GuideMaker,
     pipelines::Pipeline,
     schedulers::{AnyScheduler, SamplerName},
 };
@@ -31,12 +30,12 @@ impl Models {
             )));
         }
         let pipeline = Pipeline::load(folder, device)?;
-        let maker = pipeline.guide_maker()?;
+        let size = pipeline.size()?;
         self.all.push(Model {
             name: name.to_string(),
             samplers: samplers(&pipeline.scheduler),
             pipeline,
-            maker,
+            size,
         });
         Ok(())
     }
@@ -70,7 +69,7 @@ impl Models {
 pub(crate) struct Model {
     pub name: String,
     pub pipeline: Pipeline,
-    pub maker: GuideMaker,
+    pub size: Size,
     /// Those that fit it.
     samplers: Vec<&'static SamplerName>,
 }
@@ -109,8 +108,8 @@ impl Model {
             name: &self.name,
             class_name: config.class_name(),
             parameters: model.num_parameters(),
-            height: self.maker.size[0],
-            width: self.maker.size[1],
+            height: self.size.height,
+            width: self.size.width,
             channels: config.in_channels(),
             null_class: classes
                 .as_ref()

@@ -64,7 +64,7 @@ impl Refusal {
 
 impl From<langevin::Error> for Refusal {
     fn from(error: langevin::Error) -> Self {
-        Self::unprocessable(error.to_string())
+        Self::unprocessable(error.spelled(str::to_string))
     }
 }
 

@@ -8,8 +8,10 @@ use std::{
 
 use langevin::{
     Result,
+    codec::Codec,
+    generate::Animation,
     ops::in_pool,
-    pipelines::{Animation, Sampling, step_together, to_pictures},
+    pipelines::{Sampling, step_together, to_pictures},
 };
 
 use crate::{
@@ -138,7 +140,7 @@ impl Worker {
         };
         let number = order.next;
         order.next += 1;
-        let begun = order.job.order.start(model, number, &self.options);
+        let begun = order.job.order.start(model, number);
         let begun = begun.and_then(|sampling| {
             if order.job.animated {
                 order.frames.begin(&sampling)?;
@@ -235,7 +237,9 @@ impl Worker {
             .partition(|picture| picture.sampling.done() == picture.sampling.total());
         order.pictures = under_way;
         for Drawing { number, sampling } in done {
-            let picture = sampling.finish().and_then(|sample| to_pictures(&sample));
+            let codec = model.pipeline.codec();
+            let decoded = sampling.finish().and_then(|sample| codec.decode(sample));
+            let picture = decoded.and_then(|samples| to_pictures(&samples));
             let picture = picture.map(|pictures| pictures.into_iter().next());
             match picture {
                 Ok(Some(picture)) => {

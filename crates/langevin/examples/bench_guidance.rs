@@ -105,7 +105,7 @@ fn run(batch: usize, rounds: usize) -> Result<()> {
 /// A DDIM loop from noise, made by `new`.
 fn begin<'a>(
     new: impl FnOnce(
-        &'a dyn langevin::models::Denoiser,
+        &'a (dyn langevin::models::Denoiser + Sync),
         Box<dyn Scheduler + 'a>,
         Tensor<4>,
         &'a mut Generator,

@@ -8,6 +8,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod generate;
 pub mod grid;
 pub mod guidance;
 pub mod models;
@@ -24,7 +25,10 @@ pub mod schedulers;
 mod size;
 pub mod training;
 
+pub use burn;
 pub use error::{Error, Result};
+pub use options::Request;
+pub use pipelines::Pipeline;
 pub use size::Size;
 
 /// The README's Rust, compiled as a test.

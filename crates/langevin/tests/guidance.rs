@@ -309,7 +309,7 @@ fn losses_that_lead_nowhere_are_told_so() {
 /// The reference pipeline `ddim` as if its model predicted velocities: untrained as it is, its predicted noise would put every
 /// predicted picture far out of range, where clipping leaves no slope.
 fn of_velocities() -> Pipeline {
-    let pipeline = load("ddim");
+    let mut pipeline = load("ddim");
     let AnyScheduler::DDIM(scheduler) = &pipeline.scheduler else {
         panic!("a DDIM pipeline")
     };
@@ -317,10 +317,8 @@ fn of_velocities() -> Pipeline {
         prediction_type: PredictionType::VPrediction,
         ..scheduler.config().clone()
     };
-    Pipeline {
-        scheduler: DDIMScheduler::new(config).unwrap().into(),
-        ..pipeline
-    }
+    pipeline.scheduler = DDIMScheduler::new(config).unwrap().into();
+    pipeline
 }
 
 #[test]
@@ -558,9 +556,9 @@ fn guides_are_made_of_files_that_fit_each_other() {
     );
     let maker = |mask: Option<PathBuf>| GuideMaker {
         channels: 3,
-        size: [16, 16],
+        size: [16, 16].into(),
         device: default_device(),
-        mask,
+        mask: mask.map(langevin::data::ImageInput::File),
         clip: None,
         cuts: 0,
     };

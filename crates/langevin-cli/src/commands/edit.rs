@@ -6,19 +6,17 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use clap::Args;
 use langevin::{
+    Request,
     data::{is_picture_name, read_picture},
     device::DeviceName,
     guidance::ClassifierFree,
     ops::in_pool,
+    options::ClassName,
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::{
-    guidance::ClassifierFreeArgs,
-    sample::Output,
-    walk::{Told, classes_for_each},
-};
-use crate::{hub, stop::Stop, terminal};
+use super::{sample::Output, walk::walk};
+use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -44,10 +42,10 @@ pub struct EditArgs {
     pub input: PathBuf,
     /// What it should show
     #[arg(long, value_name = "CLASS")]
-    pub class: Option<String>,
+    pub class: Option<ClassName>,
     /// What it shows now [what the latents say; the null class]
     #[arg(long, value_name = "CLASS")]
-    pub source_class: Option<String>,
+    pub source_class: Option<ClassName>,
     /// A text about what it should show, for a model that looks at texts
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
@@ -70,57 +68,51 @@ pub struct EditArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     #[command(flatten)]
-    pub guidance: ClassifierFreeArgs,
+    pub guidance: Options<ClassifierFree>,
 }
 
 /// Inverts, changes and draws again.
 pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
-    let class_of = |class: &Option<String>, pictures: usize| match class {
-        Some(class) => classes_for_each(&pipeline, std::slice::from_ref(class), pictures),
-        None => Ok(None),
-    };
     if args.class.is_none() && args.prompt.is_none() {
         bail!("--class, or --prompt for a model that looks at texts, must say what the picture should show");
     }
     let given = Given::read(&args, &pipeline)?;
-    let [pictures, ..] = given.sample().dims();
     let steps = given.steps(args.steps)?;
     let start = args.start_step.unwrap_or(steps / 3);
     if start >= steps {
         bail!("--start-step {start} is none of {steps} steps, which are counted from 0");
     }
-    let source = Told {
-        classes: match (&args.source_class, &given) {
-            (None, Given::Latents(latents)) if !latents.classes.is_empty() => Some(latents.classes.clone()),
-            (class, _) => class_of(class, pictures)?,
-        },
-        prompts: args.source_prompt.clone().map(|prompt| vec![prompt; pictures]),
-        guidance: ClassifierFree::default(),
-        steps,
+    let request = |class: Vec<ClassName>, prompt: &Option<String>, guidance| Request {
+        class,
+        prompt: prompt.iter().cloned().collect(),
+        guidance,
+        steps: Some(steps),
+        ..Request::default()
     };
-    let target = Told {
-        classes: class_of(&args.class, pictures)?,
-        prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
-        guidance: args.guidance.resolve()?,
-        steps,
+    let source_class = match (&args.source_class, &given) {
+        (None, Given::Latents(latents)) => latents.class_names(),
+        (class, _) => class.iter().cloned().collect(),
     };
+    let source = request(source_class, &args.source_prompt, ClassifierFree::default());
+    let target = request(
+        args.class.iter().cloned().collect(),
+        &args.prompt,
+        args.guidance.0,
+    );
     let ddim = pipeline.clone().unbounded_ddim()?;
     let stop = Stop::on_signals()?;
     let edited = in_pool(|| -> Result<_> {
         let begun = match &given {
             // Inversion's step that ends where drawing's step `start` begins is the one before as many as are left out.
-            Given::Picture(picture) => source.walk(
-                &pipeline.clone().inverse()?,
-                picture,
-                0,
-                Some(steps - start),
-                &stop,
-            )?,
-            Given::Latents(latents) => source.walk(&ddim, &latents.values, 0, Some(start), &stop)?,
+            Given::Picture(picture) => {
+                let inverse = pipeline.clone().inverse()?;
+                walk(&source, &inverse, picture, 0, Some(steps - start), &stop)?
+            }
+            Given::Latents(latents) => walk(&source, &ddim, &latents.values, 0, Some(start), &stop)?,
         };
-        target.walk(&ddim, &begun, start, None, &stop)
+        walk(&target, &ddim, &begun, start, None, &stop)
     })?;
     let facts = [
         ("steps", steps.to_string()),
@@ -149,13 +141,6 @@ impl Given {
             &args.input,
             &pipeline.model.device(),
         )?))
-    }
-
-    fn sample(&self) -> &Tensor<4> {
-        match self {
-            Self::Picture(picture) => picture,
-            Self::Latents(latents) => &latents.values,
-        }
     }
 
     fn steps(&self, asked: Option<usize>) -> Result<usize> {

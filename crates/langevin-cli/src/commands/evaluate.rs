@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
+    Pipeline, Request,
     data::{
         self, OpenOptions, Picture,
         evaluate::{
@@ -12,13 +13,20 @@ use langevin::{
         },
     },
     device::DeviceName,
+    generate::{PictureSet, agreement, draw_set, real_set, shared_classes},
     grid,
+    guidance::ClassifierFree,
     models::{INCEPTION_SPACE, Inception},
-    pipelines::{EvaluationOptions, PictureSet, Pipeline, agreement, draw_set, real_set, shared_classes},
 };
 
-use super::guidance::ClassifierFreeArgs;
-use crate::{flags::scheduler, hub, progress::Progress, stop::Stop, terminal};
+use super::sample::Drawing;
+use crate::{
+    flags::{Options, scheduler},
+    hub,
+    progress::Progress,
+    stop::Stop,
+    terminal,
+};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -85,7 +93,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
     #[command(flatten)]
-    pub guidance: ClassifierFreeArgs,
+    pub guidance: Options<ClassifierFree>,
 }
 
 /// Draws pictures and prints how they compare.
@@ -105,21 +113,18 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
     let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
     let inception = inception.transpose()?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;
-    let options = EvaluationOptions {
-        samples: classes.map_or(args.samples, |_| args.samples_per_class),
+    let samples = classes.map_or(args.samples, |_| args.samples_per_class);
+    let request = Request {
         batch_size: args.batch_size,
-        num_inference_steps: args.steps,
+        steps: Some(args.steps),
         seed: args.seed,
-        guidance: args.guidance.resolve()?,
+        guidance: args.guidance.0,
+        ..Request::default()
     };
     let stop = Stop::on_signals()?;
-    let mut bar = None;
-    let drawn = draw_set(&pipeline, classes, &options, |done, total| {
-        bar.get_or_insert_with(|| Progress::new("step", total))
-            .update(done, String::new);
-        !stop.requested()
-    })?;
-    drop(bar);
+    let mut watch = Drawing::new(1, &stop, None);
+    let drawn = draw_set(&pipeline, classes, samples, &request, &mut watch)?;
+    drop(watch);
     let Some(drawn) = drawn else {
         bail!("stopped before the last picture was drawn")
     };

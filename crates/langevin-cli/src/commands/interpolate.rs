@@ -6,19 +6,19 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use clap::Args;
 use langevin::{
+    Request, Size,
     data::{is_picture_name, read_picture},
     device::DeviceName,
     grid,
+    guidance::ClassifierFree,
     ops::in_pool,
+    options::ClassName,
     pipelines::{Pipeline, slerp, to_pictures},
     random::Generator,
 };
 
-use super::{
-    guidance::ClassifierFreeArgs,
-    walk::{Told, classes_for_each},
-};
-use crate::{hub, stop::Stop, terminal};
+use super::walk::walk;
+use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -52,7 +52,7 @@ pub struct InterpolateArgs {
     pub frames: usize,
     /// What they show [the null class]
     #[arg(long, value_name = "CLASS")]
-    pub class: Option<String>,
+    pub class: Option<ClassName>,
     /// A text about them, for a model that looks at texts [the empty text]
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
@@ -66,7 +66,7 @@ pub struct InterpolateArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     #[command(flatten)]
-    pub guidance: ClassifierFreeArgs,
+    pub guidance: Options<ClassifierFree>,
 }
 
 /// Draws along the way.
@@ -81,13 +81,12 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
         );
     }
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
-    let told = |pictures| -> Result<Told> {
-        Ok(Told {
-            classes: classes_for_each(&pipeline, args.class.as_slice(), pictures)?,
-            prompts: args.prompt.clone().map(|prompt| vec![prompt; pictures]),
-            guidance: args.guidance.resolve()?,
-            steps: args.steps,
-        })
+    let request = Request {
+        class: args.class.iter().cloned().collect(),
+        prompt: args.prompt.iter().cloned().collect(),
+        guidance: args.guidance.0,
+        steps: Some(args.steps),
+        ..Request::default()
     };
     let ends = [&args.from, &args.to].map(|end| End::read(end, &pipeline));
     let stop = Stop::on_signals()?;
@@ -95,13 +94,13 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
     let pictures = in_pool(|| -> Result<_> {
         let [from, to] = ends.map(|end| match end? {
             End::Noise(noise) => Ok(noise),
-            End::Picture(picture) => told(1)?.walk(&pipeline.clone().inverse()?, &picture, 0, None, &stop),
+            End::Picture(picture) => walk(&request, &pipeline.clone().inverse()?, &picture, 0, None, &stop),
         });
         let (from, to) = (from?, to?);
         let between = (0..args.frames)
             .map(|frame| slerp(&from, &to, frame as f64 / (args.frames - 1) as f64))
             .collect::<langevin::Result<Vec<_>>>()?;
-        let drawn = told(args.frames)?.walk(&ddim, &Tensor::cat(between, 0), 0, None, &stop)?;
+        let drawn = walk(&request, &ddim, &Tensor::cat(between, 0), 0, None, &stop)?;
         Ok(to_pictures(&drawn)?)
     })?;
     if is_gif(&args.output) {
@@ -139,7 +138,7 @@ impl End {
     fn read(text: &str, pipeline: &Pipeline) -> Result<Self> {
         let maker = pipeline.guide_maker()?;
         if let Ok(seed) = text.parse() {
-            let [height, width] = maker.size;
+            let Size { height, width } = maker.size;
             let shape = [1, maker.channels, height, width];
             return Ok(Self::Noise(
                 Generator::new(seed).randn_tensor(shape, &maker.device),

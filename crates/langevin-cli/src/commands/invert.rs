@@ -6,18 +6,18 @@ use anyhow::Result;
 use burn::tensor::Tensor;
 use clap::Args;
 use langevin::{
+    Request,
     data::read_picture,
     device::DeviceName,
     grid,
+    guidance::ClassifierFree,
     ops::in_pool,
+    options::ClassName,
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::{
-    guidance::ClassifierFreeArgs,
-    walk::{Told, classes_for_each, one_each},
-};
-use crate::{hub, stop::Stop, terminal};
+use super::walk::{one_each, walk};
+use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -36,7 +36,7 @@ pub struct InvertArgs {
     pub pictures: Vec<PathBuf>,
     /// What a picture shows, once for all or once a picture [the null class]
     #[arg(long, value_name = "CLASS")]
-    pub class: Vec<String>,
+    pub class: Vec<ClassName>,
     /// A text about the picture, once for all or once a picture, for a model that looks at texts [the empty text]
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -53,7 +53,7 @@ pub struct InvertArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     #[command(flatten)]
-    pub guidance: ClassifierFreeArgs,
+    pub guidance: Options<ClassifierFree>,
 }
 
 /// Inverts the pictures, draws them again, and writes the latents.
@@ -66,16 +66,23 @@ pub fn run(args: InvertArgs) -> Result<()> {
         .map(|path| maker.picture(&read_picture(path)?))
         .collect::<langevin::Result<Vec<_>>>()?;
     let pictures = Tensor::cat(pictures, 0);
-    let told = Told {
-        classes: classes_for_each(&pipeline, &args.class, args.pictures.len())?,
-        prompts: one_each("prompts", args.prompt.clone(), args.pictures.len())?,
-        guidance: args.guidance.resolve()?,
-        steps: args.steps,
+    let count = args.pictures.len();
+    let request = Request {
+        class: one_each("classes", args.class.clone(), count)?,
+        prompt: one_each("prompts", args.prompt.clone(), count)?,
+        guidance: args.guidance.0,
+        steps: Some(args.steps),
+        ..Request::default()
     };
+    // Which class each picture is of, as the latents' file says it.
+    let classes = request.class.iter().map(|class| pipeline.class_number(class));
+    let classes: Vec<i64> = classes.collect::<langevin::Result<_>>()?;
+    let classes = classes.iter().copied().cycle().take(count).collect();
     let stop = Stop::on_signals()?;
     let (latents, again) = in_pool(|| -> Result<_> {
-        let latents = told.walk(&pipeline.clone().inverse()?, &pictures, 0, None, &stop)?;
-        let again = told.walk(&pipeline.unbounded_ddim()?, &latents, 0, None, &stop)?;
+        let inverse = pipeline.clone().inverse()?;
+        let latents = walk(&request, &inverse, &pictures, 0, None, &stop)?;
+        let again = walk(&request, &pipeline.unbounded_ddim()?, &latents, 0, None, &stop)?;
         Ok((latents, again))
     })?;
 
@@ -83,7 +90,7 @@ pub fn run(args: InvertArgs) -> Result<()> {
     Latents {
         values: latents,
         steps: args.steps,
-        classes: told.classes.unwrap_or_default(),
+        classes,
     }
     .save(&args.output)?;
     if let Some(path) = &args.grid {

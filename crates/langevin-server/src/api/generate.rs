@@ -17,7 +17,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::stream;
-use langevin::{data::Picture, grid, pipelines::Animation};
+use langevin::{data::Picture, generate::Animation, grid};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 

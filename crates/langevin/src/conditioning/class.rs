@@ -7,11 +7,11 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
+use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
 use crate::{
     Error, Result, files,
     models::{ClassChannels, Conditioning, ModelInputs},
-    options::SampleOptions,
+    options::{ClassName, Request, SampleOptions},
     random::Generator,
     training::ConditioningKind,
 };
@@ -59,6 +59,23 @@ impl ClassCondition {
             names: (0..self.known).map(|number| number.to_string()).collect(),
             null_class: None,
         })
+    }
+
+    /// The error where a model without classes is asked for one.
+    pub(crate) fn unconditional(class: &ClassName) -> Error {
+        Error::Config(format!(
+            "the class `{class}` was asked for, but the model is unconditional: it knows no classes"
+        ))
+    }
+
+    /// The number of a class by its name or number.
+    pub(crate) fn number(&self, class: &ClassName) -> Result<i64> {
+        let number = match class {
+            ClassName::Number(number) => *number,
+            ClassName::Name(name) => self.known().find(name)?,
+        };
+        // One that is too large for the model is refused with the call.
+        Ok(i64::try_from(number).unwrap_or(i64::MAX))
     }
 
     fn null(&self) -> Option<usize> {
@@ -208,6 +225,26 @@ impl ConditionKind for ClassCondition {
             input,
         };
         Ok(Some((condition, config.class_dropout())))
+    }
+
+    fn rows(request: &Request) -> usize {
+        request.class.len()
+    }
+
+    fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+        let request = ask.request;
+        let Some(condition) = condition else {
+            return match request.class.first() {
+                None => Ok(()),
+                Some(class) => Err(Self::unconditional(class)),
+            };
+        };
+        let number = |class: &ClassName| condition.number(class);
+        let classes = request.class.iter().map(number).collect::<Result<Vec<i64>>>()?;
+        options.classes = ask.turns(&classes);
+        let negative = request.negative_class.as_ref().map(number).transpose()?;
+        options.negative_classes = negative.map(|class| vec![class; ask.rows]);
+        Ok(())
     }
 
     fn refuse(options: &SampleOptions) -> Result<()> {

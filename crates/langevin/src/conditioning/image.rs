@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::{Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
+use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
 use crate::{
     Error, Result,
+    data::ImageInput,
     models::{Conditioning, ImageCondition, ModelInputs, image_condition},
-    options::SampleOptions,
+    options::{ConditioningImage, Request, SampleOptions},
     random::Generator,
 };
 
@@ -119,6 +120,31 @@ impl ConditionKind for ConditioningImages {
         let config = source.config;
         let condition = config.conditioning_image.clone().map(|kind| Self { kind });
         Ok(condition.map(|condition| (condition, config.image_dropout.unwrap_or(0.0))))
+    }
+
+    fn rows(request: &Request) -> usize {
+        match &request.conditioning_image {
+            Some(ImageInput::Tensor(pictures)) => pictures.dims()[0],
+            _ => 1,
+        }
+    }
+
+    fn ask(_: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+        let Some(image) = &ask.request.conditioning_image else {
+            return Ok(());
+        };
+        let (picture, mask) = if ask.request.mask.is_some() {
+            let (picture, known) = ask.images.masked(image)?;
+            (picture, Some(known * -1.0 + 1.0))
+        } else {
+            (ask.images.image(image)?, None)
+        };
+        options.conditioning_image = Some(ConditioningImage {
+            picture,
+            mask,
+            as_is: ask.request.conditioning_as_is,
+        });
+        Ok(())
     }
 
     fn refuse(options: &SampleOptions) -> Result<()> {

@@ -21,8 +21,9 @@ pub use vector::VectorCondition;
 
 use crate::{
     Error, Result,
+    guidance::GuideMaker,
     models::{AnyModelConfig, ClipTextEncoder, Conditioning, ModelInputs},
-    options::SampleOptions,
+    options::{Request, SampleOptions},
     random::Generator,
     training::TrainingConfig,
 };
@@ -117,6 +118,24 @@ pub struct Examples<'a> {
     pub text_encoder: Option<&'a ClipTextEncoder>,
 }
 
+/// What somebody asks for, as conditions turn it into numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// In their own words.
+    pub request: &'a Request,
+    /// What brings pictures to the model's size.
+    pub images: &'a GuideMaker,
+    /// How many pictures have to be told apart.
+    pub rows: usize,
+}
+
+impl Ask<'_> {
+    /// One of a list for each row, in turn; `None` where the list is empty.
+    fn turns<T: Clone>(&self, all: &[T]) -> Option<Vec<T>> {
+        (!all.is_empty()).then(|| all.iter().cloned().cycle().take(self.rows).collect())
+    }
+}
+
 /// Where the conditions of a pipeline come from.
 #[derive(Clone, Copy, Debug)]
 struct Source<'a> {
@@ -154,6 +173,10 @@ struct Kind {
     of_pipeline: fn(&Source<'_>) -> Result<Option<Arc<dyn Condition>>>,
     /// The condition of a training run, if it is asked for; new weights are drawn from the generator.
     of_run: fn(&RunSource<'_>, &mut Generator) -> Result<Option<Trained>>,
+    /// How many pictures a request tells apart by this kind.
+    rows: fn(&Request) -> usize,
+    /// Puts what a request says of this kind into a call's numbers.
+    ask: fn(&[Arc<dyn Condition>], &Ask<'_>, &mut SampleOptions) -> Result<()>,
     /// Refuses what a call says of this kind where the model does not take it.
     refuse: fn(&SampleOptions) -> Result<()>,
     /// Whether the condition is of this kind.
@@ -170,6 +193,8 @@ impl Kind {
                     dropout,
                 }))
             },
+            rows: K::rows,
+            ask: |conditions, ask, options| K::ask(find::<K>(conditions), ask, options),
             refuse: K::refuse,
             is: |condition| (condition as &dyn Any).is::<K>(),
         }
@@ -182,6 +207,10 @@ trait ConditionKind: Condition + Sized {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>>;
     /// The condition of a training run with its dropout, if it is asked for.
     fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>>;
+    /// How many pictures a request tells apart by this kind: the length of its list.
+    fn rows(request: &Request) -> usize;
+    /// Puts what a request says of this kind into a call's numbers; where the model does not take it, [`Self::refuse`] has the last word.
+    fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()>;
     /// Refuses what a call says of this kind to a model that does not take it.
     fn refuse(options: &SampleOptions) -> Result<()>;
 }
@@ -219,6 +248,30 @@ pub fn of_pipeline(
 pub fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Vec<Trained>> {
     let conditions = KINDS.iter().map(|kind| (kind.of_run)(source, generator));
     conditions.filter_map(Result::transpose).collect()
+}
+
+/// After how many pictures a request's lists begin anew together.
+pub fn rows(request: &Request) -> usize {
+    let lists = KINDS.iter().map(|kind| (kind.rows)(request).max(1));
+    lists.fold(1, least_common_multiple)
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut divisor, mut rest) = (a, b);
+    while rest != 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    (a / divisor).saturating_mul(b)
+}
+
+/// Puts what a request says of every kind into a call's numbers.
+///
+/// # Errors
+/// If it names what is not there, or a picture cannot be read.
+pub fn ask(conditions: &[Arc<dyn Condition>], ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+    KINDS
+        .iter()
+        .try_for_each(|kind| (kind.ask)(conditions, ask, options))
 }
 
 /// The condition of a kind, if it is among them.

@@ -7,14 +7,14 @@ use std::{
 
 use burn::{module::Module, tensor::Device};
 
-use super::{Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
+use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
 use crate::{
     Error, Result,
     data::Dataset,
     models::{
         AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, ModelInputs, clip::ClipTextConfig,
     },
-    options::SampleOptions,
+    options::{Request, SampleOptions},
     random::Generator,
     training::{ConditioningKind, TextEncoderSource},
 };
@@ -197,6 +197,17 @@ impl ConditionKind for TextCondition {
             TextEncoderSource::Folder(_) => condition.with_encoder(condition.encoder.clone().no_grad()),
         };
         Ok(Some((condition, config.caption_dropout())))
+    }
+
+    fn rows(request: &Request) -> usize {
+        request.prompt.len()
+    }
+
+    fn ask(_: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+        options.prompts = ask.turns(&ask.request.prompt);
+        let negative = ask.request.negative_prompt.clone();
+        options.negative_prompts = negative.map(|text| vec![text; ask.rows]);
+        Ok(())
     }
 
     fn refuse(options: &SampleOptions) -> Result<()> {

@@ -1,12 +1,12 @@
 //! A vector of a picture, such as its mean colour or CLIP's embedding, added to the time embedding.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
-use super::{Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
+use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
 use crate::{
     Error, Result,
     models::{Conditioning, ModelInputs, PictureEncoder, PictureVector, VectorInput, clip::ClipModel},
-    options::SampleOptions,
+    options::{Request, SampleOptions},
     random::Generator,
     training::ConditioningKind,
 };
@@ -120,6 +120,39 @@ impl ConditionKind for VectorCondition {
             trained: Some((input, encoder)),
         };
         Ok(Some((condition, config.vector_dropout())))
+    }
+
+    fn rows(request: &Request) -> usize {
+        request.vectors.as_ref().map_or(1, |vectors| vectors.dims()[0])
+    }
+
+    fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+        let request = ask.request;
+        options.vectors = match &request.vector_of {
+            _ if request.vectors.is_some() => request.vectors.clone(),
+            Some(image) => {
+                let Some(kind) = condition.and_then(|condition| condition.kind) else {
+                    return Err(Error::option(
+                        &["vector_of"],
+                        "`vector_of`: the model is told no vector of a picture; one that is trained with the conditioning `vector` is",
+                    ));
+                };
+                if kind == PictureVector::Clip && ask.images.clip.is_none() {
+                    return Err(Error::option(
+                        &["vector_of", "clip"],
+                        "`vector_of`: the model is told CLIP's embedding; name the same model with `clip`",
+                    ));
+                }
+                let encoder = PictureEncoder::new(kind, ask.images.clip.clone())?;
+                Some(encoder.encode(&ask.images.image(image)?)?)
+            }
+            None if request.vector.is_empty() => None,
+            None => {
+                let data = TensorData::new(request.vector.clone(), [1, request.vector.len()]);
+                Some(Tensor::from_data(data, &ask.images.device))
+            }
+        };
+        Ok(())
     }
 
     fn refuse(options: &SampleOptions) -> Result<()> {

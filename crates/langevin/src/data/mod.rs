@@ -21,6 +21,7 @@ mod digits;
 pub mod evaluate;
 mod folder;
 mod idx;
+mod image_input;
 mod loader;
 mod memory;
 mod metadata;
@@ -43,6 +44,7 @@ pub use decode::{Alpha, EXTENSIONS, decode_picture, is_picture_name, read_pictur
 pub use digits::digits;
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;
+pub use image_input::ImageInput;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub(crate) use memory::of_this_process;
 pub use memory::{cache_limit, free_memory, machine_memory};

@@ -1,8 +1,9 @@
 //! Classifier-free guidance: away from what the model would draw untold, towards what it is told (Ho and Salimans 2022).
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
@@ -10,15 +11,51 @@ use crate::{
 };
 
 /// How far classifier-free guidance goes, and when.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// A scale of 1 leaves the model alone and costs nothing; more draws what is asked for more clearly and with less variety. The rescale
+/// is of the conditional prediction's standard deviation (Lin et al. 2024, section 3.4); 0.7 takes the glare from pictures at high scales.
+// Brackets hold defaults.
+#[allow(rustdoc::broken_intra_doc_links)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(default)]
 pub struct ClassifierFree {
-    /// How many times as far as the model itself: 1 leaves the model alone and costs nothing, more draws what is asked for more
-    /// clearly and with less variety.
+    /// How many times as far towards the class as the model goes by itself: 1 is no guidance, 3 is much [1].
+    #[serde(rename = "guidance_scale")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long = "guidance-scale",
+            id = "guidance_scale",
+            value_name = "SCALE",
+            allow_negative_numbers = true,
+            help_heading = "Guidance"
+        )
+    )]
     pub scale: f64,
-    /// How much of the told prediction's standard deviation is given back to the guided one, 0 to 1 (Lin et al. 2024,
-    /// section 3.4). 0 by default; 0.7 takes the glare from pictures at high scales.
+    /// How much of the unguided contrast is given back, 0 to 1 [0].
+    #[serde(rename = "guidance_rescale")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long = "guidance-rescale",
+            id = "guidance_rescale",
+            value_name = "PART",
+            help_heading = "Guidance"
+        )
+    )]
     pub rescale: f64,
-    /// The timesteps at which to guide; all by default.
+    /// The timesteps to guide at, such as 200:800, or fractions of the schedule, such as 0.2:0.8 [all].
+    #[serde(rename = "guidance_interval")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long = "guidance-interval",
+            id = "guidance_interval",
+            value_name = "LOW:HIGH",
+            help_heading = "Guidance"
+        )
+    )]
     pub interval: Option<Interval>,
 }
 
@@ -46,7 +83,22 @@ impl ClassifierFree {
         self.scale != 1.0
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses numbers that make no sense, and those that do nothing.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (option, given) in [
+            (&["guidance_rescale", "guidance_scale"], self.rescale != 0.0),
+            (&["guidance_interval", "guidance_scale"], self.interval.is_some()),
+        ] {
+            if given && !self.is_on() {
+                return Err(Error::option(
+                    option,
+                    format!(
+                        "`{}` does nothing without guidance: add `guidance_scale`",
+                        option[0]
+                    ),
+                ));
+            }
+        }
         if !self.scale.is_finite() {
             return Err(Error::Config(format!(
                 "the guidance scale is {}, but it must be a number; 1 guides nothing",
@@ -73,7 +125,8 @@ impl ClassifierFree {
 /// assert_eq!("0.2:0.8".parse::<Interval>()?, Interval::Fractions { low: 0.2, high: 0.8 });
 /// # Ok::<(), langevin::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Interval {
     /// From one timestep to another, both within.
     Timesteps {
@@ -101,6 +154,28 @@ impl Interval {
                 (low * all, high * all)
             }
         }
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timesteps { low, high } | Self::Fractions { low, high } => write!(f, "{low}:{high}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Interval> for String {
+    fn from(interval: Interval) -> Self {
+        interval.to_string()
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::{Axis, Brightness, ClipLoss, Colour, GuidanceLoss, KnownRegion, Similarity, Symmetry};
 use crate::{
-    Error, Result,
-    data::{Channels, Picture, Transform, read_picture},
+    Error, Result, Size,
+    data::{Channels, ImageInput, Picture, Transform, read_picture},
     models::clip::ClipModel,
     named::Named,
     random::Generator,
@@ -26,7 +27,8 @@ const FORMS: &str =
 /// assert_eq!(guide.to_string(), "colour:#1AE680@40");
 /// # Ok::<(), langevin::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Guide {
     kind: Kind,
     /// What the gradient is multiplied by.
@@ -63,12 +65,12 @@ impl Kind {
 pub struct GuideMaker {
     /// Channels of the pictures, 1 or 3.
     pub channels: usize,
-    /// Their height and width.
-    pub size: [usize; 2],
+    /// Their size.
+    pub size: Size,
     /// Where they are.
     pub device: Device,
-    /// The picture file that says what is to be painted (white) and what is known (black), for `known`.
-    pub mask: Option<PathBuf>,
+    /// The picture that says what is to be painted (white) and what is known (black), for `known`.
+    pub mask: Option<ImageInput>,
     /// CLIP, for `clip` and `clip-picture`.
     pub clip: Option<ClipModel>,
     /// How many cut-outs CLIP looks at.
@@ -82,6 +84,11 @@ impl Guide {
             self.kind,
             Kind::Picture(_) | Kind::Known(_) | Kind::ClipPicture(_)
         )
+    }
+
+    /// Whether it needs a mask that says what is known.
+    pub fn needs_mask(&self) -> bool {
+        matches!(self.kind, Kind::Known(_))
     }
 
     /// Whether CLIP judges it.
@@ -109,7 +116,7 @@ impl GuideMaker {
                 picture: self.picture(&read_picture(path)?)?,
             }),
             Kind::Known(path) => {
-                let (picture, mask) = self.masked(path)?;
+                let (picture, mask) = self.masked(&ImageInput::File(path.clone()))?;
                 Box::new(KnownRegion { picture, mask })
             }
             Kind::ClipText(text) => Box::new(ClipLoss::text(self.clip(guide)?, text)?.with_cuts(self.cuts)),
@@ -122,8 +129,8 @@ impl GuideMaker {
 
     fn clip(&self, guide: &Guide) -> Result<ClipModel> {
         self.clip.clone().ok_or_else(|| {
-            Error::Config(format!(
-                "{guide}: needs a CLIP model, a folder as transformers or open_clip keep it: name it by --clip"
+            Error::option(&["clip"], format!(
+                "{guide}: needs a CLIP model, a folder as transformers or open_clip keep it: name it by `clip`"
             ))
         })
     }
@@ -136,26 +143,36 @@ impl GuideMaker {
         self.tensor(picture, self.channels)
     }
 
-    /// The picture of a file as [`Self::picture`] gives it, and the mask of what is known of it, `[1, 1, height, width]`: 1 where
-    /// the mask's file is black, 0 where it is white.
+    /// A picture that a request brings along as [`Self::picture`] gives it; tensors are taken as they are.
     ///
     /// # Errors
-    /// If there is no mask, a file cannot be read, or the two differ in size.
-    pub fn masked(&self, path: &PathBuf) -> Result<(Tensor<4>, Tensor<4>)> {
-        let mask_path = self.mask.as_ref().ok_or_else(|| {
+    /// If it cannot be read or decoded.
+    pub fn image(&self, image: &ImageInput) -> Result<Tensor<4>> {
+        match image {
+            ImageInput::Tensor(pictures) => Ok(pictures.clone()),
+            image => self.picture(&image.read()?),
+        }
+    }
+
+    /// The same, and the mask of what is known of it, `[1, 1, height, width]`: 1 where the mask's picture is black, 0 where it is white.
+    ///
+    /// # Errors
+    /// If there is no mask, one of the two cannot be read, or they differ in size.
+    pub fn masked(&self, image: &ImageInput) -> Result<(Tensor<4>, Tensor<4>)> {
+        let mask_image = self.mask.as_ref().ok_or_else(|| {
             Error::Config(format!(
-                "a mask must say what is known of {}: a picture that is black there and white where to paint",
-                path.display()
+                "a mask must say what is known of {image}: a picture that is black there and white where to paint"
             ))
         })?;
-        let (picture, mask) = (read_picture(path)?, read_picture(mask_path)?);
+        if let (ImageInput::Tensor(picture), ImageInput::Tensor(mask)) = (image, mask_image) {
+            return Ok((picture.clone(), mask.clone() * -1.0 + 1.0));
+        }
+        let (picture, mask) = (image.read()?, mask_image.read()?);
         if (picture.height(), picture.width()) != (mask.height(), mask.width()) {
             return Err(Error::Shape(format!(
-                "the mask {} is of {}x{} pixels, but the picture {} is of {}x{}: they must be of one size",
-                mask_path.display(),
+                "the mask {mask_image} is of {}x{} pixels, but the picture {image} is of {}x{}: they must be of one size",
                 mask.width(),
                 mask.height(),
-                path.display(),
                 picture.width(),
                 picture.height()
             )));
@@ -166,7 +183,7 @@ impl GuideMaker {
     }
 
     fn tensor(&self, picture: &Picture, channels: usize) -> Result<Tensor<4>> {
-        let [height, width] = self.size;
+        let Size { height, width } = self.size;
         if height != width {
             return Err(Error::Unsupported(format!(
                 "pictures can be brought to square sizes, and the model's is {width}x{height}"
@@ -188,6 +205,20 @@ impl GuideMaker {
 /// A number that is finite as float32, in which the sample moves.
 fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number| (*number as f32).is_finite())
+}
+
+impl TryFrom<String> for Guide {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Guide> for String {
+    fn from(guide: Guide) -> Self {
+        guide.to_string()
+    }
 }
 
 impl FromStr for Guide {

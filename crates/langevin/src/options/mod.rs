@@ -1,5 +1,9 @@
-//! What somebody asks for, as plain data.
+//! What somebody asks for, as plain data: a [`Request`] for pictures, and [`SampleOptions`], one call of a pipeline in numbers.
 
+mod class_name;
+mod request;
 mod sample;
 
+pub use class_name::ClassName;
+pub use request::Request;
 pub use sample::{ConditioningImage, SampleOptions};

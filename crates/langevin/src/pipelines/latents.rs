@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::Path};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, options::ClassName};
 
 /// The key of the tensor.
 const LATENTS: &str = "latents";
@@ -25,6 +25,13 @@ pub struct Latents {
 }
 
 impl Latents {
+    /// The classes as a request names them: one per picture, or none.
+    pub fn class_names(&self) -> Vec<ClassName> {
+        // A number below 0 is no class of any model.
+        let number = |&class: &i64| usize::try_from(class).unwrap_or(usize::MAX);
+        self.classes.iter().map(number).map(ClassName::Number).collect()
+    }
+
     /// Writes a safetensors file with the tensor `latents`.
     ///
     /// # Errors

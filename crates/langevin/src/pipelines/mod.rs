@@ -3,9 +3,7 @@
 //! Mirrors `diffusers.pipelines`. A pipeline is a folder: `model_index.json` names its class and its components, each of
 //! which has a folder of its own.
 
-mod animation;
 mod classes;
-mod evaluation;
 mod folder;
 mod inpainting;
 mod interpolation;
@@ -16,21 +14,19 @@ mod pipeline;
 mod sampling;
 mod staging;
 mod together;
-mod words;
 
-pub use animation::Animation;
 pub use classes::{PipelineClass, Role};
-pub use evaluation::{EvaluationOptions, PictureSet, agreement, draw_set, real_set, shared_classes};
 pub(crate) use folder::component_folder;
 pub use folder::{checkpoint, save_model};
+pub(crate) use inpainting::Inpainting;
 pub use interpolation::slerp;
 pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
 pub use pipeline::{Pipeline, USUAL_DDIM_STEPS};
+pub(crate) use sampling::Draws;
 pub use sampling::{Sampling, Step};
 pub use together::step_together;
-pub use words::Facts;
 
 pub use crate::{
     conditioning::{CLASSES, Classes},

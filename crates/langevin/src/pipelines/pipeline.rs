@@ -15,9 +15,9 @@ use crate::{
     Error, Result, Size,
     codec::{AnyCodec, Codec, Pixels},
     conditioning::{self, Call, ClassCondition, Classes, Condition, Pair},
-    guidance::Guided,
+    guidance::{GuideMaker, Guided},
     models::AnyModel,
-    options::SampleOptions,
+    options::{ClassName, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
 };
@@ -173,6 +173,44 @@ impl Pipeline {
         self.condition::<ClassCondition>()?.names()
     }
 
+    /// The classes that can be asked for, with their names; those of a model from elsewhere, which has no names, are called by their
+    /// numbers. `None` where the model is unconditional.
+    pub fn known_classes(&self) -> Option<Classes> {
+        self.condition::<ClassCondition>().map(ClassCondition::known)
+    }
+
+    /// The number of a class by its name or number.
+    ///
+    /// # Errors
+    /// If the model knows no such class, or none at all.
+    pub fn class_number(&self, class: &ClassName) -> Result<i64> {
+        match self.condition::<ClassCondition>() {
+            Some(condition) => condition.number(class),
+            None => Err(ClassCondition::unconditional(class)),
+        }
+    }
+
+    /// What brings pictures to the model's size, with no mask and no CLIP.
+    ///
+    /// # Errors
+    /// If its configuration does not say how large its pictures are.
+    pub fn guide_maker(&self) -> Result<GuideMaker> {
+        Ok(GuideMaker {
+            channels: self.model.config().in_channels(),
+            size: self.size()?,
+            device: self.model.device(),
+            mask: None,
+            clip: None,
+            cuts: 0,
+        })
+    }
+
+    /// Every class that can be asked for but the null class, in order; none for an unconditional model.
+    pub fn every_class(&self) -> Vec<ClassName> {
+        let classes = self.known_classes().map_or(0, |classes| classes.names.len());
+        (0..classes).map(ClassName::Number).collect()
+    }
+
     /// The size of the pictures that the model is made for.
     ///
     /// # Errors
@@ -223,7 +261,7 @@ impl Pipeline {
         options: &SampleOptions,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        self.begin(self.scheduler.clone(), options, Draws::Borrowed(generator))
+        self.begin(self.scheduler.clone(), options, generator.into())
     }
 
     /// Starts a sampling loop with another scheduler, which [`AnyScheduler::for_model`] makes, and a generator of the loop's own:
@@ -237,7 +275,7 @@ impl Pipeline {
         options: &SampleOptions,
         generator: Generator,
     ) -> Result<Sampling<'_>> {
-        self.begin(scheduler, options, Draws::Owned(Box::new(generator)))
+        self.begin(scheduler, options, generator.into())
     }
 
     fn begin<'a>(
@@ -277,17 +315,11 @@ impl Pipeline {
             .num_inference_steps
             .unwrap_or_else(|| self.repaint_steps());
         let pair = self.pair(options)?;
-        self.begin_with(
-            Box::new(scheduler),
-            steps,
-            options,
-            pair,
-            Draws::Borrowed(generator),
-        )
+        self.begin_with(Box::new(scheduler), steps, options, pair, generator.into())
     }
 
     /// RePaint's steps where no number is asked for.
-    fn repaint_steps(&self) -> usize {
+    pub(crate) fn repaint_steps(&self) -> usize {
         self.scheduler.num_train_timesteps().min(USUAL_DDIM_STEPS)
     }
 
@@ -295,7 +327,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the call says what the model does not take, or does not say what it needs.
-    fn pair(&self, options: &SampleOptions) -> Result<Pair> {
+    pub(crate) fn pair(&self, options: &SampleOptions) -> Result<Pair> {
         if options.batch_size == 0 {
             return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
         }
@@ -308,7 +340,7 @@ impl Pipeline {
     }
 
     /// Starts a loop of `steps` steps with what `pair` says of its pictures: draws the initial noise as diffusers' pipelines do.
-    fn begin_with<'a>(
+    pub(crate) fn begin_with<'a>(
         &'a self,
         mut scheduler: Box<dyn Scheduler + 'a>,
         steps: usize,

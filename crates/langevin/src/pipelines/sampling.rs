@@ -81,9 +81,21 @@ impl<'a> LoopDenoiser<'a> {
 }
 
 /// A generator that the loop owns or borrows.
-pub(super) enum Draws<'a> {
+pub(crate) enum Draws<'a> {
     Borrowed(&'a mut Generator),
     Owned(Box<Generator>),
+}
+
+impl<'a> From<&'a mut Generator> for Draws<'a> {
+    fn from(generator: &'a mut Generator) -> Self {
+        Self::Borrowed(generator)
+    }
+}
+
+impl From<Generator> for Draws<'_> {
+    fn from(generator: Generator) -> Self {
+        Self::Owned(Box::new(generator))
+    }
 }
 
 impl Draws<'_> {

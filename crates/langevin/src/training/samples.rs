@@ -9,13 +9,15 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
-    Result,
+    Request, Result,
     conditioning::{ConditioningImages, TextCondition, VectorCondition},
-    data::{Crop, Example, Picture, Transform},
+    data::{Crop, Example, ImageInput, Picture, Transform},
+    generate::{Plan, Watch},
     grid,
     models::ImageCondition,
     ops::in_pool,
-    pipelines::{ConditioningImage, Pipeline, SampleOptions, Sampling, to_pictures},
+    options::ClassName,
+    pipelines::{Pipeline, Sampling, Step, to_pictures},
     random::Generator,
 };
 
@@ -44,38 +46,31 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
             let rows = classes.names.len().min(MOST_ROWS);
             let columns = (config.eval_batch_size / rows).clamp(1, 10);
             let classes = (0..rows)
-                .flat_map(|class| vec![class as i64; columns])
+                .flat_map(|class| vec![class; columns])
                 .collect::<Vec<_>>();
             (Some(classes), columns)
         }
         None => (None, (config.eval_batch_size as f64).sqrt().ceil() as usize),
     };
     let count = classes.as_ref().map_or(config.eval_batch_size, Vec::len);
-    let told = Examples::of(trainer);
-    let mut generator = Generator::new(0);
-    let (mut pictures, mut moments) = (vec![], vec![]);
-    for first in (0..count).step_by(config.eval_batch_size) {
-        let batch_size = config.eval_batch_size.min(count - first);
-        let options = SampleOptions {
-            batch_size,
-            num_inference_steps: Some(config.ddpm_num_inference_steps),
-            classes: classes
-                .as_ref()
-                .map(|classes| classes[first..first + batch_size].to_vec()),
-            prompts: told.prompts(first..first + batch_size),
-            conditioning_image: told.images(first..first + batch_size)?,
-            vectors: told.vectors(first..first + batch_size)?,
-            ..SampleOptions::default()
-        };
-        let samples = in_pool(|| {
-            let mut sampling = pipeline.sample(&options, &mut generator)?;
-            if first == 0 {
-                moments = watched(&mut sampling)?;
-            }
-            sampling.finish()
-        })?;
-        pictures.extend(to_pictures(&samples)?);
-    }
+    let examples = Examples::of(trainer);
+    let classes = classes.unwrap_or_default();
+    let (conditioning_image, mask) = examples.images(0..count)?;
+    let request = Request {
+        count: Some(count),
+        batch_size: config.eval_batch_size,
+        steps: Some(config.ddpm_num_inference_steps),
+        class: classes.into_iter().map(ClassName::Number).collect(),
+        prompt: examples.prompts(0..count),
+        conditioning_image,
+        mask,
+        vectors: examples.vectors(0..count)?,
+        ..Request::default()
+    };
+    let mut moments = Moments::default();
+    let drawn = in_pool(|| Plan::of(pipeline, &request)?.run(pipeline, &mut moments))?;
+    let pictures = drawn.unwrap_or_default();
+    let moments = moments.0;
     let scale = grid::visible_scale(&pictures[0]);
     let whole = grid::grid(&pictures, columns, 2, scale)?;
     let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
@@ -107,23 +102,35 @@ pub(super) fn forget_last(folder: &Path) {
     let _ = std::fs::remove_file(folder.join(SAMPLES_LAST));
 }
 
-/// Does the loop's steps, and gives a few pictures at moments of it evenly apart, from the noise to the end.
-fn watched(sampling: &mut Sampling) -> Result<Vec<Vec<Picture>>> {
-    let shown = |samples: &Tensor<4>| -> Result<_> {
+/// A few pictures of the first batch at moments evenly apart, from the noise to the end.
+#[derive(Default)]
+struct Moments(Vec<Vec<Picture>>);
+
+impl Moments {
+    fn add(&mut self, samples: &Tensor<4>) -> Result<()> {
         let all = to_pictures(samples)?;
         // Evenly apart, so that they are of several classes where there are some.
         let apart = all.len().div_ceil(SHOWN);
-        Ok(all.into_iter().step_by(apart).collect::<Vec<_>>())
-    };
-    let mut moments = vec![shown(sampling.sample())?];
-    while let Some(step) = sampling.next() {
-        let step = step?;
-        let passed = |steps: usize| steps * (MOMENTS - 1) / step.total;
-        if passed(step.index + 1) > passed(step.index) {
-            moments.push(shown(step.sample)?);
+        self.0.push(all.into_iter().step_by(apart).collect());
+        Ok(())
+    }
+}
+
+impl Watch for Moments {
+    fn begin(&mut self, sampling: &Sampling<'_>) -> Result<()> {
+        match self.0.is_empty() {
+            true => self.add(sampling.sample()),
+            false => Ok(()),
         }
     }
-    Ok(moments)
+
+    fn step(&mut self, step: &Step<'_>, done: usize, _: usize) -> Result<bool> {
+        let passed = |steps: usize| steps * (MOMENTS - 1) / step.total;
+        if done <= step.total && passed(step.index + 1) > passed(step.index) {
+            self.add(step.sample)?;
+        }
+        Ok(true)
+    }
 }
 
 /// From moments of pictures to pictures in their moments.
@@ -157,10 +164,10 @@ impl<'a> Examples<'a> {
     }
 
     /// The captions of these pictures, for a model that looks at texts.
-    fn prompts(&self, range: Range<usize>) -> Option<Vec<String>> {
+    fn prompts(&self, range: Range<usize>) -> Vec<String> {
         let caption = |index| self.example(index).ok().and_then(|example| example.caption);
-        self.captioned
-            .then(|| range.map(|index| caption(index).unwrap_or_default()).collect())
+        let captions = range.map(|index| caption(index).unwrap_or_default());
+        captions.filter(|_| self.captioned).collect()
     }
 
     /// The vectors of these pictures, for a model that is told one.
@@ -192,10 +199,10 @@ impl<'a> Examples<'a> {
         ))
     }
 
-    /// These pictures, for a model that is shown one; a mask covers the middle.
-    fn images(&self, range: Range<usize>) -> Result<Option<ConditioningImage>> {
+    /// These pictures, for a model that is shown one, and the mask that covers their middle, for a model that paints under one.
+    fn images(&self, range: Range<usize>) -> Result<(Option<ImageInput>, Option<ImageInput>)> {
         let Some(image) = &self.image else {
-            return Ok(None);
+            return Ok((None, None));
         };
         let device = &self.trainer.device;
         let side = self.trainer.config.resolution;
@@ -215,11 +222,7 @@ impl<'a> Examples<'a> {
             .collect();
         let mask = (*image == ImageCondition::Mask)
             .then(|| Tensor::from_data(TensorData::new(mask, [1, 1, side, side]), device));
-        Ok(Some(ConditioningImage {
-            picture,
-            mask,
-            as_is: false,
-        }))
+        Ok((Some(picture.into()), mask.map(ImageInput::Tensor)))
     }
 }
 

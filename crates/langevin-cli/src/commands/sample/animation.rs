@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use langevin::{grid, pipelines};
+use langevin::{generate, grid};
 
 /// Frames on their way into a GIF.
 pub struct Animation {
     path: PathBuf,
     /// What has been drawn so far.
-    pub frames: pipelines::Animation,
+    pub frames: generate::Animation,
 }
 
 impl Animation {
@@ -23,16 +23,13 @@ impl Animation {
         }
         Ok(Self {
             path: path.to_path_buf(),
-            frames: pipelines::Animation::default(),
+            frames: generate::Animation::default(),
         })
     }
 
     /// Writes the GIF: each frame one grid of all pictures.
     pub fn write(&self, columns: usize) -> Result<()> {
-        let (frame_ms, last_ms) = (
-            pipelines::Animation::FRAME_MS,
-            pipelines::Animation::LAST_FRAME_MS,
-        );
+        let (frame_ms, last_ms) = (generate::Animation::FRAME_MS, generate::Animation::LAST_FRAME_MS);
         let grids = self.frames.grids(columns)?;
         Ok(grid::write_gif(&self.path, &grids, frame_ms, last_ms)?)
     }

@@ -5,7 +5,8 @@ use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::data::Picture;
+use super::{Picture, read_picture};
+use crate::{Error, Result};
 
 /// A picture that a request brings along, in whichever form.
 ///
@@ -23,10 +24,28 @@ pub enum ImageInput {
     Tensor(Tensor<4>),
 }
 
+impl ImageInput {
+    /// The decoded picture.
+    ///
+    /// # Errors
+    /// If the file cannot be read or decoded, or this is none: what is in base64 is decoded by whoever received it, who knows how large
+    /// it may be.
+    pub fn read(&self) -> Result<Picture> {
+        match self {
+            Self::File(path) => read_picture(path),
+            Self::Picture(picture) => Ok(picture.clone()),
+            Self::Base64(_) => Err(Error::Config("the picture is still encoded in base64".into())),
+            Self::Tensor(_) => Err(Error::Config(
+                "a tensor was given where a picture's file is needed".into(),
+            )),
+        }
+    }
+}
+
 impl FromStr for ImageInput {
     type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
         Ok(Self::File(text.into()))
     }
 }
@@ -54,13 +73,13 @@ impl fmt::Display for ImageInput {
 }
 
 impl<'de> Deserialize<'de> for ImageInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::Base64)
     }
 }
 
 impl Serialize for ImageInput {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Base64(text) => text.serialize(serializer),
             _ => Err(serde::ser::Error::custom(

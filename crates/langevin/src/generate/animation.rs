@@ -1,6 +1,6 @@
 //! The denoising as it happens, as frames of an animation.
 
-use super::{Sampling, Step, to_pictures};
+use crate::pipelines::{Sampling, Step, to_pictures};
 use crate::{Result, data::Picture, grid};
 
 /// At most so many frames: a loop of a thousand steps is shown in as much time as one of fifty.

@@ -1,42 +1,16 @@
 //! What evaluating a pipeline needs: pictures drawn from it, and the real ones as its model sees them.
 
-use super::{Pipeline, SampleOptions, to_pictures};
+use super::{Plan, Watch};
 use crate::{
-    Error, Result,
+    Error, Request, Result,
     data::{
         Dataset, Picture, Transform,
         evaluate::{Agreement, nearest_neighbours},
     },
-    guidance::ClassifierFree,
+    options::ClassName,
+    pipelines::Pipeline,
     random::Generator,
 };
-
-/// What is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EvaluationOptions {
-    /// Pictures drawn of each class, or in all where the model knows none.
-    pub samples: usize,
-    /// Pictures drawn together.
-    pub batch_size: usize,
-    /// Denoising steps.
-    pub num_inference_steps: usize,
-    /// The generator's seed.
-    pub seed: u64,
-    /// Classifier-free guidance towards the classes.
-    pub guidance: ClassifierFree,
-}
-
-impl Default for EvaluationOptions {
-    fn default() -> Self {
-        Self {
-            samples: 50,
-            batch_size: 100,
-            num_inference_steps: 50,
-            seed: 0,
-            guidance: ClassifierFree::default(),
-        }
-    }
-}
 
 /// Pictures, and of what class each is, where that is known.
 #[derive(Clone, Debug, Default)]
@@ -47,57 +21,38 @@ pub struct PictureSet {
     pub classes: Vec<Option<usize>>,
 }
 
-/// Draws pictures: of every one of so many `classes`, class after class, or of none where that is `None`.
-///
-/// `watch` is told after every step how many are done, of how many; `false` ends it, which then gives `None`.
+/// Draws pictures as `request` says, but for its count and its classes: `samples` of every one of so many `classes`, class after class,
+/// or of none where that is `None`. `None` where `watch` ended it.
 ///
 /// # Errors
-/// If the options do not fit the pipeline, or a step fails.
+/// If the request does not fit the pipeline, or a step fails.
 pub fn draw_set(
     pipeline: &Pipeline,
     classes: Option<usize>,
-    options: &EvaluationOptions,
-    mut watch: impl FnMut(usize, usize) -> bool,
+    samples: usize,
+    request: &Request,
+    watch: &mut dyn Watch,
 ) -> Result<Option<PictureSet>> {
-    let asked: Vec<Option<usize>> = match classes {
-        None => vec![None; options.samples],
+    let classes: Vec<Option<usize>> = match classes {
+        None => vec![None; samples],
         Some(classes) => (0..classes)
-            .flat_map(|class| vec![Some(class); options.samples])
+            .flat_map(|class| vec![Some(class); samples])
             .collect(),
     };
-    if options.batch_size == 0 || asked.is_empty() {
-        return Err(Error::Config(
-            "the batch size and the number of samples must be at least 1".into(),
-        ));
+    if classes.is_empty() {
+        return Err(Error::Config("the number of samples must be at least 1".into()));
     }
-    let mut generator = Generator::new(options.seed);
-    let steps = asked.len().div_ceil(options.batch_size) * pipeline.calls(options.num_inference_steps)?;
-    let (mut pictures, mut done) = (Vec::new(), 0);
-    for batch in asked.chunks(options.batch_size) {
-        let call = SampleOptions {
-            batch_size: batch.len(),
-            num_inference_steps: Some(options.num_inference_steps),
-            classes: batch
-                .iter()
-                .map(|class| class.map(|class| class as i64))
-                .collect(),
-            guidance: options.guidance,
-            ..SampleOptions::default()
-        };
-        let mut sampling = pipeline.sample(&call, &mut generator)?;
-        while let Some(step) = sampling.next() {
-            step?;
-            done += 1;
-            if !watch(done, steps) {
-                return Ok(None);
-            }
-        }
-        pictures.extend(to_pictures(&sampling.finish()?)?);
-    }
-    Ok(Some(PictureSet {
-        pictures,
-        classes: asked,
-    }))
+    let request = Request {
+        count: Some(classes.len()),
+        class: classes
+            .iter()
+            .flatten()
+            .map(|&class| ClassName::Number(class))
+            .collect(),
+        ..request.clone()
+    };
+    let drawn = Plan::of(pipeline, &request)?.run(pipeline, watch)?;
+    Ok(drawn.map(|pictures| PictureSet { pictures, classes }))
 }
 
 /// At most `most` pictures of the data set, evenly apart, as a model that draws pictures like `like` sees them.

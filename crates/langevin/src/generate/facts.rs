@@ -1,0 +1,49 @@
+//! What is written into a picture about how it was drawn.
+
+use crate::guidance::{ClassifierFree, Guide};
+
+/// How a picture was drawn, for its file.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// The generator's seed.
+    pub seed: u64,
+    /// The scheduler's class.
+    pub scheduler: &'a str,
+    /// Denoising steps.
+    pub steps: usize,
+    /// The model's name or folder.
+    pub model: &'a str,
+    /// DDIM's η or TCD's γ, where it is not the sampler's own.
+    pub eta: Option<f64>,
+    /// The texts that were drawn.
+    pub prompts: &'a [String],
+    /// Classifier-free guidance.
+    pub guidance: ClassifierFree,
+    /// Losses that led it.
+    pub guides: &'a [Guide],
+    /// The part of the steps that was walked from an initial picture.
+    pub strength: Option<f64>,
+}
+
+impl Facts<'_> {
+    /// Keywords and what they say, as [`grid::write_png`](crate::grid::write_png) takes them.
+    pub fn texts(&self) -> Vec<(&'static str, String)> {
+        let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+        let scale = self.guidance.is_on().then(|| self.guidance.scale.to_string());
+        [
+            ("seed", Some(self.seed.to_string())),
+            ("scheduler", Some(self.scheduler.to_string())),
+            ("steps", Some(self.steps.to_string())),
+            ("model", Some(self.model.to_string())),
+            ("eta", self.eta.map(|eta| eta.to_string())),
+            ("prompts", filled(self.prompts.join("; "))),
+            ("guidance scale", scale),
+            ("guides", filled(guides.join(" "))),
+            ("strength", self.strength.map(|strength| strength.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(keyword, text)| Some((keyword, text?)))
+        .collect()
+    }
+}

@@ -1,0 +1,13 @@
+//! From what somebody asks for to pictures: [`Request`](crate::Request) → [`Plan`] → [`Sampling`](crate::pipelines::Sampling) → pictures.
+
+mod animation;
+mod evaluation;
+mod facts;
+mod plan;
+mod run;
+
+pub use animation::Animation;
+pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};
+use facts::Facts;
+pub use plan::Plan;
+pub use run::Watch;

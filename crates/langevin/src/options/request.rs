@@ -1,0 +1,214 @@
+//! What somebody asks a pipeline for.
+
+use std::path::PathBuf;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::ClassName;
+use crate::data::ImageInput;
+use crate::guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through};
+
+/// Pictures, as somebody asks for them: a field is an option, in a program, on a command line and in the API.
+///
+/// Lists are taken in turn: the first picture has the first class and the first prompt, the next one the next. Defaults stand in
+/// brackets.
+///
+/// ```
+/// use langevin::Request;
+///
+/// let request = Request { class: vec!["cat".into()], steps: Some(50), ..Request::default() };
+/// let read: Request = serde_json::from_str(r#"{"class": "cat", "steps": 50}"#)?;
+/// assert_eq!((read.class, read.steps, read.seed), (request.class, request.steps, 0));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+// Brackets hold defaults.
+#[allow(rustdoc::broken_intra_doc_links)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(default)]
+pub struct Request {
+    /// How many pictures [the program: 16, others: 1].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub count: Option<usize>,
+    /// Pictures drawn together [16].
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub batch_size: usize,
+    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub steps: Option<usize>,
+    /// The seed that everything random comes from [0].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub seed: u64,
+    /// The sampler, in place of the pipeline's own; the program's `schedulers` lists them.
+    #[serde(alias = "sampler")]
+    #[cfg_attr(feature = "clap", arg(long, value_parser = samplers(), hide_possible_values = true, value_name = "NAME"))]
+    pub scheduler: Option<String>,
+    /// ddim and tcd: how much noise a step adds, 0 for none to 1 for as much as ddpm [ddim: 0, tcd: 0.3].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ETA"))]
+    pub eta: Option<f64>,
+
+    /// The class to draw, by name or number, or none; given several times, pictures take turns [all in turn].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS"))]
+    pub class: Vec<ClassName>,
+    /// The text to draw, for a model that looks at texts; given several times, pictures take turns.
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
+    pub prompt: Vec<String>,
+    /// The picture to colour, sharpen or paint in, for a model that is shown one; with a mask where it paints under one.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE"))]
+    pub conditioning_image: Option<ImageInput>,
+    /// Show the conditioning picture as it is: it is blurred, small or an edge drawing already.
+    #[cfg_attr(feature = "clap", arg(long, requires = "conditioning_image"))]
+    pub conditioning_as_is: bool,
+    /// Draw with this picture's vector, for a model that is told one; where it is CLIP's, a CLIP model must be named.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE"))]
+    pub vector_of: Option<ImageInput>,
+    /// Draw with this vector, such as the colour 0.8,-0.2,-1.
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_delimiter = ',',
+            allow_hyphen_values = true,
+            value_name = "NUMBERS",
+            conflicts_with = "vector_of"
+        )
+    )]
+    pub vector: Vec<f32>,
+    /// A vector for each picture, `[1 or count, dimension]`, in place of `vector`.
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub vectors: Option<Tensor<2>>,
+
+    /// Classifier-free guidance.
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
+    pub guidance: ClassifierFree,
+    /// The text that guidance leads away from [the empty text].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT", help_heading = "Guidance"))]
+    pub negative_prompt: Option<String>,
+    /// The class that guidance leads away from [the null class].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS", help_heading = "Guidance"))]
+    pub negative_class: Option<ClassName>,
+
+    /// Lead every step by a loss: colour:#1AE680, brightness:0.8, symmetry, picture:FILE, known:FILE, clip:TEXT, clip-picture:FILE;
+    /// several add up, and @ sets a scale, as in symmetry@10.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "GUIDE", help_heading = "Guidance"))]
+    pub guide: Vec<Guide>,
+    /// What its gradient goes through: the predicted clean picture alone, or the model too, which costs three times as much [clean].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Guidance"))]
+    pub guide_through: Through,
+    /// How its scale changes: constant, or with the signal, its root, or the noise's root [signal].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Guidance"))]
+    pub guide_schedule: GuidanceSchedule,
+    /// The most that a step may move a picture, as a Euclidean norm [no bound].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", help_heading = "Guidance"))]
+    pub guide_clip: Option<f64>,
+    /// What is to be painted of a picture (white), and what is known (black): of the guide known's, the conditioning picture or the one that is painted in.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PICTURE", help_heading = "Guidance")
+    )]
+    pub mask: Option<ImageInput>,
+    /// The CLIP model of the guides clip and clip-picture: a folder of transformers', an open_clip checkpoint, or a name of the Hub.
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FOLDER", help_heading = "Guidance"))]
+    pub clip: Option<PathBuf>,
+    /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture [4].
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Guidance"))]
+    pub cuts: usize,
+
+    /// Begin with this picture under noise, in place of noise alone.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PICTURE", help_heading = "From a picture")
+    )]
+    pub init_image: Option<ImageInput>,
+    /// The part of the steps that is walked from the initial picture, above 0 to 1 [0.6].
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "PART",
+            requires = "init_image",
+            help_heading = "From a picture"
+        )
+    )]
+    pub strength: Option<f64>,
+    /// Paint the white part of the mask anew in this picture, by RePaint's sampler.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE", conflicts_with_all = ["init_image", "scheduler"], help_heading = "From a picture"))]
+    pub inpaint: Option<ImageInput>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            count: None,
+            batch_size: 16,
+            steps: None,
+            seed: 0,
+            scheduler: None,
+            eta: None,
+            class: Vec::new(),
+            prompt: Vec::new(),
+            conditioning_image: None,
+            conditioning_as_is: false,
+            vector_of: None,
+            vector: Vec::new(),
+            vectors: None,
+            guidance: ClassifierFree::default(),
+            negative_prompt: None,
+            negative_class: None,
+            guide: Vec::new(),
+            guide_through: Through::Clean,
+            guide_schedule: GuidanceSchedule::Signal,
+            guide_clip: None,
+            mask: None,
+            clip: None,
+            cuts: ClipLoss::USUAL_CUTS,
+            init_image: None,
+            strength: None,
+            inpaint: None,
+        }
+    }
+}
+
+impl Request {
+    /// The pictures that it brings along, by the names of their options.
+    pub fn images_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut ImageInput)> {
+        [
+            ("conditioning_image", &mut self.conditioning_image),
+            ("vector_of", &mut self.vector_of),
+            ("mask", &mut self.mask),
+            ("init_image", &mut self.init_image),
+            ("inpaint", &mut self.inpaint),
+        ]
+        .into_iter()
+        .filter_map(|(option, image)| Some((option, image.as_mut()?)))
+    }
+}
+
+/// Reads a sampler's name from a command line.
+#[cfg(feature = "clap")]
+fn samplers() -> clap::builder::PossibleValuesParser {
+    let all = crate::schedulers::SamplerName::ALL.iter();
+    clap::builder::PossibleValuesParser::new(all.map(|sampler| sampler.name))
+}
+
+/// In JSON, one of something stands for a list of one, and null for none.
+fn one_or_many<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany<T> {
+        Many(Vec<T>),
+        One(Option<T>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::Many(all) => all,
+        OneOrMany::One(one) => one.into_iter().collect(),
+    })
+}
