@@ -19,6 +19,7 @@ pub mod plot;
 pub mod random;
 pub mod schedulers;
 pub mod training;
+pub mod weights;
 
 pub use error::{Error, Result};
 

@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{
-    ClipTextEncoder, ClipTokenizer, Conditioning, Denoiser, UNet2DConditionModel, clip::ClipTextConfig,
+    ClipTextEncoder, ClipTokenizer, Conditioning, Denoiser, Model, UNet2DConditionModel, clip::ClipTextConfig,
 };
 use crate::{Error, Result, random::Generator};
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result,
     models::{
-        AnyModel, AnyModelConfig, Checkpoint,
+        AnyModel, AnyModelConfig, Checkpoint, Model,
         captioned::{TEXT_ENCODER, TOKENIZER},
         weights::CONFIG_NAME,
     },

@@ -13,7 +13,7 @@ use crate::{
     data::Dataset,
     models::{
         AnyModel, AnyModelConfig, CaptionedUNet, ClipTextEncoder, ClipTokenizer, Conditioning,
-        ImageCondition, PictureEncoder,
+        ImageCondition, Model, PictureEncoder,
         captioned::{TEXT_ENCODER, small_text_encoder},
         clip::ClipModel,
     },
