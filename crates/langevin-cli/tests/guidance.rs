@@ -8,7 +8,7 @@ use langevin::{
     data::{Channels, Picture, read_picture},
     device::default_device,
     grid,
-    models::{UNet2DConfig, UNet2DModel, unet2d::SampleSize},
+    models::{Model, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
     pipelines::{Classes, Latents, Pipeline},
     random::Generator,
 };

@@ -19,7 +19,7 @@ use langevin::{
     device::default_device,
     grid,
     models::{
-        Conditioning, Denoiser, UNet2DConfig, UNet2DModel,
+        Conditioning, Denoiser, Model, UNet2DConfig, UNet2DModel,
         unet2d::{
             DownBlockType::{AttnDownBlock2D, DownBlock2D},
             SampleSize,

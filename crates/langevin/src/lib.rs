@@ -24,6 +24,7 @@ pub mod random;
 pub mod schedulers;
 mod size;
 pub mod training;
+pub mod weights;
 
 pub use burn;
 pub use error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::Device;
-use langevin::models::{UNet2DModel, weights};
+use langevin::models::{Model, UNet2DModel, weights};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use std::{
 
 use langevin::{
     device::default_device,
-    models::{Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, weights},
+    models::{Checkpoint, Conditioning, Denoiser, Model, UNet2DConfig, UNet2DModel, weights},
     pipelines::{self, Pipeline, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, Scheduler},

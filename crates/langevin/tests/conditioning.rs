@@ -4,8 +4,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use langevin::{
     device::default_device,
     models::{
-        AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, ImageCondition, ModelInputs,
-        ModelPreset, UNet2DConditionConfig, UNet2DConditionModel,
+        AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, ImageCondition, Model, ModelConfig,
+        ModelInputs, ModelPreset, UNet2DConditionConfig, UNet2DConditionModel,
     },
     random::Generator,
 };

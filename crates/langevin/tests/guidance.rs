@@ -14,7 +14,7 @@ use langevin::{
         ClassifierFree, ClipLoss, Colour, GuidanceLoss, GuidanceSchedule, GuideMaker, KnownRegion,
         LossGuidance, Through, cutout, gradient, great_circle, leaf,
     },
-    models::{UNet2DConfig, UNet2DModel, clip::ClipModel},
+    models::{Model, UNet2DConfig, UNet2DModel, clip::ClipModel},
     objectives::PredictionType,
     pipelines::{Classes, Pipeline, SampleOptions, Sampling},
     random::Generator,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::Device;
 use langevin::{
-    models::{UNet2DConfig, UNet2DModel, weights},
+    models::{Model, ModelConfig, UNet2DConfig, UNet2DModel, weights},
     random::Generator,
 };
 use serde::Deserialize;
@@ -24,7 +24,7 @@ fn a_seed_gives_diffusers_weights() {
             .unwrap();
     assert!(!expected.cases.is_empty());
     for (case, parameters) in expected.cases {
-        let config: UNet2DConfig = weights::read_config(root.join("reference/unet2d").join(&case)).unwrap();
+        let config = UNet2DConfig::load(root.join("reference/unet2d").join(&case)).unwrap();
         let mut generator = Generator::new(expected.seed);
         let model = UNet2DModel::new(&config, &Device::flex(), &mut generator).unwrap();
         let tensors = weights::named_tensors(&model);

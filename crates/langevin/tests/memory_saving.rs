@@ -3,7 +3,7 @@
 use burn::{module::Module, tensor::Tensor};
 use langevin::{
     device::default_device,
-    models::{Conditioning, UNet2DConditionConfig, UNet2DConditionModel, UNet2DConfig, UNet2DModel},
+    models::{Conditioning, Model, UNet2DConditionConfig, UNet2DConditionModel, UNet2DConfig, UNet2DModel},
     objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     ops::{self, AttentionOptions, Geometry, GroupNormOptions, KeptAs, keeping},
     random::Generator,

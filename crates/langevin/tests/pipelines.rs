@@ -10,7 +10,7 @@ use std::{
 use langevin::{
     device::default_device,
     guidance::{Axis, ClassifierFree, LossGuidance, Symmetry, Through},
-    models::{ModelPreset, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
+    models::{Model, ModelPreset, UNet2DConfig, UNet2DModel, unet2d::SampleSize},
     pipelines::{Classes, Pipeline, SampleOptions, Sampling, step_together},
     random::Generator,
     schedulers::SamplerName,

@@ -10,7 +10,10 @@ mod support;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use langevin::models::clip::{ClipModel, ClipPreprocess, ClipTextEncoder, ClipTokenizer, unit};
+use langevin::models::{
+    Model,
+    clip::{ClipModel, ClipPreprocess, ClipTextEncoder, ClipTokenizer, unit},
+};
 use support::{Report, read_json, read_tensors, reference, relative_difference, values};
 
 const TOLERANCE: f64 = 1e-4;

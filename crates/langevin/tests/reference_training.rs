@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use langevin::{
-    models::{Conditioning, UNet2DModel, weights},
+    models::{Conditioning, Model, UNet2DModel, weights},
     named::Named,
     objectives::{DdpmObjective, PredictionType, Weighting},
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},

@@ -15,7 +15,7 @@ use burn::{
 };
 use langevin::{
     Error,
-    models::{Conditioning, Denoiser, UNet2DModel, weights},
+    models::{Conditioning, Denoiser, Model, UNet2DModel, weights},
     ops,
 };
 use support::{Outcome, Report, folders, read_tensors, reference, relative_difference, values, within};

@@ -15,7 +15,7 @@ use burn::{
 };
 use langevin::{
     Error,
-    models::{Conditioning, Denoiser, UNet2DConditionModel},
+    models::{Conditioning, Denoiser, Model, UNet2DConditionModel},
 };
 use support::{Outcome, Report, folders, read_tensors, reference, relative_difference, values, within};
 

@@ -12,7 +12,8 @@ use crate::{
     Error, Result,
     data::Dataset,
     models::{
-        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, ModelInputs, clip::ClipTextConfig,
+        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, Model, ModelInputs,
+        clip::ClipTextConfig,
     },
     options::{Request, SampleOptions},
     random::Generator,

@@ -1,19 +1,13 @@
 //! The small UNet of the course's second notebook, written there from scratch.
 
-use std::path::Path;
-
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, Conditioning, Denoiser, weights};
+use super::{Conditioning, Denoiser, Model, ModelConfig};
 use crate::{
     Error, Result,
     nn::{Activation, Conv2d, Init},
     ops::{self, Geometry},
-    random::Generator,
 };
 
 /// The configuration of a [`BasicUNet`].
@@ -34,11 +28,31 @@ pub struct BasicUNetConfig {
 impl Default for BasicUNetConfig {
     fn default() -> Self {
         Self {
-            class_name: "BasicUNet".into(),
+            class_name: Self::CLASS.into(),
             in_channels: 1,
             out_channels: 1,
             sample_size: Some(28),
         }
+    }
+}
+
+impl ModelConfig for BasicUNetConfig {
+    const CLASS: &'static str = "BasicUNet";
+    // The course's own networks are the classes that diffusers does not have.
+    const LIBRARY: &'static str = "langevin";
+
+    fn validate(&self) -> Result<()> {
+        let limit = 1..=4096;
+        if !limit.contains(&self.in_channels) || !limit.contains(&self.out_channels) {
+            return Err(Error::Config(
+                "in_channels and out_channels must be from 1 to 4096".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn sample_size(&self) -> Option<[usize; 2]> {
+        self.sample_size.map(|side| [side; 2])
     }
 }
 
@@ -54,19 +68,10 @@ pub struct BasicUNet {
     config: BasicUNetConfig,
 }
 
-impl BasicUNet {
-    /// A new model with PyTorch's initialisation.
-    ///
-    /// # Errors
-    /// If there are no channels.
-    pub fn new(config: &BasicUNetConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
-        let limit = 1..=4096;
-        if !limit.contains(&config.in_channels) || !limit.contains(&config.out_channels) {
-            return Err(Error::Config(
-                "in_channels and out_channels must be from 1 to 4096".into(),
-            ));
-        }
-        let init = &mut Init::new(generator, device);
+impl Model for BasicUNet {
+    type Config = BasicUNetConfig;
+
+    fn build(config: &BasicUNetConfig, init: &mut Init<'_>) -> Result<Self> {
         let geometry = Geometry::uniform(1, 2);
         let mut layers = |channels: [[usize; 2]; 3]| -> Vec<Conv2d> {
             channels
@@ -81,38 +86,7 @@ impl BasicUNet {
         })
     }
 
-    /// Loads `config.json` and the weights from a folder.
-    ///
-    /// # Errors
-    /// If a file is missing or broken, or the weights are not this model's.
-    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config = weights::read_config(&folder)?;
-        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
-    }
-
-    /// A model with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// If they are not this model's.
-    pub fn with_weights(
-        config: &BasicUNetConfig,
-        checkpoint: &mut Checkpoint,
-        device: &Device,
-    ) -> Result<Self> {
-        let model = Self::new(config, device, &mut Generator::new(0))?;
-        weights::load(model, checkpoint, device)
-    }
-
-    /// Saves both files into a folder.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        weights::save_with_config(self, &self.config, folder)
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &BasicUNetConfig {
+    fn config(&self) -> &BasicUNetConfig {
         &self.config
     }
 }

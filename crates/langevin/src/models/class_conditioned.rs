@@ -1,19 +1,18 @@
 //! The course's `ClassConditionedUnet`: a class as channels of its own beside the picture's.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor},
+    tensor::{Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Checkpoint, Conditioning, Denoiser, UNet2DConfig, UNet2DModel, weights};
+use super::{Conditioning, Denoiser, Model, ModelConfig, UNet2DConfig, UNet2DModel};
 use crate::{
     Error, Result,
-    nn::{Embedding, Init},
-    random::Generator,
+    nn::{Embedding, Init, dropout::DropoutGenerator},
 };
 
 /// How a class becomes channels.
@@ -98,12 +97,14 @@ impl ClassConditionedConfig {
             ClassChannels::OneHot => self.num_classes.saturating_sub(1),
         }
     }
+}
 
-    /// Checks the values.
-    ///
-    /// # Errors
-    /// If they make no model.
-    pub fn validate(&self) -> Result<()> {
+impl ModelConfig for ClassConditionedConfig {
+    const CLASS: &'static str = "ClassConditionedUnet";
+    // As for the course's other network: diffusers has no such class.
+    const LIBRARY: &'static str = "langevin";
+
+    fn validate(&self) -> Result<()> {
         self.model.validate()?;
         if !(2..=1 << 20).contains(&self.num_classes) || self.class_channels() >= self.model.in_channels {
             return Err(Error::Config(format!(
@@ -113,6 +114,10 @@ impl ClassConditionedConfig {
             )));
         }
         Ok(())
+    }
+
+    fn sample_size(&self) -> Option<[usize; 2]> {
+        self.model.sample_size()
     }
 }
 
@@ -128,15 +133,12 @@ pub struct ClassConditionedUnet {
     config: ClassConditionedConfig,
 }
 
-impl ClassConditionedUnet {
-    /// A new model with PyTorch's initialisation, the UNet first, as in the course.
-    ///
-    /// # Errors
-    /// If the configuration makes no model.
-    pub fn new(config: &ClassConditionedConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
-        config.validate()?;
-        let model = UNet2DModel::new(&config.model, device, generator)?;
-        let init = &mut Init::new(generator, device);
+impl Model for ClassConditionedUnet {
+    type Config = ClassConditionedConfig;
+
+    fn build(config: &ClassConditionedConfig, init: &mut Init<'_>) -> Result<Self> {
+        // The UNet first, as in the course.
+        let model = UNet2DModel::build(&config.model, init)?;
         let class_emb = match config.class_emb_size {
             ClassChannels::Embedding(size) => Some(Embedding::new(config.num_classes, size, init)),
             ClassChannels::OneHot => None,
@@ -148,32 +150,16 @@ impl ClassConditionedUnet {
         })
     }
 
-    /// A model with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// If the configuration makes no model, or the weights are not its.
-    pub fn with_weights(
-        config: &ClassConditionedConfig,
-        checkpoint: &mut Checkpoint,
-        device: &Device,
-    ) -> Result<Self> {
-        let model = Self::new(config, device, &mut Generator::new(0))?;
-        weights::load(model, checkpoint, device)
-    }
-
-    /// Saves both files into a folder.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        weights::save_with_config(self, &self.config, folder)
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &ClassConditionedConfig {
+    fn config(&self) -> &ClassConditionedConfig {
         &self.config
     }
 
+    fn dropout(&self) -> Option<&DropoutGenerator> {
+        self.model.dropout()
+    }
+}
+
+impl ClassConditionedUnet {
     /// `[batch]` → `[batch, class channels]`
     fn vectors(&self, classes: Tensor<1, Int>) -> Tensor<2> {
         if let Some(table) = &self.class_emb {

@@ -475,8 +475,8 @@ mod tests {
     use super::*;
     use crate::{
         device::default_device,
-        models::weights::{NamedTensor, read_tensors},
         random::Generator,
+        weights::{NamedTensor, read_tensors},
     };
 
     /// The tensors that `scripts/inception_fixture.py` draws, in its order.

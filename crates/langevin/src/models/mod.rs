@@ -1,32 +1,34 @@
 //! The networks: configuration, module, loading.
 
-pub mod any;
 pub mod basic_unet;
-pub mod checkpoint;
 pub mod class_conditioned;
 pub mod clip;
 pub mod image_condition;
 mod inception;
+mod inputs;
+pub mod model;
 mod picture_vector;
 pub mod presets;
+pub mod registry;
 pub mod unet2d;
 pub mod unet2d_condition;
-pub mod weights;
 
-pub use any::{AnyModel, AnyModelConfig, ModelInputs, VectorInput};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
-pub use checkpoint::Checkpoint;
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
 pub use image_condition::ImageCondition;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
+pub use inputs::{ModelInputs, VectorInput};
+pub use model::{Model, ModelConfig};
 pub use picture_vector::{PictureEncoder, PictureVector};
 pub use presets::ModelPreset;
+pub use registry::{AnyModel, AnyModelConfig};
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
 use burn::tensor::{Int, Tensor, kind::Basic};
 
+pub use crate::weights::{self, Checkpoint};
 use crate::{Error, Result};
 
 /// The version of diffusers whose files this library writes.

@@ -1,7 +1,7 @@
 //! Layers and blocks, with PyTorch's initialisation and parameters named as diffusers names them.
 //!
 //! A parameter's path in its module is its key in a diffusers checkpoint. Inside, weights lie as the operations want them (see
-//! [`crate::ops`]); [`crate::models::weights`] turns them on the way in and out.
+//! [`crate::ops`]); [`crate::weights`] turns them on the way in and out.
 
 mod activation;
 mod attention;

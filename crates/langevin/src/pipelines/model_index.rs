@@ -38,11 +38,10 @@ impl ModelIndex {
     /// An index of a pipeline with these components: names and classes.
     pub fn new<'a>(class_name: &str, components: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let component = |class_name: &str| {
-            let library = match class_name {
-                // The course's own networks are the classes that diffusers does not have.
-                "BasicUNet" | "ClassConditionedUnet" => "langevin",
-                _ if class_name.starts_with("CLIP") => "transformers",
-                _ => "diffusers",
+            let library = match AnyModelConfig::library_of(class_name) {
+                Some(library) => library,
+                None if class_name.starts_with("CLIP") => "transformers",
+                None => "diffusers",
             };
             Component {
                 library: library.into(),

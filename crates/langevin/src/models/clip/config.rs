@@ -1,9 +1,11 @@
 //! What a CLIP model is made of: transformers' `config.json`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, Result, nn::Activation};
+use crate::{Error, Result, files, models::ModelConfig, nn::Activation, weights::CONFIG_NAME};
 
 /// The configuration of a text tower, with transformers' names and defaults; an unknown key is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,12 +162,13 @@ impl ClipTextConfig {
             causal: true,
         }
     }
+}
 
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// If they make no model.
-    pub fn validate(&self) -> Result<()> {
+impl ModelConfig for ClipTextConfig {
+    const CLASS: &'static str = "CLIPTextModel";
+    const LIBRARY: &'static str = "transformers";
+
+    fn validate(&self) -> Result<()> {
         let tower = "the text tower of CLIP";
         self.sizes().validate(tower)?;
         let numbers = [
@@ -174,6 +177,19 @@ impl ClipTextConfig {
             ("max_position_embeddings", self.max_position_embeddings, 1 << 16),
         ];
         within(tower, &numbers)
+    }
+
+    /// That of a text encoder, or the text tower's within that of a whole CLIP.
+    fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join(CONFIG_NAME);
+        let mut value: Value = files::read_json(&path)?;
+        let config: Self = match value.get_mut("text_config").map(Value::take) {
+            None | Some(Value::Null) => files::read_json(&path)?,
+            Some(text) => serde_json::from_value(text)
+                .map_err(|e| Error::file(&path, format!("text_config is not that of a text tower: {e}")))?,
+        };
+        config.validate().map_err(|e| Error::file(&path, e.to_string()))?;
+        Ok(config)
     }
 }
 

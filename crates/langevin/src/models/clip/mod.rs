@@ -25,14 +25,11 @@ pub use text::{ClipTextEmbeddings, ClipTextEncoder, ClipTextModel, TextOutput};
 pub use tokenizer::ClipTokenizer;
 pub use vision::{ClipVisionEmbeddings, ClipVisionModel};
 
-use super::{
-    Checkpoint,
-    weights::{self, CONFIG_NAME},
-};
 use crate::{
     Error, Result, files,
     nn::{Init, Linear},
     random::Generator,
+    weights::{self, CONFIG_NAME, Checkpoint, TRANSFORMERS},
 };
 
 /// The factor of similarities in models that store none: that which training starts from, 1 / 0.07.
@@ -118,7 +115,7 @@ impl ClipModel {
             .map_err(|e| Error::file(&path, format!("is not the configuration of a CLIP model: {e}")))?;
         config.validate().map_err(|e| Error::file(&path, e.to_string()))?;
         let preprocess = ClipPreprocess::load(folder, config.vision_config.image_size)?;
-        let mut checkpoint = Checkpoint::of_transformers(folder)?;
+        let mut checkpoint = Checkpoint::named(folder, None, &TRANSFORMERS)?;
         checkpoint.rename(|name| (!name.ends_with("position_ids")).then(|| name.to_string()));
         Self::assemble(&config, checkpoint, preprocess, folder, device)
     }

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::{ClipConfig, ClipPreprocess, ClipTextConfig, ClipVisionConfig};
 use crate::{
     Error, Result, files,
-    models::{Checkpoint, weights::NamedTensor},
     nn::Activation,
+    weights::{Checkpoint, NamedTensor},
 };
 
 /// The name of open_clip's configuration.

@@ -1,7 +1,5 @@
 //! The text tower of CLIP (Radford et al. 2021), with a projection or without: a pipeline's text encoder.
 
-use std::path::Path;
-
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
@@ -10,17 +8,12 @@ use serde_json::json;
 
 use super::{config::ClipTextConfig, encoder::ClipEncoder};
 use crate::{
-    Error, Result, files,
-    models::{
-        Checkpoint,
-        weights::{self, CONFIG_NAME},
-    },
+    Error, Result,
+    models::Model,
     nn::{Embedding, Init, LayerNorm, Linear},
     random::Generator,
+    weights::{self, Checkpoint, FileNames, TRANSFORMERS},
 };
-
-/// The name of transformers' weights.
-const FILE_NAME: &str = "model.safetensors";
 
 /// Tokens and their places as vectors.
 #[derive(Module, Debug)]
@@ -146,78 +139,51 @@ pub struct ClipTextEncoder {
     pub text_projection: Option<Linear>,
 }
 
-impl ClipTextEncoder {
-    /// A new tower, without projection.
-    ///
-    /// # Errors
-    /// If the configuration makes no model.
-    pub fn new(config: &ClipTextConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
-        config.validate()?;
-        let init = &mut Init::new(generator, device);
+impl Model for ClipTextEncoder {
+    type Config = ClipTextConfig;
+    const FILES: FileNames = TRANSFORMERS;
+
+    /// A tower without projection.
+    fn build(config: &ClipTextConfig, init: &mut Init<'_>) -> Result<Self> {
         Ok(Self {
             text_model: ClipTextModel::new(config, init),
             text_projection: None,
         })
     }
 
-    /// Loads the text tower of a folder that transformers or [`Self::save`] wrote: of a text encoder, or of a whole CLIP.
-    ///
-    /// # Errors
-    /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
-    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
-        let path = folder.join(CONFIG_NAME);
-        let mut value: serde_json::Value = files::read_json(&path)?;
-        // A whole CLIP's configuration holds its text tower's.
-        let value = value
-            .get_mut("text_config")
-            .map_or_else(|| json!(null), serde_json::Value::take);
-        let config: ClipTextConfig = match value {
-            serde_json::Value::Null => files::read_json(&path)?,
-            text => serde_json::from_value(text)
-                .map_err(|e| Error::file(&path, format!("text_config is not that of a text tower: {e}")))?,
-        };
-        let mut checkpoint = Checkpoint::of_transformers(folder)?;
+    fn config(&self) -> &ClipTextConfig {
+        self.text_model.config()
+    }
+
+    fn written_config(&self) -> ClipTextConfig {
+        let mut config = self.config().clone();
+        let unknown = &mut config.unknown;
+        unknown.insert("architectures".into(), json!([self.class_name()]));
+        unknown.insert("model_type".into(), json!("clip_text_model"));
+        config
+    }
+
+    /// A tower with a projection where the checkpoint has one, which may be of a whole CLIP.
+    fn with_weights(config: &ClipTextConfig, checkpoint: &mut Checkpoint, device: &Device) -> Result<Self> {
         checkpoint.rename(key);
-        let mut model = Self::new(&config, device, &mut Generator::new(0))
-            .map_err(|e| Error::file(&path, e.to_string()))?;
+        let mut model = Self::new(config, device, &mut Generator::new(0))?;
         if checkpoint.get(PROJECTION).is_some() {
             let mut generator = Generator::new(0);
             let init = &mut Init::new(&mut generator, device);
             let projection = Linear::without_bias(config.hidden_size, config.projection_dim, init);
             model.text_projection = Some(projection);
         }
-        weights::load(model, &mut checkpoint, device)
+        weights::load(model, checkpoint, device)
     }
+}
 
-    /// Saves both files into a folder, as transformers does.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        let mut config = self.config().clone();
-        config
-            .unknown
-            .insert("architectures".into(), json!([self.class_name()]));
-        config
-            .unknown
-            .insert("model_type".into(), json!("clip_text_model"));
-        weights::save(self, folder.join(FILE_NAME))?;
-        files::write_json(folder.join(CONFIG_NAME), &config)
-    }
-
+impl ClipTextEncoder {
     /// Its class in transformers.
     pub fn class_name(&self) -> &'static str {
         match self.text_projection {
             Some(_) => "CLIPTextModelWithProjection",
             None => "CLIPTextModel",
         }
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &ClipTextConfig {
-        self.text_model.config()
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    models::{DIFFUSERS_VERSION, ModelConfig},
     nn::{Activation, TimeEmbeddingNorm},
 };
 
@@ -165,8 +166,8 @@ impl Default for UNet2DConfig {
         use DownBlockType::{AttnDownBlock2D, DownBlock2D};
         use UpBlockType::{AttnUpBlock2D, UpBlock2D};
         Self {
-            class_name: "UNet2DModel".into(),
-            diffusers_version: crate::models::DIFFUSERS_VERSION.into(),
+            class_name: Self::CLASS.into(),
+            diffusers_version: DIFFUSERS_VERSION.into(),
             sample_size: None,
             in_channels: 3,
             out_channels: 3,
@@ -211,12 +212,13 @@ impl UNet2DConfig {
     pub fn size_divisor(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
+}
 
-    /// Checks what the types leave open.
-    ///
-    /// # Errors
-    /// If values contradict each other or make no model.
-    pub fn validate(&self) -> Result<()> {
+impl ModelConfig for UNet2DConfig {
+    const CLASS: &'static str = "UNet2DModel";
+    const LIBRARY: &'static str = "diffusers";
+
+    fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         let levels = self.block_out_channels.len();
         if levels == 0 || levels > 16 {
@@ -266,5 +268,9 @@ impl UNet2DConfig {
             return fail("mid_block_scale_factor and norm_eps must be positive numbers".into());
         }
         Ok(())
+    }
+
+    fn sample_size(&self) -> Option<[usize; 2]> {
+        self.sample_size.map(SampleSize::height_width)
     }
 }

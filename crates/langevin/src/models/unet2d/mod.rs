@@ -3,14 +3,11 @@
 mod blocks;
 mod config;
 
-use std::{
-    path::Path,
-    sync::{Arc, PoisonError},
-};
+use std::sync::Arc;
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Tensor},
+    tensor::Tensor,
 };
 
 pub use blocks::{DownBlock, Downsampler, MidBlock, UpBlock, Upsampler};
@@ -19,7 +16,7 @@ pub use config::{
     UpBlockType,
 };
 
-use super::{Checkpoint, Conditioning, DIFFUSERS_VERSION, Denoiser, weights};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
 use crate::{
     Error, Result,
     nn::{
@@ -27,7 +24,6 @@ use crate::{
         sinusoidal_embedding,
     },
     ops::Geometry,
-    random::Generator,
 };
 
 /// Sines and cosines at fixed random frequencies. Mirrors `diffusers.models.embeddings.GaussianFourierProjection`.
@@ -98,15 +94,10 @@ pub struct UNet2DModel {
     dropout: DropoutGenerator,
 }
 
-impl UNet2DModel {
-    /// A new model with PyTorch's initialisation: the weights that `torch.manual_seed(seed)` followed by diffusers' constructor give,
-    /// where the generator was seeded with `seed`.
-    ///
-    /// # Errors
-    /// If the configuration makes no model.
-    pub fn new(config: &UNet2DConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
-        config.validate()?;
-        let init = &mut Init::new(generator, device);
+impl Model for UNet2DModel {
+    type Config = UNet2DConfig;
+
+    fn build(config: &UNet2DConfig, init: &mut Init<'_>) -> Result<Self> {
         let dropout: DropoutGenerator = Arc::default();
         let channels = &config.block_out_channels;
         let (first, deepest) = (channels[0], channels[channels.len() - 1]);
@@ -174,57 +165,24 @@ impl UNet2DModel {
         })
     }
 
-    /// Loads `config.json` and the weights from a folder that diffusers or [`Self::save`] wrote.
-    ///
-    /// # Errors
-    /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
-    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config = weights::read_config(&folder)?;
-        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
-    }
-
-    /// A model with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// If the configuration makes no model, or the weights are not its.
-    pub fn with_weights(config: &UNet2DConfig, checkpoint: &mut Checkpoint, device: &Device) -> Result<Self> {
-        let model = Self::new(config, device, &mut Generator::new(0))?;
-        weights::load(model, checkpoint, device)
-    }
-
-    /// Saves both files into a folder, as diffusers' `save_pretrained` does.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        // Whichever version wrote what was loaded, this is the one whose files these are.
-        let config = UNet2DConfig {
-            diffusers_version: DIFFUSERS_VERSION.into(),
-            ..self.config.clone()
-        };
-        weights::save_with_config(self, &config, folder)
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &UNet2DConfig {
+    fn config(&self) -> &UNet2DConfig {
         &self.config
     }
 
-    /// How many parameters it has.
-    pub fn num_parameters(&self) -> usize {
-        self.num_params()
+    fn written_config(&self) -> UNet2DConfig {
+        // Whichever version wrote what was loaded, this is the one whose files these are.
+        UNet2DConfig {
+            diffusers_version: DIFFUSERS_VERSION.into(),
+            ..self.config.clone()
+        }
     }
 
-    /// Where dropout draws from from now on; `None` ends it, as `eval()` does in PyTorch.
-    pub fn set_dropout(&self, generator: Option<Generator>) {
-        *self.dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
+    fn dropout(&self) -> Option<&DropoutGenerator> {
+        Some(&self.dropout)
     }
+}
 
-    /// Ends dropout, and gives back what it drew from.
-    pub fn take_dropout(&self) -> Option<Generator> {
-        self.dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
+impl UNet2DModel {
     /// The timestep, and the second one of models that have it, as sines and cosines or a learned vector.
     fn project(&self, timesteps: Tensor<1>) -> Tensor<2> {
         match &self.time_proj {

@@ -5,8 +5,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Error, Result,
-    models::any::VectorInput,
-    models::unet2d::{DownBlockType, SampleSize, TimeEmbeddingType, UNet2DConfig, UpBlockType},
+    models::{
+        DIFFUSERS_VERSION, ModelConfig, VectorInput,
+        unet2d::{DownBlockType, SampleSize, TimeEmbeddingType, UNet2DConfig, UpBlockType},
+    },
     nn::{Activation, TimeEmbeddingNorm},
 };
 
@@ -159,8 +161,8 @@ impl Default for UNet2DConditionConfig {
         use ConditionDownBlockType::{CrossAttnDownBlock2D, DownBlock2D};
         use ConditionUpBlockType::{CrossAttnUpBlock2D, UpBlock2D};
         Self {
-            class_name: "UNet2DConditionModel".into(),
-            diffusers_version: crate::models::DIFFUSERS_VERSION.into(),
+            class_name: Self::CLASS.into(),
+            diffusers_version: DIFFUSERS_VERSION.into(),
             sample_size: None,
             in_channels: 4,
             out_channels: 4,
@@ -309,64 +311,6 @@ impl UNet2DConditionConfig {
         }
     }
 
-    /// Checks what the types leave open.
-    ///
-    /// # Errors
-    /// If values contradict each other or make no model, or ask for what is not there yet.
-    pub fn validate(&self) -> Result<()> {
-        let fail = |message: String| Err(Error::Config(message));
-        for (name, only) in only_values() {
-            if let Some(value) = self.unknown.get(name).filter(|value| **value != only) {
-                return Err(Error::Unsupported(format!(
-                    "{name} {value} is not there yet for a UNet2DConditionModel; {only} is"
-                )));
-            }
-        }
-        let levels = self.block_out_channels.len();
-        if levels == 0 || levels > 16 {
-            return fail(format!(
-                "block_out_channels has {levels} entries: a UNet has 1 to 16 levels"
-            ));
-        }
-        let lengths = [
-            ("down_block_types", Some(self.down_block_types.len())),
-            ("up_block_types", Some(self.up_block_types.len())),
-            ("layers_per_block", self.layers_per_block.len()),
-            ("cross_attention_dim", self.cross_attention_dim.len()),
-            (
-                "transformer_layers_per_block",
-                self.transformer_layers_per_block.len(),
-            ),
-            ("attention_head_dim", self.attention_head_dim.len()),
-        ];
-        for (name, length) in lengths {
-            if let Some(length) = length.filter(|&length| length != levels) {
-                return fail(format!(
-                    "{name} has {length} entries but block_out_channels has {levels}: there is one a level"
-                ));
-            }
-        }
-        for (name, value, limit) in self.bounded(levels) {
-            if value == 0 || value > limit {
-                return fail(format!("{name} is {value}: it must be from 1 to {limit}"));
-            }
-        }
-        if self.conv_in_kernel.is_multiple_of(2) || self.conv_out_kernel.is_multiple_of(2) {
-            return fail("conv_in_kernel and conv_out_kernel must be odd".into());
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return fail(format!(
-                "dropout is {}: it must be at least 0 and below 1",
-                self.dropout
-            ));
-        }
-        let sizes = [self.mid_block_scale_factor, self.norm_eps];
-        if sizes.iter().any(|x| !x.is_finite() || *x <= 0.0) {
-            return fail("mid_block_scale_factor and norm_eps must be positive numbers".into());
-        }
-        self.validate_vectors()
-    }
-
     /// The numbers that must be positive, and the largest that makes sense.
     fn bounded(&self, levels: usize) -> Vec<(&'static str, usize, usize)> {
         let mut numbers = vec![
@@ -439,3 +383,66 @@ impl UNet2DConditionConfig {
 
 /// How many numbers Stable Diffusion XL is told of a picture: original size, crop and target size, two each.
 pub const TIME_IDS: usize = 6;
+
+impl ModelConfig for UNet2DConditionConfig {
+    const CLASS: &'static str = "UNet2DConditionModel";
+    const LIBRARY: &'static str = "diffusers";
+
+    fn validate(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Config(message));
+        for (name, only) in only_values() {
+            if let Some(value) = self.unknown.get(name).filter(|value| **value != only) {
+                return Err(Error::Unsupported(format!(
+                    "{name} {value} is not there yet for a UNet2DConditionModel; {only} is"
+                )));
+            }
+        }
+        let levels = self.block_out_channels.len();
+        if levels == 0 || levels > 16 {
+            return fail(format!(
+                "block_out_channels has {levels} entries: a UNet has 1 to 16 levels"
+            ));
+        }
+        let lengths = [
+            ("down_block_types", Some(self.down_block_types.len())),
+            ("up_block_types", Some(self.up_block_types.len())),
+            ("layers_per_block", self.layers_per_block.len()),
+            ("cross_attention_dim", self.cross_attention_dim.len()),
+            (
+                "transformer_layers_per_block",
+                self.transformer_layers_per_block.len(),
+            ),
+            ("attention_head_dim", self.attention_head_dim.len()),
+        ];
+        for (name, length) in lengths {
+            if let Some(length) = length.filter(|&length| length != levels) {
+                return fail(format!(
+                    "{name} has {length} entries but block_out_channels has {levels}: there is one a level"
+                ));
+            }
+        }
+        for (name, value, limit) in self.bounded(levels) {
+            if value == 0 || value > limit {
+                return fail(format!("{name} is {value}: it must be from 1 to {limit}"));
+            }
+        }
+        if self.conv_in_kernel.is_multiple_of(2) || self.conv_out_kernel.is_multiple_of(2) {
+            return fail("conv_in_kernel and conv_out_kernel must be odd".into());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fail(format!(
+                "dropout is {}: it must be at least 0 and below 1",
+                self.dropout
+            ));
+        }
+        let sizes = [self.mid_block_scale_factor, self.norm_eps];
+        if sizes.iter().any(|x| !x.is_finite() || *x <= 0.0) {
+            return fail("mid_block_scale_factor and norm_eps must be positive numbers".into());
+        }
+        self.validate_vectors()
+    }
+
+    fn sample_size(&self) -> Option<[usize; 2]> {
+        self.sample_size.map(SampleSize::height_width)
+    }
+}

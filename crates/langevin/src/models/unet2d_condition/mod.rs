@@ -4,15 +4,9 @@ mod blocks;
 mod config;
 mod embed;
 
-use std::{
-    path::Path,
-    sync::{Arc, PoisonError},
-};
+use std::sync::Arc;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 
 pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
 pub use config::{
@@ -22,14 +16,13 @@ pub use config::{
 pub use embed::VectorEmbedding;
 
 use self::blocks::Told;
-use super::{Checkpoint, Conditioning, DIFFUSERS_VERSION, Denoiser, weights};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
 use crate::{
     Error, Result,
     nn::{
         Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator, sinusoidal_embedding,
     },
     ops::Geometry,
-    random::Generator,
 };
 
 /// Predicts noise, the clean picture or the velocity from a noisy picture and a sequence, such as a caption's embedding.
@@ -64,15 +57,10 @@ pub struct UNet2DConditionModel {
     dropout: DropoutGenerator,
 }
 
-impl UNet2DConditionModel {
-    /// A new model with PyTorch's initialisation: the weights that `torch.manual_seed(seed)` followed by diffusers' constructor give,
-    /// where the generator was seeded with `seed`.
-    ///
-    /// # Errors
-    /// If the configuration makes no model.
-    pub fn new(config: &UNet2DConditionConfig, device: &Device, generator: &mut Generator) -> Result<Self> {
-        config.validate()?;
-        let init = &mut Init::new(generator, device);
+impl Model for UNet2DConditionModel {
+    type Config = UNet2DConditionConfig;
+
+    fn build(config: &UNet2DConditionConfig, init: &mut Init<'_>) -> Result<Self> {
         let dropout: DropoutGenerator = Arc::default();
         let levels = config.block_out_channels.len();
         let first = config.block_out_channels[0];
@@ -119,61 +107,24 @@ impl UNet2DConditionModel {
         })
     }
 
-    /// Loads `config.json` and the weights from a folder that diffusers or [`Self::save`] wrote.
-    ///
-    /// # Errors
-    /// If a file is missing or broken, the configuration makes no model, or the weights are not this model's.
-    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let config = weights::read_config(&folder)?;
-        Self::with_weights(&config, &mut Checkpoint::in_folder(folder)?, device)
-    }
-
-    /// A model with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// If the configuration makes no model, or the weights are not its.
-    pub fn with_weights(
-        config: &UNet2DConditionConfig,
-        checkpoint: &mut Checkpoint,
-        device: &Device,
-    ) -> Result<Self> {
-        let model = Self::new(config, device, &mut Generator::new(0))?;
-        weights::load(model, checkpoint, device)
-    }
-
-    /// Saves both files into a folder, as diffusers' `save_pretrained` does.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        // Whichever version wrote what was loaded, this is the one whose files these are.
-        let config = UNet2DConditionConfig {
-            diffusers_version: DIFFUSERS_VERSION.into(),
-            ..self.config.clone()
-        };
-        weights::save_with_config(self, &config, folder)
-    }
-
-    /// Its configuration.
-    pub fn config(&self) -> &UNet2DConditionConfig {
+    fn config(&self) -> &UNet2DConditionConfig {
         &self.config
     }
 
-    /// How many parameters it has.
-    pub fn num_parameters(&self) -> usize {
-        self.num_params()
+    fn written_config(&self) -> UNet2DConditionConfig {
+        // Whichever version wrote what was loaded, this is the one whose files these are.
+        UNet2DConditionConfig {
+            diffusers_version: DIFFUSERS_VERSION.into(),
+            ..self.config.clone()
+        }
     }
 
-    /// Where dropout draws from from now on; `None` ends it, as `eval()` does in PyTorch.
-    pub fn set_dropout(&self, generator: Option<Generator>) {
-        *self.dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
+    fn dropout(&self) -> Option<&DropoutGenerator> {
+        Some(&self.dropout)
     }
+}
 
-    /// Ends dropout, and gives back what it drew from.
-    pub fn take_dropout(&self) -> Option<Generator> {
-        self.dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
+impl UNet2DConditionModel {
     /// Timesteps as sines and cosines.
     fn project(&self, timesteps: Tensor<1>, dimension: usize) -> Tensor<2> {
         sinusoidal_embedding(

@@ -11,7 +11,7 @@ use super::Trainee;
 use crate::{
     Error, Result,
     conditioning::{self, Condition, TEXT_ENCODER, TextCondition, Trained},
-    models::{AnyModel, ClipTextEncoder, Conditioning, Denoiser},
+    models::{AnyModel, ClipTextEncoder, Conditioning, Denoiser, Model},
 };
 
 /// A model whose own parameters are trained.

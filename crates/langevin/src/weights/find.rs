@@ -5,22 +5,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, models::weights::CONFIG_NAME};
+use super::CONFIG_NAME;
+use crate::{Error, Result};
 
 /// What the names of a library's weights begin with: of safetensors files, and of pickles.
-pub(super) struct Stems {
+#[derive(Clone, Copy, Debug)]
+pub struct FileNames {
     safetensors: &'static str,
     pickle: &'static str,
 }
 
+impl FileNames {
+    /// The name of the safetensors file that holds all weights.
+    pub fn whole(&self) -> String {
+        format!("{}.safetensors", self.safetensors)
+    }
+}
+
 /// Diffusers' names.
-pub(super) const DIFFUSERS: Stems = Stems {
+pub const DIFFUSERS: FileNames = FileNames {
     safetensors: "diffusion_pytorch_model",
     pickle: "diffusion_pytorch_model",
 };
 
 /// The names that transformers gives its models' weights.
-pub(super) const TRANSFORMERS: Stems = Stems {
+pub const TRANSFORMERS: FileNames = FileNames {
     safetensors: "model",
     pickle: "pytorch_model",
 };
@@ -50,7 +59,7 @@ enum Kind {
 
 impl Candidate {
     /// What a file's name says; `None` where it is not one of weights, or one of several shards.
-    fn of(name: &str, stems: &Stems) -> Option<Self> {
+    fn of(name: &str, names: &FileNames) -> Option<Self> {
         let (stem, rest) = name.split_once('.')?;
         let words: Vec<&str> = rest.split('.').collect();
         let (format, kind, variant) = match words.as_slice() {
@@ -64,8 +73,8 @@ impl Candidate {
             _ => return None,
         };
         let format = match *format {
-            "safetensors" if stem == stems.safetensors => Format::Safetensors,
-            "bin" if stem == stems.pickle => Format::Pickle,
+            "safetensors" if stem == names.safetensors => Format::Safetensors,
+            "bin" if stem == names.pickle => Format::Pickle,
             _ => return None,
         };
         let is_shard = variant.is_some_and(|variant| variant.contains("-of-"));
@@ -87,12 +96,12 @@ impl Candidate {
 ///
 /// # Errors
 /// If the folder cannot be read, or holds no such weights.
-pub(super) fn weights_in(folder: &Path, variant: Option<&str>, stems: &Stems) -> Result<PathBuf> {
+pub(super) fn weights_in(folder: &Path, variant: Option<&str>, names: &FileNames) -> Result<PathBuf> {
     let mut candidates = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
         let entry = entry.map_err(|e| Error::io("read", folder, e))?;
         let name = entry.file_name();
-        candidates.extend(name.to_str().and_then(|name| Candidate::of(name, stems)));
+        candidates.extend(name.to_str().and_then(|name| Candidate::of(name, names)));
     }
     candidates.sort();
     let mut variants: Vec<&str> = candidates.iter().filter_map(|c| c.variant.as_deref()).collect();
@@ -111,7 +120,7 @@ pub(super) fn weights_in(folder: &Path, variant: Option<&str>, stems: &Stems) ->
         let there = match variants.len() {
             0 => format!(
                 "{}.safetensors, the index of its shards, or {}.bin should be beside {CONFIG_NAME}",
-                stems.safetensors, stems.pickle
+                names.safetensors, names.pickle
             ),
             _ => format!("there are the variants {}; name one", variants.join(", ")),
         };

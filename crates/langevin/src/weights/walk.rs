@@ -1,58 +1,16 @@
-//! Between a module's parameters and a diffusers checkpoint: a walk over the parameters, whose paths are the checkpoint's keys.
+//! The walk over a module's parameters, whose paths are the checkpoint's keys.
 //!
-//! The one place that knows how weights lie in a checkpoint (as PyTorch has them) and in a module (as [`crate::ops`] wants them);
-//! [`super::checkpoint`] knows the files.
+//! The one place that knows how weights lie in a checkpoint (as PyTorch has them) and in a module (as [`crate::ops`] wants them).
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{Device, Tensor, TensorData},
 };
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::{Serialize, de::DeserializeOwned};
 
-use super::checkpoint::Checkpoint;
-use crate::{Error, Result, files, nn::init::laid_out};
-
-/// diffusers' name for a model's configuration.
-pub const CONFIG_NAME: &str = "config.json";
-/// diffusers' name for a model's weights.
-pub const FILE_NAME: &str = "diffusion_pytorch_model.safetensors";
-
-/// A parameter's value as a checkpoint has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// Its path in the module: its key in the checkpoint.
-    pub name: String,
-    /// PyTorch's shape.
-    pub shape: Vec<usize>,
-    /// Row-major.
-    pub values: Vec<f32>,
-}
-
-impl NamedTensor {
-    /// A row of numbers.
-    pub fn flat(name: String, tensor: Tensor<1>) -> Self {
-        // The models are float32 throughout, so the conversion cannot fail.
-        let data = tensor.into_data().convert::<f32>();
-        let values = data.try_into_vec().unwrap_or_default();
-        Self {
-            name,
-            shape: vec![values.len()],
-            values,
-        }
-    }
-
-    /// The numbers in a row, on a device.
-    pub fn into_flat(self, device: &Device) -> Tensor<1> {
-        let n = self.values.len();
-        Tensor::from_data(TensorData::new(self.values, [n]), device)
-    }
-}
+use super::{Checkpoint, NamedTensor, write_tensors};
+use crate::{Error, Result, nn::init::laid_out};
 
 /// Where the walk is: the names on the way, and the struct that holds the parameter.
 #[derive(Default)]
@@ -184,70 +142,6 @@ pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
     write_tensors(path, &named_tensors(module))
 }
 
-/// Writes tensors of float32 as a safetensors file, as PyTorch's `save_file` does.
-///
-/// # Errors
-/// If the file cannot be written; what was there before then still is.
-pub fn write_tensors(path: impl AsRef<Path>, tensors: &[NamedTensor]) -> Result<()> {
-    let path = path.as_ref();
-    let mut views = BTreeMap::new();
-    for tensor in tensors {
-        let bytes = bytemuck::cast_slice(&tensor.values);
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
-            .map_err(|e| Error::file(path, format!("{} cannot be stored: {e}", tensor.name)))?;
-        views.insert(tensor.name.as_str(), view);
-    }
-    let metadata = [("format".to_string(), "pt".to_string())].into_iter().collect();
-    let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|e| Error::file(path, format!("the tensors cannot be stored: {e}")))?;
-    files::write_atomically(path, |w| w.write_all(&bytes))
-}
-
-/// Reads what [`write_tensors`] wrote, by its names.
-///
-/// # Errors
-/// If the file cannot be read or is not whole.
-pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, NamedTensor>> {
-    let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let stored = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::file(path, format!("is not a whole safetensors file: {e}")))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in stored.iter() {
-        let values = to_f32(view.dtype(), view.data())
-            .ok_or_else(|| Error::file(path, format!("{name} holds no real numbers")))?;
-        let tensor = NamedTensor {
-            name: name.to_string(),
-            shape: view.shape().to_vec(),
-            values,
-        };
-        tensors.insert(name.to_string(), tensor);
-    }
-    Ok(tensors)
-}
-
-/// Writes a model's configuration and its weights into a folder.
-///
-/// # Errors
-/// If either cannot be written.
-pub fn save_with_config<M: Module>(
-    module: &M,
-    config: &impl Serialize,
-    folder: impl AsRef<Path>,
-) -> Result<()> {
-    let folder = folder.as_ref();
-    save(module, folder.join(FILE_NAME))?;
-    files::write_json(folder.join(CONFIG_NAME), config)
-}
-
-/// Reads the configuration of the model in a folder.
-///
-/// # Errors
-/// If it is missing or not such a configuration.
-pub fn read_config<C: DeserializeOwned>(folder: impl AsRef<Path>) -> Result<C> {
-    files::read_json(folder.as_ref().join(CONFIG_NAME))
-}
-
 /// Replaces all parameters by those of a checkpoint.
 ///
 /// # Errors
@@ -374,24 +268,4 @@ impl ModuleMapper for Loader<'_> {
             }
         }
     }
-}
-
-/// Little-endian numbers of a safetensors type as float32; `None` for types that hold no real numbers.
-pub fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    Some(match dtype {
-        Dtype::F32 => numbers(bytes, f32::from_le_bytes),
-        Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-        _ => return None,
-    })
-}
-
-fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| read(*chunk))
-        .collect()
 }

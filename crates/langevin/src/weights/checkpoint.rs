@@ -1,13 +1,6 @@
 //! The weights of a model as they lie in files: one safetensors file, several with an index, or the pickles of older
 //! repositories. Nothing of a pickle is executed.
 
-mod find;
-mod index;
-mod names;
-mod pickle;
-mod rebuild;
-mod torch;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
@@ -17,8 +10,12 @@ use std::{
 
 use safetensors::{Dtype, SafeTensors};
 
-use self::{index::Index, torch::TorchFile};
-use super::weights::{NamedTensor, to_f32};
+use super::{
+    DIFFUSERS, FileNames, NamedTensor, find,
+    index::Index,
+    names, to_f32,
+    torch::{self, TorchFile},
+};
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint, without its numbers.
@@ -64,15 +61,15 @@ impl Checkpoint {
     /// # Errors
     /// If there are none, or a file of them is not whole.
     pub fn variant_in(folder: impl AsRef<Path>, variant: Option<&str>) -> Result<Self> {
-        Self::open(find::weights_in(folder.as_ref(), variant, &find::DIFFUSERS)?)
+        Self::named(folder, variant, &DIFFUSERS)
     }
 
-    /// The weights of the model in a folder that transformers wrote: `model.safetensors` or `pytorch_model.bin`, whole or in shards.
+    /// The same where the files are called otherwise.
     ///
     /// # Errors
     /// As [`Self::variant_in`].
-    pub fn of_transformers(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::open(find::weights_in(folder.as_ref(), None, &find::TRANSFORMERS)?)
+    pub fn named(folder: impl AsRef<Path>, variant: Option<&str>, names: &FileNames) -> Result<Self> {
+        Self::open(find::weights_in(folder.as_ref(), variant, names)?)
     }
 
     /// Tensors that were made here, as if they lay in the file `path`.

@@ -1,0 +1,229 @@
+//! What a model is told besides the noisy picture and its timestep: read off a configuration, and written into one.
+
+use serde_json::Value;
+
+use super::{
+    AnyModelConfig, BasicUNetConfig, ClassChannels, ClassConditionedConfig, ImageCondition, ModelConfig,
+    PictureVector, UNet2DConditionConfig, UNet2DConfig,
+    unet2d::{ClassEmbedType, SampleSize},
+    unet2d_condition::ConditionClassEmbedType,
+};
+use crate::{Error, Result};
+
+/// The key of a UNet's configuration that says what picture it is shown beside the noisy one; diffusers overlooks it.
+const CONDITIONING_IMAGE: &str = "conditioning_image";
+/// The same for the vector that it is told of a picture.
+const CONDITIONING_VECTOR: &str = "conditioning_vector";
+
+/// What a model is to be told besides the noisy picture and its timestep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelInputs {
+    /// How many classes it tells apart, the null class included; `None` where it is told none.
+    pub num_classes: Option<usize>,
+    /// Where classes are channels beside the picture's: what channels. Otherwise they are vectors added to the time embedding.
+    pub class_channels: Option<ClassChannels>,
+    /// Whether a class's number is embedded as a timestep's is, and not by a table.
+    pub class_timestep: bool,
+    /// A picture beside the noisy one.
+    pub image: Option<ImageCondition>,
+    /// The dimension of a sequence that it looks at.
+    pub sequence_dim: Option<usize>,
+    /// A vector that is added to the time embedding.
+    pub vector: Option<VectorInput>,
+}
+
+/// A vector of a picture that a model is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorInput {
+    /// What it is.
+    pub kind: PictureVector,
+    /// How many numbers it has.
+    pub dimension: usize,
+    /// How it is brought to the time embedding's dimension: as it is, or by one or two linear layers.
+    pub embedding: ConditionClassEmbedType,
+}
+
+impl AnyModelConfig {
+    /// Channels of the pictures it draws; those that it is shown beside them do not count.
+    pub fn in_channels(&self) -> usize {
+        let all = match self {
+            Self::UNet2D(config) => config.in_channels,
+            Self::Condition(config) => config.in_channels,
+            Self::ClassChannels(config) => config.model.in_channels.saturating_sub(config.class_channels()),
+            Self::Basic(config) => config.in_channels,
+        };
+        match self.image_condition() {
+            // As many as are left when the conditioning picture has its own.
+            Some(condition) => (1..=all)
+                .find(|&channels| channels + condition.channels(channels) == all)
+                .unwrap_or(all),
+            None => all,
+        }
+    }
+
+    /// The picture that it is shown beside the noisy one.
+    pub fn image_condition(&self) -> Option<ImageCondition> {
+        let unknown = match self {
+            Self::UNet2D(config) => &config.unknown,
+            Self::Condition(config) => &config.unknown,
+            Self::ClassChannels(config) => &config.model.unknown,
+            Self::Basic(_) => return None,
+        };
+        unknown.get(CONDITIONING_IMAGE)?.as_str()?.parse().ok()
+    }
+
+    /// The vector of a picture that it is told.
+    pub fn picture_vector(&self) -> Option<PictureVector> {
+        match self {
+            Self::Condition(config) => config.unknown.get(CONDITIONING_VECTOR)?.as_str()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// How many numbers that vector has, of whatever kind; `None` where it is told none.
+    pub fn vector_dim(&self) -> Option<usize> {
+        match self {
+            Self::Condition(config) => config.class_embed_type.and_then(|kind| match kind {
+                ConditionClassEmbedType::Timestep => None,
+                _ => config.vector_dim(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The number of classes that it tells apart, the null class included; `None` where it is unconditional.
+    pub fn num_class_embeds(&self) -> Option<usize> {
+        match self {
+            Self::UNet2D(config) => config.num_class_embeds,
+            Self::Condition(config) => config.num_class_embeds,
+            Self::ClassChannels(config) => Some(config.num_classes),
+            Self::Basic(_) => None,
+        }
+    }
+
+    /// Whether such a model can be told a picture's class.
+    pub fn takes_classes(&self) -> bool {
+        !matches!(self, Self::Basic(_))
+    }
+
+    /// The same model for pictures of another size and number of channels, with so many classes.
+    ///
+    /// # Errors
+    /// If it cannot be told a class.
+    pub fn made_for(
+        self,
+        resolution: usize,
+        channels: usize,
+        num_class_embeds: Option<usize>,
+    ) -> Result<Self> {
+        let inputs = ModelInputs {
+            num_classes: num_class_embeds,
+            ..ModelInputs::default()
+        };
+        self.made_with(resolution, channels, &inputs)
+    }
+
+    /// The same model for pictures of another size and number of channels, told so much.
+    ///
+    /// # Errors
+    /// If it cannot be told it.
+    pub fn made_with(self, resolution: usize, channels: usize, inputs: &ModelInputs) -> Result<Self> {
+        let size = [resolution; 2];
+        let mut in_channels = channels;
+        if let Some(image) = &inputs.image {
+            image.validate(channels, size)?;
+            in_channels += image.channels(channels);
+        }
+        let told = |unknown: &mut serde_json::Map<String, Value>| {
+            unknown.remove(CONDITIONING_IMAGE);
+            if let Some(image) = &inputs.image {
+                unknown.insert(CONDITIONING_IMAGE.into(), Value::String(image.to_string()));
+            }
+        };
+        let sample_size = Some(SampleSize::Square(resolution));
+        if let Some(vector) = inputs.vector {
+            let mut config = match (self, inputs.sequence_dim) {
+                (Self::UNet2D(plain), dim) => UNet2DConditionConfig::of_plain(&plain, dim)?,
+                (Self::Condition(config), _) => config,
+                (model, _) => {
+                    return Err(Error::Config(format!(
+                        "a {} cannot be told a vector: `conditioning` cannot be `vector`",
+                        model.class_name()
+                    )));
+                }
+            };
+            config.sample_size = sample_size;
+            (config.in_channels, config.out_channels) = (in_channels, channels);
+            told(&mut config.unknown);
+            config.told_vector(vector)?;
+            let name = Value::String(vector.kind.to_string());
+            config.unknown.insert(CONDITIONING_VECTOR.into(), name);
+            return Ok(Self::Condition(config));
+        }
+        match (self, inputs.sequence_dim, inputs.class_channels) {
+            (Self::UNet2D(plain), Some(dim), _) => {
+                Self::Condition(UNet2DConditionConfig::of_plain(&plain, Some(dim))?)
+                    .made_with(resolution, channels, inputs)
+            }
+            (Self::Condition(mut config), Some(dim), None) => {
+                if config.sequence_dim() != dim {
+                    return Err(Error::Config(format!(
+                        "the text encoder makes vectors of {dim} numbers, and the model looks at vectors of {} (cross_attention_dim)",
+                        config.sequence_dim()
+                    )));
+                }
+                config.sample_size = sample_size;
+                (config.in_channels, config.out_channels) = (in_channels, channels);
+                config.num_class_embeds = inputs.num_classes;
+                told(&mut config.unknown);
+                Ok(Self::Condition(config))
+            }
+            (Self::UNet2D(mut model), None, Some(class_emb_size)) => {
+                let mut config = ClassConditionedConfig {
+                    class_name: ClassConditionedConfig::CLASS.into(),
+                    num_classes: inputs.num_classes.unwrap_or_default(),
+                    class_emb_size,
+                    model: UNet2DConfig::default(),
+                };
+                model.sample_size = sample_size;
+                (model.in_channels, model.out_channels) = (in_channels + config.class_channels(), channels);
+                (model.num_class_embeds, model.class_embed_type) = (None, None);
+                told(&mut model.unknown);
+                config.model = model;
+                Ok(Self::ClassChannels(config))
+            }
+            (Self::ClassChannels(config), None, Some(_)) => {
+                Self::UNet2D(config.model).made_with(resolution, channels, inputs)
+            }
+            (Self::UNet2D(mut config), None, None) => {
+                config.sample_size = sample_size;
+                (config.in_channels, config.out_channels) = (in_channels, channels);
+                config.num_class_embeds = inputs.num_classes;
+                if inputs.class_timestep {
+                    config.class_embed_type = Some(ClassEmbedType::Timestep);
+                }
+                told(&mut config.unknown);
+                Ok(Self::UNet2D(config))
+            }
+            (Self::Basic(mut config), None, None) if inputs.image.is_none() => {
+                if inputs.num_classes.is_some() {
+                    return Err(Error::Config(format!(
+                        "a {} has no input for a class",
+                        BasicUNetConfig::CLASS
+                    )));
+                }
+                config.sample_size = Some(resolution);
+                (config.in_channels, config.out_channels) = (channels, channels);
+                Ok(Self::Basic(config))
+            }
+            (model, Some(_), _) => Err(Error::Config(format!(
+                "a {} does not look at texts: `conditioning` cannot be `cross-attention`",
+                model.class_name()
+            ))),
+            (model, None, _) => Err(Error::Config(format!(
+                "a {} cannot be told that: it needs another `conditioning`, or is another model's",
+                model.class_name()
+            ))),
+        }
+    }
+}
