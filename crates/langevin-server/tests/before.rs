@@ -41,7 +41,9 @@ fn is_portable(test: &str) -> bool {
         return true;
     }
     let mut again = Command::new(env::current_exe().unwrap());
-    again.args(["--exact", test, "--nocapture"]).env(VARIABLE, "portable");
+    again
+        .args(["--exact", test, "--nocapture"])
+        .env(VARIABLE, "portable");
     assert!(again.status().unwrap().success());
     false
 }
@@ -55,7 +57,10 @@ fn bodies_are_drawn_as_before() {
     for request in requests() {
         let name = request["name"].as_str().unwrap();
         let before = read_picture(fixtures().join(format!("drawn/request-{name}.png"))).unwrap();
-        let now = server.generate("image/png", &request["body"]).expect(200).picture();
+        let now = server
+            .generate("image/png", &request["body"])
+            .expect(200)
+            .picture();
         assert!(now == before, "another picture: {request}");
     }
 }
@@ -81,7 +86,8 @@ fn links_are_drawn_as_their_bodies() {
         browser.until("document.documentElement.dataset.ready");
         browser.click("#generate");
         browser.until("document.getElementById('status').textContent.startsWith('Done')");
-        let shown = browser.run("return [...document.querySelectorAll('#pictures img')].map((img) => img.src);");
+        let shown =
+            browser.run("return [...document.querySelectorAll('#pictures img')].map((img) => img.src);");
         let answer = server
             .generate("application/json", &request["body"])
             .expect(200)
