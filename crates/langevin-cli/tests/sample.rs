@@ -11,7 +11,7 @@ use std::{
 };
 
 use langevin::{data::read_picture, grid};
-use support::{command, langevin, line, names, reference_pipeline};
+use support::{command, copy, langevin, line, names, reference_pipeline};
 
 /// `sample PIPELINE` with more flags, split at spaces.
 fn sample(folder: &Path, pipeline: &str, flags: &str) -> support::Ran {
@@ -234,18 +234,6 @@ fn interrupted_it_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
     assert!(rest.contains("nothing was written"), "{rest}");
     assert!(names(folder.path()).is_empty());
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for name in names(from) {
-        let (source, target) = (from.join(&name), to.join(&name));
-        if source.is_dir() {
-            copy(&source, &target)
-        } else {
-            fs::copy(&source, &target).map(drop).unwrap()
-        }
-    }
 }
 
 #[cfg(not(feature = "cuda"))]

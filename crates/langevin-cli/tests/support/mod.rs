@@ -116,6 +116,19 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in names(from) {
+        let (source, target) = (from.join(&name), to.join(&name));
+        if source.is_dir() {
+            copy(&source, &target)
+        } else {
+            fs::copy(&source, &target).map(drop).unwrap()
+        }
+    }
+}
+
 /// A tiny model, as a configuration file.
 pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
     let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
