@@ -171,23 +171,20 @@ impl Card<'_> {
 
     fn rust(&self) -> String {
         let told = if self.config.conditioning == ConditioningKind::CrossAttention {
-            "    prompts: Some(vec![\"what to draw\".into(); 4]),\n".to_string()
+            "    prompt: vec![\"what to draw\".into()],\n".to_string()
         } else {
             self.example().map_or_else(String::new, |(number, name)| {
                 format!(
-                    "    classes: Some(vec![{number}; 4]), // {}\n",
+                    "    class: vec![{number}.into()], // {}\n",
                     name.replace(['\n', '\r'], " ")
                 )
             })
         };
         format!(
-            "use langevin::{{device::default_device, grid, pipelines::{{Pipeline, SampleOptions, to_pictures}}, \
-             random::Generator}};\n\n\
+            "use langevin::{{Pipeline, Request, device::default_device, grid}};\n\n\
              let pipeline = Pipeline::load(\".\", &default_device())?;\n\
-             let options = SampleOptions {{\n    batch_size: 4,\n    num_inference_steps: Some({}),\n{told}    \
-             ..SampleOptions::default()\n}};\n\
-             let samples = pipeline.sample(&options, &mut Generator::new(0))?.finish()?;\n\
-             let pictures = to_pictures(&samples)?;\n\
+             let request = Request {{\n    count: Some(4),\n    steps: Some({}),\n{told}    ..Request::default()\n}};\n\
+             let pictures = pipeline.generate(&request)?;\n\
              grid::write_png(\"pictures.png\", &grid::grid(&pictures, 4, 2, 1)?, &[])?;\n",
             self.steps()
         )
