@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
-/// A picture's height and width, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A picture's height and width, in pixels; `WIDTHxHEIGHT` as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Size {
     /// How many rows.
     pub height: usize,
@@ -40,6 +43,20 @@ impl fmt::Display for Size {
     /// Width first, as pictures' sizes are said.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
     }
 }
 

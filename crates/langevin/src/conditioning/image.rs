@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
 use crate::{
-    Error, Result,
+    Error, Result, Size,
     data::ImageInput,
     models::{Conditioning, ImageCondition, ModelInputs, image_condition},
     options::{ConditioningImage, Request, SampleOptions},
@@ -48,7 +48,7 @@ impl Condition for ConditioningImages {
                 "the model is shown a picture beside the noisy one ({condition}): a conditioning picture must be given"
             ));
         };
-        let [height, width] = call.config.sample_size().unwrap_or_default();
+        let Size { height, width } = call.size;
         let [pictures, channels, ..] = image.picture.dims();
         let batch = call.options.batch_size;
         let expected = [pictures, call.config.in_channels(), height, width];

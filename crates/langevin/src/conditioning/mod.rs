@@ -20,7 +20,7 @@ pub use text::TextCondition;
 pub use vector::VectorCondition;
 
 use crate::{
-    Error, Result,
+    Error, Result, Size,
     guidance::GuideMaker,
     models::{AnyModelConfig, ClipTextEncoder, Conditioning, ModelInputs},
     options::{Request, SampleOptions},
@@ -72,6 +72,8 @@ pub struct Call<'a> {
     pub options: &'a SampleOptions,
     /// The model's configuration.
     pub config: &'a AnyModelConfig,
+    /// The pictures' size.
+    pub size: Size,
     /// Where the model is.
     pub device: &'a Device,
 }

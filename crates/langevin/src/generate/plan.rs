@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::Facts;
 use crate::{
-    Error, Request, Result,
+    Error, Request, Result, Size,
     codec::Codec,
     conditioning::{self, Ask, Pair},
     guidance::{GuidanceSchedule, GuideMaker, LossGuidance, Through},
@@ -71,10 +71,12 @@ impl Plan {
             None => pipeline.scheduler.clone(),
         };
         check(request, &scheduler)?;
+        let size = size(request, pipeline)?;
         let maker = GuideMaker {
             mask: request.mask.clone(),
             clip,
             cuts: request.cuts,
+            size,
             ..pipeline.guide_maker()?
         };
         let count = request.count.unwrap_or(1);
@@ -96,7 +98,7 @@ impl Plan {
                 Begin::Inpainting { .. } => pipeline.repaint_steps(),
                 _ => scheduler.usual_steps(),
             }),
-            pair: pipeline.pair(&options)?,
+            pair: pipeline.pair(&options, size)?,
             request: request.clone(),
             scheduler,
             count,
@@ -182,7 +184,8 @@ impl Plan {
             _ => Box::new(self.scheduler.clone()),
         };
         let pair = self.pair.rows(&rows);
-        let sampling = pipeline.begin_with(scheduler, self.steps, &options, pair, generator)?;
+        let sampling =
+            pipeline.begin_with(scheduler, self.steps, self.maker.size, &options, pair, generator)?;
         match &self.begin {
             Begin::Picture { latent, strength } => sampling.starting_from(latent, *strength),
             _ => Ok(sampling),
@@ -260,6 +263,31 @@ impl Begin {
             (None, None) => Self::Noise,
         })
     }
+}
+
+/// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.
+fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
+    let Some(size) = request.size else {
+        return pipeline.size();
+    };
+    let divisor = pipeline.model.config().size_divisor();
+    if size.height.is_multiple_of(divisor) && size.width.is_multiple_of(divisor) {
+        return Ok(size);
+    }
+    let smaller = |side: usize| (side / divisor * divisor).max(divisor);
+    let larger = |side: usize| side.div_ceil(divisor) * divisor;
+    let of = |side: &dyn Fn(usize) -> usize| Size {
+        height: side(size.height),
+        width: side(size.width),
+    };
+    Err(Error::option(
+        &["size"],
+        format!(
+            "`size` is {size}, and this model's pictures have widths and heights divisible by {divisor}: {} or {}, say",
+            of(&smaller),
+            of(&larger)
+        ),
+    ))
 }
 
 /// Refuses values that make no sense, and options that would do nothing beside the others.

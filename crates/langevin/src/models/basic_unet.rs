@@ -51,6 +51,10 @@ impl ModelConfig for BasicUNetConfig {
         Ok(())
     }
 
+    fn size_divisor(&self) -> usize {
+        4
+    }
+
     fn sample_size(&self) -> Option<[usize; 2]> {
         self.sample_size.map(|side| [side; 2])
     }

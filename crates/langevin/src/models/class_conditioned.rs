@@ -104,6 +104,10 @@ impl ModelConfig for ClassConditionedConfig {
     // As for the course's other network: diffusers has no such class.
     const LIBRARY: &'static str = "langevin";
 
+    fn size_divisor(&self) -> usize {
+        self.model.size_divisor()
+    }
+
     fn validate(&self) -> Result<()> {
         self.model.validate()?;
         if !(2..=1 << 20).contains(&self.num_classes) || self.class_channels() >= self.model.in_channels {

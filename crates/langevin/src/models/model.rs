@@ -30,6 +30,11 @@ pub trait ModelConfig: Clone + fmt::Debug + PartialEq + Serialize + DeserializeO
         None
     }
 
+    /// What height and width of the images must be divisible by.
+    fn size_divisor(&self) -> usize {
+        1
+    }
+
     /// Reads the configuration of the model in `folder`; it is checked where a model is made of it.
     ///
     /// # Errors

@@ -96,6 +96,13 @@ macro_rules! models {
                 }
             }
 
+            /// What height and width of the images must be divisible by.
+            pub fn size_divisor(&self) -> usize {
+                match self {
+                    $(Self::$variant(config) => config.size_divisor(),)+
+                }
+            }
+
             /// A new model, initialised as PyTorch does with numbers from `generator`.
             ///
             /// # Errors

@@ -6,8 +6,11 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ClassName;
-use crate::data::ImageInput;
-use crate::guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through};
+use crate::{
+    Size,
+    data::ImageInput,
+    guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
+};
 
 /// Pictures, as somebody asks for them: a field is an option, in a program, on a command line and in the API.
 ///
@@ -38,6 +41,9 @@ pub struct Request {
     /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub steps: Option<usize>,
+    /// The pictures' size, such as 64x48; what it must be a multiple of follows from the model [the model's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WIDTHxHEIGHT"))]
+    pub size: Option<Size>,
     /// The seed that everything random comes from [0].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub seed: u64,
@@ -150,6 +156,7 @@ impl Default for Request {
             count: None,
             batch_size: 16,
             steps: None,
+            size: None,
             seed: 0,
             scheduler: None,
             eta: None,

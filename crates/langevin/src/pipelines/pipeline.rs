@@ -287,13 +287,9 @@ impl Pipeline {
         let steps = options
             .num_inference_steps
             .unwrap_or_else(|| scheduler.usual_steps());
-        self.begin_with(
-            Box::new(scheduler),
-            steps,
-            options,
-            self.pair(options)?,
-            generator,
-        )
+        let size = self.size()?;
+        let pair = self.pair(options, size)?;
+        self.begin_with(Box::new(scheduler), steps, size, options, pair, generator)
     }
 
     /// Starts a loop of RePaint's (Lugmayr et al. 2022), which paints the unknown part of `picture` anew: a tensor of shape
@@ -314,8 +310,9 @@ impl Pipeline {
         let steps = options
             .num_inference_steps
             .unwrap_or_else(|| self.repaint_steps());
-        let pair = self.pair(options)?;
-        self.begin_with(Box::new(scheduler), steps, options, pair, generator.into())
+        let size = self.size()?;
+        let pair = self.pair(options, size)?;
+        self.begin_with(Box::new(scheduler), steps, size, options, pair, generator.into())
     }
 
     /// RePaint's steps where no number is asked for.
@@ -327,13 +324,14 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the call says what the model does not take, or does not say what it needs.
-    pub(crate) fn pair(&self, options: &SampleOptions) -> Result<Pair> {
+    pub(crate) fn pair(&self, options: &SampleOptions, size: Size) -> Result<Pair> {
         if options.batch_size == 0 {
             return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
         }
         let call = Call {
             options,
             config: &self.model.config(),
+            size,
             device: &self.model.device(),
         };
         conditioning::of_call(&self.conditions, &call)
@@ -344,11 +342,11 @@ impl Pipeline {
         &'a self,
         mut scheduler: Box<dyn Scheduler + 'a>,
         steps: usize,
+        size: Size,
         options: &SampleOptions,
         pair: Pair,
         mut generator: Draws<'a>,
     ) -> Result<Sampling<'a>> {
-        let size = self.size()?;
         let guidance = options.guidance;
         let denoiser = if guidance.is_on() {
             let train_timesteps = scheduler.num_train_timesteps();

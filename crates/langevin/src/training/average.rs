@@ -57,24 +57,25 @@ impl<M: Module> Ema<M> {
     }
 }
 
-/// All parameters, flat, in the module's order.
+/// All parameters, flat, in the module's order; nothing for those that are not trained, whose average they are themselves.
 #[derive(Default)]
-struct Values(VecDeque<Tensor<1>>);
+struct Values(VecDeque<Option<Tensor<1>>>);
 
 impl ModuleVisitor for Values {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push_back(flatten(param.val().inner()));
+        let trained = param.is_require_grad();
+        self.0.push_back(trained.then(|| flatten(param.val().inner())));
     }
 }
 
 struct Follow {
-    values: VecDeque<Tensor<1>>,
+    values: VecDeque<Option<Tensor<1>>>,
     decay: f64,
 }
 
 impl ModuleMapper for Follow {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.values.pop_front() else {
+        let Some(value) = self.values.pop_front().flatten() else {
             return param;
         };
         param.map(|average| {

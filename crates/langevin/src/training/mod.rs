@@ -18,6 +18,7 @@ pub mod optimizer;
 mod pace;
 mod portable;
 mod pretrained;
+mod reduce;
 mod report;
 mod run;
 pub mod runs;
@@ -37,6 +38,7 @@ pub use choices::{
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use lock::RunLock;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
+pub use reduce::{Alone, Reduce};
 pub use state::SavedRun;
 pub use trackers::TrackerKind;
 pub use trainee::{Full, Trainee};

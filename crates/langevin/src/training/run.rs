@@ -12,6 +12,7 @@ use super::{
     learner::Learner,
     lock::RunLock,
     optimizer::AdamWConfig,
+    reduce::{Alone, Reduce},
     report::Reports,
     samples,
     state::{self, Place},
@@ -34,6 +35,8 @@ pub(super) struct Run {
     /// Taken out only while a step moves it.
     learner: Option<Learner<Full>>,
     pub reports: Reports,
+    /// Who else trains.
+    reduce: Box<dyn Reduce>,
     accumulated: Accumulated,
     /// The epoch it is in, from 1.
     epoch: usize,
@@ -107,6 +110,7 @@ impl Run {
         let mut run = Self {
             learner,
             reports,
+            reduce: Box::new(Alone),
             accumulated: Accumulated::default(),
             epoch: 1,
             batch: 0,
@@ -350,11 +354,12 @@ impl Run {
 
     /// One optimiser step, and word of it.
     fn update(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
+        let done = std::mem::take(&mut self.accumulated);
+        let gradients = self.reduce.sum(done.gradients)?;
         let Some(learner) = self.learner.take() else {
             return self.learner().map(|_| ());
         };
-        let done = std::mem::take(&mut self.accumulated);
-        let (learner, update) = in_pool(|| learner.update(done.gradients));
+        let (learner, update) = in_pool(|| learner.update(gradients));
         let step = learner.steps();
         self.learner = Some(learner);
         if !update.grad_norm.is_finite() {

@@ -207,16 +207,16 @@ impl UNet2DConfig {
         self.time_embedding_dim
             .unwrap_or(4 * self.block_out_channels.first().copied().unwrap_or(0))
     }
-
-    /// What height and width must be divisible by: every level but the last halves them.
-    pub fn size_divisor(&self) -> usize {
-        1 << self.block_out_channels.len().saturating_sub(1)
-    }
 }
 
 impl ModelConfig for UNet2DConfig {
     const CLASS: &'static str = "UNet2DModel";
     const LIBRARY: &'static str = "diffusers";
+
+    /// Every level but the last halves height and width.
+    fn size_divisor(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
 
     fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));

@@ -16,7 +16,7 @@ pub use config::{
     UpBlockType,
 };
 
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
     Error, Result,
     nn::{

@@ -287,11 +287,6 @@ impl UNet2DConditionConfig {
             .unwrap_or(4 * self.block_out_channels.first().copied().unwrap_or(0))
     }
 
-    /// What height and width must be divisible by: every level but the last halves them.
-    pub fn size_divisor(&self) -> usize {
-        1 << self.block_out_channels.len().saturating_sub(1)
-    }
-
     /// Dimension of the sequence that the model is given.
     pub fn sequence_dim(&self) -> usize {
         self.encoder_hid_dim.unwrap_or(self.cross_attention_dim.at(0))
@@ -387,6 +382,11 @@ pub const TIME_IDS: usize = 6;
 impl ModelConfig for UNet2DConditionConfig {
     const CLASS: &'static str = "UNet2DConditionModel";
     const LIBRARY: &'static str = "diffusers";
+
+    /// Every level but the last halves height and width.
+    fn size_divisor(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
 
     fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
