@@ -113,9 +113,9 @@ pub fn run(args: SpaceArgs) -> Result<()> {
         &folder.join(".gitattributes"),
         "langevin filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
     )?;
-    terminal::print(&format!("a Space in {}", folder.display()))?;
+    terminal::print_line(&format!("a Space in {}", folder.display()))?;
     let shown = shell_word(&folder.display().to_string());
-    terminal::print(&format!("next      langevin push {shown} ORG/NAME --space"))?;
+    terminal::print_line(&format!("next      langevin push {shown} ORG/NAME --space"))?;
     if models.iter().any(|model| model.copied_from.is_none()) {
         terminal::note(
             "a private or gated model of the Hub is pulled there only if the Space has a secret HF_TOKEN, with a token that may read \
