@@ -12,6 +12,7 @@ mod launch;
 mod progress;
 mod stop;
 mod terminal;
+mod threads;
 mod transfer;
 
 use std::process::ExitCode;
@@ -37,5 +38,6 @@ fn run() -> anyhow::Result<()> {
     for note in &launched.notes {
         terminal::note(note);
     }
+    threads::bound()?;
     commands::run(cli::Cli::parse_from(flags::to_kebab_case(launched.args)))
 }

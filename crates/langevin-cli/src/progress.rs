@@ -46,7 +46,7 @@ impl Progress {
         match &mut self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(done as u64);
-                bar.set_message(message());
+                bar.set_message(terminal::plain(&message()).into_owned());
             }
             Shown::Lines { last } => {
                 let first = *last.get_or_insert_with(Instant::now);

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -18,14 +20,19 @@ use signal_hook::{
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on, the first Ctrl-C or termination signal is a request that [`Stop::requested`] answers; a second one
-    /// ends the program at once.
+    /// From now on, the first Ctrl-C, termination signal or loss of the terminal is a request that [`Stop::requested`] answers; a second
+    /// one ends the program at once. Where the terminal's loss is ignored, as `nohup` has it, it stays so.
     ///
     /// # Errors
     /// If the system does not let signals be caught.
     pub fn on_signals() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        let mut signals = vec![(SIGINT, 130), (SIGTERM, 143)];
+        #[cfg(unix)]
+        if is_ignored(SIGHUP) == Some(false) {
+            signals.push((SIGHUP, 129));
+        }
+        for (signal, exit_code) in signals {
             // In this order: the shutdown looks at the flag before this signal raises it.
             flag::register_conditional_shutdown(signal, exit_code, stop.clone())?;
             flag::register(signal, stop.clone())?;
@@ -42,4 +49,14 @@ impl Stop {
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Whether this process was started with a signal ignored; `None` where the system does not say, as only Linux does without `unsafe`
+/// code: there a signal is left as it is.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> Option<bool> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
 }

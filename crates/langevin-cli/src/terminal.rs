@@ -1,6 +1,9 @@
-//! What the program says: results on the standard output, everything else on the standard error.
+//! What the program says: results on the standard output, everything else on the standard error. Names and texts of other people's files
+//! are in it, so all of it goes through [`plain`].
 
 use std::{
+    borrow::Cow,
+    fmt::Write as _,
     io::{self, Write},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -37,10 +40,37 @@ pub fn note(text: &str) {
     say(&format!("note: {text}"));
 }
 
+/// A text as one line that does nothing to a terminal: characters that steer it, end a line, or turn the direction of what follows are
+/// written as JSON writes them.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => plain.push_str("\\n"),
+            '\r' => plain.push_str("\\r"),
+            '\t' => plain.push_str("\\t"),
+            // All of them have four digits, and writing into a string does not fail.
+            c if steers(c) => _ = write!(plain, "\\u{:04x}", u32::from(c)),
+            c => plain.push(c),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// Whether a character is a control, a line's end, or one that isolates, embeds or overrides a direction.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A line on the standard error. If that is gone, so is whoever would have read it.
 pub fn say(text: &str) {
+    let text = plain(text);
     match lock().as_mut() {
-        Some(lines) => lines.push(text.to_string()),
+        Some(lines) => lines.push(text.into_owned()),
         None => {
             let _ = writeln!(io::stderr(), "{text}");
         }
@@ -90,8 +120,16 @@ impl Write for Sayer {
 ///
 /// # Errors
 /// If it cannot be written, as when the reader of a pipe is gone.
+pub fn print_line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", plain(text))
+}
+
+/// Several lines, such as JSON, on the standard output.
+///
+/// # Errors
+/// As [`print_line`].
 pub fn print(text: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    text.split('\n').try_for_each(print_line)
 }
 
 /// An error as its user should see it: one line, with its causes, and the library's options as flags.
@@ -150,6 +188,25 @@ pub fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_written_out() {
+        let name = "cat\u{1b}[2J\r\n\tdog\u{9b}1m\u{7f}\u{202e}gnp.\u{2066}x\u{2028}\0";
+        assert_eq!(
+            plain(name),
+            "cat\\u001b[2J\\r\\n\\tdog\\u009b1m\\u007f\\u202egnp.\\u2066x\\u2028\\u0000"
+        );
+        assert_eq!(plain(&plain(name)), plain(name));
+        // JSON that is printed stays the same JSON.
+        let json = serde_json::json!({ "name": name }).to_string();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&plain(&json)).unwrap()["name"],
+            name
+        );
+        for text in ["größe", "قطة", "猫", "👩‍🎨", "a\\b"] {
+            assert!(matches!(plain(text), Cow::Borrowed(same) if same == text));
+        }
+    }
 
     #[test]
     fn durations_are_rounded_to_what_matters() {

@@ -625,6 +625,77 @@ fn a_space_is_written_and_pushed() {
     );
 }
 
+/// A pipeline whose index names, besides its own, a component outside of it.
+fn reaching_out(folder: &Path, component: &str) -> PathBuf {
+    let model = folder.join("model");
+    let mut found = Vec::new();
+    collect(
+        &reference_pipeline("ddpm"),
+        &reference_pipeline("ddpm"),
+        &mut found,
+    );
+    for (name, bytes) in found {
+        let path = model.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let index = model.join("model_index.json");
+    let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    written[component] = serde_json::json!(["diffusers", "UNet2DModel"]);
+    fs::write(index, written.to_string()).unwrap();
+    model
+}
+
+#[test]
+fn a_model_whose_index_names_other_folders_is_neither_pushed_nor_copied() {
+    let world = World::new();
+    let private = world.path().join("private");
+    fs::create_dir(&private).unwrap();
+    let secret = private.join("secret.json");
+    fs::write(&secret, "mine").unwrap();
+    let absolute = private.display().to_string();
+    for component in ["../private", &absolute, "..\\private", "C:private", ".."] {
+        let model = reaching_out(world.path(), component);
+        world
+            .writing("push model me/mine")
+            .refused(1, &["no name of a folder beside it"]);
+        world
+            .offline("space page model")
+            .refused(1, &["no name of a folder beside it"]);
+        assert!(!world.path().join("page/models/private").exists());
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "mine");
+        assert!(!world.server.state().repos.contains_key("models/me/mine"));
+        // The same from the Hub, of which nothing comes.
+        world.publish("models/me/theirs", "main", &model);
+        world.forget_requests();
+        world
+            .online("sample me/theirs --output x.png")
+            .refused(1, &["no name of a folder"]);
+        assert_eq!(world.downloaded(), ["model_index.json"]);
+        fs::remove_dir_all(world.path().join("home")).unwrap();
+    }
+}
+
+#[test]
+fn a_space_does_not_empty_what_it_is_made_of() {
+    let world = World::new();
+    let run = reference_pipeline("ddpm").display().to_string();
+    // A folder of models that no Space of ours has.
+    fs::create_dir_all(world.path().join("mine/models/a")).unwrap();
+    world
+        .offline(&format!("space mine {run} --overwrite"))
+        .refused(1, &["is no part of a Space"]);
+    assert_eq!(names(&world.path().join("mine/models")), ["a"]);
+    // The program that is already in its place.
+    world.offline(&format!("space page {run}")).ok();
+    let program = world.path().join("page/langevin");
+    let size = fs::metadata(&program).unwrap().len();
+    world
+        .offline(&format!("space page {run} --overwrite --program page/langevin"))
+        .ok();
+    assert_eq!(fs::metadata(&program).unwrap().len(), size);
+}
+
 #[test]
 fn python_and_this_program_share_a_cache() {
     let Some(program) = python::python("huggingface_hub, diffusers, torch") else {

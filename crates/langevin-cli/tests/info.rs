@@ -71,3 +71,47 @@ fn what_is_not_there_or_broken_is_said() {
     fs::create_dir_all(folder.path().join("run/unet")).unwrap();
     line(folder.path(), "info run").refused(1, &["model_index.json"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn names_of_other_peoples_files_do_nothing_to_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let clear = "cat\u{1b}[2J\nerror: x";
+    for class in [clear, "dog\u{202e}gnp"] {
+        let class = folder.path().join("set").join(class);
+        fs::create_dir_all(&class).unwrap();
+        fs::write(class.join("a\r.png"), "no picture").unwrap();
+    }
+    let ran = line(folder.path(), "info set").refused(1, &["2 pictures are broken"]);
+    for text in [&ran.out, &ran.err] {
+        assert!(
+            !text.contains(['\u{1b}', '\r', '\u{202e}']) && !text.contains("\nerror: x"),
+            "{text:?}"
+        );
+    }
+    assert!(
+        ran.out
+            .contains("cat\\u001b[2J\\nerror: x (0), dog\\u202egnp (0)"),
+        "{}",
+        ran.out
+    );
+    // In errors, and in warnings of the library.
+    std::os::unix::fs::symlink("/", folder.path().join("set").join("out\u{1b}c")).unwrap();
+    let ran = line(folder.path(), "info set");
+    assert!(
+        ran.err.contains("out\\u001bc") && !ran.err.contains('\u{1b}'),
+        "{:?}",
+        ran.err
+    );
+    fs::write(
+        folder.path().join("model_index.json"),
+        r#"{"_class_name": "P", "un\u001bet": 3, "a\u0007": [1]}"#,
+    )
+    .unwrap();
+    let ran = line(folder.path(), "info .");
+    assert!(
+        ran.code == 1 && ran.err.contains("a\\u0007") && !ran.err.contains('\u{7}'),
+        "{:?}",
+        ran.err
+    );
+}

@@ -339,3 +339,67 @@ fn a_run_that_saves_memory_goes_on_in_the_same_bytes() {
     };
     assert_ne!(weights("float32"), weights("whole"));
 }
+
+/// Sends a signal to a run once it has done a step, and gives what it came to.
+#[cfg(unix)]
+fn signalled(
+    scene: &Path,
+    mut run: std::process::Command,
+    folder: &str,
+    signal: &str,
+) -> std::process::Output {
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = scene.join(folder).join("metrics.jsonl");
+    let has_begun = || fs::metadata(&metrics).is_ok_and(|metrics| metrics.len() > 0);
+    let start = Instant::now();
+    while !has_begun() && start.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    std::process::Command::new("kill")
+        .args([signal, &id])
+        .status()
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_loss_of_the_terminal_ends_a_run_unless_it_is_ignored() {
+    let scene = scene();
+    let args = |steps: usize, folder: &str| format!("{RUN} --max-train-steps {steps} --output-dir {folder}");
+    let run = command(scene.path(), args(100_000, "ended").split_whitespace());
+    let ended = signalled(scene.path(), run, "ended", "-HUP");
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert!(ended.status.success() && said.contains("stopped after"), "{said}");
+    assert_eq!(checkpoints::all(scene.path().join("ended")).len(), 1);
+    // As under nohup.
+    let program = command(scene.path(), args(60, "kept").split_whitespace());
+    let mut run = std::process::Command::new("sh");
+    run.current_dir(scene.path())
+        .args(["-c", r#"trap "" HUP; exec "$0" "$@""#])
+        .arg(program.get_program())
+        .args(program.get_args());
+    let kept = signalled(scene.path(), run, "kept", "-HUP");
+    let said = String::from_utf8(kept.stdout).unwrap();
+    assert!(
+        kept.status.success() && said.contains("trained for 60 steps"),
+        "{said}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn more_threads_than_make_sense_do_not_start_and_a_signal_is_heard() {
+    let scene = scene();
+    let args = format!("{RUN} --max-train-steps 100000 --output-dir threads");
+    let mut run = command(scene.path(), args.split_whitespace());
+    run.env("RAYON_NUM_THREADS", "4000000000000000000000");
+    let ended = signalled(scene.path(), run, "threads", "-TERM");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{said}");
+    assert!(
+        said.contains("RAYON_NUM_THREADS is more than is of use here"),
+        "{said}"
+    );
+}

@@ -12,10 +12,13 @@
 use std::{
     fs, io,
     io::Write,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use crate::{Error, Hash, RepoId, Result, name::is_commit};
+use crate::{
+    Error, Hash, RepoId, Result,
+    name::{self, is_commit},
+};
 
 /// The mark by which programs that make backups pass a cache over, <https://bford.info/cachedir/>.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
@@ -178,20 +181,11 @@ impl RepoCache {
 /// # Errors
 /// [`Error::Answer`] if it leads out of the repository: paths come from the Hub.
 fn relative(path: &str) -> Result<PathBuf> {
-    let relative: PathBuf = path.split('/').collect();
-    let is_inside = !path.is_empty()
-        && !path.contains(['\\', '\0'])
-        && relative
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        && relative.components().count() == path.split('/').count();
-    if is_inside {
-        Ok(relative)
-    } else {
-        Err(Error::Answer(format!(
+    name::relative(path).ok_or_else(|| {
+        Error::Answer(format!(
             "the repository has a file called `{path}`, which is no path within it: it is not downloaded"
-        )))
-    }
+        ))
+    })
 }
 
 fn walk(folder: &Path, within: &str, files: &mut Vec<(String, u64)>) -> Result<()> {
@@ -205,11 +199,12 @@ fn walk(folder: &Path, within: &str, files: &mut Vec<(String, u64)>) -> Result<(
         } else {
             format!("{within}/{name}")
         };
-        // Links whose blob is gone are not there.
+        // Files are links to blobs, and not there where the blob is gone; nobody makes links to folders here.
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         match fs::metadata(entry.path()) {
-            Ok(metadata) if metadata.is_dir() => walk(&entry.path(), &path, files)?,
-            Ok(metadata) => files.push((path, metadata.len())),
-            Err(_) => {}
+            Ok(metadata) if metadata.is_dir() && !is_link => walk(&entry.path(), &path, files)?,
+            Ok(metadata) if metadata.is_file() => files.push((path, metadata.len())),
+            _ => {}
         }
     }
     Ok(())
@@ -331,10 +326,30 @@ mod tests {
             "a\\b",
             "./a",
             "a/",
+            "C:x",
+            "a/..\\x",
+            "x\0",
         ] {
             assert!(cache.file(COMMIT, path).is_err(), "{path}");
         }
         assert!(cache.file(COMMIT, "a/b.c").unwrap().is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_folders_lead_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = cache(root.path(), true);
+        let snapshot = cache.snapshot(COMMIT);
+        fs::create_dir_all(snapshot.join("unet")).unwrap();
+        fs::write(snapshot.join("unet/config.json"), "{}").unwrap();
+        for name in ["up", "also"] {
+            std::os::unix::fs::symlink("..", snapshot.join("unet").join(name)).unwrap();
+        }
+        assert_eq!(
+            cache.files(COMMIT).unwrap(),
+            [("unet/config.json".to_string(), 2)]
+        );
     }
 
     #[test]

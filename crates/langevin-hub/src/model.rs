@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use self::choose::choose;
-use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot, weights::Weights};
+use crate::{Error, Hub, Progress, RepoKind, RepoName, Result, Snapshot, name::is_plain, weights::Weights};
 
 /// The file at a pipeline's root.
 const MODEL_INDEX: &str = "model_index.json";
@@ -70,7 +70,7 @@ impl Hub {
         let index = if snapshot.has(MODEL_INDEX) && wanted.part == ModelPart::Whole {
             let index = parse(&snapshot.read(MODEL_INDEX, progress)?, name)?;
             wanted.check_class(&index, name)?;
-            Some(components(index))
+            Some(components(index, name)?)
         } else {
             None
         };
@@ -127,17 +127,26 @@ fn parse(index: &str, name: &RepoName) -> Result<BTreeMap<String, Value>> {
 }
 
 /// The names of a pipeline's components, and so of their folders.
-fn components(index: BTreeMap<String, Value>) -> BTreeSet<String> {
+///
+/// # Errors
+/// [`Error::Answer`] if one is no name of a folder.
+fn components(index: BTreeMap<String, Value>, name: &RepoName) -> Result<BTreeSet<String>> {
     let is_component = |value: &Value| {
         value
             .as_array()
             .is_some_and(|pair| pair.len() == 2 && pair.iter().all(Value::is_string))
     };
-    index
+    let components: BTreeSet<String> = index
         .into_iter()
         .filter(|(name, value)| !name.starts_with('_') && is_component(value))
         .map(|(name, _)| name)
-        .collect()
+        .collect();
+    match components.iter().find(|component| !is_plain(component)) {
+        Some(component) => Err(Error::Answer(format!(
+            "{MODEL_INDEX} of {name} names a component `{component}`, which is no name of a folder: nothing was pulled"
+        ))),
+        None => Ok(components),
+    }
 }
 
 /// What was looked for in vain.

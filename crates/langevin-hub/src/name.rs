@@ -1,6 +1,6 @@
 //! What a repository is called: `ORG/NAME`, with `@REVISION` where it is not the main branch that is meant.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use crate::Error;
 
@@ -177,13 +177,53 @@ fn is_word(word: &str) -> bool {
 
 /// A revision becomes a file's path in the cache, so it must not lead out of it.
 fn is_revision(revision: &str) -> bool {
-    !revision.is_empty()
-        && revision
-            .split('/')
-            .all(|part| !part.is_empty() && part != "." && part != "..")
+    relative(revision).is_some()
         && revision
             .chars()
-            .all(|c| c.is_ascii_graphic() && !matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'))
+            .all(|c| c.is_ascii_graphic() && !matches!(c, ':' | '*' | '?' | '"' | '<' | '>' | '|'))
+}
+
+/// Whether a text names one file or folder directly in another folder, and is not hidden in it, on every system.
+pub(crate) fn is_plain(text: &str) -> bool {
+    is_part(text, true) && !text.starts_with('.')
+}
+
+/// A path of a repository, with `/` between folders, as one of this system; `None` where it leads out of the repository, or may. All
+/// paths that come from the Hub, or go there, go through this. The library has the same rules for paths in its files, in
+/// `files/inside.rs`: neither of the two crates knows the other.
+pub(crate) fn relative(path: &str) -> Option<PathBuf> {
+    path.split('/')
+        .map(|part| is_part(part, cfg!(windows)).then_some(part))
+        .collect()
+}
+
+/// Whether a text is one part of a path and stays one when it is joined to others. With `portable`, also on Windows, where a colon
+/// begins a drive or a stream, dots and spaces at the end are dropped, and some names are devices.
+fn is_part(text: &str, portable: bool) -> bool {
+    let is_drive = text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
+    let is_part = !matches!(text, "" | "." | "..") && !text.contains(['/', '\\', '\0']) && !is_drive;
+    let is_portable = || {
+        !text.contains([':', '*', '?', '"', '<', '>', '|'])
+            && !text.contains(char::is_control)
+            && !text.ends_with(['.', ' '])
+            && !is_device(text)
+    };
+    is_part && (!portable || is_portable())
+}
+
+/// Whether Windows opens a device by this name, whatever its ending.
+fn is_device(name: &str) -> bool {
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or(name)
+        .trim_end()
+        .to_ascii_uppercase();
+    let is_port = |stem: &str| {
+        let number = stem.strip_prefix("COM").or(stem.strip_prefix("LPT"));
+        number.is_some_and(|number| number.chars().count() == 1 && number.contains(|c: char| c.is_numeric()))
+    };
+    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str()) || is_port(&stem)
 }
 
 /// Whether a revision is a whole commit's hash, which never means anything else.
@@ -250,6 +290,28 @@ mod tests {
         ] {
             assert!(text.parse::<RepoName>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn paths_of_a_repository_stay_in_it() {
+        let out = [
+            "", ".", "..", "../x", "a/../x", "/x", "a//b", "./a", "a/", "a\\b", "..\\x", "C:x", "c:/x",
+            "a/C:x", "x\0",
+        ];
+        for text in out {
+            assert_eq!(relative(text), None, "{text:?}");
+            assert!(!is_plain(text), "{text:?}");
+        }
+        for text in ["NUL", "aux.txt", "com1", "a:b", "a.", "a ", "a\n", ".git", "a/b"] {
+            assert!(!is_plain(text), "{text:?}");
+        }
+        for text in ["unet", "text_encoder_2", "console"] {
+            assert!(is_plain(text), "{text:?}");
+        }
+        assert_eq!(
+            relative("a/größe 1.png"),
+            Some(Path::new("a").join("größe 1.png"))
+        );
     }
 
     #[test]

@@ -257,7 +257,11 @@ fn refs(cache: &RepoCache) -> Result<BTreeMap<String, String>> {
             } else {
                 format!("{within}/{name}")
             };
-            if folder.join(&name).is_dir() {
+            let is_folder = folder
+                .join(&name)
+                .symlink_metadata()
+                .is_ok_and(|kind| kind.is_dir());
+            if is_folder {
                 walk(&folder.join(name), &path, found)?;
             } else {
                 found.push(path);

@@ -159,7 +159,11 @@ impl Hub {
         };
         let (mut files, mut tree) = (Vec::new(), BTreeMap::new());
         let mut url = Some(format!("{api}/tree/{commit}?recursive=true&expand=false"));
+        let mut seen = HashSet::new();
         while let Some(page) = url {
+            if !seen.insert(page.clone()) {
+                return Err(Failure::unexpected(&page, "its listing leads in circles"));
+            }
             let (entries, headers) = self.http.get_json::<Vec<Entry>>(&page, progress)?;
             for entry in entries.into_iter().filter(|entry| entry.r#type == "file") {
                 let (lfs_sha256, lfs_size) = entry.lfs.map(|lfs| (lfs.oid, lfs.size)).unzip();

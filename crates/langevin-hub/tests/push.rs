@@ -149,6 +149,22 @@ fn who_may_not_push_is_told_before_anything_travels() {
 }
 
 #[test]
+fn names_that_lead_out_of_a_repository_do_not_travel() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let hub = hub(&server, &folder.path().join("cache"), Some(WRITER));
+    for path in ["../x", "/x", "a/../x", "C:x", "a\\x", "", "x\0"] {
+        let mut push = run(&folder.path().join("run"));
+        push.texts.push((path.into(), "x".into()));
+        let error = hub.push(&name("me/mine"), &push, &Silent).unwrap_err();
+        assert!(
+            matches!(&error, Error::Name(said) if said.contains("nothing was pushed")),
+            "{error}"
+        );
+        assert!(server.state().repos.is_empty());
+    }
+}
+
+#[test]
 fn a_space_is_made_for_docker() {
     let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
     let push = Push {

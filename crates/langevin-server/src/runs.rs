@@ -133,7 +133,14 @@ fn entry(path: &Path, run: &RunSummary) -> RunEntry {
 /// The pictures at a run's root and among its samples, the newest first.
 fn pictures(run: &Path) -> Vec<RunPicture> {
     let in_folder = |folder: PathBuf, prefix: &'static str| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        // A link may lead to anybody's pictures.
+        let is_own = prefix.is_empty() || folder.symlink_metadata().is_ok_and(|own| own.is_dir());
+        let entries = is_own
+            .then(|| fs::read_dir(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flatten();
         entries.filter_map(move |entry| {
             let path = entry.path();
             let file = entry.metadata().ok().filter(fs::Metadata::is_file)?;

@@ -1,4 +1,6 @@
-//! Files that appear whole or not at all: written beside their place, synced, renamed.
+//! Files that appear whole or not at all: written beside their place, synced, renamed. And which paths stay in a folder.
+
+mod inside;
 
 use std::{
     fs,
@@ -6,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::inside::{Inside, is_plain_name, plain_path};
 use crate::{Error, Result};
 
 /// Writes a file through `write`: into a temporary file beside `path`, synced, then renamed over it.
@@ -87,17 +90,24 @@ impl CachedRepository {
 
 /// The repository that a path belongs to which lies in a cache of the Hub: `…/models--ORG--NAME/snapshots/COMMIT/…`.
 pub fn cached_repository(path: impl AsRef<Path>) -> Option<CachedRepository> {
-    let parts: Vec<&str> = path.as_ref().iter().filter_map(|part| part.to_str()).collect();
-    parts.windows(3).find_map(|window| {
-        let &[folder, "snapshots", commit] = window else {
-            return None;
-        };
-        let (kind, id) = folder.split_once("--")?;
+    let (repository, commit) = in_cache(path.as_ref())?;
+    let (_, id) = repository.file_name()?.to_str()?.split_once("--")?;
+    Some(CachedRepository {
+        id: id.replacen("--", "/", 1),
+        commit: commit.to_string(),
+    })
+}
+
+/// The folder of a repository in a cache of the Hub, and the commit in it, that a path belongs to.
+fn in_cache(path: &Path) -> Option<(&Path, &str)> {
+    path.ancestors().find_map(|snapshot| {
+        let commit = snapshot.file_name()?.to_str()?;
+        let snapshots = snapshot.parent()?;
+        let repository = snapshots.parent()?;
+        let (kind, _) = repository.file_name()?.to_str()?.split_once("--")?;
         let is_commit = commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-        (is_commit && ["models", "datasets", "spaces"].contains(&kind)).then(|| CachedRepository {
-            id: id.replacen("--", "/", 1),
-            commit: commit.to_string(),
-        })
+        let is_cached = snapshots.ends_with("snapshots") && ["models", "datasets", "spaces"].contains(&kind);
+        (is_commit && is_cached).then_some((repository, commit))
     })
 }
 

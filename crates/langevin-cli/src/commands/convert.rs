@@ -117,7 +117,7 @@ fn check_output(args: &ConvertArgs) -> Result<()> {
 }
 
 fn say(output: &Path, parameters: usize, from: &Checkpoint) -> Result<()> {
-    Ok(terminal::print(&format!(
+    Ok(terminal::print_line(&format!(
         "{} parameters from {from} in {}",
         thousands(parameters),
         output.display()

@@ -146,7 +146,7 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
         bail!("stopped before precision and recall were computed")
     }
     let within = precision_recall(&pictures, &samples, features, REACH)?;
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "precision {:.3}, recall {:.3}, in the same features",
         within.precision, within.recall
     ))?;
@@ -159,10 +159,10 @@ pub fn run(args: EvaluateArgs) -> Result<()> {
 fn print_agreement(agreed: &Agreement, names: &[String]) -> Result<()> {
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, (right, all)) in names.iter().zip(&agreed.per_class) {
-        terminal::print(&format!("{name:width$}  {right} of {all}"))?;
+        terminal::print_line(&format!("{name:width$}  {right} of {all}"))?;
     }
     let drawn: usize = agreed.per_class.iter().map(|(_, all)| all).sum();
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "{:.1} % of {drawn} samples show the class asked for, by their {VOTERS} nearest neighbours",
         100.0 * agreed.fraction()
     ))?;
@@ -217,7 +217,7 @@ fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: us
     let distance = frechet_distance(&real, &drawn)?;
     let counts = [samples, pictures].map(|rows| rows.len() / features);
     let [drawn, real] = counts.map(terminal::thousands);
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "{name} {distance:.4}: {drawn} samples against {real} pictures, in the {features} features {space}"
     ))?;
     for (what, count) in ["samples", "real pictures"].into_iter().zip(counts) {
@@ -248,5 +248,8 @@ fn draw_neighbours(drawn: &PictureSet, real: &PictureSet, path: &Path) -> Result
         "a sample in each row, then the real pictures nearest to it".to_string(),
     )];
     grid::write_png(path, &picture, &text)?;
-    Ok(terminal::print(&format!("neighbours in {}", path.display()))?)
+    Ok(terminal::print_line(&format!(
+        "neighbours in {}",
+        path.display()
+    ))?)
 }

@@ -114,7 +114,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
     } else {
         grid::write_picture(&args.output, &grid::side_by_side(&pictures, pictures.len())?, &[])?;
     }
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "{} pictures in {}",
         pictures.len(),
         args.output.display()

@@ -97,12 +97,12 @@ pub fn run(args: InvertArgs) -> Result<()> {
         let columns = args.pictures.len();
         let shown = to_pictures(&Tensor::cat(vec![pictures, again], 0))?;
         grid::write_picture(path, &grid::side_by_side(&shown, columns)?, &[])?;
-        terminal::print(&format!("pictures and reconstructions in {}", path.display()))?;
+        terminal::print_line(&format!("pictures and reconstructions in {}", path.display()))?;
     }
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "reconstruction error {:.4}: the mean absolute difference, of values from -1 to 1",
         error.into_scalar::<f32>()
     ))?;
-    terminal::print(&format!("latents in {}", args.output.display()))?;
+    terminal::print_line(&format!("latents in {}", args.output.display()))?;
     Ok(())
 }

@@ -35,13 +35,13 @@ pub fn run(args: ListArgs) -> Result<()> {
         .unwrap_or(0);
     for repo in &repos {
         let (kind, size) = (repo.repo.kind.spoken(), bytes(repo.size));
-        terminal::print(&format!(
+        terminal::print_line(&format!(
             "{kind:8}  {:width$}  {size:>8}  {}",
             repo.repo.id,
             state(repo)
         ))?;
         for revision in repo.revisions.iter().filter(|_| args.revisions) {
-            terminal::print(&format!("          {}", describe(revision)))?;
+            terminal::print_line(&format!("          {}", describe(revision)))?;
         }
     }
     let shared = hub.shared_bytes();

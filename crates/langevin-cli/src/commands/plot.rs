@@ -53,7 +53,10 @@ pub fn run(args: PlotArgs) -> Result<()> {
         )?,
         several => compare_plot(&args.output, &args.metric, several)?,
     }
-    Ok(terminal::print(&format!("plot in {}", args.output.display()))?)
+    Ok(terminal::print_line(&format!(
+        "plot in {}",
+        args.output.display()
+    ))?)
 }
 
 /// A run's name: its folder's.

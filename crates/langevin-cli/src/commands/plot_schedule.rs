@@ -72,7 +72,7 @@ pub fn run(args: PlotScheduleArgs) -> Result<()> {
         &curves,
         &format!("Noise schedule, and {steps} steps of {name}"),
     )?;
-    Ok(terminal::print(&format!(
+    Ok(terminal::print_line(&format!(
         "schedule in {}",
         args.output.display()
     ))?)

@@ -46,5 +46,8 @@ pub fn run(args: PlotWeightingArgs) -> Result<()> {
     })?;
     let title = format!("Weights of the loss, {} schedule", args.beta_schedule);
     weighting_plot(&args.output, &scheduler, args.snr_gamma, &title)?;
-    Ok(terminal::print(&format!("weights in {}", args.output.display()))?)
+    Ok(terminal::print_line(&format!(
+        "weights in {}",
+        args.output.display()
+    ))?)
 }

@@ -83,5 +83,5 @@ pub fn run(args: PullArgs) -> Result<()> {
         };
         names.hub()?.pull_model(&name, &wanted, &Transfer::pulling())?
     };
-    Ok(terminal::print(&folder.display().to_string())?)
+    Ok(terminal::print_line(&folder.display().to_string())?)
 }

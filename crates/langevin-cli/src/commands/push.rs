@@ -111,5 +111,5 @@ fn report(pushed: &Pushed) -> Result<()> {
         (Some(_), 1) => "1 file pushed".into(),
         (Some(_), count) => format!("{count} files pushed"),
     };
-    Ok(terminal::print(&format!("{what}: {}", pushed.page))?)
+    Ok(terminal::print_line(&format!("{what}: {}", pushed.page))?)
 }

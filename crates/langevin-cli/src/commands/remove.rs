@@ -64,7 +64,7 @@ pub fn run(args: RemoveArgs) -> Result<()> {
         }
     };
     let removed = hub.remove(&name.of_kind(kind), &name)?;
-    terminal::print(&format!("removed {name}: {} free", bytes(removed.bytes)))?;
+    terminal::print_line(&format!("removed {name}: {} free", bytes(removed.bytes)))?;
     if removed.shared > 0 {
         terminal::note(&format!(
             "{} of it lie in {}, which Python's client shares between repositories: `hf cache prune` removes what none needs",

@@ -41,7 +41,7 @@ pub fn run(args: RunsArgs) -> Result<()> {
                 _ => format!("{cell:width$}"),
             })
             .collect();
-        terminal::print(line.join("  ").trim_end())?;
+        terminal::print_line(line.join("  ").trim_end())?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ pub fn run() -> Result<()> {
     let width =
         |of: fn(&SamplerName) -> &str| SamplerName::ALL.iter().map(|s| of(s).len()).max().unwrap_or(0);
     let (names, classes) = (width(|s| s.name), width(|s| s.class_name));
-    terminal::print(&format!(
+    terminal::print_line(&format!(
         "{:names$}  {:classes$}  order  noise  what it is",
         "name", "class"
     ))?;
@@ -21,7 +21,7 @@ pub fn run() -> Result<()> {
         } else {
             sampler.order
         };
-        terminal::print(&format!(
+        terminal::print_line(&format!(
             "{:names$}  {:classes$}  {order:5}  {noise:5}  {}",
             sampler.name, sampler.class_name, sampler.about
         ))?;

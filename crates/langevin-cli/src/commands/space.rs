@@ -3,7 +3,7 @@
 mod program;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -92,6 +92,12 @@ pub fn run(args: SpaceArgs) -> Result<()> {
                 from.display()
             );
         }
+        if !folder.join("Dockerfile").is_file() {
+            bail!(
+                "{}: would be removed, and is no part of a Space: write the Space into another folder",
+                stale.display()
+            );
+        }
         fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
     }
     for model in &models {
@@ -99,12 +105,7 @@ pub fn run(args: SpaceArgs) -> Result<()> {
             copy_model(from, &folder.join(&model.argument))?;
         }
     }
-    let copied = |from: &Path, to: PathBuf| {
-        let cannot = || format!("cannot copy {} to {}", from.display(), to.display());
-        fs::create_dir_all(folder).with_context(cannot)?;
-        fs::copy(from, &to).map(drop).with_context(cannot)
-    };
-    copied(&program, folder.join(program::NAME))?;
+    copy(&program, &folder.join(program::NAME))?;
     let title = args.title.as_deref().unwrap_or(&models[0].name);
     write(&folder.join("README.md"), &readme(title, &models))?;
     write(&folder.join("Dockerfile"), &dockerfile(&models))?;
@@ -112,9 +113,9 @@ pub fn run(args: SpaceArgs) -> Result<()> {
         &folder.join(".gitattributes"),
         "langevin filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
     )?;
-    terminal::print(&format!("a Space in {}", folder.display()))?;
+    terminal::print_line(&format!("a Space in {}", folder.display()))?;
     let shown = shell_word(&folder.display().to_string());
-    terminal::print(&format!("next      langevin push {shown} ORG/NAME --space"))?;
+    terminal::print_line(&format!("next      langevin push {shown} ORG/NAME --space"))?;
     if models.iter().any(|model| model.copied_from.is_none()) {
         terminal::note(
             "a private or gated model of the Hub is pulled there only if the Space has a secret HF_TOKEN, with a token that may read \
@@ -153,7 +154,10 @@ impl Model {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let word: String = name.chars().map(|c| if plain(c) { c } else { '-' }).collect();
         Ok(Self {
-            argument: format!("{MODELS}/{}", word.trim_start_matches(['.', '-'])),
+            argument: match word.trim_start_matches(['.', '-']) {
+                "" => format!("{MODELS}/model"),
+                word => format!("{MODELS}/{word}"),
+            },
             name,
             copied_from: Some(path),
         })
@@ -178,14 +182,18 @@ fn check_folder(folder: &Path, overwrite: bool) -> Result<()> {
 fn copy_model(from: &Path, to: &Path) -> Result<()> {
     let published = push::of_model(from, "")?;
     for (path, name) in &published.files {
-        let place = to.join(name);
-        let cannot = || format!("cannot copy {} to {}", path.display(), place.display());
-        if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).with_context(cannot)?;
-        }
-        fs::copy(path, &place).with_context(cannot)?;
+        copy(path, &to.join(name))?;
     }
     Ok(())
+}
+
+/// Copies a file into its place at once, whatever was there: the file itself, or a link to another.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let cannot = || format!("cannot copy {} to {}", from.display(), to.display());
+    let mut source = fs::File::open(from).with_context(cannot)?;
+    write_atomically(to, |file| io::copy(&mut source, file).map(drop)).with_context(cannot)?;
+    let permissions = source.metadata().with_context(cannot)?.permissions();
+    fs::set_permissions(to, permissions).with_context(cannot)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -43,12 +43,13 @@ pub(super) struct View {
 impl View {
     pub fn new(info: &RunInfo, colours: Colours) -> Self {
         Self {
-            title: format!(
+            title: terminal::plain(&format!(
                 "{} ({} parameters) on {}",
                 info.model,
                 thousands(info.parameters),
                 info.dataset
-            ),
+            ))
+            .into_owned(),
             colours,
             started: Instant::now(),
             losses: vec![],

@@ -10,6 +10,7 @@ use super::Push;
 use crate::{
     Error, Hash, Result,
     hash::{Hasher, hash_file},
+    name::relative,
 };
 
 /// How many of a file's first bytes the Hub wants to see before it says where the file belongs.
@@ -37,10 +38,22 @@ enum Source {
 impl Push {
     /// What is to be pushed, with all that the Hub asks about it.
     pub fn outgoing(&self) -> Result<Vec<Outgoing>> {
+        let files = self.files.iter().map(|(_, name)| name);
+        let mut names = files.chain(self.texts.iter().map(|(name, _)| name));
+        if let Some(name) = names.find(|name| relative(name).is_none()) {
+            return Err(Error::Name(format!(
+                "`{name}` is no path within a repository: nothing was pushed"
+            )));
+        }
         let files = self.files.iter().map(|(path, name)| {
             let read = |e| Error::io("read", path, e);
+            let metadata = std::fs::metadata(path).map_err(read)?;
+            // Opening a pipe would wait for whoever writes into it.
+            if !metadata.is_file() {
+                return Err(read(std::io::Error::other("it is not a regular file")));
+            }
             let mut file = File::open(path).map_err(read)?;
-            let size = file.metadata().map_err(read)?.len();
+            let size = metadata.len();
             let mut sample = Vec::new();
             (&mut file).take(SAMPLE).read_to_end(&mut sample).map_err(read)?;
             Ok(Outgoing {

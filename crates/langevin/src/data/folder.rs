@@ -15,7 +15,7 @@ use super::{
     store::{Listing, Store},
     zip::ZipFiles,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Pictures in a folder and its sub-folders, decoded when they are asked for.
 ///
@@ -65,7 +65,7 @@ impl ImageFolder {
     /// # Errors
     /// As [`ImageFolder::open`].
     pub fn open_folder(root: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        let store = Store::Folder(root.as_ref().to_path_buf());
+        let store = Store::folder(root.as_ref())?;
         let listing = store.list()?;
         Self::of(store, listing, options)
     }
@@ -85,12 +85,7 @@ impl ImageFolder {
         let by_metadata = !listing.metadata.is_empty();
         let wanted = split::canonical(&options.split);
         let (entries, class_names) = if by_metadata {
-            from_metadata(
-                &store,
-                &listing.metadata,
-                wanted,
-                options.conditioning_column.as_deref(),
-            )?
+            from_metadata(&store, &listing, wanted, options.conditioning_column.as_deref())?
         } else {
             no_column(store.root().display(), options)?;
             from_folders(&store, listing.pictures, wanted)?
@@ -161,7 +156,7 @@ impl Dataset for ImageFolder {
 
     fn description(&self) -> String {
         let what = match self.store {
-            Store::Folder(_) => "folder of pictures",
+            Store::Folder(..) => "folder of pictures",
             Store::Zip(_) => "zip archive of pictures",
         };
         format!("{what} {}", self.store.root().display())
@@ -209,14 +204,15 @@ struct Line {
 /// Pictures that metadata files list, with their captions and labels.
 fn from_metadata(
     store: &Store,
-    metadata_files: &[PathBuf],
+    listing: &Listing,
     wanted: &str,
     conditioning: Option<&str>,
 ) -> Result<Found> {
+    let listed: HashSet<&PathBuf> = listing.pictures.iter().collect();
     let mut names: Option<(PathBuf, Vec<String>)> = None;
     let mut rows: Vec<(PathBuf, Line)> = Vec::new();
     let mut folders = HashSet::new();
-    for file in metadata_files {
+    for file in &listing.metadata {
         let whole = store.whole(file);
         if file.extension().is_some_and(|ending| ending == "parquet") {
             let message =
@@ -242,8 +238,15 @@ fn from_metadata(
         }
         for row in metadata::rows(&whole, &store.read_text(file)?, conditioning)? {
             let there = |name: &String| {
-                let picture = folder.join(name);
-                if store.has(&picture) {
+                let Some(below) = files::plain_path(name) else {
+                    let message = format!(
+                        "line {} names {name}, which is not there: a name leads to a file beside its metadata or below, and nowhere else",
+                        row.line
+                    );
+                    return Err(Error::file(&whole, message));
+                };
+                let picture = folder.join(below);
+                if listed.contains(&picture) || store.has(&picture) {
                     return Ok(picture);
                 }
                 let message = format!("line {} names {name}, which is not there", row.line);

@@ -254,6 +254,83 @@ fn links_are_followed_but_not_in_circles() {
     assert!(data.get(1).unwrap_err().to_string().contains("lost.png"));
 }
 
+#[test]
+fn metadata_names_nothing_outside_of_its_folder() {
+    let private = pictures(&["private.png"]);
+    let absolute = private.path().join("private.png").display().to_string();
+    for name in [
+        "../private.png",
+        "a/../../private.png",
+        "..\\private.png",
+        "C:private.png",
+        &absolute,
+    ] {
+        let root = pictures(&["private.png", "set/a/1.png"]);
+        let set = root.path().join("set");
+        for (file, text) in [
+            ("metadata.csv", format!("file_name\na/1.png\n{name}\n")),
+            (
+                "metadata.jsonl",
+                format!("\n{}\n", serde_json::json!({ "file_name": name })),
+            ),
+        ] {
+            fs::write(set.join(file), text).unwrap();
+            let message = ImageFolder::open(&set).err().unwrap().to_string();
+            fs::remove_file(set.join(file)).unwrap();
+            assert!(
+                message.contains(&format!("names {name}, which is not there: a name leads to")),
+                "{message}"
+            );
+        }
+        let column = format!("file_name,edges_file_name\na/1.png,{name}\n");
+        fs::write(set.join("metadata.csv"), column).unwrap();
+        let options = OpenOptions {
+            conditioning_column: Some("edges".into()),
+            ..OpenOptions::default()
+        };
+        let message = ImageFolder::open_folder(&set, &options)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(message.contains("and nowhere else"), "{message}");
+    }
+    // As people write them.
+    let root = folder(&[
+        ("metadata.csv", "file_name\n./a/1.png\na\\2.png\n"),
+        ("a/1.png", ""),
+        ("a/2.png", ""),
+    ]);
+    assert_eq!(paths(&root), ["a/1.png", "a/2.png"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_out_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let private = pictures(&["private.png", "more/private.png"]);
+    fs::write(private.path().join("names.json"), r#"["other"]"#).unwrap();
+    let root = pictures(&["a/1.png", "b/2.png"]);
+    symlink(private.path().join("private.png"), root.path().join("a/out.png")).unwrap();
+    symlink(private.path().join("more"), root.path().join("c")).unwrap();
+    symlink(private.path(), root.path().join("b/up")).unwrap();
+    symlink("../b/2.png", root.path().join("a/in.png")).unwrap();
+    assert_eq!(paths(&root), ["a/1.png", "a/in.png", "b/2.png"]);
+    fs::write(root.path().join("metadata.csv"), "file_name\na/out.png\n").unwrap();
+    assert!(error(&root).contains("line 2 names a/out.png, which is not there"));
+    fs::write(root.path().join("metadata.csv"), "file_name,label\na/1.png,0\n").unwrap();
+    symlink(private.path().join("names.json"), root.path().join("labels.json")).unwrap();
+    assert_eq!(ImageFolder::open(&root).unwrap().class_names().unwrap(), ["0"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_deep_tree_is_looked_through() {
+    let root = pictures(&["a.png"]);
+    let deep: String = std::iter::repeat_n("d/", 1500).collect();
+    fs::create_dir_all(root.path().join(&deep)).unwrap();
+    assert_eq!(paths(&root), ["a.png"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_folder_that_may_not_be_read_is_an_error_that_names_it() {

@@ -8,7 +8,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Channels, Dataset, Example, Picture, metadata, out_of_range, split};
+use super::{Channels, Dataset, Example, Picture, metadata, out_of_range, split, store::is_file_beside};
 use crate::{Error, Result, files};
 
 /// The most data that a file may hold once unpacked (EMNIST, the largest of the kind, has 0.64 GB).
@@ -190,7 +190,7 @@ impl IdxDataset {
             .map_err(|message| Error::file(pictures, message))?;
         let names_file = pictures.with_file_name("labels.json");
         if let Some(numbered) = &dataset.class_names
-            && names_file.is_file()
+            && is_file_beside(&names_file)
         {
             let names = metadata::names(&names_file, &files::read_text(&names_file)?)?;
             if names.len() < numbered.len() {
@@ -217,7 +217,7 @@ fn find_file(folder: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
     file_names(stem, kind)
         .into_iter()
         .map(|name| folder.join(name))
-        .find(|path| path.is_file())
+        .find(|path| is_file_beside(path))
 }
 
 /// The names that a file may have, in the order in which they are looked for.
@@ -253,7 +253,7 @@ fn labels_beside(pictures: &Path) -> Option<PathBuf> {
     let name = pictures.file_name()?.to_str()?;
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     let labels = plain.replace("images", "labels").replace("idx3", "idx1");
-    let other = |name: String| Some(pictures.with_file_name(name)).filter(|path| path.is_file());
+    let other = |name: String| Some(pictures.with_file_name(name)).filter(|path| is_file_beside(path));
     (labels != plain)
         .then(|| other(labels.clone()).or_else(|| other(format!("{labels}.gz"))))
         .flatten()

@@ -101,7 +101,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         no_column(path.display(), options)?;
         return Ok(Box::new(idx));
     }
-    let store = Store::Folder(path.to_path_buf());
+    let store = Store::folder(path)?;
     let listing = store.list()?;
     if !listing.parquet.is_empty() {
         return parquet::open_repository(path, listing.parquet, options);

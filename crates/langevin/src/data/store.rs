@@ -11,12 +11,15 @@ use super::{
     idx::folder_name,
     zip::ZipFiles,
 };
-use crate::{Error, Result, files};
+use crate::{
+    Error, Result,
+    files::{self, Inside},
+};
 
 /// The files below a folder, or in an archive. Paths are relative to it.
 pub(super) enum Store {
-    /// A folder on disk.
-    Folder(PathBuf),
+    /// A folder on disk, and what links in it may lead to.
+    Folder(PathBuf, Inside),
     /// An archive, of which nothing is ever unpacked to disk.
     Zip(ZipFiles),
 }
@@ -33,10 +36,18 @@ pub(super) struct Listing {
 }
 
 impl Store {
+    /// The files below a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it is not there.
+    pub fn folder(root: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::Folder(root.as_ref().to_path_buf(), Inside::of(root)?))
+    }
+
     /// The folder, or the archive.
     pub fn root(&self) -> &Path {
         match self {
-            Self::Folder(root) => root,
+            Self::Folder(root, _) => root,
             Self::Zip(zip) => zip.path(),
         }
     }
@@ -44,7 +55,7 @@ impl Store {
     /// What the folder is called, or the archive without its ending.
     pub fn name(&self) -> String {
         match self {
-            Self::Folder(root) => folder_name(root),
+            Self::Folder(root, _) => folder_name(root),
             Self::Zip(zip) => zip
                 .path()
                 .file_stem()
@@ -57,14 +68,15 @@ impl Store {
         self.root().join(path)
     }
 
-    /// Pictures, metadata and parquet files at any depth, but for hidden ones and those in folders that start with `__`.
+    /// Pictures, metadata and parquet files at any depth, but for hidden ones and those in folders that start with `__`. Links that
+    /// lead out of the folder are not followed, and told of.
     ///
     /// # Errors
     /// [`Error::Io`] if a folder cannot be read.
     pub fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
         match self {
-            Self::Folder(root) => walk(root, Path::new(""), &mut HashSet::new(), &mut listing)?,
+            Self::Folder(root, inside) => walk(root, inside, &mut listing)?,
             Self::Zip(zip) => {
                 zip.paths()
                     .filter(|path| is_shown(path))
@@ -77,10 +89,13 @@ impl Store {
         Ok(listing)
     }
 
-    /// Whether there is such a file.
+    /// Whether there is such a file, and it lies in the folder indeed.
     pub fn has(&self, path: &Path) -> bool {
         match self {
-            Self::Folder(root) => root.join(path).is_file(),
+            Self::Folder(root, inside) => {
+                let whole = root.join(path);
+                whole.is_file() && inside.holds(&whole).unwrap_or(false)
+            }
             Self::Zip(zip) => zip.has(path),
         }
     }
@@ -91,7 +106,7 @@ impl Store {
     /// [`Error::Io`] or [`Error::File`] naming the file if it cannot be read or is larger than a picture may be.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
         match self {
-            Self::Folder(root) => read_limited(&root.join(path)),
+            Self::Folder(root, _) => read_limited(&root.join(path)),
             Self::Zip(zip) => zip
                 .read(path)
                 .map_err(|message| Error::file(self.whole(path), message)),
@@ -105,10 +120,10 @@ impl Store {
     pub fn read_text(&self, path: &Path) -> Result<String> {
         match self {
             // Reading a pipe would wait for whoever writes into it.
-            Self::Folder(root) if !root.join(path).is_file() => {
+            Self::Folder(root, _) if !root.join(path).is_file() => {
                 Err(Error::file(self.whole(path), "is not a regular file"))
             }
-            Self::Folder(root) => files::read_text(root.join(path)),
+            Self::Folder(root, _) => files::read_text(root.join(path)),
             Self::Zip(_) => String::from_utf8(self.read(path)?)
                 .map_err(|_| Error::file(self.whole(path), "is not text in UTF-8")),
         }
@@ -131,6 +146,22 @@ impl Listing {
     }
 }
 
+/// Whether a file is there that lies in its folder indeed, or leads to a blob of the Hub's cache: a link that leads out of its folder is
+/// passed over, and told of.
+pub(super) fn is_file_beside(path: &Path) -> bool {
+    let is_inside = || {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let inside = Inside::of(folder.unwrap_or(Path::new("."))).ok()?;
+        inside.holds(path).ok()
+    };
+    let is_there = path.is_file();
+    let counts = is_there && is_inside().unwrap_or(false);
+    if is_there && !counts {
+        tracing::warn!("{}: leads out of its folder, and is not read", path.display());
+    }
+    counts
+}
+
 /// Whether a file is neither hidden nor in a folder that is, or that starts with `__`.
 pub(super) fn is_shown(path: &Path) -> bool {
     let mut parts = path.iter().map(|part| part.as_encoded_bytes());
@@ -147,32 +178,60 @@ pub(super) fn sort_key(path: &Path) -> String {
         .join("/")
 }
 
-/// Collects what lies below `root/folder`. Links are followed; a folder that was seen already, by whatever path,
-/// is not entered again, so that a link to a folder above does not lead in circles.
-fn walk(root: &Path, folder: &Path, seen: &mut HashSet<PathBuf>, listing: &mut Listing) -> Result<()> {
-    let whole = root.join(folder);
-    let read_error = |e: io::Error| Error::io("read", &whole, e);
-    if !seen.insert(whole.canonicalize().map_err(read_error)?) {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(&whole)
-        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
-        .map_err(read_error)?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.starts_with(b".") {
+/// Collects what lies below `root`. Links are followed within it; a folder that was seen already, by whatever path, is not entered
+/// again, so that a link to a folder above does not lead in circles.
+fn walk(root: &Path, inside: &Inside, listing: &mut Listing) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut leading_out = Vec::new();
+    let canonical = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io("read", path, e));
+    // Each with the path that it has without links, which only links need the system for.
+    let mut folders = vec![(PathBuf::new(), canonical(root)?)];
+    while let Some((folder, place)) = folders.pop() {
+        if !seen.insert(place.clone()) {
             continue;
         }
-        let path = folder.join(&name);
-        if fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()) {
-            if !bytes.starts_with(b"__") {
-                walk(root, &path, seen, listing)?;
+        let whole = root.join(&folder);
+        let read_error = |e: io::Error| Error::io("read", &whole, e);
+        let mut entries = fs::read_dir(&whole)
+            .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
+            .map_err(read_error)?;
+        // The last folder comes off the stack first.
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+        for entry in entries {
+            let name = entry.file_name();
+            let bytes = name.as_encoded_bytes();
+            if bytes.starts_with(b".") {
+                continue;
             }
-        } else {
-            listing.add(path);
+            let path = folder.join(&name);
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            // What leads nowhere is named when it is read.
+            if is_link && !inside.holds(&entry.path()).unwrap_or(true) {
+                leading_out.push(path);
+            } else if fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()) {
+                if !bytes.starts_with(b"__") {
+                    let place = if is_link {
+                        canonical(&entry.path())?
+                    } else {
+                        place.join(&name)
+                    };
+                    folders.push((path, place));
+                }
+            } else {
+                listing.add(path);
+            }
         }
+    }
+    if let Some(first) = leading_out.iter().min() {
+        tracing::warn!(
+            "{}: links that lead out of the folder are not followed: {}{}; put what they lead to in their place, or name its folder",
+            root.display(),
+            first.display(),
+            match leading_out.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            }
+        );
     }
     Ok(())
 }

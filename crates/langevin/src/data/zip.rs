@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use zip::{ZipArchive, result::ZipError};
 
 use super::{contain::contain, decode::MAX_BYTES};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// What zip archives begin with, and those that hold nothing.
 pub(super) const MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
@@ -91,11 +91,10 @@ impl ZipFiles {
     }
 }
 
-/// An entry's name as a path in the archive; `None` for folders, and for names that lead out of it.
+/// An entry's name as a path in the archive, which PowerShell writes with `\` and others with `./` before it; `None` for folders, and for
+/// names that lead out of it.
 fn inside(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(name);
-    let leads_on = path.components().all(|part| matches!(part, Component::Normal(_)));
-    (leads_on && !name.ends_with('/') && path.file_name().is_some()).then_some(path)
+    files::plain_path(name).filter(|_| !name.ends_with(['/', '\\']))
 }
 
 #[cfg(test)]

@@ -132,3 +132,22 @@ fn a_bomb_is_refused_at_the_limit() {
     let error = folder(&path).unwrap().get(0).unwrap_err().to_string();
     assert!(error.contains("unpacks to more than 512 MiB"), "{error}");
 }
+
+#[test]
+fn names_are_read_as_windows_and_others_write_them() {
+    let path = archive(&[
+        ("train\\cat\\1.png", ""),
+        ("./train/dog/2.png", ""),
+        ("train\\empty\\", "x"),
+        ("..\\train\\cat\\3.png", ""),
+        ("C:\\train\\cat\\4.png", ""),
+        ("/train/cat/5.png", ""),
+    ]);
+    let data = open(path.to_str().unwrap()).unwrap();
+    assert_eq!(
+        (data.len(), data.class_names().unwrap()),
+        (2, &["cat".to_string(), "dog".to_string()][..])
+    );
+    let path = archive(&[("./metadata.csv", "file_name\n./1.png\n"), ("./1.png", "")]);
+    assert_eq!(folder(&path).unwrap().len(), 1);
+}

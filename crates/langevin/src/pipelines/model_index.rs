@@ -95,6 +95,12 @@ impl ModelIndex {
         for (name, value) in &entries {
             match value {
                 _ if name.starts_with('_') => {}
+                // Components are folders: whoever joins their names need not look at them again.
+                Value::Array(_) if !files::is_plain_name(name) => {
+                    let message =
+                        format!("names a component `{name}`, which is no name of a folder beside it");
+                    return Err(Error::file(path, message));
+                }
                 Value::Array(pair) => match pair.as_slice() {
                     [Value::String(library), Value::String(class_name)] => {
                         let component = Component {
@@ -202,6 +208,17 @@ mod tests {
             ("[]", "JSON object"),
             ("{}", "_class_name"),
             (r#"{"_class_name": "P", "unet": ["diffusers"]}"#, "`unet`"),
+            (
+                r#"{"_class_name": "P", "../x": ["a", "B"]}"#,
+                "`../x`, which is no name",
+            ),
+            (r#"{"_class_name": "P", "/etc": ["a", "B"]}"#, "`/etc`"),
+            (
+                r#"{"_class_name": "P", "..\\x": [null, null]}"#,
+                "no name of a folder",
+            ),
+            (r#"{"_class_name": "P", "C:x": ["a", "B"]}"#, "`C:x`"),
+            (r#"{"_class_name": "P", ".git": ["a", "B"]}"#, "`.git`"),
             ("{", "not the JSON expected"),
         ] {
             let message = ModelIndex::load(folder_with(text).path())

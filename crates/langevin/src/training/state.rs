@@ -144,7 +144,19 @@ impl SavedRun {
         }
         let place: Place = serde_json::from_value(state)
             .map_err(|e| Error::file(folder.join(STATE), format!("is not a run's state: {e}")))?;
-        let config = files::read_json(folder.join(RUN_CONFIG))?;
+        let mut config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
+        // Whoever resumes a run of somebody else's has not chosen where on this machine it writes.
+        let is_inside = |text: &str| matches!(text, "" | ".") || files::plain_path(text).is_some();
+        if !config.logging_dir.to_str().is_some_and(is_inside) {
+            let usual = TrainingConfig::script().logging_dir;
+            tracing::warn!(
+                "{}: keeps its logs outside of the run's folder, in {}; they go to {} in it unless --logging-dir says otherwise",
+                folder.display(),
+                config.logging_dir.display(),
+                usual.display()
+            );
+            config.logging_dir = usual;
+        }
         Ok(Self {
             folder,
             place,

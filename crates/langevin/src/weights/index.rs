@@ -28,7 +28,7 @@ impl Index {
         let mut shards: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
         for (name, file) in written.weight_map {
             // An index comes from elsewhere: it does not choose files outside of its folder.
-            if Path::new(&file).file_name().is_none_or(|name| *name != *file) {
+            if !files::is_plain_name(&file) {
                 return Err(Error::file(
                     path,
                     format!("looks for weights in `{file}`, where the name of a file beside it should be"),
@@ -52,5 +52,44 @@ impl Index {
     /// Every file with the names of the tensors to be read from it.
     pub fn shards(&self) -> impl Iterator<Item = (PathBuf, &BTreeSet<String>)> {
         self.shards.iter().map(|(path, names)| (path.clone(), names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_lie_beside_their_index() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("unet");
+        std::fs::create_dir(&folder).unwrap();
+        for file in [root.path().join("out.safetensors"), folder.join("in.safetensors")] {
+            std::fs::write(file, "").unwrap();
+        }
+        let path = folder.join("index.json");
+        let load = |file: &str| {
+            let written = serde_json::json!({ "weight_map": { "w": file } });
+            std::fs::write(&path, written.to_string()).unwrap();
+            Index::load(&path)
+                .map(|index| index.shards().count())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(load("in.safetensors"), Ok(1));
+        let absolute = root.path().join("out.safetensors").display().to_string();
+        for file in [
+            "../out.safetensors",
+            "..\\out.safetensors",
+            "C:in.safetensors",
+            "./in.safetensors",
+            "nul",
+            &absolute,
+        ] {
+            let message = load(file).unwrap_err();
+            assert!(
+                message.contains("where the name of a file beside it should be"),
+                "{message}"
+            );
+        }
     }
 }

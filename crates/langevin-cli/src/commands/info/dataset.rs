@@ -1,6 +1,6 @@
 //! What a data set holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use langevin::{
@@ -25,15 +25,33 @@ pub fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>) -> Resu
     };
     let dataset = data::open_with(name, options)?;
     let summary = DatasetSummary::of(dataset.as_ref());
-    terminal::print(&summary.to_string())?;
+    terminal::print(&plain(&summary).to_string())?;
     if let Some(grid_path) = grid {
         write_grid(dataset.as_ref(), &summary, grid_path)?;
-        terminal::print(&format!("  grid      {}", grid_path.display()))?;
+        terminal::print_line(&format!("  grid      {}", grid_path.display()))?;
     }
     match summary.broken.len() {
         0 => Ok(()),
         1 => bail!("a picture is broken"),
         count => bail!("{count} pictures are broken"),
+    }
+}
+
+/// The summary with each of its texts as one line.
+fn plain(summary: &DatasetSummary) -> DatasetSummary {
+    let line = |text: &str| terminal::plain(text).into_owned();
+    let broken =
+        |(path, reason): &(PathBuf, String)| (line(&path.display().to_string()).into(), line(reason));
+    DatasetSummary {
+        name: line(&summary.name),
+        description: line(&summary.description),
+        classes: summary
+            .classes
+            .iter()
+            .map(|(name, count)| (line(name), *count))
+            .collect(),
+        broken: summary.broken.iter().map(broken).collect(),
+        ..summary.clone()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::terminal::{self, bytes, thousands};
 pub fn describe_pipeline(folder: &Path) -> Result<()> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
-    terminal::print(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
+    terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
     print_model(model)?;
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.
@@ -54,7 +54,7 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 /// Prints what a model's folder holds.
 pub fn describe_model(folder: &Path) -> Result<()> {
     let model = AnyModel::load(folder, &default_device())?;
-    terminal::print(&format!("{}: a model without a scheduler", folder.display()))?;
+    terminal::print_line(&format!("{}: a model without a scheduler", folder.display()))?;
     print_model(&model)?;
     line("stored as", &Checkpoint::in_folder(folder)?.to_string())
 }
@@ -119,7 +119,7 @@ fn print_run(folder: &Path) -> Result<()> {
 }
 
 fn line(what: &str, text: &str) -> Result<()> {
-    Ok(terminal::print(&format!("  {what:<10} {text}"))?)
+    Ok(terminal::print_line(&format!("  {what:<10} {text}"))?)
 }
 
 /// The first names, and how many more there are.

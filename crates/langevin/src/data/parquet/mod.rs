@@ -19,8 +19,12 @@ use self::{
     rows::{Label, ParquetFile, Row, text},
 };
 use super::{
-    Alpha, Dataset, Example, Group, OpenOptions, contain::contain, decode, idx::folder_name, out_of_range,
-    split, store::Store,
+    Alpha, Dataset, Example, Group, OpenOptions,
+    contain::contain,
+    decode,
+    idx::folder_name,
+    out_of_range, split,
+    store::{Store, is_file_beside},
 };
 use crate::{Error, Result, files};
 
@@ -69,7 +73,7 @@ impl ParquetDataset {
     /// As [`ParquetDataset::open`], and if there is no such configuration or split; the error says which there are.
     pub fn open_folder(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
-        let files = Store::Folder(folder.to_path_buf()).list()?.parquet;
+        let files = Store::folder(folder)?.list()?.parquet;
         Self::of_repository(folder, files, options)
     }
 
@@ -256,7 +260,7 @@ pub(super) fn files_of(
 fn read_card(folder: &Path) -> Result<Card> {
     let path = folder.join("README.md");
     match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_CARD => {
+        Ok(metadata) if is_file_beside(&path) && metadata.len() <= MAX_CARD => {
             Card::parse(&files::read_text(&path)?).map_err(|message| Error::file(path, message))
         }
         _ => Ok(Card::default()),
