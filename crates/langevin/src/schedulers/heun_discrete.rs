@@ -4,47 +4,33 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing,
-    config::{self, scheduler_config},
+    GivenLoop, LoopOptions, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
     prediction::Bounds,
     same_shape,
     sigma_loop::{SigmaLoop, clean_at, twice},
-    sigmas::SigmaSpacing,
 };
-use crate::{Result, objectives::PredictionType};
+use crate::Result;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`HeunDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct HeunDiscreteConfig: "HeunDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct HeunDiscreteConfig for HeunDiscreteScheduler {
+        ..noise(0.00085, 0.012, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+        ..sigma_spacing,
         /// Whether to clip the predicted clean sample.
         clip_sample: bool = false,
         /// The largest absolute value that clipping leaves.
         clip_sample_range: f64 = 1.0,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "heun", "2", false, "Heun's method: two calls a step";
     }
 }
 
@@ -82,19 +68,12 @@ impl HeunDiscreteScheduler {
         bounds.check()?;
         let discrete = Discrete::new(
             class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
+            config.noise_options(),
+            Spreading::new(
+                config.timestep_spacing,
+                config.steps_offset,
+                config.sigma_spacing()?,
+            ),
         )?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
@@ -105,19 +84,6 @@ impl HeunDiscreteScheduler {
         };
         scheduler.begin(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &HeunDiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -153,11 +119,9 @@ impl Scheduler for HeunDiscreteScheduler {
         x: Tensor<4>,
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, sigma_next) = self.discrete.steps.halves(t, self.trial.is_some())?;
         let here = if self.trial.is_some() { sigma_next } else { sigma };
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, here);
-        let clean = self.bounds.apply(clean);
         let derivative = (x.clone() - clean.clone()) / here;
 
         let previous = match self.trial.take() {
@@ -178,6 +142,14 @@ impl Scheduler for HeunDiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        // In both halves the level where the model is asked.
+        let sigma = self.discrete.steps.sigma_at(t)?;
+        let clean = clean_at(self.config.prediction_type, prediction, x, sigma);
+        Ok(self.bounds.apply(clean))
     }
 
     fn order(&self) -> usize {
