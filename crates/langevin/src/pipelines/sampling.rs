@@ -74,13 +74,6 @@ pub(super) enum Draws<'a> {
 }
 
 impl Draws<'_> {
-    pub(super) fn get(&self) -> &Generator {
-        match self {
-            Self::Borrowed(generator) => generator,
-            Self::Owned(generator) => generator,
-        }
-    }
-
     pub(super) fn get_mut(&mut self) -> &mut Generator {
         match self {
             Self::Borrowed(generator) => generator,

@@ -156,6 +156,9 @@ macro_rules! scheduler_class {
             $($rest)*
         );
     };
+    (@fields $head:tt $done:tt [$($group:ident)*] ..discrete_sigmas, $($rest:tt)*) => {
+        scheduler_class!(@fields $head $done [$($group)* discrete] ..sigma_spacing, $($rest)*);
+    };
     (@fields $head:tt $done:tt [$($group:ident)*] ..sigma_spacing, $($rest:tt)*) => {
         scheduler_class!(@fields $head $done [$($group)* sigma_spacing] ..sigma_flags, $($rest)*);
     };
@@ -323,6 +326,20 @@ macro_rules! scheduler_class {
                 self.use_karras_sigmas,
                 self.use_exponential_sigmas,
                 self.use_beta_sigmas,
+            )
+        }
+    };
+    (@method discrete) => {
+        /// The tables of a scheduler in σ, and no loop yet.
+        pub(super) fn discrete(&self) -> $crate::Result<$crate::schedulers::discrete::Discrete> {
+            $crate::schedulers::discrete::Discrete::new(
+                <Self as $crate::schedulers::SchedulerConfig>::CLASS_NAME,
+                self.noise_options(),
+                $crate::schedulers::discrete::Spreading::new(
+                    self.timestep_spacing,
+                    self.steps_offset,
+                    self.sigma_spacing()?,
+                ),
             )
         }
     };

@@ -73,6 +73,15 @@ impl Discrete {
         self.levels.spread(class_name, given)
     }
 
+    /// The same for a number of steps, with the timesteps of Karras's levels rounded, as diffusers has it for the midpoint methods.
+    pub fn spread_rounded(&self, class_name: &str, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut timesteps, sigmas) = self.spread(class_name, GivenLoop::Steps(steps))?;
+        if self.levels.spacing == Some(SigmaSpacing::Karras) {
+            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+        }
+        Ok((timesteps, sigmas))
+    }
+
     /// Every training timestep and its σ: the loop until another is set.
     pub fn every_timestep(&self) -> (Vec<f64>, Vec<f64>) {
         let sigmas = self.levels.table.sigmas().iter().enumerate().rev();

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{
     GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     class::scheduler_class,
-    discrete::{Discrete, Spreading, discrete_methods},
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at, scaled, twice},
 };
@@ -18,7 +18,7 @@ scheduler_class! {
         ..noise(0.00085, 0.012, Linear),
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
-        ..sigma_spacing,
+        ..discrete_sigmas,
         /// The seed of the noise. Without one it is drawn from the generator of the loop's first step.
         noise_sampler_seed: Option<u64> = None,
         ..steps(Linspace),
@@ -53,16 +53,7 @@ impl DPMSolverSDEScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: DPMSolverSDEConfig) -> Result<Self> {
-        let class_name = DPMSolverSDEConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            config.noise_options(),
-            Spreading::new(
-                config.timestep_spacing,
-                config.steps_offset,
-                config.sigma_spacing()?,
-            ),
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::{
     GivenLoop, LoopOptions, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     class::scheduler_class,
-    discrete::{Discrete, Spreading, discrete_methods},
+    discrete::{Discrete, discrete_methods},
     prediction::Bounds,
     same_shape,
     sigma_loop::{SigmaLoop, clean_at, twice},
@@ -19,7 +19,7 @@ scheduler_class! {
         ..noise(0.00085, 0.012, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
-        ..sigma_spacing,
+        ..discrete_sigmas,
         /// Whether to clip the predicted clean sample.
         clip_sample: bool = false,
         /// The largest absolute value that clipping leaves.
@@ -57,7 +57,6 @@ impl HeunDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: HeunDiscreteConfig) -> Result<Self> {
-        let class_name = HeunDiscreteConfig::CLASS_NAME;
         let bounds = Bounds {
             clip_sample: config.clip_sample,
             clip_sample_range: config.clip_sample_range,
@@ -66,15 +65,7 @@ impl HeunDiscreteScheduler {
             sample_max_value: 1.0,
         };
         bounds.check()?;
-        let discrete = Discrete::new(
-            class_name,
-            config.noise_options(),
-            Spreading::new(
-                config.timestep_spacing,
-                config.steps_offset,
-                config.sigma_spacing()?,
-            ),
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,

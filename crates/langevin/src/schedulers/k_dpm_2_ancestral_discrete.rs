@@ -4,9 +4,9 @@
 use burn::tensor::Tensor;
 
 use super::{
-    GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     class::scheduler_class,
-    discrete::{Discrete, Spreading, discrete_methods},
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at, midpoint, scaled, twice},
 };
@@ -16,7 +16,7 @@ scheduler_class! {
     /// The configuration of a [`KDPM2AncestralDiscreteScheduler`], with diffusers' names and defaults.
     pub struct KDPM2AncestralDiscreteConfig for KDPM2AncestralDiscreteScheduler {
         ..noise(0.00085, 0.012, Linear),
-        ..sigma_spacing,
+        ..discrete_sigmas,
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
         ..steps(Linspace),
@@ -55,16 +55,7 @@ impl KDPM2AncestralDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: KDPM2AncestralDiscreteConfig) -> Result<Self> {
-        let class_name = KDPM2AncestralDiscreteConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            config.noise_options(),
-            Spreading::new(
-                config.timestep_spacing,
-                config.steps_offset,
-                config.sigma_spacing()?,
-            ),
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -110,12 +101,7 @@ impl KDPM2AncestralDiscreteScheduler {
 impl Scheduler for KDPM2AncestralDiscreteScheduler {
     fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
         let class_name = KDPM2AncestralDiscreteConfig::CLASS_NAME;
-        let (mut timesteps, sigmas) = self
-            .discrete
-            .spread(class_name, GivenLoop::Steps(num_inference_steps))?;
-        if self.config.use_karras_sigmas {
-            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-        }
+        let (timesteps, sigmas) = self.discrete.spread_rounded(class_name, num_inference_steps)?;
         self.begin(&timesteps, &sigmas);
         Ok(())
     }

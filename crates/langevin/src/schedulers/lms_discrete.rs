@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use super::{
     GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     class::scheduler_class,
-    discrete::{Discrete, Spreading, discrete_methods},
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, clean_at},
 };
@@ -20,7 +20,7 @@ scheduler_class! {
         ..noise(0.0001, 0.02, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
-        ..sigma_spacing,
+        ..discrete_sigmas,
         ..steps(Linspace),
     }
 
@@ -51,16 +51,7 @@ impl LMSDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: LMSDiscreteConfig) -> Result<Self> {
-        let class_name = LMSDiscreteConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            config.noise_options(),
-            Spreading::new(
-                config.timestep_spacing,
-                config.steps_offset,
-                config.sigma_spacing()?,
-            ),
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{
-    AnyScheduler, ConfigMap, FinalSigmas, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions,
-    StepOutput, TimeShiftType,
+    AnyScheduler, ConfigMap, FinalSigmas, GivenLoop, LoopOptions, Scheduler, StepOptions, StepOutput,
+    TimeShiftType,
     class::scheduler_class,
     dpm_loop::{self, DpmBase, Last, SolverOptions, Spread, SpreadFlags, loop_of_base},
     dpm_solver::{History, Level, SolverPrediction, phi, weighted_sum},
