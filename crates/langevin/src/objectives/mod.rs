@@ -14,6 +14,7 @@ pub use weighting::{LossWeighting, Weighting};
 
 use burn::tensor::{Tensor, TensorData};
 
+pub use crate::schedulers::PredictionType;
 use crate::{Error, Result, named::named_enum, random::Generator, schedulers::same_shape};
 
 /// What a training step compares.
@@ -84,20 +85,6 @@ named_enum! {
         Edm = "edm",
         /// A straight line to noise, with times drawn logit-normally (Esser et al. 2024).
         Flow = "flow",
-    }
-}
-
-named_enum! {
-    /// The three things that diffusion models predict. The names in files are diffusers'.
-    #[derive(Default)]
-    pub enum PredictionType: "a kind of prediction" {
-        /// The noise ε in the sample.
-        #[default]
-        Epsilon = "epsilon",
-        /// The clean sample x_0.
-        Sample = "sample",
-        /// The velocity v = √ᾱ ε - √(1 - ᾱ) x_0 (Salimans and Ho 2022, appendix D).
-        VPrediction = "v_prediction",
     }
 }
 

@@ -48,12 +48,9 @@ impl<'a> OpenStep<'_, 'a> {
     /// # Errors
     /// If the scheduler refuses them.
     pub fn predicted_clean(&self, prediction: &Tensor<4>, x: &Tensor<4>) -> Result<Tensor<4>> {
-        // The step is taken by copies, which leaves everything where it is.
-        let mut scheduler = self.sampling.scheduler.boxed_clone();
-        let mut generator = self.sampling.generator.get().clone();
-        let mut options = self.sampling.settings.options(&mut generator);
-        let output = scheduler.step(prediction.clone(), self.timestep, x.clone(), &mut options)?;
-        Ok(output.predicted_clean)
+        self.sampling
+            .scheduler
+            .predicted_clean(prediction, self.timestep, x)
     }
 
     /// ᾱ: the share of the signal in the sample's variance, from 0 (noise) to 1 (clean).
@@ -61,20 +58,7 @@ impl<'a> OpenStep<'_, 'a> {
     /// # Errors
     /// If the scheduler cannot tell its noise at this timestep.
     pub fn alpha_cumprod(&self) -> Result<f64> {
-        let device = self.sample.device();
-        let (zero, one) = (
-            Tensor::zeros([1, 1, 1, 1], &device),
-            Tensor::ones([1, 1, 1, 1], &device),
-        );
-        let square = |x0: &Tensor<4>, noise: &Tensor<4>| {
-            let level = self
-                .sampling
-                .scheduler
-                .add_noise_at(x0.clone(), noise.clone(), self.timestep)?;
-            Ok(f64::from(level.into_scalar::<f32>()).powi(2))
-        };
-        let (signal, noise): (f64, f64) = (square(&one, &zero)?, square(&zero, &one)?);
-        Ok(signal / (signal + noise))
+        Ok(self.sampling.scheduler.level(self.timestep)?.alpha_cumprod())
     }
 
     /// Takes the step from the sample, as it now is, by `prediction`.

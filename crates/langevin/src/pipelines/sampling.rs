@@ -99,13 +99,6 @@ impl From<Generator> for Draws<'_> {
 }
 
 impl Draws<'_> {
-    pub(super) fn get(&self) -> &Generator {
-        match self {
-            Self::Borrowed(generator) => generator,
-            Self::Owned(generator) => generator,
-        }
-    }
-
     pub(super) fn get_mut(&mut self) -> &mut Generator {
         match self {
             Self::Borrowed(generator) => generator,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::{AnyScheduler, ModelKind, Scheduler},
 };
 
 const NOISE: RGBColor = RGBColor(208, 89, 32);
@@ -35,7 +35,7 @@ impl ScheduleCurves {
     pub fn of(scheduler: &AnyScheduler) -> Result<Self> {
         let alphas_cumprod = scheduler.alphas_cumprod();
         let train = scheduler.num_train_timesteps();
-        let (signal, noise) = if is_flow(scheduler)? {
+        let (signal, noise) = if scheduler.model_kind()? == ModelKind::Flow {
             // x_t = (1 - σ) x_0 + σ ε with σ = t / T.
             (0..train)
                 .map(|t| t as f64 / train as f64)
@@ -67,14 +67,6 @@ impl ScheduleCurves {
             .filter(|(_, ratio)| ratio.is_finite())
             .collect()
     }
-}
-
-/// Whether samples on the way are (1 - σ) x_0 + σ ε: so they are for flow matching's own classes, and for solvers that are told so.
-fn is_flow(scheduler: &AnyScheduler) -> Result<bool> {
-    Ok(match scheduler {
-        AnyScheduler::FlowMatchEulerDiscrete(_) | AnyScheduler::FlowMatchHeunDiscrete(_) => true,
-        _ => scheduler.config()?.get("use_flow_sigmas") == Some(&true.into()),
-    })
 }
 
 /// Draws a schedule into the PNG at `path`, as three panels: signal and noise, the logarithm of the signal-to-noise ratio, and

@@ -4,31 +4,18 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use super::{
-    CMStochasticIterativeConfig, CMStochasticIterativeScheduler, ConfigMap, DDIMConfig, DDIMInverseConfig,
-    DDIMInverseScheduler, DDIMScheduler, DDPMConfig, DDPMScheduler, DEISMultistepConfig,
-    DEISMultistepScheduler, DPMSolverMultistepConfig, DPMSolverMultistepInverseConfig,
-    DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler, DPMSolverSDEConfig,
-    DPMSolverSDEScheduler, DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler,
-    EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler, EDMEulerConfig, EDMEulerScheduler,
-    EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler, EulerDiscreteConfig,
-    EulerDiscreteScheduler, FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler, HeunDiscreteConfig, HeunDiscreteScheduler,
-    IPNDMConfig, IPNDMScheduler, KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler,
-    KDPM2DiscreteConfig, KDPM2DiscreteScheduler, LCMConfig, LCMScheduler, LMSDiscreteConfig,
-    LMSDiscreteScheduler, LoopOptions, PNDMConfig, PNDMScheduler, RePaintConfig, RePaintScheduler,
-    SASolverConfig, SASolverScheduler, Scheduler, ScoreSdeVeConfig, ScoreSdeVeScheduler, StepOptions,
-    StepOutput, TCDConfig, TCDScheduler, UnCLIPConfig, UnCLIPScheduler, UniPCMultistepConfig,
-    UniPCMultistepScheduler, config,
-};
+use super::{AnyScheduler, ConfigMap, LoopOptions, NoiseLevel, Scheduler, StepOptions, StepOutput, config};
 use crate::{Error, Result, files};
 
 /// The name of the file in a scheduler's folder.
 pub const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
-/// Makes [`AnyScheduler`] of one line a scheduler: its short name, its variant with its type, and its config.
-macro_rules! any_scheduler {
-    ($($short:literal => $variant:ident($scheduler:ty), $config:ty;)+) => {
+/// The registry: makes [`AnyScheduler`], its names and [`SamplerName::ALL`](super::SamplerName::ALL) of one row per class: its
+/// module, its variant, its scheduler and config, and other types of the module that are public.
+macro_rules! scheduler_classes {
+    ($($module:ident: $variant:ident($scheduler:ident, $config:ident $(, $other:ident)*);)+) => {
+        $(pub use $module::{$scheduler, $config $(, $other)*};)+
+
         /// One of the schedulers that this library has, read from and written to `scheduler_config.json` by its `_class_name`.
         ///
         /// ```
@@ -45,7 +32,7 @@ macro_rules! any_scheduler {
         #[non_exhaustive]
         pub enum AnyScheduler {
             $(
-                #[doc = concat!("`", $short, "`")]
+                #[doc = concat!("[`", stringify!($scheduler), "`]")]
                 $variant($scheduler),
             )+
         }
@@ -53,7 +40,7 @@ macro_rules! any_scheduler {
         impl AnyScheduler {
             /// What there is: the short name of each, as commands take it, and the class name that files have.
             pub const NAMES: &'static [(&'static str, &'static str)] =
-                &[$(($short, <$config as config::SchedulerConfig>::CLASS_NAME)),+];
+                &[$((<$scheduler as SchedulerClass>::FACTS.samplers[0].name, $config::CLASS_NAME)),+];
 
             /// The scheduler of a `scheduler_config.json`'s content.
             ///
@@ -64,10 +51,10 @@ macro_rules! any_scheduler {
                     Error::Config("a scheduler's config needs a _class_name, such as DDPMScheduler".to_owned())
                 })?;
                 match name {
-                    $(<$config as config::SchedulerConfig>::CLASS_NAME => {
-                        Ok(Self::$variant(<$scheduler>::new(config::read::<$config>(map)?)?))
+                    $($config::CLASS_NAME => {
+                        Ok(Self::$variant($scheduler::new(config::read(map)?)?))
                     })+
-                    _ => Err(unsupported(name)),
+                    _ => Err(any::unsupported(name)),
                 }
             }
 
@@ -82,18 +69,24 @@ macro_rules! any_scheduler {
 
             /// The scheduler of a class from another's config in memory.
             pub(super) fn from_other(name: &str, other: &ConfigMap) -> Result<Self> {
-                match name {
-                    $($short | <$config as config::SchedulerConfig>::CLASS_NAME => {
-                        Ok(Self::$variant(<$scheduler>::from_config(other)?))
-                    })+
-                    _ => Err(unsupported(name)),
+                let of_short = Self::NAMES.iter().find(|(short, _)| *short == name);
+                match of_short.map_or(name, |(_, class)| *class) {
+                    $($config::CLASS_NAME => Ok(Self::$variant($scheduler::from_config(other)?)),)+
+                    _ => Err(any::unsupported(name)),
                 }
             }
 
             /// The name of the class, as `_class_name` has it.
             pub fn class_name(&self) -> &'static str {
                 match self {
-                    $(Self::$variant(_) => <$config as config::SchedulerConfig>::CLASS_NAME,)+
+                    $(Self::$variant(_) => $config::CLASS_NAME,)+
+                }
+            }
+
+            /// What is known of the class.
+            pub fn facts(&self) -> &'static SchedulerFacts {
+                match self {
+                    $(Self::$variant(_) => &<$scheduler as SchedulerClass>::FACTS,)+
                 }
             }
 
@@ -108,13 +101,13 @@ macro_rules! any_scheduler {
                 }
             }
 
-            fn inner(&self) -> &dyn Scheduler {
+            pub(super) fn inner(&self) -> &dyn Scheduler {
                 match self {
                     $(Self::$variant(scheduler) => scheduler,)+
                 }
             }
 
-            fn inner_mut(&mut self) -> &mut dyn Scheduler {
+            pub(super) fn inner_mut(&mut self) -> &mut dyn Scheduler {
                 match self {
                     $(Self::$variant(scheduler) => scheduler,)+
                 }
@@ -126,39 +119,31 @@ macro_rules! any_scheduler {
                 Self::$variant(scheduler)
             }
         })+
+
+        impl SchedulerFacts {
+            /// What is known of the class of this name.
+            ///
+            /// # Errors
+            /// If there is none.
+            pub fn of_class(class_name: &str) -> Result<Self> {
+                match class_name {
+                    $($config::CLASS_NAME => Ok(<$scheduler as SchedulerClass>::FACTS),)+
+                    _ => Err(any::unsupported(class_name)),
+                }
+            }
+        }
+
+        impl SamplerName {
+            /// Every sampler by name, in the order in which help lists them.
+            pub const ALL: &'static [Self] = &{
+                const BY_CLASS: &[&[SamplerName]] = &[$(<$scheduler as SchedulerClass>::FACTS.samplers),+];
+                names::joined::<{ names::count(BY_CLASS) }>(BY_CLASS)
+            };
+        }
     };
 }
 
-any_scheduler! {
-    "cm" => CMStochasticIterative(CMStochasticIterativeScheduler), CMStochasticIterativeConfig;
-    "ddim" => DDIM(DDIMScheduler), DDIMConfig;
-    "ddim-inverse" => DDIMInverse(DDIMInverseScheduler), DDIMInverseConfig;
-    "ddpm" => DDPM(DDPMScheduler), DDPMConfig;
-    "deis" => DEISMultistep(DEISMultistepScheduler), DEISMultistepConfig;
-    "dpm++2m" => DPMSolverMultistep(DPMSolverMultistepScheduler), DPMSolverMultistepConfig;
-    "dpm++2m-inverse" => DPMSolverMultistepInverse(DPMSolverMultistepInverseScheduler), DPMSolverMultistepInverseConfig;
-    "dpm++2s" => DPMSolverSinglestep(DPMSolverSinglestepScheduler), DPMSolverSinglestepConfig;
-    "dpm-sde" => DPMSolverSDE(DPMSolverSDEScheduler), DPMSolverSDEConfig;
-    "dpm2" => KDPM2Discrete(KDPM2DiscreteScheduler), KDPM2DiscreteConfig;
-    "dpm2-a" => KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler), KDPM2AncestralDiscreteConfig;
-    "edm-dpm++2m" => EDMDPMSolverMultistep(EDMDPMSolverMultistepScheduler), EDMDPMSolverMultistepConfig;
-    "edm-euler" => EDMEuler(EDMEulerScheduler), EDMEulerConfig;
-    "euler" => EulerDiscrete(EulerDiscreteScheduler), EulerDiscreteConfig;
-    "euler-a" => EulerAncestralDiscrete(EulerAncestralDiscreteScheduler), EulerAncestralDiscreteConfig;
-    "flow-euler" => FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler), FlowMatchEulerDiscreteConfig;
-    "flow-heun" => FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler), FlowMatchHeunDiscreteConfig;
-    "heun" => HeunDiscrete(HeunDiscreteScheduler), HeunDiscreteConfig;
-    "ipndm" => IPNDM(IPNDMScheduler), IPNDMConfig;
-    "lcm" => LCM(LCMScheduler), LCMConfig;
-    "lms" => LMSDiscrete(LMSDiscreteScheduler), LMSDiscreteConfig;
-    "pndm" => PNDM(PNDMScheduler), PNDMConfig;
-    "repaint" => RePaint(RePaintScheduler), RePaintConfig;
-    "sa-solver" => SASolver(SASolverScheduler), SASolverConfig;
-    "sde-ve" => ScoreSdeVe(ScoreSdeVeScheduler), ScoreSdeVeConfig;
-    "tcd" => TCD(TCDScheduler), TCDConfig;
-    "unclip" => UnCLIP(UnCLIPScheduler), UnCLIPConfig;
-    "unipc" => UniPCMultistep(UniPCMultistepScheduler), UniPCMultistepConfig;
-}
+pub(super) use scheduler_classes;
 
 impl AnyScheduler {
     /// Reads `scheduler_config.json`; `path` is that file or the folder that holds it.
@@ -218,8 +203,10 @@ fn named(path: &Path, error: Error) -> Error {
     }
 }
 
-fn unsupported(name: &str) -> Error {
-    let names: Vec<_> = AnyScheduler::NAMES.iter().map(|(_, class)| *class).collect();
+pub(super) fn unsupported(name: &str) -> Error {
+    let mut classes = AnyScheduler::NAMES.to_vec();
+    classes.sort_unstable();
+    let names: Vec<_> = classes.into_iter().map(|(_, class)| class).collect();
     Error::Unsupported(format!(
         "the scheduler {name} is not supported; those that are: {}",
         names.join(", ")
@@ -267,6 +254,14 @@ impl Scheduler for AnyScheduler {
 
     fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         self.inner().add_noise_at(x0, noise, t)
+    }
+
+    fn level(&self, t: f64) -> Result<NoiseLevel> {
+        self.inner().level(t)
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        self.inner().predicted_clean(prediction, t, x)
     }
 
     fn get_velocity(&self, sample: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {

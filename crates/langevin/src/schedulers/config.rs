@@ -26,45 +26,6 @@ pub trait SchedulerConfig: Serialize + DeserializeOwned + Default {
     fn extra_mut(&mut self) -> &mut ConfigMap;
 }
 
-/// Defines the config of one scheduler class: every field once, with its default beside it, as in diffusers' signatures.
-macro_rules! scheduler_config {
-    (
-        $(#[$meta:meta])*
-        pub struct $config:ident: $class_name:literal {
-            $( $(#[$field_meta:meta])* $field:ident: $type:ty = $default:expr, )+
-        }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(default)]
-        pub struct $config {
-            $( $(#[$field_meta])* pub $field: $type, )+
-            /// Keys of the file that this class does not know, which are written back.
-            #[serde(flatten)]
-            pub extra: $crate::schedulers::ConfigMap,
-        }
-
-        impl Default for $config {
-            fn default() -> Self {
-                Self {
-                    $( $field: $default, )+
-                    extra: $crate::schedulers::ConfigMap::new(),
-                }
-            }
-        }
-
-        impl $crate::schedulers::SchedulerConfig for $config {
-            const CLASS_NAME: &'static str = $class_name;
-
-            fn extra_mut(&mut self) -> &mut $crate::schedulers::ConfigMap {
-                &mut self.extra
-            }
-        }
-    };
-}
-
-pub(super) use scheduler_config;
-
 /// Reads a class's config from the map of a file.
 ///
 /// # Errors

@@ -4,19 +4,19 @@
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    GivenLoop, LoopOptions, ModelKind, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     noise_schedule::MOST_TIMESTEPS,
-    options::{check_timesteps, no_whole_timesteps},
+    options::check_timesteps,
     same_shape,
-    sigma_loop::{self, SigmaLoop},
+    sigma_loop::{SigmaLoop, sigma_loop_methods},
     sigmas::karras,
 };
 use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`CMStochasticIterativeScheduler`], with diffusers' names and defaults.
-    pub struct CMStochasticIterativeConfig: "CMStochasticIterativeScheduler" {
+    pub struct CMStochasticIterativeConfig for CMStochasticIterativeScheduler {
         /// How many noise levels the model was trained with.
         num_train_timesteps: usize = 40,
         /// The lowest noise level.
@@ -31,6 +31,15 @@ scheduler_config! {
         rho: f64 = 7.0,
         /// Whether to clip the predicted clean sample to [-1, 1].
         clip_denoised: bool = true,
+    }
+
+    facts {
+        model: ModelKind::Consistency,
+        usual_steps: 1,
+    }
+
+    samplers {
+        "cm", "noise", true, "for consistency models: 1 or 2 steps";
     }
 }
 
@@ -87,19 +96,6 @@ impl CMStochasticIterativeScheduler {
         Ok(scheduler)
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &CMStochasticIterativeConfig {
-        &self.config
-    }
-
     /// Begins a loop over these noise levels, of which 0 is the highest, from the highest down.
     fn begin(&mut self, levels: &[usize]) {
         let config = &self.config;
@@ -118,10 +114,6 @@ impl CMStochasticIterativeScheduler {
 }
 
 impl Scheduler for CMStochasticIterativeScheduler {
-    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
-        self.set_loop(&LoopOptions::steps(num_inference_steps))
-    }
-
     /// `timesteps` are the numbers of the noise levels, falling; the highest number is the lowest σ.
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         let class_name = CMStochasticIterativeConfig::CLASS_NAME;
@@ -146,18 +138,6 @@ impl Scheduler for CMStochasticIterativeScheduler {
         Ok(())
     }
 
-    fn set_begin_index(&mut self, index: usize) {
-        self.steps.begin_at(index);
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        self.steps.timesteps()
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        self.steps.sigmas()
-    }
-
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         let (sigma, _) = self.steps.levels(t)?;
         let data = self.config.sigma_data;
@@ -171,24 +151,14 @@ impl Scheduler for CMStochasticIterativeScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let config = &self.config;
-        let (sigma, sigma_next) = self.steps.levels(t)?;
-        let (min, data) = (config.sigma_min as f32, config.sigma_data as f32);
-        let data_square = (config.sigma_data * config.sigma_data) as f32;
-
-        // f(x, σ) = c_skip x + c_out F, which is x itself at the lowest level (Song et al. 2023, appendix C)
-        let c_skip = data_square / ((sigma - min) * (sigma - min) + data_square);
-        let c_out = (sigma - min) * data / (sigma * sigma + data_square).sqrt();
-        let mut clean = prediction * c_out + x * c_skip;
-        if config.clip_denoised {
-            clean = clean.clamp(-1.0, 1.0);
-        }
+        let (_, sigma_next) = self.steps.levels(t)?;
 
         // f + √(σ_{i+1}² - σ_min²) z (algorithm 1, line 4)
         let previous = if self.steps.timesteps().len() > 1 {
             let noise = options.draw_noise(CMStochasticIterativeConfig::CLASS_NAME, &clean)? * config.s_noise;
-            let sigma_hat = sigma_next.clamp(min, config.sigma_max as f32);
+            let sigma_hat = sigma_next.clamp(config.sigma_min as f32, config.sigma_max as f32);
             let min_square = (config.sigma_min * config.sigma_min) as f32;
             // Equal levels can differ by a rounding.
             clean.clone() + noise * (sigma_hat * sigma_hat - min_square).max(0.0).sqrt()
@@ -202,21 +172,27 @@ impl Scheduler for CMStochasticIterativeScheduler {
         })
     }
 
-    fn add_noise(&self, _x0: Tensor<4>, _noise: Tensor<4>, _timesteps: &[usize]) -> Result<Tensor<4>> {
-        Err(no_whole_timesteps(CMStochasticIterativeConfig::CLASS_NAME))
-    }
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let config = &self.config;
+        let sigma = self.steps.sigma_at(t)?;
+        let (min, data) = (config.sigma_min as f32, config.sigma_data as f32);
+        let data_square = (config.sigma_data * config.sigma_data) as f32;
 
-    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
-        let sigma = self.steps.level_of_noise(t, |_| None)?;
-        let [batch, ..] = x0.dims();
-        sigma_loop::add_noise(x0, noise, vec![sigma; batch])
+        // f(x, σ) = c_skip x + c_out F, which is x itself at the lowest level (Song et al. 2023, appendix C)
+        let c_skip = data_square / ((sigma - min) * (sigma - min) + data_square);
+        let c_out = (sigma - min) * data / (sigma * sigma + data_square).sqrt();
+        let clean = prediction.clone() * c_out + x.clone() * c_skip;
+        Ok(if config.clip_denoised {
+            clean.clamp(-1.0, 1.0)
+        } else {
+            clean
+        })
     }
 
     fn init_noise_sigma(&self) -> f64 {
         self.config.sigma_max
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.config.num_train_timesteps
-    }
+    sigma_loop_methods!(CMStochasticIterativeConfig);
 }

@@ -1,85 +1,48 @@
 //! DDIM: sampling without, or with as much noise as one likes (Song et al. 2021). Mirrors `diffusers.DDIMScheduler`.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, config,
-    noise_schedule::{self, noise_schedule_of},
+    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
+    class::scheduler_class,
+    noise_schedule::table_methods,
     prediction::{Bounds, noise_between, predicted_clean, predicted_noise, ratio},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-/// The configuration of a [`DDIMScheduler`], with diffusers' names and defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DDIMConfig {
-    /// How many timesteps the model was trained with.
-    pub num_train_timesteps: usize,
-    /// The first β.
-    pub beta_start: f64,
-    /// The last β.
-    pub beta_end: f64,
-    /// How β goes from the first to the last. Diffusers' class knows `linear`, `scaled_linear` and `squaredcos_cap_v2`;
-    /// this one samples a model that was trained under any other as well.
-    pub beta_schedule: BetaSchedule,
-    /// Every β, in place of the three above.
-    pub trained_betas: Option<Vec<f64>>,
-    /// Whether to clip the predicted clean sample.
-    pub clip_sample: bool,
-    /// Whether the last step leads to ᾱ = 1, or to ᾱ of timestep 0.
-    pub set_alpha_to_one: bool,
-    /// What is added to the timesteps of the leading spacing.
-    pub steps_offset: usize,
-    /// What the model predicts.
-    pub prediction_type: PredictionType,
-    /// Whether to threshold the predicted clean sample dynamically, in place of clipping it.
-    pub thresholding: bool,
-    /// The quantile that dynamic thresholding looks at.
-    pub dynamic_thresholding_ratio: f64,
-    /// The largest absolute value that clipping leaves.
-    pub clip_sample_range: f64,
-    /// The largest threshold of dynamic thresholding.
-    pub sample_max_value: f64,
-    /// How the steps of a loop are spread.
-    pub timestep_spacing: TimestepSpacing,
-    /// Whether the schedule is moved to end without any signal.
-    pub rescale_betas_zero_snr: bool,
-    /// Keys of the file that this class does not know, which are written back.
-    #[serde(flatten)]
-    pub extra: ConfigMap,
-}
-
-impl Default for DDIMConfig {
-    fn default() -> Self {
-        Self {
-            num_train_timesteps: 1000,
-            beta_start: 0.0001,
-            beta_end: 0.02,
-            beta_schedule: BetaSchedule::default(),
-            trained_betas: None,
-            clip_sample: true,
-            set_alpha_to_one: true,
-            steps_offset: 0,
-            prediction_type: PredictionType::default(),
-            thresholding: false,
-            dynamic_thresholding_ratio: 0.995,
-            clip_sample_range: 1.0,
-            sample_max_value: 1.0,
-            timestep_spacing: TimestepSpacing::default(),
-            rescale_betas_zero_snr: false,
-            extra: ConfigMap::new(),
-        }
+scheduler_class! {
+    /// The configuration of a [`DDIMScheduler`], with diffusers' names and defaults.
+    pub struct DDIMConfig for DDIMScheduler {
+        ..noise(0.0001, 0.02, Linear),
+        /// Whether to clip the predicted clean sample.
+        clip_sample: bool = true,
+        /// Whether the last step leads to ᾱ = 1, or to ᾱ of timestep 0.
+        set_alpha_to_one: bool = true,
+        /// What is added to the timesteps of the leading spacing.
+        steps_offset: usize = 0,
+        /// What the model predicts.
+        prediction_type: PredictionType = PredictionType::default(),
+        /// Whether to threshold the predicted clean sample dynamically, in place of clipping it.
+        thresholding: bool = false,
+        /// The quantile that dynamic thresholding looks at.
+        dynamic_thresholding_ratio: f64 = 0.995,
+        /// The largest absolute value that clipping leaves.
+        clip_sample_range: f64 = 1.0,
+        /// The largest threshold of dynamic thresholding.
+        sample_max_value: f64 = 1.0,
+        /// How the steps of a loop are spread.
+        timestep_spacing: TimestepSpacing = TimestepSpacing::default(),
+        /// Whether the schedule is moved to end without any signal.
+        rescale_betas_zero_snr: bool = false,
     }
-}
 
-impl SchedulerConfig for DDIMConfig {
-    const CLASS_NAME: &'static str = "DDIMScheduler";
+    facts {
+        takes_eta: true,
+    }
 
-    fn extra_mut(&mut self) -> &mut ConfigMap {
-        &mut self.extra
+    samplers {
+        "ddim", "1", false, "deterministic; --eta adds noise";
     }
 }
 
@@ -111,7 +74,7 @@ impl DDIMScheduler {
             sample_max_value: config.sample_max_value,
         };
         bounds.check()?;
-        let noise = noise_schedule_of!(config)?;
+        let noise = NoiseSchedule::new(config.noise_options().rescaled(config.rescale_betas_zero_snr))?;
         let final_alpha_cumprod = if config.set_alpha_to_one {
             1.0
         } else {
@@ -126,19 +89,6 @@ impl DDIMScheduler {
             stride: 1,
             timesteps,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DDIMConfig {
-        &self.config
     }
 
     /// ᾱ at timestep `t` and at the one that a step from there leads to.
@@ -169,10 +119,6 @@ impl Scheduler for DDIMScheduler {
         self.timesteps = timesteps.into_iter().map(|t| t as f64).collect();
         self.stride = config.num_train_timesteps / num_inference_steps;
         Ok(())
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
     }
 
     fn step(
@@ -220,15 +166,13 @@ impl Scheduler for DDIMScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let alpha_prod = self.noise.alpha_cumprod(t)?;
+        Ok(self
+            .bounds
+            .predicted_clean(self.config.prediction_type, prediction, x, alpha_prod))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }

@@ -3,28 +3,19 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    LoopOptions, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     TimestepSpacing,
-    config::{self, scheduler_config},
-    noise_schedule::{self, noise_schedule_of},
+    class::scheduler_class,
+    noise_schedule::table_methods,
     prediction::{Bounds, predicted_clean, predicted_noise},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`DDIMInverseScheduler`], with diffusers' names and defaults.
-    pub struct DDIMInverseConfig: "DDIMInverseScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct DDIMInverseConfig for DDIMInverseScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// Whether to clip the predicted clean sample.
         clip_sample: bool = true,
         /// Whether the first step begins at ᾱ = 1, or at ᾱ of timestep 0.
@@ -39,6 +30,14 @@ scheduler_config! {
         timestep_spacing: TimestepSpacing = TimestepSpacing::Leading,
         /// Whether the schedule is moved to end without any signal.
         rescale_betas_zero_snr: bool = false,
+    }
+
+    facts {
+        no_sampler: Some("goes from a picture to its noise, and so draws none"),
+    }
+
+    samplers {
+        "ddim-inverse", "1", false, "from a picture to its noise: `langevin invert`";
     }
 }
 
@@ -70,7 +69,7 @@ impl DDIMInverseScheduler {
                 "timestep_spacing is linspace, but DDIMInverseScheduler has leading and trailing".to_owned(),
             ));
         }
-        let noise = noise_schedule_of!(config)?;
+        let noise = NoiseSchedule::new(config.noise_options().rescaled(config.rescale_betas_zero_snr))?;
         let initial_alpha_cumprod = if config.set_alpha_to_one {
             1.0
         } else {
@@ -85,19 +84,6 @@ impl DDIMInverseScheduler {
             stride: 1,
             timesteps,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DDIMInverseConfig {
-        &self.config
     }
 
     /// ᾱ of the sample that a step to timestep `t` begins with, and ᾱ at `t`.
@@ -130,10 +116,6 @@ impl Scheduler for DDIMInverseScheduler {
         Ok(())
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -163,15 +145,14 @@ impl Scheduler for DDIMInverseScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        // A step to `t` begins at the level before it.
+        let (alpha_prod, _) = self.levels(t)?;
+        Ok(self
+            .bounds
+            .predicted_clean(self.config.prediction_type, prediction, x, alpha_prod))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }

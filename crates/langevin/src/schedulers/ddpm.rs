@@ -4,13 +4,13 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, config,
-    noise_schedule::{self, noise_schedule_of},
-    prediction::{Bounds, predicted_clean, ratio},
+    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    noise_schedule::table_methods,
+    prediction::{Bounds, ratio},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
 /// The least variance whose logarithm is taken, as in diffusers.
 const LEAST_VARIANCE: f32 = 1e-20;
@@ -41,73 +41,35 @@ impl VarianceType {
     }
 }
 
-/// The configuration of a [`DDPMScheduler`], with diffusers' names and defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DDPMConfig {
-    /// How many timesteps the model was trained with.
-    pub num_train_timesteps: usize,
-    /// The first β.
-    pub beta_start: f64,
-    /// The last β.
-    pub beta_end: f64,
-    /// How β goes from the first to the last.
-    pub beta_schedule: BetaSchedule,
-    /// Every β, in place of the three above.
-    pub trained_betas: Option<Vec<f64>>,
-    /// The variance of the noise added.
-    pub variance_type: VarianceType,
-    /// Whether to clip the predicted clean sample.
-    pub clip_sample: bool,
-    /// What the model predicts.
-    pub prediction_type: PredictionType,
-    /// Whether to threshold the predicted clean sample dynamically, in place of clipping it.
-    pub thresholding: bool,
-    /// The quantile that dynamic thresholding looks at.
-    pub dynamic_thresholding_ratio: f64,
-    /// The largest absolute value that clipping leaves.
-    pub clip_sample_range: f64,
-    /// The largest threshold of dynamic thresholding.
-    pub sample_max_value: f64,
-    /// How the steps of a loop are spread.
-    pub timestep_spacing: TimestepSpacing,
-    /// What is added to the timesteps of the leading spacing.
-    pub steps_offset: usize,
-    /// Whether the schedule is moved to end without any signal.
-    pub rescale_betas_zero_snr: bool,
-    /// Keys of the file that this class does not know, which are written back.
-    #[serde(flatten)]
-    pub extra: ConfigMap,
-}
-
-impl Default for DDPMConfig {
-    fn default() -> Self {
-        Self {
-            num_train_timesteps: 1000,
-            beta_start: 0.0001,
-            beta_end: 0.02,
-            beta_schedule: BetaSchedule::default(),
-            trained_betas: None,
-            variance_type: VarianceType::default(),
-            clip_sample: true,
-            prediction_type: PredictionType::default(),
-            thresholding: false,
-            dynamic_thresholding_ratio: 0.995,
-            clip_sample_range: 1.0,
-            sample_max_value: 1.0,
-            timestep_spacing: TimestepSpacing::default(),
-            steps_offset: 0,
-            rescale_betas_zero_snr: false,
-            extra: ConfigMap::new(),
-        }
+scheduler_class! {
+    /// The configuration of a [`DDPMScheduler`], with diffusers' names and defaults.
+    pub struct DDPMConfig for DDPMScheduler {
+        ..noise(0.0001, 0.02, Linear),
+        /// The variance of the noise added.
+        variance_type: VarianceType = VarianceType::default(),
+        /// Whether to clip the predicted clean sample.
+        clip_sample: bool = true,
+        /// What the model predicts.
+        prediction_type: PredictionType = PredictionType::default(),
+        /// Whether to threshold the predicted clean sample dynamically, in place of clipping it.
+        thresholding: bool = false,
+        /// The quantile that dynamic thresholding looks at.
+        dynamic_thresholding_ratio: f64 = 0.995,
+        /// The largest absolute value that clipping leaves.
+        clip_sample_range: f64 = 1.0,
+        /// The largest threshold of dynamic thresholding.
+        sample_max_value: f64 = 1.0,
+        ..steps(Leading),
+        /// Whether the schedule is moved to end without any signal.
+        rescale_betas_zero_snr: bool = false,
     }
-}
 
-impl SchedulerConfig for DDPMConfig {
-    const CLASS_NAME: &'static str = "DDPMScheduler";
+    facts {
+        usual_steps: 1000,
+    }
 
-    fn extra_mut(&mut self) -> &mut ConfigMap {
-        &mut self.extra
+    samplers {
+        "ddpm", "noise", true, "ancestral sampling; with hundreds of steps the surest";
     }
 }
 
@@ -134,7 +96,7 @@ impl DDPMScheduler {
             sample_max_value: config.sample_max_value,
         };
         bounds.check()?;
-        let noise = noise_schedule_of!(config)?;
+        let noise = NoiseSchedule::new(config.noise_options().rescaled(config.rescale_betas_zero_snr))?;
         let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
         Ok(Self {
             config,
@@ -142,19 +104,6 @@ impl DDPMScheduler {
             bounds,
             timesteps,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DDPMConfig {
-        &self.config
     }
 
     /// Makes the loop visit these timesteps, in place of evenly spread ones.
@@ -305,10 +254,6 @@ impl Scheduler for DDPMScheduler {
         Ok(())
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -321,8 +266,7 @@ impl Scheduler for DDPMScheduler {
 
         // x̂_0 (Ho et al. 2020, eq. 15)
         let kind = self.config.prediction_type;
-        let clean = predicted_clean(kind, &prediction, &x, alpha_prod, self.bounds.are_set());
-        let clean = self.bounds.apply(clean);
+        let clean = self.bounds.predicted_clean(kind, &prediction, &x, alpha_prod);
 
         // x_{t-1} ~ N(μ̃_t(x_t, x̂_0), σ_t² I) (eq. 7)
         let posterior = Posterior::new(alpha_prod, alpha_prod_prev);
@@ -337,15 +281,13 @@ impl Scheduler for DDPMScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        let (prediction, _) = split_variance(self.config.variance_type, prediction.clone(), x)?;
+        let alpha_prod = self.noise.alpha_cumprod(t)?;
+        Ok(self
+            .bounds
+            .predicted_clean(self.config.prediction_type, &prediction, x, alpha_prod))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }

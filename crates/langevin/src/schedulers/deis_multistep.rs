@@ -4,15 +4,10 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimeShiftType,
-    TimestepSpacing,
-    config::{self, scheduler_config},
-    dpm_loop::{self, DpmBase, DpmLoop, Last, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Level, Predicted, SolverPrediction, weighted_sum},
-    dpmsolver_multistep::FEW_STEPS,
-    noise_schedule::noise_schedule_of,
-    prediction::Bounds,
-    sigmas::SigmaTable,
+    LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    dpm_loop::{DpmBase, SolverOptions, loop_of_base, order_of_step},
+    dpm_solver::{History, Level, SolverPrediction, weighted_sum},
 };
 use crate::{Error, Result, named::named_enum};
 
@@ -38,53 +33,33 @@ named_enum! {
     }
 }
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`DEISMultistepScheduler`], with diffusers' names and defaults.
-    pub struct DEISMultistepConfig: "DEISMultistepScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct DEISMultistepConfig for DEISMultistepScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// How many outputs of the model a step uses: 1 to 3.
         solver_order: usize = 2,
         /// What the model predicts.
         prediction_type: SolverPrediction = SolverPrediction::Epsilon,
-        /// Whether to threshold the predicted clean sample dynamically.
-        thresholding: bool = false,
-        /// The quantile that dynamic thresholding looks at.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// The largest threshold of dynamic thresholding.
-        sample_max_value: f64 = 1.0,
+        ..thresholding,
         /// `deis`.
         algorithm_type: DeisAlgorithm = DeisAlgorithm::Deis,
         /// `logrho`.
         solver_type: DeisSolver = DeisSolver::LogRho,
         /// Whether a loop of fewer than 15 steps ends with steps of lower orders, which is steadier.
         lower_order_final: bool = true,
-        /// Whether the noise levels of a loop are spread as in Karras et al. 2022.
-        use_karras_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread evenly in log σ.
-        use_exponential_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread by the quantiles of a beta distribution (Lee et al. 2024).
-        use_beta_sigmas: bool = false,
-        /// Whether the model is a flow, whose samples are (1 - σ) x_0 + σ ε.
-        use_flow_sigmas: bool = false,
-        /// How far a flow's noise levels are moved towards the noise; 1 leaves them.
-        flow_shift: f64 = 1.0,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
-        /// Whether a loop's `mu` may take the place of `flow_shift`, as its exponential.
-        use_dynamic_shifting: bool = false,
-        /// How `mu` shifts.
-        time_shift_type: TimeShiftType = TimeShiftType::Exponential,
+        ..sigma_flags,
+        ..flow,
+        ..steps(Linspace),
+        ..dynamic_shifting,
+    }
+
+    facts {
+        also_flows: true,
+    }
+
+    samplers {
+        "deis", "2", false, "exponential integrator with polynomials in log sigma";
     }
 }
 
@@ -92,7 +67,6 @@ scheduler_config! {
 #[derive(Clone, Debug)]
 pub struct DEISMultistepScheduler {
     config: DEISMultistepConfig,
-    predicted: Predicted,
     base: DpmBase,
     history: History,
 }
@@ -110,70 +84,28 @@ impl DEISMultistepScheduler {
                 config.solver_order
             )));
         }
-        let spread = SpreadFlags {
-            karras: config.use_karras_sigmas,
-            exponential: config.use_exponential_sigmas,
-            beta: config.use_beta_sigmas,
-            lu: false,
-            flow: config.use_flow_sigmas,
-            flow_shift: config.flow_shift,
-        }
-        .chosen(class_name)?;
-        let noise = noise_schedule_of!(config, false)?;
-        let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
-        let plan = DpmLoop {
-            class_name,
-            last_timestep: config.num_train_timesteps,
-            table,
+        let base = DpmBase::new(SolverOptions {
             timestep_spacing: config.timestep_spacing,
             steps_offset: config.steps_offset,
-            spread,
-            rounds: true,
-            sigma_min: dpm_loop::foreign_sigma(&config.extra, "sigma_min"),
-            sigma_max: dpm_loop::foreign_sigma(&config.extra, "sigma_max"),
-            last: Last::OfLastStep,
-        };
-        let base = DpmBase::new(noise, plan);
-        let predicted = Predicted {
-            kind: config.prediction_type,
-            bounds: Bounds::thresholding(
-                config.thresholding,
-                config.dynamic_thresholding_ratio,
-                config.sample_max_value,
-            ),
-            variance_type: None,
-        };
-        predicted.check(class_name, base.mixture, false)?;
+            ..config.solver()
+        })?;
         Ok(Self {
             config,
-            predicted,
             base,
             history: History::default(),
         })
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DEISMultistepConfig {
-        &self.config
-    }
-
-    /// The order of step `i`: fewer at a loop's end, where the config asks for it.
+    /// The order of step `i`.
     fn order_of_step(&self, i: usize) -> usize {
-        let steps = self.base.len();
-        let lowers = self.config.lower_order_final && steps < FEW_STEPS;
-        match steps - i {
-            1 if lowers => 1,
-            2 if lowers => self.config.solver_order.min(2),
-            _ => self.config.solver_order,
-        }
+        let config = &self.config;
+        order_of_step(
+            config.solver_order,
+            i,
+            self.base.len(),
+            config.lower_order_final,
+            false,
+        )
     }
 }
 
@@ -217,13 +149,8 @@ fn update(order: usize, x: Tensor<4>, history: &History, t: Level) -> Tensor<4> 
 
 impl Scheduler for DEISMultistepScheduler {
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
-        options.only(self.base.plan.class_name, &["mu"])?;
-        dpm_loop::check_mu(
-            self.base.plan.class_name,
-            options.mu,
-            self.config.use_dynamic_shifting,
-        )?;
-        self.base.steps = self.base.plan.set(options)?;
+        self.base
+            .set_loop(options, &["mu"], self.config.use_dynamic_shifting)?;
         self.history.clear();
         Ok(())
     }
@@ -235,11 +162,11 @@ impl Scheduler for DEISMultistepScheduler {
         x: Tensor<4>,
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        let prediction = self.predicted.without_variance(prediction, &x)?;
+        let prediction = self.base.predicted.without_variance(prediction, &x)?;
         let i = self.base.steps.step(t)?;
         let (here, next) = (self.base.level(i), self.base.level(i + 1));
 
-        let (noise, clean) = self.predicted.noise(prediction, &x, here);
+        let (noise, clean) = self.base.predicted.noise(prediction, &x, here);
         self.history.push(here, noise, self.config.solver_order);
         let previous = update(self.order_of_step(i), x, &self.history, next);
         self.base.steps.advance();

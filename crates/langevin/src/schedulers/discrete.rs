@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{
-    GivenLoop, NoiseSchedule, TimestepSpacing,
+    GivenLoop, NoiseLevel, NoiseSchedule, TimestepSpacing,
     noise_schedule::NoiseOptions,
     sigma_loop::{self, SigmaLoop},
     sigmas::{DiscreteSigmas, SigmaSpacing, SigmaTable},
@@ -28,16 +28,30 @@ pub(crate) struct Spreading {
     pub sigma_max: Option<f64>,
 }
 
+impl Spreading {
+    /// By the timesteps alone, or with σ spread otherwise.
+    pub fn new(
+        timestep_spacing: TimestepSpacing,
+        steps_offset: usize,
+        sigma_spacing: Option<SigmaSpacing>,
+    ) -> Self {
+        Self {
+            timestep_spacing,
+            steps_offset,
+            sigma_spacing,
+            sigma_min: None,
+            sigma_max: None,
+        }
+    }
+}
+
 impl Discrete {
     /// The tables, and no loop yet.
     ///
     /// # Errors
     /// If a value makes no sense; the error names it.
     pub fn new(class_name: &str, options: NoiseOptions<'_>, spreading: Spreading) -> Result<Self> {
-        let mut noise = NoiseSchedule::new(options)?;
-        if options.rescale_betas_zero_snr {
-            noise = noise.with_least_signal();
-        }
+        let noise = NoiseSchedule::with_signal(options)?;
         let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
         check_ends(class_name, spreading, &table)?;
         Ok(Self {
@@ -59,7 +73,16 @@ impl Discrete {
         self.levels.spread(class_name, given)
     }
 
-    /// Every training timestep and its σ: the loop of a scheduler that was not told of another.
+    /// The same for a number of steps, with the timesteps of Karras's levels rounded, as diffusers has it for the midpoint methods.
+    pub fn spread_rounded(&self, class_name: &str, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut timesteps, sigmas) = self.spread(class_name, GivenLoop::Steps(steps))?;
+        if self.levels.spacing == Some(SigmaSpacing::Karras) {
+            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+        }
+        Ok((timesteps, sigmas))
+    }
+
+    /// Every training timestep and its σ: the loop until another is set.
     pub fn every_timestep(&self) -> (Vec<f64>, Vec<f64>) {
         let sigmas = self.levels.table.sigmas().iter().enumerate().rev();
         sigmas.map(|(t, &sigma)| (t as f64, f64::from(sigma))).unzip()
@@ -89,14 +112,21 @@ impl Discrete {
         noise: Tensor<4>,
         timesteps: impl IntoIterator<Item = f64>,
     ) -> Result<Tensor<4>> {
+        let sigmas: Result<Vec<f32>> = timesteps.into_iter().map(|t| self.sigma_of_noise(t)).collect();
+        sigma_loop::add_noise(x0, noise, sigmas?)
+    }
+
+    /// σ at timestep `t`, of the loop or else of the schedule.
+    fn sigma_of_noise(&self, t: f64) -> Result<f32> {
         let table = &self.levels.table;
         let last = table.sigmas().len() as f64 - 1.0;
         let of_schedule = |t: f64| (0.0..=last).contains(&t).then(|| table.at(t) as f32);
-        let sigmas: Result<Vec<f32>> = timesteps
-            .into_iter()
-            .map(|t| self.steps.level_of_noise(t, of_schedule))
-            .collect();
-        sigma_loop::add_noise(x0, noise, sigmas?)
+        self.steps.level_of_noise(t, of_schedule)
+    }
+
+    /// The level of the sample at timestep `t`.
+    pub fn level(&self, t: f64) -> Result<NoiseLevel> {
+        self.sigma_of_noise(t).map(NoiseLevel::of_sigma)
     }
 }
 
@@ -150,6 +180,10 @@ macro_rules! discrete_methods {
         fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
             let [batch, ..] = x0.dims();
             self.discrete.add_noise(x0, noise, vec![t; batch])
+        }
+
+        fn level(&self, t: f64) -> Result<$crate::schedulers::NoiseLevel> {
+            self.discrete.level(t)
         }
 
         fn init_noise_sigma(&self) -> f64 {

@@ -4,10 +4,11 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    ConfigMap, FinalSigmas, NoiseSchedule, TimestepSpacing,
-    dpm_solver::{Level, Mixture},
-    noise_schedule,
+    ConfigMap, FinalSigmas, NoiseSchedule, SolverPrediction, TimestepSpacing, VarianceType,
+    dpm_solver::{Level, Mixture, Predicted},
+    noise_schedule::{self, NoiseOptions},
     options::{GivenLoop, LoopOptions, check_timesteps},
+    prediction::Bounds,
     same_shape,
     sigma_loop::SigmaLoop,
     sigmas::{SigmaSpacing, SigmaTable, flow, linspace},
@@ -26,7 +27,7 @@ pub(super) enum Spread {
 }
 
 /// The flags of a config that choose a [`Spread`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SpreadFlags {
     pub karras: bool,
     pub exponential: bool,
@@ -123,11 +124,76 @@ pub(super) fn check_mu(class_name: &str, mu: Option<f64>, use_dynamic_shifting: 
     }
 }
 
+/// What a solver's config says about its noise, its loops and its model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SolverOptions<'a> {
+    pub class_name: &'static str,
+    pub noise: NoiseOptions<'a>,
+    pub timestep_spacing: TimestepSpacing,
+    pub steps_offset: usize,
+    pub spread: SpreadFlags,
+    /// The least λ that a loop visits.
+    pub lambda_min_clipped: f64,
+    /// Whether the timesteps of Karras's and Lu's levels are rounded, not cut, to whole ones.
+    pub rounds: bool,
+    /// The ends of a spread, where they are not the schedule's.
+    pub sigma_min: Option<f64>,
+    pub sigma_max: Option<f64>,
+    pub last: Last,
+    pub prediction_type: SolverPrediction,
+    pub bounds: Bounds,
+    pub variance_type: Option<VarianceType>,
+    /// Whether the equation takes the model's output as noise.
+    pub needs_noise: bool,
+}
+
+impl<'a> SolverOptions<'a> {
+    /// What most solvers have where their config does not say.
+    pub fn new(class_name: &'static str, noise: NoiseOptions<'a>) -> Self {
+        Self {
+            class_name,
+            noise,
+            timestep_spacing: TimestepSpacing::Linspace,
+            steps_offset: 0,
+            spread: SpreadFlags::default(),
+            lambda_min_clipped: f64::NEG_INFINITY,
+            rounds: true,
+            sigma_min: None,
+            sigma_max: None,
+            last: Last::OfLastStep,
+            prediction_type: SolverPrediction::Epsilon,
+            bounds: Bounds::thresholding(false, 1.0, 1.0),
+            variance_type: None,
+            needs_noise: false,
+        }
+    }
+}
+
+/// Loops of fewer steps end with steps of lower orders, where the config asks for it.
+const FEW_STEPS: usize = 15;
+
+/// The order of step `i` of a loop of `steps` steps, `order` at the most: fewer at the end of a short loop, where the config
+/// asks for it by `lower_order_final`; and 1 for the last step where that `is_euler`.
+pub(super) fn order_of_step(
+    order: usize,
+    i: usize,
+    steps: usize,
+    lower_order_final: bool,
+    is_euler: bool,
+) -> usize {
+    let lowers = lower_order_final && steps < FEW_STEPS;
+    match steps - i {
+        1 if is_euler || lowers => 1,
+        2 if lowers => order.min(2),
+        _ => order,
+    }
+}
+
 /// How many timesteps of a schedule have a λ of at least `least`: those whose noise a loop will see.
 ///
 /// # Errors
 /// If there are none.
-pub(super) fn unclipped_timesteps(class_name: &str, table: &SigmaTable, least: f64) -> Result<usize> {
+fn unclipped_timesteps(class_name: &str, table: &SigmaTable, least: f64) -> Result<usize> {
     let kept = table
         .logs()
         .iter()
@@ -300,20 +366,46 @@ pub(super) fn whole_timesteps(
     }
 }
 
-/// What every solver in λ keeps beside its update rule: the noise schedule, the loop as the config wants it, and the loop as
-/// it stands.
+/// What every solver in λ keeps beside its update rule: the noise schedule, what the model's predictions mean, the loop as the
+/// config wants it, and the loop as it stands.
 #[derive(Clone, Debug)]
 pub(super) struct DpmBase {
     pub noise: NoiseSchedule,
     pub mixture: Mixture,
+    pub predicted: Predicted,
     pub plan: DpmLoop,
     pub steps: SigmaLoop,
 }
 
 impl DpmBase {
     /// A base whose loop visits every training timestep.
-    pub fn new(noise: NoiseSchedule, plan: DpmLoop) -> Self {
-        let mixture = Mixture::of_flow(matches!(plan.spread, Some(Spread::Flow(_))));
+    ///
+    /// # Errors
+    /// If a value makes no sense, or two do not go together; the error names it and the class.
+    pub fn new(options: SolverOptions<'_>) -> Result<Self> {
+        let class_name = options.class_name;
+        let spread = options.spread.chosen(class_name)?;
+        let noise = NoiseSchedule::with_signal(options.noise)?;
+        let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
+        let plan = DpmLoop {
+            class_name,
+            last_timestep: unclipped_timesteps(class_name, &table, options.lambda_min_clipped)?,
+            table,
+            timestep_spacing: options.timestep_spacing,
+            steps_offset: options.steps_offset,
+            spread,
+            rounds: options.rounds,
+            sigma_min: options.sigma_min,
+            sigma_max: options.sigma_max,
+            last: options.last,
+        };
+        let mixture = Mixture::of_flow(matches!(spread, Some(Spread::Flow(_))));
+        let predicted = Predicted {
+            kind: options.prediction_type,
+            bounds: options.bounds,
+            variance_type: options.variance_type,
+        };
+        predicted.check(class_name, mixture, options.needs_noise)?;
         let train = noise.num_train_timesteps();
         let level = |t: usize| match mixture {
             Mixture::Flow => t as f32 / train as f32,
@@ -322,12 +414,29 @@ impl DpmBase {
         let end = if plan.last == Last::Zero { 0.0 } else { level(0) };
         let timesteps = (0..train).rev().map(|t| t as f64).collect();
         let sigmas = (0..train).rev().map(level).chain([end]).collect();
-        Self {
+        Ok(Self {
             noise,
             mixture,
+            predicted,
             plan,
             steps: SigmaLoop::new(timesteps, sigmas),
-        }
+        })
+    }
+
+    /// Begins the loop that `options` ask for, in which the class has a use for the `known` ones.
+    ///
+    /// # Errors
+    /// If something else is asked for, or as [`DpmLoop::set`].
+    pub fn set_loop(
+        &mut self,
+        options: &LoopOptions,
+        known: &[&str],
+        use_dynamic_shifting: bool,
+    ) -> Result<()> {
+        options.only(self.plan.class_name, known)?;
+        check_mu(self.plan.class_name, options.mu, use_dynamic_shifting)?;
+        self.steps = self.plan.set(options)?;
+        Ok(())
     }
 
     /// How many steps the loop has.
@@ -369,9 +478,21 @@ impl DpmBase {
     /// not there.
     pub fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         same_shape("the noise", &noise, "the pictures", &x0)?;
-        let sigma = self.steps.level_of_noise(t, |t| self.sigma_of_schedule(t))?;
-        let level = self.mixture.level(sigma);
+        let level = self.level_of_noise(t)?;
         Ok(x0 * level.alpha + noise * level.sigma)
+    }
+
+    /// The level that the loop, or else the schedule, has at timestep `t`.
+    pub fn level_of_noise(&self, t: f64) -> Result<Level> {
+        let sigma = self.steps.level_of_noise(t, |t| self.sigma_of_schedule(t))?;
+        Ok(self.mixture.level(sigma))
+    }
+
+    /// x̂_0 at the loop's timestep `t`, before a corrector moves the sample.
+    pub fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        let prediction = self.predicted.without_variance(prediction.clone(), x)?;
+        let here = self.level(self.steps.at(t)?);
+        Ok(self.predicted.clean(&prediction, x, here))
     }
 }
 
@@ -400,6 +521,14 @@ macro_rules! loop_of_base {
 
         fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
             self.base.add_noise_at(x0, noise, t)
+        }
+
+        fn level(&self, t: f64) -> Result<$crate::schedulers::NoiseLevel> {
+            self.base.level_of_noise(t).map(Into::into)
+        }
+
+        fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+            self.base.predicted_clean(prediction, t, x)
         }
 
         fn num_train_timesteps(&self) -> usize {

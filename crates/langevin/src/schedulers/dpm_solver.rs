@@ -3,8 +3,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{VarianceType, ddpm, prediction::Bounds, same_shape};
-use crate::{Error, Result, named::named_enum, objectives::PredictionType};
+use super::{NoiseLevel, PredictionType, VarianceType, ddpm, prediction::Bounds, same_shape};
+use crate::{Error, Result, named::named_enum};
 
 named_enum! {
     /// What a model predicts, for the solvers that also know flows: the three things of [`PredictionType`], and a flow's
@@ -79,6 +79,15 @@ pub(super) struct Level {
     pub alpha: f64,
     pub sigma: f64,
     pub lambda: f64,
+}
+
+impl From<Level> for NoiseLevel {
+    fn from(level: Level) -> Self {
+        Self {
+            signal: level.alpha as f32,
+            noise: level.sigma as f32,
+        }
+    }
 }
 
 /// φ_1(z) = (exp z - 1) / z, φ_{k+1}(z) = (φ_k(z) - 1/k!) / z: the functions that exponential integrators are made of

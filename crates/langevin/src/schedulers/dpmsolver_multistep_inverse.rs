@@ -4,43 +4,25 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, VarianceType,
-    config::{self, scheduler_config},
-    dpm_loop::{self, DpmBase, DpmLoop, Last, Spread, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Predicted, SolverPrediction},
+    LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
+    class::scheduler_class,
+    dpm_loop::{self, DpmBase, SolverOptions, Spread, loop_of_base, order_of_step},
+    dpm_solver::{History, SolverPrediction},
     dpm_update::{AlgorithmType, DpmUpdate, SolverType},
-    dpmsolver_multistep::FEW_STEPS,
-    noise_schedule::noise_schedule_of,
-    prediction::Bounds,
     sigma_loop::SigmaLoop,
-    sigmas::{FinalSigmas, SigmaSpacing, SigmaTable, linspace},
+    sigmas::{FinalSigmas, SigmaSpacing, linspace},
 };
 use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`DPMSolverMultistepInverseScheduler`], with diffusers' names and defaults.
-    pub struct DPMSolverMultistepInverseConfig: "DPMSolverMultistepInverseScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct DPMSolverMultistepInverseConfig for DPMSolverMultistepInverseScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// How many outputs of the model a step uses: 1 to 3.
         solver_order: usize = 2,
         /// What the model predicts.
         prediction_type: SolverPrediction = SolverPrediction::Epsilon,
-        /// Whether to threshold the predicted clean sample dynamically.
-        thresholding: bool = false,
-        /// The quantile that dynamic thresholding looks at.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// The largest threshold of dynamic thresholding.
-        sample_max_value: f64 = 1.0,
+        ..thresholding,
         /// Which equation is integrated: `dpmsolver` or `dpmsolver++`. There is no stochastic way up.
         algorithm_type: AlgorithmType = AlgorithmType::DpmPlusPlus,
         /// How a second-order step weighs the slope of the model's output.
@@ -49,26 +31,18 @@ scheduler_config! {
         lower_order_final: bool = true,
         /// Whether the last step is of the first order whatever the number of steps.
         euler_at_final: bool = false,
-        /// Whether the noise levels of a loop are spread as in Karras et al. 2022.
-        use_karras_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread evenly in log σ.
-        use_exponential_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread by the quantiles of a beta distribution (Lee et al. 2024).
-        use_beta_sigmas: bool = false,
-        /// Whether the model is a flow, which this class does not invert: `false`.
-        use_flow_sigmas: bool = false,
-        /// Kept for other classes.
-        flow_shift: f64 = 1.0,
-        /// The least λ that a loop visits; the schedule's timesteps with more noise are left out.
-        #[serde(with = "config::python_float")]
-        lambda_min_clipped: f64 = f64::NEG_INFINITY,
-        /// Whether the model predicts a variance in a second half of its channels, which these solvers leave aside:
-        /// `learned` or `learned_range`. Other values, which DDPM has, mean that it does not.
-        variance_type: Option<VarianceType> = None,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..sigma_flags,
+        ..flow,
+        ..least_lambda,
+        ..steps(Linspace),
+    }
+
+    facts {
+        no_sampler: Some("goes from a picture to its noise, and so draws none"),
+    }
+
+    samplers {
+        "dpm++2m-inverse", "2", false, "from a picture to its noise; in the library";
     }
 }
 
@@ -80,7 +54,6 @@ scheduler_config! {
 #[derive(Clone, Debug)]
 pub struct DPMSolverMultistepInverseScheduler {
     config: DPMSolverMultistepInverseConfig,
-    predicted: Predicted,
     update: DpmUpdate,
     base: DpmBase,
     history: History,
@@ -110,30 +83,16 @@ impl DPMSolverMultistepInverseScheduler {
                 "{class_name} does not invert flows: use_flow_sigmas must be false"
             )));
         }
-        let spread = SpreadFlags {
-            karras: config.use_karras_sigmas,
-            exponential: config.use_exponential_sigmas,
-            beta: config.use_beta_sigmas,
-            lu: false,
-            flow: false,
-            flow_shift: config.flow_shift,
-        }
-        .chosen(class_name)?;
-        let noise = noise_schedule_of!(config, false)?;
-        let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
-        let plan = DpmLoop {
-            class_name,
-            last_timestep: dpm_loop::unclipped_timesteps(class_name, &table, config.lambda_min_clipped)?,
-            table,
+        let mut base = DpmBase::new(SolverOptions {
             timestep_spacing: config.timestep_spacing,
             steps_offset: config.steps_offset,
-            spread,
-            rounds: true,
+            lambda_min_clipped: config.lambda_min_clipped,
             sigma_min: None,
             sigma_max: None,
-            last: Last::OfLastStep,
-        };
-        let mut base = DpmBase::new(noise, plan);
+            variance_type: config.variance_type,
+            needs_noise: config.algorithm_type.needs_noise(),
+            ..config.solver()
+        })?;
         base.steps = rising(
             (0..base.len()).map(|t| t as f64).collect(),
             base.steps
@@ -145,48 +104,24 @@ impl DPMSolverMultistepInverseScheduler {
                 .collect(),
             None,
         );
-        let predicted = Predicted {
-            kind: config.prediction_type,
-            bounds: Bounds::thresholding(
-                config.thresholding,
-                config.dynamic_thresholding_ratio,
-                config.sample_max_value,
-            ),
-            variance_type: config.variance_type,
-        };
-        predicted.check(class_name, base.mixture, config.algorithm_type.needs_noise())?;
         Ok(Self {
             config,
-            predicted,
             update,
             base,
             history: History::default(),
         })
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DPMSolverMultistepInverseConfig {
-        &self.config
-    }
-
-    /// The order of step `i`: fewer at a loop's end, where the config asks for it.
+    /// The order of step `i`.
     fn order_of_step(&self, i: usize) -> usize {
         let config = &self.config;
-        let steps = self.base.len();
-        let lowers = config.lower_order_final && steps < FEW_STEPS;
-        match steps - i {
-            1 if config.euler_at_final || lowers => 1,
-            2 if lowers => config.solver_order.min(2),
-            _ => config.solver_order,
-        }
+        order_of_step(
+            config.solver_order,
+            i,
+            self.base.len(),
+            config.lower_order_final,
+            config.euler_at_final,
+        )
     }
 
     /// The timesteps of a loop, rising, without the noisiest, where the last step ends.
@@ -261,11 +196,11 @@ impl Scheduler for DPMSolverMultistepInverseScheduler {
         x: Tensor<4>,
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        let prediction = self.predicted.without_variance(prediction, &x)?;
+        let prediction = self.base.predicted.without_variance(prediction, &x)?;
         let i = self.base.steps.step(t)?;
         let (here, next) = (self.base.level(i), self.base.level(i + 1));
 
-        let (output, clean) = self.update.output(&self.predicted, prediction, &x, here);
+        let (output, clean) = self.update.output(&self.base.predicted, prediction, &x, here);
         self.history.push(here, output, self.config.solver_order);
         let previous = self
             .update

@@ -4,43 +4,30 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
-    discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
+    GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at, scaled, twice},
-    sigmas::SigmaSpacing,
 };
-use crate::{Error, Result, objectives::PredictionType, random::brownian::BrownianTree};
+use crate::{Error, Result, random::brownian::BrownianTree};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`DPMSolverSDEScheduler`], with diffusers' names and defaults.
-    pub struct DPMSolverSDEConfig: "DPMSolverSDEScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct DPMSolverSDEConfig for DPMSolverSDEScheduler {
+        ..noise(0.00085, 0.012, Linear),
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+        ..discrete_sigmas,
         /// The seed of the noise. Without one it is drawn from the generator of the loop's first step.
         noise_sampler_seed: Option<u64> = None,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "dpm-sde", "noise", true, "DPM-Solver++ for the reverse diffusion: two calls a step";
     }
 }
 
@@ -66,23 +53,7 @@ impl DPMSolverSDEScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: DPMSolverSDEConfig) -> Result<Self> {
-        let class_name = DPMSolverSDEConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -92,19 +63,6 @@ impl DPMSolverSDEScheduler {
         };
         scheduler.begin(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &DPMSolverSDEConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -210,12 +168,10 @@ impl Scheduler for DPMSolverSDEScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, sigma_next) = self.discrete.steps.halves(t, self.half.is_some())?;
-        let kind = self.config.prediction_type;
         if sigma_next == 0.0 {
             // x + (0 - σ) (x - x̂_0) / σ
-            let clean = clean_at(kind, &prediction, &x, sigma);
             let derivative = (x.clone() - clean.clone()) / sigma;
             self.discrete.steps.advance();
             return Ok(StepOutput {
@@ -226,11 +182,10 @@ impl Scheduler for DPMSolverSDEScheduler {
         let (start, end) = (time(sigma), time(sigma_next));
         let middle = start + (end - start) * 0.5;
         let is_first = self.half.is_none();
-        let (here, from, to) = match self.half.take() {
-            None => (sigma, x.clone(), middle),
-            Some((sample, _)) => (level(middle), sample, end),
+        let (from, to) = match self.half.take() {
+            None => (x.clone(), middle),
+            Some((sample, _)) => (sample, end),
         };
-        let clean = clean_at(kind, &prediction, &x, here);
 
         // σ_down / σ x + (1 - σ_down / σ) x̂_0 + σ_up ε: the exact solution for a constant x̂_0 (Lu et al. 2022, eq. 9), here
         // the one half way for the whole step.
@@ -249,6 +204,15 @@ impl Scheduler for DPMSolverSDEScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = match &self.half {
+            Some((_, middle)) => *middle,
+            None => self.discrete.steps.sigma_at(t)?,
+        };
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     fn order(&self) -> usize {

@@ -3,8 +3,8 @@
 
 use burn::tensor::Tensor;
 
-use super::noise_schedule::linspace;
-use crate::{Error, Result, named::named_enum, objectives::PredictionType};
+use super::{PredictionType, noise_schedule::linspace};
+use crate::{Error, Result, named::named_enum};
 
 named_enum! {
     /// How an EDM loop's noise levels are spread between the highest and the lowest.

@@ -3,44 +3,27 @@
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, FinalSigmas, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    FinalSigmas, LoopOptions, ModelKind, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    dpm_loop::order_of_step,
     dpm_solver::{History, Mixture},
     dpm_update::{AlgorithmType, DpmUpdate, SolverType},
-    dpmsolver_multistep::FEW_STEPS,
-    edm::{self, EdmLevels, Preconditioning, SigmaSchedule},
+    edm::{self, EdmLevels, Preconditioning},
     noise_schedule,
     prediction::Bounds,
     same_shape,
     sigma_loop::SigmaLoop,
+    sigma_loop::sigma_loop_methods,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`EDMDPMSolverMultistepScheduler`], with diffusers' names and defaults.
-    pub struct EDMDPMSolverMultistepConfig: "EDMDPMSolverMultistepScheduler" {
-        /// The lowest noise level of a loop.
-        sigma_min: f64 = 0.002,
-        /// The highest noise level of a loop.
-        sigma_max: f64 = 80.0,
-        /// The standard deviation of the data.
-        sigma_data: f64 = 0.5,
-        /// How the noise levels are spread between the two.
-        sigma_schedule: SigmaSchedule = SigmaSchedule::Karras,
-        /// How many levels the loop has that visits all.
-        num_train_timesteps: usize = 1000,
-        /// What the preconditioned model predicts: `epsilon`, or `v_prediction` for its negative.
-        prediction_type: PredictionType = PredictionType::Epsilon,
-        /// Karras's ρ: higher spends more steps on low noise.
-        rho: f64 = 7.0,
+    pub struct EDMDPMSolverMultistepConfig for EDMDPMSolverMultistepScheduler {
+        ..edm_levels,
         /// How many outputs of the model a step uses: 1 to 3.
         solver_order: usize = 2,
-        /// Whether to threshold the predicted clean sample dynamically.
-        thresholding: bool = false,
-        /// The quantile that dynamic thresholding looks at.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// The largest threshold of dynamic thresholding.
-        sample_max_value: f64 = 1.0,
+        ..thresholding,
         /// Which equation is integrated: `dpmsolver++` or `sde-dpmsolver++`.
         algorithm_type: AlgorithmType = AlgorithmType::DpmPlusPlus,
         /// How a second-order step weighs the slope of the model's output.
@@ -51,6 +34,14 @@ scheduler_config! {
         euler_at_final: bool = false,
         /// The noise level that a loop ends at.
         final_sigmas_type: FinalSigmas = FinalSigmas::Zero,
+    }
+
+    facts {
+        model: ModelKind::Edm,
+    }
+
+    samplers {
+        "edm-dpm++2m", "2", false, "for EDM's models: DPM-Solver++, multistep";
     }
 }
 
@@ -97,11 +88,7 @@ impl EDMDPMSolverMultistepScheduler {
             rho: config.rho,
         };
         levels.check()?;
-        let bounds = Bounds::thresholding(
-            config.thresholding,
-            config.dynamic_thresholding_ratio,
-            config.sample_max_value,
-        );
+        let bounds = config.bounds();
         bounds.check()?;
         let preconditioning = Preconditioning::new(class_name, config.sigma_data, config.prediction_type)?;
         let train = config.num_train_timesteps;
@@ -118,38 +105,21 @@ impl EDMDPMSolverMultistepScheduler {
         Ok(scheduler)
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &EDMDPMSolverMultistepConfig {
-        &self.config
-    }
-
-    /// The order of step `i`: fewer at a loop's end, where the config asks for it.
+    /// The order of step `i`.
     fn order_of_step(&self, i: usize) -> usize {
         let config = &self.config;
-        let steps = self.steps.timesteps().len();
-        let lowers = config.lower_order_final && steps < FEW_STEPS;
-        let ends_clean = config.final_sigmas_type == FinalSigmas::Zero;
-        match steps - i {
-            1 if config.euler_at_final || lowers || ends_clean => 1,
-            2 if lowers => config.solver_order.min(2),
-            _ => config.solver_order,
-        }
+        let is_euler = config.euler_at_final || config.final_sigmas_type == FinalSigmas::Zero;
+        order_of_step(
+            config.solver_order,
+            i,
+            self.steps.timesteps().len(),
+            config.lower_order_final,
+            is_euler,
+        )
     }
 }
 
 impl Scheduler for EDMDPMSolverMultistepScheduler {
-    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
-        self.set_loop(&LoopOptions::steps(num_inference_steps))
-    }
-
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         let class_name = EDMDPMSolverMultistepConfig::CLASS_NAME;
         options.only(class_name, &[])?;
@@ -166,18 +136,6 @@ impl Scheduler for EDMDPMSolverMultistepScheduler {
         Ok(())
     }
 
-    fn set_begin_index(&mut self, index: usize) {
-        self.steps.begin_at(index);
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        self.steps.timesteps()
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        self.steps.sigmas()
-    }
-
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         let (sigma, _) = self.steps.levels(t)?;
         Ok(self.preconditioning.input(sample, sigma))
@@ -190,16 +148,13 @@ impl Scheduler for EDMDPMSolverMultistepScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let i = self.steps.step(t)?;
         let (here, next) = self.steps.levels(t)?;
         let noise = self
             .update
             .draw_noise(EDMDPMSolverMultistepConfig::CLASS_NAME, &x, options)?;
 
-        let clean = self
-            .bounds
-            .apply(self.preconditioning.clean(&prediction, &x, here));
         let exploding = |sigma| Mixture::VarianceExploding.level(sigma);
         self.history
             .push(exploding(here), clean.clone(), self.config.solver_order);
@@ -214,21 +169,17 @@ impl Scheduler for EDMDPMSolverMultistepScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        // There is no table by whole timesteps, as the error says.
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
-    }
-
-    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
-        same_shape("the noise", &noise, "the pictures", &x0)?;
-        Ok(x0 + noise * self.steps.level_of_noise(t, |_| None)?)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.steps.sigma_at(t)?;
+        Ok(self
+            .bounds
+            .apply(self.preconditioning.clean(prediction, x, sigma)))
     }
 
     fn init_noise_sigma(&self) -> f64 {
         (self.config.sigma_max * self.config.sigma_max + 1.0).sqrt()
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.config.num_train_timesteps
-    }
+    sigma_loop_methods!(EDMDPMSolverMultistepConfig);
 }

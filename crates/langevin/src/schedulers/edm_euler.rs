@@ -3,36 +3,31 @@
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, FinalSigmas, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    FinalSigmas, GivenLoop, LoopOptions, ModelKind, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     edm::{EdmLevels, Preconditioning, SigmaSchedule, timestep},
     noise_schedule::MOST_TIMESTEPS,
-    options::{check_steps, no_whole_timesteps},
+    options::check_steps,
     same_shape,
-    sigma_loop::{self, SigmaLoop, churn},
+    sigma_loop::{SigmaLoop, churn, sigma_loop_methods},
     sigmas::{check_sigmas, karras, linspace},
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`EDMEulerScheduler`], with diffusers' names and defaults.
-    pub struct EDMEulerConfig: "EDMEulerScheduler" {
-        /// The lowest noise level of a loop, above the final one.
-        sigma_min: f64 = 0.002,
-        /// The highest noise level, where a loop begins.
-        sigma_max: f64 = 80.0,
-        /// The standard deviation of the data.
-        sigma_data: f64 = 0.5,
-        /// How the noise levels are spread between the two.
-        sigma_schedule: SigmaSchedule = SigmaSchedule::default(),
-        /// How many noise levels the loop has before it is set.
-        num_train_timesteps: usize = 1000,
-        /// What the network in the preconditioned model gives: EDM's F (`epsilon`), or its negative (`v_prediction`).
-        prediction_type: PredictionType = PredictionType::default(),
-        /// ρ of Karras's spacing.
-        rho: f64 = 7.0,
+    pub struct EDMEulerConfig for EDMEulerScheduler {
+        ..edm_levels,
         /// The noise level that the loop ends at.
         final_sigmas_type: FinalSigmas = FinalSigmas::default(),
+    }
+
+    facts {
+        model: ModelKind::Edm,
+    }
+
+    samplers {
+        "edm-euler", "1", false, "for EDM's models: Euler's method";
     }
 }
 
@@ -79,19 +74,6 @@ impl EDMEulerScheduler {
         Ok(scheduler)
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &EDMEulerConfig {
-        &self.config
-    }
-
     /// `n` noise levels; those of Karras's spacing are computed in float64 in this class of diffusers.
     fn falling(&self, n: usize) -> Vec<f32> {
         if self.config.sigma_schedule == SigmaSchedule::Exponential {
@@ -118,10 +100,6 @@ impl EDMEulerScheduler {
 }
 
 impl Scheduler for EDMEulerScheduler {
-    fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
-        self.set_loop(&LoopOptions::steps(num_inference_steps))
-    }
-
     /// `sigmas` are the noise levels at which the steps begin. (Diffusers' class takes them for places between the highest
     /// level, 0, and the lowest, 1.)
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
@@ -140,18 +118,6 @@ impl Scheduler for EDMEulerScheduler {
         };
         self.begin(sigmas);
         Ok(())
-    }
-
-    fn set_begin_index(&mut self, index: usize) {
-        self.steps.begin_at(index);
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        self.steps.timesteps()
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        self.steps.sigmas()
     }
 
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
@@ -187,21 +153,14 @@ impl Scheduler for EDMEulerScheduler {
         })
     }
 
-    fn add_noise(&self, _x0: Tensor<4>, _noise: Tensor<4>, _timesteps: &[usize]) -> Result<Tensor<4>> {
-        Err(no_whole_timesteps(EDMEulerConfig::CLASS_NAME))
-    }
-
-    fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
-        let sigma = self.steps.level_of_noise(t, |_| None)?;
-        let [batch, ..] = x0.dims();
-        sigma_loop::add_noise(x0, noise, vec![sigma; batch])
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        Ok(self.preconditioning.clean(prediction, x, self.steps.sigma_at(t)?))
     }
 
     fn init_noise_sigma(&self) -> f64 {
         (self.config.sigma_max * self.config.sigma_max + 1.0).sqrt()
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.config.num_train_timesteps
-    }
+    sigma_loop_methods!(EDMEulerConfig);
 }

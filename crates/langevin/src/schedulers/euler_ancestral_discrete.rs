@@ -4,36 +4,29 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
+    GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at},
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`EulerAncestralDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct EulerAncestralDiscreteConfig: "EulerAncestralDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct EulerAncestralDiscreteConfig for EulerAncestralDiscreteScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
         /// Whether the schedule is moved to end with hardly any signal.
         rescale_betas_zero_snr: bool = false,
+    }
+
+    facts {}
+
+    samplers {
+        "euler-a", "noise", true, "Euler's method with fresh noise in each step";
     }
 }
 
@@ -52,32 +45,13 @@ impl EulerAncestralDiscreteScheduler {
     pub fn new(config: EulerAncestralDiscreteConfig) -> Result<Self> {
         let discrete = Discrete::new(
             EulerAncestralDiscreteConfig::CLASS_NAME,
-            noise_options_of!(config, config.rescale_betas_zero_snr),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: None,
-                sigma_min: None,
-                sigma_max: None,
-            },
+            config.noise_options().rescaled(config.rescale_betas_zero_snr),
+            Spreading::new(config.timestep_spacing, config.steps_offset, None),
         )?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self { config, discrete };
         scheduler.begin(timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &EulerAncestralDiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: Vec<f64>, sigmas: &[f64]) {
@@ -114,9 +88,8 @@ impl Scheduler for EulerAncestralDiscreteScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, sigma_next) = self.discrete.steps.levels(t)?;
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, sigma);
 
         // x + (σ_down - σ) (x - x̂_0) / σ + σ_up ε
         let (sigma_down, sigma_up) = ancestral(sigma, sigma_next);
@@ -128,6 +101,12 @@ impl Scheduler for EulerAncestralDiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.discrete.steps.sigma_at(t)?;
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     discrete_methods!();

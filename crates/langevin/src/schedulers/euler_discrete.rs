@@ -3,16 +3,16 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, FinalSigmas, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions,
-    StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
+    FinalSigmas, GivenLoop, LoopOptions, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    TimestepSpacing,
+    class::scheduler_class,
     discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::{linspace, noise_options_of},
+    noise_schedule::linspace,
     same_shape,
     sigma_loop::{SigmaLoop, churn, clean_at},
-    sigmas::{SigmaSpacing, check_sigmas},
+    sigmas::check_sigmas,
 };
-use crate::{Error, Result, named::named_enum, objectives::PredictionType};
+use crate::{Error, Result, named::named_enum};
 
 named_enum! {
     /// How σ of a loop's timesteps follows from the schedule's.
@@ -39,29 +39,15 @@ named_enum! {
     }
 }
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`EulerDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct EulerDiscreteConfig: "EulerDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct EulerDiscreteConfig for EulerDiscreteScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
         /// How σ of the loop's timesteps follows from the schedule's.
         interpolation_type: InterpolationType = InterpolationType::default(),
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+        ..sigma_spacing,
         /// The lowest σ of such a spread, where that is not the last timestep's.
         sigma_min: Option<f64> = None,
         /// The highest σ of such a spread, where that is not the first timestep's.
@@ -76,6 +62,12 @@ scheduler_config! {
         rescale_betas_zero_snr: bool = false,
         /// The noise level that the loop ends at.
         final_sigmas_type: FinalSigmas = FinalSigmas::default(),
+    }
+
+    facts {}
+
+    samplers {
+        "euler", "1", false, "Euler's method in sigma";
     }
 }
 
@@ -96,18 +88,15 @@ impl EulerDiscreteScheduler {
         let class_name = EulerDiscreteConfig::CLASS_NAME;
         let discrete = Discrete::new(
             class_name,
-            noise_options_of!(config, config.rescale_betas_zero_snr),
+            config.noise_options().rescaled(config.rescale_betas_zero_snr),
             Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
                 sigma_min: config.sigma_min,
                 sigma_max: config.sigma_max,
+                ..Spreading::new(
+                    config.timestep_spacing,
+                    config.steps_offset,
+                    config.sigma_spacing()?,
+                )
             },
         )?;
         let (timesteps, sigmas) = discrete.every_timestep();
@@ -118,19 +107,6 @@ impl EulerDiscreteScheduler {
             0.0,
         );
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &EulerDiscreteConfig {
-        &self.config
     }
 
     /// Whether the model is told ¼ ln σ.
@@ -239,6 +215,12 @@ impl Scheduler for EulerDiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.discrete.steps.sigma_at(t)?;
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     discrete_methods!();

@@ -3,7 +3,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{noise_schedule::MOST_TIMESTEPS, same_shape, sigma_loop::SigmaLoop, sigmas::linspace};
+use super::{
+    NoiseLevel, noise_schedule::MOST_TIMESTEPS, same_shape, sigma_loop::SigmaLoop, sigmas::linspace,
+};
 use crate::{Error, Result};
 
 /// Checks what every flow scheduler's config has.
@@ -64,14 +66,27 @@ pub(crate) fn add_noise(
             timesteps.len()
         )));
     }
-    let train = num_train_timesteps as f64;
-    let of_training = |t: f64| (0.0..=train).contains(&t).then_some((t / train) as f32);
     let levels: Result<Vec<f32>> = timesteps
         .iter()
-        .map(|&t| steps.level_of_noise(t, of_training))
+        .map(|&t| sigma_of_noise(steps, num_train_timesteps, t))
         .collect();
     let sigma = Tensor::<1>::from_data(levels?.as_slice(), &x0.device()).reshape([batch, 1, 1, 1]);
     Ok(noise * sigma.clone() + x0 * (-sigma + 1.0))
+}
+
+/// σ at timestep `t` of the loop, or of training.
+fn sigma_of_noise(steps: &SigmaLoop, num_train_timesteps: usize, t: f64) -> Result<f32> {
+    let train = num_train_timesteps as f64;
+    steps.level_of_noise(t, |t| (0.0..=train).contains(&t).then_some((t / train) as f32))
+}
+
+/// The level of the sample at timestep `t` of the loop, or of training.
+pub(crate) fn level(steps: &SigmaLoop, num_train_timesteps: usize, t: f64) -> Result<NoiseLevel> {
+    let sigma = sigma_of_noise(steps, num_train_timesteps, t)?;
+    Ok(NoiseLevel {
+        signal: 1.0 - sigma,
+        noise: sigma,
+    })
 }
 
 /// The methods of [`Scheduler`](super::Scheduler) that every flow scheduler with the fields `config` and `steps` has in
@@ -110,6 +125,10 @@ macro_rules! flow_methods {
                 noise,
                 &vec![t; batch],
             )
+        }
+
+        fn level(&self, t: f64) -> Result<$crate::schedulers::NoiseLevel> {
+            flow::level(&self.steps, self.config.num_train_timesteps, t)
         }
 
         /// The velocity of the flow, ε - x_0, the same at every timestep.

@@ -4,8 +4,8 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    LoopOptions, ModelKind, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     flow::{self, flow_methods},
     options::check_steps,
     same_shape,
@@ -37,9 +37,9 @@ impl TimeShiftType {
     }
 }
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`FlowMatchEulerDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct FlowMatchEulerDiscreteConfig: "FlowMatchEulerDiscreteScheduler" {
+    pub struct FlowMatchEulerDiscreteConfig for FlowMatchEulerDiscreteScheduler {
         /// How many timesteps the model was trained with: T, where the timestep of level σ is T σ.
         num_train_timesteps: usize = 1000,
         /// How far the noise levels are moved towards the noise.
@@ -58,16 +58,19 @@ scheduler_config! {
         invert_sigmas: bool = false,
         /// The last σ above 0, to which the others are stretched.
         shift_terminal: Option<f64> = None,
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+        ..sigma_spacing,
         /// How dynamic shifting moves the noise levels.
         time_shift_type: TimeShiftType = TimeShiftType::default(),
         /// Whether each step goes to the clean sample and adds new noise up to the next level.
         stochastic_sampling: bool = false,
+    }
+
+    facts {
+        model: ModelKind::Flow,
+    }
+
+    samplers {
+        "flow-euler", "1", false, "for flows: Euler's method";
     }
 }
 
@@ -99,12 +102,7 @@ impl FlowMatchEulerDiscreteScheduler {
                 config.shift_terminal.unwrap_or_default()
             )));
         }
-        let spacing = SigmaSpacing::chosen(
-            class_name,
-            config.use_karras_sigmas,
-            config.use_exponential_sigmas,
-            config.use_beta_sigmas,
-        )?;
+        let spacing = config.sigma_spacing()?;
         let shift = (!config.use_dynamic_shifting).then_some(config.shift);
         let levels = flow::training_levels(config.num_train_timesteps, shift);
         let mut scheduler = Self {
@@ -116,19 +114,6 @@ impl FlowMatchEulerDiscreteScheduler {
         };
         scheduler.begin(levels, None);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &FlowMatchEulerDiscreteConfig {
-        &self.config
     }
 
     /// Moves the noise levels of the loops to come by another shift than the config's.
@@ -313,13 +298,8 @@ impl Scheduler for FlowMatchEulerDiscreteScheduler {
                 predicted_clean: clean,
             }
         } else {
-            // dx/dσ = v; inverted levels count the signal.
-            let noise_level = if self.config.invert_sigmas {
-                1.0 - sigma
-            } else {
-                sigma
-            };
-            let clean = flow::clean(&prediction, &x, noise_level);
+            // dx/dσ = v
+            let clean = self.predicted_clean(&prediction, t, &x)?;
             let previous = if self.config.stochastic_sampling {
                 let noise = options.draw_noise(FlowMatchEulerDiscreteConfig::CLASS_NAME, &x)?;
                 flow::clean(&prediction, &x, sigma) * (1.0 - sigma_next) + noise * sigma_next
@@ -333,6 +313,18 @@ impl Scheduler for FlowMatchEulerDiscreteScheduler {
         };
         self.steps.advance();
         Ok(output)
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.steps.sigma_at(t)?;
+        // Inverted levels count the signal.
+        let noise_level = if self.config.invert_sigmas {
+            1.0 - sigma
+        } else {
+            sigma
+        };
+        Ok(flow::clean(prediction, x, noise_level))
     }
 
     flow_methods!();

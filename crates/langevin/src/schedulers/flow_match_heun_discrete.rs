@@ -4,8 +4,8 @@
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    ModelKind, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     flow::{self, flow_methods},
     options::check_steps,
     same_shape,
@@ -14,13 +14,21 @@ use super::{
 };
 use crate::Result;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`FlowMatchHeunDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct FlowMatchHeunDiscreteConfig: "FlowMatchHeunDiscreteScheduler" {
+    pub struct FlowMatchHeunDiscreteConfig for FlowMatchHeunDiscreteScheduler {
         /// How many timesteps the model was trained with: T, where the timestep of level σ is T σ.
         num_train_timesteps: usize = 1000,
         /// How far the noise levels are moved towards the noise.
         shift: f64 = 1.0,
+    }
+
+    facts {
+        model: ModelKind::Flow,
+    }
+
+    samplers {
+        "flow-heun", "2", false, "for flows: Heun's method, two calls a step";
     }
 }
 
@@ -63,19 +71,6 @@ impl FlowMatchHeunDiscreteScheduler {
         };
         scheduler.begin(&levels);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &FlowMatchHeunDiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, levels: &[f32]) {
@@ -140,6 +135,12 @@ impl Scheduler for FlowMatchHeunDiscreteScheduler {
 
     fn order(&self) -> usize {
         2
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        // In both halves the level where the model is asked, from which noise added before the step does not count.
+        Ok(flow::clean(prediction, x, self.steps.sigma_at(t)?))
     }
 
     flow_methods!();

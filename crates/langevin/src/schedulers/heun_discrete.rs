@@ -4,47 +4,33 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing,
-    config::{self, scheduler_config},
-    discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
+    GivenLoop, LoopOptions, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    discrete::{Discrete, discrete_methods},
     prediction::Bounds,
     same_shape,
     sigma_loop::{SigmaLoop, clean_at, twice},
-    sigmas::SigmaSpacing,
 };
-use crate::{Result, objectives::PredictionType};
+use crate::Result;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`HeunDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct HeunDiscreteConfig: "HeunDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct HeunDiscreteConfig for HeunDiscreteScheduler {
+        ..noise(0.00085, 0.012, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+        ..discrete_sigmas,
         /// Whether to clip the predicted clean sample.
         clip_sample: bool = false,
         /// The largest absolute value that clipping leaves.
         clip_sample_range: f64 = 1.0,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "heun", "2", false, "Heun's method: two calls a step";
     }
 }
 
@@ -71,7 +57,6 @@ impl HeunDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: HeunDiscreteConfig) -> Result<Self> {
-        let class_name = HeunDiscreteConfig::CLASS_NAME;
         let bounds = Bounds {
             clip_sample: config.clip_sample,
             clip_sample_range: config.clip_sample_range,
@@ -80,22 +65,7 @@ impl HeunDiscreteScheduler {
             sample_max_value: 1.0,
         };
         bounds.check()?;
-        let discrete = Discrete::new(
-            class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -105,19 +75,6 @@ impl HeunDiscreteScheduler {
         };
         scheduler.begin(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &HeunDiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -153,11 +110,9 @@ impl Scheduler for HeunDiscreteScheduler {
         x: Tensor<4>,
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, sigma_next) = self.discrete.steps.halves(t, self.trial.is_some())?;
         let here = if self.trial.is_some() { sigma_next } else { sigma };
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, here);
-        let clean = self.bounds.apply(clean);
         let derivative = (x.clone() - clean.clone()) / here;
 
         let previous = match self.trial.take() {
@@ -178,6 +133,14 @@ impl Scheduler for HeunDiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        // In both halves the level where the model is asked.
+        let sigma = self.discrete.steps.sigma_at(t)?;
+        let clean = clean_at(self.config.prediction_type, prediction, x, sigma);
+        Ok(self.bounds.apply(clean))
     }
 
     fn order(&self) -> usize {

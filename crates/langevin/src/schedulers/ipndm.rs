@@ -6,8 +6,8 @@ use std::{collections::VecDeque, f32::consts::PI};
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, Scheduler, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    ModelKind, NoiseLevel, Scheduler, StepOptions, StepOutput,
+    class::scheduler_class,
     noise_schedule::linspace,
     options::check_steps,
     position::{Position, index_of},
@@ -20,13 +20,21 @@ const ORDER: usize = 4;
 /// The least share of signal that is divided by, as in diffusers.
 const LEAST_ALPHA: f32 = 1e-8;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`IPNDMScheduler`], with diffusers' names and defaults.
-    pub struct IPNDMConfig: "IPNDMScheduler" {
+    pub struct IPNDMConfig for IPNDMScheduler {
         /// How many steps the loop has before it is set.
         num_train_timesteps: usize = 1000,
         /// The share of noise at every step of the loop and after the last, in place of sin²(πt/2).
         trained_betas: Option<Vec<f64>> = None,
+    }
+
+    facts {
+        model: ModelKind::ContinuousTime,
+    }
+
+    samplers {
+        "ipndm", "1", false, "for models asked at times from 0 to 1: linear multistep";
     }
 }
 
@@ -75,19 +83,6 @@ impl IPNDMScheduler {
         };
         scheduler.set_timesteps(steps)?;
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &IPNDMConfig {
-        &self.config
     }
 }
 
@@ -182,6 +177,15 @@ impl Scheduler for IPNDMScheduler {
         same_shape("the noise", &noise, "the pictures", &x0)?;
         let step = index_of(&self.timesteps, t)?;
         Ok(x0 * self.alphas[step] + noise * self.betas[step])
+    }
+
+    // The clean sample is of a mixture with earlier predictions: what a copied step knows.
+    fn level(&self, t: f64) -> Result<NoiseLevel> {
+        let step = index_of(&self.timesteps, t)?;
+        Ok(NoiseLevel {
+            signal: self.alphas[step],
+            noise: self.betas[step],
+        })
     }
 
     fn num_train_timesteps(&self) -> usize {

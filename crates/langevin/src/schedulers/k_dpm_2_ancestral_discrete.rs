@@ -4,41 +4,28 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
-    discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
+    PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, ancestral, clean_at, midpoint, scaled, twice},
-    sigmas::SigmaSpacing,
 };
-use crate::{Result, objectives::PredictionType};
+use crate::Result;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`KDPM2AncestralDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct KDPM2AncestralDiscreteConfig: "KDPM2AncestralDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+    pub struct KDPM2AncestralDiscreteConfig for KDPM2AncestralDiscreteScheduler {
+        ..noise(0.00085, 0.012, Linear),
+        ..discrete_sigmas,
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "dpm2-a", "noise", true, "the midpoint method with fresh noise in each step";
     }
 }
 
@@ -68,23 +55,7 @@ impl KDPM2AncestralDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: KDPM2AncestralDiscreteConfig) -> Result<Self> {
-        let class_name = KDPM2AncestralDiscreteConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -94,19 +65,6 @@ impl KDPM2AncestralDiscreteScheduler {
         };
         scheduler.begin(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &KDPM2AncestralDiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -129,27 +87,28 @@ impl KDPM2AncestralDiscreteScheduler {
         self.discrete.steps = SigmaLoop::new(visited, sigmas);
         self.sample = None;
     }
+
+    /// σ where the model is asked at timestep `t`: where a step begins, or its midpoint.
+    fn asked_at(&self, t: f64) -> Result<f32> {
+        let step = self.discrete.steps.at(t)?;
+        Ok(match self.sample {
+            Some(_) => self.ways[step / 2].mid,
+            None => self.discrete.steps.sigmas()[step],
+        })
+    }
 }
 
 impl Scheduler for KDPM2AncestralDiscreteScheduler {
     fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
         let class_name = KDPM2AncestralDiscreteConfig::CLASS_NAME;
-        let (mut timesteps, sigmas) = self
-            .discrete
-            .spread(class_name, GivenLoop::Steps(num_inference_steps))?;
-        if self.config.use_karras_sigmas {
-            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-        }
+        let (timesteps, sigmas) = self.discrete.spread_rounded(class_name, num_inference_steps)?;
         self.begin(&timesteps, &sigmas);
         Ok(())
     }
 
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
-        if self.sample.is_none() {
-            return self.discrete.steps.scale_model_input(sample, t);
-        }
-        let step = self.discrete.steps.step(t)?;
-        Ok(scaled(sample, self.ways[step / 2].mid))
+        self.discrete.steps.step(t)?;
+        Ok(scaled(sample, self.asked_at(t)?))
     }
 
     fn step(
@@ -159,11 +118,10 @@ impl Scheduler for KDPM2AncestralDiscreteScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, _) = self.discrete.steps.halves(t, self.sample.is_some())?;
         let Way { mid, down, up } = self.ways[self.discrete.steps.step(t)? / 2];
         let here = if self.sample.is_some() { mid } else { sigma };
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, here);
         let derivative = (x.clone() - clean.clone()) / here;
 
         let previous = match self.sample.take() {
@@ -183,6 +141,12 @@ impl Scheduler for KDPM2AncestralDiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.asked_at(t)?;
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     fn order(&self) -> usize {

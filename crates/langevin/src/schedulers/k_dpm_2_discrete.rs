@@ -4,41 +4,28 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
-    discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
+    PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, clean_at, midpoint, scaled, twice},
-    sigmas::SigmaSpacing,
 };
-use crate::{Result, objectives::PredictionType};
+use crate::Result;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`KDPM2DiscreteScheduler`], with diffusers' names and defaults.
-    pub struct KDPM2DiscreteConfig: "KDPM2DiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
+    pub struct KDPM2DiscreteConfig for KDPM2DiscreteScheduler {
+        ..noise(0.00085, 0.012, Linear),
+        ..discrete_sigmas,
         /// What the model predicts. Diffusers' class does not know `sample`.
         prediction_type: PredictionType = PredictionType::default(),
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "dpm2", "2", false, "the midpoint method: two calls a step";
     }
 }
 
@@ -48,7 +35,7 @@ scheduler_config! {
 pub struct KDPM2DiscreteScheduler {
     config: KDPM2DiscreteConfig,
     discrete: Discrete,
-    /// σ between those of the steps, each at the place of the step's second half.
+    /// σ half way between those of a step, once for each of the step's two calls.
     midpoints: Vec<f32>,
     /// Where the step in progress began, after its first half.
     sample: Option<Tensor<4>>,
@@ -60,23 +47,7 @@ impl KDPM2DiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: KDPM2DiscreteConfig) -> Result<Self> {
-        let class_name = KDPM2DiscreteConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -86,19 +57,6 @@ impl KDPM2DiscreteScheduler {
         };
         scheduler.begin(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &KDPM2DiscreteConfig {
-        &self.config
     }
 
     fn begin(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -118,27 +76,28 @@ impl KDPM2DiscreteScheduler {
         self.discrete.steps = SigmaLoop::new(visited, sigmas);
         self.sample = None;
     }
+
+    /// σ where the model is asked at timestep `t`: where a step begins, or its midpoint.
+    fn asked_at(&self, t: f64) -> Result<f32> {
+        let step = self.discrete.steps.at(t)?;
+        Ok(match self.sample {
+            Some(_) => self.midpoints[step],
+            None => self.discrete.steps.sigmas()[step],
+        })
+    }
 }
 
 impl Scheduler for KDPM2DiscreteScheduler {
     fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
         let class_name = KDPM2DiscreteConfig::CLASS_NAME;
-        let (mut timesteps, sigmas) = self
-            .discrete
-            .spread(class_name, GivenLoop::Steps(num_inference_steps))?;
-        if self.config.use_karras_sigmas {
-            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-        }
+        let (timesteps, sigmas) = self.discrete.spread_rounded(class_name, num_inference_steps)?;
         self.begin(&timesteps, &sigmas);
         Ok(())
     }
 
     fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
-        if self.sample.is_none() {
-            return self.discrete.steps.scale_model_input(sample, t);
-        }
-        let step = self.discrete.steps.step(t)?;
-        Ok(scaled(sample, self.midpoints[step - 1]))
+        self.discrete.steps.step(t)?;
+        Ok(scaled(sample, self.asked_at(t)?))
     }
 
     fn step(
@@ -148,12 +107,11 @@ impl Scheduler for KDPM2DiscreteScheduler {
         x: Tensor<4>,
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (sigma, sigma_next) = self.discrete.steps.halves(t, self.sample.is_some())?;
         let step = self.discrete.steps.step(t)?;
-        let sigma_mid = self.midpoints[if self.sample.is_some() { step - 1 } else { step }];
+        let sigma_mid = self.midpoints[step];
         let here = if self.sample.is_some() { sigma_mid } else { sigma };
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, here);
         let derivative = (x.clone() - clean.clone()) / here;
 
         let previous = match self.sample.take() {
@@ -170,6 +128,12 @@ impl Scheduler for KDPM2DiscreteScheduler {
             previous,
             predicted_clean: clean,
         })
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.asked_at(t)?;
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     fn order(&self) -> usize {

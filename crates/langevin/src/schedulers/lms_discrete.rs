@@ -6,41 +6,28 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, GivenLoop, Scheduler, SchedulerConfig, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
-    discrete::{Discrete, Spreading, discrete_methods},
-    noise_schedule::noise_options_of,
+    GivenLoop, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    discrete::{Discrete, discrete_methods},
     same_shape,
     sigma_loop::{SigmaLoop, clean_at},
-    sigmas::SigmaSpacing,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`LMSDiscreteScheduler`], with diffusers' names and defaults.
-    pub struct LMSDiscreteConfig: "LMSDiscreteScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct LMSDiscreteConfig for LMSDiscreteScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// What the model predicts.
         prediction_type: PredictionType = PredictionType::default(),
-        /// Whether σ is spread as by Karras et al. (2022).
-        use_karras_sigmas: bool = false,
-        /// Whether σ is spread evenly in its logarithm.
-        use_exponential_sigmas: bool = false,
-        /// Whether σ is spread by the quantiles of a beta distribution.
-        use_beta_sigmas: bool = false,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..discrete_sigmas,
+        ..steps(Linspace),
+    }
+
+    facts {}
+
+    samplers {
+        "lms", "4", false, "linear multistep in sigma";
     }
 }
 
@@ -64,23 +51,7 @@ impl LMSDiscreteScheduler {
     /// # Errors
     /// If a value of the config makes no sense, or two do not go together; the error names it.
     pub fn new(config: LMSDiscreteConfig) -> Result<Self> {
-        let class_name = LMSDiscreteConfig::CLASS_NAME;
-        let discrete = Discrete::new(
-            class_name,
-            noise_options_of!(config, false),
-            Spreading {
-                timestep_spacing: config.timestep_spacing,
-                steps_offset: config.steps_offset,
-                sigma_spacing: SigmaSpacing::chosen(
-                    class_name,
-                    config.use_karras_sigmas,
-                    config.use_exponential_sigmas,
-                    config.use_beta_sigmas,
-                )?,
-                sigma_min: None,
-                sigma_max: None,
-            },
-        )?;
+        let discrete = config.discrete()?;
         let (timesteps, sigmas) = discrete.every_timestep();
         let mut scheduler = Self {
             config,
@@ -90,19 +61,6 @@ impl LMSDiscreteScheduler {
         };
         scheduler.restart(&timesteps, &sigmas);
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &LMSDiscreteConfig {
-        &self.config
     }
 
     fn restart(&mut self, timesteps: &[f64], sigmas: &[f64]) {
@@ -179,7 +137,7 @@ impl Scheduler for LMSDiscreteScheduler {
         let step = self.discrete.steps.step(t)?;
         let sigmas = self.discrete.steps.sigmas();
         let sigma = sigmas[step];
-        let clean = clean_at(self.config.prediction_type, &prediction, &x, sigma);
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         self.derivatives.push_front((x.clone() - clean.clone()) / sigma);
         self.derivatives.truncate(options.order);
 
@@ -208,6 +166,12 @@ impl Scheduler for LMSDiscreteScheduler {
     fn set_begin_index(&mut self, index: usize) {
         self.begin = index;
         self.discrete.steps.begin_at(index);
+    }
+
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let sigma = self.discrete.steps.sigma_at(t)?;
+        Ok(clean_at(self.config.prediction_type, prediction, x, sigma))
     }
 
     discrete_methods!(but set_begin_index);

@@ -4,6 +4,7 @@
 //! timesteps of a sampling loop, and turns a model's prediction at one of them into the sample at the next.
 
 mod any;
+mod class;
 mod config;
 mod consistency_models;
 mod ddim;
@@ -50,51 +51,58 @@ mod tcd;
 mod unclip;
 mod unipc_multistep;
 
-pub use any::{AnyScheduler, SCHEDULER_CONFIG};
+pub use any::SCHEDULER_CONFIG;
+pub use class::{ModelKind, SchedulerClass, SchedulerFacts};
 pub use config::{ConfigMap, SchedulerConfig};
-pub use consistency_models::{CMStochasticIterativeConfig, CMStochasticIterativeScheduler};
-pub use ddim::{DDIMConfig, DDIMScheduler};
-pub use ddim_inverse::{DDIMInverseConfig, DDIMInverseScheduler};
-pub use ddpm::{DDPMConfig, DDPMScheduler, VarianceType};
-pub use deis_multistep::{DEISMultistepConfig, DEISMultistepScheduler, DeisAlgorithm, DeisSolver};
 pub use dpm_solver::SolverPrediction;
 pub use dpm_update::{AlgorithmType, SolverType};
-pub use dpmsolver_multistep::{DPMSolverMultistepConfig, DPMSolverMultistepScheduler};
-pub use dpmsolver_multistep_inverse::{DPMSolverMultistepInverseConfig, DPMSolverMultistepInverseScheduler};
-pub use dpmsolver_sde::{DPMSolverSDEConfig, DPMSolverSDEScheduler};
-pub use dpmsolver_singlestep::{DPMSolverSinglestepConfig, DPMSolverSinglestepScheduler};
 pub use edm::SigmaSchedule;
-pub use edm_dpmsolver_multistep::{EDMDPMSolverMultistepConfig, EDMDPMSolverMultistepScheduler};
-pub use edm_euler::{EDMEulerConfig, EDMEulerScheduler};
-pub use euler_ancestral_discrete::{EulerAncestralDiscreteConfig, EulerAncestralDiscreteScheduler};
-pub use euler_discrete::{EulerDiscreteConfig, EulerDiscreteScheduler, InterpolationType, TimestepType};
-pub use flow_match_euler_discrete::{
-    FlowMatchEulerDiscreteConfig, FlowMatchEulerDiscreteScheduler, TimeShiftType,
-};
-pub use flow_match_heun_discrete::{FlowMatchHeunDiscreteConfig, FlowMatchHeunDiscreteScheduler};
-pub use heun_discrete::{HeunDiscreteConfig, HeunDiscreteScheduler};
-pub use ipndm::{IPNDMConfig, IPNDMScheduler};
-pub use k_dpm_2_ancestral_discrete::{KDPM2AncestralDiscreteConfig, KDPM2AncestralDiscreteScheduler};
-pub use k_dpm_2_discrete::{KDPM2DiscreteConfig, KDPM2DiscreteScheduler};
-pub use lcm::{LCMConfig, LCMScheduler};
-pub use lms_discrete::{LMSDiscreteConfig, LMSDiscreteScheduler};
 pub use names::SamplerName;
-pub use noise_schedule::{BetaSchedule, NoiseSchedule};
+pub use noise_schedule::{BetaSchedule, NoiseLevel, NoiseSchedule};
 pub use options::{GivenLoop, LoopOptions, StepOptions};
-pub use pndm::{PNDMConfig, PNDMScheduler};
+pub use prediction::PredictionType;
 pub(crate) use prediction::predicted_noise_at;
-pub use repaint::{RePaintConfig, RePaintScheduler};
-pub use sasolver::{SASolverConfig, SASolverScheduler, SaAlgorithm};
-pub use sde_ve::{ScoreSdeVeConfig, ScoreSdeVeScheduler, SdeVeStep};
 pub use sigmas::FinalSigmas;
 pub use spacing::TimestepSpacing;
-pub use tcd::{TCDConfig, TCDScheduler};
-pub use unclip::{UnCLIPConfig, UnCLIPScheduler};
-pub use unipc_multistep::{BhSolver, UniPCMultistepConfig, UniPCMultistepScheduler};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, random::Generator};
+
+// Every class, in the order in which help lists the samplers: those for models with a noise schedule, those for other models,
+// and what does not draw pictures from noise.
+any::scheduler_classes! {
+    ddpm: DDPM(DDPMScheduler, DDPMConfig, VarianceType);
+    ddim: DDIM(DDIMScheduler, DDIMConfig);
+    pndm: PNDM(PNDMScheduler, PNDMConfig);
+    lms_discrete: LMSDiscrete(LMSDiscreteScheduler, LMSDiscreteConfig);
+    euler_discrete: EulerDiscrete(EulerDiscreteScheduler, EulerDiscreteConfig, InterpolationType, TimestepType);
+    euler_ancestral_discrete: EulerAncestralDiscrete(EulerAncestralDiscreteScheduler, EulerAncestralDiscreteConfig);
+    heun_discrete: HeunDiscrete(HeunDiscreteScheduler, HeunDiscreteConfig);
+    k_dpm_2_discrete: KDPM2Discrete(KDPM2DiscreteScheduler, KDPM2DiscreteConfig);
+    k_dpm_2_ancestral_discrete: KDPM2AncestralDiscrete(KDPM2AncestralDiscreteScheduler, KDPM2AncestralDiscreteConfig);
+    dpmsolver_multistep: DPMSolverMultistep(DPMSolverMultistepScheduler, DPMSolverMultistepConfig);
+    dpmsolver_singlestep: DPMSolverSinglestep(DPMSolverSinglestepScheduler, DPMSolverSinglestepConfig);
+    dpmsolver_sde: DPMSolverSDE(DPMSolverSDEScheduler, DPMSolverSDEConfig);
+    deis_multistep: DEISMultistep(DEISMultistepScheduler, DEISMultistepConfig, DeisAlgorithm, DeisSolver);
+    unipc_multistep: UniPCMultistep(UniPCMultistepScheduler, UniPCMultistepConfig, BhSolver);
+    sasolver: SASolver(SASolverScheduler, SASolverConfig, SaAlgorithm);
+    lcm: LCM(LCMScheduler, LCMConfig);
+    tcd: TCD(TCDScheduler, TCDConfig);
+    flow_match_euler_discrete:
+        FlowMatchEulerDiscrete(FlowMatchEulerDiscreteScheduler, FlowMatchEulerDiscreteConfig, TimeShiftType);
+    flow_match_heun_discrete: FlowMatchHeunDiscrete(FlowMatchHeunDiscreteScheduler, FlowMatchHeunDiscreteConfig);
+    edm_euler: EDMEuler(EDMEulerScheduler, EDMEulerConfig);
+    edm_dpmsolver_multistep: EDMDPMSolverMultistep(EDMDPMSolverMultistepScheduler, EDMDPMSolverMultistepConfig);
+    consistency_models: CMStochasticIterative(CMStochasticIterativeScheduler, CMStochasticIterativeConfig);
+    ipndm: IPNDM(IPNDMScheduler, IPNDMConfig);
+    sde_ve: ScoreSdeVe(ScoreSdeVeScheduler, ScoreSdeVeConfig, SdeVeStep);
+    unclip: UnCLIP(UnCLIPScheduler, UnCLIPConfig);
+    repaint: RePaint(RePaintScheduler, RePaintConfig);
+    ddim_inverse: DDIMInverse(DDIMInverseScheduler, DDIMInverseConfig);
+    dpmsolver_multistep_inverse:
+        DPMSolverMultistepInverse(DPMSolverMultistepInverseScheduler, DPMSolverMultistepInverseConfig);
+}
 
 /// What [`Scheduler::step`] gives.
 #[derive(Clone, Debug)]
@@ -149,7 +157,7 @@ pub trait Scheduler: CloneScheduler + Send {
     }
 
     /// Says that the next loop begins at this step and not with the first, as a loop from a picture with noise does.
-    /// Schedulers that know by the timestep where they are need not be told.
+    /// Schedulers that know by the timestep where they are have no use for it.
     fn set_begin_index(&mut self, index: usize) {
         let _ = index;
     }
@@ -199,6 +207,46 @@ pub trait Scheduler: CloneScheduler + Send {
             )));
         }
         self.add_noise(x0, noise, &vec![t as usize; batch])
+    }
+
+    /// How much signal and how much noise the sample at timestep `t` of the loop or the schedule holds: what
+    /// [`Self::add_noise_at`] mixes there, which the provided method asks.
+    ///
+    /// # Errors
+    /// As [`Self::add_noise_at`].
+    fn level(&self, t: f64) -> Result<NoiseLevel> {
+        let device = Device::default();
+        let number = |value: f32| Tensor::<4>::full([1, 1, 1, 1], value, &device);
+        let mixed = |x0, noise| {
+            Ok(self
+                .add_noise_at(number(x0), number(noise), t)?
+                .into_scalar::<f32>())
+        };
+        Ok(NoiseLevel {
+            signal: mixed(1.0, 0.0)?,
+            noise: mixed(0.0, 1.0)?,
+        })
+    }
+
+    /// x̂_0, the clean sample that the model's `prediction` at timestep `t` implies for the sample `x`, without a step being
+    /// taken: [`StepOutput::predicted_clean`] of a step with no options. Differentiable in both tensors.
+    ///
+    /// The provided method takes that step with a copy, which is right for every scheduler, and needed where the clean sample
+    /// follows from earlier predictions too. Others compute it.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        // What a stochastic step draws comes after its clean sample, so that any generator will do.
+        let mut generator = Generator::new(0);
+        let mut options = StepOptions {
+            generator: Some(&mut generator),
+            ..StepOptions::default()
+        };
+        let output = self
+            .boxed_clone()
+            .step(prediction.clone(), t, x.clone(), &mut options)?;
+        Ok(output.predicted_clean)
     }
 
     /// The velocity v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 that a model with v-prediction learns, with one timestep a picture

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AnyScheduler, ConfigMap, Scheduler};
+use super::{AnyScheduler, ConfigMap, ModelKind, Scheduler, SchedulerFacts};
 use crate::{Error, Result};
 
 /// A sampler as a command names it: a class with some of its settings.
@@ -13,7 +13,7 @@ pub struct SamplerName {
     /// The class, as `_class_name` has it.
     pub class_name: &'static str,
     /// Settings of the class that the name stands for, each with its value as JSON.
-    settings: &'static [(&'static str, &'static str)],
+    pub(super) settings: &'static [(&'static str, &'static str)],
     /// How the error falls: with which power of the step's length, or by how much noise is drawn.
     pub order: &'static str,
     /// Whether steps draw noise.
@@ -21,56 +21,6 @@ pub struct SamplerName {
     /// What it is, in a line.
     pub about: &'static str,
 }
-
-/// What a model was trained to be asked: a sampler fits if it asks the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// At the whole timesteps of a table of noise levels.
-    Timesteps,
-    /// For the velocity of a flow.
-    Flow,
-    /// At logarithms of σ, preconditioned as Karras et al. 2022 do.
-    Edm,
-    /// At logarithms of σ, as consistency models are.
-    Consistency,
-    /// At times from 0 to 1.
-    Times,
-    /// For the score under a noise that grows without bound.
-    Score,
-}
-
-impl Asked {
-    fn by_class(class_name: &str) -> Self {
-        match class_name {
-            "FlowMatchEulerDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler" => Self::Flow,
-            "EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler" => Self::Edm,
-            "CMStochasticIterativeScheduler" => Self::Consistency,
-            "IPNDMScheduler" => Self::Times,
-            "ScoreSdeVeScheduler" => Self::Score,
-            _ => Self::Timesteps,
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Self::Timesteps => "models that are asked at whole timesteps of a noise schedule",
-            Self::Flow => "flows, models that predict the velocity from noise to data",
-            Self::Edm => "models that are preconditioned as Karras et al. 2022 do (EDM)",
-            Self::Consistency => "consistency models",
-            Self::Times => "models that are asked at times from 0 to 1",
-            Self::Score => "models of the score under a noise that grows without bound (SDE-VE)",
-        }
-    }
-}
-
-/// Classes that also sample flows, where their config says so.
-const ALSO_FLOWS: [&str; 5] = [
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "SASolverScheduler",
-];
 
 /// Keys that say what the model is, which another sampler has to keep even where nobody set them.
 const OF_THE_MODEL: [&str; 6] = [
@@ -82,62 +32,7 @@ const OF_THE_MODEL: [&str; 6] = [
     "prediction_type",
 ];
 
-macro_rules! samplers {
-    ($($name:literal, $class:ident $({ $($key:literal: $value:literal),+ })?, $order:literal, $noise:literal, $about:literal;)+) => {
-        &[$(SamplerName {
-            name: $name,
-            class_name: stringify!($class),
-            settings: &[$($(($key, $value)),+)?],
-            order: $order,
-            is_stochastic: $noise,
-            about: $about,
-        }),+]
-    };
-}
-
 impl SamplerName {
-    /// Every sampler by name: those for models with a noise schedule, those for other models, and what does not draw pictures
-    /// from noise.
-    pub const ALL: &'static [Self] = samplers! {
-        "ddpm", DDPMScheduler, "noise", true, "ancestral sampling; with hundreds of steps the surest";
-        "ddim", DDIMScheduler, "1", false, "deterministic; --eta adds noise";
-        "pndm", PNDMScheduler, "2", false, "pseudo linear multistep, Stable Diffusion's first";
-        "lms", LMSDiscreteScheduler, "4", false, "linear multistep in sigma";
-        "euler", EulerDiscreteScheduler, "1", false, "Euler's method in sigma";
-        "euler-a", EulerAncestralDiscreteScheduler, "noise", true, "Euler's method with fresh noise in each step";
-        "heun", HeunDiscreteScheduler, "2", false, "Heun's method: two calls a step";
-        "dpm2", KDPM2DiscreteScheduler, "2", false, "the midpoint method: two calls a step";
-        "dpm2-a", KDPM2AncestralDiscreteScheduler, "noise", true, "the midpoint method with fresh noise in each step";
-        "dpm++2m", DPMSolverMultistepScheduler, "2", false, "DPM-Solver++, multistep: good in 15 to 25 steps";
-        "dpm++2m-karras", DPMSolverMultistepScheduler { "use_karras_sigmas": "true" }, "2", false,
-            "the same with Karras's noise levels";
-        "dpm++2m-sde", DPMSolverMultistepScheduler { "algorithm_type": "\"sde-dpmsolver++\"" }, "noise", true,
-            "the same for the reverse diffusion";
-        "dpm++2m-sde-karras", DPMSolverMultistepScheduler {
-            "algorithm_type": "\"sde-dpmsolver++\"", "use_karras_sigmas": "true"
-        }, "noise", true, "both";
-        "dpm++3m", DPMSolverMultistepScheduler { "solver_order": "3" }, "2", false,
-            "DPM-Solver++ with three outputs a step";
-        "dpm++2s", DPMSolverSinglestepScheduler, "2", false, "DPM-Solver++, singlestep: a step takes up two calls";
-        "dpm-sde", DPMSolverSDEScheduler, "noise", true, "DPM-Solver++ for the reverse diffusion: two calls a step";
-        "deis", DEISMultistepScheduler, "2", false, "exponential integrator with polynomials in log sigma";
-        "unipc", UniPCMultistepScheduler, "3", false, "predictor and corrector: good in 10 steps";
-        "sa-solver", SASolverScheduler, "noise", true, "stochastic Adams: noise in the middle of the schedule alone";
-        "lcm", LCMScheduler, "noise", true, "for models distilled to latent consistency: 1 to 8 steps";
-        "tcd", TCDScheduler, "noise", true, "for models distilled to trajectory consistency: 1 to 8 steps";
-        "flow-euler", FlowMatchEulerDiscreteScheduler, "1", false, "for flows: Euler's method";
-        "flow-heun", FlowMatchHeunDiscreteScheduler, "2", false, "for flows: Heun's method, two calls a step";
-        "edm-euler", EDMEulerScheduler, "1", false, "for EDM's models: Euler's method";
-        "edm-dpm++2m", EDMDPMSolverMultistepScheduler, "2", false, "for EDM's models: DPM-Solver++, multistep";
-        "cm", CMStochasticIterativeScheduler, "noise", true, "for consistency models: 1 or 2 steps";
-        "ipndm", IPNDMScheduler, "1", false, "for models asked at times from 0 to 1: linear multistep";
-        "sde-ve", ScoreSdeVeScheduler, "noise", true, "for scores under exploding noise: predictor, and Langevin correctors";
-        "unclip", UnCLIPScheduler, "noise", true, "for unCLIP's priors and decoders: ancestral sampling";
-        "repaint", RePaintScheduler, "noise", true, "paints the unknown part of a picture: `langevin sample --inpaint`";
-        "ddim-inverse", DDIMInverseScheduler, "1", false, "from a picture to its noise: `langevin invert`";
-        "dpm++2m-inverse", DPMSolverMultistepInverseScheduler, "2", false, "from a picture to its noise; in the library";
-    };
-
     /// The sampler of this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         Self::ALL.iter().find(|sampler| sampler.name == name)
@@ -150,20 +45,32 @@ impl SamplerName {
             set(config, key, value);
         }
     }
+}
 
-    /// Why this one draws no pictures from noise with another class's model, if so.
-    fn is_no_sampler(&self) -> Option<&'static str> {
-        match self.class_name {
-            "DDIMInverseScheduler" | "DPMSolverMultistepInverseScheduler" => {
-                Some("goes from a picture to its noise, and so draws none")
-            }
-            "RePaintScheduler" => {
-                Some("paints the unknown part of a picture, and needs that picture with its mask")
-            }
-            "UnCLIPScheduler" => Some("samples unCLIP's priors and decoders alone"),
-            _ => None,
-        }
+/// How many samplers the classes have together.
+pub(super) const fn count(by_class: &[&[SamplerName]]) -> usize {
+    let (mut count, mut class) = (0, 0);
+    while class < by_class.len() {
+        count += by_class[class].len();
+        class += 1;
     }
+    count
+}
+
+/// The samplers of all classes, one after the other; `N` is their [`count`].
+pub(super) const fn joined<const N: usize>(by_class: &[&[SamplerName]]) -> [SamplerName; N] {
+    let mut all = [by_class[0][0]; N];
+    let (mut next, mut class) = (0, 0);
+    while class < by_class.len() {
+        let mut i = 0;
+        while i < by_class[class].len() {
+            all[next] = by_class[class][i];
+            next += 1;
+            i += 1;
+        }
+        class += 1;
+    }
+    all
 }
 
 /// Sets a key, so that it passes to other classes as well.
@@ -190,7 +97,7 @@ impl AnyScheduler {
     /// If there is no such sampler, or it does not fit the model or draws no pictures from noise; the error says why.
     pub fn for_model(&self, name: &str) -> Result<Self> {
         let sampler = Self::named(name)?;
-        match sampler.is_no_sampler() {
+        match SchedulerFacts::of_class(sampler.class_name)?.no_sampler {
             Some(reason) if sampler.class_name != self.class_name() => Err(Error::Config(format!(
                 "{name} does not fit this model: it {reason}"
             ))),
@@ -241,18 +148,19 @@ impl AnyScheduler {
             .map_err(|error| Error::Config(format!("{} does not fit this model: {error}", sampler.name)))
     }
 
-    /// Refuses a sampler that asks a model other things than this scheduler does, and tells one that can sample flows that it is
-    /// to do so.
+    /// Refuses a sampler of another kind of model than this scheduler's, and sets one that can sample flows to do so where this
+    /// one samples a flow.
     fn check_fit(&self, sampler: &SamplerName, config: &mut ConfigMap) -> Result<()> {
         let (name, own) = (sampler.name, self.class_name());
-        let (model, theirs) = (self.asks(config), Asked::by_class(sampler.class_name));
+        let facts = SchedulerFacts::of_class(sampler.class_name)?;
+        let (model, theirs) = (self.kind_by(config), facts.model);
         if model == theirs {
-            if model == Asked::Flow {
+            if model == ModelKind::Flow {
                 share(config, "flow_shift", "shift");
             }
             return Ok(());
         }
-        if model == Asked::Flow && ALSO_FLOWS.contains(&sampler.class_name) {
+        if model == ModelKind::Flow && facts.also_flows {
             share(config, "shift", "flow_shift");
             set(config, "use_flow_sigmas", json!(true));
             set(config, "prediction_type", json!("flow_prediction"));
@@ -260,34 +168,37 @@ impl AnyScheduler {
         }
         Err(Error::Config(format!(
             "{name} does not fit this model: it samples {}, and the model, which comes with a {own}, is one of the {}",
-            theirs.words(),
-            model.words()
+            theirs.description(),
+            model.description()
         )))
     }
 
-    fn asks(&self, config: &ConfigMap) -> Asked {
+    /// What kind of model this scheduler samples as it is configured: a class that also samples flows may be set to do so.
+    ///
+    /// # Errors
+    /// If the config cannot be written down.
+    pub fn model_kind(&self) -> Result<ModelKind> {
+        Ok(self.kind_by(&self.config()?))
+    }
+
+    fn kind_by(&self, config: &ConfigMap) -> ModelKind {
         if config.get("use_flow_sigmas") == Some(&json!(true)) {
-            Asked::Flow
+            ModelKind::Flow
         } else {
-            Asked::by_class(self.class_name())
+            self.facts().model
         }
     }
 
-    /// Whether steps take a share of fresh noise that a caller may set: DDIM's η and TCD's γ.
+    /// Whether steps take a share of fresh noise that a caller may set, [`StepOptions::eta`](super::StepOptions::eta).
     pub fn takes_eta(&self) -> bool {
-        matches!(self, Self::DDIM(_) | Self::TCD(_))
+        self.facts().takes_eta
     }
 
-    /// How many steps a loop has whose caller names no number: diffusers' 1000 for ancestral sampling, 4 for the samplers of
-    /// distilled models, 50 for others; or all that the schedule has, if they are fewer.
+    /// How many steps a loop has whose caller names no number: as many as is usual for the class (1000 for ancestral sampling
+    /// as in diffusers, a few for samplers of distilled models, 50 for others); or all that the schedule has, if they are
+    /// fewer.
     pub fn usual_steps(&self) -> usize {
-        let usual = match self {
-            Self::DDPM(_) | Self::ScoreSdeVe(_) => 1000,
-            Self::LCM(_) | Self::TCD(_) => 4,
-            Self::CMStochasticIterative(_) => 1,
-            _ => 50,
-        };
-        usual.min(self.num_train_timesteps())
+        self.facts().usual_steps.min(self.num_train_timesteps())
     }
 }
 

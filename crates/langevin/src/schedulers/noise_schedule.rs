@@ -49,33 +49,48 @@ pub struct NoiseOptions<'a> {
     pub rescale_betas_zero_snr: bool,
 }
 
-/// What a scheduler's config says about its noise; the second argument says whether to rescale the table to zero SNR.
-macro_rules! noise_options_of {
-    ($config:expr, $rescale:expr) => {
-        $crate::schedulers::noise_schedule::NoiseOptions {
-            num_train_timesteps: $config.num_train_timesteps,
-            beta_start: $config.beta_start,
-            beta_end: $config.beta_end,
-            beta_schedule: $config.beta_schedule,
-            trained_betas: $config.trained_betas.as_deref(),
-            rescale_betas_zero_snr: $rescale,
+impl NoiseOptions<'_> {
+    /// The same with `rescale_betas_zero_snr` as given.
+    pub(super) fn rescaled(self, rescale_betas_zero_snr: bool) -> Self {
+        Self {
+            rescale_betas_zero_snr,
+            ..self
         }
-    };
+    }
 }
 
-/// The table that a scheduler's config describes; the second argument is for the classes that have no such key.
-macro_rules! noise_schedule_of {
-    ($config:expr) => {
-        $crate::schedulers::noise_schedule::noise_schedule_of!($config, $config.rescale_betas_zero_snr)
-    };
-    ($config:expr, $rescale:expr) => {
-        $crate::schedulers::NoiseSchedule::new($crate::schedulers::noise_schedule::noise_options_of!(
-            $config, $rescale
-        ))
-    };
+/// How much of the clean picture and how much of the noise a noisy sample holds: x = signal · x_0 + noise · ε.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseLevel {
+    /// The factor of the clean picture.
+    pub signal: f32,
+    /// The factor of the noise, whose standard deviation is 1.
+    pub noise: f32,
 }
 
-pub(crate) use {noise_options_of, noise_schedule_of};
+impl NoiseLevel {
+    /// A sample with a standard deviation of 1: √ᾱ x_0 + √(1 - ᾱ) ε.
+    pub(super) fn of_alpha_cumprod(alpha_cumprod: f32) -> Self {
+        Self {
+            signal: alpha_cumprod.sqrt(),
+            noise: (1.0 - alpha_cumprod).sqrt(),
+        }
+    }
+
+    /// A sample in σ: x_0 + σ ε.
+    pub(super) fn of_sigma(sigma: f32) -> Self {
+        Self {
+            signal: 1.0,
+            noise: sigma,
+        }
+    }
+
+    /// ᾱ: the share of the signal in the sample's variance, from 0 (noise) to 1 (clean).
+    pub fn alpha_cumprod(self) -> f64 {
+        let (signal, noise) = (f64::from(self.signal).powi(2), f64::from(self.noise).powi(2));
+        signal / (signal + noise)
+    }
+}
 
 /// The table of noise levels of a discrete schedule.
 #[derive(Clone, Debug)]
@@ -118,13 +133,21 @@ impl NoiseSchedule {
         })
     }
 
-    /// The same with ᾱ of the last timestep at 2⁻²⁴, as diffusers has it for the schedulers that divide by it, where the
-    /// schedule was moved to end without any signal.
-    pub(crate) fn with_least_signal(mut self) -> Self {
-        if let Some(last) = self.alphas_cumprod.last_mut() {
+    /// The table for the schedulers that divide by ᾱ: where the schedule is moved to end without any signal, ᾱ of the last
+    /// timestep is 2⁻²⁴, as diffusers has it for them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn with_signal(options: NoiseOptions<'_>) -> Result<Self> {
+        let mut noise = Self::new(options)?;
+        if let Some(last) = noise
+            .alphas_cumprod
+            .last_mut()
+            .filter(|_| options.rescale_betas_zero_snr)
+        {
             *last = LEAST_SIGNAL;
         }
-        self
+        Ok(noise)
     }
 
     /// β_t for every timestep.
@@ -142,6 +165,14 @@ impl NoiseSchedule {
         self.betas.len()
     }
 
+    /// ᾱ at a timestep that came as a number.
+    ///
+    /// # Errors
+    /// As [`Self::index`].
+    pub(super) fn alpha_cumprod(&self, t: f64) -> Result<f32> {
+        Ok(self.alphas_cumprod[self.index(t)?])
+    }
+
     /// The place in the table of a timestep that came as a number.
     ///
     /// # Errors
@@ -157,6 +188,35 @@ impl NoiseSchedule {
         )))
     }
 }
+
+/// The methods of [`Scheduler`](super::Scheduler) that every scheduler with a table `noise` and whole `timesteps` has in common.
+macro_rules! table_methods {
+    () => {
+        fn timesteps(&self) -> &[f64] {
+            &self.timesteps
+        }
+
+        fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+            $crate::schedulers::noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+        }
+
+        fn level(&self, t: f64) -> Result<$crate::schedulers::NoiseLevel> {
+            self.noise
+                .alpha_cumprod(t)
+                .map($crate::schedulers::NoiseLevel::of_alpha_cumprod)
+        }
+
+        fn num_train_timesteps(&self) -> usize {
+            self.noise.num_train_timesteps()
+        }
+
+        fn alphas_cumprod(&self) -> &[f32] {
+            self.noise.alphas_cumprod()
+        }
+    };
+}
+
+pub(super) use table_methods;
 
 /// Refuses a number of timesteps that no schedule has.
 pub(crate) fn check_length(name: &str, n: usize) -> Result<()> {

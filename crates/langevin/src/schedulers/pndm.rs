@@ -5,33 +5,20 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, NoiseSchedule, Scheduler, StepOptions, StepOutput, TimestepSpacing,
-    config::{self, scheduler_config},
-    noise_schedule::{self, noise_schedule_of},
-    position::Position,
-    prediction::predicted_clean,
-    same_shape,
+    NoiseSchedule, PredictionType, Scheduler, StepOptions, StepOutput, class::scheduler_class,
+    noise_schedule::table_methods, position::Position, prediction::predicted_clean, same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
 /// How many predictions the multistep rule looks at, and how many steps the Runge–Kutta rule takes to have one less.
 const ORDER: usize = 4;
 /// How many calls of the model a Runge–Kutta step is.
 const STAGES: usize = 4;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`PNDMScheduler`], with diffusers' names and defaults.
-    pub struct PNDMConfig: "PNDMScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::default(),
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct PNDMConfig for PNDMScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// Whether to begin without Runge–Kutta steps: with one step that is done twice, and multistep rules of rising
         /// order (Stable Diffusion's way).
         skip_prk_steps: bool = false,
@@ -39,10 +26,13 @@ scheduler_config! {
         set_alpha_to_one: bool = false,
         /// What the model predicts: the noise or the velocity.
         prediction_type: PredictionType = PredictionType::default(),
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Leading,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..steps(Leading),
+    }
+
+    facts {}
+
+    samplers {
+        "pndm", "2", false, "pseudo linear multistep, Stable Diffusion's first";
     }
 }
 
@@ -84,7 +74,7 @@ impl PNDMScheduler {
                     .to_owned(),
             ));
         }
-        let noise = noise_schedule_of!(config, false)?;
+        let noise = NoiseSchedule::new(config.noise_options())?;
         if let Some(t) = noise
             .alphas_cumprod()
             .iter()
@@ -116,19 +106,6 @@ impl PNDMScheduler {
         };
         scheduler.begin(every, 1)?;
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &PNDMConfig {
-        &self.config
     }
 
     /// Begins a loop of steps from these timesteps, which fall.
@@ -272,10 +249,6 @@ impl Scheduler for PNDMScheduler {
         self.position.begin_at(index);
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -305,15 +278,6 @@ impl Scheduler for PNDMScheduler {
         Ok(output)
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
-    }
-
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    // The clean sample is of a mixture with earlier predictions, and of where the step began: what a copied step knows.
+    table_methods!();
 }

@@ -25,15 +25,22 @@ impl Position {
     /// # Errors
     /// If `t` is not where the loop stands.
     pub fn find(&mut self, timesteps: &[f64], t: f64) -> Result<usize> {
+        let index = self.at(timesteps, t)?;
+        self.step = Some(index);
+        Ok(index)
+    }
+
+    /// The same for whoever only looks, and leaves the loop where it is.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn at(&self, timesteps: &[f64], t: f64) -> Result<usize> {
         let index = match self.step.or(self.begin) {
             Some(index) => index,
             None => index_of(timesteps, t)?,
         };
         match timesteps.get(index) {
-            Some(&here) if here == t => {
-                self.step = Some(index);
-                Ok(index)
-            }
+            Some(&here) if here == t => Ok(index),
             Some(here) => Err(Error::Config(format!(
                 "timestep {t} was given where the loop stands at {here}; setting the timesteps again begins it anew"
             ))),

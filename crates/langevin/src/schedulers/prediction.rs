@@ -2,7 +2,21 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result, named::named_enum};
+
+named_enum! {
+    /// The three things that diffusion models predict. The names in files are diffusers'.
+    #[derive(Default)]
+    pub enum PredictionType: "a kind of prediction" {
+        /// The noise ε in the sample.
+        #[default]
+        Epsilon = "epsilon",
+        /// The clean sample x_0.
+        Sample = "sample",
+        /// The velocity v = √ᾱ ε - √(1 - ᾱ) x_0 (Salimans and Ho 2022, appendix D).
+        VPrediction = "v_prediction",
+    }
+}
 
 /// What a config says about keeping the predicted clean sample in range, under diffusers' names.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +89,17 @@ impl Bounds {
         } else {
             clean
         }
+    }
+
+    /// x̂_0 as [`predicted_clean`] gives it, within these bounds.
+    pub fn predicted_clean(
+        &self,
+        kind: PredictionType,
+        prediction: &Tensor<4>,
+        x: &Tensor<4>,
+        alpha_prod: f32,
+    ) -> Tensor<4> {
+        self.apply(predicted_clean(kind, prediction, x, alpha_prod, self.are_set()))
     }
 
     /// Dynamic thresholding (Saharia et al. 2022, section 2.3): each picture is clipped to a high quantile s of its

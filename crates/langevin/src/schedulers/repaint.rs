@@ -3,34 +3,34 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
-    noise_schedule::{self, noise_schedule_of},
-    prediction::{Bounds, predicted_clean, ratio},
+    LoopOptions, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    noise_schedule::table_methods,
+    prediction::{Bounds, ratio},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
 /// How many steps a jump back takes, and how many times each stretch is walked, as in diffusers.
 const DEFAULT_JUMP: usize = 10;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`RePaintScheduler`], with diffusers' names and defaults. The model predicts noise.
-    pub struct RePaintConfig: "RePaintScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
+    pub struct RePaintConfig for RePaintScheduler {
+        ..betas(0.0001, 0.02, Linear),
         /// How much noise a step adds to the unknown part: 0 as DDIM, 1 as DDPM.
         eta: f64 = 0.0,
-        /// Every β, in place of the three above that name β.
-        trained_betas: Option<Vec<f64>> = None,
+        ..trained_betas,
         /// Whether to clip the predicted clean sample to -1 to 1.
         clip_sample: bool = true,
+    }
+
+    facts {
+        no_sampler: Some("paints the unknown part of a picture, and needs that picture with its mask"),
+    }
+
+    samplers {
+        "repaint", "noise", true, "paints the unknown part of a picture: `langevin sample --inpaint`";
     }
 }
 
@@ -94,7 +94,7 @@ impl RePaintScheduler {
             )));
         }
         let bounds = Bounds::clipping(config.clip_sample, 1.0);
-        let noise = noise_schedule_of!(config, false)?;
+        let noise = NoiseSchedule::new(config.noise_options())?;
         let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
         Ok(Self {
             config,
@@ -103,19 +103,6 @@ impl RePaintScheduler {
             stride: 1,
             timesteps,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &RePaintConfig {
-        &self.config
     }
 
     /// Takes back the step that led to `x` at timestep `t`: noises it to the level of the timestep above.
@@ -203,10 +190,6 @@ impl Scheduler for RePaintScheduler {
         Ok(())
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -214,7 +197,7 @@ impl Scheduler for RePaintScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        same_shape("the prediction", &prediction, "the sample", &x)?;
+        let clean = self.predicted_clean(&prediction, t, &x)?;
         let (Some(original), Some(mask)) = (options.original_image.clone(), options.mask.clone()) else {
             return Err(Error::Config(
                 "RePaintScheduler needs the original image and the mask of what is known in each step"
@@ -222,15 +205,6 @@ impl Scheduler for RePaintScheduler {
             ));
         };
         let (alpha_prod, alpha_prod_prev) = self.levels(t)?;
-
-        let clean = predicted_clean(
-            PredictionType::Epsilon,
-            &prediction,
-            &x,
-            alpha_prod,
-            self.bounds.are_set(),
-        );
-        let clean = self.bounds.apply(clean);
         let noise = options.draw_noise(RePaintConfig::CLASS_NAME, &x)?;
 
         // The unknown part is a step of DDIM (Song et al. 2021, eq. 12 and 16) …
@@ -251,17 +225,15 @@ impl Scheduler for RePaintScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let alpha_prod = self.noise.alpha_cumprod(t)?;
+        Ok(self
+            .bounds
+            .predicted_clean(PredictionType::Epsilon, prediction, x, alpha_prod))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }
 
 #[cfg(test)]

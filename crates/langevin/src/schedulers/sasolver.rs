@@ -5,14 +5,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, VarianceType,
-    config::{self, scheduler_config},
-    dpm_loop::{self, DpmBase, DpmLoop, Last, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Level, Predicted, SolverPrediction, weighted_sum},
-    noise_schedule::noise_schedule_of,
-    prediction::Bounds,
-    sigmas::SigmaTable,
+    ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
+    dpm_loop::{DpmBase, SolverOptions, loop_of_base},
+    dpm_solver::{History, Level, SolverPrediction, weighted_sum},
 };
 use crate::{Error, Result, named::named_enum};
 
@@ -33,19 +29,10 @@ named_enum! {
     }
 }
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`SASolverScheduler`], with diffusers' names and defaults.
-    pub struct SASolverConfig: "SASolverScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct SASolverConfig for SASolverScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// How many outputs of the model the predictor uses: 1 to 4.
         predictor_order: usize = 2,
         /// How many outputs of the model the corrector uses, with that of the step it corrects: 1 to 4.
@@ -54,36 +41,23 @@ scheduler_config! {
         prediction_type: SolverPrediction = SolverPrediction::Epsilon,
         /// A function in Python, which no file can hold: `None`. Here it is [`SASolverScheduler::with_tau`].
         tau_func: Option<ConfigMap> = None,
-        /// Whether to threshold the predicted clean sample dynamically.
-        thresholding: bool = false,
-        /// The quantile that dynamic thresholding looks at.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// The largest threshold of dynamic thresholding.
-        sample_max_value: f64 = 1.0,
+        ..thresholding,
         /// Whether the clean sample or the noise is integrated.
         algorithm_type: SaAlgorithm = SaAlgorithm::DataPrediction,
         /// Whether a loop ends with steps of lower orders, which is steadier.
         lower_order_final: bool = true,
-        /// Whether the noise levels of a loop are spread as in Karras et al. 2022.
-        use_karras_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread evenly in log σ.
-        use_exponential_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread by the quantiles of a beta distribution (Lee et al. 2024).
-        use_beta_sigmas: bool = false,
-        /// Whether the model is a flow, whose samples are (1 - σ) x_0 + σ ε.
-        use_flow_sigmas: bool = false,
-        /// How far a flow's noise levels are moved towards the noise; 1 leaves them.
-        flow_shift: f64 = 1.0,
-        /// The least λ that a loop visits; the schedule's timesteps with more noise are left out.
-        #[serde(with = "config::python_float")]
-        lambda_min_clipped: f64 = f64::NEG_INFINITY,
-        /// Whether the model predicts a variance in a second half of its channels, which these solvers leave aside:
-        /// `learned` or `learned_range`. Other values, which DDPM has, mean that it does not.
-        variance_type: Option<VarianceType> = None,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..sigma_flags,
+        ..flow,
+        ..least_lambda,
+        ..steps(Linspace),
+    }
+
+    facts {
+        also_flows: true,
+    }
+
+    samplers {
+        "sa-solver", "noise", true, "stochastic Adams: noise in the middle of the schedule alone";
     }
 }
 
@@ -110,7 +84,6 @@ impl Default for Tau {
 #[derive(Clone, Debug)]
 pub struct SASolverScheduler {
     config: SASolverConfig,
-    predicted: Predicted,
     base: DpmBase,
     tau: Tau,
     history: History,
@@ -150,44 +123,16 @@ impl SASolverScheduler {
                 "tau_func is a function, which a config cannot hold; it is given with SASolverScheduler::with_tau".to_owned(),
             ));
         }
-        let spread = SpreadFlags {
-            karras: config.use_karras_sigmas,
-            exponential: config.use_exponential_sigmas,
-            beta: config.use_beta_sigmas,
-            lu: false,
-            flow: config.use_flow_sigmas,
-            flow_shift: config.flow_shift,
-        }
-        .chosen(class_name)?;
-        let noise = noise_schedule_of!(config, false)?;
-        let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
-        let plan = DpmLoop {
-            class_name,
-            last_timestep: dpm_loop::unclipped_timesteps(class_name, &table, config.lambda_min_clipped)?,
-            table,
+        let base = DpmBase::new(SolverOptions {
             timestep_spacing: config.timestep_spacing,
             steps_offset: config.steps_offset,
-            spread,
-            rounds: true,
-            sigma_min: dpm_loop::foreign_sigma(&config.extra, "sigma_min"),
-            sigma_max: dpm_loop::foreign_sigma(&config.extra, "sigma_max"),
-            last: Last::OfLastStep,
-        };
-        let base = DpmBase::new(noise, plan);
-        let predicted = Predicted {
-            kind: config.prediction_type,
-            bounds: Bounds::thresholding(
-                config.thresholding,
-                config.dynamic_thresholding_ratio,
-                config.sample_max_value,
-            ),
+            lambda_min_clipped: config.lambda_min_clipped,
             variance_type: config.variance_type,
-        };
-        let needs_noise = config.algorithm_type == SaAlgorithm::NoisePrediction;
-        predicted.check(class_name, base.mixture, needs_noise)?;
+            needs_noise: config.algorithm_type == SaAlgorithm::NoisePrediction,
+            ..config.solver()
+        })?;
         Ok(Self {
             config,
-            predicted,
             base,
             tau: Tau::default(),
             history: History::default(),
@@ -195,24 +140,11 @@ impl SASolverScheduler {
         })
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
     /// The same with another τ: how stochastic the step at a timestep is, at least 0. By default it is 1 from timestep 200 to
     /// 800, and 0 elsewhere.
     pub fn with_tau(mut self, tau: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Self {
         self.tau = Tau(Arc::new(tau));
         self
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &SASolverConfig {
-        &self.config
     }
 
     fn integrates_clean(&self) -> bool {
@@ -344,8 +276,7 @@ fn lagrange_integrals(nodes: &[f64], h: f64, c: f64) -> Vec<f64> {
 
 impl Scheduler for SASolverScheduler {
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
-        options.only(self.base.plan.class_name, &[])?;
-        self.base.steps = self.base.plan.set(options)?;
+        self.base.set_loop(options, &[], false)?;
         self.history.clear();
         self.last = None;
         Ok(())
@@ -358,7 +289,7 @@ impl Scheduler for SASolverScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        let prediction = self.predicted.without_variance(prediction, &x)?;
+        let prediction = self.base.predicted.without_variance(prediction, &x)?;
         let i = self.base.steps.step(t)?;
         let (here, next) = (self.base.level(i), self.base.level(i + 1));
         let tau = (self.tau.0)(t);
@@ -368,10 +299,10 @@ impl Scheduler for SASolverScheduler {
             )));
         }
         let (output, clean) = if self.integrates_clean() {
-            let clean = self.predicted.clean(&prediction, &x, here);
+            let clean = self.base.predicted.clean(&prediction, &x, here);
             (clean.clone(), clean)
         } else {
-            self.predicted.noise(prediction, &x, here)
+            self.base.predicted.noise(prediction, &x, here)
         };
         // Drawn also where τ is 0, as in diffusers.
         let noise = options.draw_noise(self.base.plan.class_name, &x)?;

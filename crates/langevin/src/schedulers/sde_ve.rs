@@ -4,17 +4,17 @@
 use burn::tensor::Tensor;
 
 use super::{
-    ConfigMap, LoopOptions, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    config::{self, scheduler_config},
+    LoopOptions, ModelKind, NoiseLevel, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     noise_schedule::{MOST_TIMESTEPS, linspace},
     options::check_steps,
     same_shape, sigma_loop,
 };
 use crate::{Error, Result, random::Generator};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`ScoreSdeVeScheduler`], with diffusers' names and defaults.
-    pub struct ScoreSdeVeConfig: "ScoreSdeVeScheduler" {
+    pub struct ScoreSdeVeConfig for ScoreSdeVeScheduler {
         /// How many noise levels the loop has before it is set.
         num_train_timesteps: usize = 2000,
         /// The ratio of noise to score that the corrector's steps are sized by.
@@ -27,6 +27,15 @@ scheduler_config! {
         sampling_eps: f64 = 1e-5,
         /// How many corrector steps go before each predictor step.
         correct_steps: usize = 1,
+    }
+
+    facts {
+        model: ModelKind::Score,
+        usual_steps: 1000,
+    }
+
+    samplers {
+        "sde-ve", "noise", true, "for scores under exploding noise: predictor, and Langevin correctors";
     }
 }
 
@@ -94,19 +103,6 @@ impl ScoreSdeVeScheduler {
         };
         scheduler.set_timesteps(steps)?;
         Ok(scheduler)
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &ScoreSdeVeConfig {
-        &self.config
     }
 
     /// The place among the noise levels of time `t`, between 0 and 1.
@@ -219,13 +215,18 @@ impl Scheduler for ScoreSdeVeScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        let sigma = self.levels[self.place(t)?];
         let step = self.predict(prediction.clone(), t, x.clone(), options)?;
         Ok(StepOutput {
             previous: step.previous,
-            // x + σ² ∇ log p(x), the posterior's mean (Tweedie).
-            predicted_clean: x + prediction * (sigma * sigma),
+            predicted_clean: self.predicted_clean(&prediction, t, &x)?,
         })
+    }
+
+    /// x + σ² ∇ log p(x), the posterior's mean (Tweedie).
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the score", prediction, "the sample", x)?;
+        let sigma = self.levels[self.place(t)?];
+        Ok(x.clone() + prediction.clone() * (sigma * sigma))
     }
 
     /// `timesteps` are places among the noise levels.
@@ -246,6 +247,10 @@ impl Scheduler for ScoreSdeVeScheduler {
         let sigma = self.levels[self.place(t)?];
         let [batch, ..] = x0.dims();
         sigma_loop::add_noise(x0, noise, vec![sigma; batch])
+    }
+
+    fn level(&self, t: f64) -> Result<NoiseLevel> {
+        Ok(NoiseLevel::of_sigma(self.levels[self.place(t)?]))
     }
 
     fn init_noise_sigma(&self) -> f64 {

@@ -3,11 +3,11 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    StepOptions, TimestepSpacing,
+    PredictionType, StepOptions, TimestepSpacing,
     position::{Position, index_of},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
 /// The timesteps of a loop, the noise level of each step and the one after the last, and where the loop stands.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,22 @@ impl SigmaLoop {
     /// Which step the call at timestep `t` is, see [`Position::find`].
     pub fn step(&mut self, t: f64) -> Result<usize> {
         self.position.find(&self.timesteps, t)
+    }
+
+    /// Which step the call at timestep `t` is, for whoever only looks.
+    ///
+    /// # Errors
+    /// If `t` is not where the loop stands.
+    pub fn at(&self, t: f64) -> Result<usize> {
+        self.position.at(&self.timesteps, t)
+    }
+
+    /// σ of the step that the call at `t` is, for whoever only looks.
+    ///
+    /// # Errors
+    /// If `t` is not where the loop stands.
+    pub fn sigma_at(&self, t: f64) -> Result<f32> {
+        Ok(self.sigmas[self.at(t)?])
     }
 
     /// σ of the step that the call at `t` is, and σ of the next.
@@ -107,6 +123,51 @@ impl SigmaLoop {
         }
     }
 }
+
+/// The methods of [`Scheduler`](super::Scheduler) that every scheduler in σ with the fields `config` and `steps`, and without a
+/// table by whole timesteps, has in common.
+macro_rules! sigma_loop_methods {
+    ($config:ident) => {
+        fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
+            self.set_loop(&LoopOptions::steps(num_inference_steps))
+        }
+
+        fn set_begin_index(&mut self, index: usize) {
+            self.steps.begin_at(index);
+        }
+
+        fn timesteps(&self) -> &[f64] {
+            self.steps.timesteps()
+        }
+
+        fn sigmas(&self) -> &[f32] {
+            self.steps.sigmas()
+        }
+
+        fn add_noise(&self, _x0: Tensor<4>, _noise: Tensor<4>, _timesteps: &[usize]) -> Result<Tensor<4>> {
+            Err($crate::schedulers::options::no_whole_timesteps(
+                $config::CLASS_NAME,
+            ))
+        }
+
+        fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+            let sigma = self.steps.level_of_noise(t, |_| None)?;
+            let [batch, ..] = x0.dims();
+            $crate::schedulers::sigma_loop::add_noise(x0, noise, vec![sigma; batch])
+        }
+
+        fn level(&self, t: f64) -> Result<$crate::schedulers::NoiseLevel> {
+            let sigma = self.steps.level_of_noise(t, |_| None)?;
+            Ok($crate::schedulers::NoiseLevel::of_sigma(sigma))
+        }
+
+        fn num_train_timesteps(&self) -> usize {
+            self.config.num_train_timesteps
+        }
+    };
+}
+
+pub(super) use sigma_loop_methods;
 
 /// x / √(σ² + 1): a sample in σ with a standard deviation of 1.
 pub(crate) fn scaled(sample: Tensor<4>, sigma: f32) -> Tensor<4> {

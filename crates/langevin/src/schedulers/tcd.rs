@@ -4,57 +4,32 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing,
-    config::{self, scheduler_config},
+    LoopOptions, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    class::scheduler_class,
     distilled::{self, Distilled},
-    noise_schedule::{self, noise_schedule_of},
+    noise_schedule::table_methods,
     position,
     prediction::{predicted_clean, predicted_noise, ratio},
     same_shape,
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
 /// γ of a step that is given no η, as in diffusers.
 const DEFAULT_GAMMA: f64 = 0.3;
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`TCDScheduler`], with diffusers' names and defaults.
-    pub struct TCDConfig: "TCDScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.00085,
-        /// The last β.
-        beta_end: f64 = 0.012,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::ScaledLinear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
-        /// How many timesteps the model was distilled on: a loop visits some of these.
-        original_inference_steps: usize = 50,
-        /// Kept for other classes: diffusers' TCD does not clip.
-        clip_sample: bool = false,
-        /// Kept for other classes, as `clip_sample` is.
-        clip_sample_range: f64 = 1.0,
-        /// Kept for other classes: no step of this one leads beyond timestep 0.
-        set_alpha_to_one: bool = true,
-        /// Kept for other classes: the timesteps are those that the model was distilled on.
-        steps_offset: usize = 0,
-        /// What the model predicts.
-        prediction_type: PredictionType = PredictionType::Epsilon,
-        /// Kept for other classes: diffusers' TCD does not threshold.
-        thresholding: bool = false,
-        /// Kept for other classes, as `thresholding` is.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// Kept for other classes, as `thresholding` is.
-        sample_max_value: f64 = 1.0,
-        /// Kept for other classes: the timesteps are those that the model was distilled on.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Leading,
-        /// Kept for LCM's boundary condition, which TCD does without.
-        timestep_scaling: f64 = 10.0,
-        /// Whether the schedule is moved to end without any signal.
-        rescale_betas_zero_snr: bool = false,
+    pub struct TCDConfig for TCDScheduler {
+        ..distilled,
+    }
+
+    facts {
+        usual_steps: 4,
+        takes_eta: true,
+    }
+
+    samplers {
+        "tcd", "noise", true, "for models distilled to trajectory consistency: 1 to 8 steps";
     }
 }
 
@@ -74,7 +49,7 @@ impl TCDScheduler {
     /// # Errors
     /// If a value of the config makes no sense; the error names it.
     pub fn new(config: TCDConfig) -> Result<Self> {
-        let noise = noise_schedule_of!(config)?;
+        let noise = NoiseSchedule::new(config.noise_options().rescaled(config.rescale_betas_zero_snr))?;
         distilled::check_original_steps(config.original_inference_steps, config.num_train_timesteps)?;
         let timesteps = (0..config.num_train_timesteps).rev().map(|t| t as f64).collect();
         Ok(Self {
@@ -82,19 +57,6 @@ impl TCDScheduler {
             noise,
             timesteps,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &TCDConfig {
-        &self.config
     }
 }
 
@@ -114,10 +76,6 @@ impl Scheduler for TCDScheduler {
         Ok(())
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -133,7 +91,7 @@ impl Scheduler for TCDScheduler {
             )));
         }
         let alphas_cumprod = self.noise.alphas_cumprod();
-        let alpha_prod = alphas_cumprod[self.noise.index(t)?];
+        let alpha_prod = self.noise.alpha_cumprod(t)?;
         let next = self.timesteps.get(position::index_of(&self.timesteps, t)? + 1);
         let next = next.map(|&t| t as usize);
 
@@ -142,9 +100,8 @@ impl Scheduler for TCDScheduler {
         let alpha_prod_s = alphas_cumprod[s];
 
         // x_s = √ᾱ_s x̂_0 + √(1 - ᾱ_s) ε̂ (Zheng et al. 2024, eq. 13)
-        let kind = self.config.prediction_type;
-        let clean = predicted_clean(kind, &prediction, &x, alpha_prod, false);
-        let noise = predicted_noise(kind, prediction, &x, &clean, alpha_prod);
+        let clean = self.predicted_clean(&prediction, t, &x)?;
+        let noise = predicted_noise(self.config.prediction_type, prediction, &x, &clean, alpha_prod);
         let denoised = clean.clone() * alpha_prod_s.sqrt() + noise * (1.0 - alpha_prod_s).sqrt();
 
         // x_next = √(ᾱ_next / ᾱ_s) x_s + √(1 - ᾱ_next / ᾱ_s) ε (algorithm 4)
@@ -162,15 +119,11 @@ impl Scheduler for TCDScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        same_shape("the prediction", prediction, "the sample", x)?;
+        let (kind, alpha_prod) = (self.config.prediction_type, self.noise.alpha_cumprod(t)?);
+        Ok(predicted_clean(kind, prediction, x, alpha_prod, false))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }

@@ -4,18 +4,18 @@
 use burn::tensor::Tensor;
 
 use super::{
-    BetaSchedule, ConfigMap, LoopOptions, NoiseSchedule, Scheduler, SchedulerConfig, StepOptions, StepOutput,
-    TimestepSpacing, VarianceType,
-    config::{self, scheduler_config},
+    BetaSchedule, LoopOptions, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions,
+    StepOutput, TimestepSpacing, VarianceType,
+    class::scheduler_class,
     ddpm::{Posterior, split_variance},
-    noise_schedule::{self, NoiseOptions},
-    prediction::{Bounds, predicted_clean, ratio},
+    noise_schedule::{NoiseOptions, table_methods},
+    prediction::{Bounds, ratio},
 };
-use crate::{Error, Result, objectives::PredictionType};
+use crate::{Error, Result};
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of an [`UnCLIPScheduler`], with diffusers' names and defaults.
-    pub struct UnCLIPConfig: "UnCLIPScheduler" {
+    pub struct UnCLIPConfig for UnCLIPScheduler {
         /// How many timesteps the model was trained with.
         num_train_timesteps: usize = 1000,
         /// The variance of the noise added: `fixed_small_log` or `learned_range`.
@@ -28,6 +28,14 @@ scheduler_config! {
         prediction_type: PredictionType = PredictionType::Epsilon,
         /// How β grows: `squaredcos_cap_v2`.
         beta_schedule: BetaSchedule = BetaSchedule::SquaredcosCapV2,
+    }
+
+    facts {
+        no_sampler: Some("samples unCLIP's priors and decoders alone"),
+    }
+
+    samplers {
+        "unclip", "noise", true, "for unCLIP's priors and decoders: ancestral sampling";
     }
 }
 
@@ -86,19 +94,6 @@ impl UnCLIPScheduler {
         })
     }
 
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &UnCLIPConfig {
-        &self.config
-    }
-
     /// The timestep that the step at `t` leads to: the one asked for, or else the loop's next; `None` where it leads to a
     /// clean sample.
     fn previous(&self, t: usize, asked: Option<usize>) -> Result<Option<usize>> {
@@ -134,10 +129,6 @@ impl Scheduler for UnCLIPScheduler {
         Ok(())
     }
 
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -160,8 +151,7 @@ impl Scheduler for UnCLIPScheduler {
 
         // x̂_0 (Ho et al. 2020, eq. 15)
         let kind = self.config.prediction_type;
-        let clean = predicted_clean(kind, &prediction, &x, alpha_prod, self.bounds.are_set());
-        let clean = self.bounds.apply(clean);
+        let clean = self.bounds.predicted_clean(kind, &prediction, &x, alpha_prod);
 
         // x_{t-1} ~ N(μ̃_t(x_t, x̂_0), σ_t² I) (eq. 7)
         let posterior = Posterior::with_beta(alpha_prod, alpha_prod_prev, beta);
@@ -176,15 +166,13 @@ impl Scheduler for UnCLIPScheduler {
         })
     }
 
-    fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
-        noise_schedule::add_noise(self.alphas_cumprod(), x0, noise, timesteps)
+    fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+        let (prediction, _) = split_variance(self.config.variance_type, prediction.clone(), x)?;
+        let alpha_prod = self.noise.alpha_cumprod(t)?;
+        Ok(self
+            .bounds
+            .predicted_clean(self.config.prediction_type, &prediction, x, alpha_prod))
     }
 
-    fn num_train_timesteps(&self) -> usize {
-        self.noise.num_train_timesteps()
-    }
-
-    fn alphas_cumprod(&self) -> &[f32] {
-        self.noise.alphas_cumprod()
-    }
+    table_methods!();
 }

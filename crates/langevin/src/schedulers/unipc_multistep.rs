@@ -3,16 +3,14 @@
 use burn::tensor::Tensor;
 
 use super::{
-    AnyScheduler, BetaSchedule, ConfigMap, FinalSigmas, LoopOptions, Scheduler, SchedulerConfig, StepOptions,
-    StepOutput, TimeShiftType, TimestepSpacing,
-    config::{self, scheduler_config},
-    dpm_loop::{self, DpmBase, DpmLoop, Last, Spread, SpreadFlags, loop_of_base},
-    dpm_solver::{History, Level, Predicted, SolverPrediction, phi, weighted_sum},
-    noise_schedule::noise_schedule_of,
-    options::GivenLoop,
+    AnyScheduler, ConfigMap, FinalSigmas, GivenLoop, LoopOptions, Scheduler, StepOptions, StepOutput,
+    TimeShiftType,
+    class::scheduler_class,
+    dpm_loop::{self, DpmBase, Last, SolverOptions, Spread, SpreadFlags, loop_of_base},
+    dpm_solver::{History, Level, SolverPrediction, phi, weighted_sum},
     prediction::Bounds,
     sigma_loop::SigmaLoop,
-    sigmas::{SigmaSpacing, SigmaTable, check_sigmas, linspace, shifted},
+    sigmas::{SigmaSpacing, check_sigmas, linspace, shifted},
 };
 use crate::{Error, Result, named::named_enum};
 
@@ -35,29 +33,15 @@ named_enum! {
     }
 }
 
-scheduler_config! {
+scheduler_class! {
     /// The configuration of a [`UniPCMultistepScheduler`], with diffusers' names and defaults.
-    pub struct UniPCMultistepConfig: "UniPCMultistepScheduler" {
-        /// How many timesteps the model was trained with.
-        num_train_timesteps: usize = 1000,
-        /// The first β.
-        beta_start: f64 = 0.0001,
-        /// The last β.
-        beta_end: f64 = 0.02,
-        /// How β goes from the first to the last.
-        beta_schedule: BetaSchedule = BetaSchedule::Linear,
-        /// Every β, in place of the three above.
-        trained_betas: Option<Vec<f64>> = None,
+    pub struct UniPCMultistepConfig for UniPCMultistepScheduler {
+        ..noise(0.0001, 0.02, Linear),
         /// How many outputs of the model a step uses: 1 or more; the corrector is of one order more.
         solver_order: usize = 2,
         /// What the model predicts.
         prediction_type: SolverPrediction = SolverPrediction::Epsilon,
-        /// Whether to threshold the predicted clean sample dynamically.
-        thresholding: bool = false,
-        /// The quantile that dynamic thresholding looks at.
-        dynamic_thresholding_ratio: f64 = 0.995,
-        /// The largest threshold of dynamic thresholding.
-        sample_max_value: f64 = 1.0,
+        ..thresholding,
         /// Whether the solver integrates the clean sample, not the noise.
         predict_x0: bool = true,
         /// The function B(h) that a step is scaled by.
@@ -69,34 +53,28 @@ scheduler_config! {
         disable_corrector: Vec<usize> = Vec::new(),
         /// The config of the scheduler, with its `_class_name`, that predicts in place of this one, which then only corrects.
         solver_p: Option<ConfigMap> = None,
-        /// Whether the noise levels of a loop are spread as in Karras et al. 2022.
-        use_karras_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread evenly in log σ.
-        use_exponential_sigmas: bool = false,
-        /// Whether the noise levels of a loop are spread by the quantiles of a beta distribution (Lee et al. 2024).
-        use_beta_sigmas: bool = false,
-        /// Whether the model is a flow, whose samples are (1 - σ) x_0 + σ ε.
-        use_flow_sigmas: bool = false,
-        /// How far a flow's noise levels are moved towards the noise; 1 leaves them.
-        flow_shift: f64 = 1.0,
-        /// How the steps of a loop are spread.
-        timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What is added to the timesteps of the leading spacing.
-        steps_offset: usize = 0,
+        ..sigma_flags,
+        ..flow,
+        ..steps(Linspace),
         /// The noise level that a loop ends at.
         final_sigmas_type: FinalSigmas = FinalSigmas::Zero,
         /// Whether the schedule is moved to end with next to no signal.
         rescale_betas_zero_snr: bool = false,
-        /// Whether a loop is given a `mu` in place of `flow_shift`.
-        use_dynamic_shifting: bool = false,
-        /// How `mu` shifts.
-        time_shift_type: TimeShiftType = TimeShiftType::Exponential,
+        ..dynamic_shifting,
         /// The least level of spread noise levels, in place of the schedule's.
         sigma_min: Option<f64> = None,
         /// The highest level of spread noise levels, in place of the schedule's.
         sigma_max: Option<f64> = None,
         /// The level that a flow's last step begins at; the others are stretched to it.
         shift_terminal: Option<f64> = None,
+    }
+
+    facts {
+        also_flows: true,
+    }
+
+    samplers {
+        "unipc", "3", false, "predictor and corrector: good in 10 steps";
     }
 }
 
@@ -105,7 +83,6 @@ scheduler_config! {
 #[derive(Clone, Debug)]
 pub struct UniPCMultistepScheduler {
     config: UniPCMultistepConfig,
-    predicted: Predicted,
     base: DpmBase,
     /// What predicts in place of this solver.
     predictor: Option<Box<AnyScheduler>>,
@@ -120,74 +97,39 @@ impl UniPCMultistepScheduler {
     /// # Errors
     /// If a value of the config makes no sense; the error names it.
     pub fn new(config: UniPCMultistepConfig) -> Result<Self> {
-        let class_name = UniPCMultistepConfig::CLASS_NAME;
         config.check()?;
-        let spread = SpreadFlags {
-            // A flow's levels can be spread as Karras's; these are made from the schedule's below.
-            karras: config.use_karras_sigmas && !config.use_flow_sigmas,
-            exponential: config.use_exponential_sigmas,
-            beta: config.use_beta_sigmas,
-            lu: false,
-            flow: config.use_flow_sigmas,
-            flow_shift: config.flow_shift,
-        }
-        .chosen(class_name)?;
-        let noise = noise_schedule_of!(config)?;
-        let noise = if config.rescale_betas_zero_snr {
-            noise.with_least_signal()
-        } else {
-            noise
-        };
-        let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
-        let plan = DpmLoop {
-            class_name,
-            last_timestep: config.num_train_timesteps,
-            table,
+        let solver = config.solver();
+        let base = DpmBase::new(SolverOptions {
+            noise: solver.noise.rescaled(config.rescale_betas_zero_snr),
             timestep_spacing: config.timestep_spacing,
             steps_offset: config.steps_offset,
-            spread,
-            rounds: true,
+            spread: SpreadFlags {
+                // A flow's levels can be spread as Karras's; these are made from the schedule's below.
+                karras: config.use_karras_sigmas && !config.use_flow_sigmas,
+                ..solver.spread
+            },
             sigma_min: config.sigma_min,
             sigma_max: config.sigma_max,
             last: match config.final_sigmas_type {
                 FinalSigmas::Zero => Last::Zero,
                 FinalSigmas::SigmaMin => Last::OfLastStep,
             },
-        };
-        let base = DpmBase::new(noise, plan);
-        let predicted = Predicted {
-            kind: config.prediction_type,
             // Diffusers thresholds the clean sample alone.
-            bounds: Bounds::thresholding(
-                config.thresholding && config.predict_x0,
-                config.dynamic_thresholding_ratio,
-                config.sample_max_value,
-            ),
-            variance_type: None,
-        };
-        predicted.check(class_name, base.mixture, !config.predict_x0)?;
+            bounds: Bounds {
+                thresholding: config.thresholding && config.predict_x0,
+                ..solver.bounds
+            },
+            needs_noise: !config.predict_x0,
+            ..solver
+        })?;
         let predictor = config.solver_p.clone().map(AnyScheduler::from_json).transpose()?;
         Ok(Self {
             config,
-            predicted,
             base,
             predictor: predictor.map(Box::new),
             history: History::default(),
             last: None,
         })
-    }
-
-    /// A scheduler that shares what it can with another class's config.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn from_config(other: &ConfigMap) -> Result<Self> {
-        Self::new(config::convert(other)?)
-    }
-
-    /// The configuration that this was built from.
-    pub fn config(&self) -> &UniPCMultistepConfig {
-        &self.config
     }
 
     /// The order of step `i`'s prediction.
@@ -484,14 +426,13 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
 impl Scheduler for UniPCMultistepScheduler {
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         let class_name = self.base.plan.class_name;
-        self.base.steps = if matches!(self.base.plan.spread, Some(Spread::Flow(_))) {
+        if matches!(self.base.plan.spread, Some(Spread::Flow(_))) {
             options.only(class_name, &["sigmas", "mu"])?;
             dpm_loop::check_mu(class_name, options.mu, self.config.use_dynamic_shifting)?;
-            self.flow_loop(options)?
+            self.base.steps = self.flow_loop(options)?;
         } else {
-            options.only(class_name, &[])?;
-            self.base.plan.set(options)?
-        };
+            self.base.set_loop(options, &[], false)?;
+        }
         if let Some(predictor) = &mut self.predictor {
             predictor.set_timesteps(self.base.steps.timesteps().len())?;
         }
@@ -507,14 +448,14 @@ impl Scheduler for UniPCMultistepScheduler {
         x: Tensor<4>,
         options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
-        let raw = self.predicted.without_variance(prediction, &x)?;
+        let raw = self.base.predicted.without_variance(prediction, &x)?;
         let i = self.base.steps.step(t)?;
         let (here, next) = (self.base.level(i), self.base.level(i + 1));
         let (output, clean) = if self.config.predict_x0 {
-            let clean = self.predicted.clean(&raw, &x, here);
+            let clean = self.base.predicted.clean(&raw, &x, here);
             (clean.clone(), clean)
         } else {
-            self.predicted.noise(raw.clone(), &x, here)
+            self.base.predicted.noise(raw.clone(), &x, here)
         };
 
         // The corrector: x_t again, now that the model has been asked at it.

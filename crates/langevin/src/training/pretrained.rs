@@ -15,7 +15,7 @@ use crate::{
     objectives::{ObjectiveKind, PredictionType},
     pipelines::{self, MODEL_INDEX},
     random::Generator,
-    schedulers::{AnyScheduler, BetaSchedule},
+    schedulers::{AnyScheduler, BetaSchedule, ModelKind},
 };
 
 impl TrainingConfig {
@@ -53,11 +53,9 @@ impl TrainingConfig {
         self.told_as(&model, folder)?;
         self.pretrained = Some(folder.to_path_buf());
         let scheduler = scheduler(folder)?;
-        self.objective = match &scheduler {
-            AnyScheduler::EDMEuler(_) | AnyScheduler::EDMDPMSolverMultistep(_) => ObjectiveKind::Edm,
-            AnyScheduler::FlowMatchEulerDiscrete(_) | AnyScheduler::FlowMatchHeunDiscrete(_) => {
-                ObjectiveKind::Flow
-            }
+        self.objective = match scheduler.facts().model {
+            ModelKind::Edm => ObjectiveKind::Edm,
+            ModelKind::Flow => ObjectiveKind::Flow,
             _ => ObjectiveKind::Ddpm,
         };
         let config = scheduler.config()?;
