@@ -1,9 +1,9 @@
-//! How flags are written: both spellings of a name, choices by name, switches with a value.
+//! How flags are written: both spellings of a name, and samplers by theirs.
 
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use langevin::{named::Named, schedulers::SamplerName};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use langevin::schedulers::SamplerName;
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
@@ -30,10 +30,9 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
         .collect()
 }
 
-/// A parser for one of a closed set of choices, listed in the help.
-pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(T::ALL.iter().map(|choice| PossibleValue::new(choice.name())))
-        .try_map(|name| T::from_name(&name))
+/// The flag of an option: `--output-dir` of `output_dir`.
+pub fn of_option(option: &str) -> String {
+    format!("--{}", option.replace('_', "-"))
 }
 
 /// A parser for a sampler's name.

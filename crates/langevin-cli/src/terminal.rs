@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::flags;
+
 /// What is to be said once the terminal is free again; `None` while it is.
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
@@ -92,9 +94,14 @@ pub fn print(text: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{text}")
 }
 
-/// An error as its user should see it: one line, with its causes.
+/// An error as its user should see it: one line, with its causes, and the library's options as flags.
 pub fn report(error: &anyhow::Error) {
-    say(&format!("error: {error:#}"));
+    let spelled = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<langevin::Error>() {
+        Some(error) => error.spelled(flags::of_option),
+        None => cause.to_string(),
+    };
+    let causes: Vec<String> = error.chain().map(spelled).collect();
+    say(&format!("error: {}", causes.join(": ")));
 }
 
 /// Whether an error only says that the reader of our output has gone.

@@ -29,6 +29,15 @@ pub enum Error {
     /// A configuration value that makes no sense, alone or together with another.
     #[error("{0}")]
     Config(String),
+    /// What is asked for cannot be, and other values of some options would help. The message names each as a configuration file does,
+    /// in backticks: `output_dir`.
+    #[error("{message}")]
+    Option {
+        /// The options.
+        options: &'static [&'static str],
+        /// What is wrong and what would be right.
+        message: String,
+    },
     /// A tensor whose shape or type does not fit where it was passed.
     #[error("{0}")]
     Shape(String),
@@ -57,7 +66,46 @@ impl Error {
             message: message.into(),
         }
     }
+
+    /// An [`Error::Option`] whose message names these options.
+    pub fn option(options: &'static [&'static str], message: impl Into<String>) -> Self {
+        Self::Option {
+            options,
+            message: message.into(),
+        }
+    }
+
+    /// The message with its options spelled as a front end has them: `--output-dir` on a command line.
+    pub fn spelled(&self, spell: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Option { options, message } => options.iter().fold(message.clone(), |text, option| {
+                text.replace(&format!("`{option}`"), &spell(option))
+            }),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_end_spells_the_options() {
+        let error = Error::option(
+            &["output_dir"],
+            "`pictures` is not empty: name another `output_dir`",
+        );
+        assert_eq!(
+            error.to_string(),
+            "`pictures` is not empty: name another `output_dir`"
+        );
+        assert_eq!(
+            error.spelled(|option| format!("--{}", option.replace('_', "-"))),
+            "`pictures` is not empty: name another --output-dir"
+        );
+    }
+}

@@ -32,7 +32,7 @@ pub trait Named: Copy + Sized + 'static {
     }
 }
 
-/// Defines an enum whose variants have names: [`Named`], `Display`, `FromStr` and serde all use them.
+/// Defines an enum whose variants have names: [`Named`], `Display`, `FromStr`, serde and, with the feature `clap`, flags all use them.
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
@@ -70,10 +70,28 @@ macro_rules! named_enum {
                 $crate::named::Named::from_name(name)
             }
         }
+
+        #[cfg(feature = "clap")]
+        impl clap::builder::ValueParserFactory for $type {
+            type Parser = clap::builder::ValueParser;
+
+            fn value_parser() -> Self::Parser {
+                $crate::named::value_parser::<Self>()
+            }
+        }
     };
 }
 
 pub(crate) use named_enum;
+
+/// Reads one of the choices from a command line, and lists them in its help.
+#[cfg(feature = "clap")]
+pub(crate) fn value_parser<T: Named + Send + Sync>() -> clap::builder::ValueParser {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(T::ALL.iter().map(|choice| choice.name()))
+        .try_map(|name| T::from_name(&name))
+        .into()
+}
 
 #[cfg(test)]
 mod tests {

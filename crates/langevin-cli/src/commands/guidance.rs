@@ -13,7 +13,7 @@ use langevin::{
     random::Generator,
 };
 
-use crate::{flags::choice, hub};
+use crate::hub;
 
 /// Classifier-free guidance, as it is typed.
 #[derive(Args, Clone, Debug)]
@@ -64,10 +64,10 @@ pub struct LossArgs {
     #[arg(long, value_name = "GUIDE")]
     pub guide: Vec<Guide>,
     /// What its gradient goes through: the predicted clean picture alone, or the model too, which costs three times as much
-    #[arg(long, value_parser = choice::<Through>(), value_name = "WHAT", default_value_t = Through::Clean)]
+    #[arg(long, value_name = "WHAT", default_value_t = Through::Clean)]
     pub guide_through: Through,
     /// How its scale changes: constant, or with the signal, its root, or the noise's root
-    #[arg(long, value_parser = choice::<GuidanceSchedule>(), value_name = "NAME", default_value_t = GuidanceSchedule::Signal)]
+    #[arg(long, value_name = "NAME", default_value_t = GuidanceSchedule::Signal)]
     pub guide_schedule: GuidanceSchedule,
     /// The most that a step may move a picture, as a Euclidean norm [no bound]
     #[arg(long, value_name = "NORM")]

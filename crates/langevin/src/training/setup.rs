@@ -13,12 +13,15 @@ pub(super) fn classes(config: &TrainingConfig, dataset: &dyn Dataset) -> Result<
         return Ok(None);
     }
     let names = dataset.class_names().ok_or_else(|| {
-        Error::Config(format!(
-            "the data set {} has no classes, which `--conditioning {}` needs: put the pictures of each class into a folder of \
-             its own, or add a `label` column to metadata.jsonl",
-            dataset.name(),
-            config.conditioning
-        ))
+        Error::option(
+            &["conditioning"],
+            format!(
+                "the data set {} has no classes, which `conditioning` {} needs: put the pictures of each class into a folder of \
+                 its own, or add a `label` column to metadata.jsonl",
+                dataset.name(),
+                config.conditioning
+            ),
+        )
     })?;
     Ok(Some(Classes {
         names: names.to_vec(),
