@@ -145,7 +145,7 @@ options! {
         #[flag("Output", value_name = "N")]
         #[resume(may_change)]
         pub checkpoints_total_limit: Option<usize> = None,
-        /// Go on from a checkpoint: its folder, or `latest` for that of the run's folder.
+        /// Go on from a checkpoint: its folder, or `latest` for the latest in output_dir.
         #[flag("Output", value_name = "CHECKPOINT")]
         #[resume(may_change)]
         pub resume_from_checkpoint: Option<ResumeFrom> = None,
@@ -185,10 +185,10 @@ options! {
         /// AdamW's decay of the gradient's mean square [0.999].
         #[flag("Optimiser", value_name = "BETA")]
         pub adam_beta2: f64 = 0.999,
-        /// AdamW's decay of the weights, per step and unit of learning rate [1e-6].
+        /// AdamW's weight decay, per step and unit of learning rate [1e-6].
         #[flag("Optimiser", value_name = "DECAY")]
         pub adam_weight_decay: f64 = 1e-6,
-        /// AdamW's guard against division by zero [1e-8].
+        /// AdamW's epsilon, its guard against division by zero [1e-8].
         #[flag("Optimiser", value_name = "EPSILON")]
         pub adam_epsilon: f64 = 1e-8,
         /// The norm that all gradients together are clipped to [1].
@@ -217,7 +217,7 @@ options! {
         /// Timesteps of the noise schedule [1000].
         #[flag("Noise", value_name = "N")]
         pub ddpm_num_steps: usize = 1000,
-        /// Steps of the samples that are made while training [1000].
+        /// Steps of the samples that are drawn while training [1000].
         #[flag("Noise", value_name = "N")]
         #[resume(may_change)]
         pub ddpm_num_inference_steps: usize = 1000,
