@@ -1,10 +1,12 @@
-//! How flags are written: both spellings of a name, choices by name, switches with a value.
+//! How flags are written: both spellings of a name, and samplers by theirs.
 
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{ArgMatches, Args, Command, FromArgMatches};
-use langevin::{named::Named, schedulers::SamplerName};
+use clap::{
+    ArgMatches, Args, Command, FromArgMatches,
+    builder::{PossibleValue, PossibleValuesParser},
+};
+use langevin::schedulers::SamplerName;
 
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
@@ -60,12 +62,6 @@ impl<T: Args + Default> FromArgMatches for Options<T> {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.0.update_from_arg_matches(matches)
     }
-}
-
-/// A parser for one of a closed set of choices, listed in the help.
-pub fn choice<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(T::ALL.iter().map(|choice| PossibleValue::new(choice.name())))
-        .try_map(|name| T::from_name(&name))
 }
 
 /// A parser for a sampler's name.

@@ -17,10 +17,7 @@ use langevin::{
 
 use langevin_hub::RepoKind;
 
-use crate::{
-    flags::choice,
-    hub::{self, Names},
-};
+use crate::hub::{self, Names};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +39,7 @@ pub struct InfoArgs {
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
     /// Of a data set: what becomes of transparency [white]
-    #[arg(long, value_parser = choice::<Alpha>(), value_name = "HOW")]
+    #[arg(long, value_name = "HOW")]
     pub alpha: Option<Alpha>,
     /// Of a data set: only the pictures of these classes
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]

@@ -9,10 +9,7 @@ use langevin::{
     schedulers::{AnyScheduler, BetaSchedule, DDPMConfig, DDPMScheduler, SamplerName, Scheduler},
 };
 
-use crate::{
-    flags::{choice, scheduler},
-    hub, terminal,
-};
+use crate::{flags::scheduler, hub, terminal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +24,7 @@ pub struct PlotScheduleArgs {
     /// A run, a pipeline, a scheduler's folder, or ORG/NAME of the Hugging Face Hub [DDPM's schedule]
     pub path: Option<PathBuf>,
     /// A noise schedule, without a path
-    #[arg(long, value_name = "NAME", value_parser = choice::<BetaSchedule>(), conflicts_with = "path")]
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
     pub beta_schedule: Option<BetaSchedule>,
     /// The sampler whose steps are shown, in place of the one that is there
     #[arg(long, value_parser = scheduler(), hide_possible_values = true, value_name = "NAME")]

@@ -9,7 +9,7 @@ use langevin::{
     schedulers::{BetaSchedule, DDPMConfig, DDPMScheduler},
 };
 
-use crate::{flags::choice, terminal};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +21,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct PlotWeightingArgs {
     /// The noise schedule
-    #[arg(long, value_name = "NAME", value_parser = choice::<BetaSchedule>(), default_value = "linear")]
+    #[arg(long, value_name = "NAME", default_value = "linear")]
     pub beta_schedule: BetaSchedule,
     /// Gamma of min-snr and soft-min-snr [5 and 4]
     #[arg(long, value_name = "GAMMA")]

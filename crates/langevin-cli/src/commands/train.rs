@@ -26,7 +26,8 @@ use crate::{
 /// Trains a model, or says with what it would.
 pub fn run(args: TrainArgs) -> Result<()> {
     let resolved = resolve(&args)?;
-    let manner = match (args.quiet, args.no_dashboard) {
+    let program = args.program;
+    let manner = match (program.quiet, program.no_dashboard) {
         (true, _) => Manner::Quiet,
         (false, true) => Manner::Bar,
         (false, false) => Manner::Dashboard,
@@ -34,12 +35,12 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if manner != Manner::Quiet {
         resolved.notes.iter().for_each(|note| terminal::note(note));
     }
-    if args.dry_run {
+    if program.dry_run {
         let config = resolved.config.portable();
         return Ok(terminal::print(&serde_json::to_string_pretty(&config)?)?);
     }
     let publish = resolved.publish;
-    let device_name = args.device.unwrap_or(DeviceName::CPU);
+    let device_name = program.device.unwrap_or(DeviceName::CPU);
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.

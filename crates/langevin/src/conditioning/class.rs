@@ -166,7 +166,10 @@ impl Condition for ClassCondition {
         generator: &mut Generator,
     ) -> Result<Conditioning> {
         let classes = examples.classes.ok_or_else(|| {
-            Error::Config("the data set names no class for a picture: use `--conditioning none`".into())
+            Error::option(
+                &["conditioning"],
+                "the data set names no class for a picture: use `conditioning` none",
+            )
         })?;
         let null = self.known as i64 - 1;
         let draws = generator.rand(classes.len());
@@ -208,12 +211,15 @@ impl ConditionKind for ClassCondition {
             _ => return Ok(None),
         };
         let names = source.dataset.class_names().ok_or_else(|| {
-            Error::Config(format!(
-                "the data set {} has no classes, which `--conditioning {}` needs: put the pictures of each class into a folder of \
-                 its own, or add a `label` column to metadata.jsonl",
-                source.dataset.name(),
-                config.conditioning
-            ))
+            Error::option(
+                &["conditioning"],
+                format!(
+                    "the data set {} has no classes, which `conditioning` {} needs: put the pictures of each class into a folder of \
+                     its own, or add a `label` column to metadata.jsonl",
+                    source.dataset.name(),
+                    config.conditioning
+                ),
+            )
         })?;
         let names = Classes {
             names: names.to_vec(),

@@ -265,11 +265,14 @@ fn captions(dataset: &dyn Dataset) -> Result<impl Iterator<Item = String>> {
     let mut captions =
         (0..dataset.len().min(MOST_CAPTIONS)).filter_map(|index| dataset.get(index).ok()?.caption);
     let first = captions.next().ok_or_else(|| {
-        Error::Config(format!(
-            "the data set {} has no captions, which `--conditioning cross-attention` needs: a column `text` in metadata.jsonl or in \
-             parquet files",
-            dataset.name()
-        ))
+        Error::option(
+            &["conditioning"],
+            format!(
+                "the data set {} has no captions, which `conditioning` cross-attention needs: a column `text` in metadata.jsonl or \
+                 in parquet files",
+                dataset.name()
+            ),
+        )
     })?;
     Ok(std::iter::once(first).chain(captions))
 }

@@ -88,7 +88,7 @@ fn open_whole(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Datas
     );
     Err(if looks_like_hub_name(name_or_path) {
         Error::Unsupported(format!(
-            "{looked}; if it is a repository of the Hugging Face Hub, pull it and name the folder, as the program langevin does"
+            "{looked}; if it is a repository of the Hugging Face Hub, pull it and name the folder"
         ))
     } else {
         Error::Config(looked)

@@ -35,8 +35,9 @@ pub fn asked_for(config: &TrainingConfig) -> Result<Option<PathBuf>> {
     let latest = |folder: &Path| all(folder).pop().map(|(_, path)| path);
     match (&config.resume_from_checkpoint, &config.output_dir) {
         (None, _) => Ok(None),
-        (Some(ResumeFrom::Latest), None) => Err(Error::Config(
-            "the latest checkpoint is looked for in the run's folder: name it with --output-dir".into(),
+        (Some(ResumeFrom::Latest), None) => Err(Error::option(
+            &["output_dir"],
+            "the latest checkpoint is looked for in the run's folder: name it with `output_dir`",
         )),
         (Some(ResumeFrom::Latest), Some(folder)) => Ok(latest(folder)),
         (Some(ResumeFrom::Path(path)), folder) => {
@@ -165,11 +166,12 @@ pub(super) fn check_folder(config: &TrainingConfig, folder: &Path, resumed: Opti
         && same_folder(&run_of(checkpoint), folder)
     {
         return match all(folder).pop() {
-            Some((_, latest)) if !same_folder(&latest, checkpoint) => Err(Error::file(
-                &latest,
+            Some((_, latest)) if !same_folder(&latest, checkpoint) => Err(Error::option(
+                &["output_dir", "overwrite_output_dir"],
                 format!(
-                    "is newer than {}, from where the run would write anew: resume from it, name another folder with \
-                     --output-dir, or add --overwrite-output-dir to have it removed",
+                    "{}: is newer than {}, from where the run would write anew: resume from it, name another folder with \
+                     `output_dir`, or add `overwrite_output_dir` to have it removed",
+                    latest.display(),
                     checkpoint.display()
                 ),
             )),
@@ -183,9 +185,12 @@ pub(super) fn check_folder(config: &TrainingConfig, folder: &Path, resumed: Opti
         names.any(|name| name != lock::NAME && !name.to_string_lossy().starts_with(UNFINISHED))
     });
     if occupied && !begun {
-        return Err(Error::file(
-            folder,
-            "is not empty: name another folder, or add --overwrite-output-dir to replace the run in it",
+        return Err(Error::option(
+            &["overwrite_output_dir"],
+            format!(
+                "{}: is not empty: name another folder, or add `overwrite_output_dir` to replace the run in it",
+                folder.display()
+            ),
         ));
     }
     Ok(())
@@ -262,7 +267,7 @@ mod tests {
             found(ResumeFrom::Latest, None)
                 .unwrap_err()
                 .to_string()
-                .contains("--output-dir")
+                .contains("`output_dir`")
         );
         let missing = found(ResumeFrom::Path(run.join("checkpoint-6")), None).unwrap_err();
         assert!(missing.to_string().contains("is no checkpoint"), "{missing}");

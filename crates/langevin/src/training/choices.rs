@@ -1,14 +1,9 @@
 //! The choices that a training configuration is made of, by the names they have in files and on the command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::{
-    Error, Result,
-    data::looks_like_hub_name,
-    files,
-    models::{AnyModelConfig, ModelPreset, unet2d_condition::ConditionClassEmbedType},
-    named::{Named, named_enum},
-    ops::KeptAs,
+    Error, Result, models::unet2d_condition::ConditionClassEmbedType, named::named_enum, ops::KeptAs,
 };
 
 named_enum! {
@@ -176,108 +171,6 @@ impl From<ResumeFrom> for String {
         match from {
             ResumeFrom::Latest => "latest".into(),
             ResumeFrom::Path(path) => path.display().to_string(),
-        }
-    }
-}
-
-/// Which model a run trains: a preset by its name, or a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(from = "String", into = "String")]
-pub enum ModelSource {
-    /// One of the built-in configurations.
-    Preset(ModelPreset),
-    /// A diffusers `config.json`, or a folder that has one.
-    Config(PathBuf),
-}
-
-impl ModelSource {
-    /// The configuration, as the preset or the file has it.
-    ///
-    /// # Errors
-    /// If there is no such file, or it is not the configuration of a model that there is.
-    pub fn config(&self) -> Result<AnyModelConfig> {
-        match self {
-            Self::Preset(preset) => Ok(preset.config()),
-            Self::Config(path) => AnyModelConfig::load(config_file(path)?),
-        }
-    }
-
-    /// A name for the model that is fit for a folder's: the preset's, or the file's without its extension.
-    pub fn short_name(&self) -> String {
-        match self {
-            Self::Preset(preset) => preset.name().to_string(),
-            Self::Config(path) => {
-                if let Some(repository) = files::cached_repository(path) {
-                    return repository.name().to_string();
-                }
-                // `some-model/config.json` is better called by its folder.
-                let named_by = if path.file_name().is_some_and(|name| name == "config.json") {
-                    path.parent()
-                        .filter(|parent| parent.file_name().is_some())
-                        .unwrap_or(path)
-                } else {
-                    path
-                };
-                named_by
-                    .file_stem()
-                    .map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
-            }
-        }
-    }
-}
-
-/// The model configuration that a path stands for: the file itself, or that of a model's or a pipeline's folder.
-///
-/// # Errors
-/// If there is nothing at the path, or a folder without a model.
-fn config_file(path: &Path) -> Result<PathBuf> {
-    if path.is_dir() {
-        return [path.join("config.json"), path.join("unet/config.json")]
-            .into_iter()
-            .find(|file| file.is_file())
-            .ok_or_else(|| Error::file(path, "holds no config.json of a model"));
-    }
-    if path.exists() {
-        return Ok(path.to_path_buf());
-    }
-    let name = path.display();
-    if looks_like_hub_name(&name.to_string()) {
-        return Err(Error::Unsupported(format!(
-            "there is no file `{name}`; if it is a repository of the Hub, pull it and name the folder, as the program \
-             langevin does"
-        )));
-    }
-    let presets: Vec<&str> = ModelPreset::ALL.iter().map(|preset| preset.name()).collect();
-    Err(Error::Config(format!(
-        "there is no model `{name}`: there are {}, and there is no such file",
-        presets.join(", ")
-    )))
-}
-
-impl From<ModelPreset> for ModelSource {
-    fn from(preset: ModelPreset) -> Self {
-        Self::Preset(preset)
-    }
-}
-
-/// A preset's name is that preset; anything else is a path.
-impl From<String> for ModelSource {
-    fn from(text: String) -> Self {
-        ModelPreset::from_name(&text).map_or_else(|_| Self::Config(text.into()), Self::Preset)
-    }
-}
-
-impl From<ModelSource> for String {
-    fn from(source: ModelSource) -> Self {
-        source.to_string()
-    }
-}
-
-impl std::fmt::Display for ModelSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Preset(preset) => preset.fmt(f),
-            Self::Config(path) => path.display().fmt(f),
         }
     }
 }

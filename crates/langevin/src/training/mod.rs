@@ -6,21 +6,26 @@ pub mod checkpoints;
 pub mod choices;
 mod command;
 pub mod config;
+mod dataset;
 pub mod ema;
 pub mod gradients;
 pub mod learner;
+mod length;
 pub mod lock;
 pub mod lr_schedule;
 mod memory;
+pub mod model;
 mod noise;
 pub mod observer;
 pub mod optimizer;
+mod options;
 mod pace;
 mod portable;
 mod pretrained;
 mod reduce;
 mod report;
 mod run;
+mod run_folder;
 pub mod runs;
 pub mod samples;
 mod setup;
@@ -32,11 +37,11 @@ pub mod trainer;
 mod validate;
 
 pub use choices::{
-    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
-    VectorEmbedding,
+    ConditioningKind, LrSchedulerType, MixedPrecision, ResumeFrom, TextEncoderSource, VectorEmbedding,
 };
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use lock::RunLock;
+pub use model::ModelSource;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use reduce::{Alone, Reduce};
 pub use state::SavedRun;

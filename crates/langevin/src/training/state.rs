@@ -134,11 +134,12 @@ impl SavedRun {
         let state: Value = files::read_json(folder.join(STATE))?;
         let version = state["version"].as_str().unwrap_or("an unknown version");
         if version != VERSION {
-            return Err(Error::file(
-                &folder,
+            return Err(Error::option(
+                &["pretrained"],
                 format!(
-                    "was written by langevin {version}, and this is {VERSION}, which may compute otherwise: resume with \
-                     the version that wrote it, or start a new run from its weights with --pretrained"
+                    "{}: was written by langevin {version}, and this is {VERSION}, which may compute otherwise: resume with \
+                     the version that wrote it, or start a new run from its weights with `pretrained`",
+                    folder.display()
                 ),
             ));
         }
@@ -184,30 +185,8 @@ impl SavedRun {
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        const MAY_CHANGE: [&str; 20] = [
-            "gradient_checkpointing",
-            "output_dir",
-            "overwrite_output_dir",
-            "resume_from_checkpoint",
-            "checkpointing_steps",
-            "checkpoints_total_limit",
-            "num_epochs",
-            "max_train_steps",
-            "save_images_epochs",
-            "save_model_epochs",
-            "save_model_every",
-            "log_samples_every",
-            "report_to",
-            "logging_dir",
-            "license",
-            "eval_batch_size",
-            "ddpm_num_inference_steps",
-            "dataloader_num_workers",
-            "cache",
-            "strict",
-        ];
         let mut differing = differences(&self.config.portable(), &config.portable())?;
-        differing.retain(|(name, ..)| !MAY_CHANGE.contains(&name.as_str()));
+        differing.retain(|(name, ..)| !TrainingConfig::MAY_CHANGE.contains(&name.as_str()));
         self.refuse("the run's configuration", &differing)
     }
 
@@ -247,11 +226,12 @@ impl SavedRun {
             .iter()
             .map(|(name, there, here)| format!("`{name}` is {there} there and {here} here"))
             .collect();
-        Err(Error::file(
-            &self.folder,
+        Err(Error::option(
+            &["pretrained"],
             format!(
-                "cannot be resumed, because {what} differs: {}; resume with what it was written with, or start a new \
-                 run from its weights with --pretrained",
+                "{}: cannot be resumed, because {what} differs: {}; resume with what it was written with, or start a new \
+                 run from its weights with `pretrained`",
+                self.folder.display(),
                 list.join(", ")
             ),
         ))

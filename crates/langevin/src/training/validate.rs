@@ -1,8 +1,7 @@
 //! Which training configurations make sense.
 
 use super::{
-    choices::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TextEncoderSource},
-    config::TrainingConfig,
+    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TextEncoderSource, TrainingConfig,
 };
 use crate::{
     Error, Result,

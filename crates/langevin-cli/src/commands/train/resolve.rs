@@ -1,14 +1,17 @@
 //! What the typed flags of `langevin train` mean.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::FromArgMatches;
 use langevin::{
     data,
     models::ClassChannels,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
-    training::{ConditioningKind, SavedRun, TrackerKind, TrainingConfig, checkpoints},
+    training::{
+        ConditioningKind, ModelSource, SavedRun, TrackerKind, TrainingConfig, checkpoints, config::DIGITS,
+    },
 };
 use langevin_hub::ModelFiles;
 
@@ -35,35 +38,36 @@ pub struct Resolved {
 /// # Errors
 /// If a flag asks for what is not there yet, or the values contradict each other.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let mut notes = script_notes(&args.script);
-    let (names, publish) = publish::resolve(&args.hub, &mut notes)?;
+    let program = &args.program;
+    let mut notes = script_notes(&program.script);
+    let (names, publish) = publish::resolve(&program.hub, &mut notes)?;
     // Hours before there is something to publish, and before data are pulled, is the time to find out that it cannot be.
     let publish = publish
-        .filter(|_| !args.dry_run)
+        .filter(|_| !program.dry_run)
         .map(Publish::check)
         .transpose()?;
-    let mut config = match resumed(args)? {
-        Some(saved) => saved,
-        None => defaults(args),
-    };
-    if args.dataset_name.is_some() || args.train_data_dir.is_some() {
-        config.dataset_name.clone_from(&args.dataset_name);
-        config.train_data_dir.clone_from(&args.train_data_dir);
+    let mut config = defaults(args)?;
+    if args.has("dataset_name") || args.has("train_data_dir") {
+        (config.dataset_name, config.train_data_dir) = (None, None);
     }
-    if let Some(model) = args.model.as_ref().or(args.model_config_name_or_path.as_ref()) {
+    let mut options = args.options.clone();
+    // What a model brings along gives way to what was typed.
+    let model: Option<ModelSource> = options.remove_one("model");
+    if let Some(model) = model.as_ref().or(program.model_config_name_or_path.as_ref()) {
         config.use_model(names.model_config(model)?)?;
     }
-    if let Some(folder) = &args.pretrained {
-        config.use_pretrained(&names.model(folder, &ModelFiles::default())?)?;
+    if let Some(folder) = options.remove_one::<PathBuf>("pretrained") {
+        config.use_pretrained(&names.model(&folder, &ModelFiles::default())?)?;
+        let conditioning = args.get::<ConditioningKind>("conditioning");
+        if conditioning.is_some_and(|kind| *kind != config.conditioning) {
+            // It belongs to another conditioning, which the model had.
+            config.class_emb_size = ClassChannels::default();
+        }
     }
-    if args.pretrained.is_some() && args.conditioning.is_some_and(|kind| kind != config.conditioning) {
-        // It belongs to what the model was told, and is not told any more.
-        config.class_emb_size = ClassChannels::default();
-    }
-    apply(args, &mut config);
+    config.update_from_arg_matches_mut(&mut options)?;
     pull(&mut config, &names)?;
     imply(args, &mut config)?;
-    if let Some(names) = &args.logger {
+    if let Some(names) = &args.trackers {
         config.report_to = trackers(names)?;
     }
     config.validate()?;
@@ -94,147 +98,42 @@ fn pull(config: &mut TrainingConfig, names: &Names) -> Result<()> {
     Ok(())
 }
 
-/// The configuration of the checkpoint that is resumed, so that nothing of it has to be typed again.
-fn resumed(args: &TrainArgs) -> Result<Option<TrainingConfig>> {
-    let asked = TrainingConfig {
-        resume_from_checkpoint: args.resume_from_checkpoint.clone(),
-        output_dir: args.output_dir.clone(),
-        ..TrainingConfig::script()
-    };
-    let Some(checkpoint) = checkpoints::asked_for(&asked)? else {
-        return Ok(None);
-    };
-    Ok(Some(TrainingConfig {
-        // Wherever the folder was when it was written, and whatever was allowed then.
-        output_dir: Some(checkpoints::run_of(&checkpoint)),
-        overwrite_output_dir: false,
-        ..SavedRun::open(checkpoint)?.config().clone()
-    }))
-}
-
-/// The digits recipe, or the script's defaults where data are named.
-fn defaults(args: &TrainArgs) -> TrainingConfig {
-    let names_data =
-        args.dataset_name.as_deref().is_some_and(|name| name != "digits") || args.train_data_dir.is_some();
-    if names_data {
+/// What holds where nothing is typed: the configuration of the checkpoint that is resumed, so that nothing of it has to be typed again,
+/// or the script's defaults where data are named, or the digits recipe.
+fn defaults(args: &TrainArgs) -> Result<TrainingConfig> {
+    let mut typed = TrainingConfig::script();
+    typed.update_from_arg_matches(&args.options)?;
+    if let Some(checkpoint) = checkpoints::asked_for(&typed)? {
+        return Ok(TrainingConfig {
+            // Wherever the folder was when it was written, and whatever was allowed then.
+            output_dir: Some(checkpoints::run_of(&checkpoint)),
+            overwrite_output_dir: false,
+            ..SavedRun::open(checkpoint)?.config().clone()
+        });
+    }
+    let names_data = typed.dataset_name.is_some_and(|name| name != DIGITS) || typed.train_data_dir.is_some();
+    Ok(if names_data {
         TrainingConfig::script()
     } else {
         TrainingConfig::digits()
-    }
-}
-
-/// Puts what was typed over the defaults.
-fn apply(args: &TrainArgs, config: &mut TrainingConfig) {
-    fn set<T: Clone>(field: &mut T, typed: &Option<T>) {
-        if let Some(value) = typed {
-            field.clone_from(value);
-        }
-    }
-    fn set_option<T: Clone>(field: &mut Option<T>, typed: &Option<T>) {
-        if typed.is_some() {
-            field.clone_from(typed);
-        }
-    }
-    set(&mut config.resolution, &args.resolution);
-    set(&mut config.resize, &args.resize);
-    set(&mut config.center_crop, &args.center_crop);
-    set(&mut config.random_flip, &args.random_flip);
-    set(&mut config.channels, &args.channels);
-    set_option(&mut config.dataset_config_name, &args.dataset_config_name);
-    set(&mut config.split, &args.split);
-    set(&mut config.alpha, &args.alpha);
-    set(&mut config.only_classes, &args.only_classes);
-    set(&mut config.cache, &args.cache);
-    set(&mut config.strict, &args.strict);
-    set(&mut config.dataloader_num_workers, &args.dataloader_num_workers);
-    set(&mut config.conditioning, &args.conditioning);
-    set_option(&mut config.class_dropout, &args.class_dropout);
-    set(&mut config.class_emb_size, &args.class_emb_size);
-    set_option(&mut config.conditioning_image, &args.conditioning_image);
-    set(&mut config.text_encoder, &args.text_encoder);
-    set_option(&mut config.caption_dropout, &args.caption_dropout);
-    set(&mut config.vector, &args.vector);
-    set(&mut config.vector_embedding, &args.vector_embedding);
-    set_option(&mut config.vector_clip, &args.vector_clip);
-    set_option(&mut config.vector_dropout, &args.vector_dropout);
-    set_option(&mut config.image_dropout, &args.image_dropout);
-    set(&mut config.train_batch_size, &args.train_batch_size);
-    set(&mut config.num_epochs, &args.num_epochs);
-    set_option(&mut config.max_train_steps, &args.max_train_steps);
-    set(
-        &mut config.gradient_accumulation_steps,
-        &args.gradient_accumulation_steps,
-    );
-    set(&mut config.seed, &args.seed);
-    set(&mut config.exact_convolution, &args.exact_convolution);
-    set(&mut config.mixed_precision, &args.mixed_precision);
-    set(&mut config.gradient_checkpointing, &args.gradient_checkpointing);
-    set(&mut config.learning_rate, &args.learning_rate);
-    set(&mut config.lr_scheduler, &args.lr_scheduler);
-    set(&mut config.lr_warmup_steps, &args.lr_warmup_steps);
-    set_option(&mut config.lr_num_cycles, &args.lr_num_cycles);
-    set(&mut config.lr_power, &args.lr_power);
-    set_option(&mut config.lr_step_rules, &args.lr_step_rules);
-    set(&mut config.adam_beta1, &args.adam_beta1);
-    set(&mut config.adam_beta2, &args.adam_beta2);
-    set(&mut config.adam_weight_decay, &args.adam_weight_decay);
-    set(&mut config.adam_epsilon, &args.adam_epsilon);
-    set(&mut config.max_grad_norm, &args.max_grad_norm);
-    set(&mut config.use_ema, &args.use_ema);
-    set(&mut config.ema_inv_gamma, &args.ema_inv_gamma);
-    set(&mut config.ema_power, &args.ema_power);
-    set(&mut config.ema_max_decay, &args.ema_max_decay);
-    set(&mut config.train_only, &args.train_only);
-    set(&mut config.lr_gamma, &args.lr_gamma);
-    set(&mut config.objective, &args.objective);
-    set(&mut config.rescale_betas_zero_snr, &args.rescale_betas_zero_snr);
-    set(&mut config.loss_weighting, &args.loss_weighting);
-    set_option(&mut config.snr_gamma, &args.snr_gamma);
-    set(&mut config.noise_offset, &args.noise_offset);
-    set(&mut config.input_perturbation, &args.input_perturbation);
-    set(&mut config.edm_p_mean, &args.edm_p_mean);
-    set(&mut config.edm_p_std, &args.edm_p_std);
-    set(&mut config.edm_sigma_data, &args.edm_sigma_data);
-    set(&mut config.logit_mean, &args.logit_mean);
-    set(&mut config.logit_std, &args.logit_std);
-    set(&mut config.save_model_every, &args.save_model_every);
-    set(&mut config.prediction_type, &args.prediction_type);
-    set(&mut config.ddpm_num_steps, &args.ddpm_num_steps);
-    set(
-        &mut config.ddpm_num_inference_steps,
-        &args.ddpm_num_inference_steps,
-    );
-    set(&mut config.ddpm_beta_schedule, &args.ddpm_beta_schedule);
-    set_option(&mut config.output_dir, &args.output_dir);
-    set(&mut config.overwrite_output_dir, &args.overwrite_output_dir);
-    set(&mut config.save_images_epochs, &args.save_images_epochs);
-    set(&mut config.save_model_epochs, &args.save_model_epochs);
-    set(&mut config.log_samples_every, &args.log_samples_every);
-    set_option(&mut config.license, &args.license);
-    set(&mut config.logging_dir, &args.logging_dir);
-    set(&mut config.checkpointing_steps, &args.checkpointing_steps);
-    set_option(&mut config.checkpoints_total_limit, &args.checkpoints_total_limit);
-    set_option(&mut config.resume_from_checkpoint, &args.resume_from_checkpoint);
-    set(&mut config.eval_batch_size, &args.eval_batch_size);
+    })
 }
 
 /// What some flags say about others that were not typed.
 fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
-    if args.snr_gamma.is_some()
-        && args.loss_weighting.is_none()
-        && config.loss_weighting == LossWeighting::Script
+    if args.has("snr_gamma") && !args.has("loss_weighting") && config.loss_weighting == LossWeighting::Script
     {
         config.loss_weighting = LossWeighting::MinSnr;
     }
     if config.objective != ObjectiveKind::Ddpm {
-        if args.ddpm_beta_schedule.is_some() {
+        if args.has("ddpm_beta_schedule") {
             bail!(
                 "--ddpm-beta-schedule belongs to the objective ddpm; {} has no such table",
                 config.objective
             );
         }
         // The recipe's; what an edm or a flow predicts is settled.
-        if args.prediction_type.is_none() {
+        if !args.has("prediction_type") {
             config.prediction_type = PredictionType::Epsilon;
         }
     }

@@ -1,0 +1,69 @@
+//! How long a run is, and how its learning rate changes meanwhile.
+
+use super::{
+    TrainingConfig,
+    lr_schedule::{LrSchedule, LrScheduleOptions},
+};
+use crate::Result;
+
+impl TrainingConfig {
+    /// The learning-rate schedule of a run of so many optimiser steps, with so many to an epoch.
+    ///
+    /// # Errors
+    /// If its rules are malformed.
+    pub fn lr_schedule(&self, steps: usize, steps_per_epoch: usize) -> Result<LrSchedule> {
+        let options = LrScheduleOptions {
+            num_warmup_steps: self.lr_warmup_steps,
+            num_training_steps: steps,
+            num_cycles: self.lr_num_cycles,
+            power: self.lr_power,
+            step_rules: self.lr_step_rules.clone(),
+            gamma: self.lr_gamma,
+            steps_per_epoch,
+            learning_rate: self.learning_rate,
+        };
+        LrSchedule::new(self.lr_scheduler, &options)
+    }
+
+    /// Optimiser steps in one pass over `pictures` pictures; a last, smaller batch counts.
+    pub fn steps_per_epoch(&self, pictures: usize) -> usize {
+        pictures
+            .div_ceil(self.train_batch_size)
+            .div_ceil(self.gradient_accumulation_steps)
+    }
+
+    /// Optimiser steps in the whole run over a data set of `pictures` pictures.
+    pub fn total_steps(&self, pictures: usize) -> usize {
+        self.max_train_steps
+            .unwrap_or(self.num_epochs * self.steps_per_epoch(pictures))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_smaller_batch_counts_as_a_step() {
+        let config = TrainingConfig {
+            train_batch_size: 64,
+            num_epochs: 3,
+            ..TrainingConfig::script()
+        };
+        assert_eq!(config.steps_per_epoch(1000), 16);
+        assert_eq!(config.total_steps(1000), 48);
+        let accumulating = TrainingConfig {
+            gradient_accumulation_steps: 3,
+            ..config
+        };
+        assert_eq!(accumulating.steps_per_epoch(1000), 6);
+        assert_eq!(
+            TrainingConfig {
+                max_train_steps: Some(5),
+                ..accumulating
+            }
+            .total_steps(1000),
+            5
+        );
+    }
+}
