@@ -107,7 +107,7 @@ impl Model {
         Description {
             name: &self.name,
             class_name: config.class_name(),
-            parameters: model.num_parameters(),
+            parameters: self.pipeline.num_parameters(),
             height: self.size.height,
             width: self.size.width,
             channels: config.in_channels(),

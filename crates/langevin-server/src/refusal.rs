@@ -26,6 +26,11 @@ impl Refusal {
         }
     }
 
+    /// 400: not even well formed.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
     /// 422: well formed, and cannot be done.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)

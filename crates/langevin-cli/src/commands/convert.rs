@@ -86,7 +86,7 @@ pub fn run(args: ConvertArgs) -> Result<()> {
     }
     pipeline.save(&args.output)?;
     let checkpoint = pipelines::checkpoint(input, variant)?;
-    say(&args.output, pipeline.model.num_parameters(), &checkpoint)
+    say(&args.output, pipeline.num_parameters(), &checkpoint)
 }
 
 /// Refuses to write where something is in the way.

@@ -144,13 +144,7 @@ async fn read(app: &App, request: Request) -> Result<GenerateRequest, Refusal> {
         }
         status => Refusal::new(status, "the body did not arrive whole"),
     })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        if error.is_data() {
-            Refusal::unprocessable(format!("the request is not as /docs has it: {error}"))
-        } else {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
-        }
-    })
+    GenerateRequest::read(&body)
 }
 
 /// Makes an order of a request, on a thread that may block.

@@ -55,6 +55,11 @@ pub trait Condition: Any + Debug + Send + Sync {
         generator: &mut Generator,
     ) -> Result<Conditioning>;
 
+    /// How many parameters its own networks have.
+    fn num_parameters(&self) -> usize {
+        0
+    }
+
     /// Writes what it consists of into a pipeline's folder, and names the components among it: name and class.
     ///
     /// # Errors

@@ -137,6 +137,10 @@ impl Condition for TextCondition {
         self.sequence(examples.text_encoder.unwrap_or(&self.encoder), &captions)
     }
 
+    fn num_parameters(&self) -> usize {
+        self.encoder.num_params()
+    }
+
     fn save(&self, folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
         self.encoder.save(folder.join(TEXT_ENCODER))?;
         self.tokenizer.save(folder.join(TOKENIZER))?;

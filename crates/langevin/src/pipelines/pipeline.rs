@@ -163,6 +163,12 @@ impl Pipeline {
         &self.conditions
     }
 
+    /// How many parameters its networks have: the model's, and those of its conditions.
+    pub fn num_parameters(&self) -> usize {
+        let conditions = self.conditions.iter().map(|condition| condition.num_parameters());
+        self.model.num_parameters() + conditions.sum::<usize>()
+    }
+
     /// The condition of a kind, if the model has it.
     pub fn condition<K: Condition>(&self) -> Option<&K> {
         conditioning::find(&self.conditions)

@@ -142,10 +142,18 @@ pub(super) fn model(
     device: &Device,
     generator: &mut Generator,
 ) -> Result<AnyModel> {
-    let differs = |what: String| Error::Config(format!("the model in {} {what}", folder.display()));
+    const OPTIONS: &[&str] = &[
+        "conditioning",
+        "conditioning_image",
+        "vector",
+        "vector_embedding",
+        "class_emb_size",
+        "channels",
+    ];
+    let differs = |what: String| Error::option(OPTIONS, format!("the model in {} {what}", folder.display()));
     if own.class_name() != config.class_name() {
         return Err(differs(format!(
-            "is a {}, and told that it would be a {}: leave --conditioning out",
+            "is a {}, and told that it would be a {}: leave `conditioning` out",
             own.class_name(),
             config.class_name()
         )));
@@ -156,21 +164,21 @@ pub(super) fn model(
             image.map_or_else(|| "nothing".into(), |image| format!("`{image}`"))
         };
         return Err(differs(format!(
-            "is shown {} beside its picture, and is to be shown {}: leave --conditioning-image out",
+            "is shown {} beside its picture, and is to be shown {}: leave `conditioning_image` out",
             shown(own),
             shown(config)
         )));
     }
     if told_vector(own) != told_vector(config) {
         return Err(differs(
-            "is told another vector, or in another way: leave --vector and --vector-embedding out".into(),
+            "is told another vector, or in another way: leave `vector` and `vector_embedding` out".into(),
         ));
     }
     if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (own, config)
         && own.class_channels() != config.class_channels()
     {
         return Err(differs(format!(
-            "has {} channels for a class, and would have {}: leave --class-emb-size out, and where it is one-hot, take as many \
+            "has {} channels for a class, and would have {}: leave `class_emb_size` out, and where it is one-hot, take as many \
              classes as the model has, which are {}",
             own.class_channels(),
             config.class_channels(),
@@ -179,7 +187,7 @@ pub(super) fn model(
     }
     if own.in_channels() != config.in_channels() {
         return Err(differs(format!(
-            "takes pictures of {} channels, and they are to be read with {}: leave --channels out",
+            "takes pictures of {} channels, and they are to be read with {}: leave `channels` out",
             own.in_channels(),
             config.in_channels()
         )));

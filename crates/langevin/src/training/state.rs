@@ -151,7 +151,7 @@ impl SavedRun {
         if !config.logging_dir.to_str().is_some_and(is_inside) {
             let usual = TrainingConfig::script().logging_dir;
             tracing::warn!(
-                "{}: keeps its logs outside of the run's folder, in {}; they go to {} in it unless --logging-dir says otherwise",
+                "{}: keeps its logs outside of the run's folder, in {}; they go to {} in it unless `logging_dir` says otherwise",
                 folder.display(),
                 config.logging_dir.display(),
                 usual.display()

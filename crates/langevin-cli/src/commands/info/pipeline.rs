@@ -19,7 +19,7 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
     terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
-    print_model(model)?;
+    print_model(model, pipeline.num_parameters())?;
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.
     let flat = stored.path().parent() == Some(folder);
@@ -55,13 +55,12 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 pub fn describe_model(folder: &Path) -> Result<()> {
     let model = AnyModel::load(folder, &default_device())?;
     terminal::print_line(&format!("{}: a model without a scheduler", folder.display()))?;
-    print_model(&model)?;
+    print_model(&model, model.num_parameters())?;
     line("stored as", &Checkpoint::in_folder(folder)?.to_string())
 }
 
-fn print_model(model: &AnyModel) -> Result<()> {
+fn print_model(model: &AnyModel, parameters: usize) -> Result<()> {
     let config = model.config();
-    let parameters = model.num_parameters();
     // In memory they are float32, whatever they are stored as.
     let size = bytes(parameters as u64 * 4);
     line(
