@@ -13,7 +13,7 @@ pub struct FlowObjective {
     pub logit_mean: f64,
     /// Its standard deviation.
     pub logit_std: f64,
-    /// T: the model is told T σ.
+    /// T: the model is given T σ.
     pub num_train_timesteps: usize,
 }
 

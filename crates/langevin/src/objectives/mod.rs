@@ -22,7 +22,7 @@ use crate::{Error, Result, named::named_enum, random::Generator, schedulers::sam
 pub struct TrainingPair {
     /// What the model is given: `[batch, channels, height, width]`.
     pub input: Tensor<4>,
-    /// The timestep that it is told, one a picture.
+    /// The timestep that it is given, one per picture.
     pub timesteps: Vec<f32>,
     /// What it should predict. Shape of the input.
     pub target: Tensor<4>,

@@ -26,7 +26,7 @@ pub struct NoiseOptions {
     /// How much of a number that is the same all over a channel is added to ε, so that a model also learns how bright a picture
     /// is as a whole (Guttenberg 2023).
     pub offset: f64,
-    /// How much further noise is mixed into the picture, of which the model is not told: samples are never quite what training
+    /// How much further noise is mixed into the picture, which the model does not know of: samples are never quite what training
     /// shows (Ning et al. 2023).
     pub input_perturbation: f64,
 }

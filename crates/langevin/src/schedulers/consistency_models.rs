@@ -102,7 +102,7 @@ impl CMStochasticIterativeScheduler {
         let last = (config.num_train_timesteps - 1) as f64;
         let ramp: Vec<f64> = levels.iter().map(|&level| level as f64 / last).collect();
         let sigmas = karras(&ramp, config.sigma_max, config.sigma_min, config.rho);
-        // What the model is told: 1000 · ¼ ln σ.
+        // What the model is given: 1000 · ¼ ln σ.
         let timesteps = sigmas.iter().map(|sigma| 250.0 * (sigma + 1e-44).ln()).collect();
         let sigmas = sigmas
             .iter()

@@ -4,7 +4,7 @@ use super::options::{self, GivenLoop, LoopOptions};
 use crate::{Error, Result};
 
 /// The model that a loop asks: how many timesteps it was trained with, how many of these it was distilled on, and whether a
-/// loop that is told another number walks over all training timesteps, of which that number is the most (TCD), or over
+/// loop that is given another number walks over all training timesteps, of which that number is the most (TCD), or over
 /// as many of them as that number (LCM).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Distilled {

@@ -69,7 +69,7 @@ impl EdmLevels {
     }
 }
 
-/// The timestep that a model is told for a noise level (Karras et al. 2022, table 1: c_noise).
+/// The timestep that a model is given for a noise level (Karras et al. 2022, table 1: c_noise).
 pub(super) fn timestep(sigma: f32) -> f64 {
     f64::from(0.25 * sigma.ln())
 }

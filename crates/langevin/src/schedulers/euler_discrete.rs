@@ -28,7 +28,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// What a model that predicts velocities is told of the noise level.
+    /// How a model that predicts velocities is given the noise level.
     #[derive(Default)]
     pub enum TimestepType: "a kind of timestep" {
         /// The timestep.
@@ -54,7 +54,7 @@ scheduler_class! {
         sigma_max: Option<f64> = None,
         /// How the steps of a loop are spread.
         timestep_spacing: TimestepSpacing = TimestepSpacing::Linspace,
-        /// What a model that predicts velocities is told of the noise level.
+        /// How a model that predicts velocities is given the noise level.
         timestep_type: TimestepType = TimestepType::default(),
         /// What is added to the timesteps of the leading spacing.
         steps_offset: usize = 0,
@@ -109,7 +109,7 @@ impl EulerDiscreteScheduler {
         Ok(scheduler)
     }
 
-    /// Whether the model is told ¼ ln σ.
+    /// Whether the model is given ¼ ln σ.
     fn is_continuous(&self) -> bool {
         self.config.timestep_type == TimestepType::Continuous
             && self.config.prediction_type == PredictionType::VPrediction

@@ -34,7 +34,7 @@ scheduler_class! {
 /// The Adams–Bashforth method for steps of any width: the derivatives of the last steps, four by default
 /// ([`StepOptions::order`]), are continued as a polynomial over the next.
 ///
-/// A loop that begins in the middle must be told so ([`Scheduler::set_begin_index`]): untold, it weighs its first
+/// A loop that begins in the middle needs [`Scheduler::set_begin_index`]: without it, it weighs its first
 /// derivatives as if there had been others before, as diffusers does.
 #[derive(Clone, Debug)]
 pub struct LMSDiscreteScheduler {

@@ -203,7 +203,7 @@ impl Scheduler for ScoreSdeVeScheduler {
         &self.timesteps
     }
 
-    /// σ(t) of every timestep of the loop: what the model is told.
+    /// σ(t) of every timestep of the loop: what the model is given.
     fn sigmas(&self) -> &[f32] {
         &self.sigmas
     }

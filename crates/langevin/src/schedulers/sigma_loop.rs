@@ -77,7 +77,7 @@ impl SigmaLoop {
     /// twice a step.
     ///
     /// # Errors
-    /// If `t` is not where the loop stands, or a loop that was told where to begin would do so half way through a step.
+    /// If `t` is not where the loop stands, or a loop is set to begin half way through a step.
     pub fn halves(&mut self, t: f64, is_second: bool) -> Result<(f32, f32)> {
         let step = self.step(t)?;
         match (step % 2 == 1, is_second) {
@@ -106,7 +106,7 @@ impl SigmaLoop {
         Ok(scaled(sample, self.sigmas[step]))
     }
 
-    /// σ at timestep `t`, for adding noise: of the step where the loop was told to begin, or of the one that is at `t`;
+    /// σ at timestep `t`, for adding noise: of the step where the loop is set to begin, or of the one that is at `t`;
     /// for a timestep of none, `otherwise` says.
     pub fn level_of_noise(&self, t: f64, otherwise: impl FnOnce(f64) -> Option<f32>) -> Result<f32> {
         let step = match self.position.of_noise() {
