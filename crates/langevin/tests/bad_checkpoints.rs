@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::Device;
-use langevin::models::{Model, UNet2DModel, weights};
+use langevin::models::{Checkpoint, Model, ModelConfig, UNet2DConfig, UNet2DModel, weights};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -219,6 +219,19 @@ fn other_weights_than_the_configuration_makes_are_refused() {
         weights::FILE_NAME,
         &["where the configuration makes"],
     );
+}
+
+#[test]
+fn a_file_that_is_cut_short_after_it_was_opened_is_refused() {
+    let folder = checkpoint();
+    let path = folder.path().join(weights::FILE_NAME);
+    let mut opened = Checkpoint::in_folder(folder.path()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(fs::metadata(&path).unwrap().len() / 2).unwrap();
+    let config = UNet2DConfig::load(folder.path()).unwrap();
+    let error = UNet2DModel::with_weights(&config, &mut opened, &Device::flex()).expect_err("it loaded");
+    let sentence = format!("{}: ends in the middle of its weights", path.display());
+    assert_eq!(error.to_string(), sentence);
 }
 
 #[test]

@@ -96,7 +96,8 @@ pub trait Model: Module {
     /// # Errors
     /// If the configuration makes no model, or the weights are not its.
     fn with_weights(config: &Self::Config, checkpoint: &mut Checkpoint, device: &Device) -> Result<Self> {
-        let model = Self::new(config, device, &mut Generator::new(0))?;
+        config.validate()?;
+        let model = Self::build(config, &mut Init::to_load(device))?;
         weights::load(model, checkpoint, device)
     }
 

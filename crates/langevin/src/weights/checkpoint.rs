@@ -4,16 +4,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
-    ops::Range,
+    io::ErrorKind,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
 use super::{
     DIFFUSERS, FileNames, NamedTensor, find,
     index::Index,
-    names, to_f32,
+    layout::{self, Bytes, to_bytes},
+    names,
+    safetensors::SafetensorsFile,
     torch::{self, TorchFile},
 };
 use crate::{Error, Result};
@@ -74,20 +77,17 @@ impl Checkpoint {
 
     /// Tensors that were made here, as if they lay in the file `path`.
     pub(crate) fn of_tensors(path: PathBuf, tensors: Vec<NamedTensor>) -> Self {
-        let (mut bytes, mut places) = (Vec::new(), BTreeMap::new());
-        for tensor in tensors {
+        let stored = |tensor: NamedTensor| {
             let stored = StoredTensor {
                 dtype: Dtype::F32,
                 shape: tensor.shape,
             };
-            let start = bytes.len();
-            bytes.extend(tensor.values.iter().flat_map(|value| value.to_le_bytes()));
-            places.insert(tensor.name, (stored, start..bytes.len()));
-        }
-        let content = Content::Safetensors {
-            bytes,
-            tensors: places,
+            (
+                tensor.name,
+                (stored, Arc::new(to_bytes(&tensor.values).into_owned())),
+            )
         };
+        let content = Content::Memory(tensors.into_iter().map(stored).collect());
         let file = WeightsFile {
             path: path.clone(),
             content,
@@ -141,7 +141,7 @@ impl Checkpoint {
 
     /// Adds the tensors of a file: all, or those that an index looks for in it.
     fn add(&mut self, file: WeightsFile, wanted: Option<&BTreeSet<String>>) -> Result<()> {
-        let mut tensors: BTreeMap<String, StoredTensor> = file.tensors().into_iter().collect();
+        let mut tensors = file.tensors();
         if let Some(wanted) = wanted {
             if let Some(name) = wanted.iter().find(|name| !tensors.contains_key(*name)) {
                 let index = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -188,16 +188,27 @@ impl Checkpoint {
     /// # Errors
     /// If there is no such tensor, it holds no real numbers, or the file is not whole.
     pub fn read(&mut self, name: &str) -> Result<Vec<f32>> {
+        self.read_as(name, false)
+    }
+
+    /// The same, with the first axis last where it is `turned`, see [`layout::read`].
+    pub(super) fn read_as(&self, name: &str, turned: bool) -> Result<Vec<f32>> {
         let Some(place) = self.places.get(name) else {
             return Err(Error::file(&self.path, format!("lacks {name}")));
         };
-        let file = &mut self.files[place.file];
-        let dtype = place.stored.dtype;
-        let bytes = file.read(&place.name)?;
-        to_f32(dtype, &bytes).ok_or_else(|| {
-            let message = format!("{name} is stored as {dtype:?}: weights must be F32, F64, F16 or BF16");
-            Error::file(&file.path, message)
-        })
+        let file = &self.files[place.file];
+        let StoredTensor { dtype, shape } = &place.stored;
+        match layout::read(&file.bytes(&place.name)?, *dtype, shape, turned) {
+            Some(Ok(values)) => Ok(values),
+            Some(Err(e)) if e.kind() == ErrorKind::UnexpectedEof => {
+                Err(Error::file(&file.path, "ends in the middle of its weights"))
+            }
+            Some(Err(e)) => Err(Error::io("read", &file.path, e)),
+            None => {
+                let message = format!("{name} is stored as {dtype:?}: weights must be F32, F64, F16 or BF16");
+                Err(Error::file(&file.path, message))
+            }
+        }
     }
 
     /// The file that a tensor is in; where there is no such tensor, [`Self::path`].
@@ -239,23 +250,24 @@ struct WeightsFile {
 }
 
 enum Content {
-    Safetensors {
-        bytes: Vec<u8>,
-        tensors: BTreeMap<String, (StoredTensor, Range<usize>)>,
-    },
-    Torch(Box<TorchFile>),
+    Safetensors(SafetensorsFile),
+    /// Its archive is read by one thread at a time.
+    Torch(Box<Mutex<TorchFile>>),
+    /// What was made here.
+    Memory(BTreeMap<String, (StoredTensor, Arc<Vec<u8>>)>),
 }
 
 impl WeightsFile {
     /// Opens a file whose format its first bytes tell.
     fn open(path: PathBuf) -> Result<Self> {
-        let read = || fs::read(&path).map_err(|e| Error::io("read", &path, e));
+        let torch = |file| Content::Torch(Box::new(Mutex::new(file)));
         let fail = |message: String| Error::file(&path, message);
         let start = first_bytes(&path).map_err(|e| Error::io("read", &path, e))?;
         let content = if start.starts_with(torch::ZIP) {
-            Content::Torch(Box::new(TorchFile::open_zip(&path).map_err(fail)?))
+            torch(TorchFile::open_zip(&path).map_err(fail)?)
         } else if start.starts_with(torch::LEGACY) {
-            Content::Torch(Box::new(TorchFile::open_legacy(read()?).map_err(fail)?))
+            let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+            torch(TorchFile::open_legacy(bytes).map_err(fail)?)
         } else if start.starts_with(b"version https://git-lfs") {
             let message =
                 "is a pointer of Git LFS, not the weights: `git lfs pull` in its repository brings them";
@@ -264,10 +276,7 @@ impl WeightsFile {
             .extension()
             .is_some_and(|extension| extension == "safetensors")
         {
-            let bytes = read()?;
-            let tensors = safetensors_places(&bytes)
-                .map_err(|e| fail(format!("is not a whole safetensors file ({e})")))?;
-            Content::Safetensors { bytes, tensors }
+            Content::Safetensors(SafetensorsFile::open(&path)?)
         } else {
             return Err(fail(
                 "is not a whole file of torch.save: it begins as neither of its formats".into(),
@@ -278,33 +287,43 @@ impl WeightsFile {
 
     fn format(&self) -> &'static str {
         match &self.content {
-            Content::Safetensors { .. } => "safetensors",
-            Content::Torch(file) => file.format(),
+            Content::Safetensors(_) | Content::Memory(_) => "safetensors",
+            Content::Torch(file) => lock(file).format(),
         }
     }
 
-    fn tensors(&self) -> Vec<(String, StoredTensor)> {
+    fn tensors(&self) -> BTreeMap<String, StoredTensor> {
         match &self.content {
-            Content::Safetensors { tensors, .. } => tensors
+            Content::Safetensors(file) => file
+                .tensors()
+                .map(|(name, stored)| (name.clone(), stored.clone()))
+                .collect(),
+            Content::Memory(tensors) => tensors
                 .iter()
                 .map(|(name, (stored, _))| (name.clone(), stored.clone()))
                 .collect(),
-            Content::Torch(file) => file.tensors(),
+            Content::Torch(file) => lock(file).tensors().into_iter().collect(),
         }
     }
 
-    /// A tensor's numbers, little-endian and row-major.
-    fn read(&mut self, name: &str) -> Result<Vec<u8>> {
-        let numbers = match &mut self.content {
-            Content::Safetensors { bytes, tensors } => tensors
-                .get(name)
-                .and_then(|(_, place)| bytes.get(place.clone()))
-                .map(<[u8]>::to_vec)
-                .ok_or_else(|| format!("lacks {name}")),
-            Content::Torch(file) => file.read(name),
-        };
-        numbers.map_err(|message| Error::file(&self.path, message))
+    /// A tensor's bytes, little-endian and row-major.
+    fn bytes(&self, name: &str) -> Result<Bytes<'_>> {
+        let lacking = || Error::file(&self.path, format!("lacks {name}"));
+        match &self.content {
+            Content::Safetensors(file) => file.bytes(name).ok_or_else(lacking),
+            Content::Memory(tensors) => {
+                let (_, bytes) = tensors.get(name).ok_or_else(lacking)?;
+                Ok(Bytes::Memory(bytes.clone(), 0..bytes.len()))
+            }
+            Content::Torch(file) => lock(file)
+                .read(name)
+                .map_err(|message| Error::file(&self.path, message)),
+        }
     }
+}
+
+fn lock(file: &Mutex<TorchFile>) -> MutexGuard<'_, TorchFile> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// As many bytes as tell the format; fewer where the file is shorter.
@@ -313,22 +332,4 @@ fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
     fs::File::open(path)?.take(64).read_to_end(&mut start)?;
     Ok(start)
-}
-
-/// Type, shape and place of every tensor of a safetensors file.
-fn safetensors_places(
-    bytes: &[u8],
-) -> std::result::Result<BTreeMap<String, (StoredTensor, Range<usize>)>, safetensors::SafeTensorError> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes)?;
-    // The numbers begin behind the header and its length, which takes eight bytes.
-    let begin = 8 + header;
-    let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let stored = StoredTensor {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-        };
-        let (from, to) = info.data_offsets;
-        (name, (stored, begin + from..begin + to))
-    };
-    Ok(metadata.tensors().into_iter().map(place).collect())
 }

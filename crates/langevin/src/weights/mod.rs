@@ -4,16 +4,20 @@
 mod checkpoint;
 mod find;
 mod index;
+mod layout;
 mod names;
 mod pickle;
 mod rebuild;
+mod safetensors;
 mod tensors;
 mod torch;
 mod walk;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
-pub use tensors::{NamedTensor, read_tensors, to_f32, write_tensors};
+pub use layout::to_f32;
+pub use safetensors::{read_tensors, write_tensors};
+pub use tensors::NamedTensor;
 pub use walk::{load, load_but, named_tensors, parameter_names, parameters, save};
 
 /// The name of a model's configuration, in diffusers and transformers.

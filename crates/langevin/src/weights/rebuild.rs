@@ -1,6 +1,6 @@
 //! The Python objects that a state dict is pickled with, and what they come to: where each tensor's numbers lie.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use safetensors::Dtype;
 
@@ -178,6 +178,15 @@ impl TensorRef {
         axes.map(|(size, stride)| (size - 1).checked_mul(*stride))
             .try_fold(self.offset, |at, step| at.checked_add(step?))?
             .checked_add(1)
+    }
+
+    /// Where its numbers lie in the bytes of the whole storage, where they lie one after another.
+    pub fn place(&self) -> Option<Range<usize>> {
+        let size = self.storage.dtype.bitsize() / 8;
+        let first = self.storage.first.checked_add(self.offset)?;
+        let end = first.checked_add(self.len()?)?;
+        self.is_row_major()
+            .then_some(first.checked_mul(size)?..end.checked_mul(size)?)
     }
 
     /// Its numbers in row-major order, of the `bytes` of the whole storage.

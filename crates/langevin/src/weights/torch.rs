@@ -15,6 +15,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::{
     StoredTensor,
+    layout::Bytes,
     pickle::{Pickle, Value},
     rebuild::TensorRef,
 };
@@ -33,7 +34,7 @@ pub(super) struct TorchFile {
     storages: Storages,
     tensors: BTreeMap<String, Arc<TensorRef>>,
     /// The storage that was read last: many tensors may be views of one.
-    latest: Option<(Arc<str>, Vec<u8>)>,
+    latest: Option<(Arc<str>, Arc<Vec<u8>>)>,
 }
 
 enum Storages {
@@ -44,7 +45,7 @@ enum Storages {
     },
     /// The whole file, and where in it each lies.
     Legacy {
-        bytes: Vec<u8>,
+        bytes: Arc<Vec<u8>>,
         places: HashMap<String, Range<usize>>,
     },
 }
@@ -101,7 +102,10 @@ impl TorchFile {
             places.insert(key.to_string(), place);
         }
         Ok(Self {
-            storages: Storages::Legacy { bytes, places },
+            storages: Storages::Legacy {
+                bytes: Arc::new(bytes),
+                places,
+            },
             tensors,
             latest: None,
         })
@@ -127,26 +131,41 @@ impl TorchFile {
         }
     }
 
-    /// A tensor's numbers, little-endian and row-major.
-    pub fn read(&mut self, name: &str) -> Result<Vec<u8>, String> {
+    /// A tensor's bytes, little-endian and row-major.
+    pub fn read(&mut self, name: &str) -> Result<Bytes<'static>, String> {
         let tensor = self.tensors.get(name).ok_or("does not hold it")?.clone();
         let key = &tensor.storage.key;
         let missing = || format!("lacks the storage `{key}`, which a tensor is a part of");
-        match &mut self.storages {
+        let (bytes, storage) = match &mut self.storages {
             Storages::Legacy { bytes, places } => {
                 let place = places.get(&**key).cloned().ok_or_else(missing)?;
-                tensor.gather(bytes.get(place).unwrap_or_default())
+                (bytes.clone(), place)
             }
-            Storages::Zip { archive, folder } => {
-                if self.latest.as_ref().is_none_or(|(latest, _)| latest != key) {
+            Storages::Zip { archive, folder } => match &self.latest {
+                Some((latest, bytes)) if latest == key => (bytes.clone(), 0..bytes.len()),
+                _ => {
+                    // Before the next one is read: a storage may be as large as the model.
+                    self.latest = None;
                     let name = format!("{folder}/data/{key}");
                     if archive.index_for_name(&name).is_none() {
                         return Err(missing());
                     }
-                    self.latest = Some((key.clone(), entry(archive, &name, u64::MAX)?));
+                    let bytes = Arc::new(entry(archive, &name, u64::MAX)?);
+                    self.latest = Some((key.clone(), bytes.clone()));
+                    let whole = 0..bytes.len();
+                    (bytes, whole)
                 }
-                let bytes = self.latest.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-                tensor.gather(bytes)
+            },
+        };
+        match tensor.place() {
+            Some(place) if place.end <= storage.len() => Ok(Bytes::Memory(
+                bytes,
+                storage.start + place.start..storage.start + place.end,
+            )),
+            _ => {
+                let gathered = tensor.gather(bytes.get(storage).unwrap_or_default())?;
+                let whole = 0..gathered.len();
+                Ok(Bytes::Memory(Arc::new(gathered), whole))
             }
         }
     }

@@ -2,15 +2,24 @@
 //!
 //! The one place that knows how weights lie in a checkpoint (as PyTorch has them) and in a module (as [`crate::ops`] wants them).
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+    path::Path,
+};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{Device, Tensor, TensorData},
 };
+use rayon::prelude::*;
 
-use super::{Checkpoint, NamedTensor, write_tensors};
-use crate::{Error, Result, nn::init::laid_out};
+use super::{
+    Checkpoint, NamedTensor,
+    layout::{to_bytes, turned_back},
+    safetensors::Entry,
+};
+use crate::{Error, Result, nn::init::without_memory};
 
 /// Where the walk is: the names on the way, and the struct that holds the parameter.
 #[derive(Default)]
@@ -36,39 +45,36 @@ impl Location {
         names.join(".")
     }
 
-    /// Whether the parameter is the weight of a `kind`.
-    fn is_weight_of(&self, kind: &str) -> bool {
-        self.0
-            .last()
-            .is_some_and(|(name, container)| name == "weight" && container == kind)
+    /// Whether the parameter is a weight that lies with its outputs last in a module, and first in a checkpoint.
+    fn is_turned(&self) -> bool {
+        self.0.last().is_some_and(|(name, container)| {
+            name == "weight" && ["Struct:Linear", "Struct:Conv2d"].contains(&container.as_str())
+        })
     }
 
-    /// From the module's layout to the checkpoint's; each turn is its own inverse but for the convolution's.
-    fn to_file<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
-        if self.is_weight_of("Struct:Linear") {
-            tensor.swap_dims(0, 1)
-        } else if self.is_weight_of("Struct:Conv2d") {
-            tensor.permute(turned::<D>([3, 2, 0, 1]))
-        } else {
-            tensor
-        }
-    }
-
-    /// From the checkpoint's layout to the module's.
-    fn to_module<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
-        if self.is_weight_of("Struct:Linear") {
-            tensor.swap_dims(0, 1)
-        } else if self.is_weight_of("Struct:Conv2d") {
-            tensor.permute(turned::<D>([2, 3, 1, 0]))
-        } else {
-            tensor
+    /// The shape in a checkpoint of a parameter that has this shape in its module.
+    fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
+        match shape {
+            [taps @ .., inputs, outputs] if self.is_turned() => [&[*outputs, *inputs], taps].concat(),
+            _ => shape.to_vec(),
         }
     }
 }
 
-/// The axes of a convolution's weight, which has four, in the walk's generic rank.
-fn turned<const D: usize>(axes: [isize; 4]) -> [isize; D] {
-    std::array::from_fn(|i| axes[i])
+/// A tensor's numbers. The models are float32 throughout, so nothing can fail.
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .unwrap_or_default()
+}
+
+/// A part of a weight that is turned in its module, as the checkpoint has it.
+fn as_stored<const D: usize>(weight: Tensor<D>) -> Vec<f32> {
+    let shape = weight.dims();
+    let taps = shape.iter().rev().skip(2).product();
+    turned_back(&numbers(weight), taps, shape[D - 1])
 }
 
 /// All parameters as a checkpoint has them, in the module's order.
@@ -86,18 +92,15 @@ pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
             self.location.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = self.location.to_file(param.val().inner());
-            let shape = tensor.dims().to_vec();
-            // The models are float32 throughout, so the conversion cannot fail.
-            let values = tensor
-                .into_data()
-                .convert::<f32>()
-                .try_to_vec()
-                .unwrap_or_default();
+            let tensor = param.val().inner();
             self.tensors.push(NamedTensor {
                 name: self.location.key(),
-                shape,
-                values,
+                shape: self.location.stored_shape(&tensor.dims()),
+                values: if self.location.is_turned() {
+                    as_stored(tensor)
+                } else {
+                    numbers(tensor)
+                },
             });
         }
     }
@@ -134,12 +137,52 @@ pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
     parameters(module).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Writes all parameters as diffusers does.
+/// Writes all parameters as diffusers does, a piece of one after another: a few megabytes are there twice.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before then still is.
 pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
-    write_tensors(path, &named_tensors(module))
+    #[derive(Default)]
+    struct Entries {
+        location: Location,
+        entries: Vec<Entry<'static>>,
+    }
+    impl ModuleVisitor for Entries {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.location.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.location.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let (tensor, turned) = (param.val().inner(), self.location.is_turned());
+            self.entries.push(Entry {
+                name: self.location.key(),
+                shape: self.location.stored_shape(&tensor.dims()),
+                write: Box::new(move |w| write_pieces(&tensor, turned, w)),
+            });
+        }
+    }
+    let mut entries = Entries::default();
+    module.visit(&mut entries);
+    super::safetensors::write(path.as_ref(), entries.entries)
+}
+
+/// Writes a parameter as a checkpoint has it.
+fn write_pieces<const D: usize>(tensor: &Tensor<D>, turned: bool, w: &mut dyn Write) -> io::Result<()> {
+    /// Numbers of a piece, where a row is not longer.
+    const PIECE: usize = 1 << 21;
+    // What is the first axis in the checkpoint.
+    let axis = if turned { D - 1 } else { 0 };
+    let rows = tensor.dims()[axis];
+    let row = tensor.dims().iter().product::<usize>() / rows.max(1);
+    let count = (PIECE / row.max(1)).max(1);
+    for start in (0..rows).step_by(count) {
+        let piece = tensor.clone().narrow(axis, start, count.min(rows - start));
+        let values = if turned { as_stored(piece) } else { numbers(piece) };
+        w.write_all(&to_bytes(&values))?;
+    }
+    Ok(())
 }
 
 /// Replaces all parameters by those of a checkpoint.
@@ -162,11 +205,17 @@ pub fn load_but<M: Module>(
     device: &Device,
 ) -> Result<M> {
     let is_kept = |name: &str| kept.is_some_and(|kept| name.starts_with(kept));
-    let mut wanted = parameter_names(&module);
-    wanted.retain(|name| !is_kept(name));
+    let mut emptier = Emptier {
+        location: Location::default(),
+        kept,
+        wanted: Vec::new(),
+    };
+    // What the parameters were is of no use any more: its memory is free for what they become.
+    let module = module.map(&mut emptier);
+    let wanted = emptier.wanted;
     let missing: Vec<&str> = wanted
         .iter()
-        .map(String::as_str)
+        .map(|wanted| wanted.name.as_str())
         .filter(|name| checkpoint.get(name).is_none())
         .collect();
     if !missing.is_empty() {
@@ -175,7 +224,7 @@ pub fn load_but<M: Module>(
             format!("lacks {}", list(&missing)),
         ));
     }
-    let known: HashSet<&str> = wanted.iter().map(String::as_str).collect();
+    let known: HashSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
     let unexpected: Vec<&str> = checkpoint
         .names()
         .filter(|name| !known.contains(name) && !is_kept(name))
@@ -188,18 +237,32 @@ pub fn load_but<M: Module>(
         );
     }
 
-    let mut loader = Loader {
-        location: Location::default(),
-        checkpoint,
-        kept,
-        device,
-        error: None,
-    };
-    let module = module.map(&mut loader);
-    match loader.error {
-        Some(error) => Err(error),
-        None => Ok(module),
+    // Before a number is read: a file may claim any shape.
+    for Wanted { name, shape, .. } in &wanted {
+        if let Some(stored) = checkpoint.get(name).filter(|stored| stored.shape != *shape) {
+            return Err(Error::file(
+                checkpoint.file_of(name),
+                format!(
+                    "{name} has shape {:?} where the configuration makes {shape:?}",
+                    stored.shape
+                ),
+            ));
+        }
     }
+    let checkpoint = &*checkpoint;
+    // One by one, as threads come free: their sizes differ.
+    let values: Vec<Result<Vec<f32>>> = wanted
+        .par_iter()
+        .with_max_len(1)
+        .map(|wanted| checkpoint.read_as(&wanted.name, wanted.turned))
+        .collect();
+    let values: Vec<Vec<f32>> = values.into_iter().collect::<Result<_>>()?;
+    Ok(module.map(&mut Filler {
+        location: Location::default(),
+        kept,
+        values: values.into_iter(),
+        device,
+    }))
 }
 
 /// The first few names and how many more there are.
@@ -212,35 +275,21 @@ fn list(names: &[&str]) -> String {
     }
 }
 
-struct Loader<'a> {
+/// A parameter that is to be read.
+struct Wanted {
+    name: String,
+    shape: Vec<usize>,
+    turned: bool,
+}
+
+/// Notes which parameters are to be read, and takes their values away.
+struct Emptier<'a> {
     location: Location,
-    checkpoint: &'a mut Checkpoint,
     kept: Option<&'a str>,
-    device: &'a Device,
-    error: Option<Error>,
+    wanted: Vec<Wanted>,
 }
 
-impl Loader<'_> {
-    fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Result<Tensor<D>> {
-        let key = self.location.key();
-        // Before a number is read: a file may claim any shape.
-        if let Some(stored) = self.checkpoint.get(&key)
-            && stored.shape != shape
-        {
-            return Err(Error::file(
-                self.checkpoint.file_of(&key),
-                format!(
-                    "{key} has shape {:?} where the configuration makes {shape:?}",
-                    stored.shape
-                ),
-            ));
-        }
-        let values = self.checkpoint.read(&key)?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
-    }
-}
-
-impl ModuleMapper for Loader<'_> {
+impl ModuleMapper for Emptier<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.location.enter(name, container);
     }
@@ -250,22 +299,110 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let is_kept = self
-            .kept
-            .is_some_and(|kept| self.location.key().starts_with(kept));
-        if self.error.is_some() || is_kept {
+        let name = self.location.key();
+        if self.kept.is_some_and(|kept| name.starts_with(kept)) {
             return param;
         }
-        let shape = self.location.to_file(param.val().inner()).dims();
-        match self.tensor(shape) {
-            Ok(tensor) => {
-                let tensor = laid_out(self.location.to_module(tensor));
-                param.map(|_| tensor)
+        self.wanted.push(Wanted {
+            name,
+            shape: self.location.stored_shape(&param.dims()),
+            turned: self.location.is_turned(),
+        });
+        param.map(|tensor| without_memory(tensor.dims(), &tensor.device()))
+    }
+}
+
+/// Puts values into those parameters, in the same order.
+struct Filler<'a> {
+    location: Location,
+    kept: Option<&'a str>,
+    values: std::vec::IntoIter<Vec<f32>>,
+    device: &'a Device,
+}
+
+impl ModuleMapper for Filler<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.location.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.location.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.location.key();
+        if self.kept.is_some_and(|kept| name.starts_with(kept)) {
+            return param;
+        }
+        match self.values.next() {
+            Some(values) => {
+                param.map(|tensor| Tensor::from_data(TensorData::new(values, tensor.dims()), self.device))
             }
-            Err(error) => {
-                self.error = Some(error);
-                param
+            None => param,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        device::default_device,
+        nn::{Conv2d, Init, Linear},
+        ops::Geometry,
+        random::Generator,
+        weights::write_tensors,
+    };
+
+    #[derive(Module, Debug)]
+    struct Layers {
+        wide: Linear,
+        conv: Conv2d,
+    }
+
+    impl Layers {
+        fn new(init: &mut Init<'_>) -> Self {
+            Self {
+                // More than a piece, of which the last one is shorter.
+                wide: Linear::new(1400, 1601, init),
+                conv: Conv2d::new(70, 130, 3, Geometry::uniform(1, 1), init),
             }
         }
+    }
+
+    #[test]
+    fn what_is_saved_in_pieces_is_what_the_parameters_are_and_loads_again() {
+        let device = default_device();
+        let drawn = Layers::new(&mut Init::new(&mut Generator::new(3), &device));
+        let tensors = named_tensors(&drawn);
+        let conv = &tensors[2];
+        assert_eq!(
+            (conv.name.as_str(), conv.shape.as_slice()),
+            ("conv.weight", &[130, 70, 3, 3][..])
+        );
+
+        let folder = tempfile::tempdir().unwrap();
+        let (saved, written) = (
+            folder.path().join("a.safetensors"),
+            folder.path().join("b.safetensors"),
+        );
+        save(&drawn, &saved).unwrap();
+        write_tensors(&written, &tensors).unwrap();
+        assert!(std::fs::read(&saved).unwrap() == std::fs::read(&written).unwrap());
+
+        let empty = Layers::new(&mut Init::to_load(&device));
+        let loaded = load(empty, &mut Checkpoint::open(&saved).unwrap(), &device).unwrap();
+        assert!(named_tensors(&loaded) == tensors);
+        let weight: Vec<f32> = drawn.conv.weight.val().into_data().try_into_vec().unwrap();
+        assert!(
+            weight
+                == loaded
+                    .conv
+                    .weight
+                    .val()
+                    .into_data()
+                    .try_into_vec::<f32>()
+                    .unwrap()
+        );
     }
 }

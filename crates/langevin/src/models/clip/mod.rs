@@ -28,7 +28,6 @@ pub use vision::{ClipVisionEmbeddings, ClipVisionModel};
 use crate::{
     Error, Result, files,
     nn::{Init, Linear},
-    random::Generator,
     weights::{self, CONFIG_NAME, Checkpoint, TRANSFORMERS},
 };
 
@@ -162,8 +161,7 @@ impl ClipModel {
             None => LOGIT_SCALE,
         };
         checkpoint.rename(|name| (name != "logit_scale").then(|| name.to_string()));
-        let mut generator = Generator::new(0);
-        let init = &mut Init::new(&mut generator, device);
+        let init = &mut Init::to_load(device);
         let towers = Towers {
             text_model: ClipTextModel::new(text, init),
             vision_model: ClipVisionModel::new(vision, init),

@@ -9,9 +9,8 @@ use serde_json::json;
 use super::{config::ClipTextConfig, encoder::ClipEncoder};
 use crate::{
     Error, Result,
-    models::Model,
+    models::{Model, ModelConfig},
     nn::{Embedding, Init, LayerNorm, Linear},
-    random::Generator,
     weights::{self, Checkpoint, FileNames, TRANSFORMERS},
 };
 
@@ -166,10 +165,10 @@ impl Model for ClipTextEncoder {
     /// A tower with a projection where the checkpoint has one, which may be of a whole CLIP.
     fn with_weights(config: &ClipTextConfig, checkpoint: &mut Checkpoint, device: &Device) -> Result<Self> {
         checkpoint.rename(key);
-        let mut model = Self::new(config, device, &mut Generator::new(0))?;
+        config.validate()?;
+        let init = &mut Init::to_load(device);
+        let mut model = Self::build(config, init)?;
         if checkpoint.get(PROJECTION).is_some() {
-            let mut generator = Generator::new(0);
-            let init = &mut Init::new(&mut generator, device);
             let projection = Linear::without_bias(config.hidden_size, config.projection_dim, init);
             model.text_projection = Some(projection);
         }
