@@ -134,7 +134,7 @@ impl Model {
             samplers: self
                 .samplers
                 .iter()
-                .filter_map(|sampler| SamplerDescription::of(sampler, &own))
+                .filter_map(|sampler| SamplerDescription::of(sampler, own))
                 .collect(),
         }
     }

@@ -70,6 +70,9 @@ pub trait Condition: Any + Debug + Send + Sync {
     }
 }
 
+/// A condition of whichever kind, shared by the copies of its pipeline.
+pub type AnyCondition = Arc<dyn Condition>;
+
 /// A call of a pipeline, as its conditions see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -177,13 +180,13 @@ pub struct Trained {
 /// A row of [`KINDS`].
 struct Kind {
     /// The condition of a pipeline, if its model takes this kind.
-    of_pipeline: fn(&Source<'_>) -> Result<Option<Arc<dyn Condition>>>,
+    of_pipeline: fn(&Source<'_>) -> Result<Option<AnyCondition>>,
     /// The condition of a training run, if it is asked for; new weights are drawn from the generator.
     of_run: fn(&RunSource<'_>, &mut Generator) -> Result<Option<Trained>>,
     /// How many pictures a request tells apart by this kind.
     rows: fn(&Request) -> usize,
     /// Puts what a request says of this kind into a call's numbers.
-    ask: fn(&[Arc<dyn Condition>], &Ask<'_>, &mut SampleOptions) -> Result<()>,
+    ask: fn(&[AnyCondition], &Ask<'_>, &mut SampleOptions) -> Result<()>,
     /// Refuses what a call says of this kind where the model does not take it.
     refuse: fn(&SampleOptions) -> Result<()>,
     /// Whether the condition is of this kind.
@@ -238,7 +241,7 @@ pub fn of_pipeline(
     config: &AnyModelConfig,
     folder: Option<&Path>,
     device: &Device,
-) -> Result<Vec<Arc<dyn Condition>>> {
+) -> Result<Vec<AnyCondition>> {
     let source = Source {
         config,
         folder,
@@ -275,14 +278,14 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
 ///
 /// # Errors
 /// If it names what is not there, or a picture cannot be read.
-pub fn ask(conditions: &[Arc<dyn Condition>], ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+pub fn ask(conditions: &[AnyCondition], ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
     KINDS
         .iter()
         .try_for_each(|kind| (kind.ask)(conditions, ask, options))
 }
 
 /// The condition of a kind, if it is among them.
-pub fn find<K: Condition>(conditions: &[Arc<dyn Condition>]) -> Option<&K> {
+pub fn find<K: Condition>(conditions: &[AnyCondition]) -> Option<&K> {
     conditions
         .iter()
         .find_map(|condition| (condition.as_ref() as &dyn Any).downcast_ref())
@@ -292,7 +295,7 @@ pub fn find<K: Condition>(conditions: &[Arc<dyn Condition>]) -> Option<&K> {
 ///
 /// # Errors
 /// If it says what the model does not take, or does not say what it needs.
-pub fn of_call(conditions: &[Arc<dyn Condition>], call: &Call<'_>) -> Result<Pair> {
+pub fn of_call(conditions: &[AnyCondition], call: &Call<'_>) -> Result<Pair> {
     for kind in &KINDS {
         if !conditions.iter().any(|condition| (kind.is)(condition.as_ref())) {
             (kind.refuse)(call.options)?;

@@ -13,6 +13,8 @@ use crate::{Error, Result};
 /// As text, on a command line, it is a file. In JSON it is the file's bytes in base64, or a `data:` URL of them, and never a file: a
 /// request that comes over a network names nothing of this machine.
 #[derive(Clone, Debug)]
+// A request holds a handful.
+#[allow(clippy::large_enum_variant)]
 pub enum ImageInput {
     /// A file of this machine.
     File(PathBuf),

@@ -80,12 +80,15 @@ impl SafetensorsFile {
     }
 }
 
+/// Writes a tensor's values into a file.
+type WriteInto<'a> = Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>;
+
 /// A tensor of float32 that is to be written.
 pub(super) struct Entry<'a> {
     pub name: String,
     pub shape: Vec<usize>,
     /// Writes its bytes, row-major.
-    pub write: Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>,
+    pub write: WriteInto<'a>,
 }
 
 /// Writes tensors as PyTorch's `save_file` does, one after another.
