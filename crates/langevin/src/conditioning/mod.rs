@@ -2,7 +2,7 @@
 //!
 //! A [`Condition`] says how it fits a model's configuration, what it makes of a call, towards and away, what it makes of a training
 //! batch, and what it saves. It runs once per call or batch; what comes of it is a [`Conditioning`], tensors that a model takes in every
-//! step. A new kind is a file here and a row of [`KINDS`].
+//! step. A new kind is a file here and a row of `KINDS`.
 
 mod class;
 mod image;

@@ -11,7 +11,7 @@ pub enum Role {
     Scheduler,
 }
 
-/// A row of [`CLASSES`]: a class of diffusers' pipelines.
+/// A row of the table: a class of diffusers' pipelines.
 #[derive(Debug)]
 pub struct PipelineClass {
     /// Its name in a pipeline's index.
