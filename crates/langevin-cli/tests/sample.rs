@@ -128,6 +128,45 @@ fn the_denoising_can_be_watched() {
 }
 
 #[test]
+fn pictures_are_as_large_as_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = "--count 2 --steps 2 --scheduler ddim";
+    sample(
+        folder.path(),
+        "ddpm",
+        &format!("{flags} --size 24x16 --output wide"),
+    )
+    .ok();
+    for name in ["0000.png", "0001.png"] {
+        let picture = read_picture(folder.path().join("wide").join(name)).unwrap();
+        assert_eq!((picture.width(), picture.height()), (24, 16));
+    }
+    // The model's own size draws what no size draws.
+    sample(
+        folder.path(),
+        "ddpm",
+        &format!("{flags} --size 16x16 --output own"),
+    )
+    .ok();
+    sample(folder.path(), "ddpm", &format!("{flags} --output none")).ok();
+    let pixels = |name: &str| read_picture(folder.path().join(name)).unwrap().into_pixels();
+    assert_eq!(pixels("own/0001.png"), pixels("none/0001.png"));
+
+    // Three levels halve a side twice.
+    let refused = |size: &str, code: i32, parts: &[&str]| {
+        sample(folder.path(), "ddpm", &format!("{flags} --size {size}")).refused(code, parts);
+    };
+    refused(
+        "18x16",
+        1,
+        &["--size is 18x16", "divisible by 4", "16x16 or 20x16"],
+    );
+    refused("2x2", 1, &["4x4"]);
+    refused("16x", 2, &["WIDTHxHEIGHT"]);
+    refused("0x16", 2, &["WIDTHxHEIGHT"]);
+}
+
+#[test]
 fn what_the_model_cannot_do_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |pipeline: &str, flags: &str, code: i32, part: &str| {

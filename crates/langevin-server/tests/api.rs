@@ -276,6 +276,9 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
     let too_strong = ["brightness:1@3e38"; 8];
     draw(json!({ "model": "colour", "sampler": "euler", "steps": 5, "guide": too_strong }))
         .refused(422, &["not a finite number"]);
+    draw(json!({ "size": "9x8" })).refused(422, &["size is 9x8", "divisible by 2", "8x8 or 10x8"]);
+    draw(json!({ "size": 8 })).refused(422, &["8"]);
+    draw(json!([])).refused(422, &["JSON object"]);
     draw(json!({ "stepz": 3 })).refused(422, &["stepz"]);
     draw(json!({ "steps": "many" })).refused(422, &["many"]);
     let json = [("Content-Type", "application/json")];
