@@ -3,14 +3,14 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Command, Stdio},
 };
 
-use langevin::{data::read_picture, grid};
+use langevin::{Request, data::read_picture, grid};
 use support::{command, copy, langevin, line, names, reference_pipeline};
 
 /// `sample PIPELINE` with more flags, split at spaces.
@@ -296,4 +296,38 @@ fn a_device_that_is_not_built_in_is_refused_with_how_it_is() {
     line(folder.path(), "train --device cuda").refused(1, &["--features cuda"]);
     assert!(names(folder.path()).is_empty());
     sample("cpu").ok();
+}
+
+/// An option is a field of a request: in the program, and in the API.
+#[test]
+fn options_of_drawing_are_flags_and_fields_alike() {
+    /// What is no option of a caller of the API: how much is drawn together, and the CLIP model, are the server's to say.
+    const PROGRAM_ONLY: [&str; 3] = ["batch_size", "clip", "cuts"];
+    /// What is about the program and not about the pictures.
+    const NO_OPTIONS: [&str; 6] = [
+        "device",
+        "output",
+        "overwrite",
+        "exact_convolution",
+        "animate",
+        "help",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let help = line(folder.path(), "sample --help").ok().out;
+    let flags: BTreeSet<String> = help
+        .lines()
+        .filter_map(|line| line.trim().split_once("--"))
+        .filter(|(before, _)| before.is_empty() || before.ends_with(", "))
+        .map(|(_, flag)| {
+            flag.split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .replace('-', "_")
+        })
+        .filter(|flag| !NO_OPTIONS.contains(&flag.as_str()))
+        .collect();
+    let fields = serde_json::to_value(Request::default()).unwrap();
+    let fields = fields.as_object().unwrap().keys().cloned();
+    let fields: BTreeSet<String> = fields.chain(PROGRAM_ONLY.map(String::from)).collect();
+    assert_eq!(flags, fields);
 }
