@@ -209,7 +209,7 @@ pub fn write_tensors(path: impl AsRef<Path>, tensors: &[NamedTensor]) -> Result<
 /// If the file cannot be read or is not whole.
 pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, NamedTensor>> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let bytes = files::read(path)?;
     let stored = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::file(path, format!("is not a whole safetensors file: {e}")))?;
     let mut tensors = BTreeMap::new();
