@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap},
+    fmt,
     io::{self, BufRead, BufReader, Read},
     path::Path,
     rc::Rc,
@@ -244,14 +245,11 @@ fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) 
     let label = match fields.get(LABEL) {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(Label::Name(name.clone())),
-        Some(Value::Number(number)) if whole(number.as_f64()).is_some() => {
-            number.as_i64().or(whole(number.as_f64())).map(Label::Index)
-        }
-        Some(other) => {
-            return Err(format!(
-                "has a `{LABEL}` that is neither a whole number nor a name: {other}"
-            ));
-        }
+        Some(Value::Number(number)) => match number.as_i64().or(whole(number.as_f64())) {
+            Some(index) => Some(Label::Index(index)),
+            None => return Err(no_label(number)),
+        },
+        Some(other) => return Err(no_label(other)),
     };
     Ok(Row {
         line,
@@ -260,6 +258,10 @@ fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) 
         label: label.filter(|label| *label != Label::Index(UNKNOWN)),
         conditioning,
     })
+}
+
+fn no_label(value: &dyn fmt::Display) -> String {
+    format!("has a `{LABEL}` that is neither a whole number nor a name: {value}")
 }
 
 /// The whole number that a number is, as pandas writes whole numbers where some are missing.
