@@ -4,7 +4,7 @@ mod inside;
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -133,12 +133,41 @@ pub fn to_json(path: impl AsRef<Path>, value: &impl serde::Serialize) -> Result<
         .map_err(|e| Error::file(path, format!("cannot be expressed as JSON: {e}")))
 }
 
-/// Reads a whole file as text.
+/// Opens a regular file: a pipe would wait for whoever writes into it, and a device may never end.
+///
+/// # Errors
+/// If it cannot be opened, or is something else.
+pub fn open(path: impl AsRef<Path>) -> Result<fs::File> {
+    let fail = |e| Error::io("read", &path, e);
+    let metadata = fs::metadata(&path).map_err(fail)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(Error::file(path, "is not a regular file"));
+    }
+    fs::File::open(&path).map_err(fail)
+}
+
+/// Reads a whole regular file.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(&path)?
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(bytes)
+}
+
+/// Reads a whole regular file as text.
 ///
 /// # Errors
 /// If it cannot be read or is not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
-    fs::read_to_string(path.as_ref()).map_err(|e| Error::io("read", path, e))
+    let mut text = String::new();
+    open(&path)?
+        .read_to_string(&mut text)
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(text)
 }
 
 /// Reads JSON into `T`, with the file named in the error.
@@ -148,4 +177,23 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     let text = read_text(&path)?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the JSON expected: {e}")))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_no_file_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("config.json");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|made| made.success()));
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let message = read_json::<serde_json::Value>(path).unwrap_err().to_string();
+            assert!(message.contains("is not a regular file"), "{message}");
+            assert!(read(path).is_err());
+        }
+        assert!(read_text(folder.path()).is_err());
+    }
 }

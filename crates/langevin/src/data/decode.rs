@@ -12,8 +12,8 @@ pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "
 
 /// The longest side that is decoded, in pixels.
 const MAX_SIDE: u32 = 16_384;
-/// The most memory that one picture may take, as a file and decoded, in bytes. In colour that is 179 million pixels,
-/// the number from which Pillow takes a picture for a decompression bomb.
+/// The most memory that one picture may take, as a file, and decoded with all copies that this takes, in bytes. In colour that is 179
+/// million pixels, the number from which Pillow takes a picture for a decompression bomb.
 pub(super) const MAX_BYTES: u64 = 512 << 20;
 
 /// The most memory, in bytes, that a file of `size` bytes is believed to unpack to. Deflate, the densest of the common
@@ -47,17 +47,22 @@ impl Alpha {
         }
     }
 
-    /// The values of pixels whose last channel is alpha, without it.
-    fn flatten<const N: usize>(self, pixels: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
+    /// Pixels of `N` values, the last of which is alpha, without it: in their own memory.
+    fn flatten<const N: usize>(self, mut values: Vec<u8>) -> Vec<u8> {
         let background = self.background();
-        let visible = |pixel: [u8; N]| {
-            let alpha = pixel[N - 1];
-            pixel.into_iter().take(N - 1).map(move |value| match background {
-                Some(background) => over(value, background, alpha),
-                None => value,
-            })
-        };
-        pixels.flat_map(visible).collect()
+        let count = values.len() / N;
+        for pixel in 0..count {
+            let alpha = values[pixel * N + N - 1];
+            for channel in 0..N - 1 {
+                let value = values[pixel * N + channel];
+                values[pixel * (N - 1) + channel] = match background {
+                    Some(background) => over(value, background, alpha),
+                    None => value,
+                };
+            }
+        }
+        values.truncate(count * (N - 1));
+        values
     }
 }
 
@@ -149,6 +154,10 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha, max_side: u32) -> Result<Picture
             most_bytes >> 20,
             bytes.len()
         ),
+        image::ImageError::Unsupported(kind) => format!(
+            "is a {} picture of a kind that is not supported here: {kind}",
+            format.extensions_str()[0]
+        ),
         other => format!("is a damaged {} picture: {other}", format.extensions_str()[0]),
     };
     let mut limits = Limits::default();
@@ -166,39 +175,62 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha, max_side: u32) -> Result<Picture
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height).map_err(broken)?;
-    limits.reserve(decoder.total_bytes()).map_err(broken)?;
+    let decoded = decoder.total_bytes();
+    limits.reserve(decoded).map_err(broken)?;
     // The JPEG decoder fills what is missing of a truncated file with grey; Pillow refuses such files, and so
     // should training.
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
         return Err("is a truncated jpg picture: its end marker is missing".into());
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let copies = copies(format, decoder.color_type(), orientation, bytes);
+    if decoded.saturating_mul(copies) > 2 * MAX_BYTES {
+        return Err(format!(
+            "takes {} MiB to decode, of {} MiB at most",
+            decoded.saturating_mul(copies) >> 21,
+            MAX_BYTES >> 20
+        ));
+    }
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     image.apply_orientation(orientation);
     from_dynamic(image, alpha)
 }
 
+/// How often a picture's decoded bytes are in memory at a time, in halves: once, and as its decoder, its turning upright and its cutting
+/// to 8 bits copy them.
+fn copies(format: ImageFormat, colour: image::ColorType, orientation: Orientation, bytes: &[u8]) -> u64 {
+    use image::ColorType::{L8, La8, Rgb8, Rgba8};
+    let in_decoder = match format {
+        // Coefficients of 16 bits until the last scan.
+        ImageFormat::Jpeg if jpeg_is_progressive(bytes) => 4,
+        // A canvas beside the frame, a strip or tile as it comes.
+        ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Tiff => 2,
+        _ => 0,
+    };
+    let is_turned = !matches!(
+        orientation,
+        Orientation::NoTransforms
+            | Orientation::FlipHorizontal
+            | Orientation::FlipVertical
+            | Orientation::Rotate180
+    );
+    let is_cut = !matches!(colour, L8 | La8 | Rgb8 | Rgba8);
+    // The decoder is gone when the picture is turned, and its copy when it is cut.
+    2 + in_decoder.max(2 * u64::from(is_turned)).max(u64::from(is_cut))
+}
+
 /// Cuts to 8 bits, then sees to alpha.
 fn from_dynamic(image: DynamicImage, alpha: Alpha) -> Result<Picture, String> {
     let (height, width) = (image.height() as usize, image.width() as usize);
-    let high_byte = |v: u16| (v >> 8) as u8;
+    let cut = |values: Vec<u16>| -> Vec<u8> { values.iter().map(|v| (v >> 8) as u8).collect() };
     let (channels, pixels) = match image {
         DynamicImage::ImageLuma8(i) => (Channels::Grey, i.into_raw()),
-        DynamicImage::ImageLumaA8(i) => (Channels::Grey, alpha.flatten(i.pixels().map(|p| p.0))),
-        DynamicImage::ImageLuma16(i) => (Channels::Grey, i.pixels().map(|p| high_byte(p.0[0])).collect()),
-        DynamicImage::ImageLumaA16(i) => (
-            Channels::Grey,
-            alpha.flatten(i.pixels().map(|p| p.0.map(high_byte))),
-        ),
-        DynamicImage::ImageRgb16(i) => (
-            Channels::Rgb,
-            i.pixels().flat_map(|p| p.0.map(high_byte)).collect(),
-        ),
-        DynamicImage::ImageRgba16(i) => (
-            Channels::Rgb,
-            alpha.flatten(i.pixels().map(|p| p.0.map(high_byte))),
-        ),
-        DynamicImage::ImageRgba8(i) => (Channels::Rgb, alpha.flatten(i.pixels().map(|p| p.0))),
+        DynamicImage::ImageLumaA8(i) => (Channels::Grey, alpha.flatten::<2>(i.into_raw())),
+        DynamicImage::ImageLuma16(i) => (Channels::Grey, cut(i.into_raw())),
+        DynamicImage::ImageLumaA16(i) => (Channels::Grey, alpha.flatten::<2>(cut(i.into_raw()))),
+        DynamicImage::ImageRgb16(i) => (Channels::Rgb, cut(i.into_raw())),
+        DynamicImage::ImageRgba16(i) => (Channels::Rgb, alpha.flatten::<4>(cut(i.into_raw()))),
+        DynamicImage::ImageRgba8(i) => (Channels::Rgb, alpha.flatten::<4>(i.into_raw())),
         other => (Channels::Rgb, other.into_rgb8().into_raw()),
     };
     Picture::new(height, width, channels, pixels).map_err(|e| e.to_string())
@@ -255,6 +287,20 @@ fn webp_sequence_fits(mut chunks: &[u8], canvas: [u64; 2], most: u64, in_frame: 
 fn little_endian(bytes: &[u8], at: usize) -> u64 {
     let four = bytes.iter().skip(at).take(4).rev();
     four.fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// Whether a JPEG's frame header, which stands before its first scan, is that of a progressive one.
+fn jpeg_is_progressive(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2) {
+        match (marker, bytes.get(at + 2..at + 4)) {
+            (0xC2 | 0xC6 | 0xCA | 0xCE, _) => return true,
+            (0xFF, _) => at += 1,
+            (0xDA, _) | (_, None) => return false,
+            (_, Some(length)) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2),
+        }
+    }
+    false
 }
 
 /// Whether a JPEG's segments lead to its end marker: walks from marker to marker, over the compressed data of
@@ -422,6 +468,41 @@ mod tests {
         bmp[18..22].copy_from_slice(&60_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
         assert!(decode(&bmp).unwrap_err().contains("larger than"));
+    }
+
+    #[test]
+    fn what_copies_a_picture_counts() {
+        use image::ColorType::{L8, Rgb16, Rgb32F, Rgba8};
+        let plain = Orientation::NoTransforms;
+        let halves = |format, colour, orientation| copies(format, colour, orientation, b"");
+        assert_eq!(halves(ImageFormat::Png, Rgba8, plain), 2);
+        assert_eq!(halves(ImageFormat::Png, Rgb16, plain), 3);
+        assert_eq!(halves(ImageFormat::Png, L8, Orientation::Rotate90), 4);
+        assert_eq!(halves(ImageFormat::Bmp, L8, Orientation::FlipVertical), 2);
+        assert_eq!(halves(ImageFormat::Tiff, Rgb32F, plain), 4);
+        // A frame header of a progressive JPEG behind an empty comment, and the usual one.
+        let start = |frame| [&b"\xFF\xD8\xFF\xFE\x00\x02\xFF"[..], &[frame, 0, 2], b"\xFF\xDA"].concat();
+        assert_eq!(copies(ImageFormat::Jpeg, L8, plain, &start(0xC2)), 6);
+        assert_eq!(copies(ImageFormat::Jpeg, L8, plain, &start(0xC0)), 2);
+        assert!(!jpeg_is_progressive(b"") && !jpeg_is_progressive(b"\xFF\xD8\xFF"));
+    }
+
+    #[test]
+    fn a_picture_whose_copies_are_too_large_is_refused_before_it_is_decoded() {
+        // 10,000 x 8,000 pixels of 16 bits in colour are 458 MiB, and half as much again once they are cut to 8 bits.
+        let deep: DynamicImage = image::ImageBuffer::from_pixel(1, 1, image::Rgb([0u16; 3])).into();
+        let mut png = encoded(&deep, ImageFormat::Png);
+        png[16..20].copy_from_slice(&10_000u32.to_be_bytes());
+        png[20..24].copy_from_slice(&8_000u32.to_be_bytes());
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        // Enough bytes that so much is believed.
+        png.resize(1 << 20, 0);
+        let message = decode(&png).unwrap_err();
+        assert!(
+            message.contains("takes 686 MiB to decode, of 512 MiB at most"),
+            "{message}"
+        );
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

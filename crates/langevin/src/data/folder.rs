@@ -1,8 +1,8 @@
 //! A folder of pictures, or a zip archive of one, read as Hugging Face's ImageFolder reads it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    path::{Component, Path, PathBuf},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     metadata::{self, Row},
     open::no_column,
     out_of_range, split,
-    store::{Listing, Store},
+    store::{Listing, Store, sort_key},
     zip::ZipFiles,
 };
 use crate::{Error, Result, files};
@@ -21,15 +21,17 @@ use crate::{Error, Result, files};
 ///
 /// * **Labels** are the names of the folders that the pictures lie in, if there is more than one such name and
 ///   all pictures lie equally deep. Metadata files take their place.
-/// * **`metadata.jsonl` or `metadata.csv`** lists pictures by `file_name`, relative to itself, with captions in
-///   `text` and classes in `label` (numbers or names; `labels.json` beside it names numbered classes). Pictures
-///   that no line names are left out.
+/// * **`metadata.jsonl`, `metadata.csv` or `metadata.json`** lists pictures by `file_name`, relative to itself and at or below its folder,
+///   with captions in `text`, `caption` or `prompt` and classes in `label` (numbers or names; `labels.json` beside it names numbered
+///   classes; -1 and nothing are no class). Pictures that no line names are left out.
+/// * **`NAME.txt`** beside the picture `NAME.png` is its caption, where no metadata has one.
 /// * **Splits**: if a folder is called after the split that is asked for (for `train` that is `train`, `training`,
 ///   `my-train-set` …), only what is below such folders is read. Where no folder is called after any split, all is
 ///   `train`.
 ///
 /// Pictures are sorted by their path, with `/` between folders; those of metadata files stay in their order.
-/// Hidden folders and files, and folders that start with `__`, are passed over. Two things differ from Hugging
+/// Hidden folders and files, folders that start with `__`, and training runs are passed over, and links that lead out of the folder.
+/// Two things differ from Hugging
 /// Face's: splits are told from folders' names and not from files', and a split's name is never a label.
 pub struct ImageFolder {
     name: String,
@@ -45,6 +47,8 @@ struct Entry {
     path: PathBuf,
     class: Option<usize>,
     caption: Option<String>,
+    /// The file that the caption is in, where no metadata has one; as `path`.
+    caption_file: Option<PathBuf>,
     /// As `path`.
     conditioning: Option<PathBuf>,
 }
@@ -82,14 +86,19 @@ impl ImageFolder {
 
     /// The pictures of a folder or archive, which has been looked through.
     pub(super) fn of(store: Store, listing: Listing, options: &OpenOptions) -> Result<Self> {
-        let by_metadata = !listing.metadata.is_empty();
+        let conditioning = options.conditioning_column.as_deref();
+        let tables = tables(&store, &listing, conditioning)?;
+        let by_metadata = !tables.is_empty();
         let wanted = split::canonical(&options.split);
-        let (entries, class_names) = if by_metadata {
-            from_metadata(&store, &listing, wanted, options.conditioning_column.as_deref())?
+        let (mut entries, class_names) = if by_metadata {
+            from_metadata(&store, &listing, tables, wanted)?
         } else {
             no_column(store.root().display(), options)?;
-            from_folders(&store, listing.pictures, wanted)?
+            from_folders(&store, listing.pictures.clone(), wanted)?
         };
+        for entry in entries.iter_mut().filter(|entry| entry.caption.is_none()) {
+            entry.caption_file = listing.text_beside(&entry.path);
+        }
         if entries.is_empty() {
             let what = if by_metadata {
                 "no picture in its metadata"
@@ -120,6 +129,14 @@ impl ImageFolder {
         entry.ok_or_else(|| out_of_range(&self.name, index, self.entries.len()))
     }
 
+    fn caption(&self, entry: &Entry) -> Result<Option<String>> {
+        let Some(file) = &entry.caption_file else {
+            return Ok(entry.caption.clone());
+        };
+        let text = self.store.read_text(file)?;
+        Ok(Some(text.trim().to_string()).filter(|text| !text.is_empty()))
+    }
+
     fn decode(&self, path: &Path) -> Result<Picture> {
         let bytes = self.store.read(path)?;
         decode::decode(&bytes, self.alpha).map_err(|message| Error::file(self.store.whole(path), message))
@@ -141,7 +158,7 @@ impl Dataset for ImageFolder {
         Ok(Example {
             picture: self.decode(&entry.path)?,
             class: entry.class,
-            caption: entry.caption.clone(),
+            caption: self.caption(entry)?,
             conditioning: conditioning.map(|path| self.decode(path)).transpose()?,
         })
     }
@@ -189,6 +206,7 @@ fn from_folders(store: &Store, pictures: Vec<PathBuf>, wanted: &str) -> Result<F
             .and_then(|names| names.binary_search(&label(&path)).ok()),
         path,
         caption: None,
+        caption_file: None,
         conditioning: None,
     };
     Ok((kept.into_iter().map(entry).collect(), names))
@@ -201,29 +219,56 @@ struct Line {
     row: Row,
 }
 
-/// Pictures that metadata files list, with their captions and labels.
-fn from_metadata(
-    store: &Store,
-    listing: &Listing,
-    wanted: &str,
-    conditioning: Option<&str>,
-) -> Result<Found> {
-    let listed: HashSet<&PathBuf> = listing.pictures.iter().collect();
-    let mut names: Option<(PathBuf, Vec<String>)> = None;
-    let mut rows: Vec<(PathBuf, Line)> = Vec::new();
-    let mut folders = HashSet::new();
-    for file in &listing.metadata {
+/// A metadata file and its rows.
+type Table<'a> = (&'a PathBuf, Vec<Row>);
+
+/// The metadata files with what they say.
+fn tables<'a>(store: &Store, listing: &'a Listing, conditioning: Option<&str>) -> Result<Vec<Table<'a>>> {
+    let mut tables: Vec<Table> = Vec::new();
+    let is_json = |file: &PathBuf| file.extension().is_some_and(|ending| ending == "json");
+    // JSON last, which counts where there is nothing else.
+    let (json, others): (Vec<_>, Vec<_>) = listing.metadata.iter().partition(|file| is_json(file));
+    for file in others.into_iter().chain(json) {
         let whole = store.whole(file);
         if file.extension().is_some_and(|ending| ending == "parquet") {
             let message =
                 "is metadata as parquet, where metadata.jsonl or metadata.csv is read beside pictures";
             return Err(Error::file(whole, message));
         }
-        let folder = file.parent().unwrap_or(Path::new(""));
-        if !folders.insert(folder) {
+        if tables.iter().any(|(known, _)| known.parent() == file.parent()) {
+            if is_json(file) {
+                tracing::warn!(
+                    "{}: is not used, as there is other metadata beside it",
+                    whole.display()
+                );
+                continue;
+            }
             let message = "holds both metadata.csv and metadata.jsonl: keep one";
-            return Err(Error::file(store.whole(folder), message));
+            return Err(Error::file(
+                store.whole(file.parent().unwrap_or(Path::new(""))),
+                message,
+            ));
         }
+        match metadata::rows(&whole, store.open(file)?, conditioning)? {
+            Some(rows) => tables.push((file, rows)),
+            None => tracing::warn!(
+                "{}: is not used: metadata of pictures would be a list of objects with `file_name`, or an object by their names",
+                whole.display()
+            ),
+        }
+    }
+    tables.sort_by_key(|(file, _)| sort_key(file));
+    Ok(tables)
+}
+
+/// Pictures that metadata files list, with their captions and labels.
+fn from_metadata(store: &Store, listing: &Listing, tables: Vec<Table>, wanted: &str) -> Result<Found> {
+    let listed: HashSet<&PathBuf> = listing.pictures.iter().collect();
+    let mut names: Option<(PathBuf, Vec<String>)> = None;
+    let mut rows: Vec<(PathBuf, Line)> = Vec::new();
+    for (file, table) in tables {
+        let whole = store.whole(file);
+        let folder = file.parent().unwrap_or(Path::new(""));
         let labels = folder.join("labels.json");
         if store.has(&labels) {
             let found = metadata::names(&store.whole(&labels), &store.read_text(&labels)?)?;
@@ -236,7 +281,7 @@ fn from_metadata(
                 ));
             }
         }
-        for row in metadata::rows(&whole, &store.read_text(file)?, conditioning)? {
+        for row in table {
             let there = |name: &String| {
                 let Some(below) = files::plain_path(name) else {
                     let message = format!(
@@ -274,21 +319,55 @@ fn from_metadata(
         path: line.picture,
         class: classes.as_ref().map(|classes| classes[index]),
         caption: line.row.caption,
+        caption_file: None,
         conditioning: line.conditioning,
     };
     Ok((rows.into_iter().enumerate().map(entry).collect(), names))
 }
 
+/// The folders that are called after a split, the only ones beside several that are not: classes.
+fn split_words_among_classes<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
+    let is_split = |folder: &Path| {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        name.and_then(split::meant_by).is_some()
+    };
+    let mut beside: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for path in paths {
+        for folder in path.ancestors().skip(1) {
+            let Some(parent) = folder.parent() else { break };
+            if !beside.entry(parent).or_default().insert(folder) {
+                break;
+            }
+        }
+    }
+    let class = |folders: BTreeSet<&Path>| {
+        let (splits, others): (Vec<&Path>, Vec<&Path>) =
+            folders.into_iter().partition(|folder| is_split(folder));
+        match splits.as_slice() {
+            [only] if others.len() > 1 => Some(only.to_path_buf()),
+            _ => None,
+        }
+    };
+    beside.into_values().filter_map(class).collect()
+}
+
 /// What of `items` lies in a folder that is called after the split `wanted`: all, if that is `train` and no folder is
 /// called after a split.
 fn part<T>(store: &Store, items: Vec<T>, path: impl Fn(&T) -> &PathBuf, wanted: &str) -> Result<Vec<T>> {
+    let classes = split_words_among_classes(items.iter().map(&path));
+    for class in &classes {
+        tracing::warn!(
+            "{}: is taken for a class, as the folders beside it are, and not for a split",
+            store.whole(class).display()
+        );
+    }
     let splits = |item: &T| -> Vec<&'static str> {
-        let folders = path(item).parent().map(Path::components).into_iter().flatten();
+        let folders = path(item)
+            .ancestors()
+            .skip(1)
+            .filter(|folder| !classes.contains(*folder));
         folders
-            .filter_map(|part| match part {
-                Component::Normal(name) => split::meant_by(name.to_str()?),
-                _ => None,
-            })
+            .filter_map(|folder| split::meant_by(folder.file_name()?.to_str()?))
             .collect()
     };
     let there: BTreeSet<&str> = items.iter().flat_map(splits).collect();

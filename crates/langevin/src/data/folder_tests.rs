@@ -144,6 +144,106 @@ fn another_split_is_read_where_it_is_asked_for() {
 }
 
 #[test]
+fn a_split_s_word_among_classes_is_a_class() {
+    let root = pictures(&["apple/1.png", "bicycle/2.png", "train/3.png", "rocket/4.png"]);
+    let data = ImageFolder::open(&root).unwrap();
+    assert_eq!(data.len(), 4);
+    assert_eq!(
+        data.class_names().unwrap(),
+        ["apple", "bicycle", "rocket", "train"]
+    );
+    // Within a split too; and a folder of other things beside splits makes no classes of them.
+    let root = pictures(&[
+        "train/bus/1.png",
+        "train/car/2.png",
+        "train/train/3.png",
+        "test/bus/4.png",
+    ]);
+    assert_eq!(paths(&root).len(), 3);
+    for others in [
+        &["extra/3.png"][..],
+        &["test/2.png", "extra/3.png", "masks/4.png"],
+    ] {
+        assert_eq!(
+            paths(&pictures(&[&["train/1.png"], others].concat())),
+            ["train/1.png"]
+        );
+    }
+}
+
+#[test]
+fn captions_lie_beside_pictures_as_trainers_of_adapters_have_them() {
+    let root = folder(&[
+        ("a.png", ""),
+        ("a.txt", " a cat,\nsitting \n"),
+        ("b.png", ""),
+        ("b.txt", "\n"),
+        ("c.png", ""),
+    ]);
+    let captions = |root: &tempfile::TempDir| -> Vec<Option<String>> {
+        let data = ImageFolder::open(root).unwrap();
+        (0..data.len())
+            .map(|index| data.get(index).unwrap().caption)
+            .collect()
+    };
+    assert_eq!(captions(&root), [Some("a cat,\nsitting".into()), None, None]);
+    fs::write(
+        root.path().join("metadata.csv"),
+        "file_name,prompt\na.png,x\nc.png,\n",
+    )
+    .unwrap();
+    fs::write(root.path().join("c.txt"), "z").unwrap();
+    assert_eq!(captions(&root), [Some("x".into()), Some("z".into())]);
+}
+
+#[test]
+fn json_beside_pictures_is_metadata_if_it_is_of_them() {
+    let root = folder(&[
+        ("a/1.png", ""),
+        ("b/2.png", ""),
+        ("metadata.json", r#"{"version": 3}"#),
+    ]);
+    assert_eq!(
+        ImageFolder::open(&root).unwrap().class_names().unwrap(),
+        ["a", "b"]
+    );
+    fs::write(
+        root.path().join("metadata.json"),
+        r#"[{"file_name": "a/1.png", "caption": "x"}]"#,
+    )
+    .unwrap();
+    assert_eq!(
+        ImageFolder::open(&root)
+            .unwrap()
+            .get(0)
+            .unwrap()
+            .caption
+            .as_deref(),
+        Some("x")
+    );
+    fs::write(root.path().join("metadata.jsonl"), r#"{"file_name": "b/2.png"}"#).unwrap();
+    assert_eq!(paths(&root), ["b/2.png"]);
+}
+
+#[test]
+fn a_training_run_among_pictures_is_no_data() {
+    let root = folder(&[
+        ("cat/1.png", ""),
+        ("dog/2.png", ""),
+        ("dog/training.json", "{}"),
+        ("runs/pictures-1/loss.png", ""),
+        ("runs/pictures-1/training.json", "{}"),
+        ("runs/pictures-1/metrics.jsonl", "{}"),
+        ("runs/pictures-1/samples/step-1.png", ""),
+    ]);
+    assert_eq!(paths(&root), ["cat/1.png", "dog/2.png"]);
+    assert_eq!(
+        ImageFolder::open(&root).unwrap().class_names().unwrap(),
+        ["cat", "dog"]
+    );
+}
+
+#[test]
 fn hidden_files_and_other_files_are_passed_over() {
     let root = folder(&[
         ("a.png", ""),

@@ -1,7 +1,6 @@
 //! IDX files, the format of MNIST: a short header, then bytes; often gzipped.
 
 use std::{
-    fs::File,
     io::{BufReader, Read},
     path::{Path, PathBuf},
 };
@@ -260,7 +259,7 @@ fn labels_beside(pictures: &Path) -> Option<PathBuf> {
 }
 
 fn read_file(path: &Path) -> Result<IdxArray> {
-    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let file = files::open(path)?;
     read_idx(BufReader::new(file)).map_err(|message| Error::file(path, message))
 }
 

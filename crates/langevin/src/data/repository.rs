@@ -169,9 +169,15 @@ fn pictures(listing: &Listing, wanted: &str) -> Vec<String> {
     // Metadata names pictures wherever they lie.
     let is_apart = listing.pictures.iter().any(|path| is_of_split(path))
         && listing.metadata.iter().all(|path| split_folder(path).is_some());
-    all.into_iter()
+    let chosen: Vec<&PathBuf> = all
+        .into_iter()
         .filter(|path| !is_apart || is_of_split(path))
+        .collect();
+    let captions = chosen.iter().filter_map(|path| listing.text_beside(path));
+    chosen
+        .iter()
         .map(|path| sort_key(path))
+        .chain(captions.map(|path| sort_key(&path)))
         .collect()
 }
 

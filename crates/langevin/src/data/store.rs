@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +16,9 @@ use crate::{
     Error, Result,
     files::{self, Inside},
 };
+
+/// The most bytes that the names of the classes, or a caption, may take.
+const MAX_TEXT: u64 = 16 << 20;
 
 /// The files below a folder, or in an archive. Paths are relative to it.
 pub(super) enum Store {
@@ -33,6 +37,8 @@ pub(super) struct Listing {
     pub metadata: Vec<PathBuf>,
     /// Other parquet files, sorted by path.
     pub parquet: Vec<PathBuf>,
+    /// Texts, which are captions where they are called as a picture is.
+    pub texts: HashSet<PathBuf>,
 }
 
 impl Store {
@@ -113,20 +119,35 @@ impl Store {
         }
     }
 
-    /// A file as text.
+    /// A file, to be read in pieces.
     ///
     /// # Errors
-    /// As [`Store::read`], or if it is not UTF-8.
+    /// As [`Store::read`].
+    pub fn open(&self, path: &Path) -> Result<Box<dyn Read>> {
+        Ok(match self {
+            Self::Folder(root, _) => Box::new(files::open(root.join(path))?),
+            Self::Zip(_) => Box::new(io::Cursor::new(self.read(path)?)),
+        })
+    }
+
+    /// A small file as text.
+    ///
+    /// # Errors
+    /// As [`Store::read`], or if it is not UTF-8, or not small.
     pub fn read_text(&self, path: &Path) -> Result<String> {
-        match self {
-            // Reading a pipe would wait for whoever writes into it.
-            Self::Folder(root, _) if !root.join(path).is_file() => {
-                Err(Error::file(self.whole(path), "is not a regular file"))
-            }
-            Self::Folder(root, _) => files::read_text(root.join(path)),
-            Self::Zip(_) => String::from_utf8(self.read(path)?)
-                .map_err(|_| Error::file(self.whole(path), "is not text in UTF-8")),
+        let wrong = |message: String| Error::file(self.whole(path), message);
+        let mut bytes = Vec::new();
+        self.open(path)?
+            .take(MAX_TEXT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("read", self.whole(path), e))?;
+        if bytes.len() as u64 > MAX_TEXT {
+            return Err(wrong(format!(
+                "is larger than the {} MiB that such a file may be",
+                MAX_TEXT >> 20
+            )));
         }
+        String::from_utf8(bytes).map_err(|_| wrong("is not text in UTF-8".into()))
     }
 }
 
@@ -135,14 +156,26 @@ impl Listing {
         if is_picture_name(&path) {
             self.pictures.push(path);
         } else if path.file_name().is_some_and(|name| {
-            ["metadata.jsonl", "metadata.csv", "metadata.parquet"]
-                .iter()
-                .any(|metadata| name == *metadata)
+            [
+                "metadata.jsonl",
+                "metadata.csv",
+                "metadata.json",
+                "metadata.parquet",
+            ]
+            .iter()
+            .any(|metadata| name == *metadata)
         }) {
             self.metadata.push(path);
         } else if path.extension().is_some_and(|ending| ending == "parquet") {
             self.parquet.push(path);
+        } else if path.extension().is_some_and(|ending| ending == "txt") {
+            self.texts.insert(path);
         }
+    }
+
+    /// The text beside a picture that is called as it, in which trainers of adapters keep its caption.
+    pub fn text_beside(&self, picture: &Path) -> Option<PathBuf> {
+        Some(picture.with_extension("txt")).filter(|text| self.texts.contains(text))
     }
 }
 
@@ -178,6 +211,9 @@ pub(super) fn sort_key(path: &Path) -> String {
         .join("/")
 }
 
+/// What lies beside `training.json` in the folder of a training run, at its beginning, on its way or at its end.
+const RUN_MARKS: [&str; 3] = [".running", "metrics.jsonl", "model_index.json"];
+
 /// Collects what lies below `root`. Links are followed within it; a folder that was seen already, by whatever path, is not entered
 /// again, so that a link to a folder above does not lead in circles.
 fn walk(root: &Path, inside: &Inside, listing: &mut Listing) -> Result<()> {
@@ -195,6 +231,11 @@ fn walk(root: &Path, inside: &Inside, listing: &mut Listing) -> Result<()> {
         let mut entries = fs::read_dir(&whole)
             .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
             .map_err(read_error)?;
+        let has = |name: &str| entries.iter().any(|entry| entry.file_name() == name);
+        if folder != Path::new("") && has("training.json") && RUN_MARKS.iter().any(|mark| has(mark)) {
+            tracing::warn!("{}: is a training run, and no data", whole.display());
+            continue;
+        }
         // The last folder comes off the stack first.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
         for entry in entries {

@@ -8,9 +8,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use zip::{ZipArchive, result::ZipError};
+use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::{contain::contain, decode::MAX_BYTES};
+use super::{
+    contain::contain,
+    decode::{MAX_BYTES, is_picture_name},
+    store::is_shown,
+};
 use crate::{Error, Result, files};
 
 /// What zip archives begin with, and those that hold nothing.
@@ -31,10 +35,12 @@ impl ZipFiles {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no whole zip archive.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let file = files::open(path)?;
+        let size = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
         let open = || {
             let archive = ZipArchive::new(BufReader::new(file))
                 .map_err(|e| format!("cannot be read as a zip archive: {e}"))?;
+            check(&archive, size)?;
             let places = (0..archive.len())
                 .filter_map(|place| Some((inside(&archive.name_for_index(place)?.ok()?)?, place)))
                 .collect();
@@ -89,6 +95,39 @@ impl ZipFiles {
             Ok(bytes)
         })
     }
+}
+
+/// Looks at an archive's list of files. Pictures that are all packed in one way that is not read here are said to be once.
+///
+/// # Errors
+/// The part of a sentence that follows the archive's name.
+fn check(archive: &ZipArchive<BufReader<File>>, size: u64) -> Result<(), String> {
+    let mut packed = 0u64;
+    for place in 0..archive.len() {
+        let Ok(entry) = archive.by_index_data(place) else {
+            continue;
+        };
+        packed = packed.saturating_add(entry.compressed_size());
+        let Ok(name) = entry.name() else { continue };
+        let is_used = || inside(&name).is_some_and(|path| is_picture_name(&path) && is_shown(&path));
+        let method = entry.compression();
+        if entry.encrypted() && is_used() {
+            return Err(format!("is not supported: {} in it is encrypted", name));
+        }
+        if !matches!(method, CompressionMethod::Stored | CompressionMethod::Deflated) && is_used() {
+            return Err(format!(
+                "is not supported: {} in it is packed by {method}, and stored and deflated files are read: pack it again, as `zip` does",
+                name
+            ));
+        }
+    }
+    // Few bytes that are the content of many files make an archive of any size.
+    if packed > size {
+        return Err(format!(
+            "has files that share their bytes: {packed} of them in {size}, and is not read"
+        ));
+    }
+    Ok(())
 }
 
 /// An entry's name as a path in the archive, which PowerShell writes with `\` and others with `./` before it; `None` for folders, and for

@@ -151,3 +151,65 @@ fn names_are_read_as_windows_and_others_write_them() {
     let path = archive(&[("./metadata.csv", "file_name\n./1.png\n"), ("./1.png", "")]);
     assert_eq!(folder(&path).unwrap().len(), 1);
 }
+
+/// The archive's bytes with the number at `offset` of each entry in its central directory changed.
+fn with_number(path: &Path, offset: usize, number: &[u8]) {
+    let mut bytes = std::fs::read(path).unwrap();
+    for at in 0..bytes.len() - 4 {
+        if bytes[at..].starts_with(b"PK\x01\x02") {
+            bytes[at + offset..at + offset + number.len()].copy_from_slice(number);
+        }
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_is_packed_otherwise_is_said_once_not_to_be_supported() {
+    let path = archive(&[("a.png", ""), ("b.png", "")]);
+    // Bzip2's number.
+    with_number(&path, 10, &[12, 0]);
+    let error = folder(&path).err().unwrap().to_string();
+    assert!(
+        error.contains("is not supported: a.png in it is packed by") && error.contains("stored and deflated"),
+        "{error}"
+    );
+    let path = archive(&[("a.png", "")]);
+    with_number(&path, 8, &[1, 0]);
+    let error = folder(&path).err().unwrap().to_string();
+    assert!(error.contains("is encrypted"), "{error}");
+    // What nobody looks at breaks nothing.
+    let path = archive(&[("a.bin", ""), ("b.png", "")]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+    bytes[at + 10] = 12;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(folder(&path).unwrap().len(), 1);
+}
+
+#[test]
+fn files_that_share_their_bytes_are_refused() {
+    let path = archive(&[("a.png", ""), ("b.png", "")]);
+    let size = std::fs::metadata(&path).unwrap().len() as u32;
+    with_number(&path, 20, &(size / 2 + 1).to_le_bytes());
+    let error = folder(&path).err().unwrap().to_string();
+    assert!(error.contains("share their bytes"), "{error}");
+}
+
+#[test]
+fn kinds_that_are_not_supported_are_not_called_damaged() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unsupported");
+    for name in ["bzip2.zip", "lzma.zip"] {
+        let error = folder(&root.join(name)).err().unwrap().to_string();
+        assert!(
+            error.contains("is not supported") && !error.contains("damaged"),
+            "{error}"
+        );
+    }
+    let error = crate::data::read_picture(root.join("zstd.tif"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("not supported") && !error.contains("damaged"),
+        "{error}"
+    );
+}

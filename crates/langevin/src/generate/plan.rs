@@ -316,7 +316,7 @@ fn check(request: &Request, scheduler: &AnyScheduler) -> Result<()> {
             format!("`guide_clip` is {norm}; it must be above 0"),
         ));
     }
-    request.guidance.check()?;
+    request.guidance.check_idle()?;
     let guided = !request.guide.is_empty();
     let masked = request.guide.iter().any(|guide| guide.needs_mask())
         || request.inpaint.is_some()

@@ -83,22 +83,26 @@ impl ClassifierFree {
         self.scale != 1.0
     }
 
-    /// Refuses numbers that make no sense, and those that do nothing.
-    pub(crate) fn check(&self) -> Result<()> {
-        for (option, given) in [
+    /// Refuses settings that do nothing, since nothing is guided.
+    pub(crate) fn check_idle(&self) -> Result<()> {
+        let settings: [(&'static [&'static str], bool); 2] = [
             (&["guidance_rescale", "guidance_scale"], self.rescale != 0.0),
             (&["guidance_interval", "guidance_scale"], self.interval.is_some()),
-        ] {
-            if given && !self.is_on() {
-                return Err(Error::option(
-                    option,
-                    format!(
-                        "`{}` does nothing without guidance: add `guidance_scale`",
-                        option[0]
-                    ),
-                ));
-            }
+        ];
+        match settings.into_iter().find(|(_, given)| *given && !self.is_on()) {
+            Some((options, _)) => Err(Error::option(
+                options,
+                format!(
+                    "`{}` does nothing without guidance: add `guidance_scale`",
+                    options[0]
+                ),
+            )),
+            None => Ok(()),
         }
+    }
+
+    /// Refuses numbers that make no sense.
+    fn check(&self) -> Result<()> {
         if !self.scale.is_finite() {
             return Err(Error::Config(format!(
                 "the guidance scale is {}, but it must be a number; 1 guides nothing",

@@ -19,7 +19,7 @@ use super::{
     safetensors::SafetensorsFile,
     torch::{self, TorchFile},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A tensor of a checkpoint, without its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +266,7 @@ impl WeightsFile {
         let content = if start.starts_with(torch::ZIP) {
             torch(TorchFile::open_zip(&path).map_err(fail)?)
         } else if start.starts_with(torch::LEGACY) {
-            let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+            let bytes = files::read(&path)?;
             torch(TorchFile::open_legacy(bytes).map_err(fail)?)
         } else if start.starts_with(b"version https://git-lfs") {
             let message =

@@ -101,7 +101,9 @@ pub(super) fn weights_in(folder: &Path, variant: Option<&str>, names: &FileNames
     for entry in fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
         let entry = entry.map_err(|e| Error::io("read", folder, e))?;
         let name = entry.file_name();
-        candidates.extend(name.to_str().and_then(|name| Candidate::of(name, names)));
+        // Opening a pipe of that name would wait for whoever writes into it.
+        let name = name.to_str().filter(|_| entry.path().is_file());
+        candidates.extend(name.and_then(|name| Candidate::of(name, names)));
     }
     candidates.sort();
     let mut variants: Vec<&str> = candidates.iter().filter_map(|c| c.variant.as_deref()).collect();

@@ -31,7 +31,7 @@ impl SafetensorsFile {
     /// Opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e| Error::io("read", path, e);
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = files::open(path)?;
         let len = file.metadata().map_err(failed)?.len();
         let broken = |why: String| Error::file(path, format!("is not a whole safetensors file ({why})"));
         let mut length = [0; 8];

@@ -3,8 +3,8 @@
 use parquet::{basic::Type, file::metadata::ParquetMetaData, schema::types::ColumnDescriptor};
 use serde_json::{Map, Value};
 
-/// Names that columns of captions have, the preferred first.
-const CAPTIONS: [&str; 2] = ["text", "caption"];
+use crate::data::metadata::CAPTIONS;
+
 /// Names that columns of classes have, the preferred first.
 const LABELS: [&str; 2] = ["label", "labels"];
 /// Names that columns of pictures have where nothing else says which they are, the preferred first.

@@ -185,10 +185,11 @@ fn of_split(files: &[PathBuf], root: &Path, wanted: &str) -> Result<Vec<PathBuf>
     Ok(found)
 }
 
-/// What stands before `-00000-of-00002`.
+/// What stands before `-00000-of-00002`, whatever follows that: `datasets` writes a hash there at times.
 fn before_shard(stem: &str) -> Option<&str> {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|b| b.is_ascii_digit());
     let (rest, count) = stem.rsplit_once("-of-")?;
+    let count = count.split_once('-').map_or(count, |(count, _)| count);
     let (name, number) = rest.rsplit_once('-')?;
     (is_number(count) && is_number(number) && !name.is_empty()).then_some(name)
 }
@@ -237,6 +238,16 @@ mod tests {
             error,
             "has no split `validation`; there are extra_unlabelled, test, train"
         );
+    }
+
+    #[test]
+    fn a_hash_behind_a_shard_changes_nothing() {
+        let files = [
+            "data/train-00000-of-00001-0a1b2c3d4e5f6071.parquet",
+            "data/unlabelled-00000-of-00001-6f3c0a1b2d4e5f60.parquet",
+        ];
+        assert_eq!(chosen(&files, "", None, "train").unwrap(), files[..1]);
+        assert_eq!(chosen(&files, "", None, "unlabelled").unwrap(), files[1..]);
     }
 
     #[test]

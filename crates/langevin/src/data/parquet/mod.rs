@@ -34,7 +34,7 @@ const MAX_CARD: u64 = 4 << 20;
 const MAX_UNNAMED_CLASSES: i64 = 65_536;
 
 /// Pictures in parquet files, as the Hub keeps them: a column of structs of `bytes` and `path` (or of bytes alone),
-/// captions in `text` or `caption`, classes in `label`, their names in the metadata that `datasets` leaves in the file.
+/// captions in `text`, `caption` or `prompt`, classes in `label`, their names in the metadata that `datasets` leaves in the file.
 ///
 /// Row groups are read when one of their pictures is asked for, and no more of them are kept than take 512 MiB, or two,
 /// so that a set may be larger than memory.
@@ -109,6 +109,9 @@ impl ParquetDataset {
         for (number, path) in files.iter().enumerate() {
             let wrong = |message: String| Error::file(path, message);
             let file = ParquetFile::open(path, conditioning).map_err(wrong)?;
+            for left_out in &file.left_out {
+                tracing::warn!("{}: {left_out}", path.display());
+            }
             for (place, info) in file.groups().map_err(wrong)?.into_iter().enumerate() {
                 if info.rows == 0 {
                     continue;
@@ -272,9 +275,23 @@ fn read_card(folder: &Path) -> Result<Card> {
 struct Classes {
     /// As the files name them.
     named: Option<Vec<String>>,
+    /// Whether any row has one of those.
+    is_labelled: bool,
     /// The highest number, and all names, in files that do not name them.
     last: Option<i64>,
     found: BTreeSet<String>,
+}
+
+/// Whether any row of a file has a class: those of a split that nobody labelled have -1 in that column. A broken column is named when a
+/// row of it is read.
+fn is_labelled(file: &ParquetFile) -> bool {
+    let is_known = |label: &Label| !matches!(label, Label::Index(-1));
+    let has_known = |group| {
+        file.labels(group)
+            .map_or(true, |labels| labels.iter().flatten().any(is_known))
+    };
+    let groups = file.groups().map_or(0, |groups| groups.len());
+    (0..groups).any(has_known)
 }
 
 impl Classes {
@@ -285,6 +302,7 @@ impl Classes {
                 Some(known) if known != names => Err("names other classes than the files before it".into()),
                 _ => {
                     self.named = Some(names.clone());
+                    self.is_labelled = self.is_labelled || is_labelled(file);
                     Ok(())
                 }
             };
@@ -311,7 +329,7 @@ impl Classes {
 
     fn names(self) -> Option<Vec<String>> {
         if self.named.is_some() {
-            return self.named;
+            return self.named.filter(|_| self.is_labelled);
         }
         let numbered = || {
             Some(

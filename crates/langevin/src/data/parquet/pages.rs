@@ -9,7 +9,10 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use parquet::{basic::Compression, file::metadata::ColumnChunkMetaData};
+use parquet::{
+    basic::{Compression, Encoding},
+    file::metadata::ColumnChunkMetaData,
+};
 
 use crate::data::decode::believable;
 
@@ -25,6 +28,13 @@ pub(super) fn budget(file_size: u64) -> u64 {
 /// Of the others, two let a few bytes stand for any number of long values, and none is written by `datasets`.
 const ENCODINGS: [i64; 5] = [PLAIN, 2, 3, 5, 8];
 const PLAIN: i64 = 0;
+
+/// Whether a column of which a footer names this encoding is read. Footers name those of the levels too, which old files pack in bits.
+pub(super) fn is_read(encoding: Encoding) -> bool {
+    const BIT_PACKED: i64 = 4;
+    let number = i64::from(encoding as i32);
+    ENCODINGS.contains(&number) || number == BIT_PACKED
+}
 
 const DATA_PAGE: i64 = 0;
 const DICTIONARY_PAGE: i64 = 2;

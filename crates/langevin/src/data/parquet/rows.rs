@@ -3,6 +3,7 @@
 use std::{fs::File, path::Path};
 
 use parquet::{
+    basic::Compression,
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, DataType},
     file::{
@@ -53,6 +54,33 @@ pub(super) struct ParquetFile {
     reader: SerializedFileReader<File>,
     /// The columns that are read.
     pub columns: Columns,
+    /// What is left out, as sentences about the file.
+    pub left_out: Vec<String>,
+}
+
+/// Why a column cannot be read, as the end of a sentence about it, by what the footer says: how it is compressed and encoded.
+fn unsupported(metadata: &ParquetMetaData, leaf: usize) -> Option<String> {
+    let chunks = metadata
+        .row_groups()
+        .iter()
+        .filter_map(|group| group.columns().get(leaf));
+    chunks.into_iter().find_map(|chunk| {
+        let name = chunk.column_path();
+        let is_read = matches!(
+            chunk.compression(),
+            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_)
+        );
+        if !is_read {
+            return Some(format!(
+                "a column {name} that is compressed by {}, which is not supported: Snappy, gzip and Zstandard are",
+                chunk.compression()
+            ));
+        }
+        let encoding = chunk.encodings().find(|encoding| !pages::is_read(*encoding))?;
+        Some(format!(
+            "a column {name} that is encoded as {encoding}, which is not supported: plain values and dictionaries are"
+        ))
+    })
 }
 
 impl ParquetFile {
@@ -68,11 +96,34 @@ impl ParquetFile {
             let second = file.try_clone().map_err(io)?;
             let reader = SerializedFileReader::new(second)
                 .map_err(|e| format!("is a damaged parquet file: {}", reason(&e)))?;
-            let columns = Columns::of(reader.metadata(), conditioning)?;
+            let mut columns = Columns::of(reader.metadata(), conditioning)?;
+            let why = |leaf| unsupported(reader.metadata(), leaf);
+            if let Some(why) = [Some(columns.bytes), columns.conditioning]
+                .into_iter()
+                .flatten()
+                .find_map(why)
+            {
+                return Err(format!("has {why}"));
+            }
+            let mut left_out = Vec::new();
+            for (column, what) in [
+                (&mut columns.caption, "captions"),
+                (&mut columns.label, "classes"),
+                (&mut columns.path, "names"),
+            ] {
+                if let Some(why) = column.and_then(why) {
+                    *column = None;
+                    left_out.push(format!("its {what} are left out: they are in {why}"));
+                }
+            }
+            if columns.label.is_none() {
+                columns.class_names = None;
+            }
             Ok(Self {
                 file,
                 reader,
                 columns,
+                left_out,
             })
         })
     }

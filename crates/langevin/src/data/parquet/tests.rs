@@ -427,3 +427,44 @@ fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
         "{message}"
     );
 }
+
+#[test]
+fn a_split_that_nobody_labelled_has_no_classes() {
+    let row = |label| (Some(png(1)), None, label);
+    let written = |labels: [Option<i64>; 2]| Written {
+        groups: vec![labels.map(row).to_vec()],
+        ..Written::default()
+    };
+    for labels in [[Some(-1), Some(-1)], [None, Some(-1)]] {
+        let path = written(labels).file();
+        assert_eq!(open(&path).unwrap().class_names(), None);
+    }
+    let path = written([Some(-1), Some(1)]).file();
+    let data = open(&path).unwrap();
+    assert_eq!(data.class_names().unwrap(), ["cat", "dog"]);
+    assert_eq!((data.class(0).unwrap(), data.class(1).unwrap()), (None, Some(1)));
+}
+
+/// Files that pyarrow wrote with six pictures in three classes, in ways that are not read here.
+#[test]
+fn what_is_not_supported_is_said_once_and_unused_columns_break_nothing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unsupported");
+    for (name, why) in [
+        ("brotli", "compressed by BROTLI"),
+        ("lz4", "compressed by LZ4"),
+        ("delta-length-pictures", "encoded as DELTA_LENGTH_BYTE_ARRAY"),
+    ] {
+        let message = refused(folder.join(name).with_extension("parquet"));
+        assert!(
+            message.contains(why) && message.contains("is not supported"),
+            "{message}"
+        );
+    }
+    for name in ["delta-text", "split-label"] {
+        let data = open(folder.join(name).with_extension("parquet")).unwrap();
+        assert_eq!(data.len(), 6);
+        let example = data.get(5).unwrap();
+        assert_eq!(example.caption.is_none(), name == "delta-text");
+        assert_eq!(example.class.is_none(), name == "split-label");
+    }
+}
