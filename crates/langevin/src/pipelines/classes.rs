@@ -20,7 +20,7 @@ pub struct PipelineClass {
     pub components: &'static [(&'static str, Role)],
     /// The sampler that it has whatever its folder holds; `None` where it takes any.
     pub sampler: Option<&'static str>,
-    /// Whether a pipeline with this scheduler is of this class. The first row that says yes names it.
+    /// Whether a pipeline with this scheduler is of this class. The last row that says yes names it.
     holds: fn(&AnyScheduler) -> bool,
 }
 
@@ -30,16 +30,16 @@ const UNET_AND_SCHEDULER: &[(&str, Role)] = &[("unet", Role::Denoiser), ("schedu
 /// Every class that there is.
 pub(super) static CLASSES: [PipelineClass; 2] = [
     PipelineClass {
-        name: "DDIMPipeline",
-        components: UNET_AND_SCHEDULER,
-        sampler: Some("ddim"),
-        holds: |scheduler| matches!(scheduler, AnyScheduler::DDIM(_)),
-    },
-    PipelineClass {
         name: "DDPMPipeline",
         components: UNET_AND_SCHEDULER,
         sampler: None,
         holds: |_| true,
+    },
+    PipelineClass {
+        name: "DDIMPipeline",
+        components: UNET_AND_SCHEDULER,
+        sampler: Some("ddim"),
+        holds: |scheduler| matches!(scheduler, AnyScheduler::DDIM(_)),
     },
 ];
 

@@ -25,7 +25,7 @@ impl PipelineFolder {
     pub fn open(folder: &Path) -> Result<Self> {
         let index = ModelIndex::load(folder)?;
         let class = PipelineClass::named(&index.class_name).ok_or_else(|| {
-            let names: Vec<&str> = CLASSES.iter().rev().map(|class| class.name).collect();
+            let names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
             Error::Unsupported(format!(
                 "{}: a {} is not there yet; a {} are",
                 folder.join(MODEL_INDEX).display(),
