@@ -178,7 +178,7 @@ impl ConditionKind for TextCondition {
         let condition = match (source.model, &config.text_encoder) {
             (Some(folder), _) if !folder.join(TEXT_ENCODER).is_dir() => {
                 return Err(Error::Config(
-                    "the model has no text encoder beside it: `conditioning` cannot be `cross-attention`"
+                    "the model looks at no captions, for there is no text encoder beside it: `conditioning` cannot be `cross-attention`"
                         .into(),
                 ));
             }
