@@ -56,11 +56,11 @@ impl PipelineClass {
 
     /// The class of a pipeline with this scheduler.
     pub fn of(scheduler: &AnyScheduler) -> &'static Self {
-        let mut classes = CLASSES.iter();
-        // The last row holds any.
+        let mut classes = CLASSES.iter().rev();
+        // The first row holds any.
         classes
             .find(|class| (class.holds)(scheduler))
-            .unwrap_or(&CLASSES[1])
+            .unwrap_or(&CLASSES[0])
     }
 
     /// The name of the component of this role.
