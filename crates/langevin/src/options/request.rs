@@ -10,6 +10,7 @@ use crate::{
     Size,
     data::ImageInput,
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
+    named::Named,
 };
 
 /// Pictures, as somebody asks for them: a field is an option, in a program, on a command line and in the API.
@@ -106,9 +107,11 @@ pub struct Request {
     pub guide: Vec<Guide>,
     /// What its gradient goes through: the predicted clean picture alone, or the model too, which costs three times as much [clean].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Guidance"))]
+    #[serde(deserialize_with = "by_name")]
     pub guide_through: Through,
     /// How its scale changes: constant, or with the signal, its root, or the noise's root [signal].
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Guidance"))]
+    #[serde(deserialize_with = "by_name")]
     pub guide_schedule: GuidanceSchedule,
     /// The most that a step may move a picture, as a Euclidean norm [no bound].
     #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", help_heading = "Guidance"))]
@@ -204,6 +207,11 @@ impl Request {
 fn samplers() -> clap::builder::PossibleValuesParser {
     let all = crate::schedulers::SamplerName::ALL.iter();
     clap::builder::PossibleValuesParser::new(all.map(|sampler| sampler.name))
+}
+
+/// A choice by its name; the error lists those that there are.
+fn by_name<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::from_name(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 /// In JSON, one of something stands for a list of one, and null for none.
