@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use langevin::{
-    Request,
+    Request, Size,
     data::{ImageInput, decode_picture},
     generate::Plan,
     options::ClassName,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Moments of the denoising that are shown where nobody says.
 const USUAL_PREVIEWS: usize = 24;
+/// How many times as high and as wide as the model's own a picture may be.
+const LARGEST: usize = 2;
 
 /// Pictures to be drawn.
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ impl Order {
         let steps = request.steps.unwrap_or_else(|| scheduler.usual_steps());
         let count = request.count.unwrap_or(1);
         check_limits(asked, steps, count, options)?;
+        check_sizes(&request, model, options)?;
         check_guides(&request, options)?;
         decode_images(&mut request, options)?;
         if request.class.is_empty() {
@@ -159,6 +162,29 @@ fn check_limits(
     if guides > limit {
         let message = format!("there are {guides} guides, and may be {limit} at most on this server");
         return Err(Refusal::unprocessable(message).with_limit("guide", limit as u64));
+    }
+    Ok(())
+}
+
+/// Refuses pictures that are much larger than the model's own, which could take all of the machine's memory, and lists that are longer
+/// than the pictures that may be asked for.
+fn check_sizes(request: &Request, model: &Model, options: &ServerOptions) -> Result<(), Refusal> {
+    let own = model.size;
+    let most = Size {
+        height: LARGEST * own.height,
+        width: LARGEST * own.width,
+    };
+    if let Some(size) = request.size
+        && (size.height > most.height || size.width > most.width)
+    {
+        return Err(Refusal::beyond("size", size, LARGEST as u64 * own.width as u64));
+    }
+    let limit = options.limits.count;
+    for (field, asked) in [("class", request.class.len()), ("prompt", request.prompt.len())] {
+        if asked > limit {
+            let message = format!("{field} lists {asked}, and may list {limit} at most on this server");
+            return Err(Refusal::unprocessable(message).with_limit(field, limit as u64));
+        }
     }
     Ok(())
 }

@@ -278,6 +278,9 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
         .refused(422, &["not a finite number"]);
     draw(json!({ "size": "9x8" })).refused(422, &["size is 9x8", "divisible by 2", "8x8 or 10x8"]);
     draw(json!({ "size": 8 })).refused(422, &["8"]);
+    draw(json!({ "size": "4000000000x4000000000" })).refused(422, &["size", "16 at most"]);
+    draw(json!({ "size": "16x8", "steps": 2, "sampler": "ddim" })).expect(200);
+    draw(json!({ "class": vec!["dark"; 65] })).refused(422, &["class lists 65", "64 at most"]);
     draw(json!([])).refused(422, &["JSON object"]);
     draw(json!({ "stepz": 3 })).refused(422, &["stepz"]);
     draw(json!({ "steps": "many" })).refused(422, &["many"]);
