@@ -62,7 +62,10 @@ macro_rules! models {
                 };
                 let config =
                     config.map_err(|e| wrong(format!("is not the configuration of a {class_name}: {e}")))?;
-                config.validate().map_err(|e| wrong(e.to_string()))?;
+                config.validate().map_err(|e| match e {
+                    Error::Unsupported(what) => Error::Unsupported(format!("{}: {what}", path.display())),
+                    e => wrong(e.to_string()),
+                })?;
                 Ok(config)
             }
 

@@ -97,7 +97,7 @@ impl TimestepLabelEmbedding {
     }
 
     /// # Shapes
-    /// - `time`: `[batch, TIME_CHANNELS]`, sines and cosines
+    /// - `time`: `[batch, 256]`, sines and cosines
     /// - `classes`: `[batch]`
     /// - the result: `[batch, channels]`
     pub fn forward(&self, time: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<2> {
@@ -122,7 +122,7 @@ pub fn ada_numbers(linear: &Linear, told: Tensor<2>) -> Tensor<3> {
 pub struct ClassAdaLayerNorm {
     /// Of timestep and class.
     pub emb: TimestepLabelEmbedding,
-    /// To the numbers, see [`ada_numbers`].
+    /// To the numbers, see `ada_numbers`.
     pub linear: Linear,
 }
 
@@ -141,7 +141,7 @@ impl ClassAdaLayerNorm {
 /// two branches), `SD35AdaLayerNormZeroX` (of three) and `AdaLayerNormContinuous` (scale and shift).
 #[derive(Module, Debug)]
 pub struct AdaLayerNorm {
-    /// To the numbers, see [`ada_numbers`].
+    /// To the numbers, see `ada_numbers`.
     pub linear: Linear,
 }
 

@@ -22,11 +22,10 @@ mod resnet;
 mod transformer;
 
 pub use activation::Activation;
-pub use ada_block::{AdaBlockConfig, AdaSingleBlock, AdaZeroBlock, scale_shift_table};
-pub use ada_norm::{
-    ADA_NORM_EPS, AdaLayerNorm, ClassAdaLayerNorm, LabelEmbedding, TIME_CHANNELS, TimestepLabelEmbedding,
-    ada_numbers, modulated, plain_layer_norm, rows,
-};
+pub(crate) use ada_block::scale_shift_table;
+pub use ada_block::{AdaBlockConfig, AdaSingleBlock, AdaZeroBlock};
+pub(crate) use ada_norm::{ADA_NORM_EPS, TIME_CHANNELS, ada_numbers, modulated, plain_layer_norm, rows};
+pub use ada_norm::{AdaLayerNorm, ClassAdaLayerNorm, LabelEmbedding, TimestepLabelEmbedding};
 pub use attention::{Attention, AttentionConfig};
 pub use conv::Conv2d;
 pub use dropout::Dropout;
@@ -36,7 +35,8 @@ pub use init::Init;
 pub use joint::{JointAttention, JointBlockConfig, JointTransformerBlock};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
-pub use patch::{PatchConfig, PatchEmbed, of_patches};
+pub(crate) use patch::of_patches;
+pub use patch::{PatchConfig, PatchEmbed};
 pub use resample::{Downsample2D, Upsample2D, average_pool};
 pub use resnet::{Resampling, ResnetBlock2D, ResnetConfig, TimeEmbeddingNorm};
 pub use transformer::{

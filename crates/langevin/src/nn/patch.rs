@@ -61,12 +61,11 @@ impl PatchEmbed {
     /// # Errors
     /// If the picture is larger than the table of places.
     pub fn forward(&self, x: Tensor<4>) -> Result<Tensor<3>> {
-        let device = x.device();
         let patches = self.proj.forward(x.permute([0, 2, 3, 1]));
         let [batch, height, width, channels] = patches.dims();
         let places = match (&self.pos_embed, self.config.table_size) {
             (Some(table), Some(side)) => middle(table.val(), side, [height, width])?,
-            _ => places(&self.config, [height, width], &device),
+            _ => places(&self.config, [height, width], &patches.device()),
         };
         Ok(patches.reshape([batch, height * width, channels]) + places)
     }

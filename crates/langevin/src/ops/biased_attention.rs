@@ -38,3 +38,60 @@ fn wider(x: Tensor<3>, numbers: Tensor<4>) -> Tensor<3> {
     let apart = x.reshape([batch, length, heads, width / heads]);
     Tensor::cat(vec![apart, numbers], 3).reshape([batch, length, width + heads])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{device::default_device, random::Generator};
+
+    const OPTIONS: AttentionOptions = AttentionOptions {
+        heads: 2,
+        scale: 0.4,
+        causal: false,
+    };
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    fn near(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+        }
+    }
+
+    #[test]
+    fn padding_is_as_if_it_were_not_there() {
+        let device = default_device().autodiff();
+        let mut generator = Generator::new(3);
+        let mut draw = |length: usize| {
+            generator
+                .randn_tensor::<3>([1, length, 12], &device)
+                .require_grad()
+        };
+        let (q, k, v) = (draw(7), draw(5), draw(5));
+        let bias = Tensor::from_floats([[0.0, 0.0, 0.0, -10_000.0, -10_000.0]], &device);
+        let found = biased_attention(q.clone(), k.clone(), v.clone(), bias, OPTIONS);
+        let [short_k, short_v] = [&k, &v].map(|x| x.clone().narrow(1, 0, 3));
+        let expected = attention(q.clone(), short_k, short_v, OPTIONS);
+        near(&values(found.clone().inner()), &values(expected.clone().inner()));
+
+        let [found, expected] = [found, expected].map(|y| y.square().sum().backward());
+        for x in [&q, &k, &v] {
+            let [found, expected] = [&found, &expected].map(|gradients| values(x.grad(gradients).unwrap()));
+            near(&found, &expected);
+        }
+    }
+
+    #[test]
+    fn a_bias_multiplies_a_keys_weight() {
+        let device = default_device();
+        let zeros = |length: usize| Tensor::zeros([1, length, 4], &device);
+        // Both heads weigh the keys' numbers 1 and 5 by 3 to 1.
+        let v = Tensor::from_floats([[[1.0, 1.0, 1.0, 1.0], [5.0, 5.0, 5.0, 5.0]]], &device);
+        let bias = Tensor::from_floats([[3f32.ln(), 0.0]], &device);
+        let found = biased_attention(zeros(1), zeros(2), v, bias, OPTIONS);
+        near(&values(found), &[2.0; 4]);
+    }
+}
