@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::Device;
 use langevin::models::{
-    AutoencoderKL, AutoencoderTiny, Checkpoint, Model, ModelConfig, UNet2DConfig, UNet2DModel, VQModel,
-    autoencoder::Tiling, weights,
+    AnyModel, AutoencoderKL, AutoencoderTiny, Checkpoint, Model, ModelConfig, UNet2DConfig, UNet2DModel,
+    VQModel, autoencoder::Tiling, weights,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -506,4 +506,213 @@ fn what_an_autoencoder_cannot_take_is_refused() {
         let error = error.expect_err(part).to_string();
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
+
+/// A copy of a transformer's folder from the references, with one key of its configuration changed.
+fn transformer(name: &str, key: &str, value: &Value) -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference/dit")
+        .join(name)
+        .join("model");
+    let folder = tempfile::tempdir().unwrap();
+    for name in [weights::CONFIG_NAME, weights::FILE_NAME] {
+        fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    change_config(folder.path(), key, value.clone());
+    folder
+}
+
+/// Each error names the file and says what is wrong in it.
+fn transformers_refused(name: &str, changes: &[(&str, Value, &str)]) {
+    for (key, value, part) in changes {
+        let folder = transformer(name, key, value);
+        let error = AnyModel::load(folder.path(), &Device::flex())
+            .expect_err("it loaded")
+            .to_string();
+        assert!(error.contains(part), "{name}, {key}: `{part}` is not in: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+const TRANSFORMERS: [&str; 3] = ["dit_transformer", "pixart_transformer", "sd3_transformer"];
+
+#[test]
+fn numbers_that_make_no_transformer_are_refused() {
+    let huge = json!(1_000_000_000_000_000_u64);
+    for name in TRANSFORMERS {
+        for key in [
+            "in_channels",
+            "out_channels",
+            "num_layers",
+            "num_attention_heads",
+            "attention_head_dim",
+            "sample_size",
+            "patch_size",
+        ] {
+            transformers_refused(
+                name,
+                &[
+                    (key, json!(0), &format!("{key} is 0")),
+                    (key, huge.clone(), "must be from 1 to"),
+                    (key, json!(-1), "-1"),
+                    (key, json!("two"), "two"),
+                ],
+            );
+        }
+        transformers_refused(
+            name,
+            &[
+                ("attention_head_dim", json!(7), "divisible by 4"),
+                ("sample_size", json!(9), "not divisible by patch_size"),
+            ],
+        );
+    }
+    transformers_refused(
+        "dit_transformer",
+        &[
+            ("num_embeds_ada_norm", json!(0), "num_embeds_ada_norm is 0"),
+            ("num_embeds_ada_norm", huge.clone(), "num_embeds_ada_norm"),
+            ("num_embeds_ada_norm", json!(10), "embedding_table.weight"),
+            (
+                "num_attention_heads",
+                json!(1024),
+                "where the configuration makes",
+            ),
+            ("norm_eps", json!(-1.0), "norm_eps"),
+        ],
+    );
+    transformers_refused(
+        "pixart_transformer",
+        &[
+            ("caption_channels", json!(0), "caption_channels is 0"),
+            ("cross_attention_dim", json!(20), "must be equal"),
+            ("cross_attention_dim", huge.clone(), "cross_attention_dim"),
+            ("interpolation_scale", json!(0), "interpolation_scale"),
+            ("use_additional_conditions", json!(true), "divisible by 3"),
+            ("norm_eps", json!(0), "norm_eps"),
+        ],
+    );
+    transformers_refused(
+        "sd3_transformer",
+        &[
+            ("joint_attention_dim", json!(0), "joint_attention_dim is 0"),
+            ("pooled_projection_dim", huge.clone(), "pooled_projection_dim"),
+            ("pos_embed_max_size", json!(0), "pos_embed_max_size is 0"),
+            ("pos_embed_max_size", huge, "pos_embed_max_size"),
+            ("pos_embed_max_size", json!(24), "pos_embed.pos_embed has shape"),
+            (
+                "caption_projection_dim",
+                json!(20),
+                "caption_projection_dim is 20",
+            ),
+            ("dual_attention_layers", json!([0]), "attn2"),
+        ],
+    );
+}
+
+#[test]
+fn what_a_transformer_does_not_do_yet_is_named() {
+    for name in &TRANSFORMERS[..2] {
+        transformers_refused(
+            name,
+            &[
+                ("dropout", json!(0.1), "dropout 0.1 is not there yet"),
+                ("norm_type", json!("layer_norm"), "norm_type"),
+                ("activation_fn", json!("geglu"), "activation_fn \"geglu\""),
+                (
+                    "norm_elementwise_affine",
+                    json!(true),
+                    "norm_elementwise_affine true",
+                ),
+            ],
+        );
+    }
+    transformers_refused(
+        "pixart_transformer",
+        &[
+            ("attention_type", json!("gated"), "attention_type"),
+            ("cross_attention_dim", Value::Null, "cross_attention_dim null"),
+        ],
+    );
+    transformers_refused(
+        "sd3_transformer",
+        &[("qk_norm", json!("layer_norm"), "qk_norm \"layer_norm\"")],
+    );
+}
+
+#[test]
+fn what_does_not_fit_a_transformer_is_refused() {
+    use burn::tensor::Tensor;
+    use langevin::models::{Conditioning, Denoiser};
+    let device = Device::flex();
+    let load = |name| {
+        let folder = transformer(name, "unknown", &Value::Null);
+        AnyModel::load(folder.path(), &device).unwrap()
+    };
+    let ask = |model: &AnyModel, size: [usize; 2], conditioning: &Conditioning| {
+        let x = Tensor::zeros([2, 4, size[0], size[1]], &device);
+        model
+            .denoise(x, Tensor::zeros([2], &device), conditioning)
+            .map(|y| y.dims())
+            .map_err(|e| e.to_string())
+    };
+    let of_classes = |classes| Conditioning {
+        classes: Some(Tensor::zeros([classes], &device)),
+        ..Conditioning::default()
+    };
+    let dit = load(TRANSFORMERS[0]);
+    assert_eq!(ask(&dit, [8, 12], &of_classes(2)).unwrap(), [2, 8, 8, 12]);
+    for (size, conditioning, part) in [
+        ([7, 8], of_classes(2), "patches of 2x2"),
+        ([0, 8], of_classes(2), "0x8"),
+        ([8, 8], of_classes(3), "3 classes for 2 pictures"),
+        ([8, 8], Conditioning::default(), "class-conditional"),
+    ] {
+        let error = ask(&dit, size, &conditioning).unwrap_err();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+
+    let told = |length: usize, mask: Option<usize>, vector: Option<usize>| Conditioning {
+        sequence: Some(Tensor::zeros([2, length, 20], &device)),
+        sequence_mask: mask.map(|length| Tensor::ones([2, length], &device)),
+        vector: vector.map(|numbers| Tensor::zeros([2, numbers], &device)),
+        ..Conditioning::default()
+    };
+    let pixart = load(TRANSFORMERS[1]);
+    assert_eq!(
+        ask(&pixart, [4, 8], &told(3, Some(3), None)).unwrap(),
+        [2, 8, 4, 8]
+    );
+    assert!(
+        ask(&pixart, [8, 8], &told(3, Some(4), None))
+            .unwrap_err()
+            .contains("mask")
+    );
+    assert!(
+        ask(&pixart, [8, 8], &told(0, None, None))
+            .unwrap_err()
+            .contains("length")
+    );
+    assert!(
+        ask(&pixart, [8, 8], &of_classes(2))
+            .unwrap_err()
+            .contains("sequence")
+    );
+
+    let sd3 = load(TRANSFORMERS[2]);
+    assert_eq!(
+        ask(&sd3, [8, 24], &told(3, None, Some(12))).unwrap(),
+        [2, 4, 8, 24]
+    );
+    assert!(
+        ask(&sd3, [8, 8], &told(3, None, None))
+            .unwrap_err()
+            .contains("12 numbers")
+    );
+    assert!(
+        ask(&sd3, [8, 8], &told(3, None, Some(11)))
+            .unwrap_err()
+            .contains("[2, 12]")
+    );
+    let error = ask(&sd3, [8, 26], &told(3, None, Some(12))).unwrap_err();
+    assert!(error.contains("4x13") && error.contains("12x12"), "{error}");
 }

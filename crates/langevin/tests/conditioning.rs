@@ -4,8 +4,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use langevin::{
     device::default_device,
     models::{
-        AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, ImageCondition, Model, ModelConfig,
-        ModelInputs, ModelPreset, UNet2DConditionConfig, UNet2DConditionModel,
+        AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, DiTTransformer2DConfig,
+        ImageCondition, Model, ModelConfig, ModelInputs, ModelPreset, PixArtTransformer2DConfig,
+        SD3Transformer2DConfig, UNet2DConditionConfig, UNet2DConditionModel,
     },
     random::Generator,
 };
@@ -145,4 +146,90 @@ fn what_is_not_there_yet_is_said_to_be() {
             .to_string()
             .contains("projection_class_embeddings_input_dim")
     );
+}
+
+#[test]
+fn a_sequence_keeps_its_mask() {
+    let device = default_device();
+    let told = |masked: Option<f32>| Conditioning {
+        sequence: Some(Tensor::zeros([1, 2, 3], &device)),
+        sequence_mask: masked.map(|number| Tensor::full([1, 2], number, &device)),
+        ..Conditioning::default()
+    };
+    let mask = |conditioning: Conditioning| -> Vec<f32> {
+        conditioning
+            .sequence_mask
+            .unwrap()
+            .into_data()
+            .try_into_vec()
+            .unwrap()
+    };
+    let both = told(Some(0.0)).followed_by(&told(Some(1.0))).unwrap();
+    assert_eq!(mask(both.rows(&[1, 0, 1])), [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+    assert_eq!(mask(Conditioning::default().and(told(Some(1.0)))), [1.0, 1.0]);
+    // Of two sequences the first is meant, and with it its mask or none.
+    assert!(told(None).and(told(Some(1.0))).sequence_mask.is_none());
+    let error = told(None).followed_by(&told(Some(1.0))).unwrap_err().to_string();
+    assert!(error.contains("mask"), "{error}");
+}
+
+fn dit() -> AnyModelConfig {
+    DiTTransformer2DConfig {
+        num_layers: 1,
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        ..DiTTransformer2DConfig::default()
+    }
+    .into()
+}
+
+#[test]
+fn a_dit_is_made_for_classes_and_nothing_else() {
+    let made = dit().made_for(12, 3, Some(11)).unwrap();
+    assert_eq!((made.in_channels(), made.num_class_embeds()), (3, Some(11)));
+    assert_eq!((made.sample_size(), made.size_divisor()), (Some([12, 12]), 2));
+    let model = made.build(&default_device(), &mut Generator::new(1)).unwrap();
+    let x = Tensor::zeros([2, 3, 12, 12], &default_device());
+    let times = Tensor::zeros([2], &default_device());
+    let answer = model.denoise(x, times, &classes([0, 10])).unwrap();
+    assert_eq!(answer.dims(), [2, 3, 12, 12]);
+
+    let refused = |resolution: usize, inputs: &ModelInputs| {
+        let error = dit().made_with(resolution, 3, inputs).unwrap_err();
+        error.to_string()
+    };
+    let told = ModelInputs {
+        num_classes: Some(11),
+        ..ModelInputs::default()
+    };
+    assert!(refused(12, &ModelInputs::default()).contains("`conditioning` must be `class`"));
+    assert!(refused(13, &told).contains("patches of 2x2"));
+    let text = ModelInputs {
+        sequence_dim: Some(12),
+        ..told.clone()
+    };
+    assert!(refused(12, &text).contains("nothing else"));
+    let image = ModelInputs {
+        image: Some(ImageCondition::Edges),
+        ..told
+    };
+    assert!(refused(12, &image).contains("`conditioning_image`"));
+}
+
+#[test]
+fn the_other_transformers_are_not_trained() {
+    let configs: [AnyModelConfig; 2] = [
+        PixArtTransformer2DConfig::default().into(),
+        SD3Transformer2DConfig::default().into(),
+    ];
+    for config in configs {
+        config.validate().unwrap();
+        assert!(!config.takes_classes());
+        let name = config.class_name();
+        let error = config.made_for(32, 3, None).unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.contains("not trained yet"),
+            "{error}"
+        );
+    }
 }

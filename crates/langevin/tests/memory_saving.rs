@@ -3,7 +3,10 @@
 use burn::{module::Module, tensor::Tensor};
 use langevin::{
     device::default_device,
-    models::{Conditioning, Model, UNet2DConditionConfig, UNet2DConditionModel, UNet2DConfig, UNet2DModel},
+    models::{
+        Conditioning, DiTTransformer2DConfig, DiTTransformer2DModel, Model, UNet2DConditionConfig,
+        UNet2DConditionModel, UNet2DConfig, UNet2DModel,
+    },
     objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     ops::{self, AttentionOptions, Geometry, GroupNormOptions, KeptAs, keeping},
     random::Generator,
@@ -300,6 +303,32 @@ fn a_conditional_unet_learns_the_same() {
     assert!(whole == whole_again);
     assert!(half == half_again, "bf16");
     assert!(whole.len() > 50);
+    assert_near_each(&half, &whole);
+}
+
+#[test]
+fn a_dit_learns_the_same() {
+    let config: DiTTransformer2DConfig = serde_json::from_value(json!({
+        "sample_size": 16,
+        "in_channels": 3,
+        "out_channels": 3,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "num_embeds_ada_norm": 4
+    }))
+    .unwrap();
+    let model = DiTTransformer2DModel::new(&config, &default_device(), &mut Generator::new(0)).unwrap();
+    let model = Module::train(model);
+    let conditioning = Conditioning {
+        classes: Some(Tensor::from_ints([0, 4, 2], &default_device())),
+        ..Conditioning::default()
+    };
+    let [whole, whole_again, half, half_again] =
+        ALL.map(|saving| named(&model, &lesson(&model, &conditioning, saving).gradients));
+    assert!(whole == whole_again);
+    assert!(half == half_again, "bf16");
+    assert!(whole.len() > 30);
     assert_near_each(&half, &whole);
 }
 

@@ -180,15 +180,7 @@ impl ClassConditionedUnet {
 impl Denoiser for ClassConditionedUnet {
     fn denoise(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
         let [batch, _, height, width] = x.dims();
-        let classes = conditioning.classes.clone().ok_or_else(|| {
-            Error::Config("this model is class-conditional: it needs a class for each picture".into())
-        })?;
-        if classes.dims() != [batch] {
-            return Err(Error::Shape(format!(
-                "there are {} classes for {batch} pictures: each needs one",
-                classes.dims()[0]
-            )));
-        }
+        let classes = conditioning.needed_classes(batch)?;
         let channels = self.config.class_channels();
         let class = self
             .vectors(classes)

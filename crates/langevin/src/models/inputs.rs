@@ -49,6 +49,9 @@ impl AnyModelConfig {
         let all = match self {
             Self::UNet2D(config) => config.in_channels,
             Self::Condition(config) => config.in_channels,
+            Self::DiT(config) => config.in_channels,
+            Self::PixArt(config) => config.in_channels,
+            Self::SD3(config) => config.in_channels,
             Self::ClassChannels(config) => config.model.in_channels.saturating_sub(config.class_channels()),
             Self::Basic(config) => config.in_channels,
         };
@@ -67,7 +70,7 @@ impl AnyModelConfig {
             Self::UNet2D(config) => &config.unknown,
             Self::Condition(config) => &config.unknown,
             Self::ClassChannels(config) => &config.model.unknown,
-            Self::Basic(_) => return None,
+            Self::Basic(_) | Self::DiT(_) | Self::PixArt(_) | Self::SD3(_) => return None,
         };
         unknown.get(CONDITIONING_IMAGE)?.as_str()?.parse().ok()
     }
@@ -87,6 +90,7 @@ impl AnyModelConfig {
                 ConditionClassEmbedType::Timestep => None,
                 _ => config.vector_dim(),
             }),
+            Self::SD3(config) => Some(config.pooled_projection_dim),
             _ => None,
         }
     }
@@ -97,13 +101,14 @@ impl AnyModelConfig {
             Self::UNet2D(config) => config.num_class_embeds,
             Self::Condition(config) => config.num_class_embeds,
             Self::ClassChannels(config) => Some(config.num_classes),
-            Self::Basic(_) => None,
+            Self::DiT(config) => Some(config.num_classes()),
+            Self::Basic(_) | Self::PixArt(_) | Self::SD3(_) => None,
         }
     }
 
     /// Whether such a model can be told a picture's class.
     pub fn takes_classes(&self) -> bool {
-        !matches!(self, Self::Basic(_))
+        !matches!(self, Self::Basic(_) | Self::PixArt(_) | Self::SD3(_))
     }
 
     /// The same model for pictures of another size and number of channels, with so many classes.
@@ -128,6 +133,15 @@ impl AnyModelConfig {
     /// # Errors
     /// If it cannot be told it.
     pub fn made_with(self, resolution: usize, channels: usize, inputs: &ModelInputs) -> Result<Self> {
+        if let Self::PixArt(_) | Self::SD3(_) = self {
+            return Err(Error::Unsupported(format!(
+                "a {} can be drawn with, and not trained yet",
+                self.class_name()
+            )));
+        }
+        if let Self::DiT(config) = self {
+            return config.made_with(resolution, channels, inputs).map(Self::DiT);
+        }
         let size = [resolution; 2];
         let mut in_channels = channels;
         if let Some(image) = &inputs.image {

@@ -2,15 +2,19 @@
 
 pub mod autoencoder;
 pub mod basic_unet;
+mod checks;
 pub mod class_conditioned;
 pub mod clip;
+pub mod dit_transformer2d;
 pub mod image_condition;
 mod inception;
 mod inputs;
 pub mod model;
 mod picture_vector;
+pub mod pixart_transformer2d;
 pub mod presets;
 pub mod registry;
+pub mod sd3_transformer2d;
 pub mod unet2d;
 pub mod unet2d_condition;
 
@@ -20,13 +24,16 @@ pub use autoencoder::{
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
+pub use dit_transformer2d::{DiTTransformer2DConfig, DiTTransformer2DModel};
 pub use image_condition::ImageCondition;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
 pub use inputs::{ModelInputs, VectorInput};
 pub use model::{Model, ModelConfig};
 pub use picture_vector::{PictureEncoder, PictureVector};
+pub use pixart_transformer2d::{PixArtTransformer2DConfig, PixArtTransformer2DModel};
 pub use presets::ModelPreset;
 pub use registry::{AnyModel, AnyModelConfig};
+pub use sd3_transformer2d::{SD3Transformer2DConfig, SD3Transformer2DModel};
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
@@ -45,10 +52,13 @@ pub struct Conditioning {
     pub classes: Option<Tensor<1, Int>>,
     /// A vector added to the time embedding, `[batch, dimension]`.
     pub vector: Option<Tensor<2>>,
-    /// What Stable Diffusion XL is told beside that vector: original size, crop and target size, `[batch, 6]`.
+    /// What a picture's sizes are: to Stable Diffusion XL original size, crop and target size, `[batch, 6]`, to PixArt height, width and
+    /// their ratio, `[batch, 3]`.
     pub time_ids: Option<Tensor<2>>,
     /// A sequence for cross-attention, `[batch, length, dimension]`.
     pub sequence: Option<Tensor<3>>,
+    /// Which of the sequence's tokens are looked at: 1, or 0 where a token is padding, `[batch, length]`. Without one all are.
+    pub sequence_mask: Option<Tensor<2>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
     pub channels: Option<Tensor<4>>,
 }
@@ -59,34 +69,67 @@ impl Conditioning {
     /// # Errors
     /// If one of the two says something of a kind that the other does not, or in another shape.
     pub fn followed_by(&self, other: &Self) -> Result<Self> {
+        let Self {
+            classes,
+            vector,
+            time_ids,
+            sequence,
+            sequence_mask,
+            channels,
+        } = self;
         Ok(Self {
-            classes: one_after_another("classes", &self.classes, &other.classes)?,
-            vector: one_after_another("a vector", &self.vector, &other.vector)?,
-            time_ids: one_after_another("sizes", &self.time_ids, &other.time_ids)?,
-            sequence: one_after_another("a sequence", &self.sequence, &other.sequence)?,
-            channels: one_after_another("channels", &self.channels, &other.channels)?,
+            classes: one_after_another("classes", classes, &other.classes)?,
+            vector: one_after_another("a vector", vector, &other.vector)?,
+            time_ids: one_after_another("sizes", time_ids, &other.time_ids)?,
+            sequence: one_after_another("a sequence", sequence, &other.sequence)?,
+            sequence_mask: one_after_another("a sequence's mask", sequence_mask, &other.sequence_mask)?,
+            channels: one_after_another("channels", channels, &other.channels)?,
         })
     }
 
     /// What both say; where both say something of a kind, it is `self`.
     pub fn and(self, other: Self) -> Self {
+        let Self {
+            classes,
+            vector,
+            time_ids,
+            sequence,
+            sequence_mask,
+            channels,
+        } = self;
+        // A sequence has its own mask, or none.
+        let masked = if sequence.is_some() {
+            sequence_mask
+        } else {
+            sequence_mask.or(other.sequence_mask)
+        };
         Self {
-            classes: self.classes.or(other.classes),
-            vector: self.vector.or(other.vector),
-            time_ids: self.time_ids.or(other.time_ids),
-            sequence: self.sequence.or(other.sequence),
-            channels: self.channels.or(other.channels),
+            classes: classes.or(other.classes),
+            vector: vector.or(other.vector),
+            time_ids: time_ids.or(other.time_ids),
+            sequence: sequence.or(other.sequence),
+            sequence_mask: masked,
+            channels: channels.or(other.channels),
         }
     }
 
     /// Of the given rows, one per picture, in their order.
     pub fn rows(&self, rows: &[usize]) -> Self {
+        let Self {
+            classes,
+            vector,
+            time_ids,
+            sequence,
+            sequence_mask,
+            channels,
+        } = self;
         Self {
-            classes: of_rows(&self.classes, rows),
-            vector: of_rows(&self.vector, rows),
-            time_ids: of_rows(&self.time_ids, rows),
-            sequence: of_rows(&self.sequence, rows),
-            channels: of_rows(&self.channels, rows),
+            classes: of_rows(classes, rows),
+            vector: of_rows(vector, rows),
+            time_ids: of_rows(time_ids, rows),
+            sequence: of_rows(sequence, rows),
+            sequence_mask: of_rows(sequence_mask, rows),
+            channels: of_rows(channels, rows),
         }
     }
 
@@ -109,13 +152,13 @@ impl Conditioning {
     }
 }
 
-/// Refuses pictures that do not fit a UNet of `in_channels` and so many `levels`, which halve a size that `divisor` divides, and
-/// timesteps that are not one a picture.
+/// Refuses pictures that do not fit a model of `in_channels` whose `parts` need sizes that `divisor` divides, and timesteps that are not
+/// one a picture.
 fn check_input(
     x: &Tensor<4>,
     timesteps: &Tensor<1>,
     in_channels: usize,
-    levels: usize,
+    parts: std::fmt::Arguments<'_>,
     divisor: usize,
 ) -> Result<()> {
     let [batch, channels, height, width] = x.dims();
@@ -126,7 +169,7 @@ fn check_input(
     }
     if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 {
         return Err(Error::Shape(format!(
-            "a picture of {height}x{width} does not fit this model: its {levels} levels need height and width divisible by {divisor}"
+            "a picture of {height}x{width} does not fit this model: its {parts} need height and width divisible by {divisor}"
         )));
     }
     if timesteps.dims() != [batch] {

@@ -9,8 +9,10 @@ use burn::{
 use serde_json::Value;
 
 use super::{
-    BasicUNet, BasicUNetConfig, ClassConditionedConfig, ClassConditionedUnet, Conditioning, Denoiser, Model,
-    ModelConfig, UNet2DConditionConfig, UNet2DConditionModel, UNet2DConfig, UNet2DModel,
+    BasicUNet, BasicUNetConfig, ClassConditionedConfig, ClassConditionedUnet, Conditioning, Denoiser,
+    DiTTransformer2DConfig, DiTTransformer2DModel, Model, ModelConfig, PixArtTransformer2DConfig,
+    PixArtTransformer2DModel, SD3Transformer2DConfig, SD3Transformer2DModel, UNet2DConditionConfig,
+    UNet2DConditionModel, UNet2DConfig, UNet2DModel,
 };
 use crate::{
     Error, Result, files,
@@ -60,7 +62,10 @@ macro_rules! models {
                 };
                 let config =
                     config.map_err(|e| wrong(format!("is not the configuration of a {class_name}: {e}")))?;
-                config.validate().map_err(|e| wrong(e.to_string()))?;
+                config.validate().map_err(|e| match e {
+                    Error::Unsupported(what) => Error::Unsupported(format!("{}: {what}", path.display())),
+                    e => wrong(e.to_string()),
+                })?;
                 Ok(config)
             }
 
@@ -210,6 +215,12 @@ models! {
     UNet2D(UNet2DModel, UNet2DConfig);
     /// Diffusers' UNet that looks at a sequence.
     Condition(UNet2DConditionModel, UNet2DConditionConfig);
+    /// Diffusers' transformer that is told a class.
+    DiT(DiTTransformer2DModel, DiTTransformer2DConfig);
+    /// Diffusers' transformer that looks at a caption.
+    PixArt(PixArtTransformer2DModel, PixArtTransformer2DConfig);
+    /// Stable Diffusion 3's transformer over a picture and a text.
+    SD3(SD3Transformer2DModel, SD3Transformer2DConfig);
     /// The course's UNet with a class as channels.
     ClassChannels(ClassConditionedUnet, ClassConditionedConfig);
     /// The course's network from scratch.

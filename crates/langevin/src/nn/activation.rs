@@ -45,3 +45,12 @@ impl Activation {
         }
     }
 }
+
+/// GELU by its approximation with tanh (Hendrycks and Gimpel 2016, sec. 2), written as x · σ(2u).
+/// Mirrors `torch.nn.functional.gelu(approximate="tanh")`.
+pub(super) fn gelu_approximate<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    const CUBIC: f64 = 0.044_715;
+    let slope = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    let twice = (x.clone().square() * (CUBIC * slope) + slope) * x.clone();
+    x * activation::sigmoid(twice)
+}

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Int, Tensor, TensorData},
 };
 
-use super::{Activation, Init, Linear};
+use super::{Activation, Init, Linear, activation::gelu_approximate};
 
 /// Sines and cosines of `timesteps` at geometrically falling frequencies (Vaswani et al. 2017, sec. 3.5).
 /// Mirrors `diffusers.models.embeddings.get_timestep_embedding`.
@@ -61,6 +61,31 @@ impl TimestepEmbedding {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.linear_2
             .forward(Activation::Silu.forward(self.linear_1.forward(x)))
+    }
+}
+
+/// Two linear layers with GELU by its approximation between. Mirrors `diffusers.models.embeddings.PixArtAlphaTextProjection`.
+#[derive(Module, Debug)]
+pub struct TextProjection {
+    /// `in` → `out`
+    pub linear_1: Linear,
+    /// `out` → `out`
+    pub linear_2: Linear,
+}
+
+impl TextProjection {
+    /// A new layer.
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init<'_>) -> Self {
+        Self {
+            linear_1: Linear::new(inputs, outputs, init),
+            linear_2: Linear::new(outputs, outputs, init),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, length, in]` → `[batch, length, out]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.linear_2.forward(gelu_approximate(self.linear_1.forward(x)))
     }
 }
 

@@ -72,6 +72,19 @@ impl<'a> Init<'a> {
         })
     }
 
+    /// A table that is not trained and that a checkpoint holds; a new model's is `made`.
+    pub fn fixed<const D: usize>(
+        &self,
+        shape: [usize; D],
+        made: impl FnOnce(&Device) -> Tensor<D>,
+    ) -> Param<Tensor<D>> {
+        let table = match &self.generator {
+            Some(_) => made(&self.device),
+            None => without_memory(shape, &self.device),
+        };
+        Param::from_tensor(table).set_require_grad(false)
+    }
+
     /// The same number everywhere.
     pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         Param::from_tensor(match &self.generator {

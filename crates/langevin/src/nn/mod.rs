@@ -4,6 +4,8 @@
 //! [`crate::ops`]); [`crate::weights`] turns them on the way in and out.
 
 mod activation;
+mod ada_block;
+mod ada_norm;
 mod attention;
 pub(crate) mod checkpoint;
 mod conv;
@@ -11,21 +13,30 @@ pub(crate) mod dropout;
 mod embedding;
 mod fir;
 pub(crate) mod init;
+mod joint;
 mod linear;
 mod norm;
+mod patch;
 mod resample;
 mod resnet;
 mod transformer;
 
 pub use activation::Activation;
+pub(crate) use ada_block::scale_shift_table;
+pub use ada_block::{AdaBlockConfig, AdaSingleBlock, AdaZeroBlock};
+pub(crate) use ada_norm::{ADA_NORM_EPS, TIME_CHANNELS, ada_numbers, modulated, plain_layer_norm, rows};
+pub use ada_norm::{AdaLayerNorm, ClassAdaLayerNorm, LabelEmbedding, TimestepLabelEmbedding};
 pub use attention::{Attention, AttentionConfig};
 pub use conv::Conv2d;
 pub use dropout::Dropout;
-pub use embedding::{Embedding, TimestepEmbedding, sinusoidal_embedding};
+pub use embedding::{Embedding, TextProjection, TimestepEmbedding, sinusoidal_embedding};
 pub use fir::{fir_downsample, fir_upsample};
 pub use init::Init;
+pub use joint::{JointAttention, JointBlockConfig, JointTransformerBlock};
 pub use linear::Linear;
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub(crate) use patch::of_patches;
+pub use patch::{PatchConfig, PatchEmbed};
 pub use resample::{Downsample2D, Upsample2D, average_pool};
 pub use resnet::{Resampling, ResnetBlock2D, ResnetConfig, TimeEmbeddingNorm};
 pub use transformer::{

@@ -129,3 +129,29 @@ impl LayerNorm {
         ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps as f32)
     }
 }
+
+/// Division by the root of the mean square over the last dimension (Zhang and Sennrich 2019). Mirrors
+/// `diffusers.models.normalization.RMSNorm`.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// A new layer.
+    pub fn new(channels: usize, eps: f64, init: &Init<'_>) -> Self {
+        Self {
+            weight: init.constant([channels], 1.0),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `[..., channels]`, in and out
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let root = (x.clone().square().mean_dim(D - 1) + self.eps).sqrt();
+        x / root * self.weight.val().unsqueeze()
+    }
+}

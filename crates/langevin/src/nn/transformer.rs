@@ -2,7 +2,9 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear, checkpoint};
+use super::{
+    Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear, activation::gelu_approximate, checkpoint,
+};
 use crate::{
     Error, Result,
     ops::{self, AttentionOptions, BlockInputs, Geometry},
@@ -34,10 +36,22 @@ pub struct TokenAttention {
 impl TokenAttention {
     /// A new layer of `heads` heads, which divide `channels`; `context` is the dimension of what is looked at.
     fn new(channels: usize, context: usize, heads: usize, init: &mut Init<'_>) -> Self {
+        Self::with_bias(channels, context, heads, false, init)
+    }
+
+    /// The same, with a bias for queries, keys and values or without.
+    pub(super) fn with_bias(
+        channels: usize,
+        context: usize,
+        heads: usize,
+        bias: bool,
+        init: &mut Init<'_>,
+    ) -> Self {
+        let linear = if bias { Linear::new } else { Linear::without_bias };
         Self {
-            to_q: Linear::without_bias(channels, channels, init),
-            to_k: Linear::without_bias(context, channels, init),
-            to_v: Linear::without_bias(context, channels, init),
+            to_q: linear(channels, channels, init),
+            to_k: linear(context, channels, init),
+            to_v: linear(context, channels, init),
             to_out: vec![Linear::new(channels, channels, init)],
             heads,
             scale: ((channels / heads) as f64).powf(-0.5),
@@ -50,6 +64,27 @@ impl TokenAttention {
     /// - `x`, `residual` and the result: `[batch, tokens, channels]`
     /// - `context`: `[batch, length, context channels]`
     fn forward_add(&self, x: Tensor<3>, context: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let mut y = self.look(x, context, None);
+        // One layer; the list is there for its name in the checkpoint.
+        for layer in &self.to_out {
+            y = layer.forward_add(y, residual.clone());
+        }
+        y
+    }
+
+    /// What the tokens `x` find in `context`; nothing is added.
+    ///
+    /// # Shapes
+    /// - `x` and the result: `[batch, tokens, channels]`
+    /// - `context`: `[batch, length, context channels]`
+    /// - `bias`: `[batch, length]`, what is added to the scores of each token of `context`
+    pub(super) fn forward(&self, x: Tensor<3>, context: Tensor<3>, bias: Option<&Tensor<2>>) -> Tensor<3> {
+        let y = self.look(x, context, bias);
+        self.to_out.iter().fold(y, |y, layer| layer.forward(y))
+    }
+
+    /// The attention before its output projection.
+    fn look(&self, x: Tensor<3>, context: Tensor<3>, bias: Option<&Tensor<2>>) -> Tensor<3> {
         let q = self.to_q.forward(x);
         let k = self.to_k.forward(context.clone());
         let v = self.to_v.forward(context);
@@ -58,12 +93,10 @@ impl TokenAttention {
             scale: self.scale as f32,
             causal: false,
         };
-        let mut y = ops::attention(q, k, v, options);
-        // One layer; the list is there for its name in the checkpoint.
-        for layer in &self.to_out {
-            y = layer.forward_add(y, residual.clone());
+        match bias {
+            Some(bias) => ops::biased_attention(q, k, v, bias.clone(), options),
+            None => ops::attention(q, k, v, options),
         }
-        y
     }
 }
 
@@ -87,16 +120,25 @@ fn halves(x: Tensor<3>) -> [Tensor<3>; 2] {
     [0, 1].map(|i| x.clone().narrow(2, i * half, half))
 }
 
+/// A linear layer and GELU by its approximation with tanh. Mirrors `diffusers.models.activations.GELU` with `approximate="tanh"`.
+#[derive(Module, Debug)]
+pub struct GeluLayer {
+    /// The linear layer.
+    pub proj: Linear,
+}
+
 /// A layer of the feed-forward.
 #[derive(Module, Debug)]
 pub enum FeedForwardLayer {
+    /// The layer that widens, without a gate.
+    Gelu(GeluLayer),
     /// The gated layer that widens.
     Geglu(Geglu),
     /// The way back.
     Linear(Linear),
 }
 
-/// Widens every token, gates it and narrows it again. Mirrors `diffusers.models.attention.FeedForward`.
+/// Widens every token, bends it and narrows it again. Mirrors `diffusers.models.attention.FeedForward`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// At the places that they have in diffusers' list, where a dropout without parameters stands between them.
@@ -105,21 +147,27 @@ pub struct FeedForward {
 
 impl FeedForward {
     fn new(channels: usize, init: &mut Init<'_>) -> Self {
-        let inner = WIDENING * channels;
-        let proj = Linear::new(channels, 2 * inner, init);
-        let back = Linear::new(inner, channels, init);
+        let proj = Linear::new(channels, 2 * WIDENING * channels, init);
+        Self::widened(FeedForwardLayer::Geglu(Geglu { proj }), channels, init)
+    }
+
+    /// The same without a gate, with GELU by its approximation.
+    pub(super) fn gelu(channels: usize, init: &mut Init<'_>) -> Self {
+        let proj = Linear::new(channels, WIDENING * channels, init);
+        Self::widened(FeedForwardLayer::Gelu(GeluLayer { proj }), channels, init)
+    }
+
+    fn widened(widening: FeedForwardLayer, channels: usize, init: &mut Init<'_>) -> Self {
+        let back = Linear::new(WIDENING * channels, channels, init);
         Self {
-            net: vec![
-                Some(FeedForwardLayer::Geglu(Geglu { proj })),
-                None,
-                Some(FeedForwardLayer::Linear(back)),
-            ],
+            net: vec![Some(widening), None, Some(FeedForwardLayer::Linear(back))],
         }
     }
 
     /// `[batch, tokens, channels]`, in and out
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.net.iter().flatten().fold(x, |x, layer| match layer {
+            FeedForwardLayer::Gelu(layer) => gelu_approximate(layer.proj.forward(x)),
             FeedForwardLayer::Geglu(geglu) => geglu.forward(x),
             FeedForwardLayer::Linear(linear) => linear.forward(x),
         })

@@ -11,6 +11,7 @@
 //! which the models check.
 
 mod attention;
+mod biased_attention;
 mod concat;
 mod conv;
 #[cfg(feature = "cube")]
@@ -30,6 +31,7 @@ mod silu;
 mod upsample;
 
 pub use attention::{AttentionOptions, attention};
+pub use biased_attention::biased_attention;
 pub use concat::concat;
 pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
 pub(crate) use kept::kept_as;

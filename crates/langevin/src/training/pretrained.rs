@@ -193,6 +193,16 @@ pub(super) fn model(
         )));
     }
     let mut checkpoint = pipelines::checkpoint(folder, None)?;
+    if matches!(own, AnyModelConfig::DiT(_)) && own.num_class_embeds() != config.num_class_embeds() {
+        let classes =
+            |config: &AnyModelConfig| config.num_class_embeds().unwrap_or_default().saturating_sub(1);
+        return Err(differs(format!(
+            "tells {} classes apart, and the pictures have {}: another table of classes is not there yet for a {}",
+            classes(own),
+            classes(config),
+            own.class_name()
+        )));
+    }
     match class_table(own, config) {
         None => AnyModel::with_weights(config, &mut checkpoint, device),
         Some(table) => {

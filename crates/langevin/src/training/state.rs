@@ -201,6 +201,7 @@ impl SavedRun {
             (AnyModelConfig::Basic(a), AnyModelConfig::Basic(b)) => differences(a, b)?,
             (AnyModelConfig::Condition(a), AnyModelConfig::Condition(b)) => differences(a, b)?,
             (AnyModelConfig::ClassChannels(a), AnyModelConfig::ClassChannels(b)) => differences(a, b)?,
+            (AnyModelConfig::DiT(a), AnyModelConfig::DiT(b)) => differences(a, b)?,
             (a, b) => vec![difference("_class_name", a.class_name(), b.class_name())],
         };
         // Says who wrote the file.

@@ -14,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use langevin::data::{self, Alpha};
+use burn::tensor::Device;
+use langevin::{
+    data::{self, Alpha},
+    models::{AnyModel, weights},
+};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -179,4 +183,13 @@ target!(card, 2000, |input| {
         };
         _ = data::open_with(folder.path().to_str().unwrap(), &options);
     }
+});
+
+target!(model, 4000, |input| {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write(weights::CONFIG_NAME, input);
+    // No tensor: a model is built of the configuration, and then lacks its weights.
+    write(weights::FILE_NAME, b"\x02\0\0\0\0\0\0\0{}");
+    assert!(AnyModel::load(folder.path(), &Device::flex()).is_err());
 });

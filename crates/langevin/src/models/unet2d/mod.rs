@@ -237,7 +237,13 @@ impl UNet2DModel {
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<()> {
         let config = &self.config;
         let levels = config.block_out_channels.len();
-        super::check_input(x, timesteps, config.in_channels, levels, config.size_divisor())
+        super::check_input(
+            x,
+            timesteps,
+            config.in_channels,
+            format_args!("{levels} levels"),
+            config.size_divisor(),
+        )
     }
 }
 

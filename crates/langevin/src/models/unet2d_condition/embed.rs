@@ -105,20 +105,7 @@ impl UNet2DConditionModel {
 
     /// The vector that was given, of the dimension that the model takes.
     fn vector(&self, conditioning: &Conditioning, batch: usize) -> Result<Tensor<2>> {
-        let expected = [batch, self.config.vector_dim().unwrap_or_default()];
-        let Some(vector) = conditioning.vector.clone() else {
-            return Err(Error::Config(format!(
-                "this model needs a vector of {} numbers for each picture",
-                expected[1]
-            )));
-        };
-        if vector.dims() != expected {
-            return Err(Error::Shape(format!(
-                "the vectors have shape {:?} where {expected:?} is needed: one a picture",
-                vector.dims()
-            )));
-        }
-        Ok(vector)
+        conditioning.needed_vector(batch, self.config.vector_dim().unwrap_or_default())
     }
 
     /// Stable Diffusion XL's vector: the pooled embedding, then the sines and cosines of the picture's six numbers.

@@ -18,7 +18,7 @@ pub use embed::VectorEmbedding;
 use self::blocks::Told;
 use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
-    Error, Result,
+    Result,
     nn::{
         Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator, sinusoidal_embedding,
     },
@@ -147,19 +147,7 @@ impl UNet2DConditionModel {
         if !self.attends() {
             return Ok(None);
         }
-        let Some(sequence) = conditioning.sequence.clone() else {
-            return Err(Error::Config(
-                "this model looks at a sequence, such as a caption's embedding: it needs one for each picture"
-                    .into(),
-            ));
-        };
-        let [pictures, length, dimension] = sequence.dims();
-        let wanted = self.config.sequence_dim();
-        if pictures != batch || length == 0 || dimension != wanted {
-            return Err(Error::Shape(format!(
-                "the sequence has shape [{pictures}, {length}, {dimension}] where [{batch}, length, {wanted}] is needed"
-            )));
-        }
+        let sequence = conditioning.needed_sequence(batch, self.config.sequence_dim())?;
         Ok(Some(match &self.encoder_hid_proj {
             Some(projection) => projection.forward(sequence),
             None => sequence,
@@ -169,7 +157,13 @@ impl UNet2DConditionModel {
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<()> {
         let config = &self.config;
         let levels = config.block_out_channels.len();
-        super::check_input(x, timesteps, config.in_channels, levels, config.size_divisor())
+        super::check_input(
+            x,
+            timesteps,
+            config.in_channels,
+            format_args!("{levels} levels"),
+            config.size_divisor(),
+        )
     }
 }
 
