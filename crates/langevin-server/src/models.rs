@@ -33,7 +33,7 @@ impl Models {
         let size = pipeline.size()?;
         self.all.push(Model {
             name: name.to_string(),
-            samplers: samplers(&pipeline.scheduler),
+            samplers: samplers(&pipeline),
             pipeline,
             size,
         });
@@ -74,9 +74,9 @@ pub(crate) struct Model {
     samplers: Vec<&'static SamplerName>,
 }
 
-/// The samplers that draw pictures with the model of this scheduler.
-fn samplers(own: &AnyScheduler) -> Vec<&'static SamplerName> {
-    let fits = |sampler: &&SamplerName| own.for_model(sampler.name).is_ok();
+/// The samplers that draw pictures with this model.
+fn samplers(pipeline: &Pipeline) -> Vec<&'static SamplerName> {
+    let fits = |sampler: &&SamplerName| pipeline.sampler(sampler.name).is_ok();
     SamplerName::ALL.iter().filter(fits).collect()
 }
 
@@ -85,7 +85,7 @@ impl Model {
     pub fn sampler(&self, name: Option<&str>) -> Result<(String, AnyScheduler)> {
         let own = &self.pipeline.scheduler;
         match name {
-            Some(name) => Ok((name.to_string(), own.for_model(name)?)),
+            Some(name) => Ok((name.to_string(), self.pipeline.sampler(name)?)),
             None => Ok((self.own_sampler().to_string(), own.clone())),
         }
     }
@@ -101,16 +101,16 @@ impl Model {
     pub fn describe(&self, clip: bool) -> Description<'_> {
         let model = &self.pipeline.model;
         let config = model.config();
-        let own = &self.pipeline.scheduler;
         let classes = self.pipeline.known_classes();
-        let colours = config.in_channels() == 3;
+        let channels = self.pipeline.picture_channels();
+        let colours = channels == 3;
         Description {
             name: &self.name,
             class_name: config.class_name(),
             parameters: self.pipeline.num_parameters(),
             height: self.size.height,
             width: self.size.width,
-            channels: config.in_channels(),
+            channels,
             null_class: classes
                 .as_ref()
                 .is_some_and(|classes| classes.null_class.is_some()),
@@ -134,7 +134,7 @@ impl Model {
             samplers: self
                 .samplers
                 .iter()
-                .filter_map(|sampler| SamplerDescription::of(sampler, own))
+                .filter_map(|sampler| SamplerDescription::of(sampler, &self.pipeline))
                 .collect(),
         }
     }
@@ -178,13 +178,13 @@ struct SamplerDescription {
 }
 
 impl SamplerDescription {
-    fn of(sampler: &SamplerName, own: &AnyScheduler) -> Option<Self> {
-        let scheduler = own.for_model(sampler.name).ok()?;
+    fn of(sampler: &SamplerName, pipeline: &Pipeline) -> Option<Self> {
+        let scheduler = pipeline.sampler(sampler.name).ok()?;
         Some(Self {
             name: sampler.name,
             // The library's words are for a command line.
             about: sampler.about.replace("--eta", "eta"),
-            steps: scheduler.usual_steps(),
+            steps: pipeline.steps_by(&scheduler),
             eta: scheduler.takes_eta(),
             stochastic: sampler.is_stochastic,
         })

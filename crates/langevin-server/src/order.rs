@@ -50,8 +50,11 @@ impl Order {
             .ok_or_else(|| Refusal::unprocessable("this server has no model"))?;
         let mut request = asked.request.clone();
         let (_, scheduler) = model.sampler(request.scheduler.as_deref())?;
-        let steps = request.steps.unwrap_or_else(|| scheduler.usual_steps());
+        let steps = request
+            .steps
+            .unwrap_or_else(|| model.pipeline.steps_by(&scheduler));
         let count = request.count.unwrap_or(1);
+        request.count = Some(count);
         check_limits(asked, steps, count, options)?;
         check_sizes(&request, model, options)?;
         check_guides(&request, options)?;
@@ -117,6 +120,16 @@ pub(crate) fn unknown_model(name: &str, models: &Models) -> Refusal {
     ))
 }
 
+/// The texts that a request lists, by the names of their fields.
+fn lists_of_texts(request: &Request) -> [(&'static str, &Vec<String>); 4] {
+    [
+        ("prompt", &request.prompt),
+        ("negative_prompt", &request.negative_prompt),
+        ("prompt_2", &request.prompt_2),
+        ("negative_prompt_2", &request.negative_prompt_2),
+    ]
+}
+
 /// Refuses texts that are longer than the server allows, before any of them is looked up or said again.
 fn check_texts(asked: &GenerateRequest, limit: usize) -> Result<(), Refusal> {
     let request = &asked.request;
@@ -126,11 +139,13 @@ fn check_texts(asked: &GenerateRequest, limit: usize) -> Result<(), Refusal> {
         ("model", asked.model.clone()),
         ("sampler", request.scheduler.clone()),
         ("negative_class", request.negative_class.as_ref().map(name)),
-        ("negative_prompt", request.negative_prompt.clone()),
     ];
     let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text?)));
     let classes = request.class.iter().map(|class| ("class", name(class)));
-    let prompts = request.prompt.iter().map(|prompt| ("prompt", prompt.clone()));
+    let prompts = lists_of_texts(request);
+    let prompts = prompts
+        .iter()
+        .flat_map(|(field, texts)| texts.iter().map(|text| (*field, text.clone())));
     for (field, text) in texts.chain(classes).chain(prompts).chain(guides) {
         let length = text.chars().count();
         if length > limit {
@@ -180,7 +195,13 @@ fn check_sizes(request: &Request, model: &Model, options: &ServerOptions) -> Res
         return Err(Refusal::beyond("size", size, LARGEST as u64 * own.width as u64));
     }
     let limit = options.limits.count;
-    for (field, asked) in [("class", request.class.len()), ("prompt", request.prompt.len())] {
+    let texts = lists_of_texts(request).map(|(field, texts)| (field, texts.len()));
+    let lists = [
+        ("class", request.class.len()),
+        ("seeds", request.seeds.len()),
+        ("timesteps", request.timesteps.len()),
+    ];
+    for (field, asked) in lists.into_iter().chain(texts) {
         if asked > limit {
             let message = format!("{field} lists {asked}, and may list {limit} at most on this server");
             return Err(Refusal::unprocessable(message).with_limit(field, limit as u64));
@@ -209,19 +230,28 @@ fn check_guides(request: &Request, options: &ServerOptions) -> Result<(), Refusa
 /// Puts decoded pictures in place of those that were sent.
 fn decode_images(request: &mut Request, options: &ServerOptions) -> Result<(), Refusal> {
     for (field, image) in request.images_mut() {
-        let ImageInput::Base64(text) = image else { continue };
-        // `data:image/png;base64,…`, as browsers make it.
-        let encoded = match text.strip_prefix("data:") {
-            Some(url) => url.split_once(";base64,").map(|(_, data)| data),
-            None => Some(text.as_str()),
-        };
-        let bytes = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
-        let bytes = bytes.ok_or_else(|| {
+        for image in image.each_mut() {
+            decode_image(field, image, options)?;
+        }
+    }
+    Ok(())
+}
+
+fn decode_image(field: &'static str, image: &mut ImageInput, options: &ServerOptions) -> Result<(), Refusal> {
+    let ImageInput::Base64(text) = image else {
+        return Ok(());
+    };
+    // `data:image/png;base64,…`, as browsers make it.
+    let encoded = match text.strip_prefix("data:") {
+        Some(url) => url.split_once(";base64,").map(|(_, data)| data),
+        None => Some(text.as_str()),
+    };
+    let bytes = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
+    let bytes = bytes.ok_or_else(|| {
             Refusal::unprocessable(format!(
                 "{field} is not in base64: a picture is sent as its file's bytes in base64, or as a data: URL of them"
             ))
         })?;
-        *image = decode_picture(&bytes, options.limits.side, field)?.into();
-    }
+    *image = decode_picture(&bytes, options.limits.side, field)?.into();
     Ok(())
 }

@@ -8,10 +8,9 @@ use std::{
 
 use langevin::{
     Result,
-    codec::Codec,
     generate::Animation,
     ops::in_pool,
-    pipelines::{Sampling, step_together, to_pictures},
+    pipelines::{Sampling, step_together},
 };
 
 use crate::{
@@ -237,9 +236,9 @@ impl Worker {
             .partition(|picture| picture.sampling.done() == picture.sampling.total());
         order.pictures = under_way;
         for Drawing { number, sampling } in done {
-            let codec = model.pipeline.codec();
-            let decoded = sampling.finish().and_then(|sample| codec.decode(sample));
-            let picture = decoded.and_then(|samples| to_pictures(&samples));
+            let plan = &order.job.order.plan;
+            let samples = sampling.finish();
+            let picture = samples.and_then(|samples| plan.pictures(&model.pipeline, samples));
             let picture = picture.map(|pictures| pictures.into_iter().next());
             match picture {
                 Ok(Some(picture)) => {
@@ -312,7 +311,7 @@ impl Running<'_> {
             let Some(step) = picture.sampling.latest() else {
                 continue;
             };
-            let (samples, cleans) = (to_pictures(step.sample)?, to_pictures(step.predicted_clean)?);
+            let (samples, cleans) = (step.pictures()?, step.clean_pictures()?);
             previews.extend(samples.into_iter().zip(cleans).map(|(sample, clean)| Preview {
                 number: picture.number,
                 step: step.index + 1,

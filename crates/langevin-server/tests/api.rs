@@ -537,7 +537,7 @@ fn a_model_can_be_told_a_vector() {
     let options = SampleOptions {
         vectors: Some(Tensor::from_data([[1.0, -0.5, -1.0]], &default_device())),
         guidance: ClassifierFree {
-            scale: 2.0,
+            scale: Some(2.0),
             ..ClassifierFree::default()
         },
         ..SampleOptions::default()

@@ -31,7 +31,7 @@ pub use burn;
 pub use error::{Error, Result};
 pub use options::Request;
 pub use pipelines::Pipeline;
-pub use size::Size;
+pub use size::{Offset, Size};
 
 /// The README's Rust, compiled as a test.
 #[cfg(doctest)]

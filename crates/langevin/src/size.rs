@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// The longest side of a picture.
+const LARGEST: usize = 1 << 16;
+
 /// A picture's height and width, in pixels; `WIDTHxHEIGHT` as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -65,7 +68,10 @@ impl FromStr for Size {
 
     /// Reads `WIDTHxHEIGHT`, or one number for a square.
     fn from_str(text: &str) -> Result<Self> {
-        let side = |text: &str| text.trim().parse().ok().filter(|&side: &usize| side > 0);
+        let side = |text: &str| {
+            let side = text.trim().parse().ok();
+            side.filter(|side: &usize| (1..=LARGEST).contains(side))
+        };
         let size = match text.split_once(['x', 'X']) {
             Some((width, height)) => side(width)
                 .zip(side(height))
@@ -74,7 +80,53 @@ impl FromStr for Size {
         };
         size.ok_or_else(|| {
             Error::Config(format!(
-                "`{text}` is not a size: it is written WIDTHxHEIGHT, as in 640x512"
+                "`{text}` is not a size: it is written WIDTHxHEIGHT, as in 640x512, with sides of at most {LARGEST}"
+            ))
+        })
+    }
+}
+
+/// A place in a picture: rows from the top and columns from the left; `TOP,LEFT` as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Offset {
+    /// Rows from the top.
+    pub top: usize,
+    /// Columns from the left.
+    pub left: usize,
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.top, self.left)
+    }
+}
+
+impl TryFrom<String> for Offset {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Offset> for String {
+    fn from(offset: Offset) -> Self {
+        offset.to_string()
+    }
+}
+
+impl FromStr for Offset {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers = text.split_once(',').and_then(|(top, left)| {
+            let number = |text: &str| text.trim().parse().ok().filter(|&n: &usize| n <= LARGEST);
+            Some((number(top)?, number(left)?))
+        });
+        numbers.map(|(top, left)| Self { top, left }).ok_or_else(|| {
+            Error::Config(format!(
+                "`{text}` is not a place in a picture: it is written TOP,LEFT, as in 0,64"
             ))
         })
     }
@@ -90,7 +142,7 @@ mod tests {
         assert_eq!((wide.height, wide.width), (512, 640));
         assert_eq!(wide.to_string(), "640x512");
         assert_eq!("64".parse::<Size>().unwrap(), Size::square(64));
-        for text in ["", "x", "0x8", "8x", "-1x3", "1.5x2", "axb"] {
+        for text in ["", "x", "0x8", "8x", "-1x3", "65537x8", "1.5x2", "axb"] {
             let message = text.parse::<Size>().unwrap_err().to_string();
             assert!(message.contains("WIDTHxHEIGHT"), "{message}");
         }

@@ -506,6 +506,7 @@ fn what_an_autoencoder_cannot_take_is_refused() {
         let error = error.expect_err(part).to_string();
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
+}
 
 /// A copy of a transformer's folder from the references, with one key of its configuration changed.
 fn transformer(name: &str, key: &str, value: &Value) -> tempfile::TempDir {

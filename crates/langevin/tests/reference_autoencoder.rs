@@ -395,3 +395,15 @@ fn codes_are_the_same_however_many_are_looked_up_at_once() {
         }
     }
 }
+
+#[test]
+fn pipelines_give_diffusers_pictures() {
+    let mut report = Report::new();
+    for folder in folders("autoencoder") {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if folder.join("call.json").is_file() {
+            report.case(&name, support::call::Case::in_folder(&folder).compare());
+        }
+    }
+    report.finish();
+}

@@ -187,3 +187,15 @@ fn every_transformer_gives_the_same_output_and_gradients() {
     }
     report.finish();
 }
+
+#[test]
+fn pipelines_give_diffusers_pictures() {
+    let mut report = Report::new();
+    for folder in folders("dit") {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if folder.join("call.json").is_file() {
+            report.case(&name, support::call::Case::in_folder(&folder).compare());
+        }
+    }
+    report.finish();
+}

@@ -15,7 +15,7 @@ pub use output::Output;
 use self::animation::Animation;
 use crate::{hub, stop::Stop, terminal};
 
-/// How many pictures are drawn where nobody says.
+/// How many pictures are drawn where nobody says; of latents, whose pictures take long, one for each prompt.
 const USUAL_COUNT: usize = 16;
 
 /// Draws pictures and writes them.
@@ -27,6 +27,9 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let plan = Plan::of(&pipeline, &resolve(args.request.0, &pipeline)?)?;
     let stop = Stop::on_signals()?;
+    for notice in plan.notices() {
+        terminal::say(notice);
+    }
     terminal::say(&plan.to_string());
     let batches = plan.count().div_ceil(plan.batch_size());
     let mut drawing = Drawing::new(batches, &stop, animation.as_mut());
@@ -53,8 +56,11 @@ pub fn run(args: SampleArgs) -> Result<()> {
 
 /// What was typed, with what the program fills in: pictures of all classes in turn, and folders in place of the Hub's names.
 fn resolve(mut request: Request, pipeline: &Pipeline) -> Result<Request> {
-    request.count = request.count.or(Some(USUAL_COUNT));
-    if request.class.is_empty() {
+    let is_latent = pipeline.codec().is_latent();
+    if !is_latent {
+        request.count = request.count.or(Some(USUAL_COUNT));
+    }
+    if request.class.is_empty() && !is_latent {
         request.class = pipeline.every_class();
     }
     request.clip = request.clip.map(|path| hub::model(&path)).transpose()?;

@@ -1,26 +1,52 @@
 //! Between what people see or hear and what a model denoises.
 
+mod autoencoder;
 mod pixels;
+mod preview;
+mod tiny;
+mod vector_quantized;
 
+pub use autoencoder::Autoencoder;
 pub use pixels::Pixels;
+pub use tiny::Tiny;
+pub use vector_quantized::VectorQuantized;
 
-use burn::tensor::Tensor;
+use std::path::Path;
 
-use crate::{Result, Size};
+use burn::tensor::{Device, Tensor};
+use serde_json::Value;
 
-/// Brings pictures into a model's space and back. A file per kind here, and a variant of [`AnyCodec`].
+use crate::{
+    Error, Result, Size,
+    models::{
+        Components, Model, ModelConfig,
+        autoencoder::{AutoencoderKL, AutoencoderTiny, VQModel},
+        components,
+    },
+    random::Generator,
+};
+
+/// Brings pictures into a model's space and back. A file per kind here, and a row of `codecs!` below.
 pub trait Codec {
-    /// The shape of what a model denoises for a picture of this size: channels, height and width.
-    ///
-    /// # Errors
-    /// If no picture can be of that size.
-    fn latent_shape(&self, size: Size) -> Result<[usize; 3]>;
+    /// How many pixels of a picture's side one step of the model's space stands for.
+    fn factor(&self) -> usize {
+        1
+    }
 
-    /// Pictures, `[batch, channels, height, width]` in -1..1, as the model denoises them.
+    /// How many channels the model's space has.
+    fn channels(&self) -> usize;
+
+    /// Pictures, `[batch, channels, height, width]` in -1..1, as the codec has them before they are scaled to the model's space: a
+    /// distribution, or a point.
     ///
     /// # Errors
     /// If they are not of its kind.
-    fn encode(&self, pictures: Tensor<4>) -> Result<Tensor<4>>;
+    fn encode(&self, pictures: Tensor<4>) -> Result<Encoded>;
+
+    /// What the codec has as the model denoises it.
+    fn scale(&self, latents: Tensor<4>) -> Tensor<4> {
+        latents
+    }
 
     /// What the model has denoised as pictures, `[batch, channels, height, width]` in about -1..1. Differentiable.
     ///
@@ -35,31 +61,195 @@ pub trait Codec {
     fn preview(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         self.decode(samples)
     }
+
+    /// How many parameters its network has.
+    fn num_parameters(&self) -> usize {
+        0
+    }
+
+    /// Writes its network into a folder, where it has one; its class.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn save(&self, folder: &Path) -> Result<Option<&'static str>> {
+        let _ = folder;
+        Ok(None)
+    }
+
+    /// The shape of what a model denoises for a picture of this size: channels, height and width.
+    fn latent_shape(&self, size: Size) -> [usize; 3] {
+        let factor = self.factor();
+        [self.channels(), size.height / factor, size.width / factor]
+    }
 }
 
-/// Any codec that there is.
+/// Pictures as a codec has them: a normal distribution for each, or a point, `[batch, channels, height, width]`, unscaled.
 #[derive(Clone, Debug)]
-pub enum AnyCodec {
-    /// Pictures as they are.
-    Pixels(Pixels),
+pub struct Encoded {
+    mean: Tensor<4>,
+    deviation: Option<Tensor<4>>,
 }
 
-impl Codec for AnyCodec {
-    fn latent_shape(&self, size: Size) -> Result<[usize; 3]> {
-        match self {
-            Self::Pixels(codec) => codec.latent_shape(size),
+impl Encoded {
+    /// Points.
+    pub fn point(latents: Tensor<4>) -> Self {
+        Self {
+            mean: latents,
+            deviation: None,
         }
     }
 
-    fn encode(&self, pictures: Tensor<4>) -> Result<Tensor<4>> {
-        match self {
-            Self::Pixels(codec) => codec.encode(pictures),
+    /// Distributions of these means and standard deviations.
+    pub fn distribution(mean: Tensor<4>, deviation: Tensor<4>) -> Self {
+        Self {
+            mean,
+            deviation: Some(deviation),
         }
+    }
+
+    /// How many pictures.
+    pub fn count(&self) -> usize {
+        self.mean.dims()[0]
+    }
+
+    /// The likeliest points.
+    pub fn mode(&self) -> Tensor<4> {
+        self.mean.clone()
+    }
+
+    /// Drawn points; from points nothing is drawn.
+    pub fn sample(&self, generator: &mut Generator) -> Tensor<4> {
+        match &self.deviation {
+            Some(deviation) => {
+                let noise = generator.randn_tensor(self.mean.dims(), &self.mean.device());
+                self.mean.clone() + deviation.clone() * noise
+            }
+            None => self.mode(),
+        }
+    }
+
+    /// Those of the given pictures, in their order.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        let of = |tensor: &Tensor<4>| {
+            Tensor::cat(
+                rows.iter().map(|&row| tensor.clone().narrow(0, row, 1)).collect(),
+                0,
+            )
+        };
+        Self {
+            mean: of(&self.mean),
+            deviation: self.deviation.as_ref().map(of),
+        }
+    }
+}
+
+/// Writes [`AnyCodec`] for rows of a variant and a [`Codec`].
+macro_rules! codecs {
+    ($($(#[$doc:meta])+ $variant:ident($codec:ident);)+) => {
+        /// Any codec that there is.
+        #[derive(Clone, Debug)]
+        // A pipeline holds one.
+        #[allow(clippy::large_enum_variant)]
+        pub enum AnyCodec {
+            $($(#[$doc])+ $variant($codec),)+
+        }
+
+        impl AnyCodec {
+            fn get(&self) -> &dyn Codec {
+                match self {
+                    $(Self::$variant(codec) => codec,)+
+                }
+            }
+        }
+
+        $(
+            impl From<$codec> for AnyCodec {
+                fn from(codec: $codec) -> Self {
+                    Self::$variant(codec)
+                }
+            }
+        )+
+    };
+}
+
+codecs! {
+    /// Pictures as they are.
+    Pixels(Pixels);
+    /// Stable Diffusion's autoencoder.
+    Autoencoder(Autoencoder);
+    /// A small one, for previews and in a hurry.
+    Tiny(Tiny);
+    /// One with a table of codes.
+    VectorQuantized(VectorQuantized);
+}
+
+impl AnyCodec {
+    /// Whether a model denoises something else than pictures.
+    pub fn is_latent(&self) -> bool {
+        !matches!(self, Self::Pixels(_))
+    }
+
+    /// Loads the codec of a pipeline's component, by the class that its configuration names.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or it is of a class that is not there yet.
+    pub fn load(source: &dyn Components, name: &str, device: &Device) -> Result<Self> {
+        let (value, path) = source.config(name)?;
+        let class = value.get("_class_name").and_then(Value::as_str).unwrap_or(CLASS);
+        // As the exports for another framework call theirs.
+        match class.strip_prefix("Flax").unwrap_or(class) {
+            CLASS => Ok(Autoencoder::new(components::load(source, name, device)?).into()),
+            TINY => Ok(Tiny::new(components::load(source, name, device)?).into()),
+            QUANTIZED => Ok(VectorQuantized::new(components::load(source, name, device)?).into()),
+            other => Err(Error::Unsupported(format!(
+                "{}: a {other} is not there yet; a {CLASS}, a {TINY} and a {QUANTIZED} are",
+                path.display()
+            ))),
+        }
+    }
+}
+
+const CLASS: &str = <AutoencoderKL as Model>::Config::CLASS;
+const TINY: &str = <AutoencoderTiny as Model>::Config::CLASS;
+const QUANTIZED: &str = <VQModel as Model>::Config::CLASS;
+
+impl Codec for AnyCodec {
+    fn factor(&self) -> usize {
+        self.get().factor()
+    }
+
+    fn channels(&self) -> usize {
+        self.get().channels()
+    }
+
+    fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
+        self.get().encode(pictures)
+    }
+
+    fn scale(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.get().scale(latents)
     }
 
     fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
-        match self {
-            Self::Pixels(codec) => codec.decode(samples),
-        }
+        self.get().decode(samples)
     }
+
+    fn preview(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
+        self.get().preview(samples)
+    }
+
+    fn num_parameters(&self) -> usize {
+        self.get().num_parameters()
+    }
+
+    fn save(&self, folder: &Path) -> Result<Option<&'static str>> {
+        self.get().save(folder)
+    }
+}
+
+/// One picture after another, so that memory is one picture's.
+fn one_by_one(batch: &Tensor<4>, work: impl Fn(Tensor<4>) -> Result<Tensor<4>>) -> Result<Tensor<4>> {
+    let rows = 0..batch.dims()[0];
+    let each = rows.map(|row| work(batch.clone().narrow(0, row, 1)));
+    Ok(Tensor::cat(each.collect::<Result<Vec<_>>>()?, 0))
 }

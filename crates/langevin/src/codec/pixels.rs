@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::Codec;
-use crate::{Result, Size};
+use super::{Codec, Encoded};
+use crate::Result;
 
 /// Pictures as they are.
 #[derive(Clone, Copy, Debug)]
@@ -13,12 +13,12 @@ pub struct Pixels {
 }
 
 impl Codec for Pixels {
-    fn latent_shape(&self, size: Size) -> Result<[usize; 3]> {
-        Ok([self.channels, size.height, size.width])
+    fn channels(&self) -> usize {
+        self.channels
     }
 
-    fn encode(&self, pictures: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(pictures)
+    fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
+        Ok(Encoded::point(pictures))
     }
 
     fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
 use crate::{
     Error, Result, files,
-    models::{ClassChannels, Conditioning, ModelInputs},
+    models::{AnyModelConfig, ClassChannels, Components, Conditioning, ModelInputs},
     options::{ClassName, Request, SampleOptions},
     random::Generator,
     training::ConditioningKind,
@@ -155,6 +155,7 @@ impl Condition for ClassCondition {
         Ok(Pair {
             towards: of_classes(towards),
             away: of_classes(away),
+            ..Pair::default()
         })
     }
 
@@ -195,8 +196,11 @@ impl Condition for ClassCondition {
 impl ConditionKind for ClassCondition {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>> {
         let known = source.config.num_class_embeds();
-        let names = match source.folder {
-            Some(folder) => Classes::load(folder, known)?,
+        let names = match source.components {
+            Some(components) => {
+                let is_transformer = matches!(source.config, AnyModelConfig::DiT(_));
+                Classes::of_components(components, known, is_transformer)?
+            }
             None => None,
         };
         Ok(known.map(|known| Self::new(known, names)))
@@ -233,8 +237,8 @@ impl ConditionKind for ClassCondition {
         Ok(Some((condition, config.class_dropout())))
     }
 
-    fn rows(request: &Request) -> usize {
-        request.class.len()
+    fn rows(request: &Request) -> Vec<usize> {
+        vec![request.class.len()]
     }
 
     fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
@@ -263,6 +267,8 @@ impl ConditionKind for ClassCondition {
     }
 }
 
+/// The setting of a diffusion transformer's index that names its classes.
+const LABELS: &str = "id2label";
 /// The name of the file at a pipeline's root.
 pub const CLASSES: &str = "classes.json";
 
@@ -299,6 +305,32 @@ impl Classes {
             ));
         }
         Ok(Some(classes))
+    }
+
+    /// The classes of a pipeline: its file's, or those that the index of a diffusion transformer names, which has a null class after
+    /// them.
+    fn of_components(
+        components: &dyn Components,
+        num_class_embeds: Option<usize>,
+        is_transformer: bool,
+    ) -> Result<Option<Self>> {
+        if let Some(classes) = Self::load(components.path(), num_class_embeds)? {
+            return Ok(Some(classes));
+        }
+        let Some(known) = num_class_embeds.filter(|_| is_transformer) else {
+            return Ok(None);
+        };
+        let labels = components.setting(LABELS);
+        let name = |number: usize| {
+            let label = labels.and_then(|labels| labels.get(number.to_string())?.as_str());
+            // Of several words for one thing the first.
+            let first = label.and_then(|label| label.split(',').next());
+            first.map_or_else(|| number.to_string(), |name| name.trim().to_string())
+        };
+        Ok(Some(Self {
+            names: (0..known.saturating_sub(1)).map(name).collect(),
+            null_class: known.checked_sub(1),
+        }))
     }
 
     /// Writes the file into a pipeline's folder.

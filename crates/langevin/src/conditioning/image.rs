@@ -122,11 +122,11 @@ impl ConditionKind for ConditioningImages {
         Ok(condition.map(|condition| (condition, config.image_dropout.unwrap_or(0.0))))
     }
 
-    fn rows(request: &Request) -> usize {
-        match &request.conditioning_image {
+    fn rows(request: &Request) -> Vec<usize> {
+        vec![match &request.conditioning_image {
             Some(ImageInput::Tensor(pictures)) => pictures.dims()[0],
             _ => 1,
-        }
+        }]
     }
 
     fn ask(_: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {

@@ -5,7 +5,9 @@
 //! step. A new kind is a file here and a row of `KINDS`.
 
 mod class;
+mod distilled;
 mod image;
+mod size;
 mod text;
 mod vector;
 
@@ -14,7 +16,9 @@ use std::{any::Any, fmt::Debug, path::Path, sync::Arc};
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use class::{CLASSES, ClassCondition, Classes};
+pub use distilled::DistilledGuidance;
 pub use image::ConditioningImages;
+pub use size::SizeCondition;
 pub(crate) use text::TEXT_ENCODER;
 pub use text::TextCondition;
 pub use vector::VectorCondition;
@@ -22,7 +26,7 @@ pub use vector::VectorCondition;
 use crate::{
     Error, Result, Size,
     guidance::GuideMaker,
-    models::{AnyModelConfig, ClipTextEncoder, Conditioning, ModelInputs},
+    models::{AnyModelConfig, ClipTextEncoder, Components, Conditioning, ModelInputs},
     options::{Request, SampleOptions},
     random::Generator,
     training::TrainingConfig,
@@ -93,6 +97,8 @@ pub struct Pair {
     pub towards: Conditioning,
     /// The null class, the empty text and the like, or what the call names in their place.
     pub away: Conditioning,
+    /// What stands between the two where a picture is edited: what is shown of it without the text.
+    pub between: Option<Conditioning>,
 }
 
 impl Pair {
@@ -101,6 +107,7 @@ impl Pair {
         Self {
             away: conditioning.clone(),
             towards: conditioning,
+            between: None,
         }
     }
 
@@ -109,6 +116,7 @@ impl Pair {
         Self {
             towards: self.towards.rows(rows),
             away: self.away.rows(rows),
+            between: self.between.as_ref().map(|between| between.rows(rows)),
         }
     }
 }
@@ -147,11 +155,11 @@ impl Ask<'_> {
 }
 
 /// Where the conditions of a pipeline come from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Source<'a> {
     config: &'a AnyModelConfig,
-    /// The pipeline's folder; `None` for a model that has none.
-    folder: Option<&'a Path>,
+    /// The pipeline's components; `None` for a model that has none.
+    components: Option<&'a dyn Components>,
     device: &'a Device,
 }
 
@@ -184,7 +192,7 @@ struct Kind {
     /// The condition of a training run, if it is asked for; new weights are drawn from the generator.
     of_run: fn(&RunSource<'_>, &mut Generator) -> Result<Option<Trained>>,
     /// How many pictures a request tells apart by this kind.
-    rows: fn(&Request) -> usize,
+    rows: fn(&Request) -> Vec<usize>,
     /// Puts what a request says of this kind into a call's numbers.
     ask: fn(&[AnyCondition], &Ask<'_>, &mut SampleOptions) -> Result<()>,
     /// Refuses what a call says of this kind where the model does not take it.
@@ -217,8 +225,8 @@ trait ConditionKind: Condition + Sized {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>>;
     /// The condition of a training run with its dropout, if it is asked for.
     fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>>;
-    /// How many pictures a request tells apart by this kind: the length of its list.
-    fn rows(request: &Request) -> usize;
+    /// How many pictures a request tells apart by this kind: the lengths of its lists.
+    fn rows(request: &Request) -> Vec<usize>;
     /// Puts what a request says of this kind into a call's numbers; where the model does not take it, [`Self::refuse`] has the last word.
     fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()>;
     /// Refuses what a call says of this kind to a model that does not take it.
@@ -226,11 +234,13 @@ trait ConditionKind: Condition + Sized {
 }
 
 /// Every kind. A batch's dropout is drawn in this order.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 6] = [
     Kind::of::<ClassCondition>(),
     Kind::of::<TextCondition>(),
     Kind::of::<ConditioningImages>(),
     Kind::of::<VectorCondition>(),
+    Kind::of::<SizeCondition>(),
+    Kind::of::<DistilledGuidance>(),
 ];
 
 /// The conditions of a pipeline: of its model, and of what lies in its folder.
@@ -239,12 +249,12 @@ const KINDS: [Kind; 4] = [
 /// If a file in the folder is broken, or another model's.
 pub fn of_pipeline(
     config: &AnyModelConfig,
-    folder: Option<&Path>,
+    components: Option<&dyn Components>,
     device: &Device,
 ) -> Result<Vec<AnyCondition>> {
     let source = Source {
         config,
-        folder,
+        components,
         device,
     };
     let conditions = KINDS.iter().map(|kind| (kind.of_pipeline)(&source));
@@ -262,8 +272,8 @@ pub fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Vec<T
 
 /// After how many pictures a request's lists begin anew together.
 pub fn rows(request: &Request) -> usize {
-    let lists = KINDS.iter().map(|kind| (kind.rows)(request).max(1));
-    lists.fold(1, least_common_multiple)
+    let lists = KINDS.iter().flat_map(|kind| (kind.rows)(request));
+    lists.map(|length| length.max(1)).fold(1, least_common_multiple)
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {
@@ -319,6 +329,7 @@ pub fn of_call(conditions: &[AnyCondition], call: &Call<'_>) -> Result<Pair> {
         Ok(Pair {
             towards: all.towards.and(own.towards),
             away: all.away.and(own.away),
+            between: None,
         })
     })
 }

@@ -1,21 +1,24 @@
-//! Texts, through CLIP's text encoder, for a model that looks at a sequence.
+//! Texts, through CLIP's text encoders, for a model that looks at a sequence.
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use burn::{module::Module, tensor::Device};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
 
 use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
 use crate::{
     Error, Result,
     data::Dataset,
     models::{
-        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, Model, ModelInputs,
-        clip::ClipTextConfig,
+        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Components, Conditioning, Model, ModelInputs,
+        clip::ClipTextConfig, components, unet2d_condition::AdditionEmbedType,
     },
-    options::{Request, SampleOptions},
+    options::{Embeddings, Request, SampleOptions},
     random::Generator,
     training::{ConditioningKind, TextEncoderSource},
 };
@@ -24,6 +27,10 @@ use crate::{
 pub(crate) const TEXT_ENCODER: &str = "text_encoder";
 /// The folder of a tokenizer.
 const TOKENIZER: &str = "tokenizer";
+/// The folders of Stable Diffusion XL's second text encoder and tokenizer.
+const SECOND: [&str; 2] = ["text_encoder_2", "tokenizer_2"];
+/// Whether guidance leads away from zeros, and not from the empty text, where nobody names a text.
+const ZEROS_FOR_EMPTY: &str = "force_zeros_for_empty_prompt";
 
 /// How many captions a small text encoder's tokenizer learns its pieces from.
 const MOST_CAPTIONS: usize = 20_000;
@@ -35,16 +42,39 @@ const SMALL_LENGTH: usize = 32;
 /// One text per picture.
 #[derive(Clone, Debug)]
 pub struct TextCondition {
-    encoder: ClipTextEncoder,
-    tokenizer: Arc<ClipTokenizer>,
+    /// One, or Stable Diffusion XL's two, which see the same text or each its own.
+    towers: Vec<Tower>,
+    /// Whether the model takes the texts as one vector too, and looks at the last layer but one (Podell et al. 2023).
+    is_xl: bool,
+    zeros_for_empty: bool,
 }
 
-impl TextCondition {
-    /// Puts the parts together.
-    ///
-    /// # Errors
-    /// If they do not fit each other.
-    pub fn new(encoder: ClipTextEncoder, tokenizer: ClipTokenizer) -> Result<Self> {
+/// A text encoder with its tokenizer, and the names of their folders.
+#[derive(Clone, Debug)]
+struct Tower {
+    encoder: ClipTextEncoder,
+    tokenizer: Arc<ClipTokenizer>,
+    folders: [&'static str; 2],
+}
+
+/// What texts come to.
+struct Encoded {
+    sequence: Tensor<3>,
+    pooled: Option<Tensor<2>>,
+}
+
+impl From<Encoded> for Conditioning {
+    fn from(encoded: Encoded) -> Self {
+        Self {
+            sequence: Some(encoded.sequence),
+            vector: encoded.pooled,
+            ..Self::default()
+        }
+    }
+}
+
+impl Tower {
+    fn new(encoder: ClipTextEncoder, tokenizer: ClipTokenizer, folders: [&'static str; 2]) -> Result<Self> {
         let config = encoder.config();
         if tokenizer.vocab_size() > config.vocab_size || tokenizer.length() > config.max_position_embeddings {
             return Err(Error::Config(format!(
@@ -58,7 +88,52 @@ impl TextCondition {
         Ok(Self {
             encoder,
             tokenizer: Arc::new(tokenizer),
+            folders,
         })
+    }
+
+    /// The one whose folders are called so.
+    fn load(source: &dyn Components, folders: [&'static str; 2], device: &Device) -> Result<Self> {
+        if !source.has(folders[1]) {
+            return Err(components::missing(
+                source,
+                folders[1],
+                "which its text encoder needs",
+            ));
+        }
+        let encoder = components::load(source, folders[0], device)?;
+        let tokenizer = source.tokenizer(folders[1])?;
+        Self::new(encoder, tokenizer, folders).map_err(|e| Error::file(source.path(), e.to_string()))
+    }
+
+    /// Token ids, one row per text.
+    fn tokens<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
+        texts
+            .iter()
+            .map(|text| self.tokenizer.encode(text.as_ref()))
+            .collect()
+    }
+}
+
+impl TextCondition {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// If they do not fit each other.
+    pub fn new(encoder: ClipTextEncoder, tokenizer: ClipTokenizer) -> Result<Self> {
+        Ok(Self::of_tower(Tower::new(
+            encoder,
+            tokenizer,
+            [TEXT_ENCODER, TOKENIZER],
+        )?))
+    }
+
+    fn of_tower(tower: Tower) -> Self {
+        Self {
+            towers: vec![tower],
+            is_xl: false,
+            zeros_for_empty: false,
+        }
     }
 
     /// The text encoder and the tokenizer whose folders lie in `folder`.
@@ -70,53 +145,186 @@ impl TextCondition {
 
     /// The same with another text encoder of its kind, such as the one that was trained along.
     pub fn with_encoder(&self, encoder: ClipTextEncoder) -> Self {
-        Self {
-            encoder,
-            tokenizer: Arc::clone(&self.tokenizer),
-        }
+        let mut condition = self.clone();
+        condition.towers[0].encoder = encoder;
+        condition
     }
 
-    /// The text encoder.
+    /// The text encoder; of two the first.
     pub fn encoder(&self) -> &ClipTextEncoder {
-        &self.encoder
+        &self.towers[0].encoder
     }
 
-    /// What a model looks at for these texts.
-    fn sequence<T: AsRef<str>>(&self, encoder: &ClipTextEncoder, texts: &[T]) -> Result<Conditioning> {
-        let rows = texts.iter().map(|text| self.tokenizer.encode(text.as_ref()));
-        let rows = rows.collect::<Result<Vec<Vec<u32>>>>()?;
-        Ok(Conditioning {
-            sequence: Some(encoder.text_model.forward(&rows)?.last_hidden_state),
-            ..Conditioning::default()
+    /// Whether a second text encoder may see texts of its own.
+    pub fn takes_second_texts(&self) -> bool {
+        self.towers.len() > 1
+    }
+
+    /// How many numbers each vector of the sequence has.
+    fn width(&self) -> usize {
+        self.towers
+            .iter()
+            .map(|tower| tower.encoder.config().hidden_size)
+            .sum()
+    }
+
+    /// What of a text no encoder sees, since it is too long; `None` where all of it is seen.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on it.
+    pub fn unseen(&self, text: &str) -> Result<Option<String>> {
+        self.towers[0].tokenizer.unseen(text)
+    }
+
+    /// What a model looks at for these texts: without the last `skipped` layers, and with other texts for a second encoder.
+    fn encode<T: AsRef<str>>(
+        &self,
+        encoder: &ClipTextEncoder,
+        texts: &[T],
+        second: Option<&[String]>,
+        skipped: Option<usize>,
+    ) -> Result<Encoded> {
+        let (mut sequences, mut pooled) = (Vec::new(), None);
+        for (place, tower) in self.towers.iter().enumerate() {
+            let ids = match second {
+                Some(second) if place > 0 => tower.tokens(second)?,
+                _ => tower.tokens(texts)?,
+            };
+            let encoder = if place == 0 { encoder } else { &tower.encoder };
+            let output = encoder.text_model.forward(&ids)?;
+            let layers = output.hidden_states.len();
+            let at = |back: usize| {
+                layers
+                    .checked_sub(back + 1)
+                    .and_then(|layer| output.hidden_states.get(layer).cloned())
+                    .ok_or_else(|| {
+                        Error::option(
+                            &["clip_skip"],
+                            format!(
+                                "`clip_skip` is {back}, and the text encoder has {} layers",
+                                layers - 1
+                            ),
+                        )
+                    })
+            };
+            sequences.push(match (self.is_xl, skipped) {
+                (true, skipped) => at(skipped.unwrap_or(0) + 1)?,
+                (false, None) => output.last_hidden_state,
+                (false, Some(skipped)) => encoder.text_model.final_layer_norm.forward(at(skipped)?),
+            });
+            if self.is_xl {
+                pooled = match &encoder.text_projection {
+                    Some(projection) => Some(projection.forward(output.pooled)),
+                    None => Some(output.pooled),
+                };
+            }
+        }
+        Ok(Encoded {
+            sequence: Tensor::cat(sequences, 2),
+            pooled,
         })
     }
 
-    /// The same for a call's texts, of which there is one per picture, or for as many empty ones.
-    fn of_texts(&self, what: &str, texts: &Option<Vec<String>>, batch: usize) -> Result<Conditioning> {
-        match texts {
-            None => self.sequence(&self.encoder, &vec![""; batch]),
-            Some(texts) if texts.len() == batch => self.sequence(&self.encoder, texts),
-            Some(texts) => Err(Error::Shape(format!(
-                "{} {what}s were given for a batch of {batch}; there must be one a picture",
-                texts.len()
-            ))),
+    /// What a call draws towards.
+    fn towards(&self, options: &SampleOptions) -> Result<Encoded> {
+        let batch = options.batch_size;
+        let empty = vec![String::new(); batch];
+        let texts = rows("prompt", options.prompts.as_ref(), batch)?.unwrap_or(&empty);
+        let second = rows("second prompt", options.second_prompts.as_ref(), batch)?;
+        self.encode(self.encoder(), texts, second, options.clip_skip)
+    }
+
+    /// What guidance leads away from. Layers are not skipped here, as they are not in diffusers.
+    fn away(&self, options: &SampleOptions, towards: &Encoded) -> Result<Encoded> {
+        let batch = options.batch_size;
+        let texts = rows("negative prompt", options.negative_prompts.as_ref(), batch)?;
+        if texts.is_none() && self.zeros_for_empty {
+            return Ok(Encoded {
+                sequence: towards.sequence.zeros_like(),
+                pooled: towards.pooled.as_ref().map(Tensor::zeros_like),
+            });
         }
+        let empty = vec![String::new(); batch];
+        let second = rows(
+            "negative second prompt",
+            options.negative_second_prompts.as_ref(),
+            batch,
+        )?;
+        self.encode(self.encoder(), texts.unwrap_or(&empty), second, None)
+    }
+
+    /// What was computed elsewhere.
+    fn given(&self, embeddings: &Embeddings, guided: bool, batch: usize) -> Result<Pair> {
+        let of = |sequence: &Tensor<3>, pooled: &Option<Tensor<2>>| -> Result<Conditioning> {
+            let [rows, length, width] = sequence.dims();
+            if !(rows == 1 || rows == batch) || width != self.width() {
+                return Err(Error::Shape(format!(
+                    "the embeddings have shape [{rows}, {length}, {width}] where [1 or {batch}, length, {}] is needed",
+                    self.width()
+                )));
+            }
+            if self.is_xl && pooled.is_none() {
+                return Err(Error::Config(
+                    "the model takes pooled embeddings beside the others, and there are none".into(),
+                ));
+            }
+            let pooled = pooled.as_ref().map(|pooled| {
+                let [_, width] = pooled.dims();
+                pooled.clone().expand([batch, width])
+            });
+            Ok(Encoded {
+                sequence: sequence.clone().expand([batch, length, width]),
+                pooled: pooled.filter(|_| self.is_xl),
+            }
+            .into())
+        };
+        let towards = of(&embeddings.towards, &embeddings.pooled)?;
+        match &embeddings.away {
+            Some(away) if guided => Ok(Pair {
+                away: of(away, &embeddings.pooled_away)?,
+                towards,
+                ..Pair::default()
+            }),
+            None if guided => Err(Error::Config(
+                "guidance leads away from something: embeddings of it must be given beside the others".into(),
+            )),
+            _ => Ok(Pair::both(towards)),
+        }
+    }
+}
+
+/// A call's texts, of which there is one per picture.
+fn rows<'a>(what: &str, texts: Option<&'a Vec<String>>, batch: usize) -> Result<Option<&'a [String]>> {
+    match texts {
+        Some(texts) if texts.len() != batch => Err(Error::Shape(format!(
+            "{} {what}s were given for a batch of {batch}; there must be one a picture",
+            texts.len()
+        ))),
+        texts => Ok(texts.map(Vec::as_slice)),
     }
 }
 
 impl Condition for TextCondition {
     fn fit(&self, inputs: &mut ModelInputs) {
-        inputs.sequence_dim = Some(self.encoder.config().hidden_size);
+        inputs.sequence_dim = Some(self.width());
     }
 
     fn of_call(&self, call: &Call<'_>) -> Result<Pair> {
         let options = call.options;
-        let towards = self.of_texts("prompt", &options.prompts, options.batch_size)?;
-        if !options.guidance.is_on() {
-            return Ok(Pair::both(towards));
+        let guided = options.guidance.is_on();
+        if let Some(embeddings) = &options.embeddings {
+            return self.given(embeddings, guided, options.batch_size);
         }
-        let away = self.of_texts("negative prompt", &options.negative_prompts, options.batch_size)?;
-        Ok(Pair { towards, away })
+        let towards = self.towards(options)?;
+        if !guided {
+            return Ok(Pair::both(towards.into()));
+        }
+        let away = self.away(options, &towards)?;
+        Ok(Pair {
+            towards: towards.into(),
+            away: away.into(),
+            ..Pair::default()
+        })
     }
 
     /// The empty text in place of a picture's own.
@@ -134,38 +342,52 @@ impl Condition for TextCondition {
                 kept.unwrap_or_default()
             })
             .collect();
-        self.sequence(examples.text_encoder.unwrap_or(&self.encoder), &captions)
+        let encoder = examples.text_encoder.unwrap_or(self.encoder());
+        Ok(self.encode(encoder, &captions, None, None)?.into())
     }
 
     fn num_parameters(&self) -> usize {
-        self.encoder.num_params()
+        self.towers.iter().map(|tower| tower.encoder.num_params()).sum()
     }
 
     fn save(&self, folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
-        self.encoder.save(folder.join(TEXT_ENCODER))?;
-        self.tokenizer.save(folder.join(TOKENIZER))?;
-        Ok(vec![
-            (TEXT_ENCODER, self.encoder.class_name()),
-            (TOKENIZER, "CLIPTokenizer"),
-        ])
+        let mut components = Vec::new();
+        for tower in &self.towers {
+            let [encoder, tokenizer] = tower.folders;
+            tower.encoder.save(folder.join(encoder))?;
+            tower.tokenizer.save(folder.join(tokenizer))?;
+            components.push((encoder, tower.encoder.class_name()));
+            components.push((tokenizer, "CLIPTokenizer"));
+        }
+        Ok(components)
     }
 }
 
 impl ConditionKind for TextCondition {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>> {
-        let (AnyModelConfig::Condition(config), Some(folder)) = (source.config, source.folder) else {
+        let (AnyModelConfig::Condition(config), Some(components)) = (source.config, source.components) else {
             return Ok(None);
         };
-        if !folder.join(TEXT_ENCODER).is_dir() {
+        let mut towers = Vec::new();
+        for folders in [[TEXT_ENCODER, TOKENIZER], SECOND] {
+            if components.has(folders[0]) {
+                towers.push(Tower::load(components, folders, source.device)?);
+            }
+        }
+        if towers.is_empty() {
             return Ok(None);
         }
-        let condition = Self::load(folder, source.device)?;
-        let (width, wanted) = (condition.encoder.config().hidden_size, config.sequence_dim());
+        let condition = Self {
+            towers,
+            is_xl: config.addition_embed_type == Some(AdditionEmbedType::TextTime),
+            zeros_for_empty: components.is_set(ZEROS_FOR_EMPTY),
+        };
+        let (width, wanted) = (condition.width(), config.sequence_dim());
         if width != wanted {
             let message = format!(
                 "the text encoder makes vectors of {width} numbers, and the UNet looks at vectors of {wanted} (cross_attention_dim)"
             );
-            return Err(Error::file(folder, message));
+            return Err(Error::file(components.path(), message));
         }
         Ok(Some(condition))
     }
@@ -199,19 +421,30 @@ impl ConditionKind for TextCondition {
         let condition = match config.text_encoder {
             TextEncoderSource::Small => condition,
             // It is read, not trained.
-            TextEncoderSource::Folder(_) => condition.with_encoder(condition.encoder.clone().no_grad()),
+            TextEncoderSource::Folder(_) => condition.with_encoder(condition.encoder().clone().no_grad()),
         };
         Ok(Some((condition, config.caption_dropout())))
     }
 
-    fn rows(request: &Request) -> usize {
-        request.prompt.len()
+    fn rows(request: &Request) -> Vec<usize> {
+        let given = request.embeddings.as_ref();
+        vec![
+            request.prompt.len(),
+            request.negative_prompt.len(),
+            request.prompt_2.len(),
+            request.negative_prompt_2.len(),
+            given.map_or(0, |embeddings| embeddings.towards.dims()[0]),
+        ]
     }
 
     fn ask(_: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
-        options.prompts = ask.turns(&ask.request.prompt);
-        let negative = ask.request.negative_prompt.clone();
-        options.negative_prompts = negative.map(|text| vec![text; ask.rows]);
+        let request = ask.request;
+        options.prompts = ask.turns(&request.prompt);
+        options.negative_prompts = ask.turns(&request.negative_prompt);
+        options.second_prompts = ask.turns(&request.prompt_2);
+        options.negative_second_prompts = ask.turns(&request.negative_prompt_2);
+        options.clip_skip = request.clip_skip;
+        options.embeddings = request.embeddings.clone();
         Ok(())
     }
 

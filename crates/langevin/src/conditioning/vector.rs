@@ -76,6 +76,7 @@ impl Condition for VectorCondition {
         Ok(Pair {
             towards: of_vector(towards),
             away: of_vector(zeros),
+            ..Pair::default()
         })
     }
 
@@ -122,8 +123,8 @@ impl ConditionKind for VectorCondition {
         Ok(Some((condition, config.vector_dropout())))
     }
 
-    fn rows(request: &Request) -> usize {
-        request.vectors.as_ref().map_or(1, |vectors| vectors.dims()[0])
+    fn rows(request: &Request) -> Vec<usize> {
+        vec![request.vectors.as_ref().map_or(1, |vectors| vectors.dims()[0])]
     }
 
     fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {

@@ -24,9 +24,33 @@ pub enum ImageInput {
     Picture(Picture),
     /// Pictures of the model's size already: `[1 or count, channels, height, width]` in -1..1.
     Tensor(Tensor<4>),
+    /// Several, which a request's pictures take in turn.
+    Several(Vec<Self>),
 }
 
 impl ImageInput {
+    /// The decoded pictures, one or several.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_all(&self) -> Result<Vec<Picture>> {
+        match self {
+            Self::Several(all) if all.is_empty() => {
+                Err(Error::Config("an empty list of pictures was given".into()))
+            }
+            Self::Several(all) => all.iter().map(Self::read).collect(),
+            one => Ok(vec![one.read()?]),
+        }
+    }
+
+    /// Each of the pictures, for whoever brings them into another form.
+    pub fn each_mut(&mut self) -> Vec<&mut Self> {
+        match self {
+            Self::Several(all) => all.iter_mut().flat_map(Self::each_mut).collect(),
+            one => vec![one],
+        }
+    }
+
     /// The decoded picture.
     ///
     /// # Errors
@@ -37,6 +61,13 @@ impl ImageInput {
             Self::File(path) => read_picture(path),
             Self::Picture(picture) => Ok(picture.clone()),
             Self::Base64(_) => Err(Error::Config("the picture is still encoded in base64".into())),
+            Self::Several(all) => match all.as_slice() {
+                [one] => one.read(),
+                all => Err(Error::Config(format!(
+                    "{} pictures were given where one is needed",
+                    all.len()
+                ))),
+            },
             Self::Tensor(_) => Err(Error::Config(
                 "a tensor was given where a picture's file is needed".into(),
             )),
@@ -76,7 +107,16 @@ impl fmt::Display for ImageInput {
 
 impl<'de> Deserialize<'de> for ImageInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::Base64)
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum OneOrMany {
+            One(String),
+            Many(Vec<String>),
+        }
+        Ok(match OneOrMany::deserialize(deserializer)? {
+            OneOrMany::One(text) => Self::Base64(text),
+            OneOrMany::Many(all) => Self::Several(all.into_iter().map(Self::Base64).collect()),
+        })
     }
 }
 
@@ -84,6 +124,7 @@ impl Serialize for ImageInput {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Base64(text) => text.serialize(serializer),
+            Self::Several(all) => all.serialize(serializer),
             _ => Err(serde::ser::Error::custom(
                 "only a picture that is encoded already is written as JSON",
             )),

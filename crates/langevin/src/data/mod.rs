@@ -16,9 +16,11 @@
 //! ```
 
 mod contain;
+mod crop;
 mod decode;
 mod digits;
 pub mod evaluate;
+mod fit;
 mod folder;
 mod idx;
 mod image_input;
@@ -40,8 +42,10 @@ mod transform;
 mod zip;
 
 pub use contain::panics_are_contained;
+pub use crop::Part;
 pub use decode::{Alpha, EXTENSIONS, decode_picture, is_picture_name, read_picture, read_picture_with};
 pub use digits::digits;
+pub use fit::{Fit, binary};
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;
 pub use image_input::ImageInput;
@@ -55,6 +59,8 @@ pub use order::{Group, epoch_order};
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
 pub use repository::{RepositoryFiles, Unread, repository_files};
+pub use resample::Filter;
+pub(crate) use resample::resize_by;
 pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};

@@ -124,6 +124,26 @@ impl Picture {
         &self.pixels[y * stride..(y + 1) * stride]
     }
 
+    pub(crate) fn row_mut(&mut self, y: usize) -> &mut [u8] {
+        let stride = self.width * self.channels.count();
+        &mut self.pixels[y * stride..(y + 1) * stride]
+    }
+
+    /// Puts another picture of the same channels at a place; what lies outside is cut off.
+    pub(crate) fn paste(&mut self, part: &Self, top: isize, left: isize) {
+        let c = self.channels.count();
+        let width = self.width as isize;
+        let (first, end) = (left.max(0), (left + part.width as isize).min(width));
+        for y in 0..part.height {
+            let row = top + y as isize;
+            if row < 0 || row >= self.height as isize || first >= end {
+                continue;
+            }
+            let from = &part.row(y)[(first - left) as usize * c..(end - left) as usize * c];
+            self.row_mut(row as usize)[first as usize * c..end as usize * c].copy_from_slice(from);
+        }
+    }
+
     /// The picture in `channels`, as Pillow's `convert("RGB")` and `convert("L")` make it: grey is repeated;
     /// colours are weighed as ITU-R 601 says, in Pillow's 16-bit fixed point.
     pub fn into_channels(self, channels: Channels) -> Self {

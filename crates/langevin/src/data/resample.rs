@@ -15,13 +15,59 @@ struct Window {
     weights: Vec<i32>,
 }
 
-/// Resizes by a triangle filter that widens when shrinking (antialiasing): across and then down, or the other way
-/// round where [`height_first`] says so.
+/// How neighbouring pixels are weighed by their distance: Pillow's filters of these names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A triangle: `BILINEAR`.
+    Triangle,
+    /// Keys' cubic with a = -0.5: `BICUBIC`.
+    Cubic,
+    /// A sinc within a sinc of three times its width: `LANCZOS`.
+    Lanczos,
+}
+
+impl Filter {
+    /// How far it reaches, in pixels of the smaller picture.
+    fn support(self) -> f64 {
+        match self {
+            Self::Triangle => 1.0,
+            Self::Cubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let distance = x.abs();
+        match self {
+            Self::Triangle => (1.0 - distance).max(0.0),
+            Self::Cubic if distance < 1.0 => (1.5 * distance - 2.5) * distance * distance + 1.0,
+            Self::Cubic if distance < 2.0 => ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0,
+            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Self::Cubic | Self::Lanczos => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let angle = x * std::f64::consts::PI;
+    angle.sin() / angle
+}
+
+/// Resizes by a triangle filter, see [`resize_by`].
 pub(super) fn resize(picture: Picture, height: usize, width: usize) -> Picture {
+    resize_by(Filter::Triangle, picture, height, width)
+}
+
+/// Resizes by a filter that widens when shrinking (antialiasing): across and then down, or the other way round where
+/// [`height_first`] says so.
+pub(crate) fn resize_by(filter: Filter, picture: Picture, height: usize, width: usize) -> Picture {
     if height_first(&picture, height, width) {
-        resize_width(resize_height(picture, height), width)
+        resize_width(filter, resize_height(filter, picture, height), width)
     } else {
-        resize_height(resize_width(picture, width), height)
+        resize_height(filter, resize_width(filter, picture, width), height)
     }
 }
 
@@ -34,17 +80,22 @@ fn height_first(picture: &Picture, height: usize, width: usize) -> bool {
 }
 
 /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
-fn windows(input: usize, output: usize) -> Vec<Window> {
+fn windows(filter: Filter, input: usize, output: usize) -> Vec<Window> {
     let scale = input as f64 / output as f64;
-    let support = scale.max(1.0);
+    let stretch = scale.max(1.0);
+    let support = filter.support() * stretch;
     let window = |at: usize| {
         let center = (at as f64 + 0.5) * scale;
         let first = (center - support + 0.5).max(0.0) as usize;
         let end = ((center + support + 0.5) as usize).min(input);
-        let triangle = |x: usize| (1.0 - ((x as f64 - center + 0.5) * (1.0 / support)).abs()).max(0.0);
-        let weights: Vec<f64> = (first..end).map(triangle).collect();
+        let weight = |x: usize| filter.weight((x as f64 - center + 0.5) * (1.0 / stretch));
+        let weights: Vec<f64> = (first..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();
-        let fixed = |w: &f64| (0.5 + w / sum * f64::from(1u32 << PRECISION_BITS)) as i32;
+        // Half away from zero, since some filters go below it.
+        let fixed = |w: &f64| {
+            let scaled = w / sum * f64::from(1u32 << PRECISION_BITS);
+            (scaled + 0.5_f64.copysign(scaled)) as i32
+        };
         Window {
             first,
             weights: weights.iter().map(fixed).collect(),
@@ -60,11 +111,11 @@ fn to_byte(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-fn resize_width(picture: Picture, width: usize) -> Picture {
+fn resize_width(filter: Filter, picture: Picture, width: usize) -> Picture {
     if picture.width() == width {
         return picture;
     }
-    let windows = windows(picture.width(), width);
+    let windows = windows(filter, picture.width(), width);
     let mut pixels = Vec::with_capacity(picture.height() * width * picture.channels().count());
     for y in 0..picture.height() {
         match picture.channels() {
@@ -88,14 +139,14 @@ fn resize_row<const C: usize>(row: &[u8], windows: &[Window], out: &mut Vec<u8>)
 }
 
 /// Row by row: each output row is a weighted sum of whole input rows, which vectorises.
-fn resize_height(picture: Picture, height: usize) -> Picture {
+fn resize_height(filter: Filter, picture: Picture, height: usize) -> Picture {
     if picture.height() == height {
         return picture;
     }
     let stride = picture.width() * picture.channels().count();
     let mut pixels = Vec::with_capacity(height * stride);
     let mut sums = vec![0i32; stride];
-    for window in windows(picture.height(), height) {
+    for window in windows(filter, picture.height(), height) {
         sums.fill(HALF);
         for (y, &weight) in window.weights.iter().enumerate() {
             for (sum, &value) in sums.iter_mut().zip(picture.row(window.first + y)) {

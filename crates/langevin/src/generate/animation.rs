@@ -1,6 +1,6 @@
 //! The denoising as it happens, as frames of an animation.
 
-use crate::pipelines::{Sampling, Step, to_pictures};
+use crate::pipelines::{Sampling, Step};
 use crate::{Result, data::Picture, grid};
 
 /// At most so many frames: a loop of a thousand steps is shown in as much time as one of fifty.
@@ -25,7 +25,7 @@ impl Animation {
     /// If the samples make no pictures.
     pub fn begin(&mut self, sampling: &Sampling<'_>) -> Result<()> {
         self.frames.resize(sampling.total().min(FRAMES) + 1, Vec::new());
-        self.frames[0].extend(to_pictures(sampling.sample())?);
+        self.frames[0].extend(sampling.pictures()?);
         Ok(())
     }
 
@@ -37,7 +37,7 @@ impl Animation {
         let shown = self.frames.len().saturating_sub(1);
         let frame = (step.index + 1) * shown / step.total;
         if frame > step.index * shown / step.total {
-            self.frames[frame].extend(to_pictures(step.sample)?);
+            self.frames[frame].extend(step.pictures()?);
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Facts<'_> {
     pub fn texts(&self) -> Vec<(&'static str, String)> {
         let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-        let scale = self.guidance.is_on().then(|| self.guidance.scale.to_string());
+        let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());
         [
             ("seed", Some(self.seed.to_string())),
             ("scheduler", Some(self.scheduler.to_string())),

@@ -5,6 +5,7 @@ mod evaluation;
 mod facts;
 mod plan;
 mod run;
+mod start;
 
 pub use animation::Animation;
 pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};

@@ -1,20 +1,24 @@
 //! What a request means for a pipeline: everything checked, every condition encoded, before the first step.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use super::Facts;
+use super::{
+    Facts,
+    start::{Begin, MaskCrop, Parts, Rows, Start},
+};
 use crate::{
     Error, Request, Result, Size,
     codec::Codec,
-    conditioning::{self, Ask, Pair},
-    guidance::{GuidanceSchedule, GuideMaker, LossGuidance, Through},
+    conditioning::{self, Ask, DistilledGuidance, Pair, TextCondition},
+    data::Picture,
+    guidance::{ClassifierFree, GuidanceSchedule, GuideMaker, LossGuidance, Through},
     models::clip::ClipModel,
     options::SampleOptions,
-    pipelines::{Inpainting, Pipeline, Sampling},
+    pipelines::{Draws, PictureUse, Pipeline, Sampling, cutoff, to_pictures},
     random::Generator,
-    schedulers::{AnyScheduler, Scheduler},
+    schedulers::{AnyScheduler, LoopOptions, Scheduler},
 };
 
 /// A request that fits a pipeline, and whose conditions have been encoded once.
@@ -27,25 +31,17 @@ pub struct Plan {
     scheduler: AnyScheduler,
     steps: usize,
     count: usize,
+    /// Classifier-free guidance, as it is once the pipeline's defaults are known.
+    guidance: ClassifierFree,
+    image_guidance_scale: Option<f64>,
     /// One row for each picture until all lists have been gone through together.
     pair: Pair,
     /// How many rows that are.
     rows: usize,
-    begin: Begin,
+    start: Arc<dyn Start>,
+    crop: Option<MaskCrop>,
     maker: GuideMaker,
-}
-
-/// What the first step begins with.
-#[derive(Clone, Debug)]
-// There is one to a plan.
-#[allow(clippy::large_enum_variant)]
-enum Begin {
-    /// Noise alone.
-    Noise,
-    /// A picture under noise, in the model's space, and the part of the steps that is walked.
-    Picture { latent: Tensor<4>, strength: f64 },
-    /// Noise, which becomes the unknown part of a picture; the mask is 1 where it is known.
-    Inpainting { latent: Tensor<4>, mask: Tensor<4> },
+    notices: Vec<String>,
 }
 
 impl Plan {
@@ -67,23 +63,32 @@ impl Plan {
     /// As [`Self::of`].
     pub fn with_clip(pipeline: &Pipeline, request: &Request, clip: Option<ClipModel>) -> Result<Self> {
         let scheduler = match &request.scheduler {
-            Some(name) => pipeline.scheduler.for_model(name)?,
+            Some(name) => pipeline.sampler(name)?,
             None => pipeline.scheduler.clone(),
         };
-        check(request, &scheduler)?;
-        let size = size(request, pipeline)?;
+        let mut notices = Vec::new();
+        let usage = Usual::of(request, pipeline, &scheduler);
+        let guidance = usage.guidance(request.guidance, pipeline);
+        check(request, &scheduler, guidance, pipeline)?;
         let maker = GuideMaker {
             mask: request.mask.clone(),
             clip,
             cuts: request.cuts,
-            size,
+            size: size(request, pipeline)?,
             ..pipeline.guide_maker()?
         };
-        let count = request.count.unwrap_or(1);
+        let Begin {
+            start,
+            size,
+            crop,
+            image_guidance_scale,
+        } = Begin::of(request, pipeline, &maker)?;
+        let maker = GuideMaker { size, ..maker };
+        let count = request.count.unwrap_or_else(|| usage.count(request, pipeline));
         let rows = conditioning::rows(request).min(count);
         let mut options = SampleOptions {
             batch_size: rows,
-            guidance: request.guidance,
+            guidance,
             ..SampleOptions::default()
         };
         let ask = Ask {
@@ -92,19 +97,25 @@ impl Plan {
             rows,
         };
         conditioning::ask(pipeline.conditions(), &ask, &mut options)?;
-        let begin = Begin::of(request, pipeline, &maker)?;
+        if image_guidance_scale.is_some_and(|scale| scale < 1.0) {
+            // As diffusers has it: the picture is shown, and nothing leads.
+            options.guidance.scale = None;
+        }
+        notices.extend(idle_negative(&mut options, pipeline));
+        notices.extend(unseen(request, pipeline)?);
         let plan = Self {
-            steps: request.steps.unwrap_or_else(|| match begin {
-                Begin::Inpainting { .. } => pipeline.repaint_steps(),
-                _ => scheduler.usual_steps(),
-            }),
+            steps: request.steps.unwrap_or(usage.steps),
+            guidance: options.guidance,
+            image_guidance_scale,
             pair: pipeline.pair(&options, size)?,
             request: request.clone(),
             scheduler,
             count,
             rows,
-            begin,
+            start: start.into(),
+            crop,
             maker,
+            notices,
         };
         // What cannot be begun is refused now.
         plan.batch(
@@ -113,6 +124,11 @@ impl Plan {
             &mut Generator::new(0),
         )?;
         Ok(plan)
+    }
+
+    /// What is worth knowing about the request, such as the part of a text that no model sees.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// How many pictures.
@@ -161,35 +177,93 @@ impl Plan {
 
     /// The seed of a picture that is drawn with a generator of its own.
     pub fn seed_of(&self, number: usize) -> u64 {
-        self.seed().wrapping_add(number as u64)
+        match self.request.seeds.as_slice() {
+            [] => self.seed().wrapping_add(number as u64),
+            seeds => seeds[number % seeds.len()],
+        }
+    }
+
+    /// Whether every picture has a generator of its own.
+    pub(super) fn has_own_seeds(&self) -> bool {
+        !self.request.seeds.is_empty()
     }
 
     fn start<'a>(
         &self,
         pipeline: &'a Pipeline,
         pictures: Range<usize>,
-        generator: crate::pipelines::Draws<'a>,
+        mut generator: Draws<'a>,
     ) -> Result<Sampling<'a>> {
-        let rows: Vec<usize> = pictures.map(|number| number % self.rows).collect();
+        let rows: Vec<usize> = pictures.clone().map(|number| number % self.rows).collect();
+        let batch = Rows::new(pictures);
+        let mut pair = self.pair.rows(&rows);
+        let drawn = generator.get_mut();
+        let first = self.start.draw_first(&batch, drawn, pipeline);
+        let noise = match &self.request.latents {
+            Some(latents) => batch.of(latents),
+            None => pipeline.noise(batch.len(), self.maker.size, drawn),
+        };
+        let parts = Parts {
+            batch: &batch,
+            first: first.clone(),
+            generator: drawn,
+            pipeline,
+        };
+        self.start.show(parts, &mut pair)?;
         let options = SampleOptions {
             batch_size: rows.len(),
             eta: self.request.eta,
-            guidance: self.request.guidance,
+            guidance: self.guidance,
+            image_guidance_scale: self.image_guidance_scale,
             ..SampleOptions::default()
         };
-        let scheduler: Box<dyn Scheduler> = match &self.begin {
-            Begin::Inpainting { latent, mask } => {
-                Box::new(Inpainting::new(&self.scheduler, latent.clone(), mask.clone())?)
+        let scheduler = self.start.scheduler(&self.scheduler)?;
+        let sampling = pipeline.begin_from(
+            scheduler,
+            &self.loop_options(),
+            noise.clone(),
+            &options,
+            pair,
+            generator,
+        )?;
+        let sampling = self.start.begin(sampling, first, noise, &batch)?;
+        match self.request.denoising_end {
+            Some(part) => {
+                let cutoff = cutoff("denoising_end", part, self.scheduler.num_train_timesteps())?;
+                sampling.ending_at(cutoff)
             }
-            _ => Box::new(self.scheduler.clone()),
-        };
-        let pair = self.pair.rows(&rows);
-        let sampling =
-            pipeline.begin_with(scheduler, self.steps, self.maker.size, &options, pair, generator)?;
-        match &self.begin {
-            Begin::Picture { latent, strength } => sampling.starting_from(latent, *strength),
-            _ => Ok(sampling),
+            None => Ok(sampling),
         }
+    }
+
+    /// What is said about the loop.
+    fn loop_options(&self) -> LoopOptions {
+        let request = &self.request;
+        let mut options = match request.timesteps.as_slice() {
+            [] => LoopOptions::steps(self.steps),
+            timesteps => LoopOptions {
+                timesteps: Some(timesteps.to_vec()),
+                ..LoopOptions::default()
+            },
+        };
+        options.original_inference_steps = request.original_inference_steps;
+        self.start.set_loop(&mut options);
+        options
+    }
+
+    /// The pictures that a loop's final samples are: decoded, and put back where a part was painted by itself.
+    ///
+    /// # Errors
+    /// If the samples are not of the pipeline's space.
+    pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<Vec<Picture>> {
+        let pictures = to_pictures(&pipeline.codec().decode(samples)?)?;
+        Ok(match &self.crop {
+            Some(crop) => pictures
+                .into_iter()
+                .map(|picture| crop.put_back(picture))
+                .collect(),
+            None => pictures,
+        })
     }
 
     /// The loop led by the request's losses; what is random in them comes from `seed`.
@@ -220,12 +294,9 @@ impl Plan {
             model,
             eta: self.request.eta,
             prompts: &self.request.prompt,
-            guidance: self.request.guidance,
+            guidance: self.guidance,
             guides: &self.request.guide,
-            strength: match self.begin {
-                Begin::Picture { strength, .. } => Some(strength),
-                _ => None,
-            },
+            strength: self.start.strength(),
         }
         .texts()
     }
@@ -245,24 +316,79 @@ impl fmt::Display for Plan {
     }
 }
 
-impl Begin {
-    fn of(request: &Request, pipeline: &Pipeline, maker: &GuideMaker) -> Result<Self> {
-        let encode = |picture| pipeline.codec().encode(picture);
-        Ok(match (&request.init_image, &request.inpaint) {
-            (Some(image), _) => Self::Picture {
-                latent: encode(maker.image(image)?)?,
-                strength: request.strength.unwrap_or(Sampling::USUAL_STRENGTH),
-            },
-            (None, Some(image)) => {
-                let (picture, mask) = maker.masked(image)?;
-                Self::Inpainting {
-                    latent: encode(picture)?,
-                    mask,
-                }
-            }
-            (None, None) => Self::Noise,
-        })
+/// What a call does where its request does not say.
+struct Usual {
+    steps: usize,
+    guidance_scale: Option<f64>,
+}
+
+impl Usual {
+    fn of(request: &Request, pipeline: &Pipeline, scheduler: &AnyScheduler) -> Self {
+        let Some(latent) = pipeline.class().latent else {
+            return Self {
+                steps: match request.inpaint {
+                    Some(_) => pipeline.repaint_steps(),
+                    None => scheduler.usual_steps(),
+                },
+                guidance_scale: None,
+            };
+        };
+        let usage = match (&request.inpaint, &request.init_image) {
+            (Some(_), _) => latent.inpaint,
+            (None, Some(_)) => latent.picture,
+            (None, None) => latent.draw,
+        };
+        Self {
+            steps: usage.steps.min(scheduler.num_train_timesteps()),
+            guidance_scale: Some(usage.guidance_scale),
+        }
     }
+
+    /// The guidance; of latent classes a scale of at most 1 is none, but where the model is given the scale itself.
+    fn guidance(&self, asked: ClassifierFree, pipeline: &Pipeline) -> ClassifierFree {
+        let scale = asked.scale.or(self.guidance_scale);
+        let is_given = pipeline.condition::<DistilledGuidance>().is_some();
+        let none = self.guidance_scale.is_some() && !is_given && scale.is_some_and(|scale| scale <= 1.0);
+        ClassifierFree {
+            scale: scale.filter(|_| !none),
+            ..asked
+        }
+    }
+
+    /// One for each prompt or seed, or one.
+    fn count(&self, request: &Request, pipeline: &Pipeline) -> usize {
+        if pipeline.class().latent.is_none() {
+            return request.seeds.len().max(1);
+        }
+        request.prompt.len().max(request.seeds.len()).max(1)
+    }
+}
+
+/// Leaves out what guidance would lead away from where a latent pipeline guides nothing, with a word.
+fn idle_negative(options: &mut SampleOptions, pipeline: &Pipeline) -> Option<String> {
+    let given = options.negative_prompts.is_some() || options.negative_second_prompts.is_some();
+    if !given || options.guidance.is_on() || pipeline.class().latent.is_none() {
+        return None;
+    }
+    (options.negative_prompts, options.negative_second_prompts) = (None, None);
+    Some("the negative prompt has no effect: guidance is off at a scale of 1 or less".into())
+}
+
+/// What of the texts is too long to be seen.
+fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
+    let Some(condition) = pipeline.condition::<TextCondition>() else {
+        return Ok(Vec::new());
+    };
+    let mut notices = Vec::new();
+    for text in request.prompt.iter().chain(&request.negative_prompt) {
+        if let Some(rest) = condition.unseen(text)? {
+            let notice = format!("the text is longer than the model sees; it does not see: {rest}");
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+    }
+    Ok(notices)
 }
 
 /// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.
@@ -270,7 +396,7 @@ fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
     let Some(size) = request.size else {
         return pipeline.size();
     };
-    let divisor = pipeline.model.config().size_divisor();
+    let divisor = pipeline.size_divisor();
     if size.height.is_multiple_of(divisor) && size.width.is_multiple_of(divisor) {
         return Ok(size);
     }
@@ -291,7 +417,12 @@ fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
 }
 
 /// Refuses values that make no sense, and options that would do nothing beside the others.
-fn check(request: &Request, scheduler: &AnyScheduler) -> Result<()> {
+fn check(
+    request: &Request,
+    scheduler: &AnyScheduler,
+    guidance: ClassifierFree,
+    pipeline: &Pipeline,
+) -> Result<()> {
     let zero = |option: &'static [&'static str]| {
         Err(Error::option(
             option,
@@ -316,12 +447,14 @@ fn check(request: &Request, scheduler: &AnyScheduler) -> Result<()> {
             format!("`guide_clip` is {norm}; it must be above 0"),
         ));
     }
-    request.guidance.check_idle()?;
+    guidance.check_idle()?;
     let guided = !request.guide.is_empty();
     let masked = request.guide.iter().any(|guide| guide.needs_mask())
         || request.inpaint.is_some()
         || request.conditioning_image.is_some();
-    let idle: [(&'static [&'static str], bool); 7] = [
+    let latent = pipeline.codec().is_latent();
+    let begins = request.init_image.is_some();
+    let idle: [(&'static [&'static str], bool); 8] = [
         (
             &["guide_through", "guide"],
             request.guide_through != Through::Clean && !guided,
@@ -337,21 +470,28 @@ fn check(request: &Request, scheduler: &AnyScheduler) -> Result<()> {
         (&["guide_clip", "guide"], request.guide_clip.is_some() && !guided),
         (
             &["strength", "init_image"],
-            request.strength.is_some() && request.init_image.is_none(),
+            request.strength.is_some() && !begins && !(latent && request.inpaint.is_some()),
         ),
         (
             &["conditioning_as_is", "conditioning_image"],
             request.conditioning_as_is && request.conditioning_image.is_none(),
         ),
         (&["mask", "inpaint"], request.mask.is_some() && !masked),
+        (
+            &["mask_crop", "inpaint"],
+            request.mask_crop.is_some() && request.inpaint.is_none(),
+        ),
     ];
     if let Some((options, _)) = idle.into_iter().find(|(_, idle)| *idle) {
         let message = format!("`{}` does nothing without `{}`", options[0], options[1]);
         return Err(Error::option(options, message));
     }
-    let apart: [(&'static [&'static str], bool); 2] = [
-        (&["inpaint", "init_image"], request.init_image.is_some()),
-        (&["inpaint", "scheduler"], request.scheduler.is_some()),
+    refuse_unusable(request, pipeline)?;
+    let apart: [(&'static [&'static str], bool); 3] = [
+        (&["inpaint", "init_image"], begins),
+        // RePaint is a sampler of its own.
+        (&["inpaint", "scheduler"], request.scheduler.is_some() && !latent),
+        (&["inpaint", "strength"], request.strength.is_some() && !latent),
     ];
     match apart
         .into_iter()
@@ -360,6 +500,73 @@ fn check(request: &Request, scheduler: &AnyScheduler) -> Result<()> {
         Some((options, _)) => Err(Error::option(
             options,
             format!("`{}` and `{}` do not go together", options[0], options[1]),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what this kind of pipeline cannot use.
+fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
+    let latent = pipeline.codec().is_latent();
+    let picture_use = pipeline.class().picture_use();
+    let second = pipeline
+        .condition::<TextCondition>()
+        .is_some_and(TextCondition::takes_second_texts);
+    let unusable: [(&'static [&'static str], bool, &str); 9] = [
+        (
+            &["mask_crop"],
+            request.mask_crop.is_some() && !latent,
+            "paint in latents",
+        ),
+        (
+            &["denoising_end"],
+            request.denoising_end.is_some() && !latent,
+            "denoise latents",
+        ),
+        (
+            &["denoising_start"],
+            request.denoising_start.is_some() && !latent,
+            "denoise latents",
+        ),
+        (
+            &["prompt_2"],
+            !request.prompt_2.is_empty() && !second,
+            "have two text encoders",
+        ),
+        (
+            &["negative_prompt_2"],
+            !request.negative_prompt_2.is_empty() && !second,
+            "have two text encoders",
+        ),
+        (
+            &["clip_skip"],
+            request.clip_skip.is_some() && pipeline.condition::<TextCondition>().is_none(),
+            "look at texts",
+        ),
+        (
+            &["image_guidance_scale"],
+            request.image_guidance_scale.is_some() && picture_use != PictureUse::Edit,
+            "edit pictures by instructions",
+        ),
+        (
+            &["noise_level"],
+            request.noise_level.is_some() && picture_use != PictureUse::Upscale,
+            "enlarge pictures",
+        ),
+        (
+            &["depth"],
+            request.depth.is_some() && picture_use != PictureUse::Depth,
+            "are shown depths",
+        ),
+    ];
+    match unusable.into_iter().find(|(_, given, _)| *given) {
+        Some((options, _, whose)) => Err(Error::option(
+            options,
+            format!(
+                "`{}` is for pipelines that {whose}, and this is a {}",
+                options[0],
+                pipeline.class().name
+            ),
         )),
         None => Ok(()),
     }

@@ -1,12 +1,13 @@
 //! All pictures of a plan, batch after batch.
 
+use burn::tensor::Tensor;
+
 use super::Plan;
 use crate::{
     Error, Request, Result,
-    codec::Codec,
     data::Picture,
     ops::in_pool,
-    pipelines::{Pipeline, Sampling, Step, to_pictures},
+    pipelines::{Pipeline, Sampling, Step},
     random::Generator,
 };
 
@@ -41,13 +42,37 @@ impl Plan {
     /// # Errors
     /// If a step fails, or the samples are not numbers at the end.
     pub fn run(&self, pipeline: &Pipeline, watch: &mut dyn Watch) -> Result<Option<Vec<Picture>>> {
+        let samples = self.samples(pipeline, watch)?;
+        let batches = samples.map(|batches| batches.into_iter().map(|batch| self.pictures(pipeline, batch)));
+        let pictures = batches.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
+        Ok(pictures.map(|batches| batches.into_iter().flatten().collect()))
+    }
+
+    /// The same before anything is decoded: each batch's samples in the model's space; with a seed for each picture, each picture is a
+    /// batch of its own.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn samples(&self, pipeline: &Pipeline, watch: &mut dyn Watch) -> Result<Option<Vec<Tensor<4>>>> {
         let mut generator = Generator::new(self.seed());
-        let batches = self.count().div_ceil(self.batch_size());
-        let (mut pictures, mut done) = (Vec::with_capacity(self.count()), 0);
-        while pictures.len() < self.count() {
-            let first = pictures.len();
-            let batch = first..self.count().min(first + self.batch_size());
-            let mut sampling = self.batch(pipeline, batch, &mut generator)?;
+        let together = if self.has_own_seeds() {
+            1
+        } else {
+            self.batch_size()
+        };
+        let batches = self.count().div_ceil(together);
+        let (mut all, mut done) = (Vec::with_capacity(batches), 0);
+        for number in 0..batches {
+            let first = number * together;
+            let mut sampling = if self.has_own_seeds() {
+                self.picture(pipeline, first)?
+            } else {
+                self.batch(
+                    pipeline,
+                    first..self.count().min(first + together),
+                    &mut generator,
+                )?
+            };
             let total = batches * sampling.total();
             watch.begin(&sampling)?;
             while let Some(step) = sampling.next() {
@@ -57,10 +82,9 @@ impl Plan {
                     return Ok(None);
                 }
             }
-            let samples = pipeline.codec().decode(sampling.finish()?)?;
-            pictures.extend(to_pictures(&samples)?);
+            all.push(sampling.finish()?);
         }
-        Ok(Some(pictures))
+        Ok(Some(all))
     }
 }
 

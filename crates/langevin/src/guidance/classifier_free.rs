@@ -20,7 +20,8 @@ use crate::{
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(default)]
 pub struct ClassifierFree {
-    /// How many times as far towards the class as the model goes by itself: 1 is no guidance, 3 is much [1].
+    /// How many times as far towards what is asked for as the model goes by itself: 1 is no guidance, 3 is much [1; Stable Diffusion:
+    /// 7.5, XL: 5].
     #[serde(rename = "guidance_scale")]
     #[cfg_attr(
         feature = "clap",
@@ -32,7 +33,7 @@ pub struct ClassifierFree {
             help_heading = "Guidance"
         )
     )]
-    pub scale: f64,
+    pub scale: Option<f64>,
     /// How much of the unguided contrast is given back, 0 to 1 [0].
     #[serde(rename = "guidance_rescale")]
     #[cfg_attr(
@@ -62,7 +63,7 @@ pub struct ClassifierFree {
 impl Default for ClassifierFree {
     fn default() -> Self {
         Self {
-            scale: 1.0,
+            scale: None,
             rescale: 0.0,
             interval: None,
         }
@@ -73,14 +74,19 @@ impl ClassifierFree {
     /// Guidance of this scale at every timestep.
     pub fn of_scale(scale: f64) -> Self {
         Self {
-            scale,
+            scale: Some(scale),
             ..Self::default()
         }
     }
 
+    /// The scale: none, which is 1, where nobody says.
+    pub fn scale(&self) -> f64 {
+        self.scale.unwrap_or(1.0)
+    }
+
     /// Whether it changes anything.
     pub fn is_on(&self) -> bool {
-        self.scale != 1.0
+        self.scale() != 1.0
     }
 
     /// Refuses settings that do nothing, since nothing is guided.
@@ -103,10 +109,10 @@ impl ClassifierFree {
 
     /// Refuses numbers that make no sense.
     fn check(&self) -> Result<()> {
-        if !self.scale.is_finite() {
+        if !self.scale().is_finite() {
             return Err(Error::Config(format!(
                 "the guidance scale is {}, but it must be a number; 1 guides nothing",
-                self.scale
+                self.scale()
             )));
         }
         if !(0.0..=1.0).contains(&self.rescale) {
@@ -213,6 +219,8 @@ pub struct Guided<D> {
     rescale: f64,
     /// The lowest and the highest timestep to guide at.
     bounds: (f64, f64),
+    /// What stands between the two, and how far it leads away from the negative.
+    between: Option<(Conditioning, f64)>,
 }
 
 impl<D: Denoiser> Guided<D> {
@@ -235,10 +243,20 @@ impl<D: Denoiser> Guided<D> {
         Ok(Self {
             denoiser,
             negative,
-            scale: guidance.scale,
+            scale: guidance.scale(),
             rescale: guidance.rescale,
             bounds,
+            between: None,
         })
+    }
+
+    /// The same with a step between: away from the negative to `between` by a scale of its own, and from there to the conditioning
+    /// (InstructPix2Pix, Brooks et al. 2023, eq. 3, where `between` has the picture and not the text).
+    pub fn with_between(self, between: Conditioning, scale: f64) -> Self {
+        Self {
+            between: Some((between, scale)),
+            ..self
+        }
     }
 
     /// What is guided.
@@ -303,10 +321,15 @@ impl<D: Denoiser> Guided<D> {
         }
         let [batch, ..] = x.dims();
         let scales = Tensor::from_data(TensorData::new(scales, [batch, 1, 1, 1]), &x.device());
+        let parts = if self.between.is_some() { 3 } else { 2 };
+        let all = match &self.between {
+            Some((between, _)) => self.negative.followed_by(between)?.followed_by(conditioning)?,
+            None => self.negative.followed_by(conditioning)?,
+        };
         Ok(Question {
-            x: Tensor::cat(vec![x.clone(), x], 0),
-            timesteps: Tensor::cat(vec![timesteps.clone(), timesteps], 0),
-            conditioning: self.negative.followed_by(conditioning)?,
+            x: Tensor::cat(vec![x; parts], 0),
+            timesteps: Tensor::cat(vec![timesteps; parts], 0),
+            conditioning: all,
             scales: Some(scales),
         })
     }
@@ -318,7 +341,8 @@ impl<D: Denoiser> Guided<D> {
         };
         let ([rows, channels, ..], batch) = (question.x.dims(), scales.dims()[0]);
         let negative = answer.clone().narrow(0, 0, batch);
-        let told = answer.narrow(0, batch, rows - batch);
+        let between = answer.clone().narrow(0, batch, batch);
+        let told = answer.narrow(0, rows - batch, batch);
 
         // What a model says of its variance, in channels behind the picture's, is not guided.
         let [_, all, ..] = told.dims();
@@ -327,7 +351,13 @@ impl<D: Denoiser> Guided<D> {
             negative.narrow(1, 0, pictures),
             told.clone().narrow(1, 0, pictures),
         );
-        let guided = negative.clone() + (mean.clone() - negative) * scales;
+        let guided = match &self.between {
+            Some((_, scale)) => {
+                let between = between.narrow(1, 0, pictures);
+                negative.clone() + (mean.clone() - between.clone()) * scales + (between - negative) * *scale
+            }
+            None => negative.clone() + (mean.clone() - negative) * scales,
+        };
         let guided = rescaled(guided, mean, self.rescale);
         if all > pictures {
             Tensor::cat(vec![guided, told.narrow(1, pictures, all - pictures)], 1)

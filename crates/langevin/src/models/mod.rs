@@ -5,6 +5,7 @@ pub mod basic_unet;
 mod checks;
 pub mod class_conditioned;
 pub mod clip;
+pub mod components;
 pub mod dit_transformer2d;
 pub mod image_condition;
 mod inception;
@@ -24,6 +25,7 @@ pub use autoencoder::{
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
+pub use components::Components;
 pub use dit_transformer2d::{DiTTransformer2DConfig, DiTTransformer2DModel};
 pub use image_condition::ImageCondition;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
@@ -61,6 +63,8 @@ pub struct Conditioning {
     pub sequence_mask: Option<Tensor<2>>,
     /// Channels put beside the picture's, `[batch, channels, height, width]`.
     pub channels: Option<Tensor<4>>,
+    /// The guidance scale of a model that was distilled to take it, `[batch]`.
+    pub guidance_scale: Option<Tensor<1>>,
 }
 
 impl Conditioning {
@@ -76,6 +80,7 @@ impl Conditioning {
             sequence,
             sequence_mask,
             channels,
+            guidance_scale,
         } = self;
         Ok(Self {
             classes: one_after_another("classes", classes, &other.classes)?,
@@ -84,6 +89,7 @@ impl Conditioning {
             sequence: one_after_another("a sequence", sequence, &other.sequence)?,
             sequence_mask: one_after_another("a sequence's mask", sequence_mask, &other.sequence_mask)?,
             channels: one_after_another("channels", channels, &other.channels)?,
+            guidance_scale: one_after_another("a guidance scale", guidance_scale, &other.guidance_scale)?,
         })
     }
 
@@ -96,6 +102,7 @@ impl Conditioning {
             sequence,
             sequence_mask,
             channels,
+            guidance_scale,
         } = self;
         // A sequence has its own mask, or none.
         let masked = if sequence.is_some() {
@@ -110,6 +117,7 @@ impl Conditioning {
             sequence: sequence.or(other.sequence),
             sequence_mask: masked,
             channels: channels.or(other.channels),
+            guidance_scale: guidance_scale.or(other.guidance_scale),
         }
     }
 
@@ -122,6 +130,7 @@ impl Conditioning {
             sequence,
             sequence_mask,
             channels,
+            guidance_scale,
         } = self;
         Self {
             classes: of_rows(classes, rows),
@@ -130,6 +139,7 @@ impl Conditioning {
             sequence: of_rows(sequence, rows),
             sequence_mask: of_rows(sequence_mask, rows),
             channels: of_rows(channels, rows),
+            guidance_scale: of_rows(guidance_scale, rows),
         }
     }
 

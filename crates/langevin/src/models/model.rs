@@ -4,9 +4,10 @@ use std::{fmt, path::Path, sync::PoisonError};
 
 use burn::{module::Module, tensor::Device};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
-    Result, files,
+    Error, Result, files,
     nn::{Init, dropout::DropoutGenerator},
     random::Generator,
     weights::{self, CONFIG_NAME, Checkpoint, DIFFUSERS, FileNames},
@@ -40,7 +41,21 @@ pub trait ModelConfig: Clone + fmt::Debug + PartialEq + Serialize + DeserializeO
     /// # Errors
     /// If it is missing or not such a configuration.
     fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        files::read_json(folder.as_ref().join(CONFIG_NAME))
+        let path = folder.as_ref().join(CONFIG_NAME);
+        Self::of_value(files::read_json(&path)?, &path)
+    }
+
+    /// The configuration that a file holds.
+    ///
+    /// # Errors
+    /// If it is not such a configuration.
+    fn of_value(value: Value, path: &Path) -> Result<Self> {
+        serde_json::from_value(value).map_err(|e| {
+            Error::file(
+                path,
+                format!("is not the configuration of a {}: {e}", Self::CLASS),
+            )
+        })
     }
 }
 

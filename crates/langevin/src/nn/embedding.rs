@@ -45,6 +45,8 @@ pub struct TimestepEmbedding {
     pub linear_1: Linear,
     /// `out` → `out`
     pub linear_2: Linear,
+    /// Of a second vector, added to the first: a distilled model's guidance scale.
+    pub cond_proj: Option<Linear>,
 }
 
 impl TimestepEmbedding {
@@ -53,6 +55,29 @@ impl TimestepEmbedding {
         Self {
             linear_1: Linear::new(inputs, outputs, init),
             linear_2: Linear::new(outputs, outputs, init),
+            cond_proj: None,
+        }
+    }
+
+    /// A new layer that takes a second vector of `condition` numbers.
+    pub fn with_condition(inputs: usize, condition: usize, outputs: usize, init: &mut Init<'_>) -> Self {
+        let linear_1 = Linear::new(inputs, outputs, init);
+        let cond_proj = Some(Linear::without_bias(condition, inputs, init));
+        Self {
+            linear_1,
+            linear_2: Linear::new(outputs, outputs, init),
+            cond_proj,
+        }
+    }
+
+    /// [`Self::forward`] with the second vector, where the layer takes one.
+    ///
+    /// # Shapes
+    /// `[batch, in]` and `[batch, condition]` → `[batch, out]`
+    pub fn forward_with(&self, x: Tensor<2>, condition: Tensor<2>) -> Tensor<2> {
+        match &self.cond_proj {
+            Some(projection) => self.forward(x + projection.forward(condition)),
+            None => self.forward(x),
         }
     }
 

@@ -60,8 +60,12 @@ impl Upsample2D {
     /// `[batch, height, width, channels]` → `[batch, 2 · height, 2 · width, channels]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, height, width, _] = x.dims();
-        self.conv
-            .forward(ops::upsample_nearest(x, [2 * height, 2 * width]))
+        self.forward_to(x, [2 * height, 2 * width])
+    }
+
+    /// To another size, `[height, width]`, about twice its own.
+    pub fn forward_to(&self, x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+        self.conv.forward(ops::upsample_nearest(x, size))
     }
 }
 

@@ -190,23 +190,38 @@ pub struct BasicTransformerBlock {
     pub norm3: LayerNorm,
     /// The feed-forward.
     pub ff: FeedForward,
+    /// Whether [`Self::attn1`] looks at the sequence too.
+    only_cross_attention: bool,
 }
 
 impl BasicTransformerBlock {
-    fn new(channels: usize, context: usize, heads: usize, init: &mut Init<'_>) -> Self {
+    fn new(config: &Transformer2DConfig, init: &mut Init<'_>) -> Self {
+        let (channels, heads) = (config.channels, config.num_attention_heads);
+        let context = config.cross_attention_dim;
+        let first = if config.only_cross_attention {
+            context
+        } else {
+            channels
+        };
         Self {
             norm1: LayerNorm::new(channels, LAYER_NORM_EPS, init),
-            attn1: TokenAttention::new(channels, channels, heads, init),
+            attn1: TokenAttention::new(channels, first, heads, init),
             norm2: LayerNorm::new(channels, LAYER_NORM_EPS, init),
             attn2: TokenAttention::new(channels, context, heads, init),
             norm3: LayerNorm::new(channels, LAYER_NORM_EPS, init),
             ff: FeedForward::new(channels, init),
+            only_cross_attention: config.only_cross_attention,
         }
     }
 
     fn forward(&self, x: Tensor<3>, sequence: &Tensor<3>) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let x = self.attn1.forward_add(normed.clone(), normed, x);
+        let context = if self.only_cross_attention {
+            sequence
+        } else {
+            &normed
+        };
+        let x = self.attn1.forward_add(normed.clone(), context.clone(), x);
         let x = self
             .attn2
             .forward_add(self.norm2.forward(x.clone()), sequence.clone(), x);
@@ -265,6 +280,8 @@ pub struct Transformer2DConfig {
     pub norm_num_groups: usize,
     /// Whether the projections are linear layers in a checkpoint, and not 1x1 convolutions.
     pub use_linear_projection: bool,
+    /// Whether the tokens look at the sequence twice, and not at each other.
+    pub only_cross_attention: bool,
 }
 
 /// Transformer blocks over a picture's positions; the input is added.
@@ -297,7 +314,7 @@ impl Transformer2DModel {
         let norm = GroupNorm::new(config.norm_num_groups, channels, GROUP_NORM_EPS, init)?;
         let proj_in = Projection::new(channels, config.use_linear_projection, init);
         let transformer_blocks = (0..config.num_layers)
-            .map(|_| BasicTransformerBlock::new(channels, config.cross_attention_dim, heads, init))
+            .map(|_| BasicTransformerBlock::new(config, init))
             .collect();
         Ok(Self {
             norm,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::ClassName;
+use super::{ClassName, Embeddings};
 use crate::{
-    Size,
+    Offset, Size,
     data::ImageInput,
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
     named::Named,
@@ -39,7 +39,7 @@ pub struct Request {
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub batch_size: usize,
-    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50].
+    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50; of a latent pipeline as in diffusers].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub steps: Option<usize>,
     /// The pictures' size, such as 64x48; what it must be a multiple of follows from the model [the model's].
@@ -48,6 +48,12 @@ pub struct Request {
     /// The seed that everything random comes from [0].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub seed: u64,
+    /// A seed for each picture, taken in turn, in place of one generator that draws all of them.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "seed")
+    )]
+    pub seeds: Vec<u64>,
     /// The sampler, in place of the pipeline's own; the program's `schedulers` lists them.
     #[serde(alias = "sampler")]
     #[cfg_attr(feature = "clap", arg(long, value_parser = samplers(), hide_possible_values = true, value_name = "NAME"))]
@@ -55,6 +61,20 @@ pub struct Request {
     /// ddim and tcd: how much noise a step adds, 0 for none to 1 for as much as ddpm [ddim: 0, tcd: 0.3].
     #[cfg_attr(feature = "clap", arg(long, value_name = "ETA"))]
     pub eta: Option<f64>,
+    /// The timesteps themselves, from the noisiest on, such as 999,749,499,249, in place of a number of steps.
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "TIMESTEPS",
+            value_delimiter = ',',
+            conflicts_with = "steps"
+        )
+    )]
+    pub timesteps: Vec<f64>,
+    /// lcm and tcd: the steps of the model's teacher [the model's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub original_inference_steps: Option<usize>,
 
     /// The class to draw, by name or number, or none; given several times, pictures take turns [all in turn].
     #[serde(deserialize_with = "one_or_many")]
@@ -94,9 +114,10 @@ pub struct Request {
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub guidance: ClassifierFree,
-    /// The text that guidance leads away from [the empty text].
+    /// The text that guidance leads away from; given several times, pictures take turns [the empty text].
+    #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT", help_heading = "Guidance"))]
-    pub negative_prompt: Option<String>,
+    pub negative_prompt: Vec<String>,
     /// The class that guidance leads away from [the null class].
     #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS", help_heading = "Guidance"))]
     pub negative_class: Option<ClassName>,
@@ -131,25 +152,141 @@ pub struct Request {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Guidance"))]
     pub cuts: usize,
 
-    /// Begin with this picture under noise, in place of noise alone.
+    /// The text for the second text encoder of Stable Diffusion XL; given several times, pictures take turns [the prompt].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion")
+    )]
+    pub prompt_2: Vec<String>,
+    /// The text that guidance leads away from, for the second text encoder [the negative prompt].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion")
+    )]
+    pub negative_prompt_2: Vec<String>,
+    /// How many of the text encoder's last layers to leave out, as diffusers counts them; A1111 counts one more [0].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", help_heading = "Stable Diffusion")
+    )]
+    pub clip_skip: Option<usize>,
+    /// What texts come to, computed already, in place of prompts.
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub embeddings: Option<Embeddings>,
+    /// The noise to begin with, `[1 or count, channels, height, width]` in the model's space, in place of drawn one.
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub latents: Option<Tensor<4>>,
+    /// XL: the size that the picture is said to have had [the picture's].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+    )]
+    pub original_size: Option<Size>,
+    /// XL: where the picture is said to have been cut out [0,0].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion")
+    )]
+    pub crop_top_left: Option<Offset>,
+    /// XL: the size that the picture is said to have [the picture's].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+    )]
+    pub target_size: Option<Size>,
+    /// XL: what guidance leads away from in place of the original size; needs the negative target size too.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+    )]
+    pub negative_original_size: Option<Size>,
+    /// XL: what guidance leads away from in place of the place of the cut [0,0].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion")
+    )]
+    pub negative_crop_top_left: Option<Offset>,
+    /// XL: what guidance leads away from in place of the target size; needs the negative original size too.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+    )]
+    pub negative_target_size: Option<Size>,
+    /// XL's refiner: how well the picture is said to be liked, 1 to 10 [6].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion")
+    )]
+    pub aesthetic_score: Option<f64>,
+    /// XL's refiner: the score that guidance leads away from [2.5].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion")
+    )]
+    pub negative_aesthetic_score: Option<f64>,
+    /// XL: the part of the noise, from the cleanest, at which another model goes on, such as 0.8.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PART", help_heading = "Stable Diffusion")
+    )]
+    pub denoising_end: Option<f64>,
+    /// XL: the part at which another model ended; begins with its latents.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PART", help_heading = "Stable Diffusion")
+    )]
+    pub denoising_start: Option<f64>,
+    /// InstructPix2Pix: how closely the edited picture follows the initial one [1.5].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SCALE", help_heading = "Stable Diffusion")
+    )]
+    pub image_guidance_scale: Option<f64>,
+    /// Upscaling: how much noise the small picture is given, a timestep [20].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", help_heading = "Stable Diffusion")
+    )]
+    pub noise_level: Option<usize>,
+    /// Depth to image: a picture of the depths, near white, in place of an estimate.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PICTURE", help_heading = "Stable Diffusion")
+    )]
+    pub depth: Option<ImageInput>,
+    /// Paint only what the mask covers, enlarged, with so many pixels around, and paste it back.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PIXELS", help_heading = "Stable Diffusion")
+    )]
+    pub mask_crop: Option<usize>,
+
+    /// Begin with this picture under noise, in place of noise alone; what an editing, varying or upscaling model begins with.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "PICTURE", help_heading = "From a picture")
     )]
     pub init_image: Option<ImageInput>,
-    /// The part of the steps that is walked from the initial picture, above 0 to 1 [0.6].
+    /// The part of the steps that is walked from the picture, above 0 to 1 [0.6; Stable Diffusion: 0.8, painting in: 1; XL: 0.3].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PART", help_heading = "From a picture")
+    )]
+    pub strength: Option<f64>,
+    /// Paint the white part of the mask anew in this picture: in latents, or by RePaint's sampler.
     #[cfg_attr(
         feature = "clap",
         arg(
             long,
-            value_name = "PART",
-            requires = "init_image",
+            value_name = "PICTURE",
+            conflicts_with = "init_image",
             help_heading = "From a picture"
         )
     )]
-    pub strength: Option<f64>,
-    /// Paint the white part of the mask anew in this picture, by RePaint's sampler.
-    #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE", conflicts_with_all = ["init_image", "scheduler"], help_heading = "From a picture"))]
     pub inpaint: Option<ImageInput>,
 }
 
@@ -161,8 +298,11 @@ impl Default for Request {
             steps: None,
             size: None,
             seed: 0,
+            seeds: Vec::new(),
             scheduler: None,
             eta: None,
+            timesteps: Vec::new(),
+            original_inference_steps: None,
             class: Vec::new(),
             prompt: Vec::new(),
             conditioning_image: None,
@@ -171,7 +311,7 @@ impl Default for Request {
             vector: Vec::new(),
             vectors: None,
             guidance: ClassifierFree::default(),
-            negative_prompt: None,
+            negative_prompt: Vec::new(),
             negative_class: None,
             guide: Vec::new(),
             guide_through: Through::Clean,
@@ -180,6 +320,25 @@ impl Default for Request {
             mask: None,
             clip: None,
             cuts: ClipLoss::USUAL_CUTS,
+            prompt_2: Vec::new(),
+            negative_prompt_2: Vec::new(),
+            clip_skip: None,
+            embeddings: None,
+            latents: None,
+            original_size: None,
+            crop_top_left: None,
+            target_size: None,
+            negative_original_size: None,
+            negative_crop_top_left: None,
+            negative_target_size: None,
+            aesthetic_score: None,
+            negative_aesthetic_score: None,
+            denoising_end: None,
+            denoising_start: None,
+            image_guidance_scale: None,
+            noise_level: None,
+            depth: None,
+            mask_crop: None,
             init_image: None,
             strength: None,
             inpaint: None,
@@ -194,6 +353,7 @@ impl Request {
             ("conditioning_image", &mut self.conditioning_image),
             ("vector_of", &mut self.vector_of),
             ("mask", &mut self.mask),
+            ("depth", &mut self.depth),
             ("init_image", &mut self.init_image),
             ("inpaint", &mut self.inpaint),
         ]

@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use crate::guidance::ClassifierFree;
+use super::Embeddings;
+use crate::{Offset, Size, guidance::ClassifierFree};
 
 /// What a call of a pipeline is given. The keyword arguments of diffusers' pipeline calls.
 #[derive(Clone, Debug)]
@@ -32,6 +33,37 @@ pub struct SampleOptions {
     pub negative_classes: Option<Vec<i64>>,
     /// The texts that guidance leads away from, one per picture. `None` is the empty text.
     pub negative_prompts: Option<Vec<String>>,
+    /// The texts of a second text encoder, one per picture. `None` is the first one's.
+    pub second_prompts: Option<Vec<String>>,
+    /// The same of what guidance leads away from.
+    pub negative_second_prompts: Option<Vec<String>>,
+    /// How many of a text encoder's last layers are left out; `None` is none, in diffusers' way of counting.
+    pub clip_skip: Option<usize>,
+    /// What texts come to, in place of texts.
+    pub embeddings: Option<Embeddings>,
+    /// What a model that takes sizes is given.
+    pub sizes: SizeOptions,
+    /// How closely an edited picture follows the one that is edited, where guidance is on.
+    pub image_guidance_scale: Option<f64>,
+    /// The guidance scale that a distilled model is given; guidance itself is then off.
+    pub distilled_guidance: Option<f64>,
+}
+
+/// What Stable Diffusion XL is given of a picture's size and making (Podell et al. 2023, section 2.2). `None` is diffusers' default.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)] // The names are diffusers'.
+pub struct SizeOptions {
+    pub original_size: Option<Size>,
+    pub crops_coords_top_left: Option<Offset>,
+    pub target_size: Option<Size>,
+    pub negative_original_size: Option<Size>,
+    pub negative_crops_coords_top_left: Option<Offset>,
+    pub negative_target_size: Option<Size>,
+    pub aesthetic_score: Option<f64>,
+    pub negative_aesthetic_score: Option<f64>,
+    /// Whether the call begins with a picture: diffusers' pipelines for these take one negative size without the other, and the place
+    /// of the cut from what is asked for.
+    pub from_picture: bool,
 }
 
 /// The picture that a model is shown beside the noisy one, for one drawn picture or for each.
@@ -59,6 +91,13 @@ impl Default for SampleOptions {
             guidance: ClassifierFree::default(),
             negative_classes: None,
             negative_prompts: None,
+            second_prompts: None,
+            negative_second_prompts: None,
+            clip_skip: None,
+            embeddings: None,
+            sizes: SizeOptions::default(),
+            image_guidance_scale: None,
+            distilled_guidance: None,
         }
     }
 }

@@ -15,7 +15,7 @@ mod sampling;
 mod staging;
 mod together;
 
-pub use classes::{PipelineClass, Role};
+pub use classes::{LatentUsage, PictureUse, PipelineClass, Role, Usage};
 pub(crate) use folder::component_folder;
 pub use folder::{checkpoint, save_model};
 pub(crate) use inpainting::Inpainting;
@@ -23,8 +23,8 @@ pub use interpolation::slerp;
 pub use latents::Latents;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
-pub use pipeline::{Pipeline, USUAL_DDIM_STEPS};
-pub(crate) use sampling::Draws;
+pub use pipeline::{LoadOptions, Pipeline, USUAL_DDIM_STEPS};
+pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};
 pub use together::step_together;
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Result,
+    codec::Codec,
     guidance::{LossGuidance, Question, Through, leaf},
     schedulers::StepOutput,
 };
@@ -81,7 +82,11 @@ impl<'a> OpenStep<'_, 'a> {
         } = sampling
             .scheduler
             .step(prediction.clone(), timestep, sample, &mut options)?;
-        sampling.sample = previous;
+        let next = sampling.timesteps.get(sampling.done + 1).copied();
+        sampling.sample = match &sampling.known {
+            Some(known) => known.put_into(previous, sampling.scheduler.as_ref(), next)?,
+            None => previous,
+        };
         sampling.latest = Some((prediction, predicted_clean));
         sampling.done += 1;
         Ok(())
@@ -150,6 +155,10 @@ impl<'a> OpenStep<'_, 'a> {
 
     fn lead(mut self, leaf: &Tensor<4>, prediction: Tensor<4>, guidance: &mut LossGuidance) -> Result<()> {
         let clean = self.predicted_clean(&prediction, leaf)?;
+        let clean = match self.sampling.codec {
+            Some(codec) => codec.decode(clean)?,
+            None => clean,
+        };
         let shift = guidance.shift(leaf, clean, self.timestep, || self.alpha_cumprod())?;
         self.sample = self.sample.clone() + shift;
         self.take(prediction)

@@ -1,11 +1,12 @@
 //! A pipeline: a model with its scheduler and what else belongs to it. Load, save, call.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
+use serde_json::{Value, json};
 
 use super::{
-    PipelineClass, Sampling,
+    PictureUse, PipelineClass, Role, Sampling,
     folder::{self, PipelineFolder},
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
@@ -19,11 +20,14 @@ use crate::{
     models::AnyModel,
     options::{ClassName, SampleOptions},
     random::Generator,
-    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, Scheduler},
+    schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, LoopOptions, Scheduler},
 };
 
 /// DDIM's steps, and RePaint's, where no number is asked for: diffusers'.
 pub const USUAL_DDIM_STEPS: usize = 50;
+
+/// Latents have no bounds to clip them to.
+const UNBOUNDED: (&str, Value) = ("clip_sample", Value::Bool(false));
 
 /// A model, a scheduler, what the model is conditioned on, and what lies between pictures and its space.
 ///
@@ -36,6 +40,17 @@ pub struct Pipeline {
     pub scheduler: AnyScheduler,
     conditions: Vec<Arc<dyn Condition>>,
     codec: AnyCodec,
+    /// `None` where it follows from the scheduler.
+    class: Option<&'static PipelineClass>,
+    settings: BTreeMap<String, Value>,
+    low_resolution_scheduler: Option<AnyScheduler>,
+}
+
+/// What is loaded of a pipeline's folder, and how.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// A variant of the weights, such as `fp16`, see [`Checkpoint::variant_in`](crate::models::Checkpoint::variant_in).
+    pub variant: Option<String>,
 }
 
 impl Pipeline {
@@ -59,14 +74,16 @@ impl Pipeline {
         scheduler: AnyScheduler,
         conditions: Vec<Arc<dyn Condition>>,
     ) -> Self {
-        let codec = AnyCodec::Pixels(Pixels {
-            channels: model.config().in_channels(),
-        });
+        let channels = model.config().in_channels();
+        let codec = Pixels { channels }.into();
         Self {
             model,
             scheduler,
             conditions,
             codec,
+            class: None,
+            settings: BTreeMap::new(),
+            low_resolution_scheduler: None,
         }
     }
 
@@ -85,13 +102,61 @@ impl Pipeline {
     ///
     /// [`Checkpoint::variant_in`]: crate::models::Checkpoint::variant_in
     pub fn load_variant(folder: impl AsRef<Path>, variant: Option<&str>, device: &Device) -> Result<Self> {
-        let folder = PipelineFolder::open(folder.as_ref())?;
+        let options = LoadOptions {
+            variant: variant.map(str::to_owned),
+        };
+        Self::load_with(folder, &options, device)
+    }
+
+    /// Loads a pipeline, or the part of it that is wanted.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
+        let folder = PipelineFolder::open(folder.as_ref(), options.variant.as_deref())?;
+        let class = folder.class();
         let config = folder.model_config()?;
-        let scheduler = folder.scheduler()?;
+        let scheduler = folder.scheduler(Role::Scheduler)?;
         // They are small, and say early what is wrong.
-        let conditions = conditioning::of_pipeline(&config, Some(folder.path()), device)?;
-        let model = AnyModel::with_weights(&config, &mut folder.weights(variant)?, device)?;
-        Ok(Self::of_parts(model, scheduler, conditions))
+        let mut conditions = conditioning::of_pipeline(&config, Some(&folder), device)?;
+        if class.picture_use() == PictureUse::Upscale {
+            // Its classes are noise levels.
+            conditions.retain(|condition| !is_class(condition));
+        }
+        let codec = folder.codec(device)?;
+        let model = AnyModel::with_weights(&config, &mut folder.model_weights()?, device)?;
+        let pipeline = Self::of_parts(model, scheduler, conditions);
+        let Some(codec) = codec else {
+            return Ok(pipeline);
+        };
+        let low_resolution_scheduler = match class.component(Role::LowResolutionScheduler) {
+            Some(_) => Some(folder.scheduler(Role::LowResolutionScheduler)?),
+            None => None,
+        };
+        Self {
+            codec,
+            class: Some(class),
+            settings: folder.settings().clone(),
+            low_resolution_scheduler,
+            ..pipeline
+        }
+        .for_latents()
+    }
+
+    /// With what diffusers' constructors set in a scheduler.
+    fn for_latents(mut self) -> Result<Self> {
+        let insists = self.class().latent.is_some_and(|latent| latent.insists_on_offset);
+        let offset = insists.then(|| ("steps_offset", json!(1)));
+        let settings: Vec<_> = offset.into_iter().chain([UNBOUNDED]).collect();
+        self.scheduler = self.scheduler.insisting(&settings)?;
+        if self.codec.channels() > self.model.config().in_channels() {
+            return Err(Error::Config(format!(
+                "the autoencoder has latents of {} channels, and the model takes {}: they are not of one pipeline",
+                self.codec.channels(),
+                self.model.config().in_channels()
+            )));
+        }
+        Ok(self)
     }
 
     /// A pipeline of a model that has none, with a scheduler of diffusers' default configuration; `name` is `ddpm`,
@@ -110,8 +175,21 @@ impl Pipeline {
     /// # Errors
     /// If there is no such sampler, or it does not fit the model; the error says why.
     pub fn with_scheduler(self, name: &str) -> Result<Self> {
-        let scheduler = self.scheduler.for_model(name)?;
+        let scheduler = self.sampler(name)?;
         Ok(Self { scheduler, ..self })
+    }
+
+    /// The sampler of this name on this pipeline's noise schedule.
+    ///
+    /// # Errors
+    /// If there is no such sampler, or it does not fit the model.
+    pub fn sampler(&self, name: &str) -> Result<AnyScheduler> {
+        let scheduler = self.scheduler.for_model(name)?;
+        if self.codec.is_latent() {
+            scheduler.insisting(&[UNBOUNDED])
+        } else {
+            Ok(scheduler)
+        }
     }
 
     /// The same model with DDIM run backwards: a loop that begins with a picture, by [`Sampling::starting_at`] step 0, ends with
@@ -150,7 +228,26 @@ impl Pipeline {
 
     /// The row of the class table that it is of.
     pub fn class(&self) -> &'static PipelineClass {
-        PipelineClass::of(&self.scheduler)
+        self.class.unwrap_or_else(|| PipelineClass::of(&self.scheduler))
+    }
+
+    /// The settings of its index, besides its components.
+    pub fn settings(&self) -> &BTreeMap<String, Value> {
+        &self.settings
+    }
+
+    /// The noise schedule of the small picture that an upscaling pipeline enlarges.
+    pub fn low_resolution_scheduler(&self) -> Option<&AnyScheduler> {
+        self.low_resolution_scheduler.as_ref()
+    }
+
+    /// The channels of its pictures.
+    pub fn picture_channels(&self) -> usize {
+        if self.codec.is_latent() {
+            3
+        } else {
+            self.codec.channels()
+        }
     }
 
     /// What lies between pictures and the space that the model denoises in.
@@ -163,10 +260,10 @@ impl Pipeline {
         &self.conditions
     }
 
-    /// How many parameters its networks have: the model's, and those of its conditions.
+    /// How many parameters its networks have: the model's, the codec's, and those of its conditions.
     pub fn num_parameters(&self) -> usize {
         let conditions = self.conditions.iter().map(|condition| condition.num_parameters());
-        self.model.num_parameters() + conditions.sum::<usize>()
+        self.model.num_parameters() + self.codec.num_parameters() + conditions.sum::<usize>()
     }
 
     /// The condition of a kind, if the model has it.
@@ -202,7 +299,7 @@ impl Pipeline {
     /// If its configuration does not say how large its pictures are.
     pub fn guide_maker(&self) -> Result<GuideMaker> {
         Ok(GuideMaker {
-            channels: self.model.config().in_channels(),
+            channels: self.picture_channels(),
             size: self.size()?,
             device: self.model.device(),
             mask: None,
@@ -229,13 +326,32 @@ impl Pipeline {
                     .into(),
             )
         })?;
-        Ok(size.into())
+        let [height, width] = size;
+        let factor = self.codec.factor();
+        Ok([height * factor, width * factor].into())
+    }
+
+    /// What height and width of its pictures must be divisible by.
+    pub fn size_divisor(&self) -> usize {
+        if self.codec.is_latent() {
+            self.codec.factor()
+        } else {
+            self.model.config().size_divisor()
+        }
     }
 
     /// The steps of a call that names no number, see [`AnyScheduler::usual_steps`]: diffusers' 1000 with a DDPM scheduler, and 50 with
     /// a DDIM one.
     pub fn default_steps(&self) -> usize {
-        self.scheduler.usual_steps()
+        self.steps_by(&self.scheduler)
+    }
+
+    /// The same with another sampler: of a latent pipeline as many, as its class in diffusers has them.
+    pub fn steps_by(&self, scheduler: &AnyScheduler) -> usize {
+        match self.class().latent {
+            Some(latent) => latent.draw.steps.min(scheduler.num_train_timesteps()),
+            None => scheduler.usual_steps(),
+        }
     }
 
     /// How many times a loop of `steps` steps asks the model; some samplers ask it more than once a step.
@@ -295,7 +411,8 @@ impl Pipeline {
             .unwrap_or_else(|| scheduler.usual_steps());
         let size = self.size()?;
         let pair = self.pair(options, size)?;
-        self.begin_with(Box::new(scheduler), steps, size, options, pair, generator)
+        let loop_options = LoopOptions::steps(steps);
+        self.begin_with(Box::new(scheduler), &loop_options, size, options, pair, generator)
     }
 
     /// Starts a loop of RePaint's (Lugmayr et al. 2022), which paints the unknown part of `picture` anew: a tensor of shape
@@ -318,7 +435,15 @@ impl Pipeline {
             .unwrap_or_else(|| self.repaint_steps());
         let size = self.size()?;
         let pair = self.pair(options, size)?;
-        self.begin_with(Box::new(scheduler), steps, size, options, pair, generator.into())
+        let loop_options = LoopOptions::steps(steps);
+        self.begin_with(
+            Box::new(scheduler),
+            &loop_options,
+            size,
+            options,
+            pair,
+            generator.into(),
+        )
     }
 
     /// RePaint's steps where no number is asked for.
@@ -343,32 +468,58 @@ impl Pipeline {
         conditioning::of_call(&self.conditions, &call)
     }
 
-    /// Starts a loop of `steps` steps with what `pair` says of its pictures: draws the initial noise as diffusers' pipelines do.
+    /// Starts a loop with what `pair` says of its pictures: draws the initial noise as diffusers' pipelines do.
     pub(crate) fn begin_with<'a>(
         &'a self,
-        mut scheduler: Box<dyn Scheduler + 'a>,
-        steps: usize,
+        scheduler: Box<dyn Scheduler + 'a>,
+        loop_options: &LoopOptions,
         size: Size,
         options: &SampleOptions,
         pair: Pair,
         mut generator: Draws<'a>,
     ) -> Result<Sampling<'a>> {
+        let noise = self.noise(options.batch_size, size, generator.get_mut());
+        self.begin_from(scheduler, loop_options, noise, options, pair, generator)
+    }
+
+    /// The noise that `batch` pictures of a size begin with.
+    pub(crate) fn noise(&self, batch: usize, size: Size, generator: &mut Generator) -> Tensor<4> {
+        let [channels, height, width] = self.codec.latent_shape(size);
+        generator.randn_tensor([batch, channels, height, width], &self.model.device())
+    }
+
+    /// Starts a loop from `noise`.
+    pub(crate) fn begin_from<'a>(
+        &'a self,
+        mut scheduler: Box<dyn Scheduler + 'a>,
+        loop_options: &LoopOptions,
+        noise: Tensor<4>,
+        options: &SampleOptions,
+        pair: Pair,
+        generator: Draws<'a>,
+    ) -> Result<Sampling<'a>> {
         let guidance = options.guidance;
         let denoiser = if guidance.is_on() {
             let train_timesteps = scheduler.num_train_timesteps();
             let guided = Guided::new(&self.model as _, pair.away, guidance, train_timesteps)?;
-            LoopDenoiser::Guided(Box::new(guided))
+            LoopDenoiser::Guided(Box::new(match (pair.between, options.image_guidance_scale) {
+                (Some(between), Some(scale)) => guided.with_between(between, scale),
+                _ => guided,
+            }))
         } else {
             LoopDenoiser::Shared(&self.model)
         };
-        scheduler.set_timesteps(steps)?;
-        let [channels, height, width] = self.codec.latent_shape(size)?;
-        let shape = [options.batch_size, channels, height, width];
-        let noise = generator.get_mut().randn_tensor(shape, &self.model.device());
-        Ok(Sampling::start(denoiser, scheduler, noise, generator)
-            .of_steps(steps)
+        scheduler.set_loop(loop_options)?;
+        let calls = scheduler.timesteps().len().div_ceil(scheduler.order());
+        let sampling = Sampling::start(denoiser, scheduler, noise, generator)
+            .of_steps(loop_options.num_inference_steps.unwrap_or(calls))
             .with_conditioning(pair.towards)
-            .with_step_options(options.eta, options.use_clipped_model_output || guidance.is_on()))
+            .with_step_options(options.eta, options.use_clipped_model_output || guidance.is_on());
+        Ok(if self.codec.is_latent() {
+            sampling.with_codec(&self.codec)
+        } else {
+            sampling
+        })
     }
 
     /// Draws pictures: `[batch, height, width, channels]` in 0..1.

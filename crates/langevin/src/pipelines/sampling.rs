@@ -2,9 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::OpenStep;
+use super::{OpenStep, to_pictures};
 use crate::{
     Error, Result,
+    codec::{AnyCodec, Codec},
+    data::Picture,
     guidance::{Guided, LossGuidance},
     models::{Conditioning, Denoiser},
     random::Generator,
@@ -46,6 +48,37 @@ pub struct Sampling<'a> {
     pub(super) done: usize,
     pub(super) sample: Tensor<4>,
     pub(super) latest: Option<(Tensor<4>, Tensor<4>)>,
+    pub(super) known: Option<KnownPart>,
+    /// Makes pictures of what the loop denoises, where that is something else.
+    pub(super) codec: Option<&'a AnyCodec>,
+}
+
+/// The part of the samples that is known, and put back after every step.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownPart {
+    /// The clean samples, `[batch, channels, height, width]`.
+    pub samples: Tensor<4>,
+    /// The noise that they are given, of the same shape.
+    pub noise: Tensor<4>,
+    /// 1 where the loop paints and 0 where the samples are known, `[batch, 1, height, width]`.
+    pub mask: Tensor<4>,
+}
+
+impl KnownPart {
+    /// The sample with the known part at the next timestep's noise, or clean after the last.
+    pub(super) fn put_into(
+        &self,
+        sample: Tensor<4>,
+        scheduler: &dyn Scheduler,
+        next: Option<f64>,
+    ) -> Result<Tensor<4>> {
+        let known = match next {
+            Some(t) => scheduler.add_noise_at(self.samples.clone(), self.noise.clone(), t)?,
+            None => self.samples.clone(),
+        };
+        let kept = self.mask.clone() * -1.0 + 1.0;
+        Ok(known * kept + sample * self.mask.clone())
+    }
 }
 
 /// A denoiser that loops can share.
@@ -99,7 +132,7 @@ impl From<Generator> for Draws<'_> {
 }
 
 impl Draws<'_> {
-    pub(super) fn get_mut(&mut self) -> &mut Generator {
+    pub(crate) fn get_mut(&mut self) -> &mut Generator {
         match self {
             Self::Borrowed(generator) => generator,
             Self::Owned(generator) => generator,
@@ -119,6 +152,17 @@ fn first_step(steps: usize, order: usize, strength: f64) -> Result<usize> {
         0 => Err(no_step(steps, strength)),
         walked => Ok((steps - walked) * order),
     }
+}
+
+/// The timestep from which a part of the noise, from the cleanest, is left to another model: `round(T - part · T)`.
+pub(crate) fn cutoff(option: &'static str, part: f64, train_timesteps: usize) -> Result<f64> {
+    if !(part > 0.0 && part < 1.0) {
+        return Err(Error::Config(format!(
+            "`{option}` is {part}: it must be between 0 and 1"
+        )));
+    }
+    let all = train_timesteps as f64;
+    Ok((all - part * all).round_ties_even())
 }
 
 fn no_step(steps: usize, strength: f64) -> Error {
@@ -160,6 +204,33 @@ pub struct Step<'a> {
     pub prediction: &'a Tensor<4>,
     /// The clean picture that the prediction implies.
     pub predicted_clean: &'a Tensor<4>,
+    codec: Option<&'a AnyCodec>,
+}
+
+impl Step<'_> {
+    /// The sample as pictures; latents as their codec's previews show them.
+    ///
+    /// # Errors
+    /// If it makes no pictures.
+    pub fn pictures(&self) -> Result<Vec<Picture>> {
+        shown(self.sample, self.codec)
+    }
+
+    /// The predicted clean sample as pictures.
+    ///
+    /// # Errors
+    /// If it makes no pictures.
+    pub fn clean_pictures(&self) -> Result<Vec<Picture>> {
+        shown(self.predicted_clean, self.codec)
+    }
+}
+
+/// Samples as pictures that are only looked at.
+fn shown(samples: &Tensor<4>, codec: Option<&AnyCodec>) -> Result<Vec<Picture>> {
+    match codec {
+        Some(codec) => to_pictures(&codec.preview(samples.clone())?),
+        None => to_pictures(samples),
+    }
 }
 
 impl<'a> Sampling<'a> {
@@ -219,6 +290,8 @@ impl<'a> Sampling<'a> {
             sample: if sigma == 1.0 { noise } else { noise * sigma },
             scheduler,
             latest: None,
+            known: None,
+            codec: None,
         }
     }
 
@@ -232,6 +305,32 @@ impl<'a> Sampling<'a> {
     pub fn with_conditioning(mut self, conditioning: Conditioning) -> Self {
         self.conditioning = conditioning;
         self
+    }
+
+    /// Puts a known part back after every step.
+    pub(crate) fn with_known(mut self, known: Option<KnownPart>) -> Self {
+        self.known = known;
+        self
+    }
+
+    /// Makes pictures of predicted clean samples before a loss looks at them.
+    pub(crate) fn with_codec(mut self, codec: &'a AnyCodec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
+    /// Ends with the last timestep that is at least `timestep`, and leaves the rest to another model.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn ending_at(mut self, timestep: f64) -> Result<Self> {
+        self.timesteps.retain(|&t| t >= timestep);
+        if self.timesteps.is_empty() {
+            return Err(Error::Config(
+                "`denoising_end` leaves no step to this model: give more steps, or a larger part".into(),
+            ));
+        }
+        Ok(self)
     }
 
     /// Sets DDIM's η or TCD's γ, and whether DDIM derives the noise from the clipped clean sample, see [`StepOptions`].
@@ -286,6 +385,22 @@ impl<'a> Sampling<'a> {
         Ok(sampling)
     }
 
+    /// Goes on with `latents` where another model ended: at the part `part` of the noise, from the cleanest, as diffusers counts
+    /// `denoising_start`.
+    ///
+    /// # Errors
+    /// If the part is not between 0 and 1, or leaves no step.
+    pub(crate) fn going_on_at(self, part: f64, latents: Tensor<4>) -> Result<Self> {
+        let cutoff = cutoff("denoising_start", part, self.scheduler.num_train_timesteps())?;
+        let mut left = self.timesteps.iter().filter(|&&t| t < cutoff).count();
+        // A step of two calls is not cut in two.
+        if self.scheduler.order() == 2 && left.is_multiple_of(2) {
+            left = (left + 1).min(self.timesteps.len());
+        }
+        let first = self.timesteps.len() - left;
+        self.starting_at(latents, first)
+    }
+
     /// Lets a loss lead every step, besides what the denoiser itself is guided by. DDIM then takes the noise from the clipped
     /// clean sample, as [`SampleOptions::use_clipped_model_output`](super::SampleOptions) says.
     pub fn guided_by(mut self, guidance: LossGuidance) -> Self {
@@ -302,6 +417,14 @@ impl<'a> Sampling<'a> {
     /// How many steps are done.
     pub fn done(&self) -> usize {
         self.done
+    }
+
+    /// The sample as it stands as pictures; latents as their codec's previews show them.
+    ///
+    /// # Errors
+    /// If it makes no pictures.
+    pub fn pictures(&self) -> Result<Vec<Picture>> {
+        shown(&self.sample, self.codec)
     }
 
     /// The sample as it stands, `[batch, channels, height, width]`.
@@ -367,6 +490,7 @@ impl<'a> Sampling<'a> {
             sample: &self.sample,
             prediction,
             predicted_clean,
+            codec: self.codec,
         })
     }
 

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
+    LoopOptions, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput,
     class::scheduler_class,
     noise_schedule::table_methods,
     prediction::{Bounds, ratio},
@@ -242,6 +242,17 @@ impl Posterior {
     }
 }
 
+/// A timestep of the schedule.
+fn whole(t: f64) -> Result<usize> {
+    if t >= 0.0 && t.fract() == 0.0 {
+        Ok(t as usize)
+    } else {
+        Err(Error::Config(format!(
+            "timestep {t} is not one of the schedule's"
+        )))
+    }
+}
+
 impl Scheduler for DDPMScheduler {
     fn set_timesteps(&mut self, num_inference_steps: usize) -> Result<()> {
         let config = &self.config;
@@ -252,6 +263,17 @@ impl Scheduler for DDPMScheduler {
         )?;
         self.timesteps = timesteps.into_iter().map(|t| t as f64).collect();
         Ok(())
+    }
+
+    fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
+        options.only(DDPMConfig::CLASS_NAME, &["timesteps"])?;
+        match &options.timesteps {
+            Some(timesteps) => {
+                let whole = timesteps.iter().map(|&t| whole(t)).collect::<Result<Vec<_>>>()?;
+                self.set_custom_timesteps(&whole)
+            }
+            None => self.set_timesteps(options.number(DDPMConfig::CLASS_NAME)?),
+        }
     }
 
     fn step(

@@ -127,6 +127,20 @@ impl AnyScheduler {
         Self::from_other(self.class_name(), &config)
     }
 
+    /// The same with settings that a pipeline insists on, whatever its file says; those that the class does not have are passed over.
+    ///
+    /// # Errors
+    /// If the values do not fit the class.
+    pub fn insisting(&self, settings: &[(&str, Value)]) -> Result<Self> {
+        let mut config = self.config()?;
+        for (key, value) in settings {
+            if config.get(*key).is_some_and(|found| found != value) {
+                set(&mut config, key, value.clone());
+            }
+        }
+        Self::from_other(self.class_name(), &config)
+    }
+
     fn named(name: &str) -> Result<&'static SamplerName> {
         let by_class = || SamplerName::ALL.iter().find(|sampler| sampler.class_name == name);
         SamplerName::find(name).or_else(by_class).ok_or_else(|| {

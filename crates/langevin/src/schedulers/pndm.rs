@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{
     NoiseSchedule, PredictionType, Scheduler, StepOptions, StepOutput, class::scheduler_class,
-    noise_schedule::table_methods, position::Position, prediction::predicted_clean, same_shape,
+    noise_schedule::table_methods, position, prediction::predicted_clean, same_shape,
 };
 use crate::{Error, Result};
 
@@ -52,7 +52,8 @@ pub struct PNDMScheduler {
     timesteps: Vec<f64>,
     /// How many of the timesteps, from the first, are of Runge–Kutta steps.
     runge_kutta: usize,
-    position: Position,
+    /// How many calls of the loop are done.
+    calls: usize,
     /// The last predictions at the beginning of a step, the latest first.
     predictions: VecDeque<Tensor<4>>,
     /// Where the step in progress began, while it is made of more than one call of the model.
@@ -99,7 +100,7 @@ impl PNDMScheduler {
             stride: 1,
             timesteps: Vec::new(),
             runge_kutta: 0,
-            position: Position::default(),
+            calls: 0,
             predictions: VecDeque::new(),
             start: None,
             sum: None,
@@ -135,7 +136,7 @@ impl PNDMScheduler {
         }
         self.timesteps = calls.into_iter().map(|t| t as f64).collect();
         self.stride = stride;
-        self.position = Position::default();
+        self.calls = 0;
         self.predictions.clear();
         self.start = None;
         self.sum = None;
@@ -245,10 +246,6 @@ impl Scheduler for PNDMScheduler {
         self.begin(steps, train / num_inference_steps)
     }
 
-    fn set_begin_index(&mut self, index: usize) {
-        self.position.begin_at(index);
-    }
-
     fn step(
         &mut self,
         prediction: Tensor<4>,
@@ -257,14 +254,15 @@ impl Scheduler for PNDMScheduler {
         _options: &mut StepOptions<'_>,
     ) -> Result<StepOutput> {
         same_shape("the prediction", &prediction, "the sample", &x)?;
-        let call = self.position.find(&self.timesteps, t)?;
+        position::index_of(&self.timesteps, t)?;
+        // Calls are counted, as in diffusers: a loop that begins with a picture does its own first step twice.
+        let call = self.calls;
         let (t, stride) = (t as i64, self.stride as i64);
         let (from, to) = if call < self.runge_kutta {
             let ahead = if call.is_multiple_of(2) { stride / 2 } else { 0 };
             (self.timesteps[call / STAGES * STAGES] as i64, t - ahead)
         } else if self.is_repeated(call) {
-            // A loop that begins here has no first step to do again.
-            (if self.start.is_some() { t + stride } else { t }, t)
+            (t + stride, t)
         } else {
             (t, t - stride)
         };
@@ -274,7 +272,7 @@ impl Scheduler for PNDMScheduler {
             self.multistep(prediction, x, call)
         };
         let output = self.transfer(x, mixed, from, to);
-        self.position.advance();
+        self.calls += 1;
         Ok(output)
     }
 

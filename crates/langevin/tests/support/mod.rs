@@ -8,6 +8,8 @@
 // Each test target includes this file and uses a part of it.
 #![allow(dead_code)]
 
+pub mod call;
+
 use std::{
     collections::BTreeMap,
     env, fs,

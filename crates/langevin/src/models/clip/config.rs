@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, Result, files, models::ModelConfig, nn::Activation, weights::CONFIG_NAME};
+use crate::{Error, Result, models::ModelConfig, nn::Activation};
 
 /// The configuration of a text tower, with transformers' names and defaults; an unknown key is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,15 +180,14 @@ impl ModelConfig for ClipTextConfig {
     }
 
     /// That of a text encoder, or the text tower's within that of a whole CLIP.
-    fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let path = folder.as_ref().join(CONFIG_NAME);
-        let mut value: Value = files::read_json(&path)?;
-        let config: Self = match value.get_mut("text_config").map(Value::take) {
-            None | Some(Value::Null) => files::read_json(&path)?,
-            Some(text) => serde_json::from_value(text)
-                .map_err(|e| Error::file(&path, format!("text_config is not that of a text tower: {e}")))?,
+    fn of_value(mut value: Value, path: &Path) -> Result<Self> {
+        let own = match value.get_mut("text_config").map(Value::take) {
+            None | Some(Value::Null) => value,
+            Some(text) => text,
         };
-        config.validate().map_err(|e| Error::file(&path, e.to_string()))?;
+        let config: Self = serde_json::from_value(own)
+            .map_err(|e| Error::file(path, format!("is not the configuration of a text tower: {e}")))?;
+        config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         Ok(config)
     }
 }

@@ -154,6 +154,22 @@ impl ClipTokenizer {
         Ok(ids)
     }
 
+    /// What of a text does not fit into the model's length; `None` where all of it does.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on it.
+    pub fn unseen(&self, text: &str) -> Result<Option<String>> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|e| Error::Config(format!("the text `{text}` has no pieces: {e}")))?;
+        let room = self.length - 2;
+        let rest = encoding.get_ids().get(room..).unwrap_or_default();
+        let words = rest.iter().filter_map(|&id| self.tokenizer.id_to_token(id));
+        let rest: String = words.map(|piece| piece.replace("</w>", " ")).collect();
+        Ok(Some(rest.trim().to_string()).filter(|rest| !rest.is_empty()))
+    }
+
     /// How many tokens every text has in the end.
     pub fn length(&self) -> usize {
         self.length

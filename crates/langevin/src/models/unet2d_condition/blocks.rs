@@ -51,7 +51,8 @@ impl Parts<'_, '_> {
         ResnetBlock2D::new(&config, self.dropout, self.init)
     }
 
-    fn transformer(&mut self, channels: usize) -> Result<Transformer2DModel> {
+    /// `only_cross`: whether its tokens look at the sequence twice and not at each other.
+    fn transformer(&mut self, channels: usize, only_cross: bool) -> Result<Transformer2DModel> {
         let config = Transformer2DConfig {
             channels,
             num_attention_heads: self.config.attention_head_dim.at(self.level),
@@ -59,6 +60,7 @@ impl Parts<'_, '_> {
             cross_attention_dim: self.config.cross_attention_dim.at(self.level),
             norm_num_groups: self.config.norm_num_groups,
             use_linear_projection: self.config.use_linear_projection,
+            only_cross_attention: only_cross,
         };
         Transformer2DModel::new(&config, self.init)
     }
@@ -91,6 +93,7 @@ impl ConditionDownBlock {
         init: &mut Init<'_>,
     ) -> Result<Self> {
         let attends = config.down_block_types[level] == ConditionDownBlockType::CrossAttnDownBlock2D;
+        let only_cross = config.only_cross_attention.at(level);
         let out = config.block_out_channels[level];
         let mut input = config.block_out_channels[level.saturating_sub(1)];
         let mut parts = Parts {
@@ -105,7 +108,7 @@ impl ConditionDownBlock {
             resnets.push(parts.resnet(input, out)?);
             input = out;
             if attends {
-                attentions.push(parts.transformer(out)?);
+                attentions.push(parts.transformer(out, only_cross)?);
             }
         }
         let halves = level + 1 < config.block_out_channels.len();
@@ -162,7 +165,7 @@ impl ConditionMidBlock {
             scale_factor: config.mid_block_scale_factor,
         };
         let first = parts.resnet(channels, channels)?;
-        let attentions = vec![parts.transformer(channels)?];
+        let attentions = vec![parts.transformer(channels, false)?];
         Ok(Self {
             attentions,
             resnets: vec![first, parts.resnet(channels, channels)?],
@@ -218,7 +221,7 @@ impl ConditionUpBlock {
             resnets.push(parts.resnet(from_below + from_down, out)?);
             from_below = out;
             if attends {
-                attentions.push(parts.transformer(out)?);
+                attentions.push(parts.transformer(out, config.only_cross_attention.at(level))?);
             }
         }
         let upsamplers = (level > 0).then(|| Upsample2D::new(out, parts.init));
@@ -244,8 +247,11 @@ impl ConditionUpBlock {
             x = resnet.forward(x, told.embedding);
             x = attend(self.attentions.get(layer), x, told);
         }
-        self.upsamplers
-            .iter()
-            .fold(x, |x, upsampler| upsampler.forward(x))
+        // To the size of the way down, which halving rounded up where a side was odd.
+        let size = outputs.last().map(|output| output.dims());
+        self.upsamplers.iter().fold(x, |x, upsampler| match size {
+            Some([_, height, width, _]) => upsampler.forward_to(x, [height, width]),
+            None => upsampler.forward(x),
+        })
     }
 }

@@ -39,6 +39,33 @@ impl PerLevel {
     }
 }
 
+/// Yes or no for all levels, or for each, from the picture's size down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FlagPerLevel {
+    /// The same on every level.
+    All(bool),
+    /// One a level.
+    Each(Vec<bool>),
+}
+
+impl FlagPerLevel {
+    /// That of a level; [`UNet2DConditionConfig::validate`] makes sure that there is one.
+    pub fn at(&self, level: usize) -> bool {
+        match self {
+            Self::All(flag) => *flag,
+            Self::Each(flags) => flags.get(level).copied().unwrap_or_default(),
+        }
+    }
+
+    fn len(&self) -> Option<usize> {
+        match self {
+            Self::All(_) => None,
+            Self::Each(flags) => Some(flags.len()),
+        }
+    }
+}
+
 /// One level of the way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConditionDownBlockType {
@@ -95,15 +122,13 @@ pub enum EncoderHidDimType {
 }
 
 /// Settings of diffusers that change the model and have only one meaning here yet.
-fn only_values() -> [(&'static str, Value); 9] {
+fn only_values() -> [(&'static str, Value); 7] {
     [
-        ("only_cross_attention", json!(false)),
         ("dual_cross_attention", json!(false)),
         ("num_attention_heads", Value::Null),
         ("resnet_skip_time_act", json!(false)),
         ("time_embedding_type", json!("positional")),
         ("timestep_post_act", Value::Null),
-        ("time_cond_proj_dim", Value::Null),
         ("attention_type", json!("default")),
         ("class_embeddings_concat", json!(false)),
     ]
@@ -141,6 +166,7 @@ pub struct UNet2DConditionConfig {
     pub encoder_hid_dim: Option<usize>,
     pub encoder_hid_dim_type: Option<EncoderHidDimType>,
     pub attention_head_dim: PerLevel,
+    pub only_cross_attention: FlagPerLevel,
     pub use_linear_projection: bool,
     pub class_embed_type: Option<ConditionClassEmbedType>,
     pub num_class_embeds: Option<usize>,
@@ -150,6 +176,7 @@ pub struct UNet2DConditionConfig {
     pub resnet_time_scale_shift: TimeEmbeddingNorm,
     pub time_embedding_dim: Option<usize>,
     pub time_embedding_act_fn: Option<Activation>,
+    pub time_cond_proj_dim: Option<usize>,
     pub conv_in_kernel: usize,
     pub conv_out_kernel: usize,
     #[serde(flatten)]
@@ -185,6 +212,7 @@ impl Default for UNet2DConditionConfig {
             encoder_hid_dim: None,
             encoder_hid_dim_type: None,
             attention_head_dim: PerLevel::All(8),
+            only_cross_attention: FlagPerLevel::All(false),
             use_linear_projection: false,
             class_embed_type: None,
             num_class_embeds: None,
@@ -194,6 +222,7 @@ impl Default for UNet2DConditionConfig {
             resnet_time_scale_shift: TimeEmbeddingNorm::Default,
             time_embedding_dim: None,
             time_embedding_act_fn: None,
+            time_cond_proj_dim: None,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
             unknown: Map::new(),
@@ -317,6 +346,11 @@ impl UNet2DConditionConfig {
             ("encoder_hid_dim", self.encoder_hid_dim.unwrap_or(1), 1 << 16),
             ("num_class_embeds", self.num_class_embeds.unwrap_or(1), 1 << 24),
             (
+                "time_cond_proj_dim",
+                self.time_cond_proj_dim.unwrap_or(4),
+                1 << 14,
+            ),
+            (
                 "addition_time_embed_dim",
                 self.addition_time_embed_dim.unwrap_or(1),
                 1 << 16,
@@ -413,6 +447,7 @@ impl ModelConfig for UNet2DConditionConfig {
                 self.transformer_layers_per_block.len(),
             ),
             ("attention_head_dim", self.attention_head_dim.len()),
+            ("only_cross_attention", self.only_cross_attention.len()),
         ];
         for (name, length) in lengths {
             if let Some(length) = length.filter(|&length| length != levels) {
@@ -425,6 +460,9 @@ impl ModelConfig for UNet2DConditionConfig {
             if value == 0 || value > limit {
                 return fail(format!("{name} is {value}: it must be from 1 to {limit}"));
             }
+        }
+        if self.time_cond_proj_dim.is_some_and(|dim| dim < 4 || dim % 2 == 1) {
+            return fail("time_cond_proj_dim must be even and at least 4".into());
         }
         if self.conv_in_kernel.is_multiple_of(2) || self.conv_out_kernel.is_multiple_of(2) {
             return fail("conv_in_kernel and conv_out_kernel must be odd".into());

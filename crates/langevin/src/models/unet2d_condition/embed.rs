@@ -4,12 +4,12 @@ use burn::{module::Module, tensor::Tensor};
 
 use super::{
     UNet2DConditionModel,
-    config::{ConditionClassEmbedType, TIME_IDS, UNet2DConditionConfig},
+    config::{ConditionClassEmbedType, UNet2DConditionConfig},
 };
 use crate::{
     Error, Result,
     models::Conditioning,
-    nn::{Embedding, Init, Linear, TimestepEmbedding},
+    nn::{Embedding, Init, Linear, TimestepEmbedding, sinusoidal_embedding},
 };
 
 /// The parameters of the class embedding, where it has any.
@@ -56,7 +56,14 @@ impl UNet2DConditionModel {
         batch: usize,
     ) -> Result<Tensor<2>> {
         let first = self.config.block_out_channels[0];
-        let mut embedding = self.time_embedding.forward(self.project(timesteps, first));
+        let projected = self.project(timesteps, first);
+        let mut embedding = match self.config.time_cond_proj_dim {
+            Some(dimension) => {
+                let scale = self.guidance_scale(conditioning, dimension, batch)?;
+                self.time_embedding.forward_with(projected, scale)
+            }
+            None => self.time_embedding.forward(projected),
+        };
         if let Some(class) = self.embed_class(conditioning, batch)? {
             embedding = embedding + class;
         }
@@ -67,6 +74,29 @@ impl UNet2DConditionModel {
             embedding = activation.forward(embedding);
         }
         Ok(self.config.act_fn.forward(embedding))
+    }
+
+    /// The guidance scale of a model that was distilled to take it, as sines and cosines: `[batch, dimension]`.
+    /// Mirrors `get_guidance_scale_embedding` of diffusers' latent consistency pipelines.
+    fn guidance_scale(
+        &self,
+        conditioning: &Conditioning,
+        dimension: usize,
+        batch: usize,
+    ) -> Result<Tensor<2>> {
+        let scales = conditioning.guidance_scale.clone();
+        let Some(scales) = scales.filter(|scales| scales.dims() == [batch]) else {
+            return Err(Error::Config(
+                "this model is given the guidance scale: it needs one for each picture".into(),
+            ));
+        };
+        // w = scale - 1, in thousandths of a training step.
+        Ok(sinusoidal_embedding(
+            (scales - 1.0) * 1000.0,
+            dimension,
+            false,
+            1.0,
+        ))
     }
 
     /// The class's part of the embedding, `[batch, time_embed_dim]`.
@@ -108,19 +138,29 @@ impl UNet2DConditionModel {
         conditioning.needed_vector(batch, self.config.vector_dim().unwrap_or_default())
     }
 
-    /// Stable Diffusion XL's vector: the pooled embedding, then the sines and cosines of the picture's six numbers.
+    /// Stable Diffusion XL's vector: the pooled embedding, then the sines and cosines of the picture's six numbers, or the refiner's five.
     fn text_time(&self, conditioning: &Conditioning, batch: usize) -> Result<Tensor<2>> {
-        let pooled = self.vector(conditioning, batch)?;
-        let expected = [batch, TIME_IDS];
-        let Some(time_ids) = conditioning.time_ids.clone().filter(|ids| ids.dims() == expected) else {
-            return Err(Error::Config(format!(
-                "this model needs {TIME_IDS} numbers for each picture: original size, crop and target size"
-            )));
+        let (Some(pooled), Some(time_ids)) = (&conditioning.vector, &conditioning.time_ids) else {
+            return Err(Error::Config(
+                "this model needs a pooled embedding and numbers for each picture: original size, crop, and target size or score"
+                    .into(),
+            ));
         };
+        let ([rows, width], [id_rows, ids]) = (pooled.dims(), time_ids.dims());
         let dimension = self.config.addition_time_embed_dim.unwrap_or_default();
+        let wanted = self
+            .config
+            .projection_class_embeddings_input_dim
+            .unwrap_or_default();
+        if [rows, id_rows] != [batch; 2] || width + ids * dimension != wanted {
+            return Err(Error::Shape(format!(
+                "pooled embeddings of {width} numbers and {ids} numbers of sizes, each embedded as {dimension}, were given for {rows} \
+                 pictures; the model takes {wanted} numbers for each of {batch}"
+            )));
+        }
         let times = self
-            .project(time_ids.reshape([batch * TIME_IDS]), dimension)
-            .reshape([batch, TIME_IDS * dimension]);
-        Ok(Tensor::cat(vec![pooled, times], 1))
+            .project(time_ids.clone().reshape([batch * ids]), dimension)
+            .reshape([batch, ids * dimension]);
+        Ok(Tensor::cat(vec![pooled.clone(), times], 1))
     }
 }

@@ -11,12 +11,12 @@ use burn::{module::Module, tensor::Tensor};
 pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
 pub use config::{
     AdditionEmbedType, ConditionClassEmbedType, ConditionDownBlockType, ConditionMidBlockType,
-    ConditionUpBlockType, EncoderHidDimType, PerLevel, TIME_IDS, UNet2DConditionConfig,
+    ConditionUpBlockType, EncoderHidDimType, FlagPerLevel, PerLevel, TIME_IDS, UNet2DConditionConfig,
 };
 pub use embed::VectorEmbedding;
 
 use self::blocks::Told;
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
 use crate::{
     Result,
     nn::{
@@ -69,7 +69,10 @@ impl Model for UNet2DConditionModel {
 
         let kernel = config.conv_in_kernel;
         let conv_in = Conv2d::new(config.in_channels, first, kernel, same(kernel), init);
-        let time_embedding = TimestepEmbedding::new(first, time_embed_dim, init);
+        let time_embedding = match config.time_cond_proj_dim {
+            Some(dim) => TimestepEmbedding::with_condition(first, dim, time_embed_dim, init),
+            None => TimestepEmbedding::new(first, time_embed_dim, init),
+        };
         let encoder_hid_proj = config
             .encoder_hid_dim
             .map(|dim| Linear::new(dim, config.cross_attention_dim.at(0), init));
@@ -162,7 +165,7 @@ impl UNet2DConditionModel {
             timesteps,
             config.in_channels,
             format_args!("{levels} levels"),
-            config.size_divisor(),
+            1,
         )
     }
 }

@@ -1,0 +1,342 @@
+//! A call of a diffusers pipeline, as a `call.json` of the reference values describes it, made with this library.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{Device, Tensor};
+use langevin::{
+    Offset, Request, Size,
+    codec::Codec,
+    data::{ImageInput, Picture},
+    generate::Plan,
+    options::{ClassName, Embeddings},
+    pipelines::{Pipeline, PipelineClass},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome, Stored, largest_difference, read_tensors, reference, relative_difference, values, within,
+};
+
+/// A folder with a `call.json` and what came of the call.
+pub struct Case {
+    folder: PathBuf,
+    call: Value,
+}
+
+/// What a call came to here.
+pub struct Drawn {
+    pub latents: Tensor<4>,
+    pub images: Vec<f32>,
+    pub flagged: Option<Vec<bool>>,
+}
+
+type Checked<T> = Result<T, String>;
+
+fn said(error: langevin::Error) -> String {
+    error.to_string()
+}
+
+impl Case {
+    /// The case in a folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self::of(folder, super::read_json(folder.join("call.json")))
+    }
+
+    /// The call of another JSON in a folder.
+    pub fn of(folder: &Path, call: Value) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            call,
+        }
+    }
+
+    /// A path of the JSON: beside it, or from the reference folder.
+    fn path(&self, name: &str) -> PathBuf {
+        let beside = self.folder.join(name);
+        if beside.exists() {
+            beside
+        } else {
+            reference().join(name)
+        }
+    }
+
+    /// The pipeline's folder: the model's, with what the call replaces.
+    pub fn pipeline_folder(&self) -> tempfile::TempDir {
+        let model = self.path(self.call["model"].as_str().unwrap());
+        let mut index: Value = super::read_json(model.join("model_index.json"));
+        let folder = tempfile::tempdir().unwrap();
+        let link = |from: &Path, name: &str| copy_folder(from, &folder.path().join(name));
+        let mut replaced: Vec<String> = Vec::new();
+        if let Some(scheduler) = self.call["scheduler"].as_str() {
+            let config = self.path(scheduler);
+            index["scheduler"][1] = super::read_json(&config)["_class_name"].clone();
+            link(config.parent().unwrap(), "scheduler");
+            replaced.push("scheduler".into());
+        }
+        for (name, path) in self.call["components"].as_object().into_iter().flatten() {
+            index[name] = match name.as_str() {
+                "safety_checker" => json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
+                _ => json!(["transformers", "CLIPImageProcessor"]),
+            };
+            link(&self.path(path.as_str().unwrap()), name);
+            replaced.push(name.clone());
+        }
+        for (name, value) in self.call["pipeline_config"].as_object().into_iter().flatten() {
+            index[name] = value.clone();
+        }
+        index["_class_name"] = self.call["pipeline"].clone();
+        for entry in fs::read_dir(&model).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            if entry.path().is_dir() && !replaced.contains(&name) {
+                link(&entry.path(), &name);
+            }
+        }
+        fs::write(folder.path().join("model_index.json"), index.to_string()).unwrap();
+        folder
+    }
+
+    fn input(&self, name: &str) -> Option<&Value> {
+        self.call["inputs"].get(name)
+    }
+
+    /// A tensor that the call is given.
+    fn tensor(&self, name: &str) -> Option<Stored> {
+        let text = self.input(name)?.as_str()?;
+        let (file, key) = text.split_once('#')?;
+        Some(read_tensors(self.path(file))[key].clone())
+    }
+
+    /// Pictures that the call is given.
+    fn images(&self, name: &str, device: &Device) -> Option<ImageInput> {
+        if let Some(stored) = self.tensor(name) {
+            return Some(ImageInput::Tensor(stored.tensor(device)));
+        }
+        let one = |value: &Value| ImageInput::File(self.path(value.as_str().unwrap()));
+        Some(match self.input(name)? {
+            Value::Array(all) => ImageInput::Several(all.iter().map(one).collect()),
+            value => one(value),
+        })
+    }
+
+    /// What the call asks for, in this library's words.
+    pub fn request(&self, device: &Device) -> Checked<Request> {
+        let mut request = Request::default();
+        let arguments = self.call["arguments"].as_object().unwrap();
+        let each = arguments
+            .get("num_images_per_prompt")
+            .map_or(1, |n| n.as_u64().unwrap() as usize);
+        let prompts = texts(arguments.get("prompt"));
+        let embeds = self.tensor("prompt_embeds");
+        let count = match (&embeds, prompts.len()) {
+            (Some(embeds), _) => embeds.shape[0] * each,
+            (None, prompts) => prompts.max(1) * each,
+        };
+        request.count = Some(count);
+        let spread = |texts: Vec<String>| match texts.len() {
+            0 | 1 => texts,
+            _ => texts.into_iter().flat_map(|text| vec![text; each]).collect(),
+        };
+        for (name, value) in arguments {
+            let number = || value.as_f64().unwrap();
+            let whole = || value.as_u64().unwrap() as usize;
+            let pair = || {
+                let numbers = value.as_array().unwrap();
+                [0, 1].map(|place| numbers[place].as_u64().unwrap() as usize)
+            };
+            let size = || Some(Size::from(pair()));
+            let offset = || {
+                let [top, left] = pair();
+                Some(Offset { top, left })
+            };
+            match name.as_str() {
+                "prompt" => request.prompt = spread(texts(Some(value))),
+                "negative_prompt" => request.negative_prompt = spread(texts(Some(value))),
+                "prompt_2" => request.prompt_2 = spread(texts(Some(value))),
+                "negative_prompt_2" => request.negative_prompt_2 = spread(texts(Some(value))),
+                "num_images_per_prompt" | "width" => {}
+                "num_inference_steps" => request.steps = Some(whole()),
+                "guidance_scale" => request.guidance.scale = Some(number()),
+                "guidance_rescale" => request.guidance.rescale = number(),
+                "eta" if number() == 0.0 => {}
+                "eta" => request.eta = Some(number()),
+                "clip_skip" => request.clip_skip = Some(whole()),
+                "timesteps" => {
+                    let all = value.as_array().unwrap();
+                    request.timesteps = all.iter().map(|t| t.as_f64().unwrap()).collect();
+                }
+                "strength" => request.strength = Some(number()),
+                "height" => {
+                    request.size = Some(Size {
+                        height: whole(),
+                        width: arguments["width"].as_u64().unwrap() as usize,
+                    });
+                }
+                "padding_mask_crop" => request.mask_crop = Some(whole()),
+                "original_inference_steps" => request.original_inference_steps = Some(whole()),
+                "image_guidance_scale" => request.image_guidance_scale = Some(number()),
+                "noise_level" => request.noise_level = Some(whole()),
+                "original_size" => request.original_size = size(),
+                "target_size" => request.target_size = size(),
+                "crops_coords_top_left" => request.crop_top_left = offset(),
+                "negative_original_size" => request.negative_original_size = size(),
+                "negative_target_size" => request.negative_target_size = size(),
+                "negative_crops_coords_top_left" => request.negative_crop_top_left = offset(),
+                "aesthetic_score" => request.aesthetic_score = Some(number()),
+                "negative_aesthetic_score" => request.negative_aesthetic_score = Some(number()),
+                "denoising_end" => request.denoising_end = Some(number()),
+                "denoising_start" => request.denoising_start = Some(number()),
+                "class_labels" => {
+                    let all = value.as_array().unwrap();
+                    request.class = all
+                        .iter()
+                        .map(|class| ClassName::Number(class.as_u64().unwrap() as usize))
+                        .collect();
+                    request.count = Some(all.len());
+                }
+                "batch_size" => request.count = Some(whole()),
+                other => return Err(format!("the argument `{other}` is not known to this test")),
+            }
+        }
+        // Defaults that the call does not name are the class's, but for these, which are the library's own affair.
+        for name in self.call["inputs"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name)
+        {
+            let image = || self.images(name, device);
+            match name.as_str() {
+                "image" if self.input("mask_image").is_some() => request.inpaint = image(),
+                "image" => request.init_image = image(),
+                "mask_image" => request.mask = image(),
+                "depth_map" => {
+                    let depth = self.tensor(name).unwrap();
+                    let [count, height, width] = depth.shape[..] else {
+                        return Err("depths should have three dimensions".into());
+                    };
+                    let depth = depth.tensor::<3>(device).reshape([count, 1, height, width]);
+                    request.depth = Some(ImageInput::Tensor(depth));
+                }
+                "latents" => request.latents = Some(self.tensor(name).unwrap().tensor(device)),
+                "prompt_embeds" | "negative_prompt_embeds" => {
+                    request.embeddings = Some(Embeddings {
+                        towards: embeds.as_ref().unwrap().tensor(device),
+                        away: self
+                            .tensor("negative_prompt_embeds")
+                            .map(|away| away.tensor(device)),
+                        pooled: None,
+                        pooled_away: None,
+                    });
+                }
+                other => return Err(format!("the input `{other}` is not known to this test")),
+            }
+        }
+        let generator = &self.call["generator"];
+        if let Some(seed) = generator["seed"].as_u64() {
+            request.seed = seed;
+        }
+        if let Some(seeds) = generator["seeds"].as_array() {
+            request.seeds = seeds.iter().map(|seed| seed.as_u64().unwrap()).collect();
+        }
+        request.batch_size = request.count.unwrap_or(1);
+        Ok(request)
+    }
+
+    /// Makes the call with a pipeline.
+    pub fn draw(&self, pipeline: &Pipeline, device: &Device) -> Checked<Drawn> {
+        let plan = Plan::of(pipeline, &self.request(device)?).map_err(said)?;
+        let latents = plan.samples(pipeline, &mut ()).map_err(said)?;
+        let latents = Tensor::cat(latents.ok_or("the drawing was ended")?, 0);
+        let decoded = pipeline.codec().decode(latents.clone()).map_err(said)?;
+        let as_bytes = self.call["output_type"] == "pil" || self.call["components"].is_object();
+        let (images, flagged) = if as_bytes {
+            let drawn = plan.pictures(pipeline, latents.clone()).map_err(said)?;
+            let flagged = self.call["components"]
+                .is_object()
+                .then(|| drawn.iter().map(is_black).collect());
+            let images = drawn.iter().flat_map(|picture| {
+                let pixels: Vec<f32> = picture.pixels().iter().map(|&v| f32::from(v) / 255.0).collect();
+                pixels
+            });
+            (images.collect(), flagged)
+        } else {
+            let unit = (decoded / 2.0 + 0.5).clamp(0.0, 1.0).permute([0, 2, 3, 1]);
+            (values(unit), None)
+        };
+        Ok(Drawn {
+            latents,
+            images,
+            flagged,
+        })
+    }
+
+    /// Makes the call, and compares what comes of it with what came of it in Python.
+    pub fn compare(&self) -> Checked<Outcome> {
+        let class = self.call["pipeline"].as_str().unwrap();
+        if PipelineClass::named(class).is_none() {
+            return Ok(Outcome::NotSupported(class.into()));
+        }
+        let device = super::device();
+        let folder = self.pipeline_folder();
+        let pipeline = Pipeline::load(folder.path(), &device).map_err(said)?;
+        let drawn = self.draw(&pipeline, &device)?;
+        self.check(&drawn, "expected.safetensors")
+    }
+
+    /// Compares what was drawn with a file of what was expected.
+    pub fn check(&self, drawn: &Drawn, expected: &str) -> Checked<Outcome> {
+        let expected = read_tensors(self.folder.join(expected));
+        if let Some(latents) = expected.get("latents") {
+            let found = values(drawn.latents.clone());
+            within("the latents", relative_difference(&found, &latents.f32()), 1e-3)?;
+        }
+        match expected.get("images") {
+            // Where latents were asked for, they are what is called images.
+            Some(images) if images.shape.last() == Some(&3) => {
+                let off = largest_difference(&drawn.images, &images.f32());
+                within("a picture", off, 1.0 / 255.0 + 1e-6)?;
+            }
+            Some(latents) if !expected.contains_key("latents") => {
+                let found = values(drawn.latents.clone());
+                within("the latents", relative_difference(&found, &latents.f32()), 1e-3)?;
+            }
+            _ => {}
+        }
+        if let (Some(flags), Some(found)) = (self.call["nsfw_content_detected"].as_array(), &drawn.flagged) {
+            let flags: Vec<bool> = flags.iter().map(|flag| flag.as_bool().unwrap()).collect();
+            if flags != *found {
+                return Err(format!("pictures flagged: {found:?} where {flags:?} is expected"));
+            }
+        }
+        Ok(Outcome::Ran)
+    }
+}
+
+fn is_black(picture: &Picture) -> bool {
+    picture.pixels().iter().all(|&value| value == 0)
+}
+
+/// One text, several, or none.
+fn texts(value: Option<&Value>) -> Vec<String> {
+    let one = |value: &Value| value.as_str().map(str::to_owned);
+    match value {
+        Some(Value::Array(all)) => all.iter().filter_map(one).collect(),
+        Some(value) => one(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_folder(&source, &target);
+        } else {
+            fs::copy(&source, &target).unwrap();
+        }
+    }
+}
