@@ -717,3 +717,27 @@ fn what_does_not_fit_a_transformer_is_refused() {
     let error = ask(&sd3, [8, 26], &told(3, None, Some(12))).unwrap_err();
     assert!(error.contains("4x13") && error.contains("12x12"), "{error}");
 }
+
+#[test]
+fn an_early_transformer_has_todays_class() {
+    for (name, class) in [
+        (TRANSFORMERS[0], "DiTTransformer2DModel"),
+        (TRANSFORMERS[1], "PixArtTransformer2DModel"),
+    ] {
+        let folder = transformer(name, "_class_name", &json!("Transformer2DModel"));
+        let model = AnyModel::load(folder.path(), &Device::flex()).unwrap();
+        assert_eq!(model.config().class_name(), class);
+        let saved = tempfile::tempdir().unwrap();
+        model.save(saved.path()).unwrap();
+        let written = fs::read_to_string(saved.path().join(weights::CONFIG_NAME)).unwrap();
+        assert!(written.contains(&format!("\"{class}\"")), "{written}");
+    }
+    transformers_refused(
+        TRANSFORMERS[2],
+        &[(
+            "_class_name",
+            json!("Transformer2DModel"),
+            "a Transformer2DModel is not there yet",
+        )],
+    );
+}

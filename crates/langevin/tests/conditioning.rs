@@ -6,7 +6,8 @@ use langevin::{
     models::{
         AnyModel, AnyModelConfig, ClassChannels, Conditioning, Denoiser, DiTTransformer2DConfig,
         ImageCondition, Model, ModelConfig, ModelInputs, ModelPreset, PixArtTransformer2DConfig,
-        SD3Transformer2DConfig, UNet2DConditionConfig, UNet2DConditionModel,
+        PixArtTransformer2DModel, SD3Transformer2DConfig, SD3Transformer2DModel, UNet2DConditionConfig,
+        UNet2DConditionModel, weights,
     },
     random::Generator,
 };
@@ -232,4 +233,90 @@ fn the_other_transformers_are_not_trained() {
             "{error}"
         );
     }
+}
+
+fn numbers(tensor: Tensor<4>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+#[test]
+fn a_pixart_of_large_pictures_is_told_their_size() {
+    let config = PixArtTransformer2DConfig {
+        num_layers: 1,
+        num_attention_heads: 2,
+        attention_head_dim: 6,
+        cross_attention_dim: Some(12),
+        caption_channels: Some(5),
+        ..PixArtTransformer2DConfig::default()
+    };
+    let device = default_device();
+    let model = PixArtTransformer2DModel::new(&config, &device, &mut Generator::new(1)).unwrap();
+    let names = weights::parameter_names(&model);
+    for layer in ["resolution_embedder", "aspect_ratio_embedder"] {
+        let name = format!("adaln_single.emb.{layer}.linear_2.weight");
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let ask = |sizes: &[f32]| {
+        let told = Conditioning {
+            sequence: Some(Generator::new(2).randn_tensor([1, 3, 5], &device)),
+            time_ids: Some(Tensor::<1>::from_floats(sizes, &device).unsqueeze()),
+            ..Conditioning::default()
+        };
+        let x = Generator::new(3).randn_tensor([1, 4, 4, 4], &device);
+        let answer = model.denoise(x, Tensor::full([1], 20.0, &device), &told);
+        answer.map(numbers).map_err(|e| e.to_string())
+    };
+    let square = ask(&[1024.0, 1024.0, 1.0]).unwrap();
+    assert_ne!(square, ask(&[512.0, 1024.0, 1.0]).unwrap());
+    assert_ne!(square, ask(&[1024.0, 1024.0, 0.5]).unwrap());
+    assert!(ask(&[1024.0; 6]).unwrap_err().contains("height over width"));
+}
+
+#[test]
+fn a_picture_may_look_at_itself_once_more_in_some_layers() {
+    let config = SD3Transformer2DConfig {
+        num_layers: 2,
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        in_channels: 4,
+        joint_attention_dim: 6,
+        caption_projection_dim: 16,
+        pooled_projection_dim: 5,
+        pos_embed_max_size: 8,
+        sample_size: 8,
+        dual_attention_layers: vec![0],
+        qk_norm: Some("rms_norm".into()),
+        ..SD3Transformer2DConfig::default()
+    };
+    let device = default_device();
+    let model = SD3Transformer2DModel::new(&config, &device, &mut Generator::new(1)).unwrap();
+    let tensors = weights::named_tensors(&model);
+    let shape = |name: &str| {
+        let found = tensors.iter().find(|tensor| tensor.name == name);
+        found.map(|tensor| tensor.shape.clone())
+    };
+    assert_eq!(
+        shape("transformer_blocks.0.norm1.linear.weight"),
+        Some(vec![144, 16])
+    );
+    assert_eq!(shape("transformer_blocks.0.attn2.norm_q.weight"), Some(vec![8]));
+    assert_eq!(
+        shape("transformer_blocks.1.norm1.linear.weight"),
+        Some(vec![96, 16])
+    );
+    assert_eq!(shape("transformer_blocks.1.attn2.to_q.weight"), None);
+
+    let told = Conditioning {
+        sequence: Some(Generator::new(2).randn_tensor([1, 3, 6], &device)),
+        vector: Some(Tensor::ones([1, 5], &device)),
+        ..Conditioning::default()
+    };
+    let ask = |model: &SD3Transformer2DModel| {
+        let x = Generator::new(3).randn_tensor([1, 4, 8, 8], &device);
+        numbers(model.denoise(x, Tensor::full([1], 20.0, &device), &told).unwrap())
+    };
+    let whole = ask(&model);
+    let mut without = model;
+    without.transformer_blocks[0].attn2 = None;
+    assert_ne!(whole, ask(&without));
 }

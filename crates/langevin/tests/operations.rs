@@ -180,6 +180,45 @@ fn attention_is_softmax_of_scores() {
 }
 
 #[test]
+fn biased_attention_is_softmax_of_scores_and_bias() {
+    let mut generator = Generator::new(15);
+    for (queries, keys, heads, head_dim) in [(7, 7, 1, 16), (5, 9, 2, 24), (6, 4, 2, 72)] {
+        let q = leaf([2, queries, heads * head_dim], &mut generator);
+        let k = leaf([2, keys, heads * head_dim], &mut generator);
+        let v = leaf([2, keys, heads * head_dim], &mut generator);
+        let bias = leaf([2, keys], &mut generator);
+        // The last two keys of the first sequence are padding.
+        let padding = |row: usize, key: usize| {
+            if row == 0 && key + 2 >= keys {
+                -10_000.0
+            } else {
+                0.0
+            }
+        };
+        let padding: Vec<f32> = (0..2 * keys).map(|i| padding(i / keys, i % keys)).collect();
+        let padding = Tensor::from_data(TensorData::new(padding, [2, keys]), &device());
+        let biases = bias.clone() + padding;
+        let options = AttentionOptions {
+            heads,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            causal: false,
+        };
+        let ours = ops::biased_attention(q.clone(), k.clone(), v.clone(), biases.clone(), options);
+        let split = |t: Tensor<3>| {
+            let n = t.dims()[1];
+            t.reshape([2, n, heads, head_dim]).swap_dims(1, 2)
+        };
+        let scores = split(q.clone()).matmul(split(k.clone()).transpose()) * options.scale;
+        let scores = scores + biases.reshape([2, 1, 1, keys]);
+        let burns = activation::softmax(scores, 3)
+            .matmul(split(v.clone()))
+            .swap_dims(1, 2);
+        let burns = burns.reshape([2, queries, heads * head_dim]);
+        assert_same!(ours, burns, [q, k, v, bias]);
+    }
+}
+
+#[test]
 fn silu_is_burns() {
     let x = leaf([3, 50], &mut Generator::new(6)) * 4.0;
     let x = x.inner().autodiff().require_grad();

@@ -20,6 +20,18 @@ use crate::{
     weights::{self, CONFIG_NAME, Checkpoint},
 };
 
+/// The class of a configuration. Written by hand it may leave its class out; and early transformers were all of one class, which their
+/// normalisation tells apart, as diffusers' `_CLASS_REMAPPING_DICT` has it.
+fn present_class(config: &Value) -> &str {
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    match (text("_class_name"), text("norm_type")) {
+        (None, _) => UNet2DConfig::CLASS,
+        (Some("Transformer2DModel"), Some("ada_norm_zero")) => DiTTransformer2DConfig::CLASS,
+        (Some("Transformer2DModel"), Some("ada_norm_single")) => PixArtTransformer2DConfig::CLASS,
+        (Some(class_name), _) => class_name,
+    }
+}
+
 /// Writes [`AnyModel`] and [`AnyModelConfig`] for rows of a variant, a [`Model`] that is a [`Denoiser`], and its configuration.
 macro_rules! models {
     ($($(#[$doc:meta])+ $variant:ident($model:ident, $config:ident);)+) => {
@@ -41,14 +53,12 @@ macro_rules! models {
             /// If it cannot be read, is of a class that is not there yet, or makes no sense.
             pub fn load(path: impl AsRef<Path>) -> Result<Self> {
                 let path = path.as_ref();
-                let value: Value = files::read_json(path)?;
+                let mut value: Value = files::read_json(path)?;
                 let wrong = |message: String| Error::file(path, message);
-                // A configuration written by hand may leave its class out.
-                let class_name = value
-                    .get("_class_name")
-                    .and_then(Value::as_str)
-                    .unwrap_or(UNet2DConfig::CLASS)
-                    .to_string();
+                let class_name = present_class(&value).to_string();
+                if let Some(named) = value.get_mut("_class_name").filter(|named| named.is_string()) {
+                    *named = class_name.as_str().into();
+                }
                 let config = match class_name.as_str() {
                     $($config::CLASS => serde_json::from_value(value).map(Self::$variant),)+
                     other => {

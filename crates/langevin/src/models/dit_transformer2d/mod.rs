@@ -7,7 +7,7 @@ use burn::{module::Module, tensor::Tensor};
 
 pub use config::DiTTransformer2DConfig;
 
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
     Error, Result,
     nn::{
@@ -70,6 +70,7 @@ impl Model for DiTTransformer2DModel {
     fn written_config(&self) -> DiTTransformer2DConfig {
         // Whichever version wrote what was loaded, this is the one whose files these are.
         DiTTransformer2DConfig {
+            class_name: DiTTransformer2DConfig::CLASS.into(),
             diffusers_version: DIFFUSERS_VERSION.into(),
             ..self.config.clone()
         }

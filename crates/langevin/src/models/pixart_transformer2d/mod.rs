@@ -11,7 +11,7 @@ use burn::{
 pub use config::PixArtTransformer2DConfig;
 pub use embed::{AdaLayerNormSingle, SIZE_NUMBERS, TimestepSizeEmbedding};
 
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
     Error, Result,
     nn::{
@@ -85,6 +85,7 @@ impl Model for PixArtTransformer2DModel {
     fn written_config(&self) -> PixArtTransformer2DConfig {
         // Whichever version wrote what was loaded, this is the one whose files these are.
         PixArtTransformer2DConfig {
+            class_name: PixArtTransformer2DConfig::CLASS.into(),
             diffusers_version: DIFFUSERS_VERSION.into(),
             ..self.config.clone()
         }

@@ -7,7 +7,7 @@ use burn::{module::Module, tensor::Tensor};
 
 pub use config::SD3Transformer2DConfig;
 
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
     Result,
     nn::{
@@ -102,6 +102,7 @@ impl Model for SD3Transformer2DModel {
     fn written_config(&self) -> SD3Transformer2DConfig {
         // Whichever version wrote what was loaded, this is the one whose files these are.
         SD3Transformer2DConfig {
+            class_name: SD3Transformer2DConfig::CLASS.into(),
             diffusers_version: DIFFUSERS_VERSION.into(),
             ..self.config.clone()
         }
