@@ -41,7 +41,7 @@ named_enum! {
 
 impl Kind {
     /// Whether it is Stable Diffusion 2 or made of it.
-    pub(super) fn is_version_2(self) -> bool {
+    pub fn is_version_2(self) -> bool {
         matches!(
             self,
             Self::Sd2 | Self::Sd2Base | Self::Sd2Inpaint | Self::Sd2Depth | Self::Upscale
@@ -49,7 +49,7 @@ impl Kind {
     }
 
     /// Whether it is Stable Diffusion XL or made of it.
-    pub(super) fn is_xl(self) -> bool {
+    pub fn is_xl(self) -> bool {
         matches!(
             self,
             Self::Sdxl | Self::SdxlInpaint | Self::SdxlRefiner | Self::ControlNetXl
