@@ -95,6 +95,28 @@ fn token_ids_are_exact_from_either_of_the_tokenizers_files() {
 }
 
 #[test]
+fn the_vocabulary_in_the_program_is_clips() {
+    let tokenizer = ClipTokenizer::of_clip("<|endoftext|>").unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.length()), (49_408, 77));
+    assert_eq!(tokenizer.special_ids(), [49_406, 49_407, 49_407]);
+    // As transformers has it; the cases below are of the real vocabulary only where another folder of references is named.
+    let ids = tokenizer.encode("A Rose, (embroidered)!").unwrap();
+    assert_eq!(ids[..9], [49_406, 320, 3568, 267, 263, 22_381, 7805, 49_407, 49_407]);
+    let folder = reference().join("conditional/clip_tokenizer");
+    if ClipTokenizer::load(&folder).unwrap().vocab_size() == tokenizer.vocab_size() {
+        assert_eq!(wrong_ids(&tokenizer), Vec::<String>::new());
+    }
+    let saved = tempfile::tempdir().unwrap();
+    let of_open_clip = ClipTokenizer::of_clip("!").unwrap();
+    of_open_clip.save(saved.path()).unwrap();
+    for tokenizer in [of_open_clip, ClipTokenizer::load(saved.path()).unwrap()] {
+        let ids = tokenizer.encode("a photo of a cat!").unwrap();
+        assert_eq!(ids[..9], [49_406, 320, 1125, 539, 320, 2368, 0, 49_407, 0]);
+    }
+    assert!(ClipTokenizer::of_clip("no such piece").is_err());
+}
+
+#[test]
 fn a_picture_is_shown_as_transformers_shows_it() {
     // transformers rounds to 8 bits and clips after each of two passes, which a gradient would not survive: here and there two steps
     // of 255 come of it (Pillow itself is one away), on average less than half of one.

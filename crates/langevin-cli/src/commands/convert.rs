@@ -1,5 +1,7 @@
 //! `langevin convert`.
 
+mod single_file;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use langevin::{
     device::default_device,
-    models::{AnyModel, AnyModelConfig, Checkpoint, weights::CONFIG_NAME},
+    models::{
+        AnyModel, AnyModelConfig, Checkpoint,
+        weights::{CONFIG_NAME, Precision, single_file::Kind},
+    },
     pipelines::{self, MODEL_INDEX, Pipeline},
     schedulers::SCHEDULER_CONFIG,
 };
@@ -29,21 +34,27 @@ Write a checkpoint of any format as a present-day pipeline.
 Takes what diffusers has written since 2022: a pipeline whose files all lie at its root, weights in several files, \
 variants such as fp16, the pickles of older repositories (nothing in them is executed), early names of parameters, \
 configurations with few keys. The output has a folder a component, its weights as one safetensors file in float32, \
-and today's names. A model without a scheduler stays one, unless --scheduler gives it one.";
+and today's names. A model without a scheduler stays one, unless --scheduler gives it one.
+
+Also takes a single file of Stable Diffusion (.safetensors, .ckpt, .pt) and writes the folder of its components, and with --single-file \
+writes such a file of a folder. Numbers are then written as they are stored, unless --precision says otherwise.";
 
 const EXAMPLES: &str = "\
 Examples:
   langevin convert ddpm-cat-256 cat
   langevin convert my-model my-model-32 --variant fp16
-  langevin convert unet-alone pipeline --scheduler ddpm";
+  langevin convert unet-alone pipeline --scheduler ddpm
+  langevin convert v1-5-pruned-emaonly.safetensors sd15
+  langevin convert v2-1_512.ckpt sd21 --kind sd2-base
+  langevin convert sd15 sd15.safetensors --single-file --precision float16";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ConvertArgs {
-    /// A pipeline's or a model's folder, or ORG/NAME of the Hugging Face Hub
+    /// A pipeline's or a model's folder, a single file, or ORG/NAME of the Hugging Face Hub
     pub input: PathBuf,
-    /// The folder to write
+    /// The folder to write; with --single-file the file
     pub output: PathBuf,
     /// The variant of the weights, as in diffusion_pytorch_model.fp16.safetensors [the plain ones]
     #[arg(long, value_name = "NAME")]
@@ -54,11 +65,56 @@ pub struct ConvertArgs {
     /// Write into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
+    /// Write one file in the layout of the original programs
+    #[arg(long, conflicts_with_all = ["scheduler", "config", "ema"])]
+    pub single_file: bool,
+    #[command(flatten)]
+    pub single: SingleFileArgs,
+}
+
+/// What concerns single files alone.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Single files")]
+pub struct SingleFileArgs {
+    /// What the file is a checkpoint of, where it cannot tell [what its names and shapes say]
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<Kind>,
+    /// Take the moving average of the weights, where the file has both
+    #[arg(long)]
+    pub ema: bool,
+    /// A folder whose configurations, scheduler and tokenizers the output gets
+    #[arg(long, value_name = "FOLDER")]
+    pub config: Option<PathBuf>,
+    /// The type of the numbers
+    #[arg(long, value_name = "TYPE")]
+    pub precision: Option<Precision>,
+}
+
+impl SingleFileArgs {
+    /// A flag that was given.
+    fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--kind", self.kind.is_some()),
+            ("--ema", self.ema),
+            ("--config", self.config.is_some()),
+            ("--precision", self.precision.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 /// Reads the input and writes the output.
 pub fn run(args: ConvertArgs) -> Result<()> {
+    if args.single_file {
+        return single_file::pack(&args);
+    }
     check_output(&args)?;
+    if args.input.is_file() {
+        return single_file::unpack(&args);
+    }
+    if let Some(flag) = args.single.given() {
+        bail!("{flag} concerns single files: the input is none, and --single-file is not given");
+    }
     let device = default_device();
     let wanted = ModelFiles {
         variant: args.variant.clone(),

@@ -12,6 +12,7 @@ mod model_index;
 mod open_step;
 mod pipeline;
 mod sampling;
+mod single_file;
 mod staging;
 mod together;
 
@@ -26,6 +27,7 @@ pub use open_step::OpenStep;
 pub use pipeline::{LoadOptions, Pipeline, USUAL_DDIM_STEPS};
 pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};
+pub use single_file::{pack, unpack};
 pub use together::step_together;
 
 pub use crate::{

@@ -4,19 +4,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
-    io::ErrorKind,
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use safetensors::Dtype;
+use ::safetensors::Dtype;
 
 use super::{
-    DIFFUSERS, FileNames, NamedTensor, find,
+    DIFFUSERS, FileNames, NamedTensor, Precision, find,
     index::Index,
     layout::{self, Bytes, to_bytes},
     names,
-    safetensors::SafetensorsFile,
+    safetensors::{self, Entry, SafetensorsFile},
     torch::{self, TorchFile},
 };
 use crate::{Error, Result, files};
@@ -35,7 +35,7 @@ pub struct StoredTensor {
 /// Parameters have today's names, whatever they are called in the files.
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<WeightsFile>,
+    files: Vec<Arc<WeightsFile>>,
     places: BTreeMap<String, Place>,
     early_names: bool,
 }
@@ -43,9 +43,25 @@ pub struct Checkpoint {
 /// Where a parameter is.
 struct Place {
     file: usize,
-    /// What it is called there.
+    /// What it, or the tensor that it is a part of, is called there.
     name: String,
     stored: StoredTensor,
+    /// How many numbers of the tensor come before it.
+    first: usize,
+    /// Whether it is a matrix that lies in the file the other way round.
+    transposed: bool,
+}
+
+/// A parameter that is made of a stored tensor without a number being changed.
+pub(super) struct Part {
+    /// The tensor.
+    pub of: String,
+    /// The parameter's shape.
+    pub shape: Vec<usize>,
+    /// How many of the tensor's numbers come before it.
+    pub first: usize,
+    /// Whether it is the matrix the other way round.
+    pub transposed: bool,
 }
 
 impl Checkpoint {
@@ -111,6 +127,39 @@ impl Checkpoint {
             .collect();
     }
 
+    /// Other parameters that lie in the same files: each is a part of a tensor that there is, and not longer than it.
+    pub(super) fn of_parts(&self, parts: impl IntoIterator<Item = (String, Part)>) -> Self {
+        let place = |(name, part): (String, Part)| {
+            let whole = self.places.get(&part.of)?;
+            let stored = StoredTensor {
+                dtype: whole.stored.dtype,
+                shape: part.shape,
+            };
+            let place = Place {
+                file: whole.file,
+                name: whole.name.clone(),
+                stored,
+                first: whole.first + part.first,
+                transposed: whole.transposed != part.transposed,
+            };
+            Some((name, place))
+        };
+        Self {
+            path: self.path.clone(),
+            files: self.files.clone(),
+            places: parts.into_iter().filter_map(place).collect(),
+            early_names: self.early_names,
+        }
+    }
+
+    /// How many steps of training the weights come from, where a trainer's file says so.
+    pub fn step(&self) -> Option<i64> {
+        self.files.iter().find_map(|file| match &file.content {
+            Content::Torch(file) => lock(file).step(),
+            _ => None,
+        })
+    }
+
     /// Opens a file of weights, or an index (`*.json`) with all the files that it names.
     ///
     /// # Errors
@@ -161,10 +210,12 @@ impl Checkpoint {
                 file: self.files.len(),
                 name: name.clone(),
                 stored,
+                first: 0,
+                transposed: false,
             };
             self.places.insert(today.unwrap_or(name), place);
         }
-        self.files.push(file);
+        self.files.push(Arc::new(file));
         Ok(())
     }
 
@@ -196,19 +247,92 @@ impl Checkpoint {
         let Some(place) = self.places.get(name) else {
             return Err(Error::file(&self.path, format!("lacks {name}")));
         };
-        let file = &self.files[place.file];
         let StoredTensor { dtype, shape } = &place.stored;
-        match layout::read(&file.bytes(&place.name)?, *dtype, shape, turned) {
-            Some(Ok(values)) => Ok(values),
-            Some(Err(e)) if e.kind() == ErrorKind::UnexpectedEof => {
-                Err(Error::file(&file.path, "ends in the middle of its weights"))
-            }
-            Some(Err(e)) => Err(Error::io("read", &file.path, e)),
-            None => {
-                let message = format!("{name} is stored as {dtype:?}: weights must be F32, F64, F16 or BF16");
-                Err(Error::file(&file.path, message))
-            }
+        let mut in_file = shape.clone();
+        if place.transposed {
+            in_file.reverse();
         }
+        let read = layout::read(&self.bytes(place)?, *dtype, &in_file, turned != place.transposed);
+        match read {
+            Some(read) => read.map_err(|e| self.unread(place, e)),
+            None => Err(self.unreal(name, place)),
+        }
+    }
+
+    /// The bytes from a parameter's first on.
+    fn bytes(&self, place: &Place) -> Result<Bytes<'_>> {
+        let size = place.stored.dtype.bitsize() / 8;
+        Ok(self.files[place.file].bytes(&place.name)?.after(place.first * size))
+    }
+
+    /// Why a parameter was not read.
+    fn unread(&self, place: &Place, error: io::Error) -> Error {
+        let path = &self.files[place.file].path;
+        match error.kind() {
+            ErrorKind::UnexpectedEof => Error::file(path, "ends in the middle of its weights"),
+            _ => Error::io("read", path, error),
+        }
+    }
+
+    /// Why a tensor is no parameter.
+    fn unreal(&self, name: &str, place: &Place) -> Error {
+        let dtype = place.stored.dtype;
+        let message = format!("{name} is stored as {dtype:?}: weights must be F32, F64, F16 or BF16");
+        Error::file(&self.files[place.file].path, message)
+    }
+
+    /// Checks that all tensors hold real numbers.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub(super) fn check_types(&self) -> Result<()> {
+        let unreal = |(_, place): &(&String, &Place)| layout::size(place.stored.dtype).is_none();
+        match self.places.iter().find(unreal) {
+            Some((name, place)) => Err(self.unreal(name, place)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes all tensors into a safetensors file, a piece of one after another, without a number being changed unless `precision` asks for it.
+    ///
+    /// # Errors
+    /// If a tensor holds no real numbers, or a file cannot be read or written; what was at `path` before then still is.
+    pub fn save(&self, path: impl AsRef<Path>, precision: Precision) -> Result<()> {
+        self.check_types()?;
+        let entries = self.places.iter().map(|(name, place)| {
+            let dtype = precision.of(place.stored.dtype);
+            Entry {
+                name: name.clone(),
+                dtype,
+                shape: place.stored.shape.clone(),
+                write: Box::new(move |w| self.copy(name, dtype, w)),
+            }
+        });
+        safetensors::write(path.as_ref(), entries.collect())
+    }
+
+    /// Writes a tensor's numbers, row-major, as numbers of a type that [`Precision::of`] gives.
+    pub(super) fn copy(&self, name: &str, to: Dtype, w: &mut dyn Write) -> io::Result<()> {
+        self.copy_as(name, false, to, w)
+    }
+
+    /// The same, with a matrix the other way round where it is to be `transposed`.
+    pub(super) fn copy_as(&self, name: &str, transposed: bool, to: Dtype, w: &mut dyn Write) -> io::Result<()> {
+        let lacking = || Error::file(&self.path, format!("lacks {name}"));
+        let place = self.places.get(name).ok_or_else(|| io::Error::other(lacking()))?;
+        let StoredTensor { dtype, shape } = &place.stored;
+        let bytes = self.bytes(place).map_err(io::Error::other)?;
+        let copied = match *shape.as_slice() {
+            [rows, columns] if place.transposed != transposed => {
+                let in_file = if place.transposed { [columns, rows] } else { [rows, columns] };
+                layout::copy_transposed(&bytes, *dtype, in_file, to, w)
+            }
+            _ => layout::copy(&bytes, *dtype, shape.iter().product(), to, w),
+        };
+        copied.map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => io::Error::other(self.unread(place, e)),
+            _ => e,
+        })
     }
 
     /// The file that a tensor is in; where there is no such tensor, [`Self::path`].
@@ -222,7 +346,7 @@ impl Checkpoint {
 /// What a user would want to know: `safetensors in 2 files, F16, early names of attention`.
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let formats: BTreeSet<&str> = self.files.iter().map(WeightsFile::format).collect();
+        let formats: BTreeSet<&str> = self.files.iter().map(|file| file.format()).collect();
         let formats: Vec<&str> = formats.into_iter().collect();
         write!(f, "{}", formats.join(" and "))?;
         if self.files.len() > 1 {
@@ -327,8 +451,8 @@ fn lock(file: &Mutex<TorchFile>) -> MutexGuard<'_, TorchFile> {
 }
 
 /// As many bytes as tell the format; fewer where the file is shorter.
-fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
+fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
     let mut start = Vec::new();
     fs::File::open(path)?.take(64).read_to_end(&mut start)?;
     Ok(start)

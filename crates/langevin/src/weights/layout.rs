@@ -3,7 +3,13 @@
 //!
 //! Both ways go in pieces, so that no tensor is there twice.
 
-use std::{borrow::Cow, fs::File, io, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, Write},
+    ops::Range,
+    sync::Arc,
+};
 
 use safetensors::Dtype;
 
@@ -26,6 +32,17 @@ pub(super) enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
+    /// The same without the first few bytes.
+    pub fn after(self, bytes: usize) -> Self {
+        match self {
+            Self::File(file, start) => Self::File(file, start + bytes as u64),
+            Self::Memory(content, place) => {
+                let start = place.start.saturating_add(bytes).min(place.end);
+                Self::Memory(content, start..place.end)
+            }
+        }
+    }
+
     /// Fills `into` with the bytes from `at` on.
     fn read(&self, at: usize, into: &mut [u8]) -> io::Result<()> {
         match self {
@@ -75,6 +92,52 @@ pub(super) fn read(
     Some(match shape {
         [outputs, inputs, taps @ ..] if turned => numbers.turned(*outputs, *inputs, taps.iter().product()),
         _ => numbers.as_stored(shape.iter().product()),
+    })
+}
+
+/// Writes so many numbers of real ones, a piece after another, as numbers of the type `to`: itself, or one that has 16 or 32 bits.
+pub(super) fn copy(bytes: &Bytes<'_>, dtype: Dtype, len: usize, to: Dtype, w: &mut dyn Write) -> io::Result<()> {
+    let size = dtype.bitsize() / 8;
+    let mut piece = Vec::new();
+    for first in (0..len).step_by(PIECE) {
+        piece.resize(PIECE.min(len - first) * size, 0);
+        bytes.read(first * size, &mut piece)?;
+        w.write_all(&as_type(dtype, &piece, to))?;
+    }
+    Ok(())
+}
+
+/// The same of a matrix `[rows, columns]` the other way round, which is held in memory.
+pub(super) fn copy_transposed(
+    bytes: &Bytes<'_>,
+    dtype: Dtype,
+    [rows, columns]: [usize; 2],
+    to: Dtype,
+    w: &mut dyn Write,
+) -> io::Result<()> {
+    let size = dtype.bitsize() / 8;
+    let mut stored = vec![0; rows * columns * size];
+    bytes.read(0, &mut stored)?;
+    let mut turned = Vec::with_capacity(stored.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            turned.extend_from_slice(&stored[(row * columns + column) * size..][..size]);
+        }
+    }
+    w.write_all(&as_type(dtype, &turned, to))
+}
+
+/// Numbers of a type as numbers of another, see [`copy`].
+fn as_type(from: Dtype, bytes: &[u8], to: Dtype) -> Cow<'_, [u8]> {
+    if from == to {
+        return Cow::Borrowed(bytes);
+    }
+    let values = to_f32(from, bytes).unwrap_or_default();
+    let values = values.iter();
+    Cow::Owned(match to {
+        Dtype::F16 => values.flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+        Dtype::BF16 => values.flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        _ => values.flat_map(|x| x.to_le_bytes()).collect(),
     })
 }
 
@@ -166,7 +229,7 @@ pub(super) fn turned_back(values: &[f32], taps: usize, outputs: usize) -> Vec<f3
 }
 
 /// How many bytes a number has; `None` for types that hold no real numbers.
-fn size(dtype: Dtype) -> Option<usize> {
+pub(super) fn size(dtype: Dtype) -> Option<usize> {
     let real = matches!(dtype, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16);
     real.then(|| dtype.bitsize() / 8)
 }

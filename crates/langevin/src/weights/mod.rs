@@ -1,5 +1,5 @@
 //! Where weights come from and go: the walk over a module's parameters, and the formats of files: safetensors, shards with an index,
-//! PyTorch's pickles. Knows no model.
+//! PyTorch's pickles, and all components of a pipeline in one file ([`single_file`]). Knows no model.
 
 mod checkpoint;
 mod find;
@@ -7,8 +7,10 @@ mod index;
 mod layout;
 mod names;
 mod pickle;
+mod precision;
 mod rebuild;
 mod safetensors;
+pub mod single_file;
 mod tensors;
 mod torch;
 mod walk;
@@ -16,6 +18,7 @@ mod walk;
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
 pub use layout::to_f32;
+pub use precision::Precision;
 pub use safetensors::{read_tensors, write_tensors};
 pub use tensors::NamedTensor;
 pub use walk::{load, load_but, named_tensors, parameter_names, parameters, save};

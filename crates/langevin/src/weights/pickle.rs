@@ -2,15 +2,16 @@
 //!
 //! A pickle is a program for a small machine with a stack. Python's own machine imports and calls whatever the program
 //! names, so that a checkpoint from a stranger can do anything. This one knows the instructions that `torch.save`
-//! writes a state dict with, and the few names that [`Global`] lists; everything else is refused by its name, and what
-//! it makes are plain values.
+//! writes a state dict with, and the few names that [`Global`] lists, and what it makes are plain values. Any other name, and whatever a
+//! call of it would make, is a [`Value::Unknown`]: nothing is imported or called, and whoever needs that value refuses it by its name. So
+//! what trainers leave beside a state dict (their own classes, numbers of numpy, the state of an optimiser) is no obstacle.
 //!
 //! Containers lie in one flat list and are referred to by their number there: a pickle that nests them a million deep
 //! costs a million entries and no recursion, and one that puts a list into itself is no cycle.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::rebuild::{Global, StorageRef, TensorRef};
+use super::rebuild::{self, Global, StorageRef, TensorRef};
 
 /// The most instructions of a pickle: many times what the largest models' state dicts take, about forty a tensor.
 const LIMIT: usize = 2_000_000;
@@ -31,13 +32,16 @@ pub(super) enum Value {
     Global(Global),
     Storage(Arc<StorageRef>),
     Tensor(Arc<TensorRef>),
+    /// A Python object of this name, or what Python would have made by it; it was not.
+    Unknown(Arc<str>),
 }
 
-/// A pickle that was read: its value, and the items of all containers.
+/// A pickle that was read: its value, the items of all containers, and the storages that it refers to.
 #[derive(Debug)]
 pub(super) struct Pickle {
     root: Value,
     containers: Vec<Vec<Value>>,
+    storages: Vec<Arc<StorageRef>>,
 }
 
 impl Pickle {
@@ -51,6 +55,7 @@ impl Pickle {
             marks: Vec::new(),
             memo: HashMap::new(),
             containers: Vec::new(),
+            storages: Vec::new(),
         };
         for _ in 0..LIMIT {
             if let Some(root) = machine.step()? {
@@ -58,6 +63,7 @@ impl Pickle {
                 return Ok(Self {
                     root,
                     containers: machine.containers,
+                    storages: machine.storages,
                 });
             }
         }
@@ -72,6 +78,11 @@ impl Pickle {
     /// The items of a container; none of any other value.
     pub fn items(&self, value: &Value) -> &[Value] {
         items(&self.containers, value)
+    }
+
+    /// Every storage that it refers to, for whatever tensor.
+    pub fn storages(&self) -> &[Arc<StorageRef>] {
+        &self.storages
     }
 
     /// The value under a key of the dict `value`.
@@ -103,6 +114,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     containers: Vec<Vec<Value>>,
+    storages: Vec<Arc<StorageRef>>,
 }
 
 impl<'a> Machine<'a> {
@@ -195,45 +207,69 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.stack.push(Value::Global(Global::named(module, name)?));
+                self.stack.push(rebuild::named(module, name));
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Text(module), Value::Text(name)) = (module, name) else {
                     return Err("has a broken pickle: a name that is not text".into());
                 };
-                self.stack.push(Value::Global(Global::named(&module, &name)?));
+                self.stack.push(rebuild::named(&module, &name));
             }
-            b'Q' => {
-                let id = self.pop()?;
-                let storage = StorageRef::of(items(&self.containers, &id), &self.containers)?;
-                self.stack.push(Value::Storage(Arc::new(storage)));
-            }
+            b'Q' => self.refer()?,
             b'R' => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                let arguments = items(&self.containers, &arguments);
-                match callable {
-                    Value::Global(Global::OrderedDict) if arguments.is_empty() => {
-                        self.push_container(Value::Dict, Vec::new());
-                    }
-                    Value::Global(function) => {
-                        let value = function.call(arguments, &self.containers)?;
-                        self.stack.push(value);
-                    }
-                    _ => return Err("has a pickle that calls what is no function".into()),
-                }
+                self.call(callable, &arguments)?;
+            }
+            // An object of a class, which is made without a call of its constructor.
+            0x81 => {
+                let (_arguments, class) = (self.pop()?, self.pop()?);
+                let Value::Unknown(_) = class else {
+                    return Err(refused(code));
+                };
+                self.stack.push(class);
             }
             // Attributes of an object: of an ordered dict those that PyTorch hangs on it, the versions of its layers.
             b'b' => {
                 self.pop()?;
                 match self.stack.last() {
-                    Some(Value::Dict(_)) => {}
+                    Some(Value::Dict(_) | Value::Unknown(_)) => {}
                     _ => return Err("has a pickle that sets attributes of what is no dict".into()),
                 }
             }
             other => return Err(refused(other)),
         }
         Ok(None)
+    }
+
+    /// Puts the storage that the top of the stack refers to in its place.
+    fn refer(&mut self) -> Result<(), String> {
+        let id = self.pop()?;
+        let id = items(&self.containers, &id);
+        if let [_, unknown @ Value::Unknown(_), ..] = id {
+            self.stack.push(unknown.clone());
+            return Ok(());
+        }
+        let storage = Arc::new(StorageRef::of(id, &self.containers)?);
+        self.storages.push(storage.clone());
+        self.stack.push(Value::Storage(storage));
+        Ok(())
+    }
+
+    /// Puts on the stack what a call gives.
+    fn call(&mut self, callable: Value, arguments: &Value) -> Result<(), String> {
+        let arguments = items(&self.containers, arguments);
+        let value = match callable {
+            Value::Global(Global::OrderedDict) if arguments.is_empty() => {
+                self.push_container(Value::Dict, Vec::new());
+                return Ok(());
+            }
+            Value::Global(function) => function.call(arguments, &self.containers)?,
+            Value::Unknown(_) => callable,
+            _ => return Err("has a pickle that calls what is no function".into()),
+        };
+        self.stack.push(value);
+        Ok(())
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
@@ -300,6 +336,8 @@ impl<'a> Machine<'a> {
         let number = match self.stack.last() {
             Some(Value::List(number)) if !to_dict => *number,
             Some(Value::Dict(number)) if to_dict => *number,
+            // An object that is also a list or a dict.
+            Some(Value::Unknown(_)) => return Ok(()),
             _ => return Err("has a broken pickle: items without a list or a dict".into()),
         };
         self.containers[number].extend(items);
@@ -330,7 +368,7 @@ fn refused(code: u8) -> String {
     let name = match code {
         b'i' => "INST",
         b'o' => "OBJ",
-        0x81 => "NEWOBJ",
+        0x81 => "NEWOBJ of a known name",
         0x92 => "NEWOBJ_EX",
         b'P' => "PERSID",
         0x82..=0x84 => "EXT",
@@ -406,14 +444,17 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_refused_by_its_name() {
+    fn a_call_gives_nothing_but_its_name() {
         // pickle.dumps of an object whose __reduce__ is (os.system, ("echo ran",)), in both ways to write a name.
         let old = b"\x80\x02cposix\nsystem\nq\x00X\x08\x00\x00\x00echo ranq\x01\x85q\x02Rq\x03.";
         let new = b"\x80\x04\x95\x23\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x08echo ran\x94\x85\x94R\x94.";
         for bytes in [&old[..], &new[..]] {
-            let message = read(bytes).unwrap_err();
-            assert!(message.contains("posix.system"), "{message}");
+            let pickle = read(bytes).unwrap();
+            assert!(matches!(pickle.root(), Value::Unknown(name) if &**name == "posix.system"));
         }
+        // An object of a class with attributes, items and entries.
+        let object = b"cwhatever\nClass\n)\x81}bK\x01aX\x01\x00\x00\x00aNs.";
+        assert!(matches!(read(object).unwrap().root(), Value::Unknown(name) if &**name == "whatever.Class"));
         // (i is INST: it calls without REDUCE.
         let message = read(b"(X\x02\x00\x00\x00lsios\nsystem\n.").unwrap_err();
         assert!(message.contains("INST"), "{message}");

@@ -20,9 +20,9 @@ pub(super) enum Global {
 }
 
 impl Global {
-    /// The object `module.name`, or why it is refused.
-    pub fn named(module: &str, name: &str) -> Result<Self, String> {
-        Ok(match (module, name) {
+    /// The object `module.name`, where it is known.
+    fn of(module: &str, name: &str) -> Option<Self> {
+        Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
@@ -36,19 +36,14 @@ impl Global {
             ("torch", "CharStorage") => Self::Storage(Dtype::I8),
             ("torch", "ByteStorage") => Self::Storage(Dtype::U8),
             ("torch", "BoolStorage") => Self::Storage(Dtype::BOOL),
-            _ => {
-                // It may be anything, of any length.
-                let name: String = format!("{module}.{name}").escape_debug().take(80).collect();
-                return Err(format!(
-                    "asks for the Python object `{name}`, which weights alone do not need; it was not run"
-                ));
-            }
+            _ => return None,
         })
     }
 
     /// What a call of the object gives.
     pub fn call(self, arguments: &[Value], containers: &[Vec<Value>]) -> Result<Value, String> {
         match (self, arguments) {
+            (Self::RebuildTensor | Self::RebuildParameter, [unknown @ Value::Unknown(_), ..]) => Ok(unknown.clone()),
             (Self::RebuildTensor, _) => TensorRef::of(arguments, containers)
                 .map(Arc::new)
                 .map(Value::Tensor),
@@ -58,6 +53,23 @@ impl Global {
             )),
         }
     }
+}
+
+/// The object `module.name` as a pickle names it.
+pub(super) fn named(module: &str, name: &str) -> Value {
+    match Global::of(module, name) {
+        Some(global) => Value::Global(global),
+        // It may be anything, of any length.
+        None => {
+            let name: String = format!("{module}.{name}").escape_debug().take(80).collect();
+            Value::Unknown(name.into())
+        }
+    }
+}
+
+/// Why a state dict with such an object in it is refused.
+pub(super) fn refused(name: &str) -> String {
+    format!("asks for the Python object `{name}`, which weights alone do not need; it was not run")
 }
 
 /// A row of numbers in the file, as a pickle refers to it.

@@ -83,9 +83,10 @@ impl SafetensorsFile {
 /// Writes a tensor's values into a file.
 type WriteInto<'a> = Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>;
 
-/// A tensor of float32 that is to be written.
+/// A tensor that is to be written.
 pub(super) struct Entry<'a> {
     pub name: String,
+    pub dtype: Dtype,
     pub shape: Vec<usize>,
     /// Writes its bytes, row-major.
     pub write: WriteInto<'a>,
@@ -97,9 +98,9 @@ pub(super) fn write(path: &Path, mut entries: Vec<Entry<'_>>) -> Result<()> {
     let mut offset = 0;
     let info = |entry: &Entry<'_>| {
         let start = offset;
-        offset += entry.shape.iter().product::<usize>() * size_of::<f32>();
+        offset += entry.shape.iter().product::<usize>() * (entry.dtype.bitsize() / 8);
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: entry.dtype,
             shape: entry.shape.clone(),
             data_offsets: (start, offset),
         };
@@ -126,6 +127,7 @@ pub(super) fn write(path: &Path, mut entries: Vec<Entry<'_>>) -> Result<()> {
 pub fn write_tensors(path: impl AsRef<Path>, tensors: &[NamedTensor]) -> Result<()> {
     let entries = tensors.iter().map(|tensor| Entry {
         name: tensor.name.clone(),
+        dtype: Dtype::F32,
         shape: tensor.shape.clone(),
         write: Box::new(|w| w.write_all(&to_bytes(&tensor.values))),
     });

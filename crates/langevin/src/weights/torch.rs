@@ -17,7 +17,7 @@ use super::{
     StoredTensor,
     layout::Bytes,
     pickle::{Pickle, Value},
-    rebuild::TensorRef,
+    rebuild::{self, TensorRef},
 };
 
 /// What a zip archive begins with.
@@ -33,6 +33,7 @@ const PICKLE_LIMIT: u64 = 64 << 20;
 pub(super) struct TorchFile {
     storages: Storages,
     tensors: BTreeMap<String, Arc<TensorRef>>,
+    step: Option<i64>,
     /// The storage that was read last: many tensors may be views of one.
     latest: Option<(Arc<str>, Arc<Vec<u8>>)>,
 }
@@ -68,10 +69,11 @@ impl TorchFile {
             return Err("was written on a big-endian machine, which is not supported".into());
         }
         let pickle = entry(&mut archive, &format!("{folder}/data.pkl"), PICKLE_LIMIT)?;
-        let tensors = state_dict(&Pickle::read(&pickle, &mut 0)?)?;
+        let pickle = Pickle::read(&pickle, &mut 0)?;
         Ok(Self {
             storages: Storages::Zip { archive, folder },
-            tensors,
+            tensors: state_dict(&pickle)?,
+            step: step(&pickle),
             latest: None,
         })
     }
@@ -83,11 +85,10 @@ impl TorchFile {
         if let Some(Value::Bool(false)) = system.get(system.root(), "little_endian") {
             return Err("was written on a big-endian machine, which is not supported".into());
         }
-        let tensors = state_dict(&Pickle::read(&bytes, &mut at)?)?;
-        let dtypes: HashMap<&str, Dtype> = tensors
-            .values()
-            .map(|tensor| (&*tensor.storage.key, tensor.storage.dtype))
-            .collect();
+        let pickle = Pickle::read(&bytes, &mut at)?;
+        let tensors = state_dict(&pickle)?;
+        let storages = pickle.storages().iter();
+        let dtypes: HashMap<&str, Dtype> = storages.map(|storage| (&*storage.key, storage.dtype)).collect();
         let keys = Pickle::read(&bytes, &mut at)?;
         let mut places = HashMap::new();
         for key in keys.items(keys.root()) {
@@ -107,8 +108,14 @@ impl TorchFile {
                 places,
             },
             tensors,
+            step: step(&pickle),
             latest: None,
         })
+    }
+
+    /// How many steps of training it comes from, where it says so.
+    pub fn step(&self) -> Option<i64> {
+        self.step
     }
 
     /// Every tensor's name with its type and shape.
@@ -203,21 +210,48 @@ fn broken_zip(error: zip::result::ZipError) -> String {
     format!("is not a whole zip archive, as torch.save writes them ({error})")
 }
 
-/// The tensors of a pickled state dict.
+/// The tensors of a pickled state dict: of the whole pickle, or of what trainers keep under `state_dict` beside other things.
 fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, String> {
     let root = pickle.root();
-    if !matches!(root, Value::Dict(_)) {
+    let inner = innermost(pickle);
+    let is_whole = std::ptr::eq(root, inner);
+    if let Value::Unknown(name) = inner {
+        return Err(rebuild::refused(name));
+    }
+    if !matches!(inner, Value::Dict(_)) {
         return Err("holds no state dict: a dict of names and tensors".into());
     }
-    let (entries, _) = pickle.items(root).as_chunks::<2>();
-    entries
-        .iter()
-        .map(|entry| match entry {
-            [Value::Text(name), Value::Tensor(tensor)] => Ok((name.to_string(), tensor.clone())),
-            [Value::Text(name), _] => Err(format!(
-                "holds `{name}`, which is no tensor: a state dict of weights alone is needed"
-            )),
-            _ => Err("holds no state dict: a key is no text".into()),
-        })
-        .collect()
+    let (entries, _) = pickle.items(inner).as_chunks::<2>();
+    let mut tensors = BTreeMap::new();
+    for entry in entries {
+        match entry {
+            [Value::Text(name), Value::Tensor(tensor)] => drop(tensors.insert(name.to_string(), tensor.clone())),
+            [_, Value::Unknown(name)] => return Err(rebuild::refused(name)),
+            _ if !is_whole => {}
+            [Value::Text(name), _] => {
+                return Err(format!(
+                    "holds `{name}`, which is no tensor: a state dict of weights alone is needed"
+                ));
+            }
+            _ => return Err("holds no state dict: a key is no text".into()),
+        }
+    }
+    Ok(tensors)
+}
+
+/// The dict under `state_dict`, and under `state_dict` in that, as far as there is one.
+fn innermost(pickle: &Pickle) -> &Value {
+    /// A dict may lie in itself.
+    const DEEPEST: usize = 4;
+    let inner = |value: &&_| pickle.get(value, "state_dict").filter(|inner| matches!(inner, Value::Dict(_)));
+    let nested = std::iter::successors(Some(pickle.root()), inner);
+    nested.take(DEEPEST).last().unwrap_or(pickle.root())
+}
+
+/// The trainer's count of steps.
+fn step(pickle: &Pickle) -> Option<i64> {
+    match pickle.get(pickle.root(), "global_step") {
+        Some(Value::Int(step)) => Some(*step),
+        _ => None,
+    }
 }

@@ -13,6 +13,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use rayon::prelude::*;
+use safetensors::Dtype;
 
 use super::{
     Checkpoint, NamedTensor, StoredTensor,
@@ -158,6 +159,7 @@ pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
             let (tensor, turned) = (param.val().inner(), self.location.is_turned());
             self.entries.push(Entry {
                 name: self.location.key(),
+                dtype: Dtype::F32,
                 shape: self.location.stored_shape(&tensor.dims()),
                 write: Box::new(move |w| write_pieces(&tensor, turned, w)),
             });

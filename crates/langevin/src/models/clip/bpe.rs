@@ -42,6 +42,11 @@ pub(super) fn train(words: impl IntoIterator<Item = String>, pieces: usize, spec
         }
         merges.push(pair);
     }
+    (vocabulary(&merges, special), merges)
+}
+
+/// The pieces that merges make, with their numbers: bytes, bytes that end a word, the merges' pieces in their order, and the `special` ones.
+pub(super) fn vocabulary(merges: &[(String, String)], special: [&str; 2]) -> BTreeMap<String, u32> {
     let bytes: Vec<String> = alphabet().map(String::from).collect();
     let last = bytes.iter().map(|byte| format!("{byte}{END_OF_WORD}"));
     let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
@@ -52,7 +57,7 @@ pub(super) fn train(words: impl IntoIterator<Item = String>, pieces: usize, spec
         // Two pairs may make the same piece.
         vocabulary.entry(piece).or_insert(id);
     }
-    (vocabulary, merges)
+    vocabulary
 }
 
 /// A word letter by letter, the last with its mark.

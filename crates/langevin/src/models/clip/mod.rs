@@ -9,6 +9,7 @@ mod preprocess;
 mod text;
 mod tokenizer;
 mod vision;
+mod vocabulary;
 
 use std::path::Path;
 

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
-use super::bpe;
+use super::{bpe, vocabulary};
 use crate::{Error, Result, files};
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -46,11 +46,7 @@ impl ClipTokenizer {
         let value: Value = if path.is_file() {
             files::read_json(&path)?
         } else if folder.join(VOCABULARY).is_file() && folder.join(MERGES).is_file() {
-            let text = files::read_text(folder.join(MERGES))?;
-            let pairs = text.lines().filter_map(|line| line.split_once(' '));
-            // The first line names the format.
-            let merges = pairs.filter(|(first, _)| !first.starts_with("#version"));
-            let merges = merges.map(|(a, b)| (a.to_string(), b.to_string())).collect();
+            let merges = vocabulary::merges(&files::read_text(folder.join(MERGES))?);
             definition(&files::read_json(folder.join(VOCABULARY))?, &merges)
         } else {
             return Err(Error::file(
@@ -59,6 +55,20 @@ impl ClipTokenizer {
             ));
         };
         Self::of(&value, &Settings::load(folder)?).map_err(|e| Error::file(folder, e))
+    }
+
+    /// CLIP's own tokenizer, which Stable Diffusion's text encoders were trained with. Texts are padded with a piece of it: its end,
+    /// `<|endoftext|>`, for CLIP's encoders, and `!`, whose number is 0, for open_clip's, which are those of version 2 and XL's second.
+    ///
+    /// # Errors
+    /// If there is no such piece.
+    pub fn of_clip(padding: &str) -> Result<Self> {
+        let (vocabulary, merges) = vocabulary::clip([START, END])?;
+        let settings = Settings {
+            padding: padding.into(),
+            ..Settings::default()
+        };
+        Self::of(&definition(&json!(vocabulary), &merges), &settings).map_err(Error::Config)
     }
 
     /// A tokenizer of its own for `texts`: the pairs that are most frequent in them become pieces, `pieces` at most, besides the
@@ -95,6 +105,12 @@ impl ClipTokenizer {
         tokenizer
             .with_truncation(None)
             .map_err(|e| wrong(&format!("{e}")))?;
+        // What a text is padded with is one piece in a text, too.
+        if tokenizer.token_to_id(&settings.padding).is_some() {
+            tokenizer
+                .add_special_tokens([AddedToken::from(settings.padding.as_str(), true)])
+                .map_err(|e| wrong(&format!("{e}")))?;
+        }
         let id = |token: &str| {
             tokenizer
                 .token_to_id(token)
