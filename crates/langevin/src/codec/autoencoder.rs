@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Codec, Encoded, one_by_one, preview};
+use super::{Codec, Encoded, Tiny, one_by_one, preview};
 use crate::{
     Result,
     models::{
@@ -18,6 +18,7 @@ use crate::{
 pub struct Autoencoder {
     network: AutoencoderKL,
     tiling: When,
+    preview: Option<Tiny>,
 }
 
 /// When pictures are encoded and decoded in tiles.
@@ -38,6 +39,7 @@ impl Autoencoder {
         Self {
             network,
             tiling: When::Large,
+            preview: None,
         }
     }
 
@@ -45,6 +47,14 @@ impl Autoencoder {
     pub fn tiled(self) -> Self {
         Self {
             tiling: When::Always,
+            ..self
+        }
+    }
+
+    /// With a tiny autoencoder of the same space for previews.
+    pub(super) fn with_preview(self, preview: Tiny) -> Self {
+        Self {
+            preview: Some(preview),
             ..self
         }
     }
@@ -134,6 +144,9 @@ impl Codec for Autoencoder {
     }
 
     fn preview(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
+        if let Some(preview) = &self.preview {
+            return preview.decode(samples);
+        }
         let config = self.network.config();
         match preview::matrix(config.latent_channels, config.scaling_factor) {
             Some(matrix) => Ok(preview::project(samples, matrix, self.factor())),

@@ -1,6 +1,7 @@
 //! Between what people see or hear and what a model denoises.
 
 mod autoencoder;
+mod open;
 mod pixels;
 mod preview;
 mod tiny;
@@ -187,6 +188,48 @@ impl AnyCodec {
     /// Whether a model denoises something else than pictures.
     pub fn is_latent(&self) -> bool {
         !matches!(self, Self::Pixels(_))
+    }
+
+    /// Loads a codec by itself: the folder of an autoencoder, or of a pipeline that has one, or a file with its weights.
+    ///
+    /// # Errors
+    /// If there is none, or it is broken.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        if path.is_file() {
+            return open::of_file(path, device);
+        }
+        open::of_folder(path, device)
+    }
+
+    /// The same in tiles wherever a picture is larger than one, where the codec works so.
+    pub fn tiled(self) -> Self {
+        match self {
+            Self::Autoencoder(codec) => Self::Autoencoder(codec.tiled()),
+            other => other,
+        }
+    }
+
+    /// The same with another codec of its space for previews.
+    ///
+    /// # Errors
+    /// If that is of another space, or this one needs none.
+    pub fn with_preview(self, preview: Self) -> Result<Self> {
+        match (self, preview) {
+            (Self::Autoencoder(codec), Self::Tiny(tiny))
+                if (codec.channels(), codec.factor()) == (tiny.channels(), tiny.factor()) =>
+            {
+                Ok(Self::Autoencoder(codec.with_preview(tiny)))
+            }
+            (codec, preview) => Err(Error::option(
+                &["preview_codec"],
+                format!(
+                    "previews need an AutoencoderTiny of {} channels that halves as often as the pipeline's autoencoder, and this one has {} \
+                     channels, or is of another class",
+                    codec.channels(),
+                    preview.channels()
+                ),
+            )),
+        }
     }
 
     /// Loads the codec of a pipeline's component, by the class that its configuration names.

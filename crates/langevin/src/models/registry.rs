@@ -53,7 +53,14 @@ macro_rules! models {
             /// If it cannot be read, is of a class that is not there yet, or makes no sense.
             pub fn load(path: impl AsRef<Path>) -> Result<Self> {
                 let path = path.as_ref();
-                let mut value: Value = files::read_json(path)?;
+                Self::of_value(files::read_json(path)?, path)
+            }
+
+            /// The configuration that a file holds.
+            ///
+            /// # Errors
+            /// If it is of a class that is not there yet, or makes no sense.
+            pub fn of_value(mut value: Value, path: &Path) -> Result<Self> {
                 let wrong = |message: String| Error::file(path, message);
                 let class_name = present_class(&value).to_string();
                 if let Some(named) = value.get_mut("_class_name").filter(|named| named.is_string()) {

@@ -13,6 +13,7 @@ mod open_step;
 mod pipeline;
 mod sampling;
 mod single_file;
+mod source;
 mod staging;
 mod together;
 

@@ -79,7 +79,15 @@ impl ModelIndex {
                 format!("holds no pipeline: there is no {MODEL_INDEX} in it"),
             ));
         }
-        let Value::Object(entries) = files::read_json(&path)? else {
+        Self::of_value(files::read_json(&path)?, &path)
+    }
+
+    /// The index that a file holds.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn of_value(value: Value, path: &Path) -> Result<Self> {
+        let Value::Object(entries) = value else {
             return Err(Error::file(
                 path,
                 "is not a pipeline's index: it should be a JSON object",

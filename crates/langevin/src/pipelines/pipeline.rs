@@ -1,15 +1,19 @@
 //! A pipeline: a model with its scheduler and what else belongs to it. Load, save, call.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    PictureUse, PipelineClass, Role, Sampling,
-    folder::{self, PipelineFolder},
+    PictureUse, PipelineClass, Role, Sampling, folder,
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
+    source::PipelineSource,
     to_unit_range,
 };
 use crate::{
@@ -21,6 +25,7 @@ use crate::{
     options::{ClassName, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, LoopOptions, Scheduler},
+    weights::single_file::Kind,
 };
 
 /// DDIM's steps, and RePaint's, where no number is asked for: diffusers'.
@@ -51,6 +56,16 @@ pub struct Pipeline {
 pub struct LoadOptions {
     /// A variant of the weights, such as `fp16`, see [`Checkpoint::variant_in`](crate::models::Checkpoint::variant_in).
     pub variant: Option<String>,
+    /// What a single file is a checkpoint of, where it cannot tell.
+    pub kind: Option<Kind>,
+    /// Another autoencoder in place of the pipeline's own: its folder, or a file of it alone.
+    pub codec: Option<PathBuf>,
+    /// A tiny autoencoder for previews.
+    pub preview_codec: Option<PathBuf>,
+    /// Whether pictures are encoded and decoded in tiles wherever they are larger than one.
+    pub tiled_codec: bool,
+    /// Whether a safety checker that the pipeline comes with is left out.
+    pub without_safety_checker: bool,
 }
 
 impl Pipeline {
@@ -104,6 +119,7 @@ impl Pipeline {
     pub fn load_variant(folder: impl AsRef<Path>, variant: Option<&str>, device: &Device) -> Result<Self> {
         let options = LoadOptions {
             variant: variant.map(str::to_owned),
+            ..LoadOptions::default()
         };
         Self::load_with(folder, &options, device)
     }
@@ -112,31 +128,50 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
-        let folder = PipelineFolder::open(folder.as_ref(), options.variant.as_deref())?;
-        let class = folder.class();
-        let config = folder.model_config()?;
-        let scheduler = folder.scheduler(Role::Scheduler)?;
+    pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
+        let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+        let class = source.class();
+        let config = source.model_config()?;
+        let scheduler = source.scheduler(Role::Scheduler)?;
         // They are small, and say early what is wrong.
-        let mut conditions = conditioning::of_pipeline(&config, Some(&folder), device)?;
+        let mut conditions = conditioning::of_pipeline(&config, Some(&source), device)?;
         if class.picture_use() == PictureUse::Upscale {
             // Its classes are noise levels.
             conditions.retain(|condition| !is_class(condition));
         }
-        let codec = folder.codec(device)?;
-        let model = AnyModel::with_weights(&config, &mut folder.model_weights()?, device)?;
+        let codec = match (source.codec_name(), &options.codec) {
+            (Some(_), Some(path)) => Some(AnyCodec::open(path, device)?),
+            (None, Some(path)) => {
+                return Err(Error::option(
+                    &["codec"],
+                    format!(
+                        "{}: a {} denoises pictures themselves, and has no autoencoder",
+                        path.display(),
+                        class.name
+                    ),
+                ));
+            }
+            (Some(name), None) => Some(AnyCodec::load(&source, name, device)?),
+            (None, None) => None,
+        };
+        let model = AnyModel::with_weights(&config, &mut source.model_weights()?, device)?;
         let pipeline = Self::of_parts(model, scheduler, conditions);
         let Some(codec) = codec else {
             return Ok(pipeline);
         };
         let low_resolution_scheduler = match class.component(Role::LowResolutionScheduler) {
-            Some(_) => Some(folder.scheduler(Role::LowResolutionScheduler)?),
+            Some(_) => Some(source.scheduler(Role::LowResolutionScheduler)?),
             None => None,
+        };
+        let codec = if options.tiled_codec { codec.tiled() } else { codec };
+        let codec = match &options.preview_codec {
+            Some(path) => codec.with_preview(AnyCodec::open(path, device)?)?,
+            None => codec,
         };
         Self {
             codec,
             class: Some(class),
-            settings: folder.settings().clone(),
+            settings: source.settings().clone(),
             low_resolution_scheduler,
             ..pipeline
         }

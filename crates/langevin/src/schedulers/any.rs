@@ -165,9 +165,16 @@ impl AnyScheduler {
     /// If the file cannot be read, or as [`Self::from_json`]; each error names the file.
     pub fn load_as(class_name: &str, folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join(SCHEDULER_CONFIG);
-        let mut map = read_map(&path)?;
-        map.insert("_class_name".to_owned(), class_name.into());
-        Self::from_json(map).map_err(|error| named(&path, error))
+        Self::of_class(class_name, read_map(&path)?, &path)
+    }
+
+    /// The same of a config in memory that is said to come from `path`.
+    ///
+    /// # Errors
+    /// As [`Self::load_as`].
+    pub fn of_class(class_name: &str, mut config: ConfigMap, path: &Path) -> Result<Self> {
+        config.insert("_class_name".to_owned(), class_name.into());
+        Self::from_json(config).map_err(|error| named(path, error))
     }
 
     /// Writes `scheduler_config.json` into `folder`.

@@ -14,7 +14,10 @@ pub(super) const THIRDS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 /// transformers' name of the projection.
 pub(super) const PROJECTION: &str = "text_projection.weight";
 /// transformers' name of the places' embedding, and open_clip's.
-pub(super) const POSITIONS: (&str, &str) = ("text_model.embeddings.position_embedding.weight", "positional_embedding");
+pub(super) const POSITIONS: (&str, &str) = (
+    "text_model.embeddings.position_embedding.weight",
+    "positional_embedding",
+);
 /// The first layer that diffusers leaves out of version 2's text encoder: its second last state is what the UNet was trained on.
 const LEFT_OUT: usize = 23;
 
@@ -36,7 +39,10 @@ pub(super) fn of_transformers(below: &Below<'_>) -> Parts {
             let is_part = |part: &&str| name.starts_with(*part);
             let present = match name {
                 _ if name.starts_with("text_model.") => name.to_string(),
-                _ if ["embeddings.", "encoder.", "final_layer_norm."].iter().any(|p| is_part(&p)) => {
+                _ if ["embeddings.", "encoder.", "final_layer_norm."]
+                    .iter()
+                    .any(|p| is_part(&p)) =>
+                {
                     format!("text_model.{name}")
                 }
                 _ => return None,
@@ -96,7 +102,10 @@ fn layer_of(name: &str, prefix: &str) -> Option<usize> {
 fn transposed(below: &Below<'_>, name: &str) -> Result<Part, String> {
     let mut part = below.whole(name);
     if part.shape.len() != 2 {
-        return Err(format!("{}{name} has shape {:?}, where a matrix should be", below.prefix, part.shape));
+        return Err(format!(
+            "{}{name} has shape {:?}, where a matrix should be",
+            below.prefix, part.shape
+        ));
     }
     part.shape.reverse();
     part.transposed = true;
