@@ -9,6 +9,7 @@ mod dashboard;
 mod flags;
 mod hub;
 mod launch;
+mod loading;
 mod progress;
 mod stop;
 mod terminal;

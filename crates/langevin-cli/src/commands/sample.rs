@@ -4,6 +4,7 @@ mod animation;
 mod args;
 mod draw;
 mod output;
+mod refine;
 
 use anyhow::{Result, bail};
 use langevin::{Pipeline, Request, generate::Plan, grid, ops::in_pool, ops::set_exact_convolution};
@@ -24,8 +25,13 @@ pub fn run(args: SampleArgs) -> Result<()> {
     // Everything that can be wrong is found out before the first step.
     let output = Output::of(&args.output, args.overwrite)?;
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
-    let plan = Plan::of(&pipeline, &resolve(args.request.0, &pipeline)?)?;
+    let device = args.device.open()?;
+    let pipeline = args.loading.load(&args.path, &device)?;
+    let mut request = resolve(args.request.0, &pipeline)?;
+    if args.refiner.is_some() {
+        request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
+    }
+    let plan = Plan::of(&pipeline, &request)?;
     let stop = Stop::on_signals()?;
     for notice in plan.notices() {
         terminal::say(notice);
@@ -33,12 +39,22 @@ pub fn run(args: SampleArgs) -> Result<()> {
     terminal::say(&plan.to_string());
     let batches = plan.count().div_ceil(plan.batch_size());
     let mut drawing = Drawing::new(batches, &stop, animation.as_mut());
-    let pictures = in_pool(|| plan.run(&pipeline, &mut drawing))?;
+    let facts = plan.facts(&args.path.display().to_string(), None);
+    let pictures = match &args.refiner {
+        Some(refiner) => {
+            let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
+            // One of the two models at a time takes memory enough.
+            drop((pipeline, plan));
+            let load = || args.loading.load(refiner, &device);
+            refine::run(base, request, load, &mut Drawing::new(batches, &stop, None))?
+        }
+        None => in_pool(|| plan.run(&pipeline, &mut drawing))?,
+    };
     drop(drawing);
     let Some(pictures) = pictures else {
         bail!("stopped before the pictures were done; nothing was written")
     };
-    output.write(&pictures, &plan.facts(&args.path.display().to_string(), None))?;
+    output.write(&pictures, &facts)?;
     if let Some(animation) = animation {
         animation.write(grid::columns(pictures.len()))?;
     }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use langevin::{Request, device::DeviceName};
 
-use crate::flags::Options;
+use crate::{flags::Options, loading::Loading};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
-Draw pictures from a trained model.
+Draw pictures from a trained model, or from a prompt with a pipeline of the Stable Diffusion family.
 
 One generator, seeded with --seed, draws everything in the order in which diffusers' pipeline call does: the same \
 seed, steps and batch size give the same pictures there and here.";
@@ -23,16 +23,33 @@ Examples:
   langevin sample runs/digits-1 --class 3 --guidance-scale 3
   langevin sample my-model --guide colour:#1AE680 --guide symmetry@20
   langevin sample my-model --init-image photo.png --strength 0.5
-  langevin sample my-model --inpaint photo.png --mask mask.png";
+  langevin sample my-model --inpaint photo.png --mask mask.png
+  langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a lighthouse at dusk, oil painting' \\
+      --negative-prompt blurry --scheduler dpm++2m-karras --steps 20 --seed 42 --output lighthouse.png
+  langevin sample dreamshaper_8.safetensors --prompt 'a castle' --init-image photo.jpg --strength 0.6
+  langevin sample sdxl-base --refiner sdxl-refiner --prompt 'a castle'";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SampleArgs {
-    /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
+    /// The run or pipeline, a single file of Stable Diffusion, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     #[command(flatten)]
     pub request: Options<Request>,
+    #[command(flatten)]
+    pub loading: Loading,
+    /// Stable Diffusion XL: the pipeline that draws the last part of the steps
+    #[arg(long, value_name = "PATH", help_heading = "Stable Diffusion")]
+    pub refiner: Option<PathBuf>,
+    /// The part of the noise, from the cleanest, at which the refiner goes on [0.8]
+    #[arg(
+        long,
+        value_name = "PART",
+        requires = "refiner",
+        help_heading = "Stable Diffusion"
+    )]
+    pub refiner_start: Option<f64>,
     /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,

@@ -1,0 +1,55 @@
+//! The second of two models: Stable Diffusion XL's refiner goes on where the base ended.
+
+use anyhow::Result;
+use langevin::burn::tensor::Tensor;
+use langevin::{
+    Pipeline, Request,
+    data::{ImageInput, Picture},
+    generate::{Plan, Watch},
+    ops::in_pool,
+};
+
+/// The part of the noise at which the refiner goes on where nobody says.
+pub const USUAL_START: f64 = 0.8;
+
+/// Draws the rest of the steps from the base's latents; `None` where the drawing was ended.
+///
+/// # Errors
+/// If the refiner cannot be loaded, or does not take what the base made.
+pub fn run(
+    base: Option<Vec<Tensor<4>>>,
+    request: Request,
+    load: impl FnOnce() -> Result<Pipeline>,
+    watch: &mut (dyn Watch + Send),
+) -> Result<Option<Vec<Picture>>> {
+    let Some(batches) = base else {
+        return Ok(None);
+    };
+    let pipeline = load()?;
+    let request = Request {
+        denoising_start: request.denoising_end,
+        denoising_end: None,
+        init_image: Some(ImageInput::Tensor(Tensor::cat(batches, 0))),
+        // Its first encoder is the base's second.
+        prompt: if request.prompt_2.is_empty() {
+            request.prompt
+        } else {
+            request.prompt_2
+        },
+        negative_prompt: if request.negative_prompt_2.is_empty() {
+            request.negative_prompt
+        } else {
+            request.negative_prompt_2
+        },
+        prompt_2: Vec::new(),
+        negative_prompt_2: Vec::new(),
+        inpaint: None,
+        mask: None,
+        mask_crop: None,
+        strength: None,
+        size: None,
+        ..request
+    };
+    let plan = Plan::of(&pipeline, &request)?;
+    Ok(in_pool(|| plan.run(&pipeline, watch))?)
+}

@@ -1,0 +1,52 @@
+//! How a pipeline is loaded: flags of every command that draws with one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use langevin::{Pipeline, device::Device, pipelines::LoadOptions, weights::single_file::Kind};
+
+use crate::hub;
+
+/// What is loaded of a pipeline, and what in place of its parts.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "The model")]
+pub struct Loading {
+    /// The variant of the weights, as in diffusion_pytorch_model.fp16.safetensors [the plain ones]
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// What a single file is a checkpoint of, where it cannot tell [what its names and shapes say]
+    #[arg(long, value_name = "KIND")]
+    kind: Option<Kind>,
+    /// Another autoencoder in place of the pipeline's own
+    #[arg(long, alias = "vae", value_name = "FOLDER|FILE")]
+    codec: Option<PathBuf>,
+    /// Encode and decode in tiles: less memory, and seams that may show [only where a picture is very large]
+    #[arg(long)]
+    vae_tiling: bool,
+    /// A tiny autoencoder for previews and animations
+    #[arg(long, value_name = "FOLDER")]
+    preview_vae: Option<PathBuf>,
+    /// Leave out the safety checker that the pipeline comes with
+    #[arg(long)]
+    no_safety_checker: bool,
+}
+
+impl Loading {
+    /// Loads the pipeline of a folder, a single file, or a name of the Hub.
+    ///
+    /// # Errors
+    /// If there is none, or a part of it is missing or broken.
+    pub fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
+        let named = |path: &Option<PathBuf>| path.as_deref().map(hub::model).transpose();
+        let options = LoadOptions {
+            variant: self.variant.clone(),
+            kind: self.kind,
+            codec: named(&self.codec)?,
+            preview_codec: named(&self.preview_vae)?,
+            tiled_codec: self.vae_tiling,
+            without_safety_checker: self.no_safety_checker,
+        };
+        Ok(Pipeline::load_with(hub::pipeline(path)?, &options, device)?)
+    }
+}
