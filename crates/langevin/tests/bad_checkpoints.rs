@@ -3,13 +3,22 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::Device;
-use langevin::models::{Checkpoint, Model, ModelConfig, UNet2DConfig, UNet2DModel, weights};
+use langevin::models::{
+    AutoencoderKL, AutoencoderTiny, Checkpoint, Model, ModelConfig, UNet2DConfig, UNet2DModel, VQModel,
+    autoencoder::Tiling, weights,
+};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 /// A copy of a small checkpoint from the references, to be broken.
 fn checkpoint() -> tempfile::TempDir {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/unet2d/class_emb");
+    copy_of("unet2d/class_emb")
+}
+
+fn copy_of(reference: &str) -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference")
+        .join(reference);
     let folder = tempfile::tempdir().unwrap();
     for name in [weights::CONFIG_NAME, weights::FILE_NAME] {
         fs::copy(source.join(name), folder.path().join(name)).unwrap();
@@ -263,6 +272,234 @@ fn what_does_not_fit_the_model_is_refused() {
         ([2, 3, 16, 16], 2, None, "class-conditional"),
     ] {
         let error = ask(shape, timesteps, classes).unwrap_err().to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+/// The error of loading a changed copy of an autoencoder, which must contain `part`.
+fn autoencoder_refused<M: Model>(reference: &str, changes: &[(&str, Value)], part: &str) {
+    let folder = copy_of(reference);
+    for (key, value) in changes {
+        change_config(folder.path(), key, value.clone());
+    }
+    let error = M::load(folder.path(), &Device::flex())
+        .map(|_| ())
+        .expect_err(&format!("{changes:?} loaded"))
+        .to_string();
+    assert!(error.contains(part), "`{part}` is not in: {error}");
+    assert!(!error.contains('\n'), "{error}");
+}
+
+#[test]
+fn bad_configurations_of_an_autoencoder_kl_are_refused() {
+    for (key, value, part) in [
+        (
+            "down_block_types",
+            json!(vec!["AttnDownEncoderBlock2D"; 2]),
+            "AttnDownEncoderBlock2D, which is not there yet",
+        ),
+        (
+            "up_block_types",
+            json!(["UpBlock", "UpDecoderBlock2D"]),
+            "UpBlock, which is not there yet",
+        ),
+        ("up_block_types", json!(["UpDecoderBlock2D"]), "one block a level"),
+        ("block_out_channels", json!([8, 16, 16]), "one block a level"),
+        ("block_out_channels", json!([]), "1 to 16 levels"),
+        ("block_out_channels", json!(vec![8; 17]), "1 to 16 levels"),
+        ("block_out_channels", json!([8, 1_u64 << 60]), "must be from 1 to"),
+        ("block_out_channels", json!([8, 18]), "norm_num_groups"),
+        (
+            "block_out_channels",
+            json!([8, 20]),
+            "where the configuration makes",
+        ),
+        ("in_channels", json!(0), "in_channels is 0"),
+        ("out_channels", json!(1_u64 << 40), "out_channels is"),
+        ("latent_channels", json!(u64::MAX), "latent_channels is"),
+        ("layers_per_block", json!(65), "layers_per_block is 65"),
+        ("norm_num_groups", json!(0), "norm_num_groups is 0"),
+        ("sample_size", json!(0), "sample_size is 0"),
+        ("sample_size", json!([64, 1_u64 << 30]), "sample_size is"),
+        ("scaling_factor", json!(0.0), "scaling_factor is 0"),
+        ("scaling_factor", json!(-1e300), "scaling_factor is"),
+        ("latents_mean", json!([0.0, 0.0]), "latents_mean has 2 entries"),
+        ("latents_std", json!([1, 1, 1, 1, 1, 1, 1, 0]), "latents_std is 0"),
+        (
+            "use_quant_conv",
+            json!(true),
+            "lacks quant_conv.weight, quant_conv.bias",
+        ),
+        ("mid_block_add_attention", json!("yes"), "not the JSON expected"),
+        ("act_fn", json!("tangent"), "tangent"),
+    ] {
+        autoencoder_refused::<AutoencoderKL>("autoencoder/kl_no_quant_shift", &[(key, value)], part);
+    }
+}
+
+#[test]
+fn bad_configurations_of_an_autoencoder_tiny_are_refused() {
+    for (key, value, part) in [
+        (
+            "upsample_fn",
+            json!("bilinear"),
+            "upsample_fn \"bilinear\" is not there yet",
+        ),
+        (
+            "upsampling_scaling_factor",
+            json!(3),
+            "upsampling_scaling_factor 3 is not there yet",
+        ),
+        ("encoder_block_out_channels", json!([8, 8, 16]), "equally wide"),
+        ("decoder_block_out_channels", json!([8, 8]), "has 2 entries"),
+        ("encoder_block_out_channels", json!([]), "1 to 16 levels"),
+        (
+            "decoder_block_out_channels",
+            json!([0, 0, 0]),
+            "must be from 1 to",
+        ),
+        ("num_encoder_blocks", json!([1, 1]), "has 2 entries"),
+        ("num_decoder_blocks", json!([1, 1, 1_u64 << 50]), "at most 64"),
+        ("num_decoder_blocks", json!([1, 1, 2]), "lacks decoder.layers"),
+        ("latent_channels", json!(0), "latent_channels is 0"),
+        ("latent_magnitude", json!(0), "latent_magnitude is 0"),
+        ("scaling_factor", json!(null), "not the JSON expected"),
+    ] {
+        autoencoder_refused::<AutoencoderTiny>("autoencoder/tiny_16_channels", &[(key, value)], part);
+    }
+}
+
+#[test]
+fn bad_configurations_of_a_vq_model_are_refused() {
+    for (key, value, part) in [
+        (
+            "norm_type",
+            json!("spatial"),
+            "norm_type \"spatial\" is not there yet",
+        ),
+        (
+            "lookup_from_codebook",
+            json!(true),
+            "lookup_from_codebook true is not there yet",
+        ),
+        ("num_vq_embeddings", json!(0), "num_vq_embeddings is 0"),
+        (
+            "num_vq_embeddings",
+            json!(33),
+            "quantize.embedding.weight has shape [32, 3]",
+        ),
+        ("num_vq_embeddings", json!(1_u64 << 50), "num_vq_embeddings is"),
+        ("vq_embed_dim", json!(0), "vq_embed_dim is 0"),
+        ("vq_embed_dim", json!(4), "where the configuration makes"),
+        (
+            "down_block_types",
+            json!(["DownEncoderBlock2D"]),
+            "one block a level",
+        ),
+        ("scaling_factor", json!(0), "scaling_factor is 0"),
+    ] {
+        autoencoder_refused::<VQModel>("autoencoder/vq", &[(key, value)], part);
+    }
+}
+
+#[test]
+fn a_matrix_is_no_vector_however_many_ones_stand_beside_it() {
+    let folder = copy_of("autoencoder/kl_no_quant_shift");
+    let name = "decoder.mid_block.attentions.0.to_q.bias";
+    change_weights(folder.path(), |tensors| tensors.get_mut(name).unwrap().1.push(1));
+    let error = AutoencoderKL::load(folder.path(), &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("has shape [16, 1]"), "{error}");
+}
+
+#[test]
+fn what_an_autoencoder_cannot_take_is_refused() {
+    use burn::tensor::Tensor;
+    let device = Device::flex();
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/autoencoder");
+    let kl = AutoencoderKL::load(reference.join("kl_no_mid_attention"), &device).unwrap();
+    let tiny = AutoencoderTiny::load(reference.join("tiny"), &device).unwrap();
+    let vq = VQModel::load(reference.join("vq"), &device).unwrap();
+    let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
+    let tiling = |pixels, latents, overlap| Tiling {
+        tile_sample_min_size: pixels,
+        tile_latent_min_size: latents,
+        tile_overlap_factor: overlap,
+    };
+    for (error, part) in [
+        (
+            kl.encode(zeros([1, 4, 8, 8])).map(|_| ()),
+            "pictures of 3 channels",
+        ),
+        (kl.encode(zeros([1, 3, 3, 8])).map(|_| ()), "too small"),
+        (
+            kl.decode(zeros([1, 3, 8, 8])).map(|_| ()),
+            "latents of 4 channels",
+        ),
+        (kl.decode(zeros([1, 4, 0, 8])).map(|_| ()), "0x8"),
+        (tiny.encode(zeros([1, 3, 7, 8])).map(|_| ()), "too small"),
+        (
+            tiny.decode(zeros([1, 16, 2, 2])).map(|_| ()),
+            "latents of 4 channels",
+        ),
+        (
+            vq.quantize(zeros([1, 4, 2, 2])).map(|_| ()),
+            "latents of 3 channels",
+        ),
+        (vq.decode(zeros([1, 3, 2, 0])).map(|_| ()), "2x0"),
+        (
+            kl.encode(zeros([1, 3, 8, 8]))
+                .and_then(|of| of.sample(zeros([1, 4, 2, 1])))
+                .map(|_| ()),
+            "the noise has shape",
+        ),
+        // Tiles that do not begin, that overlap wholly, that leave gaps, and whose last one is smaller than a latent.
+        (
+            kl.decode_tiled(zeros([1, 4, 9, 9]), &tiling(16, 0, 0.25))
+                .map(|_| ()),
+            "cannot overlap",
+        ),
+        (
+            kl.decode_tiled(zeros([1, 4, 9, 9]), &tiling(16, 4, 1.0))
+                .map(|_| ()),
+            "cannot overlap",
+        ),
+        (
+            kl.decode_tiled(zeros([1, 4, 9, 9]), &tiling(16, 4, f64::NAN))
+                .map(|_| ()),
+            "cannot overlap",
+        ),
+        (
+            kl.decode_tiled(zeros([1, 4, 9, 9]), &tiling(16, 4, 0.3))
+                .map(|_| ()),
+            "do not make a whole picture",
+        ),
+        (
+            kl.encode_tiled(zeros([1, 3, 36, 36]), &tiling(24, 4, 0.25))
+                .map(|_| ()),
+            "do not make a whole picture",
+        ),
+        (
+            kl.encode_tiled(zeros([1, 3, 27, 36]), &tiling(16, 4, 0.25))
+                .map(|_| ()),
+            "too small",
+        ),
+        (
+            tiny.decode_tiled(zeros([1, 4, 9, 9]), &tiling(32, 0, 0.125))
+                .map(|_| ()),
+            "cannot overlap",
+        ),
+        (
+            tiny.decode_tiled(zeros([1, 4, 9, 9]), &tiling(32, 4, -1.0))
+                .map(|_| ()),
+            "cannot overlap",
+        ),
+        (
+            tiny.encode_tiled(zeros([1, 3, 45, 45]), &tiling(32, 4, 0.125))
+                .map(|_| ()),
+            "whole numbers of latents",
+        ),
+    ] {
+        let error = error.expect_err(part).to_string();
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
 }

@@ -1,5 +1,6 @@
 //! The networks: configuration, module, loading.
 
+pub mod autoencoder;
 pub mod basic_unet;
 pub mod class_conditioned;
 pub mod clip;
@@ -13,6 +14,9 @@ pub mod registry;
 pub mod unet2d;
 pub mod unet2d_condition;
 
+pub use autoencoder::{
+    AutoencoderKL, AutoencoderKLConfig, AutoencoderTiny, AutoencoderTinyConfig, VQModel, VQModelConfig,
+};
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};

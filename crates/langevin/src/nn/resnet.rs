@@ -1,4 +1,4 @@
-//! The residual block that every UNet here is made of.
+//! The residual block that every UNet and autoencoder here is made of.
 
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,8 @@ pub struct ResnetConfig {
     pub in_channels: usize,
     /// Channels out.
     pub out_channels: usize,
-    /// Dimension of the time embedding.
-    pub temb_channels: usize,
+    /// Dimension of the time embedding; `None` for a block that is told no time, as an autoencoder's.
+    pub temb_channels: Option<usize>,
     /// Groups of the first normalisation.
     pub groups: usize,
     /// Groups of the second.
@@ -91,8 +91,8 @@ pub struct ResnetBlock2D {
     pub norm1: GroupNorm,
     /// 3x3
     pub conv1: Conv2d,
-    /// From the time embedding to the channels (twice as many for scale and shift).
-    pub time_emb_proj: Linear,
+    /// From the time embedding to the channels (twice as many for scale and shift), where there is one.
+    pub time_emb_proj: Option<Linear>,
     /// Of the first convolution's output.
     pub norm2: GroupNorm,
     /// 3x3
@@ -124,7 +124,9 @@ impl ResnetBlock2D {
         let same = Geometry::uniform(1, 1);
         let norm1 = GroupNorm::new(c.groups, c.in_channels, c.eps, init)?;
         let conv1 = Conv2d::new(c.in_channels, c.out_channels, 3, same, init);
-        let time_emb_proj = Linear::new(c.temb_channels, projected, init);
+        let time_emb_proj = c
+            .temb_channels
+            .map(|channels| Linear::new(channels, projected, init));
         let norm2 = GroupNorm::new(c.groups_out, c.out_channels, c.eps, init)?;
         let conv2 = Conv2d::new(c.out_channels, c.out_channels, 3, same, init);
         let conv_shortcut = (c.force_shortcut || c.in_channels != c.out_channels)
@@ -154,6 +156,14 @@ impl ResnetBlock2D {
         checkpoint::block(self, x, Some(told), self.dropout.source(), Self::compute)
     }
 
+    /// The same in a model that knows no time.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, in]` → `[batch, height, width, out]`
+    pub fn forward_without_time(&self, x: Tensor<4>) -> Tensor<4> {
+        checkpoint::block(self, x, None, self.dropout.source(), Self::compute)
+    }
+
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
         let BlockInputs { x, shortcut, told } = inputs;
         let activation = self.activation;
@@ -169,9 +179,9 @@ impl ResnetBlock2D {
             let h = self.norm1.forward_activated(x, activation);
             self.conv1.forward(self.resampling.forward(h))
         };
-        let time = told.map(|told| {
+        let time = told.zip(self.time_emb_proj.as_ref()).map(|(told, projection)| {
             let [batch, _, dimension] = told.dims();
-            self.time_emb_proj.forward(told.reshape([batch, dimension]))
+            projection.forward(told.reshape([batch, dimension]))
         });
         let (h, modulation) = match (time, self.time_embedding_norm) {
             (None, _) => (h, None),

@@ -15,7 +15,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
-    Checkpoint, NamedTensor,
+    Checkpoint, NamedTensor, StoredTensor,
     layout::{to_bytes, turned_back},
     safetensors::Entry,
 };
@@ -238,8 +238,9 @@ pub fn load_but<M: Module>(
     }
 
     // Before a number is read: a file may claim any shape.
-    for Wanted { name, shape, .. } in &wanted {
-        if let Some(stored) = checkpoint.get(name).filter(|stored| stored.shape != *shape) {
+    for Wanted { name, shape, turned } in &wanted {
+        let wrong = |stored: &&StoredTensor| !is_shape(&stored.shape, shape, *turned);
+        if let Some(stored) = checkpoint.get(name).filter(wrong) {
             return Err(Error::file(
                 checkpoint.file_of(name),
                 format!(
@@ -263,6 +264,14 @@ pub fn load_but<M: Module>(
         values: values.into_iter(),
         device,
     }))
+}
+
+/// Whether a tensor that is stored in one shape is a parameter of another. The weight of a linear layer may be stored as that of a
+/// convolution of one pixel, `[out, in, 1, 1]`, as early attention blocks have it, and the other way round: they are the same numbers.
+fn is_shape(stored: &[usize], wanted: &[usize], turned: bool) -> bool {
+    let beside = |shape: &[usize]| shape.iter().skip(2).all(|&taps| taps == 1);
+    let matrices = turned && stored.get(..2) == wanted.get(..2) && stored.len() >= 2;
+    stored == wanted || matrices && beside(stored) && beside(wanted)
 }
 
 /// The first few names and how many more there are.

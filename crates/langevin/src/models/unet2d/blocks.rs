@@ -62,7 +62,7 @@ impl Parts<'_, '_> {
         let config = ResnetConfig {
             in_channels: channels[0],
             out_channels: channels[1],
-            temb_channels: self.config.time_embed_dim(),
+            temb_channels: Some(self.config.time_embed_dim()),
             groups: groups[0],
             groups_out: groups[1],
             eps: self.config.norm_eps,

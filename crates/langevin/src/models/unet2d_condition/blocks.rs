@@ -37,7 +37,7 @@ impl Parts<'_, '_> {
         let config = ResnetConfig {
             in_channels,
             out_channels,
-            temb_channels: self.config.time_embed_dim(),
+            temb_channels: Some(self.config.time_embed_dim()),
             groups: self.config.norm_num_groups,
             groups_out: self.config.norm_num_groups,
             eps: self.config.norm_eps,
