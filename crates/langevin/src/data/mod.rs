@@ -55,6 +55,7 @@ pub use order::{Group, epoch_order};
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
 pub use repository::{RepositoryFiles, Unread, repository_files};
+pub use resample::{Arithmetic, Filter, resized};
 pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Resize, Transform};

@@ -11,6 +11,7 @@ pub mod model;
 mod picture_vector;
 pub mod presets;
 pub mod registry;
+pub mod safety_checker;
 pub mod unet2d;
 pub mod unet2d_condition;
 
@@ -19,7 +20,7 @@ pub use autoencoder::{
 };
 pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
-pub use clip::{ClipModel, ClipTextEncoder, ClipTokenizer};
+pub use clip::{ClipImageProcessor, ClipModel, ClipTextEncoder, ClipTokenizer, ClipVisionEncoder};
 pub use image_condition::ImageCondition;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
 pub use inputs::{ModelInputs, VectorInput};
@@ -27,6 +28,7 @@ pub use model::{Model, ModelConfig};
 pub use picture_vector::{PictureEncoder, PictureVector};
 pub use presets::ModelPreset;
 pub use registry::{AnyModel, AnyModelConfig};
+pub use safety_checker::{SafetyChecker, SafetyCheckerConfig};
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
