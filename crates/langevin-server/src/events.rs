@@ -55,6 +55,8 @@ pub(crate) struct Finished {
     /// Its class, where it has one.
     pub class: Option<String>,
     pub picture: Picture,
+    /// Whether the model's safety checker flagged it, so that it is black.
+    pub flagged: bool,
     /// What its file says about how it was drawn.
     pub texts: Vec<(&'static str, String)>,
 }

@@ -239,9 +239,9 @@ impl Worker {
             let plan = &order.job.order.plan;
             let samples = sampling.finish();
             let picture = samples.and_then(|samples| plan.pictures(&model.pipeline, samples));
-            let picture = picture.map(|pictures| pictures.into_iter().next());
+            let picture = picture.map(|(pictures, flags)| pictures.into_iter().zip(flags).next());
             match picture {
-                Ok(Some(picture)) => {
+                Ok(Some((picture, flagged))) => {
                     order.finished += 1;
                     add(&self.metrics.pictures, 1);
                     order.send(Event::Finished(Finished {
@@ -249,6 +249,7 @@ impl Worker {
                         seed: order.job.order.seed_of(number),
                         class: order.job.order.class_name(model, number),
                         picture,
+                        flagged,
                         texts: order.job.order.texts(model, number),
                     }));
                 }

@@ -64,6 +64,7 @@ fn conditioning(io: &BTreeMap<String, Stored>, device: &Device) -> Conditioning 
             .get("encoder_attention_mask")
             .map(|stored| stored.tensor(device)),
         channels: None,
+        guidance_scale: None,
     }
 }
 

@@ -271,6 +271,7 @@ fn finished_json(finished: &Finished) -> langevin::Result<Value> {
         "number": finished.number,
         "seed": finished.seed,
         "class": finished.class,
+        "flagged": finished.flagged,
         "png": STANDARD.encode(png),
     }))
 }

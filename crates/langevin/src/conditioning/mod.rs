@@ -9,6 +9,7 @@ mod distilled;
 mod image;
 mod size;
 mod text;
+mod variation;
 mod vector;
 
 use std::{any::Any, fmt::Debug, path::Path, sync::Arc};
@@ -21,6 +22,7 @@ pub use image::ConditioningImages;
 pub use size::SizeCondition;
 pub(crate) use text::TEXT_ENCODER;
 pub use text::TextCondition;
+pub use variation::VariationCondition;
 pub use vector::VectorCondition;
 
 use crate::{
@@ -234,11 +236,12 @@ trait ConditionKind: Condition + Sized {
 }
 
 /// Every kind. A batch's dropout is drawn in this order.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::of::<ClassCondition>(),
     Kind::of::<TextCondition>(),
     Kind::of::<ConditioningImages>(),
     Kind::of::<VectorCondition>(),
+    Kind::of::<VariationCondition>(),
     Kind::of::<SizeCondition>(),
     Kind::of::<DistilledGuidance>(),
 ];

@@ -64,11 +64,14 @@ impl Part {
     }
 
     /// The picture `original` with this part painted, where `mask` is white: diffusers' `apply_overlay`.
-    pub fn put_back(&self, painted: Picture, original: &Picture, mask: &Picture) -> Picture {
-        let part = Fit::Cover.resize(painted, self.size.height, self.size.width);
+    ///
+    /// # Errors
+    /// If the part would take more than 512 MiB.
+    pub fn put_back(&self, painted: Picture, original: &Picture, mask: &Picture) -> Result<Picture> {
+        let part = Fit::Cover.resize(painted, self.size.height, self.size.width)?;
         let mut whole = Picture::filled(original.height(), original.width(), part.channels(), 0);
         whole.paste(&part, self.top as isize, self.left as isize);
-        laid_over(whole, original, mask)
+        Ok(laid_over(whole, original, mask))
     }
 }
 

@@ -1,9 +1,7 @@
 //! Pictures brought to a size that is not theirs, as diffusers' `VaeImageProcessor` does.
 
-use super::{
-    Channels, Picture,
-    resample::{Filter, resize_by},
-};
+use super::{Arithmetic, Channels, Filter, Picture, resized};
+use crate::Result;
 
 /// What is done where the proportions differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +16,14 @@ pub enum Fit {
 
 impl Fit {
     /// The picture of this size, by Lanczos's filter.
-    pub fn resize(self, picture: Picture, height: usize, width: usize) -> Picture {
+    ///
+    /// # Errors
+    /// If a side is zero, or it would take more than 512 MiB.
+    pub fn resize(self, picture: Picture, height: usize, width: usize) -> Result<Picture> {
+        let lanczos =
+            |picture, height, width| resized(picture, height, width, Filter::Lanczos, Arithmetic::Pillow);
         if self == Self::Stretch {
-            return resize_by(Filter::Lanczos, picture, height, width);
+            return lanczos(picture, height, width);
         }
         // Which side decides: compared as ratios of width to height, as diffusers does.
         let ratio = width as f64 / height as f64;
@@ -38,7 +41,7 @@ impl Fit {
         } else {
             down(&picture)
         };
-        let part = resize_by(Filter::Lanczos, picture, part_height.max(1), part_width.max(1));
+        let part = lanczos(picture, part_height.max(1), part_width.max(1))?;
         let mut whole = Picture::filled(height, width, part.channels(), 0);
         let top = (height / 2) as isize - (part.height() / 2) as isize;
         let left = (width / 2) as isize - (part.width() / 2) as isize;
@@ -46,7 +49,7 @@ impl Fit {
         if inside {
             fill(&mut whole, &part, top.max(0) as usize, left.max(0) as usize);
         }
-        whole
+        Ok(whole)
     }
 }
 

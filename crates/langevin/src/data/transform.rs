@@ -1,10 +1,7 @@
 //! From a picture to the floats that a model trains on: resize, crop, flip, normalise, as torchvision does.
 
-use super::{Channels, Picture, resample};
-use crate::{Error, Result, named::named_enum, random::Generator};
-
-/// The most memory that a resized picture may take, in bytes: one pixel high and thousands wide would take more.
-const MAX_BYTES: usize = 512 << 20;
+use super::{Arithmetic, Channels, Filter, Picture, resized};
+use crate::{Result, named::named_enum, random::Generator};
 
 named_enum! {
     /// How a picture is brought to the resolution.
@@ -68,7 +65,7 @@ impl Transform {
     /// is anything to choose; a random flip one uniform number.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the resolution is zero, or the picture is so long and thin that resized it would take
+    /// [`Error::Shape`](crate::Error::Shape) if the resolution is zero, or the picture is so long and thin that resized it would take
     /// more than 512 MiB.
     pub fn apply(&self, picture: Picture, generator: &mut Generator) -> Result<Vec<f32>> {
         Ok(self.finish(&self.prepare(picture)?, generator))
@@ -78,17 +75,7 @@ impl Transform {
     pub(super) fn prepare(&self, picture: Picture) -> Result<Picture> {
         let picture = picture.into_channels(self.channels);
         let (height, width) = self.resized_size(picture.height(), picture.width());
-        let bytes = height
-            .checked_mul(width)
-            .and_then(|n| n.checked_mul(self.channels.count()));
-        if self.resolution == 0 || bytes.is_none_or(|n| n > MAX_BYTES) {
-            return Err(Error::Shape(format!(
-                "a picture of {}x{} pixels cannot be resized to {width}x{height}",
-                picture.width(),
-                picture.height()
-            )));
-        }
-        let resized = resample::resize(picture, height, width);
+        let resized = resized(picture, height, width, Filter::Bilinear, Arithmetic::Pillow)?;
         Ok(match self.crop {
             Crop::Center => {
                 let n = self.resolution;

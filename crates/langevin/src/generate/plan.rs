@@ -251,19 +251,25 @@ impl Plan {
         options
     }
 
-    /// The pictures that a loop's final samples are: decoded, and put back where a part was painted by itself.
+    /// The pictures that a loop's final samples are: decoded, checked, and put back where a part was painted by itself; and which of them
+    /// the pipeline's safety checker flagged, which are black.
     ///
     /// # Errors
     /// If the samples are not of the pipeline's space.
-    pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<Vec<Picture>> {
-        let pictures = to_pictures(&pipeline.codec().decode(samples)?)?;
-        Ok(match &self.crop {
-            Some(crop) => pictures
-                .into_iter()
-                .map(|picture| crop.put_back(picture))
-                .collect(),
-            None => pictures,
-        })
+    pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<(Vec<Picture>, Vec<bool>)> {
+        let mut pictures = to_pictures(&pipeline.codec().decode(samples)?)?;
+        let flags = match pipeline.safety() {
+            Some(safety) => safety.flags(&pictures)?,
+            None => vec![false; pictures.len()],
+        };
+        for (picture, _) in pictures.iter_mut().zip(&flags).filter(|(_, flag)| **flag) {
+            *picture = Picture::filled(picture.height(), picture.width(), picture.channels(), 0);
+        }
+        if let Some(crop) = &self.crop {
+            let whole = pictures.into_iter().map(|picture| crop.put_back(picture));
+            pictures = whole.collect::<Result<_>>()?;
+        }
+        Ok((pictures, flags))
     }
 
     /// The loop led by the request's losses; what is random in them comes from `seed`.

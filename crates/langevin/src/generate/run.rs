@@ -30,6 +30,11 @@ pub trait Watch {
         let _ = (step, done, total);
         Ok(true)
     }
+
+    /// The pipeline's safety checker has flagged a picture, by its number, and it is black.
+    fn flagged(&mut self, number: usize) {
+        let _ = number;
+    }
 }
 
 /// Nobody.
@@ -42,10 +47,17 @@ impl Plan {
     /// # Errors
     /// If a step fails, or the samples are not numbers at the end.
     pub fn run(&self, pipeline: &Pipeline, watch: &mut dyn Watch) -> Result<Option<Vec<Picture>>> {
-        let samples = self.samples(pipeline, watch)?;
-        let batches = samples.map(|batches| batches.into_iter().map(|batch| self.pictures(pipeline, batch)));
-        let pictures = batches.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
-        Ok(pictures.map(|batches| batches.into_iter().flatten().collect()))
+        let Some(batches) = self.samples(pipeline, watch)? else {
+            return Ok(None);
+        };
+        let mut all = Vec::with_capacity(self.count());
+        for batch in batches {
+            let (pictures, flags) = self.pictures(pipeline, batch)?;
+            let flagged = flags.iter().enumerate().filter(|(_, flag)| **flag);
+            flagged.for_each(|(place, _)| watch.flagged(all.len() + place));
+            all.extend(pictures);
+        }
+        Ok(Some(all))
     }
 
     /// The same before anything is decoded: each batch's samples in the model's space; with a seed for each picture, each picture is a

@@ -41,6 +41,8 @@ pub struct SampleOptions {
     pub clip_skip: Option<usize>,
     /// What texts come to, in place of texts.
     pub embeddings: Option<Embeddings>,
+    /// The embeddings of pictures for a model that draws others like them, `[1 or batch, length, dimension]`.
+    pub image_embeddings: Option<Tensor<3>>,
     /// What a model that takes sizes is given.
     pub sizes: SizeOptions,
     /// How closely an edited picture follows the one that is edited, where guidance is on.
@@ -95,6 +97,7 @@ impl Default for SampleOptions {
             negative_second_prompts: None,
             clip_skip: None,
             embeddings: None,
+            image_embeddings: None,
             sizes: SizeOptions::default(),
             image_guidance_scale: None,
             distilled_guidance: None,

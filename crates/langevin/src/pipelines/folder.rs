@@ -70,6 +70,9 @@ pub(super) fn save(pipeline: &Pipeline, folder: &Path) -> Result<()> {
     for condition in pipeline.conditions() {
         components.extend(condition.save(staging.path())?);
     }
+    if let Some(safety) = pipeline.safety() {
+        components.extend(safety.save(staging.path())?);
+    }
     let mut index = ModelIndex::new(class.name, components);
     index.settings.clone_from(pipeline.settings());
     index.save(staging.path())?;

@@ -41,6 +41,8 @@ impl ModelIndex {
             let library = match AnyModelConfig::library_of(class_name) {
                 Some(library) => library,
                 None if class_name.starts_with("CLIP") => "transformers",
+                // Where the class stands among diffusers' modules.
+                None if class_name == "StableDiffusionSafetyChecker" => "stable_diffusion",
                 None => "diffusers",
             };
             Component {

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    PictureUse, PipelineClass, Role, Sampling, folder,
+    PictureUse, PipelineClass, Role, Safety, Sampling, folder,
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
     source::PipelineSource,
@@ -49,6 +49,7 @@ pub struct Pipeline {
     class: Option<&'static PipelineClass>,
     settings: BTreeMap<String, Value>,
     low_resolution_scheduler: Option<AnyScheduler>,
+    safety: Option<Arc<Safety>>,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -99,6 +100,7 @@ impl Pipeline {
             class: None,
             settings: BTreeMap::new(),
             low_resolution_scheduler: None,
+            safety: None,
         }
     }
 
@@ -163,6 +165,13 @@ impl Pipeline {
             Some(_) => Some(source.scheduler(Role::LowResolutionScheduler)?),
             None => None,
         };
+        let safety = match options.without_safety_checker {
+            true => None,
+            false => {
+                source.require("safety_checker")?;
+                Safety::load(&source, device)?
+            }
+        };
         let codec = if options.tiled_codec { codec.tiled() } else { codec };
         let codec = match &options.preview_codec {
             Some(path) => codec.with_preview(AnyCodec::open(path, device)?)?,
@@ -173,6 +182,7 @@ impl Pipeline {
             class: Some(class),
             settings: source.settings().clone(),
             low_resolution_scheduler,
+            safety: safety.map(Arc::new),
             ..pipeline
         }
         .for_latents()
@@ -266,6 +276,11 @@ impl Pipeline {
         self.class.unwrap_or_else(|| PipelineClass::of(&self.scheduler))
     }
 
+    /// What its pictures are checked by, where it comes with a safety checker that was not left out.
+    pub fn safety(&self) -> Option<&Safety> {
+        self.safety.as_deref()
+    }
+
     /// The settings of its index, besides its components.
     pub fn settings(&self) -> &BTreeMap<String, Value> {
         &self.settings
@@ -298,7 +313,8 @@ impl Pipeline {
     /// How many parameters its networks have: the model's, the codec's, and those of its conditions.
     pub fn num_parameters(&self) -> usize {
         let conditions = self.conditions.iter().map(|condition| condition.num_parameters());
-        self.model.num_parameters() + self.codec.num_parameters() + conditions.sum::<usize>()
+        let safety = self.safety.as_ref().map_or(0, |safety| safety.num_parameters());
+        self.model.num_parameters() + self.codec.num_parameters() + conditions.sum::<usize>() + safety
     }
 
     /// The condition of a kind, if the model has it.

@@ -102,6 +102,20 @@ impl PipelineSource {
         }
     }
 
+    /// Refuses a folder that lacks a component which its index names.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn require(&self, name: &str) -> Result<()> {
+        if self.index.components.contains_key(name) && !self.has(name) {
+            let message = format!(
+                "has no folder `{name}`, which {MODEL_INDEX} names: add it, or leave it out when loading"
+            );
+            return Err(Error::file(self.path(), message));
+        }
+        Ok(())
+    }
+
     /// The row of the class table that its index names.
     pub fn class(&self) -> &'static PipelineClass {
         self.class

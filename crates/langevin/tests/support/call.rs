@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use langevin::{
     Offset, Request, Size,
     codec::Codec,
-    data::{ImageInput, Picture},
+    data::ImageInput,
     generate::Plan,
     options::{ClassName, Embeddings},
     pipelines::{Pipeline, PipelineClass},
@@ -253,10 +253,8 @@ impl Case {
         let decoded = pipeline.codec().decode(latents.clone()).map_err(said)?;
         let as_bytes = self.call["output_type"] == "pil" || self.call["components"].is_object();
         let (images, flagged) = if as_bytes {
-            let drawn = plan.pictures(pipeline, latents.clone()).map_err(said)?;
-            let flagged = self.call["components"]
-                .is_object()
-                .then(|| drawn.iter().map(is_black).collect());
+            let (drawn, flags) = plan.pictures(pipeline, latents.clone()).map_err(said)?;
+            let flagged = self.call["components"].is_object().then_some(flags);
             let images = drawn.iter().flat_map(|picture| {
                 let pixels: Vec<f32> = picture.pixels().iter().map(|&v| f32::from(v) / 255.0).collect();
                 pixels
@@ -313,10 +311,6 @@ impl Case {
         }
         Ok(Outcome::Ran)
     }
-}
-
-fn is_black(picture: &Picture) -> bool {
-    picture.pixels().iter().all(|&value| value == 0)
 }
 
 /// One text, several, or none.

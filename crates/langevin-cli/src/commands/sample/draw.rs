@@ -7,7 +7,7 @@ use langevin::{
 };
 
 use super::animation::Animation;
-use crate::{progress::Progress, stop::Stop};
+use crate::{progress::Progress, stop::Stop, terminal};
 
 /// Who looks on while pictures are drawn.
 pub struct Drawing<'a> {
@@ -51,5 +51,12 @@ impl Watch for Drawing<'_> {
             }
         });
         Ok(!self.stop.requested())
+    }
+
+    fn flagged(&mut self, number: usize) {
+        terminal::say(&format!(
+            "picture {} is black: the pipeline's safety checker flagged it; --no-safety-checker leaves the checker out",
+            number + 1
+        ));
     }
 }

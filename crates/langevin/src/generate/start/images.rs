@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::{
     Error, Request, Result, Size,
     codec::{AnyCodec, Codec, Encoded},
-    data::{Channels, Filter, Fit, ImageInput, Part, Picture, binary, resize_by},
+    data::{Arithmetic, Channels, Filter, Fit, ImageInput, Part, Picture, binary, resized},
     pipelines::Pipeline,
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct MaskCrop {
 
 impl MaskCrop {
     /// The whole picture with the part painted.
-    pub fn put_back(&self, painted: Picture) -> Picture {
+    pub fn put_back(&self, painted: Picture) -> Result<Picture> {
         self.part.put_back(painted, &self.original, &self.mask)
     }
 }
@@ -132,7 +132,7 @@ impl<'a> Images<'a> {
         let fitted = all.into_iter().map(|picture| {
             Fit::Stretch.resize(picture.into_channels(Channels::Rgb), size.height, size.width)
         });
-        self.tensor(fitted.collect())
+        self.tensor(fitted.collect::<Result<_>>()?)
     }
 
     /// The same by another filter, each at the size of the first.
@@ -142,14 +142,10 @@ impl<'a> Images<'a> {
         }
         let all = image.read_all()?;
         let fitted = all.into_iter().map(|picture| {
-            resize_by(
-                filter,
-                picture.into_channels(Channels::Rgb),
-                size.height,
-                size.width,
-            )
+            let picture = picture.into_channels(Channels::Rgb);
+            resized(picture, size.height, size.width, filter, Arithmetic::Pillow)
         });
-        self.tensor(fitted.collect())
+        self.tensor(fitted.collect::<Result<_>>()?)
     }
 
     fn tensor(&self, pictures: Vec<Picture>) -> Result<Tensor<4>> {
@@ -194,7 +190,7 @@ impl<'a> Images<'a> {
         let fitted = all
             .into_iter()
             .map(|mask| Fit::Stretch.resize(mask, size.height, size.width));
-        Ok(self.mask_tensor(fitted.collect()))
+        Ok(self.mask_tensor(fitted.collect::<Result<_>>()?))
     }
 
     fn mask_tensor(&self, masks: Vec<Picture>) -> Tensor<4> {
@@ -231,8 +227,8 @@ impl<'a> Images<'a> {
         }
         let part = Part::around(&mask, padding, size)?;
         let fitted = |picture: &Picture| Fit::Inside.resize(part.of(picture), size.height, size.width);
-        let pictures = self.tensor(vec![fitted(&picture)])?;
-        let masks = self.mask_tensor(vec![fitted(&mask)]);
+        let pictures = self.tensor(vec![fitted(&picture)?])?;
+        let masks = self.mask_tensor(vec![fitted(&mask)?]);
         let crop = MaskCrop {
             part,
             original: picture,

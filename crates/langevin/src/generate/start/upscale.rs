@@ -55,7 +55,7 @@ impl Upscale {
         };
         Ok(Begin {
             start: Box::new(Self {
-                pictures: images.pictures_by(Filter::Cubic, image, small)?,
+                pictures: images.pictures_by(Filter::Bicubic, image, small)?,
                 level,
                 scheduler,
             }),

@@ -209,12 +209,13 @@ impl ClipVisionConfig {
     pub(super) fn patches(&self) -> usize {
         self.image_size / self.patch_size
     }
+}
 
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// If they make no model.
-    pub fn validate(&self) -> Result<()> {
+impl ModelConfig for ClipVisionConfig {
+    const CLASS: &'static str = "CLIPVisionModelWithProjection";
+    const LIBRARY: &'static str = "transformers";
+
+    fn validate(&self) -> Result<()> {
         let tower = "the picture tower of CLIP";
         self.sizes().validate(tower)?;
         let numbers = [
@@ -224,6 +225,29 @@ impl ClipVisionConfig {
             ("patch_size", self.patch_size, self.image_size),
         ];
         within(tower, &numbers)
+    }
+
+    fn sample_size(&self) -> Option<[usize; 2]> {
+        Some([self.image_size; 2])
+    }
+
+    /// That of a picture encoder, or the picture tower's within that of a whole CLIP.
+    fn of_value(mut value: Value, path: &Path) -> Result<Self> {
+        let whole = value.get("projection_dim").cloned();
+        let own = match value.get_mut("vision_config").map(Value::take) {
+            None | Some(Value::Null) => value,
+            Some(mut vision) => {
+                // A whole CLIP says for both towers how wide their embeddings are.
+                if let (Some(vision), Some(dim)) = (vision.as_object_mut(), whole) {
+                    vision.insert("projection_dim".into(), dim);
+                }
+                vision
+            }
+        };
+        let config: Self = serde_json::from_value(own)
+            .map_err(|e| Error::file(path, format!("is not the configuration of a picture tower: {e}")))?;
+        config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+        Ok(config)
     }
 }
 

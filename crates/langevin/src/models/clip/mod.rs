@@ -4,11 +4,13 @@
 mod bpe;
 mod config;
 mod encoder;
+mod image_processor;
 mod open_clip;
 mod preprocess;
 mod text;
 mod tokenizer;
 mod vision;
+mod vision_encoder;
 mod vocabulary;
 
 use std::path::Path;
@@ -20,11 +22,13 @@ use burn::{
 
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
+pub use image_processor::{ClipImageProcessor, ResizeTo};
 pub(crate) use preprocess::resize_weights;
 pub use preprocess::{ClipPreprocess, resize_bicubic};
 pub use text::{ClipTextEmbeddings, ClipTextEncoder, ClipTextModel, TextOutput};
 pub use tokenizer::ClipTokenizer;
 pub use vision::{ClipVisionEmbeddings, ClipVisionModel};
+pub use vision_encoder::ClipVisionEncoder;
 
 use crate::{
     Error, Result, files,

@@ -8,7 +8,12 @@ use serde_json::Value;
 use crate::{Error, Result, files};
 
 /// The name of the file with the numbers.
-const FILE_NAME: &str = "preprocessor_config.json";
+pub(super) const FILE_NAME: &str = "preprocessor_config.json";
+
+/// OpenAI's means.
+pub(super) const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// OpenAI's deviations.
+pub(super) const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Resizes the shorter side, crops the centre and normalises. Mirrors `transformers.CLIPImageProcessor` and open_clip's
 /// `image_transform`, but for rounding to 8 bits in between: gradients pass through.
@@ -27,8 +32,8 @@ impl ClipPreprocess {
     pub fn new(size: usize) -> Self {
         Self {
             size,
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            mean: MEAN,
+            std: STD,
         }
     }
 

@@ -39,7 +39,7 @@ pub struct ClipVisionModel {
 }
 
 impl ClipVisionModel {
-    pub(super) fn new(config: &ClipVisionConfig, init: &mut Init<'_>) -> Self {
+    pub(in crate::models) fn new(config: &ClipVisionConfig, init: &mut Init<'_>) -> Self {
         let (width, patch) = (config.hidden_size, config.patch_size);
         let geometry = Geometry::uniform(patch, 0);
         let places = config.patches() * config.patches() + 1;
