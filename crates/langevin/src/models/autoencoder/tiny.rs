@@ -181,6 +181,10 @@ impl TinyStep {
 }
 
 /// What a block is made of.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a few dozen of them, and a box would stand between it and its parameters"
+)]
 #[derive(Module, Debug)]
 pub enum TinyConv {
     /// A convolution.
@@ -230,6 +234,10 @@ impl AutoencoderTinyBlock {
 }
 
 /// What encoder and decoder are made of.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a few dozen of them, and a box would stand between it and its parameters"
+)]
 #[derive(Module, Debug)]
 pub enum TinyLayer {
     /// A convolution.
