@@ -22,7 +22,9 @@ use tempfile::TempDir;
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 fn stored(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/single_file").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference/single_file")
+        .join(path)
 }
 
 fn tensors(path: &str) -> Tensors {
@@ -94,21 +96,73 @@ fn kinds_are_told_by_names_and_shapes() {
         (&[(first, &[9, 3, 3]), (open_clip, &[])], Kind::Sd2Inpaint),
         (&[(first, &[5, 3, 3]), (open_clip, &[])], Kind::Sd2Depth),
         (
-            &[(first, &[7, 3, 3]), (text, &[1024]), ("model.diffusion_model.label_emb.weight", &[1024])],
+            &[
+                (first, &[7, 3, 3]),
+                (text, &[1024]),
+                ("model.diffusion_model.label_emb.weight", &[1024]),
+            ],
             Kind::Upscale,
         ),
-        (&[(first, &[4, 3, 3]), ("conditioner.embedders.1.model.ln_final.weight", &[])], Kind::Sdxl),
-        (&[(first, &[9, 3, 3]), ("conditioner.embedders.1.model.ln_final.weight", &[])], Kind::SdxlInpaint),
-        (&[(first, &[4, 3, 3]), ("conditioner.embedders.0.model.ln_final.weight", &[])], Kind::SdxlRefiner),
+        (
+            &[
+                (first, &[4, 3, 3]),
+                ("conditioner.embedders.1.model.ln_final.weight", &[]),
+            ],
+            Kind::Sdxl,
+        ),
+        (
+            &[
+                (first, &[9, 3, 3]),
+                ("conditioner.embedders.1.model.ln_final.weight", &[]),
+            ],
+            Kind::SdxlInpaint,
+        ),
+        (
+            &[
+                (first, &[4, 3, 3]),
+                ("conditioner.embedders.0.model.ln_final.weight", &[]),
+            ],
+            Kind::SdxlRefiner,
+        ),
         // UNets alone.
-        (&[(first, &[4, 3, 3]), (text, &[2048]), (label, &[2816])], Kind::Sdxl),
-        (&[(first, &[4, 3, 3]), (text, &[1280]), (label, &[2560])], Kind::SdxlRefiner),
-        (&[("input_blocks.0.0.weight", &[4, 3, 3]), ("output_blocks.0.0.in_layers.0.bias", &[])], Kind::Sd1),
-        (&[("conv_in.weight", &[4, 3, 3]), ("up_blocks.0.resnets.0.norm1.bias", &[])], Kind::Sd1),
-        (&[("control_model.input_blocks.0.0.weight", &[4, 3, 3])], Kind::ControlNet),
-        (&[("control_model.label_emb.0.0.weight", &[2816])], Kind::ControlNetXl),
-        (&[("controlnet_cond_embedding.conv_in.weight", &[3, 3, 3])], Kind::ControlNet),
-        (&[("first_stage_model.decoder.conv_in.weight", &[4, 3, 3])], Kind::Vae),
+        (
+            &[(first, &[4, 3, 3]), (text, &[2048]), (label, &[2816])],
+            Kind::Sdxl,
+        ),
+        (
+            &[(first, &[4, 3, 3]), (text, &[1280]), (label, &[2560])],
+            Kind::SdxlRefiner,
+        ),
+        (
+            &[
+                ("input_blocks.0.0.weight", &[4, 3, 3]),
+                ("output_blocks.0.0.in_layers.0.bias", &[]),
+            ],
+            Kind::Sd1,
+        ),
+        (
+            &[
+                ("conv_in.weight", &[4, 3, 3]),
+                ("up_blocks.0.resnets.0.norm1.bias", &[]),
+            ],
+            Kind::Sd1,
+        ),
+        (
+            &[("control_model.input_blocks.0.0.weight", &[4, 3, 3])],
+            Kind::ControlNet,
+        ),
+        (
+            &[("control_model.label_emb.0.0.weight", &[2816])],
+            Kind::ControlNetXl,
+        ),
+        (
+            &[("controlnet_cond_embedding.conv_in.weight", &[3, 3, 3])],
+            Kind::ControlNet,
+        ),
+        (
+            &[("first_stage_model.decoder.conv_in.weight", &[4, 3, 3])],
+            Kind::Vae,
+        ),
         (&[("decoder.up.0.block.0.norm1.bias", &[])], Kind::Vae),
         (&[("decoder.up_blocks.0.resnets.0.norm1.bias", &[])], Kind::Vae),
     ];
@@ -123,9 +177,15 @@ fn version_2_tells_noise_from_velocity_by_a_bias() {
     let of = |scale: f32| {
         let values = (0..320).map(|i| if i % 2 == 0 { scale } else { -scale });
         let name = format!("{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias");
-        let (first, text) = (format!("{UNET}input_blocks.0.0.weight"), "cond_stage_model.model.ln_final.weight");
+        let (first, text) = (
+            format!("{UNET}input_blocks.0.0.weight"),
+            "cond_stage_model.model.ln_final.weight",
+        );
         let tensors = Tensors::from([
-            (name, (Dtype::F32, vec![320], values.flat_map(f32::to_le_bytes).collect())),
+            (
+                name,
+                (Dtype::F32, vec![320], values.flat_map(f32::to_le_bytes).collect()),
+            ),
             (first, (Dtype::F32, vec![0, 4, 3, 3], vec![])),
             (text.into(), (Dtype::F32, vec![0], vec![])),
         ]);
@@ -138,10 +198,19 @@ fn version_2_tells_noise_from_velocity_by_a_bias() {
 #[test]
 fn what_is_something_else_is_named() {
     for (name, part) in [
-        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "is a LoRA"),
-        ("unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", "is a LoRA"),
+        (
+            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
+            "is a LoRA",
+        ),
+        (
+            "unet.down_blocks.0.attentions.0.proj_in.lora_A.weight",
+            "is a LoRA",
+        ),
         ("lora_controlnet", "control-LoRA"),
-        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3"),
+        (
+            "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
+            "Stable Diffusion 3",
+        ),
         ("double_blocks.0.img_attn.norm.key_norm.scale", "FLUX"),
         ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
         ("emb_params", "textual inversion"),
@@ -164,7 +233,11 @@ fn a_file_that_is_cut_off_is_refused() {
         let (_folder, path) = bytes("a.ckpt", &pickle[..pickle.len() * percent / 100]);
         sentence(SingleFile::open(&path), &path, &["not a whole"]);
     }
-    sentence(SingleFile::open("nowhere.safetensors"), Path::new("nowhere.safetensors"), &["cannot read"]);
+    sentence(
+        SingleFile::open("nowhere.safetensors"),
+        Path::new("nowhere.safetensors"),
+        &["cannot read"],
+    );
 }
 
 #[test]
@@ -184,7 +257,11 @@ fn a_unet_without_one_of_its_blocks_is_refused() {
     all.remove(&format!("{UNET}out.2.weight"));
     let (_folder, path) = file(&all);
     sentence(opened(&path).configs(), &path, &["lacks conv_out.weight"]);
-    sentence(opened(&path).component(Component::ControlNet), &path, &["holds no controlnet", "text_encoder_2"]);
+    sentence(
+        opened(&path).component(Component::ControlNet),
+        &path,
+        &["holds no controlnet", "text_encoder_2"],
+    );
 }
 
 #[test]
@@ -197,7 +274,12 @@ fn wrong_shapes_and_types_are_refused() {
             Component::TextEncoder2,
             "one below the other",
         ),
-        (format!("{text}text_projection"), vec![480], Component::TextEncoder2, "a matrix"),
+        (
+            format!("{text}text_projection"),
+            vec![480],
+            Component::TextEncoder2,
+            "a matrix",
+        ),
     ] {
         let mut all = tensors("sdxl/sdxl.safetensors");
         let length = shape.iter().product::<usize>() * 2;
@@ -209,7 +291,11 @@ fn wrong_shapes_and_types_are_refused() {
     let first = format!("{UNET}input_blocks.0.0.weight");
     all.insert(first, (Dtype::F16, vec![4, 36], vec![0; 288]));
     let (_folder, path) = file(&all);
-    sentence(opened(&path).configs(), &path, &["conv_in.weight has shape [4, 36]"]);
+    sentence(
+        opened(&path).configs(),
+        &path,
+        &["conv_in.weight has shape [4, 36]"],
+    );
 
     for dtype in [Dtype::F8_E4M3, Dtype::I8] {
         let mut all = tensors("vae/vae.safetensors");
@@ -218,14 +304,20 @@ fn wrong_shapes_and_types_are_refused() {
             data.truncate(data.len() / 2);
         }
         let (_folder, path) = file(&all);
-        sentence(opened(&path).component(Component::Vae), &path, &[&format!("stored as {dtype:?}"), "BF16"]);
+        sentence(
+            opened(&path).component(Component::Vae),
+            &path,
+            &[&format!("stored as {dtype:?}"), "BF16"],
+        );
     }
 }
 
 #[test]
 fn what_belongs_to_no_component_may_be_damaged() {
     let mut all = tensors("sdxl/sdxl.safetensors");
-    let expected = opened(&stored("sdxl/sdxl.safetensors")).component(Component::TextEncoder).unwrap();
+    let expected = opened(&stored("sdxl/sdxl.safetensors"))
+        .component(Component::TextEncoder)
+        .unwrap();
     let ids = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids".to_string();
     all.insert(ids, (Dtype::F32, vec![3], vec![0xff; 12]));
     all.insert("betas".into(), (Dtype::F64, vec![1], vec![0xff; 8]));
@@ -241,7 +333,10 @@ fn a_million_names_are_no_trouble() {
     let mut header = Map::new();
     for number in 0..1_000_000 {
         let name = format!("output_blocks.{number}.0.op.w");
-        header.insert(name, json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}));
+        header.insert(
+            name,
+            json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
+        );
     }
     let header = Value::Object(header).to_string();
     let mut content = (header.len() as u64).to_le_bytes().to_vec();
@@ -266,7 +361,12 @@ fn the_moving_average_is_taken_where_it_is_asked_for() {
         .collect();
     all.extend(averages);
     let (_folder, path) = file(&all);
-    let read = |file: SingleFile| file.component(Component::Unet).unwrap().read("conv_in.weight").unwrap();
+    let read = |file: SingleFile| {
+        file.component(Component::Unet)
+            .unwrap()
+            .read("conv_in.weight")
+            .unwrap()
+    };
     let plain = read(opened(&stored("sdxl/sdxl.safetensors")));
     assert_eq!(read(opened(&path)), plain);
     let averaged = read(opened(&path).with_ema().unwrap());
@@ -275,7 +375,11 @@ fn the_moving_average_is_taken_where_it_is_asked_for() {
     all.remove("model_ema.diffusion_modelinput_blocks00weight");
     let (_folder, path) = file(&all);
     let file = opened(&path).with_ema().unwrap();
-    sentence(file.component(Component::Unet), &path, &["the moving average of model.diffusion_model.input_blocks.0.0.weight"]);
+    sentence(
+        file.component(Component::Unet),
+        &path,
+        &["the moving average of model.diffusion_model.input_blocks.0.0.weight"],
+    );
     let path = stored("vae/vae.safetensors");
     sentence(opened(&path).with_ema(), &path, &["no moving average"]);
 }
@@ -297,7 +401,14 @@ fn markers_and_a_users_word_change_the_configuration() {
         v_prediction: true,
         zero_terminal_snr: true,
     };
-    single_file::write(&written, Kind::Sdxl, &[(Component::Vae, &vae)], markers, Precision::Float32).unwrap();
+    single_file::write(
+        &written,
+        Kind::Sdxl,
+        &[(Component::Vae, &vae)],
+        markers,
+        Precision::Float32,
+    )
+    .unwrap();
     let bytes = fs::read(&written).unwrap();
     let names = SafeTensors::deserialize(&bytes).unwrap();
     assert!(names.tensor("v_pred").is_ok() && names.tensor("ztsnr").is_ok());
@@ -305,7 +416,10 @@ fn markers_and_a_users_word_change_the_configuration() {
 
     let vae = opened(&stored("vae/vae.safetensors"));
     assert_eq!(vae.configs().unwrap()["vae"]["scaling_factor"], 0.18215);
-    assert_eq!(vae.of_kind(Kind::Sdxl).configs().unwrap()["vae"]["scaling_factor"], 0.13025);
+    assert_eq!(
+        vae.of_kind(Kind::Sdxl).configs().unwrap()["vae"]["scaling_factor"],
+        0.13025
+    );
 }
 
 #[test]
@@ -315,12 +429,21 @@ fn what_has_no_place_in_a_file_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let write = |kind, component| {
-        single_file::write(&path, kind, &[(component, &text)], Markers::default(), Precision::Stored)
-            .unwrap_err()
-            .to_string()
+        single_file::write(
+            &path,
+            kind,
+            &[(component, &text)],
+            Markers::default(),
+            Precision::Stored,
+        )
+        .unwrap_err()
+        .to_string()
     };
     let message = write(Kind::Sd1, Component::TextEncoder2);
-    assert!(message.contains("sd1 has no place for the component text_encoder_2"), "{message}");
+    assert!(
+        message.contains("sd1 has no place for the component text_encoder_2"),
+        "{message}"
+    );
     let message = write(Kind::Sd1, Component::Vae);
     assert!(message.contains("has no name in a single file"), "{message}");
     assert!(!path.exists());
@@ -331,8 +454,7 @@ fn pickled(pickle: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.ckpt");
     let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
-    let options =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, content) in [("a/data.pkl", pickle), ("a/data/0", &[0; 4])] {
         archive.start_file(name, options).unwrap();
         archive.write_all(content).unwrap();
@@ -357,9 +479,16 @@ fn what_a_trainer_leaves_is_passed_over_and_never_called() {
         b"K\x01tQK\x00K\x01\x85K\x01\x85\x89NtR",
     ]
     .concat();
-    let command = [&b"cposix\nsystem\n"[..], &text("touch langevin-ran-a-pickle"), b"\x85R"].concat();
+    let command = [
+        &b"cposix\nsystem\n"[..],
+        &text("touch langevin-ran-a-pickle"),
+        b"\x85R",
+    ]
+    .concat();
     let dict = |entries: &[(&str, &[u8])]| {
-        let entries = entries.iter().map(|(key, value)| [&text(key)[..], value, b"s"].concat());
+        let entries = entries
+            .iter()
+            .map(|(key, value)| [&text(key)[..], value, b"s"].concat());
         [&b"}"[..], &entries.collect::<Vec<_>>().concat()].concat()
     };
     let whole = |content: Vec<u8>| pickled(&[&b"\x80\x02"[..], &content, b"."].concat());
@@ -367,9 +496,15 @@ fn what_a_trainer_leaves_is_passed_over_and_never_called() {
 
     let (_folder, path) = whole(dict(&[("callbacks", &command), ("state_dict", &weights)]));
     let file = opened(&path);
-    assert_eq!((file.kind(), file.components()), (Kind::Vae, vec![Component::Vae]));
+    assert_eq!(
+        (file.kind(), file.components()),
+        (Kind::Vae, vec![Component::Vae])
+    );
     let mut vae = file.component(Component::Vae).unwrap();
-    assert_eq!(vae.read("decoder.up_blocks.0.resnets.0.norm1.bias").unwrap(), [0.0]);
+    assert_eq!(
+        vae.read("decoder.up_blocks.0.resnets.0.norm1.bias").unwrap(),
+        [0.0]
+    );
 
     let hostile = dict(&[("decoder.up.0.block.0.norm1.bias", &command)]);
     for content in [dict(&[("state_dict", &hostile)]), hostile, command] {

@@ -101,7 +101,10 @@ fn the_vocabulary_in_the_program_is_clips() {
     assert_eq!(tokenizer.special_ids(), [49_406, 49_407, 49_407]);
     // As transformers has it; the cases below are of the real vocabulary only where another folder of references is named.
     let ids = tokenizer.encode("A Rose, (embroidered)!").unwrap();
-    assert_eq!(ids[..9], [49_406, 320, 3568, 267, 263, 22_381, 7805, 49_407, 49_407]);
+    assert_eq!(
+        ids[..9],
+        [49_406, 320, 3568, 267, 263, 22_381, 7805, 49_407, 49_407]
+    );
     let folder = reference().join("conditional/clip_tokenizer");
     if ClipTokenizer::load(&folder).unwrap().vocab_size() == tokenizer.vocab_size() {
         assert_eq!(wrong_ids(&tokenizer), Vec::<String>::new());

@@ -34,7 +34,9 @@ fn saved(file: &SingleFile, component: Component) -> Result<Tensors, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("component.safetensors");
     let weights = file.component(component).map_err(|e| e.to_string())?;
-    weights.save(&path, Precision::Stored).map_err(|e| e.to_string())?;
+    weights
+        .save(&path, Precision::Stored)
+        .map_err(|e| e.to_string())?;
     Ok(read(&path))
 }
 
@@ -53,9 +55,16 @@ fn weights_of(folder: &Path, component: Component) -> PathBuf {
 fn expected(path: &Path, component: Component) -> Tensors {
     let name = |name: String| {
         let is_bare = component == Component::TextEncoder && !name.starts_with("text_model.");
-        if is_bare { format!("text_model.{name}") } else { name }
+        if is_bare {
+            format!("text_model.{name}")
+        } else {
+            name
+        }
     };
-    read(path).into_iter().map(|(key, tensor)| (name(key), tensor)).collect()
+    read(path)
+        .into_iter()
+        .map(|(key, tensor)| (name(key), tensor))
+        .collect()
 }
 
 /// Numbers in 16 bits, as the pickles hold those of which the folder has 32.
@@ -65,7 +74,9 @@ fn halved(tensors: Tensors) -> Tensors {
             return (name, (dtype, shape, data));
         }
         let numbers = data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-        let data = numbers.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect();
+        let data = numbers
+            .flat_map(|x| half::f16::from_f32(x).to_le_bytes())
+            .collect();
         (name, (Dtype::F16, shape, data))
     };
     tensors.into_iter().map(half).collect()
@@ -76,7 +87,10 @@ fn compare(found: &Tensors, expected: &Tensors) -> Result<(), String> {
     for (name, tensor) in expected {
         let found = found.get(name).ok_or_else(|| format!("{name} is missing"))?;
         if (found.0, &found.1) != (tensor.0, &tensor.1) {
-            return Err(format!("{name} is {:?} {:?}, not {:?} {:?}", found.0, found.1, tensor.0, tensor.1));
+            return Err(format!(
+                "{name} is {:?} {:?}, not {:?} {:?}",
+                found.0, found.1, tensor.0, tensor.1
+            ));
         }
         if found.2 != tensor.2 {
             return Err(format!("{name} has other numbers"));
@@ -149,7 +163,12 @@ fn is_ignored(name: &str, kind: Kind) -> bool {
 fn check_written(original: &Path, case: &Value, folder: &Path) -> Result<Outcome, String> {
     let weights: Vec<(Component, Checkpoint)> = components(case)
         .into_iter()
-        .map(|(component, _)| (component, Checkpoint::open(weights_of(folder, component)).unwrap()))
+        .map(|(component, _)| {
+            (
+                component,
+                Checkpoint::open(weights_of(folder, component)).unwrap(),
+            )
+        })
         .collect();
     let weights: Vec<(Component, &Checkpoint)> = weights.iter().map(|(c, w)| (*c, w)).collect();
     let out = tempfile::tempdir().unwrap();
@@ -166,7 +185,9 @@ fn check_written(original: &Path, case: &Value, folder: &Path) -> Result<Outcome
 
 /// Holds the moving average to the one that diffusers takes.
 fn check_ema(path: &Path, expected: &Path) -> Result<Outcome, String> {
-    let file = SingleFile::open(path).and_then(SingleFile::with_ema).map_err(|e| e.to_string())?;
+    let file = SingleFile::open(path)
+        .and_then(SingleFile::with_ema)
+        .map_err(|e| e.to_string())?;
     compare(&saved(&file, Component::Unet)?, &read(expected))?;
     Ok(Outcome::Ran)
 }
@@ -189,11 +210,17 @@ fn every_component_has_diffusers_names_and_bits() {
         }
         for pickle in ["ckpt", "lightning"] {
             if case[pickle]["file"].is_string() {
-                report.case(&format!("{name} as a {pickle}"), check(&case[pickle]["file"], true));
+                report.case(
+                    &format!("{name} as a {pickle}"),
+                    check(&case[pickle]["file"], true),
+                );
             }
         }
         let original = folder.join(case["file"].as_str().unwrap());
-        report.case(&format!("{name} written"), check_written(&original, &case, &diffusers));
+        report.case(
+            &format!("{name} written"),
+            check_written(&original, &case, &diffusers),
+        );
         if let Some(ema) = case["ckpt"]["with_ema"].as_str() {
             // The file's name is followed by what it is.
             let expected = folder.join(ema.split(':').next().unwrap());
@@ -205,7 +232,8 @@ fn every_component_has_diffusers_names_and_bits() {
 }
 
 /// What shapes do not tell: of models as narrow as these neither heads nor groups nor the size of samples.
-const UNTOLD: [&str; 8] = [
+const UNTOLD: [&str; 9] = [
+    "upcast_attention",
     "attention_head_dim",
     "norm_num_groups",
     "sample_size",
@@ -236,7 +264,11 @@ fn every_configuration_is_diffusers_as_far_as_a_file_tells_it() {
         for (component, found) in &configs {
             let own = diffusers.join(component);
             let own = if own.is_dir() { own } else { diffusers.clone() };
-            let path = if *component == "scheduler" { "scheduler_config.json" } else { "config.json" };
+            let path = if *component == "scheduler" {
+                "scheduler_config.json"
+            } else {
+                "config.json"
+            };
             let outcome = same_config(found, &read_json(own.join(path)));
             report.case(&format!("{name}: {component}"), outcome.map(|()| Outcome::Ran));
         }
@@ -259,7 +291,12 @@ fn same_config(found: &Value, expected: &Value) -> Result<(), String> {
             return Err(format!("{key} is {}, not {expected}", found[key]));
         }
     }
-    match found.as_object().unwrap().keys().find(|key| expected.get(key.as_str()).is_none()) {
+    match found
+        .as_object()
+        .unwrap()
+        .keys()
+        .find(|key| expected.get(key.as_str()).is_none())
+    {
         Some(key) => Err(format!("{key} is one too many")),
         None => Ok(()),
     }

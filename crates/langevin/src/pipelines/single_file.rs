@@ -63,7 +63,13 @@ pub fn unpack(
         return Err(Error::file(file.path(), message));
     };
     for component in components {
-        save(file, component, &configs, &staging.path().join(component.to_string()), precision)?;
+        save(
+            file,
+            component,
+            &configs,
+            &staging.path().join(component.to_string()),
+            precision,
+        )?;
     }
     for name in ["scheduler", "low_res_scheduler"] {
         if let Some(config) = configs.get(name) {
@@ -73,7 +79,14 @@ pub fn unpack(
     }
     for (name, padding) in file.tokenizers() {
         let encoder = name.replace("tokenizer", "text_encoder");
-        save_tokenizer(file, like, name, padding, configs.get(encoder.as_str()), staging.path())?;
+        save_tokenizer(
+            file,
+            like,
+            name,
+            padding,
+            configs.get(encoder.as_str()),
+            staging.path(),
+        )?;
     }
     files::write_json(staging.path().join(MODEL_INDEX), &index)?;
     staging.commit(MODEL_INDEX)
@@ -84,7 +97,11 @@ fn config_of(like: Option<&Path>, name: &str) -> Result<Option<Value>> {
     let Some(like) = like else {
         return Ok(None);
     };
-    let file = if name.contains("scheduler") { SCHEDULER_CONFIG } else { CONFIG_NAME };
+    let file = if name.contains("scheduler") {
+        SCHEDULER_CONFIG
+    } else {
+        CONFIG_NAME
+    };
     let places = [like.join(name).join(file), like.join(file)];
     match places.iter().find(|path| path.is_file()) {
         Some(path) => files::read_json(path).map(Some),
@@ -102,7 +119,9 @@ fn save(
 ) -> Result<()> {
     let weights = file.component(component)?;
     weights.save(folder.join(file_names(component).whole()), precision)?;
-    let config = configs.get(component.to_string().as_str()).unwrap_or(&Value::Null);
+    let config = configs
+        .get(component.to_string().as_str())
+        .unwrap_or(&Value::Null);
     files::write_json(folder.join(CONFIG_NAME), config)
 }
 
@@ -128,7 +147,9 @@ fn save_tokenizer(
         }
         return Ok(());
     }
-    let pieces = encoder.and_then(|config| config["vocab_size"].as_u64()).unwrap_or(0);
+    let pieces = encoder
+        .and_then(|config| config["vocab_size"].as_u64())
+        .unwrap_or(0);
     if pieces < CLIP_PIECES {
         let message = format!(
             "has a text encoder of {pieces} pieces, where CLIP's vocabulary has {CLIP_PIECES}: name a folder with its own tokenizer"
@@ -162,7 +183,11 @@ pub fn pack(
         weights.push((part.component, found));
     }
     let weights: Vec<(Component, &Checkpoint)> = weights.iter().map(|(c, w)| (*c, w)).collect();
-    let markers = if kind.is_xl() { markers(folder)? } else { Markers::default() };
+    let markers = if kind.is_xl() {
+        markers(folder)?
+    } else {
+        Markers::default()
+    };
     single_file::write(path, kind, &weights, markers, precision)?;
     Ok(kind)
 }
@@ -202,13 +227,16 @@ fn parts(folder: &Path) -> Result<Vec<Part>> {
     let alone = folder.join(CONFIG_NAME);
     if parts.is_empty() && alone.is_file() {
         let config: Value = files::read_json(&alone)?;
-        let class = config["_class_name"].as_str().or(config["architectures"][0].as_str());
+        let class = config["_class_name"]
+            .as_str()
+            .or(config["architectures"][0].as_str());
         let component = match class.unwrap_or_default() {
             "UNet2DConditionModel" => Component::Unet,
             "AutoencoderKL" => Component::Vae,
             "ControlNetModel" => Component::ControlNet,
             other => {
-                let message = format!("is the configuration of a {other}, which single files have no layout for");
+                let message =
+                    format!("is the configuration of a {other}, which single files have no layout for");
                 return Err(Error::file(alone, message));
             }
         };
@@ -227,7 +255,12 @@ fn parts(folder: &Path) -> Result<Vec<Part>> {
 
 /// The kind of a folder's model, by its configurations.
 fn kind_of(parts: &[Part], folder: &Path) -> Result<Kind> {
-    let config = |component| parts.iter().find(|part| part.component == component).map(|part| &part.config);
+    let config = |component| {
+        parts
+            .iter()
+            .find(|part| part.component == component)
+            .map(|part| &part.config)
+    };
     let is_xl = |config: &Value| config["addition_embed_type"] == "text_time";
     let Some(unet) = config(Component::Unet) else {
         return Ok(match (config(Component::ControlNet), config(Component::Vae)) {
@@ -271,7 +304,11 @@ fn kind_of(parts: &[Part], folder: &Path) -> Result<Kind> {
 /// The configuration of a pipeline's scheduler; null where there is none.
 fn scheduler(folder: &Path) -> Result<Value> {
     let path = folder.join("scheduler").join(SCHEDULER_CONFIG);
-    if path.is_file() { files::read_json(&path) } else { Ok(Value::Null) }
+    if path.is_file() {
+        files::read_json(&path)
+    } else {
+        Ok(Value::Null)
+    }
 }
 
 fn predicts_velocity(folder: &Path) -> Result<bool> {

@@ -262,7 +262,9 @@ impl Checkpoint {
     /// The bytes from a parameter's first on.
     fn bytes(&self, place: &Place) -> Result<Bytes<'_>> {
         let size = place.stored.dtype.bitsize() / 8;
-        Ok(self.files[place.file].bytes(&place.name)?.after(place.first * size))
+        Ok(self.files[place.file]
+            .bytes(&place.name)?
+            .after(place.first * size))
     }
 
     /// Why a parameter was not read.
@@ -317,14 +319,24 @@ impl Checkpoint {
     }
 
     /// The same, with a matrix the other way round where it is to be `transposed`.
-    pub(super) fn copy_as(&self, name: &str, transposed: bool, to: Dtype, w: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn copy_as(
+        &self,
+        name: &str,
+        transposed: bool,
+        to: Dtype,
+        w: &mut dyn Write,
+    ) -> io::Result<()> {
         let lacking = || Error::file(&self.path, format!("lacks {name}"));
         let place = self.places.get(name).ok_or_else(|| io::Error::other(lacking()))?;
         let StoredTensor { dtype, shape } = &place.stored;
         let bytes = self.bytes(place).map_err(io::Error::other)?;
         let copied = match *shape.as_slice() {
             [rows, columns] if place.transposed != transposed => {
-                let in_file = if place.transposed { [columns, rows] } else { [rows, columns] };
+                let in_file = if place.transposed {
+                    [columns, rows]
+                } else {
+                    [rows, columns]
+                };
                 layout::copy_transposed(&bytes, *dtype, in_file, to, w)
             }
             _ => layout::copy(&bytes, *dtype, shape.iter().product(), to, w),

@@ -96,7 +96,13 @@ pub(super) fn read(
 }
 
 /// Writes so many numbers of real ones, a piece after another, as numbers of the type `to`: itself, or one that has 16 or 32 bits.
-pub(super) fn copy(bytes: &Bytes<'_>, dtype: Dtype, len: usize, to: Dtype, w: &mut dyn Write) -> io::Result<()> {
+pub(super) fn copy(
+    bytes: &Bytes<'_>,
+    dtype: Dtype,
+    len: usize,
+    to: Dtype,
+    w: &mut dyn Write,
+) -> io::Result<()> {
     let size = dtype.bitsize() / 8;
     let mut piece = Vec::new();
     for first in (0..len).step_by(PIECE) {
@@ -135,8 +141,12 @@ fn as_type(from: Dtype, bytes: &[u8], to: Dtype) -> Cow<'_, [u8]> {
     let values = to_f32(from, bytes).unwrap_or_default();
     let values = values.iter();
     Cow::Owned(match to {
-        Dtype::F16 => values.flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
-        Dtype::BF16 => values.flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        Dtype::F16 => values
+            .flat_map(|x| half::f16::from_f32(*x).to_le_bytes())
+            .collect(),
+        Dtype::BF16 => values
+            .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
+            .collect(),
         _ => values.flat_map(|x| x.to_le_bytes()).collect(),
     })
 }

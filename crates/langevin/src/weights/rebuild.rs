@@ -43,7 +43,9 @@ impl Global {
     /// What a call of the object gives.
     pub fn call(self, arguments: &[Value], containers: &[Vec<Value>]) -> Result<Value, String> {
         match (self, arguments) {
-            (Self::RebuildTensor | Self::RebuildParameter, [unknown @ Value::Unknown(_), ..]) => Ok(unknown.clone()),
+            (Self::RebuildTensor | Self::RebuildParameter, [unknown @ Value::Unknown(_), ..]) => {
+                Ok(unknown.clone())
+            }
             (Self::RebuildTensor, _) => TensorRef::of(arguments, containers)
                 .map(Arc::new)
                 .map(Value::Tensor),

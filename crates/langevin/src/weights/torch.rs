@@ -225,7 +225,9 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, Strin
     let mut tensors = BTreeMap::new();
     for entry in entries {
         match entry {
-            [Value::Text(name), Value::Tensor(tensor)] => drop(tensors.insert(name.to_string(), tensor.clone())),
+            [Value::Text(name), Value::Tensor(tensor)] => {
+                drop(tensors.insert(name.to_string(), tensor.clone()))
+            }
             [_, Value::Unknown(name)] => return Err(rebuild::refused(name)),
             _ if !is_whole => {}
             [Value::Text(name), _] => {
@@ -243,7 +245,11 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, Strin
 fn innermost(pickle: &Pickle) -> &Value {
     /// A dict may lie in itself.
     const DEEPEST: usize = 4;
-    let inner = |value: &&_| pickle.get(value, "state_dict").filter(|inner| matches!(inner, Value::Dict(_)));
+    let inner = |value: &&_| {
+        pickle
+            .get(value, "state_dict")
+            .filter(|inner| matches!(inner, Value::Dict(_)))
+    };
     let nested = std::iter::successors(Some(pickle.root()), inner);
     nested.take(DEEPEST).last().unwrap_or(pickle.root())
 }

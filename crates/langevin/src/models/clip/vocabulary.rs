@@ -16,9 +16,12 @@ const MERGES: &[u8] = include_bytes!("vocabulary/merges.txt.gz");
 /// Only if the program itself was damaged.
 pub(super) fn clip(special: [&str; 2]) -> Result<Pieces> {
     let mut text = String::new();
-    GzDecoder::new(MERGES)
-        .read_to_string(&mut text)
-        .map_err(|e| Error::file("merges.txt.gz", format!("the vocabulary in the program is damaged: {e}")))?;
+    GzDecoder::new(MERGES).read_to_string(&mut text).map_err(|e| {
+        Error::file(
+            "merges.txt.gz",
+            format!("the vocabulary in the program is damaged: {e}"),
+        )
+    })?;
     let merges = merges(&text);
     Ok((bpe::vocabulary(&merges, special), merges))
 }

@@ -106,7 +106,10 @@ impl Side {
     /// The classes of its blocks.
     fn types(&self, with: &str, without: &str) -> Vec<String> {
         let name = |attends: &bool| if *attends { with } else { without };
-        self.attends.iter().map(|attends| name(attends).to_string()).collect()
+        self.attends
+            .iter()
+            .map(|attends| name(attends).to_string())
+            .collect()
     }
 
     /// The depths as diffusers has them: a number a block, or one a layer. Where there is no attention any will do.
@@ -125,7 +128,11 @@ fn common(shapes: &Shapes<'_>, file: &SingleFile) -> Result<(Value, Side)> {
     let down = Side::of(shapes, "down_blocks")?;
     let [_, channels, ..] = shapes.get::<4>("conv_in.weight")?;
     let middle = shapes.count("mid_block.attentions.0.transformer_blocks.");
-    let depths = down.depths(if middle == 4 && kind == Kind::SdxlRefiner { 4 } else { 1 });
+    let depths = down.depths(if middle == 4 && kind == Kind::SdxlRefiner {
+        4
+    } else {
+        1
+    });
     let cross = shapes
         .0
         .names()
@@ -138,13 +145,21 @@ fn common(shapes: &Shapes<'_>, file: &SingleFile) -> Result<(Value, Side)> {
         stored.is_some_and(|stored| stored.shape.len() == 2)
     });
     let heads = match kind {
-        _ if kind.is_xl() || kind.is_version_2() && kind != Kind::Upscale => {
-            same_or_all(&down.widths.iter().map(|width| (width / 64).max(1)).collect::<Vec<_>>())
-        }
+        _ if kind.is_xl() || kind.is_version_2() && kind != Kind::Upscale => same_or_all(
+            &down
+                .widths
+                .iter()
+                .map(|width| (width / 64).max(1))
+                .collect::<Vec<_>>(),
+        ),
         // A ControlNet of version 2 looks at its text, as version 2 does.
-        Kind::ControlNet if cross == Some(1024) => {
-            same_or_all(&down.widths.iter().map(|width| (width / 64).max(1)).collect::<Vec<_>>())
-        }
+        Kind::ControlNet if cross == Some(1024) => same_or_all(
+            &down
+                .widths
+                .iter()
+                .map(|width| (width / 64).max(1))
+                .collect::<Vec<_>>(),
+        ),
         _ => 8.into(),
     };
     let mut config = json!({
@@ -204,12 +219,17 @@ fn size_width(file: &SingleFile, inputs: usize) -> usize {
     let text = file.component(Component::TextEncoder2).ok();
     let text = text.and_then(|weights| Some(weights.get(super::clip::PROJECTION)?.shape.first().copied()?));
     let left = text.and_then(|text| inputs.checked_sub(text));
-    left.filter(|left| *left > 0 && left % sizes == 0).map_or(USUAL, |left| left / sizes)
+    left.filter(|left| *left > 0 && left % sizes == 0)
+        .map_or(USUAL, |left| left / sizes)
 }
 
 /// Whether a block's first attention looks at the text too: its keys are then as wide as the text, and not as the block. Where that is the same, it does not.
 fn only_cross(shapes: &Shapes<'_>, down: &Side) -> Value {
-    let keys = |block: usize| shapes.inputs(&format!("down_blocks.{block}.attentions.0.transformer_blocks.0.attn1.to_k.weight"));
+    let keys = |block: usize| {
+        shapes.inputs(&format!(
+            "down_blocks.{block}.attentions.0.transformer_blocks.0.attn1.to_k.weight"
+        ))
+    };
     let is_cross = |block: usize| keys(block).map(|keys| keys != down.widths[block]);
     let known: Vec<Option<bool>> = (0..down.widths.len()).map(is_cross).collect();
     if !known.contains(&Some(true)) {
@@ -253,8 +273,18 @@ fn unet(shapes: &Shapes<'_>, file: &SingleFile) -> Result<Value> {
 
 /// The depths on the way up, where they are not those of the way down.
 fn reverse_depths(down: &Side, up: &Side) -> Value {
-    let uniform = |depths: &[usize]| depths.iter().all(|depth| *depth == depths[0]).then(|| depths.first().copied());
-    let of = |side: &Side| side.depths.iter().map(|depths| uniform(depths)).collect::<Vec<_>>();
+    let uniform = |depths: &[usize]| {
+        depths
+            .iter()
+            .all(|depth| *depth == depths[0])
+            .then(|| depths.first().copied())
+    };
+    let of = |side: &Side| {
+        side.depths
+            .iter()
+            .map(|depths| uniform(depths))
+            .collect::<Vec<_>>()
+    };
     let (mut there, back) = (of(down), of(up));
     there.reverse();
     match there == back {

@@ -21,7 +21,13 @@ pub(super) fn parts(below: &Below<'_>, kind: Kind) -> Result<Parts, String> {
 /// The names of all layers of a ControlNet that has these in diffusers.
 pub(super) fn pairs<'a>(names: impl Iterator<Item = &'a str> + Clone, kind: Kind) -> Vec<Pair> {
     let mut pairs = Structure::of_present(names.clone()).pairs(kind.has_text_time());
-    let count = |of: &str| names.clone().filter_map(|name| number_after(name, of)).max().map_or(0, |last| last + 1);
+    let count = |of: &str| {
+        names
+            .clone()
+            .filter_map(|name| number_after(name, of))
+            .max()
+            .map_or(0, |last| last + 1)
+    };
     pairs.extend(own(
         count("controlnet_cond_embedding.blocks.") + 1,
         count("controlnet_down_blocks."),
@@ -44,7 +50,11 @@ fn own(hints: usize, outputs: usize) -> Vec<Pair> {
         pairs.push(Pair::new(hint(n), block, &[]));
     }
     for n in 0..outputs.min(MOST) {
-        pairs.push(Pair::new(format!("zero_convs.{n}.0"), format!("controlnet_down_blocks.{n}"), &[]));
+        pairs.push(Pair::new(
+            format!("zero_convs.{n}.0"),
+            format!("controlnet_down_blocks.{n}"),
+            &[],
+        ));
     }
     pairs
 }

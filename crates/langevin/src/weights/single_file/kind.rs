@@ -82,7 +82,11 @@ pub(super) fn recognise(file: &Checkpoint) -> Result<Kind> {
     let there = components(file);
     if there.contains(&Component::ControlNet) {
         let is_xl = holds(file, &["label_emb.0.0.weight", "add_embedding.linear_1.weight"]);
-        return Ok(if is_xl { Kind::ControlNetXl } else { Kind::ControlNet });
+        return Ok(if is_xl {
+            Kind::ControlNetXl
+        } else {
+            Kind::ControlNet
+        });
     }
     if there.contains(&Component::Unet) {
         return of_unet(file);
@@ -108,7 +112,8 @@ fn unknown(file: &Checkpoint) -> String {
 /// The kind of a file with a UNet.
 fn of_unet(file: &Checkpoint) -> Result<Kind> {
     let shape = |names: &[&str]| names.iter().find_map(|name| unet_shape(file, name));
-    let channels = shape(&["input_blocks.0.0.weight", "conv_in.weight"]).and_then(|shape| shape.get(1).copied());
+    let channels =
+        shape(&["input_blocks.0.0.weight", "conv_in.weight"]).and_then(|shape| shape.get(1).copied());
     let Some(channels) = channels else {
         let message = "holds a UNet without its first layer, input_blocks.0.0.weight";
         return Err(Error::file(file.path(), message));
@@ -144,17 +149,22 @@ fn of_unet(file: &Checkpoint) -> Result<Kind> {
 
 /// Whether one of a model's parameters has such a name.
 fn holds(file: &Checkpoint, names: &[&str]) -> bool {
-    [Component::Unet, Component::ControlNet].into_iter().any(|component| {
-        place_of(file, component).is_some_and(|(prefix, _)| {
-            names.iter().any(|name| file.get(&format!("{prefix}{name}")).is_some())
+    [Component::Unet, Component::ControlNet]
+        .into_iter()
+        .any(|component| {
+            place_of(file, component).is_some_and(|(prefix, _)| {
+                names
+                    .iter()
+                    .any(|name| file.get(&format!("{prefix}{name}")).is_some())
+            })
         })
-    })
 }
 
 /// The shape of a parameter of the UNet.
 fn unet_shape(file: &Checkpoint, name: &str) -> Option<Vec<usize>> {
     let (prefix, _) = place_of(file, Component::Unet)?;
-    file.get(&format!("{prefix}{name}")).map(|stored| stored.shape.clone())
+    file.get(&format!("{prefix}{name}"))
+        .map(|stored| stored.shape.clone())
 }
 
 /// How wide the text is that the UNet looks at.

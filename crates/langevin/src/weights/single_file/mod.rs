@@ -61,14 +61,44 @@ const PLACES: &[(Component, &str, &str, Naming)] = &[
     (Component::Vae, "vae.", "", Naming::Original),
     (Component::Vae, "", "decoder.up.", Naming::Original),
     (Component::Vae, "", "decoder.up_blocks.", Naming::Present),
-    (Component::TextEncoder, "cond_stage_model.transformer.", "", Naming::Present),
-    (Component::TextEncoder, "conditioner.embedders.0.transformer.", "", Naming::Present),
-    (Component::TextEncoder, "cond_stage_model.model.", "", Naming::Original),
-    (Component::TextEncoder2, "conditioner.embedders.1.model.", "", Naming::Original),
-    (Component::TextEncoder2, "conditioner.embedders.0.model.", "", Naming::Original),
+    (
+        Component::TextEncoder,
+        "cond_stage_model.transformer.",
+        "",
+        Naming::Present,
+    ),
+    (
+        Component::TextEncoder,
+        "conditioner.embedders.0.transformer.",
+        "",
+        Naming::Present,
+    ),
+    (
+        Component::TextEncoder,
+        "cond_stage_model.model.",
+        "",
+        Naming::Original,
+    ),
+    (
+        Component::TextEncoder2,
+        "conditioner.embedders.1.model.",
+        "",
+        Naming::Original,
+    ),
+    (
+        Component::TextEncoder2,
+        "conditioner.embedders.0.model.",
+        "",
+        Naming::Original,
+    ),
     (Component::ControlNet, "control_model.", "", Naming::Original),
     (Component::ControlNet, "", "input_hint_block.", Naming::Original),
-    (Component::ControlNet, "", "controlnet_cond_embedding.", Naming::Present),
+    (
+        Component::ControlNet,
+        "",
+        "controlnet_cond_embedding.",
+        Naming::Present,
+    ),
 ];
 
 /// A component's parameters: the part of a stored tensor that each is.
@@ -190,12 +220,14 @@ fn components(file: &Checkpoint) -> Vec<Component> {
 
 /// Whether a name begins with `prefix` and goes on as `begin` says.
 fn belongs(name: &str, prefix: &str, begin: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(begin))
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.starts_with(begin))
 }
 
 /// Whether more lies below a prefix than the position ids that old programs left there.
 fn holds_text_model(file: &Checkpoint, prefix: &str) -> bool {
-    file.names().any(|name| name.starts_with(prefix) && !name.ends_with("position_ids"))
+    file.names()
+        .any(|name| name.starts_with(prefix) && !name.ends_with("position_ids"))
 }
 
 /// Where a component lies in a file.
@@ -246,7 +278,9 @@ impl<'a> Below<'a> {
     /// Their names without the prefix.
     fn names(&self) -> impl Iterator<Item = &'a str> {
         let prefix = self.prefix;
-        self.file.names().filter_map(move |name| name.strip_prefix(prefix))
+        self.file
+            .names()
+            .filter_map(move |name| name.strip_prefix(prefix))
     }
 
     /// The shape of one.
@@ -267,7 +301,9 @@ impl<'a> Below<'a> {
 
     /// All under the names that they have.
     fn as_they_are(&self) -> Parts {
-        self.names().map(|name| (name.to_string(), self.whole(name))).collect()
+        self.names()
+            .map(|name| (name.to_string(), self.whole(name)))
+            .collect()
     }
 
     /// All under other names; `None` leaves one out, which is said.

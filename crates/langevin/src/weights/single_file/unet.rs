@@ -78,10 +78,16 @@ impl Structure {
             }
         }
         let [input, middle, output] = sides;
-        for (side, stages, first) in [("input", &input, 0), ("middle", &middle, 0), ("output", &output, 0)] {
+        for (side, stages, first) in [
+            ("input", &input, 0),
+            ("middle", &middle, 0),
+            ("output", &output, 0),
+        ] {
             if let Some(missing) = (first..stages.len()).find(|number| !stages.contains_key(number)) {
                 let plural = if side == "middle" { "" } else { "s" };
-                return Err(format!("lacks the layers {side}_block{plural}.{missing}, and has later ones"));
+                return Err(format!(
+                    "lacks the layers {side}_block{plural}.{missing}, and has later ones"
+                ));
             }
         }
         if !output.is_empty() && output.len() != input.len() {
@@ -148,7 +154,11 @@ impl Structure {
 
     /// The names of all layers. `has_text_time` says what the label's embedding is.
     pub fn pairs(&self, has_text_time: bool) -> Vec<Pair> {
-        let label = if has_text_time { "add_embedding" } else { "class_embedding" };
+        let label = if has_text_time {
+            "add_embedding"
+        } else {
+            "class_embedding"
+        };
         let mut pairs = vec![
             Pair::new("time_embed.0", "time_embedding.linear_1", &[]),
             Pair::new("time_embed.2", "time_embedding.linear_2", &[]),
@@ -160,16 +170,34 @@ impl Structure {
             Pair::new("out.0", "conv_norm_out", &[]),
             Pair::new("out.2", "conv_out", &[]),
         ];
-        side(&self.down, ["input_blocks", "down_blocks", "downsamplers"], 1, &mut pairs);
-        side(&self.up, ["output_blocks", "up_blocks", "upsamplers"], 0, &mut pairs);
+        side(
+            &self.down,
+            ["input_blocks", "down_blocks", "downsamplers"],
+            1,
+            &mut pairs,
+        );
+        side(
+            &self.up,
+            ["output_blocks", "up_blocks", "upsamplers"],
+            0,
+            &mut pairs,
+        );
         let (mut resnets, mut attentions) = (0, 0);
         for (number, attention) in self.middle.iter().enumerate() {
             let original = format!("middle_block.{number}");
             if *attention {
-                pairs.push(Pair::new(original, format!("mid_block.attentions.{attentions}"), &[]));
+                pairs.push(Pair::new(
+                    original,
+                    format!("mid_block.attentions.{attentions}"),
+                    &[],
+                ));
                 attentions += 1;
             } else {
-                pairs.push(Pair::new(original, format!("mid_block.resnets.{resnets}"), RESNET));
+                pairs.push(Pair::new(
+                    original,
+                    format!("mid_block.resnets.{resnets}"),
+                    RESNET,
+                ));
                 resnets += 1;
             }
         }
@@ -203,14 +231,27 @@ fn blocks(stages: impl Iterator<Item = Stage>) -> Vec<Block> {
 }
 
 /// The names of one side's layers, which are numbered from `number` on.
-fn side(blocks: &[Block], [original, present, samplers]: [&str; 3], mut number: usize, pairs: &mut Vec<Pair>) {
+fn side(
+    blocks: &[Block],
+    [original, present, samplers]: [&str; 3],
+    mut number: usize,
+    pairs: &mut Vec<Pair>,
+) {
     let is_down = original == "input_blocks";
     for (b, block) in blocks.iter().enumerate() {
         for (l, attention) in block.layers.iter().enumerate() {
             let at = format!("{original}.{number}");
-            pairs.push(Pair::new(format!("{at}.0"), format!("{present}.{b}.resnets.{l}"), RESNET));
+            pairs.push(Pair::new(
+                format!("{at}.0"),
+                format!("{present}.{b}.resnets.{l}"),
+                RESNET,
+            ));
             if *attention {
-                pairs.push(Pair::new(format!("{at}.1"), format!("{present}.{b}.attentions.{l}"), &[]));
+                pairs.push(Pair::new(
+                    format!("{at}.1"),
+                    format!("{present}.{b}.attentions.{l}"),
+                    &[],
+                ));
             }
             // On the way up it stands beside the last layer, on the way down it has a number of its own.
             if block.sampler && !is_down && l + 1 == block.layers.len() {
@@ -241,11 +282,20 @@ pub(super) fn parts(below: &Below<'_>, kind: Kind) -> Result<Parts, String> {
 /// Takes each parameter's moving average in its place.
 pub(super) fn take_ema(file: &Checkpoint, parts: &mut Parts) -> Result<(), String> {
     for (_, part) in parts {
-        let name = part.of.strip_prefix("model.").unwrap_or(&part.of).replace('.', "");
+        let name = part
+            .of
+            .strip_prefix("model.")
+            .unwrap_or(&part.of)
+            .replace('.', "");
         let ema = format!("model_ema.{name}");
-        let stored = file.get(&ema).ok_or_else(|| format!("lacks {ema}, the moving average of {}", part.of))?;
+        let stored = file
+            .get(&ema)
+            .ok_or_else(|| format!("lacks {ema}, the moving average of {}", part.of))?;
         if stored.shape != part.shape {
-            return Err(format!("{ema} has shape {:?}, where {} has {:?}", stored.shape, part.of, part.shape));
+            return Err(format!(
+                "{ema} has shape {:?}, where {} has {:?}",
+                stored.shape, part.of, part.shape
+            ));
         }
         part.of = ema;
     }
@@ -269,7 +319,13 @@ mod tests {
         for pair in structure.pairs(false) {
             let name = if present { &pair.present } else { &pair.original };
             let part = match (pair.inner.first(), pair.present.as_str()) {
-                (Some((original, now)), _) => if present { now } else { original },
+                (Some((original, now)), _) => {
+                    if present {
+                        now
+                    } else {
+                        original
+                    }
+                }
                 (None, layer) if layer.contains("attentions") => "transformer_blocks.0.norm1",
                 (None, layer) if layer.contains("upsamplers") => "conv",
                 _ => continue,
@@ -284,9 +340,17 @@ mod tests {
         let structures = [
             // Stable Diffusion 1, XL, and one without a middle and of one layer.
             Structure {
-                down: vec![block(&[true; 2], true), block(&[true; 2], true), block(&[false; 2], false)],
+                down: vec![
+                    block(&[true; 2], true),
+                    block(&[true; 2], true),
+                    block(&[false; 2], false),
+                ],
                 middle: vec![false, true, false],
-                up: vec![block(&[false; 3], true), block(&[true; 3], true), block(&[true; 3], false)],
+                up: vec![
+                    block(&[false; 3], true),
+                    block(&[true; 3], true),
+                    block(&[true; 3], false),
+                ],
             },
             Structure {
                 down: vec![block(&[false; 2], true), block(&[true; 2], false)],
@@ -304,7 +368,10 @@ mod tests {
             let found = Structure::of_original(original.iter().map(String::as_str)).unwrap();
             assert_eq!(found, structure);
             let present = names(&structure, true);
-            assert_eq!(Structure::of_present(present.iter().map(String::as_str)), structure);
+            assert_eq!(
+                Structure::of_present(present.iter().map(String::as_str)),
+                structure
+            );
             assert!(structure.layers() > 0);
         }
     }
@@ -319,13 +386,34 @@ mod tests {
         let translator = Translator::to_present(structure.pairs(true));
         for (original, present) in [
             ("input_blocks.0.0.bias", "conv_in.bias"),
-            ("input_blocks.2.0.in_layers.2.weight", "down_blocks.0.resnets.1.conv1.weight"),
-            ("input_blocks.2.1.proj_in.weight", "down_blocks.0.attentions.1.proj_in.weight"),
-            ("input_blocks.3.0.op.weight", "down_blocks.0.downsamplers.0.conv.weight"),
-            ("input_blocks.4.0.skip_connection.bias", "down_blocks.1.resnets.0.conv_shortcut.bias"),
-            ("middle_block.2.out_layers.3.bias", "mid_block.resnets.1.conv2.bias"),
-            ("output_blocks.2.1.conv.weight", "up_blocks.0.upsamplers.0.conv.weight"),
-            ("output_blocks.5.1.norm.weight", "up_blocks.1.attentions.2.norm.weight"),
+            (
+                "input_blocks.2.0.in_layers.2.weight",
+                "down_blocks.0.resnets.1.conv1.weight",
+            ),
+            (
+                "input_blocks.2.1.proj_in.weight",
+                "down_blocks.0.attentions.1.proj_in.weight",
+            ),
+            (
+                "input_blocks.3.0.op.weight",
+                "down_blocks.0.downsamplers.0.conv.weight",
+            ),
+            (
+                "input_blocks.4.0.skip_connection.bias",
+                "down_blocks.1.resnets.0.conv_shortcut.bias",
+            ),
+            (
+                "middle_block.2.out_layers.3.bias",
+                "mid_block.resnets.1.conv2.bias",
+            ),
+            (
+                "output_blocks.2.1.conv.weight",
+                "up_blocks.0.upsamplers.0.conv.weight",
+            ),
+            (
+                "output_blocks.5.1.norm.weight",
+                "up_blocks.1.attentions.2.norm.weight",
+            ),
             ("label_emb.0.2.bias", "add_embedding.linear_2.bias"),
         ] {
             assert_eq!(translator.name(original).as_deref(), Some(present));

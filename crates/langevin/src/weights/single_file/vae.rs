@@ -24,11 +24,18 @@ pub(super) fn parts(below: &Below<'_>) -> Parts {
     let mut parts = vec![];
     for name in below.names() {
         // Training leaves its losses and its averages beside it.
-        if ["loss.", "model_ema."].iter().any(|other| name.starts_with(other)) {
+        if ["loss.", "model_ema."]
+            .iter()
+            .any(|other| name.starts_with(other))
+        {
             continue;
         }
         let Some(present) = translator.name(name) else {
-            tracing::warn!("{}: passed over {}{name}", below.file.path().display(), below.prefix);
+            tracing::warn!(
+                "{}: passed over {}{name}",
+                below.file.path().display(),
+                below.prefix
+            );
             continue;
         };
         let mut part = below.whole(name);
@@ -45,7 +52,9 @@ pub(super) fn parts(below: &Below<'_>) -> Parts {
 
 /// Whether a parameter, by its present name, is one of attention's matrices.
 pub(super) fn is_matrix(present: &str) -> bool {
-    present.contains(".attentions.") && present.ends_with(".weight") && !present.ends_with("group_norm.weight")
+    present.contains(".attentions.")
+        && present.ends_with(".weight")
+        && !present.ends_with("group_norm.weight")
 }
 
 /// The names of all layers of an autoencoder that has these, of either kind.
@@ -54,8 +63,12 @@ pub(super) fn pairs<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Pair> {
     let mut blocks: BTreeSet<(bool, usize, Option<usize>)> = BTreeSet::new();
     for name in names {
         let words: Vec<&str> = name.splitn(6, '.').collect();
-        let [side @ ("encoder" | "decoder"), "down" | "up" | "down_blocks" | "up_blocks", level, rest @ ..] =
-            words.as_slice()
+        let [
+            side @ ("encoder" | "decoder"),
+            "down" | "up" | "down_blocks" | "up_blocks",
+            level,
+            rest @ ..,
+        ] = words.as_slice()
         else {
             continue;
         };
@@ -76,26 +89,47 @@ pub(super) fn pairs<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Pair> {
         for level in [level, levels - 1 - level] {
             let now = present_level(is_encoder, level);
             let (original, present) = match is_encoder {
-                true => (format!("encoder.down.{level}"), format!("encoder.down_blocks.{now}")),
+                true => (
+                    format!("encoder.down.{level}"),
+                    format!("encoder.down_blocks.{now}"),
+                ),
                 false => (format!("decoder.up.{level}"), format!("decoder.up_blocks.{now}")),
             };
             pairs.push(match (layer, is_encoder) {
-                (Some(layer), _) => {
-                    Pair::new(format!("{original}.block.{layer}"), format!("{present}.resnets.{layer}"), RESNET)
-                }
-                (None, true) => Pair::new(format!("{original}.downsample"), format!("{present}.downsamplers.0"), &[]),
-                (None, false) => Pair::new(format!("{original}.upsample"), format!("{present}.upsamplers.0"), &[]),
+                (Some(layer), _) => Pair::new(
+                    format!("{original}.block.{layer}"),
+                    format!("{present}.resnets.{layer}"),
+                    RESNET,
+                ),
+                (None, true) => Pair::new(
+                    format!("{original}.downsample"),
+                    format!("{present}.downsamplers.0"),
+                    &[],
+                ),
+                (None, false) => Pair::new(
+                    format!("{original}.upsample"),
+                    format!("{present}.upsamplers.0"),
+                    &[],
+                ),
             });
         }
     }
     for side in ["encoder", "decoder"] {
         for layer in 0..2 {
             let original = format!("{side}.mid.block_{}", layer + 1);
-            pairs.push(Pair::new(original, format!("{side}.mid_block.resnets.{layer}"), RESNET));
+            pairs.push(Pair::new(
+                original,
+                format!("{side}.mid_block.resnets.{layer}"),
+                RESNET,
+            ));
         }
         let attention = format!("{side}.mid_block.attentions.0");
         pairs.push(Pair::new(format!("{side}.mid.attn_1"), attention, ATTENTION));
-        pairs.push(Pair::new(format!("{side}.norm_out"), format!("{side}.conv_norm_out"), &[]));
+        pairs.push(Pair::new(
+            format!("{side}.norm_out"),
+            format!("{side}.conv_norm_out"),
+            &[],
+        ));
         for same in ["conv_in", "conv_out"] {
             let name = format!("{side}.{same}");
             pairs.push(Pair::new(name.clone(), name, &[]));

@@ -45,13 +45,23 @@ pub fn write(
         weights.check_types()?;
         let alone = components.len() == 1;
         let prefix = prefix(kind, *component, alone).ok_or_else(|| {
-            Error::Unsupported(format!("a single file of the kind {kind} has no place for the component {component}"))
+            Error::Unsupported(format!(
+                "a single file of the kind {kind} has no place for the component {component}"
+            ))
         })?;
         for tensor in tensors(*component, weights, kind)? {
-            entries.push(entry(format!("{prefix}{}", tensor.name), tensor, weights, precision)?);
+            entries.push(entry(
+                format!("{prefix}{}", tensor.name),
+                tensor,
+                weights,
+                precision,
+            )?);
         }
     }
-    for (name, is_so) in [(V_PREDICTION, markers.v_prediction), (ZERO_SNR, markers.zero_terminal_snr)] {
+    for (name, is_so) in [
+        (V_PREDICTION, markers.v_prediction),
+        (ZERO_SNR, markers.zero_terminal_snr),
+    ] {
         if is_so {
             entries.push(Entry {
                 name: name.into(),
@@ -63,7 +73,10 @@ pub fn write(
     }
     let mut names = BTreeSet::new();
     if let Some(twice) = entries.iter().find(|entry| !names.insert(&entry.name)) {
-        return Err(Error::Config(format!("two of the components' tensors would be called {}", twice.name)));
+        return Err(Error::Config(format!(
+            "two of the components' tensors would be called {}",
+            twice.name
+        )));
     }
     safetensors::write(path.as_ref(), entries)
 }
@@ -108,17 +121,20 @@ fn tensors(component: Component, weights: &Checkpoint, kind: Kind) -> Result<Vec
             controlnet::pairs(names.into_iter(), kind)
         }
         Component::Vae => vae::pairs(names()),
-        Component::TextEncoder | Component::TextEncoder2 => clip::pairs(
-            // Their model's name may be left out.
-            names().map(|name| name.strip_prefix("text_model.").map_or(name, |_| name)),
-        ),
+        Component::TextEncoder | Component::TextEncoder2 => clip::pairs(names()),
     });
     let mut written = vec![];
     for name in names().filter(|name| !name.ends_with("position_ids")) {
-        let present = if is_text { with_model(name) } else { name.to_string() };
+        let present = if is_text {
+            with_model(name)
+        } else {
+            name.to_string()
+        };
         let found = match is_text {
             true => of_open_clip(name, &present, weights, &translator)?,
-            false => translator.name(&present).map(|original| as_it_is(original, name, weights)),
+            false => translator
+                .name(&present)
+                .map(|original| as_it_is(original, name, weights)),
         };
         let mut found = match found {
             Some(found) => found,
@@ -141,7 +157,10 @@ fn as_it_is(original: String, name: &str, weights: &Checkpoint) -> Written {
     Written {
         name: original,
         of: vec![name.to_string()],
-        shape: weights.get(name).map(|stored| stored.shape.clone()).unwrap_or_default(),
+        shape: weights
+            .get(name)
+            .map(|stored| stored.shape.clone())
+            .unwrap_or_default(),
         transposed: false,
     }
 }
@@ -149,22 +168,37 @@ fn as_it_is(original: String, name: &str, weights: &Checkpoint) -> Written {
 /// transformers' name of a text encoder's parameter, with the name of its model.
 fn with_model(name: &str) -> String {
     let is_whole = name.starts_with("text_model.") || name == clip::PROJECTION;
-    if is_whole { name.to_string() } else { format!("text_model.{name}") }
+    if is_whole {
+        name.to_string()
+    } else {
+        format!("text_model.{name}")
+    }
 }
 
 /// The parameters of a text encoder that keeps transformers' names.
 fn of_transformers(weights: &Checkpoint) -> Vec<Written> {
-    let names = weights.names().filter(|name| !name.ends_with("position_ids") && *name != clip::PROJECTION);
-    names.map(|name| as_it_is(with_model(name), name, weights)).collect()
+    let names = weights
+        .names()
+        .filter(|name| !name.ends_with("position_ids") && *name != clip::PROJECTION);
+    names
+        .map(|name| as_it_is(with_model(name), name, weights))
+        .collect()
 }
 
 /// Whether a parameter is one of queries, keys and values.
 fn is_third(present: &str) -> bool {
-    clip::THIRDS.iter().any(|third| present.contains(&format!(".self_attn.{third}.")))
+    clip::THIRDS
+        .iter()
+        .any(|third| present.contains(&format!(".self_attn.{third}.")))
 }
 
 /// What a text encoder's parameter is in open_clip; `None` for keys and values, which stand with the queries, and where there is no name.
-fn of_open_clip(name: &str, present: &str, weights: &Checkpoint, translator: &Translator) -> Result<Option<Written>> {
+fn of_open_clip(
+    name: &str,
+    present: &str,
+    weights: &Checkpoint,
+    translator: &Translator,
+) -> Result<Option<Written>> {
     if present == clip::PROJECTION {
         let mut written = as_it_is("text_projection".into(), name, weights);
         written.shape.reverse();
@@ -175,7 +209,9 @@ fn of_open_clip(name: &str, present: &str, weights: &Checkpoint, translator: &Tr
         return Ok(Some(as_it_is(clip::POSITIONS.1.into(), name, weights)));
     }
     if !is_third(present) {
-        return Ok(translator.name(present).map(|original| as_it_is(original, name, weights)));
+        return Ok(translator
+            .name(present)
+            .map(|original| as_it_is(original, name, weights)));
     }
     let Some((block, parameter)) = name.split_once(&format!(".self_attn.{}.", clip::THIRDS[0])) else {
         return Ok(None);
@@ -199,7 +235,12 @@ fn of_open_clip(name: &str, present: &str, weights: &Checkpoint, translator: &Tr
 }
 
 /// A tensor as it is to be written.
-fn entry<'a>(name: String, tensor: Written, weights: &'a Checkpoint, precision: Precision) -> Result<Entry<'a>> {
+fn entry<'a>(
+    name: String,
+    tensor: Written,
+    weights: &'a Checkpoint,
+    precision: Precision,
+) -> Result<Entry<'a>> {
     let dtypes: Vec<Dtype> = tensor
         .of
         .iter()
@@ -208,11 +249,17 @@ fn entry<'a>(name: String, tensor: Written, weights: &'a Checkpoint, precision: 
     // Of parts that are stored differently, the first decides where all can be written so.
     let dtype = dtypes.first().copied().unwrap_or(Dtype::F32);
     if dtypes.iter().any(|other| *other != dtype) {
-        let message = format!("{} are stored in numbers of different types", tensor.of.join(", "));
+        let message = format!(
+            "{} are stored in numbers of different types",
+            tensor.of.join(", ")
+        );
         return Err(Error::file(weights.path(), message));
     }
     let (of, transposed) = (tensor.of, tensor.transposed);
-    let write = move |w: &mut dyn io::Write| of.iter().try_for_each(|name| weights.copy_as(name, transposed, dtype, w));
+    let write = move |w: &mut dyn io::Write| {
+        of.iter()
+            .try_for_each(|name| weights.copy_as(name, transposed, dtype, w))
+    };
     Ok(Entry {
         name,
         dtype,
