@@ -148,3 +148,142 @@ fn what_is_in_the_way_or_broken_leaves_nothing() {
     fs::write(folder.path().join("file"), "").unwrap();
     convert(folder.path(), &early, &["file"]).refused(1, &["is a file"]);
 }
+
+/// A case of the library's single files.
+fn single(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../langevin/tests/reference/single_file")
+        .join(path)
+}
+
+/// The bytes of every file of weights in a pipeline's folder.
+fn weights(pipeline: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = |component: &str| {
+        let folder = pipeline.join(component);
+        let name = if component.starts_with("text") {
+            "model"
+        } else {
+            "diffusion_pytorch_model"
+        };
+        (
+            component.to_string(),
+            fs::read(folder.join(format!("{name}.safetensors"))).unwrap(),
+        )
+    };
+    ["unet", "vae", "text_encoder", "text_encoder_2"].map(file).into()
+}
+
+#[test]
+fn a_single_file_is_a_folder_and_the_folder_is_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let like = single("sdxl/diffusers");
+    let like = like.to_str().unwrap();
+    let original = single("sdxl/sdxl.safetensors");
+    let ran = convert(folder.path(), &original, &["pipeline", "--config", like]).ok();
+    assert!(
+        ran.out
+            .contains("unet, vae, text_encoder, text_encoder_2 of sdxl"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        names(&at("pipeline")),
+        [
+            "model_index.json",
+            "scheduler",
+            "text_encoder",
+            "text_encoder_2",
+            "tokenizer",
+            "tokenizer_2",
+            "unet",
+            "vae"
+        ]
+    );
+    for file in [
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "tokenizer_2/tokenizer_config.json",
+    ] {
+        let json = |root: &Path| -> serde_json::Value {
+            serde_json::from_str(&fs::read_to_string(root.join(file)).unwrap()).unwrap()
+        };
+        assert_eq!(json(&at("pipeline")), json(&single("sdxl/diffusers")), "{file}");
+    }
+    let ran = convert(
+        folder.path(),
+        &at("pipeline"),
+        &["again.safetensors", "--single-file"],
+    )
+    .ok();
+    assert!(ran.out.contains("a single file of sdxl"), "{}", ran.out);
+    convert(
+        folder.path(),
+        &at("again.safetensors"),
+        &["again", "--config", like],
+    )
+    .ok();
+    assert!(weights(&at("pipeline")) == weights(&at("again")));
+
+    // In half the bytes of float32.
+    let whole = ["wide.safetensors", "--single-file", "--precision", "float32"];
+    convert(folder.path(), &at("pipeline"), &whole).ok();
+    let size = |name: &str| fs::metadata(at(name)).unwrap().len();
+    assert!(size("wide.safetensors") > size("again.safetensors"));
+    let again = ["again.safetensors", "--single-file"];
+    convert(folder.path(), &at("pipeline"), &again).refused(1, &["--overwrite"]);
+    convert(folder.path(), &at("pipeline"), &["a.ckpt", "--single-file"]).refused(1, &[".safetensors"]);
+}
+
+#[test]
+fn a_model_alone_in_a_file_is_a_model_alone_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let files = ["config.json", "diffusion_pytorch_model.safetensors"];
+    let config = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(at(name).join(files[0])).unwrap()).unwrap()
+    };
+    convert(folder.path(), &single("vae/vae_lightning.ckpt"), &["vae"]).ok();
+    assert_eq!(names(&at("vae")), files);
+    assert_eq!(config("vae")["scaling_factor"], 0.18215);
+    convert(
+        folder.path(),
+        &single("vae/vae.safetensors"),
+        &["xl", "--kind", "sdxl"],
+    )
+    .ok();
+    assert_eq!(config("xl")["scaling_factor"], 0.13025);
+    convert(
+        folder.path(),
+        &single("controlnet/controlnet.safetensors"),
+        &["net"],
+    )
+    .ok();
+    assert_eq!(config("net")["_class_name"], "ControlNetModel");
+
+    convert(folder.path(), &at("net"), &["net.safetensors", "--single-file"]).ok();
+    convert(folder.path(), &at("net.safetensors"), &["again"]).ok();
+    let bytes = |name: &str| fs::read(at(name).join(files[1])).unwrap();
+    assert!(bytes("net") == bytes("again"));
+}
+
+#[test]
+fn what_a_single_file_is_not_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = single("sdxl/sdxl.safetensors");
+    convert(folder.path(), &original, &["out"]).refused(1, &["786 pieces", "tokenizer"]);
+    convert(folder.path(), &original, &["out", "--ema"]).refused(1, &["no moving average"]);
+    convert(folder.path(), &original, &["out", "--scheduler", "ddim"]).refused(1, &["--scheduler"]);
+    convert(folder.path(), &original, &["out", "--kind", "sd9"]).refused(2, &["sd9"]);
+    convert(folder.path(), &stored("early"), &["out", "--kind", "sd1"]).refused(1, &["--kind"]);
+    convert(
+        folder.path(),
+        &stored("early"),
+        &["a.safetensors", "--single-file"],
+    )
+    .refused(1, &["UNet2DModel"]);
+    convert(folder.path(), Path::new("nowhere.safetensors"), &["out"]).refused(1, &["nowhere.safetensors"]);
+    fs::write(folder.path().join("text.ckpt"), "none").unwrap();
+    convert(folder.path(), Path::new("text.ckpt"), &["out"]).refused(1, &["text.ckpt", "torch.save"]);
+    assert_eq!(names(folder.path()), ["text.ckpt"]);
+}

@@ -232,7 +232,8 @@ fn every_component_has_diffusers_names_and_bits() {
 }
 
 /// What shapes do not tell: of models as narrow as these neither heads nor groups nor the size of samples.
-const UNTOLD: [&str; 8] = [
+const UNTOLD: [&str; 9] = [
+    "upcast_attention",
     "attention_head_dim",
     "norm_num_groups",
     "sample_size",

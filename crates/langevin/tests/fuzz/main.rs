@@ -18,6 +18,7 @@ use burn::tensor::Device;
 use langevin::{
     data::{self, Alpha},
     models::{AnyModel, weights},
+    weights::single_file::SingleFile,
 };
 use peak_alloc::PeakAlloc;
 
@@ -165,6 +166,27 @@ target!(metadata, 2000, |input| {
         }
     }
     read_dataset(folder.path());
+});
+
+target!(single_file, 4000, |input| {
+    // A pickle is told by its first bytes, whatever it is called.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    fs::write(&path, input).unwrap();
+    let Ok(file) = SingleFile::open(&path) else {
+        return;
+    };
+    _ = file.configs();
+    _ = file.model_index();
+    for component in file.components() {
+        if let Ok(mut weights) = file.component(component) {
+            let names: Vec<String> = weights.names().map(String::from).collect();
+            for name in names {
+                _ = weights.read(&name);
+            }
+        }
+    }
+    _ = file.with_ema();
 });
 
 #[cfg(feature = "parquet")]

@@ -34,22 +34,20 @@ pub(super) fn of_transformers(below: &Below<'_>) -> Parts {
     below
         .names()
         .filter(|name| !name.ends_with("position_ids"))
-        .filter_map(|name| {
-            // Some programs, and transformers since 5.6, leave the model's name out.
-            let is_part = |part: &&str| name.starts_with(*part);
-            let present = match name {
-                _ if name.starts_with("text_model.") => name.to_string(),
-                _ if ["embeddings.", "encoder.", "final_layer_norm."]
-                    .iter()
-                    .any(|p| is_part(&p)) =>
-                {
-                    format!("text_model.{name}")
-                }
-                _ => return None,
-            };
-            Some((present, below.whole(name)))
-        })
+        .filter_map(|name| Some((with_model(name)?, below.whole(name))))
         .collect()
+}
+
+/// transformers' name of a parameter, with that of the model within, which some programs, and transformers since 5.6, leave out.
+fn with_model(name: &str) -> Option<String> {
+    let begins = |part: &&str| name.starts_with(*part);
+    if name.starts_with("text_model.") {
+        return Some(name.to_string());
+    }
+    let is_bare = ["embeddings.", "encoder.", "final_layer_norm."]
+        .iter()
+        .any(begins);
+    is_bare.then(|| format!("text_model.{name}"))
 }
 
 /// The parameters of an encoder that has open_clip's names. The error is a part of a sentence.
@@ -78,8 +76,9 @@ pub(super) fn of_open_clip(below: &Below<'_>, component: Component, kind: Kind) 
 
 /// The names of all layers of an encoder that has these, of either kind.
 pub(super) fn pairs<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Pair> {
-    let number = |name| {
-        layer_of(name, "transformer.resblocks.").or_else(|| layer_of(name, "text_model.encoder.layers."))
+    let number = |name: &str| {
+        let present = name.strip_prefix("text_model.").unwrap_or(name);
+        layer_of(name, "transformer.resblocks.").or_else(|| layer_of(present, "encoder.layers."))
     };
     let layers: BTreeSet<usize> = names.filter_map(number).collect();
     let mut pairs = vec![

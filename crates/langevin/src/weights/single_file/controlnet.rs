@@ -12,7 +12,7 @@ pub(super) fn parts(below: &Below<'_>, kind: Kind) -> Result<Parts, String> {
     let largest = |of: &str| below.names().filter_map(|name| number_after(name, of)).max();
     pairs.extend(own(
         largest("input_hint_block.").map_or(0, |last| last / 2),
-        largest("zero_convs.").map_or(0, |last| last + 1),
+        largest("zero_convs.").map_or(0, |last| last.saturating_add(1)),
     ));
     let translator = Translator::to_present(pairs);
     Ok(below.renamed(|name| translator.name(name)))
@@ -26,10 +26,10 @@ pub(super) fn pairs<'a>(names: impl Iterator<Item = &'a str> + Clone, kind: Kind
             .clone()
             .filter_map(|name| number_after(name, of))
             .max()
-            .map_or(0, |last| last + 1)
+            .map_or(0, |last| last.saturating_add(1))
     };
     pairs.extend(own(
-        count("controlnet_cond_embedding.blocks.") + 1,
+        count("controlnet_cond_embedding.blocks.").saturating_add(1),
         count("controlnet_down_blocks."),
     ));
     pairs

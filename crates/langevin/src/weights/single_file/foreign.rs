@@ -56,12 +56,7 @@ const KINDS: &[(&[&str], &str)] = &[
         "is an embedding of textual inversion, a word and no model",
     ),
     (
-        &[
-            "taesd_",
-            "tgate",
-            "decoder.layers.0.weight",
-            "encoder.layers.0.weight",
-        ],
+        &["taesd_", "decoder.layers.0.weight", "encoder.layers.0.weight"],
         "is an AutoencoderTiny: its folder is needed",
     ),
 ];

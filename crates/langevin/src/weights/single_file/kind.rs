@@ -119,7 +119,7 @@ fn of_unet(file: &Checkpoint) -> Result<Kind> {
         return Err(Error::file(file.path(), message));
     };
     let width = text_width(file);
-    let begins = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
+    let begins = |prefix: &str| file.names_below(prefix).next().is_some();
     let has_label = holds(file, &["label_emb.0.0.weight", "add_embedding.linear_1.weight"]);
     let is_as_wide = |place: usize| has_label && width == Some(WIDTHS[place]);
     Ok(if begins("conditioner.embedders.0.model.") || is_as_wide(2) {
@@ -171,8 +171,8 @@ fn unet_shape(file: &Checkpoint, name: &str) -> Option<Vec<usize>> {
 fn text_width(file: &Checkpoint) -> Option<usize> {
     let (prefix, _) = place_of(file, Component::Unet)?;
     let name = file
-        .names()
-        .find(|name| name.starts_with(prefix) && name.ends_with(".attn2.to_k.weight"))?;
+        .names_below(prefix)
+        .find(|name| name.ends_with(".attn2.to_k.weight"))?;
     file.get(name)?.shape.get(1).copied()
 }
 

@@ -25,7 +25,10 @@ pub use self::{
     write::{Markers, write},
 };
 use super::{Checkpoint, checkpoint::Part};
-use crate::{Error, Result, named::named_enum};
+use crate::{
+    Error, Result,
+    named::{Named, named_enum},
+};
 
 named_enum! {
     /// A component that such a file can hold; its name is that of its folder in a pipeline.
@@ -148,7 +151,7 @@ impl SingleFile {
     /// # Errors
     /// If the file holds no such average.
     pub fn with_ema(mut self) -> Result<Self> {
-        if !self.file.names().any(|name| name.starts_with(unet::EMA)) {
+        if self.file.names_below(unet::EMA).next().is_none() {
             let message = "holds no moving average beside its weights: no name begins with `model_ema.`";
             return Err(Error::file(self.path(), message));
         }
@@ -204,38 +207,22 @@ impl SingleFile {
 
 /// The components that a file holds.
 fn components(file: &Checkpoint) -> Vec<Component> {
-    let mut found: Vec<Component> = PLACES
-        .iter()
-        .filter(|(component, prefix, begin, naming)| {
-            let is_there = file.names().any(|name| belongs(name, prefix, begin));
-            // A refiner has the second encoder where others have their first.
-            let is_first = *component == Component::TextEncoder && *naming == Naming::Present;
-            is_there && (!is_first || holds_text_model(file, prefix))
-        })
-        .map(|(component, ..)| *component)
-        .collect();
-    found.dedup();
-    found
-}
-
-/// Whether a name begins with `prefix` and goes on as `begin` says.
-fn belongs(name: &str, prefix: &str, begin: &str) -> bool {
-    name.strip_prefix(prefix)
-        .is_some_and(|rest| rest.starts_with(begin))
-}
-
-/// Whether more lies below a prefix than the position ids that old programs left there.
-fn holds_text_model(file: &Checkpoint, prefix: &str) -> bool {
-    file.names()
-        .any(|name| name.starts_with(prefix) && !name.ends_with("position_ids"))
+    let all = Component::ALL.iter().copied();
+    all.filter(|component| place_of(file, *component).is_some())
+        .collect()
 }
 
 /// Where a component lies in a file.
 fn place_of(file: &Checkpoint, component: Component) -> Option<(&'static str, Naming)> {
+    // Old programs leave their position ids where a refiner's first encoder would be.
+    let is_there = |begin: &str| {
+        file.names_below(begin)
+            .any(|name| !name.ends_with("position_ids"))
+    };
     PLACES
         .iter()
         .filter(|(of, ..)| *of == component)
-        .find(|(_, prefix, begin, _)| file.names().any(|name| belongs(name, prefix, begin)))
+        .find(|(_, prefix, begin, _)| is_there(&format!("{prefix}{begin}")))
         .map(|(_, prefix, _, naming)| (*prefix, *naming))
 }
 
@@ -279,7 +266,7 @@ impl<'a> Below<'a> {
     fn names(&self) -> impl Iterator<Item = &'a str> {
         let prefix = self.prefix;
         self.file
-            .names()
+            .names_below(prefix)
             .filter_map(move |name| name.strip_prefix(prefix))
     }
 

@@ -121,10 +121,7 @@ fn tensors(component: Component, weights: &Checkpoint, kind: Kind) -> Result<Vec
             controlnet::pairs(names.into_iter(), kind)
         }
         Component::Vae => vae::pairs(names()),
-        Component::TextEncoder | Component::TextEncoder2 => clip::pairs(
-            // Their model's name may be left out.
-            names().map(|name| name.strip_prefix("text_model.").map_or(name, |_| name)),
-        ),
+        Component::TextEncoder | Component::TextEncoder2 => clip::pairs(names()),
     });
     let mut written = vec![];
     for name in names().filter(|name| !name.ends_with("position_ids")) {
