@@ -40,8 +40,18 @@ pub fn model(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If it is a name of the Hub and cannot be pulled, or is a pipeline of a class that is not there yet.
 pub fn pipeline(path: &Path) -> Result<PathBuf> {
+    pipeline_with(path, None, &[])
+}
+
+/// The same with a variant of the weights, and without some of the components.
+///
+/// # Errors
+/// As [`pipeline`].
+pub fn pipeline_with(path: &Path, variant: Option<&str>, without: &[&str]) -> Result<PathBuf> {
     let wanted = ModelFiles {
+        variant: variant.map(str::to_owned),
         classes: PipelineClass::all().map(|class| class.name.to_string()).collect(),
+        without: without.iter().map(ToString::to_string).collect(),
         ..ModelFiles::default()
     };
     Names::default().model(path, &wanted)

@@ -47,6 +47,15 @@ impl Loading {
             tiled_codec: self.vae_tiling,
             without_safety_checker: self.no_safety_checker,
         };
-        Ok(Pipeline::load_with(hub::pipeline(path)?, &options, device)?)
+        // What is large and not wanted is not pulled.
+        let mut without = Vec::new();
+        if self.no_safety_checker {
+            without.push("safety_checker");
+        }
+        if self.codec.is_some() {
+            without.extend(["vae", "vqvae"]);
+        }
+        let folder = hub::pipeline_with(path, self.variant.as_deref(), &without)?;
+        Ok(Pipeline::load_with(folder, &options, device)?)
     }
 }

@@ -37,6 +37,8 @@ pub struct ModelFiles {
     pub variant: Option<String>,
     /// The classes of pipelines that will do, as `DDPMPipeline`; none are all. Of a pipeline of another, only its index is pulled.
     pub classes: Vec<String>,
+    /// Components of a pipeline that are not wanted.
+    pub without: Vec<String>,
 }
 
 /// A part of a model's repository.
@@ -70,7 +72,9 @@ impl Hub {
         let index = if snapshot.has(MODEL_INDEX) && wanted.part == ModelPart::Whole {
             let index = parse(&snapshot.read(MODEL_INDEX, progress)?, name)?;
             wanted.check_class(&index, name)?;
-            Some(components(index, name)?)
+            let mut components = components(index, name)?;
+            components.retain(|component| !wanted.without.contains(component));
+            Some(components)
         } else {
             None
         };

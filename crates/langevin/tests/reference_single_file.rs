@@ -301,3 +301,20 @@ fn same_config(found: &Value, expected: &Value) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// The picture that a case's folder draws: its weights are the file's, to the bit.
+#[test]
+fn pipelines_give_diffusers_pictures() {
+    let mut report = Report::new();
+    for folder in folders("single_file") {
+        let case = read_json(folder.join("case.json"));
+        if !case["call"].is_object() || !folder.join("expected.safetensors").is_file() {
+            continue;
+        }
+        let mut call = case["call"].clone();
+        call["model"] = case["diffusers"].clone();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        report.case(&name, support::call::Case::of(&folder, call).compare());
+    }
+    report.finish();
+}

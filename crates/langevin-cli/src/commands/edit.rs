@@ -15,7 +15,7 @@ use langevin::{
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::{sample::Output, walk::walk};
+use super::{sample::Output, walk::Way};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -88,7 +88,6 @@ pub fn run(args: EditArgs) -> Result<()> {
         class,
         prompt: prompt.iter().cloned().collect(),
         guidance,
-        steps: Some(steps),
         ..Request::default()
     };
     let source_class = match (&args.source_class, &given) {
@@ -101,18 +100,14 @@ pub fn run(args: EditArgs) -> Result<()> {
         &args.prompt,
         args.guidance.0,
     );
-    let ddim = pipeline.clone().unbounded_ddim()?;
     let stop = Stop::on_signals()?;
+    let way = Way::new(&pipeline, steps, &stop);
     let edited = in_pool(|| -> Result<_> {
         let begun = match &given {
-            // Inversion's step that ends where drawing's step `start` begins is the one before as many as are left out.
-            Given::Picture(picture) => {
-                let inverse = pipeline.clone().inverse()?;
-                walk(&source, &inverse, picture, 0, Some(steps - start), &stop)?
-            }
-            Given::Latents(latents) => walk(&source, &ddim, &latents.values, 0, Some(start), &stop)?,
+            Given::Picture(picture) => way.invert(&source, way.encode(picture.clone())?, start)?,
+            Given::Latents(latents) => way.draw(&source, &latents.values, 0, Some(start))?,
         };
-        walk(&target, &ddim, &begun, start, None, &stop)
+        way.decode(way.draw(&target, &begun, start, None)?)
     })?;
     let facts = [
         ("steps", steps.to_string()),

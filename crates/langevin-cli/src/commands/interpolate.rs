@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use clap::Args;
 use langevin::{
-    Request, Size,
+    Request,
+    codec::Codec,
     data::{is_picture_name, read_picture},
     device::DeviceName,
     grid,
@@ -17,7 +18,7 @@ use langevin::{
     random::Generator,
 };
 
-use super::walk::walk;
+use super::walk::Way;
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -85,23 +86,22 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
         class: args.class.iter().cloned().collect(),
         prompt: args.prompt.iter().cloned().collect(),
         guidance: args.guidance.0,
-        steps: Some(args.steps),
         ..Request::default()
     };
     let ends = [&args.from, &args.to].map(|end| End::read(end, &pipeline));
     let stop = Stop::on_signals()?;
-    let ddim = pipeline.clone().unbounded_ddim()?;
+    let way = Way::new(&pipeline, args.steps, &stop);
     let pictures = in_pool(|| -> Result<_> {
         let [from, to] = ends.map(|end| match end? {
             End::Noise(noise) => Ok(noise),
-            End::Picture(picture) => walk(&request, &pipeline.clone().inverse()?, &picture, 0, None, &stop),
+            End::Picture(picture) => way.invert(&request, way.encode(picture)?, 0),
         });
         let (from, to) = (from?, to?);
         let between = (0..args.frames)
             .map(|frame| slerp(&from, &to, frame as f64 / (args.frames - 1) as f64))
             .collect::<langevin::Result<Vec<_>>>()?;
-        let drawn = walk(&request, &ddim, &Tensor::cat(between, 0), 0, None, &stop)?;
-        Ok(to_pictures(&drawn)?)
+        let drawn = way.draw(&request, &Tensor::cat(between, 0), 0, None)?;
+        Ok(to_pictures(&way.decode(drawn)?)?)
     })?;
     if is_gif(&args.output) {
         // There and back, so that it can go round.
@@ -138,8 +138,8 @@ impl End {
     fn read(text: &str, pipeline: &Pipeline) -> Result<Self> {
         let maker = pipeline.guide_maker()?;
         if let Ok(seed) = text.parse() {
-            let Size { height, width } = maker.size;
-            let shape = [1, maker.channels, height, width];
+            let [channels, height, width] = pipeline.codec().latent_shape(maker.size);
+            let shape = [1, channels, height, width];
             return Ok(Self::Noise(
                 Generator::new(seed).randn_tensor(shape, &maker.device),
             ));

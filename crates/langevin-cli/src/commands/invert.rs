@@ -16,7 +16,7 @@ use langevin::{
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::walk::{one_each, walk};
+use super::walk::{Way, one_each};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -65,25 +65,24 @@ pub fn run(args: InvertArgs) -> Result<()> {
         .iter()
         .map(|path| maker.picture(&read_picture(path)?))
         .collect::<langevin::Result<Vec<_>>>()?;
+    let stop = Stop::on_signals()?;
+    let way = Way::new(&pipeline, args.steps, &stop);
     let pictures = Tensor::cat(pictures, 0);
     let count = args.pictures.len();
     let request = Request {
         class: one_each("classes", args.class.clone(), count)?,
         prompt: one_each("prompts", args.prompt.clone(), count)?,
         guidance: args.guidance.0,
-        steps: Some(args.steps),
         ..Request::default()
     };
     // Which class each picture is of, as the latents' file says it.
     let classes = request.class.iter().map(|class| pipeline.class_number(class));
     let classes: Vec<i64> = classes.collect::<langevin::Result<_>>()?;
     let classes = classes.iter().copied().cycle().take(count).collect();
-    let stop = Stop::on_signals()?;
     let (latents, again) = in_pool(|| -> Result<_> {
-        let inverse = pipeline.clone().inverse()?;
-        let latents = walk(&request, &inverse, &pictures, 0, None, &stop)?;
-        let again = walk(&request, &pipeline.unbounded_ddim()?, &latents, 0, None, &stop)?;
-        Ok((latents, again))
+        let latents = way.invert(&request, way.encode(pictures.clone())?, 0)?;
+        let again = way.draw(&request, &latents, 0, None)?;
+        Ok((latents, way.decode(again)?))
     })?;
 
     let error = (again.clone().clamp(-1.0, 1.0) - pictures.clone()).abs().mean();

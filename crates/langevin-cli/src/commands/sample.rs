@@ -6,8 +6,17 @@ mod draw;
 mod output;
 mod refine;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
-use langevin::{Pipeline, Request, generate::Plan, grid, ops::in_pool, ops::set_exact_convolution};
+use burn::tensor::Tensor;
+use langevin::{
+    Pipeline, Request,
+    generate::Plan,
+    grid,
+    ops::{in_pool, set_exact_convolution},
+    pipelines::Latents,
+};
 
 pub use args::{LONG_ABOUT, SampleArgs};
 pub use draw::Drawing;
@@ -23,7 +32,17 @@ const USUAL_COUNT: usize = 16;
 pub fn run(args: SampleArgs) -> Result<()> {
     set_exact_convolution(args.exact_convolution);
     // Everything that can be wrong is found out before the first step.
-    let output = Output::of(&args.output, args.overwrite)?;
+    let latents_only = is_latents(&args.output);
+    if latents_only && args.refiner.is_some() {
+        bail!(
+            "--output {}: a refiner's end is pictures; name a picture, or leave out --refiner",
+            args.output.display()
+        );
+    }
+    let output = match latents_only {
+        true => None,
+        false => Some(Output::of(&args.output, args.overwrite)?),
+    };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let device = args.device.open()?;
     let pipeline = args.loading.load(&args.path, &device)?;
@@ -39,6 +58,11 @@ pub fn run(args: SampleArgs) -> Result<()> {
     terminal::say(&plan.to_string());
     let batches = plan.count().div_ceil(plan.batch_size());
     let mut drawing = Drawing::new(batches, &stop, animation.as_mut());
+    let Some(output) = output else {
+        let samples = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
+        drop(drawing);
+        return write_latents(samples, &plan, &args.output);
+    };
     let facts = plan.facts(&args.path.display().to_string(), None);
     let pictures = match &args.refiner {
         Some(refiner) => {
@@ -67,6 +91,26 @@ pub fn run(args: SampleArgs) -> Result<()> {
     if let Some(path) = &args.animate {
         terminal::print(&format!("animation in {}", path.display()))?;
     }
+    Ok(())
+}
+
+/// Whether a name is that of a file of latents: what a loop ends with, before it is decoded.
+fn is_latents(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"))
+}
+
+fn write_latents(samples: Option<Vec<Tensor<4>>>, plan: &Plan, path: &Path) -> Result<()> {
+    let Some(samples) = samples else {
+        bail!("stopped before the end; nothing was written")
+    };
+    Latents {
+        values: Tensor::cat(samples, 0),
+        steps: plan.steps(),
+        classes: Vec::new(),
+    }
+    .save(path)?;
+    terminal::print(&format!("latents in {}", path.display()))?;
     Ok(())
 }
 

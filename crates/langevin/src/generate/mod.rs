@@ -3,6 +3,7 @@
 mod animation;
 mod evaluation;
 mod facts;
+mod inversion;
 mod plan;
 mod run;
 mod start;
@@ -10,5 +11,6 @@ mod start;
 pub use animation::Animation;
 pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};
 use facts::Facts;
+pub use inversion::{Asked, Inversion};
 pub use plan::Plan;
 pub use run::Watch;

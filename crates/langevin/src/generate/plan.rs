@@ -141,6 +141,24 @@ impl Plan {
         self.request.batch_size
     }
 
+    /// The sampler, with the pipeline's noise schedule.
+    pub(super) fn scheduler(&self) -> &AnyScheduler {
+        &self.scheduler
+    }
+
+    /// Classifier-free guidance, with the pipeline's default scale where nobody says.
+    pub fn guidance(&self) -> ClassifierFree {
+        self.guidance
+    }
+
+    pub(super) fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Denoising steps.
     pub fn steps(&self) -> usize {
         self.steps

@@ -38,10 +38,23 @@ impl<'a> OpenStep<'_, 'a> {
         let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
         let sampling = &mut *self.sampling;
         let input = sampling.scheduler.scale_model_input(x, self.timestep)?;
-        sampling
+        let prediction = sampling
             .denoiser
             .get()
-            .denoise(input, timesteps, &sampling.conditioning)
+            .denoise(input, timesteps, &sampling.conditioning)?;
+        Ok(self.of_samples(prediction))
+    }
+
+    /// The part of a prediction that is of the samples: what a model says of its variance, in as many channels behind, is left out where
+    /// the scheduler has no use for it.
+    fn of_samples(&self, prediction: Tensor<4>) -> Tensor<4> {
+        let channels = self.sample.dims()[1];
+        let has_variance = prediction.dims()[1] == 2 * channels;
+        if has_variance && !self.sampling.scheduler.takes_variance() {
+            prediction.narrow(1, 0, channels)
+        } else {
+            prediction
+        }
     }
 
     /// The clean picture that a prediction for `x` implies. Differentiable in both.
@@ -139,6 +152,7 @@ impl<'a> OpenStep<'_, 'a> {
             LoopDenoiser::Guided(guided) => guided.prediction(question, answer),
             _ => answer,
         };
+        let prediction = self.of_samples(prediction);
         self.conclude(prediction, guidance)
     }
 

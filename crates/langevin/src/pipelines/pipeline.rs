@@ -132,6 +132,7 @@ impl Pipeline {
     /// As [`Self::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
         let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+        source.check(options.codec.is_some())?;
         let class = source.class();
         let config = source.model_config()?;
         let scheduler = source.scheduler(Role::Scheduler)?;

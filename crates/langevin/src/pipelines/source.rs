@@ -50,16 +50,14 @@ impl PipelineSource {
             return Self::of_file(path, kind);
         }
         let index = ModelIndex::load(path)?;
-        let source = Self {
+        Ok(Self {
             class: class_of(&index, &path.join(MODEL_INDEX))?,
             index,
             place: Place::Folder {
                 path: path.to_path_buf(),
                 variant: variant.map(str::to_owned),
             },
-        };
-        source.check(path)?;
-        Ok(source)
+        })
     }
 
     fn of_file(path: &Path, kind: Option<Kind>) -> Result<Self> {
@@ -86,12 +84,20 @@ impl PipelineSource {
         })
     }
 
-    /// Refuses a folder that lacks what its index names and a call needs.
-    fn check(&self, path: &Path) -> Result<()> {
+    /// Refuses a folder that lacks what its index names and a call needs; of its codec it needs nothing where there is another.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn check(&self, has_other_codec: bool) -> Result<()> {
+        let Place::Folder { path, .. } = &self.place else {
+            return Ok(());
+        };
         for (name, _) in self.class.components {
             self.index.component(name, path)?;
         }
-        let needed = |name: &str| self.class.latent.is_some() && !SPARED.contains(&name);
+        let spared = self.codec_name().filter(|_| has_other_codec);
+        let needed =
+            |name: &str| self.class.latent.is_some() && !SPARED.contains(&name) && spared != Some(name);
         let absent = |name: &&String| needed(name) && !component_folder(path, name).is_dir();
         match self.index.components.keys().find(absent) {
             Some(name) => Err(Error::file(

@@ -237,6 +237,10 @@ impl Scheduler for AnyScheduler {
         self.inner().timesteps()
     }
 
+    fn takes_variance(&self) -> bool {
+        self.inner().takes_variance()
+    }
+
     fn sigmas(&self) -> &[f32] {
         self.inner().sigmas()
     }

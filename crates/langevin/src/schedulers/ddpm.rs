@@ -36,7 +36,7 @@ pub enum VarianceType {
 }
 
 impl VarianceType {
-    fn is_learned(self) -> bool {
+    pub(super) fn is_learned(self) -> bool {
         matches!(self, Self::Learned | Self::LearnedRange)
     }
 }
@@ -263,6 +263,10 @@ impl Scheduler for DDPMScheduler {
         )?;
         self.timesteps = timesteps.into_iter().map(|t| t as f64).collect();
         Ok(())
+    }
+
+    fn takes_variance(&self) -> bool {
+        self.config.variance_type.is_learned()
     }
 
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {

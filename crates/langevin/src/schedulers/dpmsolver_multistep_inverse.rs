@@ -162,6 +162,12 @@ fn rising(timesteps: Vec<f64>, sigmas: Vec<f64>, end: Option<f64>) -> SigmaLoop 
 }
 
 impl Scheduler for DPMSolverMultistepInverseScheduler {
+    fn takes_variance(&self) -> bool {
+        self.config
+            .variance_type
+            .is_some_and(crate::schedulers::VarianceType::is_learned)
+    }
+
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         let class_name = self.base.plan.class_name;
         options.only(class_name, &[])?;

@@ -109,6 +109,12 @@ fn orders(config: &DPMSolverSinglestepConfig, calls: usize) -> Vec<usize> {
 }
 
 impl Scheduler for DPMSolverSinglestepScheduler {
+    fn takes_variance(&self) -> bool {
+        self.config
+            .variance_type
+            .is_some_and(crate::schedulers::VarianceType::is_learned)
+    }
+
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         self.base
             .set_loop(options, &["timesteps", "mu"], self.config.use_dynamic_shifting)?;

@@ -263,6 +263,12 @@ pub trait Scheduler: CloneScheduler + Send {
         1.0
     }
 
+    /// Whether a step takes what a model says of its variance, in as many channels behind its prediction; where it does not, whoever asks
+    /// the model leaves that out.
+    fn takes_variance(&self) -> bool {
+        false
+    }
+
     /// How many times the model is called for one step of the schedule.
     fn order(&self) -> usize {
         1

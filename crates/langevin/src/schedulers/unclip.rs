@@ -116,6 +116,10 @@ impl Scheduler for UnCLIPScheduler {
         self.set_loop(&LoopOptions::steps(num_inference_steps))
     }
 
+    fn takes_variance(&self) -> bool {
+        self.config.variance_type == VarianceType::LearnedRange
+    }
+
     fn set_loop(&mut self, options: &LoopOptions) -> Result<()> {
         options.only(UnCLIPConfig::CLASS_NAME, &[])?;
         let steps = options.number(UnCLIPConfig::CLASS_NAME)?;

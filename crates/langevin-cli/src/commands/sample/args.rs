@@ -53,7 +53,7 @@ pub struct SampleArgs {
     /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
-    /// A picture's name (.png and others) for one grid, any other for a folder of pictures
+    /// A picture's name (.png and others) for one grid, .safetensors for latents that are not decoded, any other for a folder of pictures
     #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
     pub output: PathBuf,
     /// Write into a folder that already has something in it
