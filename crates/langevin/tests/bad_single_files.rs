@@ -52,8 +52,11 @@ fn bytes(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
+/// Names with the axes behind the first.
+type Names<'a> = &'a [(&'a str, &'a [usize])];
+
 /// A file of tensors without numbers, which cost nothing: their first axis is 0.
-fn empty(names: &[(&str, &[usize])]) -> (TempDir, PathBuf) {
+fn empty(names: Names<'_>) -> (TempDir, PathBuf) {
     let tensor = |(name, rest): &(&str, &[usize])| {
         let shape = [&[0], *rest].concat();
         ((*name).to_string(), (Dtype::F16, shape, vec![]))
@@ -87,7 +90,7 @@ fn kinds_are_told_by_names_and_shapes() {
     let clip = "cond_stage_model.transformer.text_model.final_layer_norm.weight";
     let open_clip = "cond_stage_model.model.ln_final.weight";
     let label = "model.diffusion_model.label_emb.0.0.weight";
-    let cases: &[(&[(&str, &[usize])], Kind)] = &[
+    let cases: &[(Names<'_>, Kind)] = &[
         (&[(first, &[4, 3, 3]), (clip, &[])], Kind::Sd1),
         (&[(first, &[9, 3, 3]), (text, &[768])], Kind::Sd1Inpaint),
         (&[(first, &[8, 3, 3]), (clip, &[])], Kind::InstructPix2Pix),
@@ -465,7 +468,7 @@ fn pickled(pickle: &[u8]) -> (TempDir, PathBuf) {
 
 /// The instructions for a text.
 fn text(text: &str) -> Vec<u8> {
-    [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+    [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
 }
 
 #[test]

@@ -217,7 +217,7 @@ fn size_width(file: &SingleFile, inputs: usize) -> usize {
     const USUAL: usize = 256;
     let sizes = if file.kind() == Kind::SdxlRefiner { 5 } else { 6 };
     let text = file.component(Component::TextEncoder2).ok();
-    let text = text.and_then(|weights| Some(weights.get(super::clip::PROJECTION)?.shape.first().copied()?));
+    let text = text.and_then(|weights| weights.get(super::clip::PROJECTION)?.shape.first().copied());
     let left = text.and_then(|text| inputs.checked_sub(text));
     left.filter(|left| *left > 0 && left % sizes == 0)
         .map_or(USUAL, |left| left / sizes)
