@@ -51,6 +51,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
         request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
     }
     let plan = Plan::of(&pipeline, &request)?;
+    // Texts are encoded; what encoded them takes up to a third of the memory.
+    let pipeline = pipeline.without_conditions();
     let stop = Stop::on_signals()?;
     for notice in plan.notices() {
         terminal::say(notice);

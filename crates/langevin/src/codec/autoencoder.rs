@@ -7,6 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{Codec, Encoded, Tiny, one_by_one, preview};
 use crate::{
     Result,
+    data::free_memory,
     models::{
         Model,
         autoencoder::{AutoencoderKL, Tiling},
@@ -30,8 +31,10 @@ enum When {
     Always,
 }
 
-/// Pixels of a picture that is encoded and decoded as a whole; the largest layer of a decoder takes about a kilobyte for each.
-const LARGEST_WHOLE: usize = 1280 * 1280;
+/// Pixels of a picture that is always encoded and decoded as a whole.
+const ALWAYS_WHOLE: usize = 512 * 512;
+/// Bytes that decoding takes for each pixel of a picture, with Stable Diffusion's widths: three tensors of 256 channels at its size.
+const BYTES_PER_PIXEL: u64 = 3 * 256 * 4;
 
 impl Autoencoder {
     /// The codec of a network.
@@ -66,7 +69,9 @@ impl Autoencoder {
 
     /// The tiles of pictures of so many pixels, where there are some.
     fn tiles(&self, pixels: usize) -> Option<Tiling> {
-        let tiled = self.tiling == When::Always || pixels > LARGEST_WHOLE;
+        let needed = pixels as u64 * BYTES_PER_PIXEL;
+        let too_large = || pixels > ALWAYS_WHOLE && free_memory().is_some_and(|free| needed > free);
+        let tiled = self.tiling == When::Always || too_large();
         tiled.then(|| Tiling::of(self.network.config()))
     }
 

@@ -311,6 +311,14 @@ impl Pipeline {
         &self.conditions
     }
 
+    /// The same without what encodes texts and the like, whose memory returns to the system: enough to draw plans that have been made.
+    pub fn without_conditions(self) -> Self {
+        Self {
+            conditions: Vec::new(),
+            ..self
+        }
+    }
+
     /// How many parameters its networks have: the model's, the codec's, and those of its conditions.
     pub fn num_parameters(&self) -> usize {
         let conditions = self.conditions.iter().map(|condition| condition.num_parameters());
