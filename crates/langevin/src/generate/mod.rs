@@ -4,6 +4,7 @@ mod animation;
 mod evaluation;
 mod facts;
 mod inversion;
+mod memory;
 mod plan;
 mod run;
 mod start;

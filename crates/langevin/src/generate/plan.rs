@@ -5,7 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use burn::tensor::Tensor;
 
 use super::{
-    Facts,
+    Facts, memory,
     start::{Begin, MaskCrop, Parts, Rows, Start},
 };
 use crate::{
@@ -117,6 +117,9 @@ impl Plan {
             maker,
             notices,
         };
+        let together = plan.count.min(if plan.has_own_seeds() { 1 } else { plan.batch_size() });
+        let parts = if plan.guidance.is_on() { 2 } else { 1 };
+        memory::check(pipeline, size, parts * together)?;
         // What cannot be begun is refused now.
         plan.batch(
             pipeline,

@@ -64,6 +64,16 @@ impl AnyModelConfig {
         }
     }
 
+    /// Channels of its first level, which are those of its largest tensors; `None` where it is no UNet.
+    pub fn first_channels(&self) -> Option<usize> {
+        match self {
+            Self::UNet2D(config) => config.block_out_channels.first().copied(),
+            Self::Condition(config) => config.block_out_channels.first().copied(),
+            Self::ClassChannels(config) => config.model.block_out_channels.first().copied(),
+            Self::Basic(_) | Self::DiT(_) | Self::PixArt(_) | Self::SD3(_) => None,
+        }
+    }
+
     /// The picture that it is shown beside the noisy one.
     pub fn image_condition(&self) -> Option<ImageCondition> {
         let unknown = match self {

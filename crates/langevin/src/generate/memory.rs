@@ -1,0 +1,59 @@
+//! What a request takes of memory, before it is begun.
+
+use crate::{
+    Error, Result, Size,
+    codec::Codec,
+    data::free_memory,
+    pipelines::Pipeline,
+};
+
+/// How many tensors of a UNet's first level are there at once, its deeper ones and what lies between counted in. Measured on Stable
+/// Diffusion 1.5 at 512x512.
+const TENSORS: u64 = 32;
+/// Requests that take no more are not held up by an estimate.
+const SMALL: u64 = 1 << 30;
+
+/// Refuses pictures that, drawn together, take more memory than is free: `rows` is how many the model is asked for at once.
+///
+/// # Errors
+/// If they would not fit.
+pub(super) fn check(pipeline: &Pipeline, size: Size, rows: usize) -> Result<()> {
+    let (Some(channels), Some(free)) = (pipeline.model.config().first_channels(), free_memory()) else {
+        return Ok(());
+    };
+    let needed = estimate(pipeline.codec().latent_shape(size), channels, rows);
+    if needed <= SMALL || needed <= free {
+        return Ok(());
+    }
+    Err(Error::option(
+        &["size", "batch_size"],
+        format!(
+            "pictures of {size}, {rows} asked for at once with guidance counted twice, take about {} beside the model, and {} are free: ask \
+             for smaller ones by `size`, or fewer together by `batch_size`",
+            gibibytes(needed),
+            gibibytes(free)
+        ),
+    ))
+}
+
+/// Bytes for `rows` samples of this shape.
+fn estimate([_, height, width]: [usize; 3], channels: usize, rows: usize) -> u64 {
+    let factors = [height, width, channels, rows, size_of::<f32>()].map(|factor| factor as u64);
+    factors.into_iter().fold(TENSORS, u64::saturating_mul)
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1_u32 << 30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stable_diffusion_takes_what_was_measured() {
+        let guided = estimate([4, 64, 64], 320, 2);
+        assert!((250 << 20..450 << 20).contains(&guided), "{guided}");
+        assert_eq!(estimate([4, usize::MAX, 64], 320, 2), u64::MAX);
+    }
+}
