@@ -120,7 +120,11 @@ fn write_latents(samples: Option<Vec<Tensor<4>>>, plan: &Plan, path: &Path) -> R
 fn resolve(mut request: Request, pipeline: &Pipeline) -> Result<Request> {
     let is_latent = pipeline.codec().is_latent();
     if !is_latent {
-        request.count = request.count.or(Some(USUAL_COUNT));
+        let usual = match request.seeds.len() {
+            0 => USUAL_COUNT,
+            seeds => seeds,
+        };
+        request.count = request.count.or(Some(usual));
     }
     if request.class.is_empty() && !is_latent {
         request.class = pipeline.every_class();

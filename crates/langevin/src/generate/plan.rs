@@ -41,6 +41,7 @@ pub struct Plan {
     start: Arc<dyn Start>,
     crop: Option<MaskCrop>,
     maker: GuideMaker,
+    is_latent: bool,
     notices: Vec<String>,
 }
 
@@ -115,6 +116,7 @@ impl Plan {
             start: start.into(),
             crop,
             maker,
+            is_latent: pipeline.codec().is_latent(),
             notices,
         };
         let together = plan.count.min(if plan.has_own_seeds() { 1 } else { plan.batch_size() });
@@ -315,12 +317,19 @@ impl Plan {
     /// own, `number` says which.
     pub fn facts(&self, model: &str, number: Option<usize>) -> Vec<(&'static str, String)> {
         Facts {
-            seed: number.map_or(self.seed(), |number| self.seed_of(number)),
+            seed: match (number, self.request.seeds.as_slice()) {
+                (Some(number), _) => self.seed_of(number).to_string(),
+                (None, []) => self.seed().to_string(),
+                (None, seeds) => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","),
+            },
             scheduler: self.scheduler.class_name(),
             steps: self.steps,
             model,
             eta: self.request.eta,
             prompts: &self.request.prompt,
+            negative_prompts: if self.guidance.is_on() { &self.request.negative_prompt } else { &[] },
+            size: self.is_latent.then_some(self.maker.size),
+            clip_skip: self.request.clip_skip,
             guidance: self.guidance,
             guides: &self.request.guide,
             strength: self.start.strength(),
