@@ -385,16 +385,30 @@ fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
     let Some(condition) = pipeline.condition::<TextCondition>() else {
         return Ok(Vec::new());
     };
+    let first = request.prompt.iter().chain(&request.negative_prompt);
     let mut notices = Vec::new();
-    for text in request.prompt.iter().chain(&request.negative_prompt) {
+    for text in first.chain(&request.prompt_2).chain(&request.negative_prompt_2) {
         if let Some(rest) = condition.unseen(text)? {
-            let notice = format!("the text is longer than the model sees; it does not see: {rest}");
+            let notice = format!(
+                "the text is longer than the model sees; it does not see: {}",
+                shortened(&rest)
+            );
             if !notices.contains(&notice) {
                 notices.push(notice);
             }
         }
     }
     Ok(notices)
+}
+
+/// The beginning of a long text, and how many words follow.
+fn shortened(text: &str) -> String {
+    const WORDS: usize = 30;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.len() <= WORDS {
+        return text.to_string();
+    }
+    format!("{} … and {} more words", words[..WORDS].join(" "), words.len() - WORDS)
 }
 
 /// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.

@@ -151,7 +151,7 @@ pub(super) struct Begin {
     pub start: Box<dyn Start>,
     pub size: Size,
     /// Where a part of a picture is painted by itself: what puts it back.
-    pub crop: Option<images::MaskCrop>,
+    pub crop: Option<MaskCrop>,
     /// How closely an edited picture follows the one that is edited.
     pub image_guidance_scale: Option<f64>,
 }
