@@ -91,7 +91,10 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
     let mut row = Vec::new();
     for scale in [1.1, 3.0, 12.0] {
         let guidance = ClassifierFree::of_scale(scale);
-        row.extend(pipeline.generate(&Request { guidance, ..request.clone() })?);
+        row.extend(pipeline.generate(&Request {
+            guidance,
+            ..request.clone()
+        })?);
     }
     show(&row, lesson, "scales.png")?;
 
@@ -159,11 +162,10 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
     for t in scheduler.timesteps().to_vec() {
         let twice = latents.clone().repeat_dim(0, 2);
         let input = scheduler.scale_model_input(twice, t)?;
-        let predictions = pipeline.model.denoise(input, Tensor::full([2], t, &device), &both)?;
-        let (away, towards) = (
-            predictions.clone().narrow(0, 0, 1),
-            predictions.narrow(0, 1, 1),
-        );
+        let predictions = pipeline
+            .model
+            .denoise(input, Tensor::full([2], t, &device), &both)?;
+        let (away, towards) = (predictions.clone().narrow(0, 0, 1), predictions.narrow(0, 1, 1));
         let prediction = away.clone() + (towards - away) * GUIDANCE_SCALE;
         let mut options = StepOptions {
             generator: Some(&mut generator),
@@ -227,7 +229,10 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
 fn pieces(tokenizer: &ClipTokenizer, prompt: &str) -> Result<Vec<String>> {
     let [start, end, _] = tokenizer.special_ids();
     let ids = tokenizer.encode(prompt)?;
-    let own = ids.into_iter().skip_while(|id| *id == start).take_while(|id| *id != end);
+    let own = ids
+        .into_iter()
+        .skip_while(|id| *id == start)
+        .take_while(|id| *id != end);
     Ok(own.filter_map(|id| tokenizer.piece(id)).collect())
 }
 
@@ -242,7 +247,9 @@ fn box_in(picture: &Picture) -> Result<ImageInput> {
     let (height, width) = (picture.height(), picture.width());
     let middle = |at: usize, side: usize| (side / 4..side - side / 4).contains(&at);
     let white = |at: usize| middle(at / width, height) && middle(at % width, width);
-    let pixels = (0..height * width).map(|at| if white(at) { 255 } else { 0 }).collect();
+    let pixels = (0..height * width)
+        .map(|at| if white(at) { 255 } else { 0 })
+        .collect();
     Ok(Picture::new(height, width, Channels::Grey, pixels)?.into())
 }
 
@@ -257,7 +264,11 @@ fn difference(a: &Picture, b: &Picture) -> u8 {
 fn plot(scheduler: &langevin::schedulers::AnyScheduler, lesson: &Lesson) -> Result<()> {
     use langevin::plot::{ScheduleCurves, schedule_plot};
     let curves = ScheduleCurves::of(scheduler)?;
-    schedule_plot(lesson.folder.join("schedule.png"), &curves, scheduler.class_name())
+    schedule_plot(
+        lesson.folder.join("schedule.png"),
+        &curves,
+        scheduler.class_name(),
+    )
 }
 
 #[cfg(not(feature = "plot"))]

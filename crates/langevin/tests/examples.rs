@@ -163,7 +163,11 @@ fn stable_diffusion_is_walked_through() {
     ] {
         assert!(folder.path().join(file).is_file(), "{file}");
     }
-    let pixels = |name: &str| langevin::data::read_picture(folder.path().join(name)).unwrap().into_pixels();
+    let pixels = |name: &str| {
+        langevin::data::read_picture(folder.path().join(name))
+            .unwrap()
+            .into_pixels()
+    };
     for other in ["mixed.png", "lms.png", "again.png", "painted.png", "depth.png"] {
         assert_ne!(pixels("drawn.png"), pixels(other), "{other}");
     }

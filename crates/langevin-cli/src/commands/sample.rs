@@ -11,7 +11,7 @@ use langevin::{Pipeline, Request, generate::Plan, grid, ops::in_pool, ops::set_e
 
 pub use args::{LONG_ABOUT, SampleArgs};
 pub use draw::Drawing;
-pub use output::Output;
+pub use output::{Facts, Output};
 
 use self::animation::Animation;
 use crate::{hub, stop::Stop, terminal};
@@ -28,10 +28,12 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let device = args.device.open()?;
     let pipeline = args.loading.load(&args.path, &device)?;
     let mut request = resolve(args.request.0, &pipeline)?;
-    if args.refiner.is_some() {
+    let plan = if args.refiner.is_some() {
         request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
-    }
-    let plan = Plan::of(&pipeline, &request)?;
+        Plan::of(&pipeline, &refine::base(&request))?
+    } else {
+        Plan::of(&pipeline, &request)?
+    };
     let stop = Stop::on_signals()?;
     for notice in plan.notices() {
         terminal::say(notice);
@@ -39,7 +41,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     terminal::say(&plan.to_string());
     let batches = plan.count().div_ceil(plan.batch_size());
     let mut drawing = Drawing::new(batches, &stop, animation.as_mut());
-    let facts = plan.facts(&args.path.display().to_string(), None);
+    let facts = Facts::of(&plan, &args.path.display().to_string());
     let pictures = match &args.refiner {
         Some(refiner) => {
             let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;

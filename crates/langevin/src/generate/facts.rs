@@ -5,8 +5,8 @@ use crate::guidance::{ClassifierFree, Guide};
 /// How a picture was drawn, for its file.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
-    /// The generator's seed.
-    pub seed: u64,
+    /// The generator's seed, or those of several pictures.
+    pub seed: String,
     /// The scheduler's class.
     pub scheduler: &'a str,
     /// Denoising steps.
@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub eta: Option<f64>,
     /// The texts that were drawn.
     pub prompts: &'a [String],
+    /// The texts that guidance led away from.
+    pub negative_prompts: &'a [String],
     /// Classifier-free guidance.
     pub guidance: ClassifierFree,
     /// Losses that led it.
@@ -32,12 +34,13 @@ impl Facts<'_> {
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());
         [
-            ("seed", Some(self.seed.to_string())),
+            ("seed", Some(self.seed.clone())),
             ("scheduler", Some(self.scheduler.to_string())),
             ("steps", Some(self.steps.to_string())),
             ("model", Some(self.model.to_string())),
             ("eta", self.eta.map(|eta| eta.to_string())),
             ("prompts", filled(self.prompts.join("; "))),
+            ("negative prompts", filled(self.negative_prompts.join("; "))),
             ("guidance scale", scale),
             ("guides", filled(guides.join(" "))),
             ("strength", self.strength.map(|strength| strength.to_string())),

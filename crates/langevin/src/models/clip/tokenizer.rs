@@ -181,7 +181,9 @@ impl ClipTokenizer {
             .map_err(|e| Error::Config(format!("the text `{text}` has no pieces: {e}")))?;
         let first = encoding.get_offsets().get(self.length - 2);
         let rest = first.and_then(|&(start, _)| text.get(start..));
-        Ok(rest.map(|rest| rest.trim().to_string()).filter(|rest| !rest.is_empty()))
+        Ok(rest
+            .map(|rest| rest.trim().to_string())
+            .filter(|rest| !rest.is_empty()))
     }
 
     /// A piece as it stands in texts, such as `cat ` with the space that ends a word, or `<|startoftext|>`; `None` where there is no piece
