@@ -13,6 +13,9 @@ mod guidance;
 #[allow(dead_code)]
 #[path = "../examples/introduction.rs"]
 mod introduction;
+#[allow(dead_code)]
+#[path = "../examples/stable_diffusion.rs"]
+mod stable_diffusion;
 
 use std::fs;
 
@@ -131,11 +134,52 @@ fn class_conditioned_learns_and_draws_every_class() {
 }
 
 #[test]
+fn stable_diffusion_is_walked_through() {
+    let folder = TempDir::new().unwrap();
+    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/sd/models");
+    let outcome = stable_diffusion::run(&stable_diffusion::Lesson {
+        pipeline: models.join("sd1"),
+        depth: Some(models.join("depth2img")),
+        prompt: "a photo of a cat".into(),
+        negative_prompt: "blurry".into(),
+        steps: 6,
+        folder: folder.path().to_path_buf(),
+    })
+    .unwrap();
+    assert_eq!(outcome.pieces.concat(), "a photo of a cat ");
+    assert_eq!(outcome.by_hand, 0);
+    for file in [
+        "drawn.png",
+        "scales.png",
+        "there-and-back.png",
+        "mixed.png",
+        "schedule.png",
+        "lms.png",
+        "by-hand.png",
+        "on-the-way.png",
+        "again.png",
+        "painted.png",
+        "depth.png",
+    ] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+    let pixels = |name: &str| {
+        langevin::data::read_picture(folder.path().join(name))
+            .unwrap()
+            .into_pixels()
+    };
+    for other in ["mixed.png", "lms.png", "again.png", "painted.png", "depth.png"] {
+        assert_ne!(pixels("drawn.png"), pixels(other), "{other}");
+    }
+}
+
+#[test]
 fn the_pages_quote_the_examples() {
     let lines = |text: &str| -> Vec<String> { text.lines().map(|line| line.trim().to_string()).collect() };
     let page = [
         include_str!("../../../docs/course.md"),
         include_str!("../../../docs/guidance.md"),
+        include_str!("../../../docs/stable-diffusion.md"),
     ]
     .concat();
     let programs = [
@@ -143,6 +187,7 @@ fn the_pages_quote_the_examples() {
         include_str!("../examples/from_scratch.rs"),
         include_str!("../examples/guidance.rs"),
         include_str!("../examples/class_conditioned.rs"),
+        include_str!("../examples/stable_diffusion.rs"),
     ]
     .map(lines);
     let mut blocks = 0;

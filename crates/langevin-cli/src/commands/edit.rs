@@ -15,7 +15,10 @@ use langevin::{
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::{sample::Output, walk::Way};
+use super::{
+    sample::{Facts, Output},
+    walk::Way,
+};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -109,11 +112,14 @@ pub fn run(args: EditArgs) -> Result<()> {
         };
         way.decode(way.draw(&target, &begun, start, None)?)
     })?;
-    let facts = [
-        ("steps", steps.to_string()),
-        ("start step", start.to_string()),
-        ("model", args.path.display().to_string()),
-    ];
+    let facts = Facts {
+        whole: vec![
+            ("steps", steps.to_string()),
+            ("start step", start.to_string()),
+            ("model", args.path.display().to_string()),
+        ],
+        each: Vec::new(),
+    };
     output.write(&to_pictures(&edited)?, &facts)?;
     terminal::print(&format!("edited in {}", args.output.display()))?;
     Ok(())

@@ -20,7 +20,7 @@ use langevin::{
 
 pub use args::{LONG_ABOUT, SampleArgs};
 pub use draw::Drawing;
-pub use output::Output;
+pub use output::{Facts, Output};
 
 use self::animation::Animation;
 use crate::{hub, stop::Stop, terminal};
@@ -47,10 +47,12 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let device = args.device.open()?;
     let pipeline = args.loading.load(&args.path, &device)?;
     let mut request = resolve(args.request.0, &pipeline)?;
-    if args.refiner.is_some() {
+    let plan = if args.refiner.is_some() {
         request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
-    }
-    let plan = Plan::of(&pipeline, &request)?;
+        Plan::of(&pipeline, &refine::base(&request))?
+    } else {
+        Plan::of(&pipeline, &request)?
+    };
     // Texts are encoded; what encoded them takes up to a third of the memory.
     let pipeline = pipeline.without_conditions();
     let stop = Stop::on_signals()?;
@@ -65,7 +67,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
         drop(drawing);
         return write_latents(samples, &plan, &args.output);
     };
-    let facts = plan.facts(&args.path.display().to_string(), None);
+    let facts = Facts::of(&plan, &args.path.display().to_string());
     let pictures = match &args.refiner {
         Some(refiner) => {
             let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;

@@ -83,6 +83,29 @@ fn of_numbers(numbers: &[f64], call: &Call<'_>) -> Conditioning {
     }
 }
 
+impl SizeCondition {
+    /// Refuses what the model would not be told.
+    fn check_idle(self, asked: &SizeOptions) -> Result<()> {
+        let scores = asked.aesthetic_score.or(asked.negative_aesthetic_score);
+        if scores.is_some() && !self.aesthetics {
+            return Err(Error::option(
+                &["aesthetic_score", "negative_aesthetic_score"],
+                "`aesthetic_score` and `negative_aesthetic_score` are for XL's refiner, and this model is told no scores",
+            ));
+        }
+        let negative = [asked.negative_original_size, asked.negative_target_size];
+        let half = negative.iter().flatten().count() == 1;
+        let bare = asked.negative_crops_coords_top_left.is_some() && negative == [None; 2];
+        if (half || bare) && !asked.from_picture && !self.aesthetics {
+            return Err(Error::option(
+                &["negative_original_size", "negative_target_size"],
+                "guidance leads away from sizes only where both `negative_original_size` and `negative_target_size` are given",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Condition for SizeCondition {
     fn fit(&self, _: &mut ModelInputs) {}
 
@@ -127,7 +150,7 @@ impl ConditionKind for SizeCondition {
         Vec::new()
     }
 
-    fn ask(_: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
+    fn ask(condition: Option<&Self>, ask: &Ask<'_>, options: &mut SampleOptions) -> Result<()> {
         let request = ask.request;
         options.sizes = SizeOptions {
             original_size: request.original_size,
@@ -140,7 +163,10 @@ impl ConditionKind for SizeCondition {
             negative_aesthetic_score: request.negative_aesthetic_score,
             from_picture: request.init_image.is_some() || request.inpaint.is_some(),
         };
-        Ok(())
+        match condition {
+            Some(condition) => condition.check_idle(&options.sizes),
+            None => Ok(()),
+        }
     }
 
     fn refuse(options: &SampleOptions) -> Result<()> {

@@ -155,6 +155,34 @@ impl TextCondition {
         &self.towers[0].encoder
     }
 
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        &self.towers[0].tokenizer
+    }
+
+    /// What the model looks at for `prompts`, and for `negative`, as many texts that guidance leads away from (none: the usual empty one).
+    /// They may be changed, and take the texts' place in [`Request::embeddings`].
+    ///
+    /// # Errors
+    /// If the two lists differ in length, or a tokenizer fails on a text.
+    pub fn embeddings(&self, prompts: &[&str], negative: &[&str]) -> Result<Embeddings> {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let options = SampleOptions {
+            batch_size: prompts.len(),
+            prompts: Some(owned(prompts)),
+            negative_prompts: (!negative.is_empty()).then(|| owned(negative)),
+            ..SampleOptions::default()
+        };
+        let towards = self.towards(&options)?;
+        let away = self.away(&options, &towards)?;
+        Ok(Embeddings {
+            towards: towards.sequence,
+            away: Some(away.sequence),
+            pooled: towards.pooled,
+            pooled_away: away.pooled,
+        })
+    }
+
     /// Whether a second text encoder may see texts of its own.
     pub fn takes_second_texts(&self) -> bool {
         self.towers.len() > 1

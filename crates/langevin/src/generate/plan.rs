@@ -102,7 +102,7 @@ impl Plan {
             // As diffusers has it: the picture is shown, and nothing leads.
             options.guidance.scale = None;
         }
-        notices.extend(idle_negative(&mut options, pipeline));
+        notices.extend(idle_negative(request, &mut options, pipeline));
         notices.extend(unseen(request, pipeline)?);
         let plan = Self {
             steps: request.steps.unwrap_or(usage.steps),
@@ -206,8 +206,8 @@ impl Plan {
         }
     }
 
-    /// Whether every picture has a generator of its own.
-    pub(super) fn has_own_seeds(&self) -> bool {
+    /// Whether every picture has a generator of its own, seeded with one of the request's seeds.
+    pub fn has_own_seeds(&self) -> bool {
         !self.request.seeds.is_empty()
     }
 
@@ -278,9 +278,16 @@ impl Plan {
     /// the pipeline's safety checker flagged, which are black.
     ///
     /// # Errors
-    /// If the samples are not of the pipeline's space.
+    /// If the samples are not of the pipeline's space, or come to what is not numbers.
     pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<(Vec<Picture>, Vec<bool>)> {
-        let mut pictures = to_pictures(&pipeline.codec().decode(samples)?)?;
+        let decoded = pipeline.codec().decode(samples)?;
+        // One sum tells, as at the end of a loop.
+        if !decoded.clone().abs().sum().into_scalar::<f32>().is_finite() {
+            return Err(Error::NotFinite(
+                "the decoded pictures are not numbers: the autoencoder's weights are broken".into(),
+            ));
+        }
+        let mut pictures = to_pictures(&decoded)?;
         let flags = match pipeline.safety() {
             Some(safety) => safety.flags(&pictures)?,
             None => vec![false; pictures.len()],
@@ -316,11 +323,12 @@ impl Plan {
     /// What a picture's file says about how it was drawn, by the model of this name. Of a picture that was drawn with a generator of its
     /// own, `number` says which.
     pub fn facts(&self, model: &str, number: Option<usize>) -> Vec<(&'static str, String)> {
+        let seeds: Vec<String> = self.request.seeds.iter().map(ToString::to_string).collect();
         Facts {
-            seed: match (number, self.request.seeds.as_slice()) {
-                (Some(number), _) => self.seed_of(number).to_string(),
-                (None, []) => self.seed().to_string(),
-                (None, seeds) => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","),
+            seed: match number {
+                Some(number) => self.seed_of(number).to_string(),
+                None if self.has_own_seeds() => seeds.join(", "),
+                None => self.seed().to_string(),
             },
             scheduler: self.scheduler.class_name(),
             steps: self.steps,
@@ -401,13 +409,17 @@ impl Usual {
 }
 
 /// Leaves out what guidance would lead away from where a latent pipeline guides nothing, with a word.
-fn idle_negative(options: &mut SampleOptions, pipeline: &Pipeline) -> Option<String> {
-    let given = options.negative_prompts.is_some() || options.negative_second_prompts.is_some();
+fn idle_negative(request: &Request, options: &mut SampleOptions, pipeline: &Pipeline) -> Option<String> {
+    let given = !request.negative_prompt.is_empty() || !request.negative_prompt_2.is_empty();
     if !given || options.guidance.is_on() || pipeline.class().latent.is_none() {
         return None;
     }
     (options.negative_prompts, options.negative_second_prompts) = (None, None);
-    Some("the negative prompt has no effect: guidance is off at a scale of 1 or less".into())
+    let why = match pipeline.condition::<DistilledGuidance>() {
+        Some(_) => "this model is given the guidance scale itself",
+        None => "guidance is off at a scale of 1 or less",
+    };
+    Some(format!("the negative prompt has no effect: {why}"))
 }
 
 /// What of the texts is too long to be seen.
@@ -415,16 +427,34 @@ fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
     let Some(condition) = pipeline.condition::<TextCondition>() else {
         return Ok(Vec::new());
     };
+    let first = request.prompt.iter().chain(&request.negative_prompt);
     let mut notices = Vec::new();
-    for text in request.prompt.iter().chain(&request.negative_prompt) {
+    for text in first.chain(&request.prompt_2).chain(&request.negative_prompt_2) {
         if let Some(rest) = condition.unseen(text)? {
-            let notice = format!("the text is longer than the model sees; it does not see: {rest}");
+            let notice = format!(
+                "the text is longer than the model sees; it does not see: {}",
+                shortened(&rest)
+            );
             if !notices.contains(&notice) {
                 notices.push(notice);
             }
         }
     }
     Ok(notices)
+}
+
+/// The beginning of a long text, and how many words follow.
+fn shortened(text: &str) -> String {
+    const WORDS: usize = 30;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.len() <= WORDS {
+        return text.to_string();
+    }
+    format!(
+        "{} … and {} more words",
+        words[..WORDS].join(" "),
+        words.len() - WORDS
+    )
 }
 
 /// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.

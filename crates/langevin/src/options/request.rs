@@ -32,14 +32,14 @@ use crate::{
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(default)]
 pub struct Request {
-    /// How many pictures [the program: 16, others: 1].
+    /// How many pictures [the program: 16, others: 1; Stable Diffusion: one for each prompt].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub count: Option<usize>,
     /// Pictures drawn together [16].
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub batch_size: usize,
-    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50; of a latent pipeline as in diffusers].
+    /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50; Stable Diffusion: as in diffusers, mostly 50].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub steps: Option<usize>,
     /// The pictures' size, such as 64x48; what it must be a multiple of follows from the model [the model's].
@@ -137,10 +137,10 @@ pub struct Request {
     /// The most that a step may move a picture, as a Euclidean norm [no bound].
     #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", help_heading = "Guidance"))]
     pub guide_clip: Option<f64>,
-    /// What is to be painted of a picture (white), and what is known (black): of the guide known's, the conditioning picture or the one that is painted in.
+    /// White where to paint, black where the picture is known: that of `inpaint`, the conditioning picture, or the guide known's.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "PICTURE", help_heading = "Guidance")
+        arg(long, value_name = "PICTURE", help_heading = "From a picture")
     )]
     pub mask: Option<ImageInput>,
     /// The CLIP model of the guides clip and clip-picture: a folder of transformers', an open_clip checkpoint, or a name of the Hub.
@@ -152,26 +152,26 @@ pub struct Request {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Guidance"))]
     pub cuts: usize,
 
-    /// The text for the second text encoder of Stable Diffusion XL; given several times, pictures take turns [the prompt].
-    #[serde(deserialize_with = "one_or_many")]
-    #[cfg_attr(
-        feature = "clap",
-        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion")
-    )]
-    pub prompt_2: Vec<String>,
-    /// The text that guidance leads away from, for the second text encoder [the negative prompt].
-    #[serde(deserialize_with = "one_or_many")]
-    #[cfg_attr(
-        feature = "clap",
-        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion")
-    )]
-    pub negative_prompt_2: Vec<String>,
     /// How many of the text encoder's last layers to leave out, as diffusers counts them; A1111 counts one more [0].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "N", help_heading = "Stable Diffusion")
     )]
     pub clip_skip: Option<usize>,
+    /// The text for the second text encoder of Stable Diffusion XL; given several times, pictures take turns [the prompt].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion XL")
+    )]
+    pub prompt_2: Vec<String>,
+    /// The text that guidance leads away from, for the second text encoder [the negative prompt].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TEXT", help_heading = "Stable Diffusion XL")
+    )]
+    pub negative_prompt_2: Vec<String>,
     /// What texts come to, computed already, in place of prompts.
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(skip))]
@@ -183,61 +183,61 @@ pub struct Request {
     /// XL: the size that the picture is said to have had [the picture's].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
     pub original_size: Option<Size>,
     /// XL: where the picture is said to have been cut out [0,0].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion XL")
     )]
     pub crop_top_left: Option<Offset>,
     /// XL: the size that the picture is said to have [the picture's].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
     pub target_size: Option<Size>,
     /// XL: what guidance leads away from in place of the original size; needs the negative target size too.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
     pub negative_original_size: Option<Size>,
     /// XL: what guidance leads away from in place of the place of the cut [0,0].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion XL")
     )]
     pub negative_crop_top_left: Option<Offset>,
     /// XL: what guidance leads away from in place of the target size; needs the negative original size too.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion")
+        arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
     pub negative_target_size: Option<Size>,
     /// XL's refiner: how well the picture is said to be liked, 1 to 10 [6].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion")
+        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion XL")
     )]
     pub aesthetic_score: Option<f64>,
     /// XL's refiner: the score that guidance leads away from [2.5].
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion")
+        arg(long, value_name = "SCORE", help_heading = "Stable Diffusion XL")
     )]
     pub negative_aesthetic_score: Option<f64>,
     /// XL: the part of the noise, from the cleanest, at which another model goes on, such as 0.8.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "PART", help_heading = "Stable Diffusion")
+        arg(long, value_name = "PART", help_heading = "Stable Diffusion XL")
     )]
     pub denoising_end: Option<f64>,
     /// XL: the part at which another model ended; begins with its latents.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "PART", help_heading = "Stable Diffusion")
+        arg(long, value_name = "PART", help_heading = "Stable Diffusion XL")
     )]
     pub denoising_start: Option<f64>,
     /// InstructPix2Pix: how closely the edited picture follows the initial one [1.5].
@@ -252,7 +252,7 @@ pub struct Request {
         arg(long, value_name = "N", help_heading = "Stable Diffusion")
     )]
     pub noise_level: Option<usize>,
-    /// Depth to image: a picture of the depths, near white, in place of an estimate.
+    /// Depth to image: a picture of the depths, near white and far black.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "PICTURE", help_heading = "Stable Diffusion")
@@ -261,7 +261,7 @@ pub struct Request {
     /// Paint only what the mask covers, enlarged, with so many pixels around, and paste it back.
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "PIXELS", help_heading = "Stable Diffusion")
+        arg(long, value_name = "PIXELS", help_heading = "From a picture")
     )]
     pub mask_crop: Option<usize>,
 

@@ -511,11 +511,11 @@ impl Pipeline {
         self.scheduler.num_train_timesteps().min(USUAL_DDIM_STEPS)
     }
 
-    /// What the pictures of a call are drawn with: every condition, once.
+    /// What the pictures of a call are drawn with: every condition, once; for who writes the loop by hand.
     ///
     /// # Errors
     /// If the call says what the model does not take, or does not say what it needs.
-    pub(crate) fn pair(&self, options: &SampleOptions, size: Size) -> Result<Pair> {
+    pub fn pair(&self, options: &SampleOptions, size: Size) -> Result<Pair> {
         if options.batch_size == 0 {
             return Err(Error::Config("`batch_size` is 0; it must be at least 1".into()));
         }

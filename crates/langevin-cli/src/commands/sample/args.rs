@@ -24,9 +24,9 @@ Examples:
   langevin sample my-model --guide colour:#1AE680 --guide symmetry@20
   langevin sample my-model --init-image photo.png --strength 0.5
   langevin sample my-model --inpaint photo.png --mask mask.png
-  langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a lighthouse at dusk, oil painting' \\
-      --negative-prompt blurry --scheduler dpm++2m-karras --steps 20 --seed 42 --output lighthouse.png
-  langevin sample dreamshaper_8.safetensors --prompt 'a castle' --init-image photo.jpg --strength 0.6
+  langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a lighthouse at dusk' \\
+      --negative-prompt blurry --scheduler dpm++2m-karras --steps 20 --output lighthouse.png
+  langevin sample dreamshaper_8.safetensors --prompt 'a castle' --init-image photo.jpg
   langevin sample sdxl-base --refiner sdxl-refiner --prompt 'a castle'";
 
 /// What the user typed.
@@ -37,17 +37,15 @@ pub struct SampleArgs {
     pub path: PathBuf,
     #[command(flatten)]
     pub request: Options<Request>,
-    #[command(flatten)]
-    pub loading: Loading,
-    /// Stable Diffusion XL: the pipeline that draws the last part of the steps
-    #[arg(long, value_name = "PATH", help_heading = "Stable Diffusion")]
+    /// XL: the pipeline that draws the last part of the steps
+    #[arg(long, value_name = "PATH", help_heading = "Stable Diffusion XL")]
     pub refiner: Option<PathBuf>,
     /// The part of the noise, from the cleanest, at which the refiner goes on [0.8]
     #[arg(
         long,
         value_name = "PART",
         requires = "refiner",
-        help_heading = "Stable Diffusion"
+        help_heading = "Stable Diffusion XL"
     )]
     pub refiner_start: Option<f64>,
     /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
@@ -65,4 +63,7 @@ pub struct SampleArgs {
     /// Also show the denoising as an animated GIF
     #[arg(long, value_name = "GIF")]
     pub animate: Option<PathBuf>,
+    // Last, since its heading holds for what follows.
+    #[command(flatten)]
+    pub loading: Loading,
 }

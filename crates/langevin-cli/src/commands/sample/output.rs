@@ -8,14 +8,35 @@ use std::{
 use anyhow::{Context, Result, bail};
 use langevin::{
     data::{Picture, is_picture_name},
+    generate::Plan,
     grid,
     pipelines::MODEL_INDEX,
 };
 
+/// What the files say about how pictures were drawn: keywords and texts.
+#[derive(Debug)]
+pub struct Facts {
+    /// About all of them.
+    pub whole: Vec<(&'static str, String)>,
+    /// About each, where they have seeds of their own.
+    pub each: Vec<Vec<(&'static str, String)>>,
+}
+
+impl Facts {
+    /// Of a plan's pictures, by the model of this name.
+    pub fn of(plan: &Plan, model: &str) -> Self {
+        let own = if plan.has_own_seeds() { plan.count() } else { 0 };
+        Self {
+            whole: plan.facts(model, None),
+            each: (0..own).map(|number| plan.facts(model, Some(number))).collect(),
+        }
+    }
+}
+
 /// What `--output` means.
 #[derive(Debug)]
 pub enum Output {
-    /// One picture with all of them.
+    /// One picture of all of them.
     Grid(PathBuf),
     /// A folder of `0000.png` and so on.
     Folder(PathBuf),
@@ -60,14 +81,17 @@ impl Output {
         Ok(Self::Folder(path.to_path_buf()))
     }
 
-    /// Writes the pictures with the facts about them. A new folder appears with all of them or not at all.
-    pub fn write(&self, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
+    /// Writes the pictures with the facts about them: one that is large enough to be seen as it is, several or a tiny one as a grid. A new
+    /// folder appears with all of them or not at all.
+    pub fn write(&self, pictures: &[Picture], facts: &Facts) -> Result<()> {
         match self {
-            Self::Grid(path) => Ok(grid::write_picture(
-                path,
-                &grid::side_by_side(pictures, grid::columns(pictures.len()))?,
-                facts,
-            )?),
+            Self::Grid(path) => match pictures {
+                [one] if grid::visible_scale(one) == 1 => Ok(grid::write_picture(path, one, &facts.whole)?),
+                _ => {
+                    let grid = grid::side_by_side(pictures, grid::columns(pictures.len()))?;
+                    Ok(grid::write_picture(path, &grid, &facts.whole)?)
+                }
+            },
             Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
             Self::Folder(folder) => {
                 let parent = folder
@@ -88,8 +112,9 @@ impl Output {
     }
 }
 
-fn write_all(folder: &Path, pictures: &[Picture], facts: &[(&str, String)]) -> Result<()> {
+fn write_all(folder: &Path, pictures: &[Picture], facts: &Facts) -> Result<()> {
     for (index, picture) in pictures.iter().enumerate() {
+        let facts = facts.each.get(index).unwrap_or(&facts.whole);
         grid::write_png(folder.join(format!("{index:04}.png")), picture, facts)?;
     }
     Ok(())

@@ -12,6 +12,15 @@ use langevin::{
 /// The part of the noise at which the refiner goes on where nobody says.
 pub const USUAL_START: f64 = 0.8;
 
+/// What the first model is asked: all but the refiner's scores.
+pub fn base(request: &Request) -> Request {
+    Request {
+        aesthetic_score: None,
+        negative_aesthetic_score: None,
+        ..request.clone()
+    }
+}
+
 /// Draws the rest of the steps from the base's latents; `None` where the drawing was ended.
 ///
 /// # Errors

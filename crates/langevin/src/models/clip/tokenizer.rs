@@ -179,11 +179,24 @@ impl ClipTokenizer {
             .tokenizer
             .encode(text, false)
             .map_err(|e| Error::Config(format!("the text `{text}` has no pieces: {e}")))?;
-        let room = self.length - 2;
-        let rest = encoding.get_ids().get(room..).unwrap_or_default();
-        let words = rest.iter().filter_map(|&id| self.tokenizer.id_to_token(id));
-        let rest: String = words.map(|piece| piece.replace("</w>", " ")).collect();
-        Ok(Some(rest.trim().to_string()).filter(|rest| !rest.is_empty()))
+        let first = encoding.get_offsets().get(self.length - 2);
+        let rest = first.and_then(|&(start, _)| text.get(start..));
+        Ok(rest
+            .map(|rest| rest.trim().to_string())
+            .filter(|rest| !rest.is_empty()))
+    }
+
+    /// A piece as it stands in texts, such as `cat ` with the space that ends a word, or `<|startoftext|>`; `None` where there is no piece
+    /// of this number.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        use tokenizers::{Decoder, pre_tokenizers::byte_level::ByteLevel};
+        let piece = self.tokenizer.id_to_token(id)?;
+        let (piece, space) = match piece.strip_suffix("</w>") {
+            Some(word) => (word.to_string(), " "),
+            None => (piece, ""),
+        };
+        let text = ByteLevel::default().decode_chain(vec![piece]).ok()?.concat();
+        Some(text + space)
     }
 
     /// How many tokens every text has in the end.
