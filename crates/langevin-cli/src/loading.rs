@@ -38,15 +38,26 @@ impl Loading {
     /// # Errors
     /// If there is none, or a part of it is missing or broken.
     pub fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
+        Ok(Pipeline::load_with(
+            hub::pipeline(path)?,
+            &self.options()?,
+            device,
+        )?)
+    }
+
+    /// What the flags mean, with folders in place of the Hub's names.
+    ///
+    /// # Errors
+    /// If what a name stands for cannot be had.
+    pub fn options(&self) -> Result<LoadOptions> {
         let named = |path: &Option<PathBuf>| path.as_deref().map(hub::model).transpose();
-        let options = LoadOptions {
+        Ok(LoadOptions {
             variant: self.variant.clone(),
             kind: self.kind,
             codec: named(&self.codec)?,
             preview_codec: named(&self.preview_vae)?,
             tiled_codec: self.vae_tiling,
             without_safety_checker: self.no_safety_checker,
-        };
-        Ok(Pipeline::load_with(hub::pipeline(path)?, &options, device)?)
+        })
     }
 }

@@ -9,7 +9,7 @@ use langevin::{
     data::{Channels, Picture, read_picture},
     device::default_device,
     grid,
-    pipelines::SampleOptions,
+    pipelines::{LoadOptions, SampleOptions},
     training::RunLock,
 };
 use langevin_server::{Models, ServerOptions};
@@ -414,7 +414,7 @@ fn screenshots_are_taken_where_asked() {
     };
     let model = Path::new(&model);
     let mut models = Models::default();
-    models.load("digits-1", model, &default_device()).unwrap();
+    models.load("digits-1", model, &LoadOptions::default(), &default_device()).unwrap();
     let options = ServerOptions {
         runs: model.parent().map(Path::to_path_buf),
         ..ServerOptions::default()
