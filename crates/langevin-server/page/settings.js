@@ -103,7 +103,8 @@ function fit() {
   const { classes, null_class, prompt, guides, conditioning_image, vector, samplers, sampler: own, latent, init_image } = model();
   const old = field("sampler").value;
   fill(field("sampler"), samplers.map(({ name }) => [name, name]));
-  field("sampler").value = samplers.some(({ name }) => name === old) ? old : own;
+  // What a model of latents was made for is seldom what another was.
+  field("sampler").value = !latent && samplers.some(({ name }) => name === old) ? old : own;
   const names = (classes ?? []).map((name) => [name, name]);
   const none = null_class ? [["none", "None: the model chooses"]] : [];
   fill(field("class"), [["", "All in turn"], ...names, ...none]);

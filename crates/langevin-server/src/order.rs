@@ -82,7 +82,11 @@ impl Order {
         let plan = Plan::with_clip(&model.pipeline, &request, options.clip.clone())?;
         // Where nobody said how many, the model's class or the sampler did.
         if plan.steps() > options.limits.steps {
-            return Err(Refusal::beyond("steps", plan.steps(), options.limits.steps as u64));
+            return Err(Refusal::beyond(
+                "steps",
+                plan.steps(),
+                options.limits.steps as u64,
+            ));
         }
         Ok(Self {
             model: number,
@@ -202,7 +206,11 @@ fn check_numbers(request: &Request, options: &ServerOptions) -> Result<(), Refus
         ("guidance_scale", request.guidance.scale, SCALES),
         ("image_guidance_scale", request.image_guidance_scale, SCALES),
         ("aesthetic_score", request.aesthetic_score, SCORES),
-        ("negative_aesthetic_score", request.negative_aesthetic_score, SCORES),
+        (
+            "negative_aesthetic_score",
+            request.negative_aesthetic_score,
+            SCORES,
+        ),
     ];
     let timesteps = request.timesteps.iter();
     let timesteps = timesteps.map(|&timestep| ("timesteps", Some(timestep), [0.0, MOST_TIMESTEP as f64]));
@@ -267,11 +275,15 @@ fn check_begun(request: &Request, model: &Model, options: &ServerOptions) -> Res
         _ => 1,
     };
     let images = [("init_image", &request.init_image), ("inpaint", &request.inpaint)];
-    let given = images.into_iter().filter_map(|(field, image)| Some((field, image.as_ref()?)));
+    let given = images
+        .into_iter()
+        .filter_map(|(field, image)| Some((field, image.as_ref()?)));
     for (field, image) in given {
         let (count, own) = sizes(image);
         // What is painted in is drawn at the model's size.
-        let drawn = request.size.unwrap_or(if field == "inpaint" { model.size } else { own });
+        let drawn = request
+            .size
+            .unwrap_or(if field == "inpaint" { model.size } else { own });
         if (drawn.height.max(drawn.width)).saturating_mul(factor) > side {
             let limit = side / factor;
             let message = format!(
@@ -291,7 +303,10 @@ fn check_begun(request: &Request, model: &Model, options: &ServerOptions) -> Res
 fn sizes(image: &ImageInput) -> (usize, Size) {
     match image {
         ImageInput::Picture(picture) => (1, [picture.height(), picture.width()].into()),
-        ImageInput::Several(all) => (all.len(), all.first().map_or(Size::square(1), |first| sizes(first).1)),
+        ImageInput::Several(all) => (
+            all.len(),
+            all.first().map_or(Size::square(1), |first| sizes(first).1),
+        ),
         // Nothing else comes over the wire.
         _ => (1, Size::square(1)),
     }

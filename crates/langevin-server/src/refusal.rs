@@ -84,8 +84,7 @@ impl From<langevin::Error> for Refusal {
         let refusal = Self::unprocessable(error.spelled(str::to_string));
         match error {
             langevin::Error::Option {
-                options: [field, ..],
-                ..
+                options: [field, ..], ..
             } => refusal.with_field(field),
             _ => refusal,
         }

@@ -279,7 +279,8 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
         .refused(422, &["not a finite number"]);
     draw(json!({ "size": "9x8" })).refused(422, &["size is 9x8", "divisible by 2", "8x8 or 10x8"]);
     draw(json!({ "size": 8 })).refused(422, &["8"]);
-    draw(json!({ "size": "4000000000x4000000000" })).refused(422, &["size", "16 at most"]);
+    draw(json!({ "size": "60000x60000" })).refused(422, &["size", "16 at most"]);
+    draw(json!({ "size": "4000000000x4000000000" })).refused(422, &["size", "65536"]);
     draw(json!({ "size": "16x8", "steps": 2, "sampler": "ddim" })).expect(200);
     draw(json!({ "class": vec!["dark"; 65] })).refused(422, &["class lists 65", "64 at most"]);
     draw(json!([])).refused(422, &["JSON object"]);
@@ -629,6 +630,10 @@ fn picture_and_mask(height: usize, width: usize) -> [Picture; 2] {
     ]
 }
 
+fn filled(height: usize, width: usize, value: u8) -> Picture {
+    Picture::new(height, width, Channels::Rgb, vec![value; height * width * 3]).unwrap()
+}
+
 fn encoded(picture: &Picture) -> String {
     STANDARD.encode(grid::png_bytes(picture).unwrap())
 }
@@ -668,9 +673,16 @@ fn pictures_from_words_are_the_library_s() {
             ..Request::default()
         };
         let picture = &pictures["pictures"][number];
-        assert_eq!((picture["seed"].as_u64(), picture["flagged"].as_bool()), (Some(seed), Some(false)));
+        assert_eq!(
+            (picture["seed"].as_u64(), picture["flagged"].as_bool()),
+            (Some(seed), Some(false))
+        );
         let png = STANDARD.decode(picture["png"].as_str().unwrap()).unwrap();
-        assert_eq!(decode_picture(&png, 64, "it").unwrap(), generated("xl", &request), "{prompt}");
+        assert_eq!(
+            decode_picture(&png, 64, "it").unwrap(),
+            generated("xl", &request),
+            "{prompt}"
+        );
     }
     // A class in few steps, by timesteps of one's own too.
     let asked = json!({ "model": "lcm", "prompt": "a tree", "original_inference_steps": 40, "seed": 1 });
@@ -715,11 +727,11 @@ fn pictures_are_drawn_anew_whole_or_in_part() {
         };
         assert_eq!(drawn, generated(model, &request), "{model}");
         // What is not painted is as it was.
-        let right = |picture: &Picture| picture.row(16)[30 * 3..].to_vec();
+        let right = |picture: &Picture| picture.crop(0, 30, 32, 2);
         assert_eq!(right(&drawn), right(&picture), "{model}");
     }
     // Each picture may begin with one of its own.
-    let other = Picture::filled(32, 32, Channels::Rgb, 200);
+    let other = filled(32, 32, 200);
     let asked = json!({
         "model": "sd", "prompt": "a tree", "steps": 4, "seeds": [2], "count": 2, "strength": 0.5,
         "init_image": [encoded(&picture), encoded(&other)]
@@ -728,7 +740,10 @@ fn pictures_are_drawn_anew_whole_or_in_part() {
     let png = |number: usize| both["pictures"][number]["png"].as_str().unwrap().to_string();
     assert_ne!(png(0), png(1));
     let first = STANDARD.decode(png(0)).unwrap();
-    assert_eq!(decode_picture(&first, 64, "it").unwrap(), generated("sd", &request));
+    assert_eq!(
+        decode_picture(&first, 64, "it").unwrap(),
+        generated("sd", &request)
+    );
 }
 
 #[test]
@@ -763,33 +778,73 @@ fn what_latents_cannot_be_is_refused_with_its_field() {
         ..ServerOptions::default()
     });
     let [picture, mask] = picture_and_mask(32, 32);
-    let large = encoded(&Picture::filled(16, 80, Channels::Rgb, 200));
+    let large = encoded(&filled(16, 80, 200));
     let refused = |request: Value, field: &str, parts: &[&str]| {
         let answer = server.generate("image/png", &request).refused(422, parts);
         assert_eq!(answer["field"], field, "{request}: {answer}");
     };
     refused(json!({ "size": "33x32" }), "size", &["divisible by 2"]);
-    refused(json!({ "size": "96x32" }), "size", &["size is 96x32", "64 at most"]);
-    refused(json!({ "init_image": large }), "init_image", &["80x16", "64 a side"]);
-    refused(json!({ "init_image": vec![encoded(&picture); 5] }), "init_image", &["lists 5"]);
-    refused(json!({ "init_image": encoded(&picture), "strength": 1.5 }), "strength", &["strength"]);
+    refused(
+        json!({ "size": "96x32" }),
+        "size",
+        &["size is 96x32", "64 at most"],
+    );
+    refused(
+        json!({ "init_image": large }),
+        "init_image",
+        &["80x16", "64 a side"],
+    );
+    refused(
+        json!({ "init_image": vec![encoded(&picture); 5] }),
+        "init_image",
+        &["lists 5"],
+    );
+    refused(
+        json!({ "inpaint": encoded(&picture), "mask": encoded(&mask), "strength": 1.5 }),
+        "strength",
+        &["strength"],
+    );
     refused(json!({ "inpaint": encoded(&picture) }), "mask", &["white there"]);
-    refused(json!({ "mask": encoded(&mask) }), "mask", &["does nothing without"]);
-    refused(json!({ "inpaint": "?", "mask": encoded(&mask) }), "inpaint", &["not in base64"]);
-    refused(json!({ "model": "paint" }), "inpaint", &["paints in a part of a picture"]);
+    refused(
+        json!({ "mask": encoded(&mask) }),
+        "mask",
+        &["does nothing without"],
+    );
+    refused(
+        json!({ "inpaint": "?", "mask": encoded(&mask) }),
+        "inpaint",
+        &["not in base64"],
+    );
+    refused(
+        json!({ "model": "paint" }),
+        "inpaint",
+        &["paints in a part of a picture"],
+    );
     refused(json!({ "prompt_2": "x" }), "prompt_2", &["two text encoders"]);
     refused(json!({ "clip_skip": 101 }), "clip_skip", &["100 at most"]);
     refused(json!({ "clip_skip": 50 }), "clip_skip", &["layers"]);
     refused(json!({ "aesthetic_score": 11 }), "aesthetic_score", &["0 to 10"]);
-    refused(json!({ "guidance_scale": 1e9 }), "guidance_scale", &["-1000 to 1000"]);
+    refused(
+        json!({ "guidance_scale": 1e9 }),
+        "guidance_scale",
+        &["-1000 to 1000"],
+    );
     refused(json!({ "timesteps": [1e12] }), "timesteps", &["100000"]);
     refused(json!({ "timesteps": vec![1; 61] }), "timesteps", &["lists 61"]);
     refused(json!({ "seeds": [1, 2, 3, 4, 5] }), "seeds", &["lists 5"]);
     refused(json!({ "prompt_2": vec!["x"; 5] }), "prompt_2", &["lists 5"]);
     refused(json!({ "noise_level": 20 }), "noise_level", &["enlarge"]);
     refused(json!({ "depth": encoded(&mask) }), "depth", &["shown depths"]);
-    refused(json!({ "image_guidance_scale": 2 }), "image_guidance_scale", &["edit"]);
-    refused(json!({ "original_inference_steps": 61 }), "original_inference_steps", &["60 at most"]);
+    refused(
+        json!({ "image_guidance_scale": 2 }),
+        "image_guidance_scale",
+        &["edit"],
+    );
+    refused(
+        json!({ "original_inference_steps": 61 }),
+        "original_inference_steps",
+        &["60 at most"],
+    );
     refused(json!({ "mask_crop": 5000 }), "mask_crop", &["4096 at most"]);
     // The class's own number counts too.
     let server = Server::latent(ServerOptions {
@@ -807,19 +862,53 @@ fn what_latents_cannot_be_is_refused_with_its_field() {
 fn models_say_what_they_can_be_told() {
     let server = Server::latent(ServerOptions::default());
     let models = server.get("/api/models").json()["models"].clone();
-    let of = |name: &str| models.as_array().unwrap().iter().find(|model| model["name"] == name).unwrap();
+    let of = |name: &str| {
+        models
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|model| model["name"] == name)
+            .unwrap()
+    };
     let (sd, paint, lcm, xl) = (of("sd"), of("paint"), of("lcm"), of("xl"));
     assert_eq!(
-        (&sd["pipeline"], &sd["latent"], &sd["prompt"], &sd["prompt_2"], &sd["divisor"]),
-        (&json!("StableDiffusionPipeline"), &json!(true), &json!(true), &json!(false), &json!(2))
+        (
+            &sd["pipeline"],
+            &sd["latent"],
+            &sd["prompt"],
+            &sd["prompt_2"],
+            &sd["divisor"]
+        ),
+        (
+            &json!("StableDiffusionPipeline"),
+            &json!(true),
+            &json!(true),
+            &json!(false),
+            &json!(2)
+        )
     );
-    assert_eq!(sd["usual"]["draw"], json!({ "steps": 50, "guidance_scale": 7.5, "strength": 1.0 }));
+    assert_eq!(
+        sd["usual"]["draw"],
+        json!({ "steps": 50, "guidance_scale": 7.5, "strength": 1.0 })
+    );
     assert_eq!(sd["usual"]["picture"]["strength"], 0.8);
-    assert_eq!((&sd["init_image"], &sd["inpaint"], &sd["needs_picture"]), (&json!("start"), &json!(true), &json!(false)));
-    assert_eq!((&paint["init_image"], &paint["needs_picture"]), (&Value::Null, &json!(true)));
-    assert_eq!((&lcm["usual"]["draw"]["steps"], &lcm["negative_prompt"]), (&json!(4), &json!(false)));
+    assert_eq!(
+        (&sd["init_image"], &sd["inpaint"], &sd["needs_picture"]),
+        (&json!("start"), &json!(true), &json!(false))
+    );
+    assert_eq!(
+        (&paint["init_image"], &paint["needs_picture"]),
+        (&Value::Null, &json!(true))
+    );
+    assert_eq!(
+        (&lcm["usual"]["draw"]["steps"], &lcm["negative_prompt"]),
+        (&json!(4), &json!(false))
+    );
     assert_eq!((&xl["prompt_2"], &xl["sizes"]), (&json!(true), &json!(true)));
-    assert_eq!((&sd["safety_checker"], &of("safe")["safety_checker"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&sd["safety_checker"], &of("safe")["safety_checker"]),
+        (&json!(false), &json!(true))
+    );
     let description = server.get("/api/openapi.json").json();
     let schemas = &description["components"]["schemas"];
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
@@ -833,19 +922,28 @@ fn flagged_pictures_are_black_and_said_to_be_so() {
     let asked = json!({ "model": "safe", "prompt": "a tree", "steps": 2, "count": 4 });
     let answer = server.generate("application/json", &asked).expect(200).json();
     let plain = server
-        .generate("application/json", &json!({ "model": "sd", "prompt": "a tree", "steps": 2, "count": 4 }))
+        .generate(
+            "application/json",
+            &json!({ "model": "sd", "prompt": "a tree", "steps": 2, "count": 4 }),
+        )
         .expect(200)
         .json();
     let pipeline = Pipeline::load(server.folder.path().join("safe"), &default_device()).unwrap();
     for number in 0..4 {
         let picture = |answer: &Value| {
-            let png = STANDARD.decode(answer["pictures"][number]["png"].as_str().unwrap()).unwrap();
+            let png = STANDARD
+                .decode(answer["pictures"][number]["png"].as_str().unwrap())
+                .unwrap();
             decode_picture(&png, 64, "it").unwrap()
         };
         let unchecked = picture(&plain);
-        let expected = pipeline.safety().unwrap().flags(std::slice::from_ref(&unchecked)).unwrap()[0];
+        let expected = pipeline
+            .safety()
+            .unwrap()
+            .flags(std::slice::from_ref(&unchecked))
+            .unwrap()[0];
         assert_eq!(answer["pictures"][number]["flagged"], expected);
-        let black = Picture::filled(32, 32, Channels::Rgb, 0);
+        let black = filled(32, 32, 0);
         assert_eq!(picture(&answer), if expected { black } else { unchecked });
     }
 }

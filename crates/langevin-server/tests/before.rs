@@ -27,7 +27,12 @@ fn server() -> Server {
     let mut models = Models::default();
     for name in ["class", "channels", "text", "vector", "ddpm"] {
         models
-            .load(name, fixtures().join(name), &LoadOptions::default(), &default_device())
+            .load(
+                name,
+                fixtures().join(name),
+                &LoadOptions::default(),
+                &default_device(),
+            )
             .unwrap();
     }
     Server::with(tempfile::tempdir().unwrap(), models, ServerOptions::default())

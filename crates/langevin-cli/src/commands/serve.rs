@@ -181,7 +181,11 @@ fn named(model: &str) -> (String, PathBuf) {
             // Also of `.` and `..`, whose last part is elsewhere.
             let whole = path.canonicalize().unwrap_or(path.clone());
             // As it is called, wherever a link leads.
-            let name = if path.is_file() { path.file_stem() } else { whole.file_name() };
+            let name = if path.is_file() {
+                path.file_stem()
+            } else {
+                whole.file_name()
+            };
             let name = name.unwrap_or_default().to_string_lossy().into_owned();
             (name, path)
         }

@@ -148,7 +148,12 @@ impl Server {
         for (name, grey) in [("grey", true), ("colour", false)] {
             save_model(&folder.path().join(name), grey);
             models
-                .load(name, folder.path().join(name), &LoadOptions::default(), &default_device())
+                .load(
+                    name,
+                    folder.path().join(name),
+                    &LoadOptions::default(),
+                    &default_device(),
+                )
                 .unwrap();
         }
         Self::with(folder, models, options)
@@ -159,7 +164,9 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut models) = (folder.path().join("told"), Models::default());
         save_told_model(&path);
-        models.load("told", &path, &LoadOptions::default(), &default_device()).unwrap();
+        models
+            .load("told", &path, &LoadOptions::default(), &default_device())
+            .unwrap();
         Self::with(folder, models, ServerOptions::default())
     }
 
