@@ -58,7 +58,7 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   const last = place;
   place = at(event);
-  if (event.buttons) stroke(last, place);
+  if (canvas.hasPointerCapture(event.pointerId)) stroke(last, place);
   showBrush();
 });
 canvas.addEventListener("pointerleave", () => (brush.hidden = document.activeElement !== canvas));

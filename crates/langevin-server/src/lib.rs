@@ -18,12 +18,14 @@
 
 mod access;
 mod api;
+mod bounds;
 mod events;
 mod metrics;
 mod models;
 mod options;
 mod order;
 mod page;
+mod pictures;
 mod queue;
 mod refusal;
 mod request;

@@ -791,8 +791,8 @@ fn what_latents_cannot_be_is_refused_with_its_field() {
     );
     refused(
         json!({ "init_image": large }),
-        "init_image",
-        &["80x16", "64 a side"],
+        "size",
+        &["80x16", "init_image", "64 a side"],
     );
     refused(
         json!({ "init_image": vec![encoded(&picture); 5] }),
@@ -846,6 +846,27 @@ fn what_latents_cannot_be_is_refused_with_its_field() {
         &["60 at most"],
     );
     refused(json!({ "mask_crop": 5000 }), "mask_crop", &["4096 at most"]);
+    // What is kept until all are drawn, and what an animation keeps, has room too.
+    let of = |count: usize, size: usize| json!({ "steps": 1, "count": count, "size": size.to_string() });
+    let answer = server.generate("image/gif", &of(2, 64));
+    assert_eq!(
+        answer.refused(422, &["1 pictures of 64x64 at most"])["field"],
+        "count"
+    );
+    let narrow = Server::latent(ServerOptions {
+        limits: Limits {
+            size: 8,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    let answer = narrow.generate("image/png", &json!({ "prompt": "x" }));
+    assert_eq!(answer.refused(422, &["32x32", "8 a side"])["field"], "size");
+    let answer = narrow.generate("image/png", &of(17, 8));
+    assert_eq!(
+        answer.refused(422, &["17 pictures of 8x8", "16 at most"])["field"],
+        "count"
+    );
     // The class's own number counts too.
     let server = Server::latent(ServerOptions {
         limits: Limits {

@@ -391,11 +391,12 @@ fn a_picture_is_drawn_anew_and_painted_in() {
 
     // It is dropped, and the size follows its shape.
     browser.run(&format!(
-        "window.drop = (target) => fetch({encoded:?}).then((answer) => answer.blob()).then((blob) => {{
+        "window.drop = (target) => {{
+           const bytes = Uint8Array.from(atob({encoded:?}.split(',')[1]), (letter) => letter.charCodeAt(0));
            const dataTransfer = new DataTransfer();
-           dataTransfer.items.add(new File([blob], 'wide.png', {{ type: 'image/png' }}));
+           dataTransfer.items.add(new File([bytes], 'wide.png', {{ type: 'image/png' }}));
            for (const kind of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, {{ dataTransfer, bubbles: true, cancelable: true }}));
-         }});
+         }};
          document.getElementById('details-init').open = true;"
     ));
     browser.keys("[name=init_image]", path.to_str().unwrap());
@@ -475,7 +476,7 @@ fn a_picture_is_drawn_anew_and_painted_in() {
     browser.click("#init-shown button");
     browser.click("#generate");
     assert!(browser.text("#alert").contains("begins with a picture"));
-    browser.wait_for("window.drop(document.querySelector('[name=prompt]'))");
+    browser.run("window.drop(document.querySelector('[name=prompt]'));");
     browser.until("document.querySelector('#init-shown img').naturalWidth === 64");
     browser.click("#paint-mask");
     browser.until("document.getElementById('easel').open");
@@ -739,7 +740,9 @@ fn screenshots_of_latents_are_taken_where_asked() {
         shoot("drawn", size == PHONE);
         browser.run("document.querySelector('#gallery button').click();");
         shoot("result", false);
-        browser.run("document.getElementById('shown').close(); document.getElementById('details-init').open = true;");
+        browser.run(
+            "document.getElementById('shown').close(); document.getElementById('details-init').open = true;",
+        );
         browser.keys("[name=init_image]", path.to_str().unwrap());
         browser.until("document.querySelector('#init-shown img').naturalWidth === 600");
         browser.run("document.getElementById('settings').elements.paint.click();");

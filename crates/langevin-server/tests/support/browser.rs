@@ -174,9 +174,15 @@ impl Browser {
         let side = |number: usize| rectangle[number].as_f64().unwrap();
         let at = |[x, y]: [f64; 2]| (side(0) + x * side(2), side(1) + y * side(3));
         let mouse = |kind: &str, (x, y): (f64, f64), buttons: u8| {
+            // A move with a button would be one with that button down.
+            let button = if kind == "mouseMoved" && buttons == 0 {
+                "none"
+            } else {
+                "left"
+            };
             self.devtools(
                 "Input.dispatchMouseEvent",
-                &json!({ "type": kind, "x": x, "y": y, "button": "left", "buttons": buttons, "clickCount": 1 }),
+                &json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1 }),
             );
         };
         mouse("mouseMoved", at(from), 0);
