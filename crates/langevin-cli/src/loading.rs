@@ -38,16 +38,18 @@ impl Loading {
     /// # Errors
     /// If there is none, or a part of it is missing or broken.
     pub fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
-        let named = |path: &Option<PathBuf>| path.as_deref().map(hub::model).transpose();
-        let options = LoadOptions {
-            variant: self.variant.clone(),
-            kind: self.kind,
-            codec: named(&self.codec)?,
-            preview_codec: named(&self.preview_vae)?,
-            tiled_codec: self.vae_tiling,
-            without_safety_checker: self.no_safety_checker,
-        };
-        // What is large and not wanted is not pulled.
+        Ok(Pipeline::load_with(
+            self.folder(path)?,
+            &self.options()?,
+            device,
+        )?)
+    }
+
+    /// The folder of a pipeline; of one of the Hub's, what is large and not wanted is not pulled.
+    ///
+    /// # Errors
+    /// If it cannot be pulled.
+    pub fn folder(&self, path: &Path) -> Result<PathBuf> {
         let mut without = Vec::new();
         if self.no_safety_checker {
             without.push("safety_checker");
@@ -55,7 +57,22 @@ impl Loading {
         if self.codec.is_some() {
             without.extend(["vae", "vqvae"]);
         }
-        let folder = hub::pipeline_with(path, self.variant.as_deref(), &without)?;
-        Ok(Pipeline::load_with(folder, &options, device)?)
+        hub::pipeline_with(path, self.variant.as_deref(), &without)
+    }
+
+    /// What the flags mean, with folders in place of the Hub's names.
+    ///
+    /// # Errors
+    /// If what a name stands for cannot be had.
+    pub fn options(&self) -> Result<LoadOptions> {
+        let named = |path: &Option<PathBuf>| path.as_deref().map(hub::model).transpose();
+        Ok(LoadOptions {
+            variant: self.variant.clone(),
+            kind: self.kind,
+            codec: named(&self.codec)?,
+            preview_codec: named(&self.preview_vae)?,
+            tiled_codec: self.vae_tiling,
+            without_safety_checker: self.no_safety_checker,
+        })
     }
 }

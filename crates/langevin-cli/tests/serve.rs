@@ -22,7 +22,10 @@ struct Serving {
 
 impl Serving {
     fn start(folder: &Path, flags: &[&str]) -> Self {
-        let model = reference_pipeline("ddpm");
+        Self::of(&reference_pipeline("ddpm").display().to_string(), folder, flags)
+    }
+
+    fn of(model: &str, folder: &Path, flags: &[&str]) -> Self {
         let mut child = support::command(folder, ["serve", "--port", "0"])
             .arg(model)
             .args(flags)
@@ -102,6 +105,44 @@ fn it_serves_under_its_limits_and_its_key() {
     assert!(read(stranger).starts_with(b"HTTP/1.1 401"));
 }
 
+#[test]
+fn it_serves_stable_diffusion_as_it_is_told_to_load_it() {
+    let folder = tempdir().unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/sd/models");
+    let model = format!("art={}", models.join("sd1").display());
+    let other = models.join("lcm").display().to_string();
+    let serving = Serving::of(&model, folder.path(), &["--max-size", "40", "--vae", &other]);
+    let models = String::from_utf8_lossy(&read(serving.send("GET /api/models", ""))).into_owned();
+    for part in [
+        "\"name\":\"art\"",
+        "\"pipeline\":\"StableDiffusionPipeline\"",
+        "\"size\":40",
+    ] {
+        assert!(models.contains(part), "{part}: {models}");
+    }
+    let draw = |size: &str| {
+        let body = format!(r#"{{"prompt": "a tree", "steps": 1, "size": "{size}"}}"#);
+        read(serving.send("POST /api/generate", &body))
+    };
+    let beyond = String::from_utf8_lossy(&draw("48")).into_owned();
+    assert!(
+        beyond.starts_with("HTTP/1.1 422") && beyond.contains("\"field\":\"size\""),
+        "{beyond}"
+    );
+    let drawn = draw("40x32");
+    assert!(drawn.starts_with(b"HTTP/1.1 200") && drawn.windows(4).any(|four| four == b"IEND"));
+    // Another autoencoder draws other pictures of the same latents.
+    let plain = Serving::of(&model, folder.path(), &[]);
+    let body = r#"{"prompt": "a tree", "steps": 1, "size": "40x32"}"#;
+    let png = |answer: &[u8]| {
+        answer
+            .windows(4)
+            .position(|four| four == b"IHDR")
+            .map(|at| answer[at..].to_vec())
+    };
+    assert_ne!(png(&drawn), png(&read(plain.send("POST /api/generate", body))));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_termination_signal_lets_it_finish() {
@@ -137,4 +178,8 @@ fn what_cannot_be_served_is_refused() {
     refused(&[&model, "--api-key", ""], "the API key is empty");
     refused(&[&model, "--host", "not a host"], "cannot listen");
     refused(&[&model, "--clip", "nowhere"], "nowhere");
+    refused(&[&model, "--max-size", "0"], "--max-size is 0");
+    refused(&[&model, "--vae", "nowhere"], "nowhere");
+    fs::write(folder.path().join("broken.safetensors"), "no weights").unwrap();
+    refused(&["broken.safetensors"], "broken.safetensors");
 }

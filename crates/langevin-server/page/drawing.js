@@ -2,7 +2,7 @@
 
 import { Refused, generate } from "./api.js";
 import { keep } from "./gallery.js";
-import { columns, image, png } from "./picture.js";
+import { columns, image, isLarge, png, proportion } from "./picture.js";
 import { model, request, sent, write } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
@@ -47,7 +47,8 @@ function busy(is) {
 async function draw() {
   const asked = request();
   if (!asked) return;
-  const shown = { ...model() };
+  const [width, height] = asked.size?.split("x").map(Number) ?? [model().width, model().height];
+  const shown = { ...model(), width, height };
   const result = { link: write().toString(), files: sent(asked), model: shown.name, size: shown, pictures: [], time: Date.now() };
   stopping = new AbortController();
   busy(true);
@@ -103,18 +104,30 @@ async function watch(asked, shown, result) {
     if (name === "done") {
       ended = true;
       progress.value = 1;
-      say(`Done in ${duration(data.seconds)}.`);
-      announce(`Done: ${images.length === 1 ? "the picture is" : `${images.length} pictures are`} drawn.`);
+      const held = flagged(result.pictures);
+      say(`Done in ${duration(data.seconds)}.${held}`);
+      announce(`Done: ${images.length === 1 ? "the picture is" : `${images.length} pictures are`} drawn.${held}`);
     }
   }
   if (!ended) throw new Refused("The connection to the server was lost.", 0);
 }
 
-export const describe = ({ seed, class: name }, { name: model }) => `${name ? `${name}, ` : ""}drawn by ${model} from seed ${seed}`;
+export const describe = ({ seed, class: name, flagged: isFlagged }, { name: model }) =>
+  `${name ? `${name}, ` : ""}drawn by ${model} from seed ${seed}${isFlagged ? ", black since the safety checker flagged it" : ""}`;
+
+/** What is to be said of pictures that the safety checker flagged. */
+function flagged(drawn) {
+  const count = drawn.filter((picture) => picture.flagged).length;
+  if (count === 0) return "";
+  const which = drawn.length === 1 ? "It was" : count === 1 ? "One of them was" : `${count} of them were`;
+  return ` ${which} flagged by the model’s safety checker, and ${count === 1 ? "is" : "are"} black.`;
+}
 
 function layOut(count, shown) {
   pictures.classList.remove("empty");
   pictures.style.setProperty("--columns", columns(count));
+  pictures.style.setProperty("--ratio", proportion(count, shown));
+  for (const element of [pictures, strip]) element.classList.toggle("large", isLarge(shown));
   const blank = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>";
   const images = Array.from({ length: count }, (_, i) => image(blank, `Picture ${i + 1}, not begun yet`, shown));
   pictures.replaceChildren(...images);
@@ -166,7 +179,7 @@ export function showAgain({ pictures: drawn, strip: moments, size }) {
   drawn.forEach((picture, i) => Object.assign(images[i], { src: png(picture.png), alt: describe(picture, size) }));
   stage.moments[0] = moments;
   follow(0);
-  say("From the gallery.");
+  say(`From the gallery.${flagged(drawn)}`);
 }
 
 function duration(seconds) {

@@ -2,7 +2,7 @@
 
 import { gif } from "./api.js";
 import { describe, showAgain } from "./drawing.js";
-import { columns, download, fileName, image, png } from "./picture.js";
+import { columns, download, fileName, image, isLarge, png } from "./picture.js";
 import { read, requestOf, setFiles } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
@@ -104,15 +104,20 @@ const NAMES = {
   guidance_scale: "Guidance scale", negative_class: "Away from", negative_prompt: "Negative prompt", colour: "Colour",
   colour_scale: "Colour strength", clip: "CLIP prompt", clip_scale: "CLIP strength", brightness: "Brightness",
   brightness_scale: "Brightness strength", symmetry_scale: "Symmetry strength", strength: "Strength",
-  told_colour: "Mean colour", vector: "Vector",
+  told_colour: "Mean colour", vector: "Vector", size: "Size", prompt_2: "Second prompt", negative_prompt_2: "Second negative prompt",
+  clip_skip: "Layers left out", image_guidance_scale: "Closeness to the picture", noise_level: "Noise on the picture", mask_crop: "Around the mask",
 };
 
 function open(result) {
   shown = result;
   const { pictures, link, time } = result;
-  byId("shown-pictures").style.setProperty("--columns", Math.min(columns(pictures.length), 4));
+  const large = isLarge(result.size);
+  dialog.classList.toggle("large", large);
+  byId("shown-pictures").style.setProperty("--columns", Math.min(columns(pictures.length), large ? 2 : 4));
   byId("shown-pictures").replaceChildren(...pictures.map((picture) => figure(picture, result)));
   const facts = [...new URLSearchParams(link)].filter(([name]) => name in NAMES).map(([name, value]) => [NAMES[name], value]);
+  if (result.files?.mask) facts.push(["Painted", "in a part of a picture"]);
+  else if (result.files?.init_image) facts.push(["Begun", "with a picture"]);
   facts.push(["Drawn", new Date(time).toLocaleString()]);
   byId("shown-facts").replaceChildren(...facts.flatMap(([name, value]) => [text("dt", name), text("dd", value)]));
   byId("shown-title").textContent = `${result.model}, seed ${pictures[0].seed}`;
@@ -134,7 +139,8 @@ function figure(picture, { model, size }) {
   link.href = png(picture.png);
   link.download = fileName({ model, seed: picture.seed });
   link.setAttribute("aria-label", `Download the picture of seed ${picture.seed} as PNG`);
-  caption.append(text("span", `${picture.class ? `${picture.class} · ` : ""}${picture.seed}`), link);
+  const flag = picture.flagged ? " · flagged by the safety checker" : "";
+  caption.append(text("span", `${picture.class ? `${picture.class} · ` : ""}${picture.seed}${flag}`), link);
   element.append(image(png(picture.png), describe(picture, size), size), caption);
   return element;
 }

@@ -5,17 +5,28 @@ const PIXELS = 128;
 
 export const png = (base64) => `data:image/png;base64,${base64}`;
 
+/** From this many pixels a side on, a picture is worth a look by itself. */
+const LARGE = 256;
+export const isLarge = ({ width, height }) => Math.max(width, height) >= LARGE;
+
 /** An image of a model's picture. */
 export function image(src, alt, { width, height }) {
   const img = new Image();
   Object.assign(img, { src, alt });
   if (Math.max(width, height) < PIXELS) img.className = "pixels";
   img.style.setProperty("--shape", `${width} / ${height}`);
+  // An enlarged picture is as large as it came, whatever its model's size is.
+  img.addEventListener("load", () => {
+    if (src !== img.src || src.startsWith("data:image/png")) img.style.setProperty("--shape", `${img.naturalWidth} / ${img.naturalHeight}`);
+  });
   return img;
 }
 
 /** How many pictures stand side by side. */
 export const columns = (count) => Math.ceil(Math.sqrt(count));
+
+/** How wide pictures side by side are for their height. */
+export const proportion = (count, { width, height }) => (columns(count) * width) / (Math.ceil(count / columns(count)) * height);
 
 /** Hands a file to the browser's downloads. */
 export function download(name, href) {

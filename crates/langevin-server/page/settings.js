@@ -1,6 +1,8 @@
 // The form, the request that it stands for, and the link that brings it back.
 
 import { getJson } from "./api.js";
+import { covered, paint, shade } from "./mask.js";
+import * as size from "./size.js";
 
 const form = document.getElementById("settings");
 const field = (name) => form.elements[name];
@@ -16,13 +18,18 @@ const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
-  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector",
+  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "size", "prompt_2", "negative_prompt_2", "clip_skip",
+  "image_guidance_scale", "noise_level", "paint", "mask_crop",
 ];
+/** Where pictures are chosen. */
+const CHOSEN = ["init_image", "conditioning_image"];
 
 export let server = { models: [], limits: {} };
-/** Pictures that were chosen, as data: URLs. */
-export const files = { init_image: null, conditioning_image: null };
+/** Pictures that were chosen, and the mask of the one that is painted in, as data: URLs. */
+export const files = { init_image: null, conditioning_image: null, mask: null };
 let changed = () => {};
+/** What the form was last filled with where nobody said: what still stands as it was follows the model. */
+let filled = {};
 
 /** Reads the models and the link; `onChange` is called after every change. */
 export async function begin(onChange) {
@@ -30,8 +37,21 @@ export async function begin(onChange) {
   fill(field("model"), server.models.map(({ name }) => [name, name]));
   field("steps").max = server.limits.steps;
   field("count").max = server.limits.count;
+  field("mask_crop").max = server.limits.side;
+  for (const name of ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2"]) field(name).maxLength = server.limits.text;
   field("model").addEventListener("change", () => fit());
   field("sampler").addEventListener("change", () => setSampler());
+  for (const name of ["prompt", "negative_prompt"]) {
+    field(name).addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    });
+  }
+  size.begin(refresh);
+  field("paint").addEventListener("change", () => setUse());
+  document.getElementById("paint-mask").addEventListener("click", async () => {
+    setMask(await paint(files.init_image, files.mask));
+    refresh();
+  });
   form.addEventListener("input", () => {
     warn([]);
     refresh();
@@ -41,7 +61,8 @@ export async function begin(onChange) {
     field("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
     refresh();
   });
-  for (const name of Object.keys(files)) {
+  takeDropped();
+  for (const name of CHOSEN) {
     field(name).addEventListener("change", (event) => take(name, event.target.files[0]));
     chosen(name).querySelector("button").addEventListener("click", () => {
       take(name, null);
@@ -79,10 +100,11 @@ function fill(select, choices) {
 
 /** Fits the form to the model: what it cannot do is not shown. */
 function fit() {
-  const { classes, null_class, prompt, guides, conditioning_image, vector, samplers, sampler: own } = model();
+  const { classes, null_class, prompt, guides, conditioning_image, vector, samplers, sampler: own, latent, init_image } = model();
   const old = field("sampler").value;
   fill(field("sampler"), samplers.map(({ name }) => [name, name]));
-  field("sampler").value = samplers.some(({ name }) => name === old) ? old : own;
+  // What a model of latents was made for is seldom what another was.
+  field("sampler").value = !latent && samplers.some(({ name }) => name === old) ? old : own;
   const names = (classes ?? []).map((name) => [name, name]);
   const none = null_class ? [["none", "None: the model chooses"]] : [];
   fill(field("class"), [["", "All in turn"], ...names, ...none]);
@@ -90,14 +112,25 @@ function fit() {
   const needs = {
     classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null, "told-colour": isColour(vector),
     vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
+    negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
+    edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
+    paint: init_image !== null && canPaint(model()),
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
   for (const element of form.querySelectorAll("[data-needs]")) {
     if (element.dataset.needs in needs) element.hidden = !needs[element.dataset.needs];
   }
-  const { height, width, channels, parameters } = model();
+  const { height, width, channels, parameters, pipeline, safety_checker } = model();
   document.getElementById("about-model").textContent =
-    `${width}×${height}, ${channels === 3 ? "in colour" : "in greys"}, ${parameters.toLocaleString("en")} parameters`;
+    `${width}×${height}, ${channels === 3 ? "in colour" : "in greys"}, ${parameters.toLocaleString("en")} parameters` +
+    `${latent ? `, ${pipeline}` : ""}${safety_checker ? ", with a safety checker" : ""}`;
+  document.getElementById("about-guidance").textContent = latent
+    ? "1 leaves the model alone; what to lead away from counts above 1."
+    : "1 leaves the model alone; 3 is much. What to lead away from counts above 1.";
+  Object.assign(field("guidance_scale"), latent ? { max: 20, step: 0.5 } : { max: 12, step: 0.25 });
+  document.getElementById("title-init").textContent = BEGINNINGS[init_image] ?? "Paint in a picture";
+  if (latent) document.getElementById("details-init").open ||= model().needs_picture;
+  size.fit(model(), server.limits.size);
   document.getElementById("about-shown").textContent = conditioning_image ? `This model is shown a picture (${conditioning_image}).` : "";
   if (vector) {
     const one = "-?[0-9]*[.]?[0-9]+";
@@ -107,20 +140,65 @@ function fit() {
       `${vector.numbers === 1 ? "A number" : `${vector.numbers} numbers with commas between`}` +
       `${vector.of === "colour" ? ": the picture's mean, from -1 (black) to 1 (white)" : ""}. Empty tells the model nothing.`;
   }
+  filled = {};
   setSampler();
+}
+
+/** What is done with the picture that a model begins with. */
+const BEGINNINGS = {
+  start: "Begin with a picture", depth: "Begin with a picture and its depths", edit: "The picture to edit",
+  variation: "The picture to vary", upscale: "The picture to enlarge",
+};
+
+/** Whether a part of a picture can be painted with a model, on this page. */
+const canPaint = ({ latent, inpaint }) => latent && inpaint;
+
+/** Whether a model is to paint in a part of a picture: it does nothing else, or was asked to. */
+const paintsBy = (model, asked) => canPaint(model) && (model.init_image === null || asked);
+
+/** What the form stands for: drawing from noise, from a picture, or in a part of one. */
+function use() {
+  const { init_image, needs_picture } = model();
+  if (paintsBy(model(), field("paint").checked && files.init_image !== null)) return "inpaint";
+  return files.init_image || (needs_picture && init_image) ? "picture" : "draw";
+}
+
+/** Shows what the picture's use needs, and fills in what nobody has chosen. */
+function setUse() {
+  const how = use();
+  const isThere = files.init_image !== null;
+  document.getElementById("painting").hidden = how !== "inpaint" || !isThere;
+  for (const element of form.querySelectorAll("[data-needs=strength]")) {
+    element.hidden = how !== "inpaint" && !["start", "depth"].includes(model().init_image);
+  }
+  shade(document.getElementById("mask-shown"), how === "inpaint" ? files.mask : null);
+  const usual = model().usual?.[how];
+  const steps = usual?.steps ?? Math.min(sampler()?.steps ?? 50, 100);
+  const wanted = {
+    steps: Math.min(steps, server.limits.steps), guidance_scale: usual?.guidance_scale ?? 1, strength: usual?.strength ?? 0.6,
+  };
+  for (const [name, value] of Object.entries(wanted)) {
+    const input = field(name);
+    if (filled[name] === undefined || filled[name] === input.value) {
+      input.value = value;
+      filled[name] = input.value;
+    }
+  }
+  refresh();
 }
 
 /** Whether a model is told a colour that can be picked. */
 const isColour = (vector) => vector?.of === "colour" && vector.numbers === 3;
 
 function setSampler() {
-  const { about, steps, eta } = sampler() ?? {};
+  const { about, eta } = sampler() ?? {};
   document.getElementById("about-sampler").textContent = about ?? "";
-  field("steps").value = Math.min(steps ?? 50, 100, server.limits.steps);
+  // Each sampler of pictures has steps of its own.
+  if (!model().latent) delete filled.steps;
   const element = form.querySelector("[data-needs=eta]");
   element.hidden = !eta;
   field("eta").value = USUAL_ETA[field("sampler").value] ?? 0;
-  refresh();
+  setUse();
 }
 
 function refresh() {
@@ -149,13 +227,16 @@ export function write() {
   }
   if (!field("clip").value) link.delete("clip_scale");
   if (!field("told_on").checked) link.delete("told_colour");
-  if (!files.init_image) link.delete("strength");
-  if (link.get("guidance_scale") === "1") link.delete("guidance_scale");
+  if (!files.init_image) ["strength", "paint", "mask_crop"].forEach((name) => link.delete(name));
+  if (link.get("guidance_scale") === "1" && !model().latent) link.delete("guidance_scale");
   if (Number(link.get("eta")) === USUAL_ETA[link.get("sampler")]) link.delete("eta");
   const tab = document.querySelector("[role=tab][aria-selected=true]").id.slice(4);
   if (tab !== "draw") link.set("tab", tab);
   return link;
 }
+
+/** What is shown where a link has it. */
+const OPENING = ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip"];
 
 /** Puts the settings of a link into the form, and says what of them is not to be had here. */
 export function read(link) {
@@ -165,9 +246,8 @@ export function read(link) {
   const isThere = server.models.some(({ name }) => name === named);
   field("model").value = isThere ? named : server.models[0].name;
   if (named && !isThere) missing.push(`This server has no model “${named}”: “${model().name}” is chosen instead.`);
-  field("guidance_scale").value = 1;
   field("seed").value = link.get("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
-  field("count").value = link.get("count") ?? Math.min(4, server.limits.count);
+  field("count").value = link.get("count") ?? Math.min(model().latent ? 1 : 4, server.limits.count);
   field("sampler").replaceChildren();
   fit();
   if (link.get("sampler")) {
@@ -187,14 +267,14 @@ export function read(link) {
       input.value = "";
       if (link.get(name)) missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
     }
-    if (["colour_on", "brightness_on", "symmetry_on", "clip"].includes(name)) input.closest("details").open = true;
-    if (name === "guidance_scale") input.closest("details").open = true;
+    if (OPENING.includes(name)) input.closest("details").open = true;
   }
-  if (link.has("strength") && !files.init_image) {
+  if (link.has("size")) size.set(link.get("size"));
+  if ((link.has("strength") || link.has("paint")) && !files.init_image) {
     field("strength").closest("details").open = true;
-    missing.push("The picture that this drawing began with is not in the link: choose it under “Begin with a picture”.");
+    missing.push(`The picture that this drawing began with is not in the link: choose it under “${document.getElementById("title-init").textContent}”.`);
   }
-  refresh();
+  setUse();
   warn(missing);
 }
 
@@ -216,11 +296,29 @@ export function request() {
     wrong.reportValidity();
     return null;
   }
+  const lacking = lacks();
+  if (lacking) {
+    const [sentence, control] = lacking;
+    document.getElementById("details-init").open = true;
+    warn([sentence]);
+    document.getElementById("alert").scrollIntoView({ block: "nearest" });
+    control.focus();
+    return null;
+  }
   return requestOf(write(), files);
 }
 
+/** What a request would be refused for, with the control that mends it. */
+function lacks() {
+  if (model().needs_picture && !files.init_image) return ["This model begins with a picture: choose one.", field("init_image")];
+  if (use() === "inpaint" && !files.mask) return ["Paint over what of the picture is to be drawn anew.", document.getElementById("paint-mask")];
+  return null;
+}
+
 /** The pictures of a request. */
-export const sent = ({ init_image, conditioning_image }) => ({ init_image: init_image ?? null, conditioning_image: conditioning_image ?? null });
+export const sent = ({ init_image, inpaint, mask, conditioning_image }) => ({
+  init_image: init_image ?? inpaint ?? null, mask: mask ?? null, conditioning_image: conditioning_image ?? null,
+});
 
 /** The request that a link stands for. */
 export function requestOf(link, pictures = {}) {
@@ -232,16 +330,27 @@ export function requestOf(link, pictures = {}) {
   if (link.get("brightness_on")) scaled("brightness", `brightness:${link.get("brightness")}`);
   if (link.get("symmetry_on")) scaled("symmetry", "symmetry");
   if (link.get("clip")) scaled("clip", `clip:${link.get("clip")}`);
+  const described = server.models.find(({ name }) => name === link.get("model")) ?? server.models[0];
   // A picture that was chosen for another model.
-  const looks = server.models.find(({ name }) => name === link.get("model"))?.conditioning_image ? true : undefined;
+  const looks = described.conditioning_image ? true : undefined;
+  const isPainted = paintsBy(described, link.get("paint") !== null) && Boolean(pictures.init_image && pictures.mask);
+  const begun = (isPainted || described.init_image ? pictures.init_image : null) ?? undefined;
+  const usual = described.usual?.[isPainted ? "inpaint" : "picture"].strength;
+  const strength = begun && number("strength");
   const request = {
     model: text("model"), sampler: text("sampler"), steps: number("steps"), count: number("count"), seed: number("seed") ?? 0,
-    class: text("class"), prompt: text("prompt"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")], guidance_scale: number("guidance_scale"), guide,
-    vector: told(link), init_image: pictures.init_image ?? undefined, strength: pictures.init_image ? number("strength") : undefined,
+    class: text("class"), prompt: text("prompt"), prompt_2: text("prompt_2"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")],
+    guidance_scale: number("guidance_scale"), guide, vector: told(link), size: text("size"), clip_skip: number("clip_skip"),
+    init_image: isPainted ? undefined : begun, inpaint: isPainted ? begun : undefined, mask: isPainted ? pictures.mask : undefined,
+    mask_crop: isPainted ? number("mask_crop") : undefined, image_guidance_scale: number("image_guidance_scale"),
+    // A slider has no room for 0.9999, which is near enough to it.
+    noise_level: number("noise_level"), strength: usual && Math.abs(usual - strength) < 0.001 ? undefined : strength,
     conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
   };
   // Without guidance there is nothing to lead away from.
-  if (request.guidance_scale) Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt") });
+  if ((request.guidance_scale ?? 1) > 1) {
+    Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt"), negative_prompt_2: text("negative_prompt_2") });
+  }
   return request;
 }
 
@@ -264,14 +373,54 @@ async function take(name, file) {
   // Another one may have been chosen in the meantime.
   if (file && field(name).files[0] !== file) return;
   if (picture?.note) about(name).textContent = picture.note;
-  setFiles({ ...files, [name]: picture?.url ?? null });
+  // A mask belongs to its picture.
+  setFiles({ ...files, [name]: picture?.url ?? null, mask: name === "init_image" ? null : files.mask });
   if (!picture) field(name).value = "";
-  refresh();
+  if (picture && name === "init_image") size.resemble(picture);
+  setUse();
+}
+
+/** Pictures that are dropped on the form or pasted: for the place that they are dropped on, or the first one that takes one. */
+function takeDropped() {
+  const place = (target) => {
+    const places = [target.closest?.("[data-drop]"), ...form.querySelectorAll("[data-drop]")];
+    return places.find((one) => one && !one.hidden)?.dataset.drop;
+  };
+  const has = (data) => [...(data?.items ?? [])].some(({ kind, type }) => kind === "file" && type.startsWith("image/"));
+  const choose = (event, data) => {
+    const name = place(event.target);
+    if (!name || !has(data)) return;
+    event.preventDefault();
+    field(name).files = data.files;
+    take(name, field(name).files[0]);
+  };
+  form.addEventListener("dragover", (event) => {
+    if (!has(event.dataTransfer) || !place(event.target)) return;
+    event.preventDefault();
+    form.classList.add("dropping");
+  });
+  form.addEventListener("dragleave", (event) => {
+    if (!form.contains(event.relatedTarget)) form.classList.remove("dropping");
+  });
+  form.addEventListener("drop", (event) => {
+    form.classList.remove("dropping");
+    choose(event, event.dataTransfer);
+  });
+  document.addEventListener("paste", (event) => choose(event, event.clipboardData));
+}
+
+async function setMask(mask) {
+  files.mask = mask;
+  setUse();
+  const about = document.getElementById("about-mask");
+  const part = mask && Math.round(100 * (await covered(mask)));
+  // It may have changed in the meantime.
+  if (files.mask === mask) about.textContent = mask ? `The mask covers ${part < 1 ? "less than 1" : part} % of the picture.` : "";
 }
 
 /** Puts pictures that were sent before back into their places. */
 export function setFiles(old) {
-  for (const name of Object.keys(files)) {
+  for (const name of CHOSEN) {
     files[name] = old[name] ?? null;
     chosen(name).hidden = !files[name];
     if (files[name]) {
@@ -281,6 +430,7 @@ export function setFiles(old) {
       chosen(name).querySelector("img").removeAttribute("src");
     }
   }
+  setMask(old.mask ?? null);
 }
 
 /** A file as a data: URL that the server takes: small pictures byte by byte, photos of a phone made smaller. */
@@ -293,7 +443,7 @@ async function fitting(file) {
     if (!width || !height) throw new Error("a picture without a size");
     const side = Math.min(SIDE, server.limits.side ?? SIDE);
     const scale = Math.min(1, side / Math.max(width, height));
-    if (scale === 1 && READ.includes(file.type)) return { url: await dataUrl(file) };
+    if (scale === 1 && READ.includes(file.type)) return { url: await dataUrl(file), width, height };
     const canvas = Object.assign(document.createElement("canvas"), {
       width: Math.max(1, Math.round(width * scale)),
       height: Math.max(1, Math.round(height * scale)),
@@ -302,7 +452,7 @@ async function fitting(file) {
     context.imageSmoothingQuality = "high";
     context.drawImage(img, 0, 0, canvas.width, canvas.height);
     const note = scale < 1 ? `Made smaller, from ${width}×${height} to ${canvas.width}×${canvas.height} pixels.` : "";
-    return { url: canvas.toDataURL("image/png"), note };
+    return { url: canvas.toDataURL("image/png"), note, width: canvas.width, height: canvas.height };
   } finally {
     URL.revokeObjectURL(img.src);
   }

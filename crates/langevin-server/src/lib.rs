@@ -6,11 +6,11 @@
 //! ```no_run
 //! use std::net::TcpListener;
 //!
-//! use langevin::device::default_device;
+//! use langevin::{device::default_device, pipelines::LoadOptions};
 //! use langevin_server::{Models, ServerOptions, serve};
 //!
 //! let mut models = Models::default();
-//! models.load("digits", "runs/digits-1", &default_device())?;
+//! models.load("digits", "runs/digits-1", &LoadOptions::default(), &default_device())?;
 //! let listener = TcpListener::bind("127.0.0.1:7860")?;
 //! serve(listener, models, ServerOptions::default(), || false)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -18,12 +18,14 @@
 
 mod access;
 mod api;
+mod bounds;
 mod events;
 mod metrics;
 mod models;
 mod options;
 mod order;
 mod page;
+mod pictures;
 mod queue;
 mod refusal;
 mod request;

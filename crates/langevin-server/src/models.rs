@@ -4,10 +4,11 @@ use std::path::Path;
 
 use langevin::{
     Error, Result, Size,
-    conditioning::TextCondition,
+    codec::Codec,
+    conditioning::{DistilledGuidance, SizeCondition, TextCondition},
     device::Device,
-    pipelines::Pipeline,
-    schedulers::{AnyScheduler, SamplerName},
+    pipelines::{LoadOptions, PictureUse, Pipeline, Usage},
+    schedulers::{AnyScheduler, SamplerName, Scheduler},
 };
 use serde::Serialize;
 
@@ -18,18 +19,25 @@ pub struct Models {
 }
 
 impl Models {
-    /// Loads the pipeline in `folder`, to be known as `name`.
+    /// Loads the pipeline of a folder or of a single file, to be known as `name`.
     ///
     /// # Errors
     /// If there is none, it cannot be sampled from, or another model has that name.
-    pub fn load(&mut self, name: &str, folder: impl AsRef<Path>, device: &Device) -> Result<()> {
+    pub fn load(
+        &mut self,
+        name: &str,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<()> {
+        let path = path.as_ref();
         if name.is_empty() || self.find(name).is_some() {
             return Err(Error::Config(format!(
                 "every model needs a name of its own, and `{name}` is none: give it one, as in my-name={}",
-                folder.as_ref().display()
+                path.display()
             )));
         }
-        let pipeline = Pipeline::load(folder, device)?;
+        let pipeline = Pipeline::load_with(path, options, device)?;
         let size = pipeline.size()?;
         self.all.push(Model {
             name: name.to_string(),
@@ -97,6 +105,33 @@ impl Model {
         named.map_or(class_name, |sampler| sampler.name)
     }
 
+    /// Whether it paints in a picture, and in nothing else: it is shown the picture's known part.
+    fn only_paints(&self) -> bool {
+        let codec = self.pipeline.codec();
+        let is_start = self.pipeline.class().picture_use() == PictureUse::Start;
+        codec.is_latent() && is_start && self.pipeline.model.config().in_channels() != codec.channels()
+    }
+
+    /// What becomes of a picture to begin with, where it can.
+    fn init_image(&self) -> Option<&'static str> {
+        match self.pipeline.class().picture_use() {
+            PictureUse::Start if self.only_paints() => None,
+            PictureUse::Start => Some("start"),
+            PictureUse::Edit => Some("edit"),
+            PictureUse::Depth => Some("depth"),
+            PictureUse::Variation => Some("variation"),
+            PictureUse::Upscale => Some("upscale"),
+        }
+    }
+
+    fn inpaints(&self) -> bool {
+        self.pipeline.class().picture_use() == PictureUse::Start
+    }
+
+    fn draws_from_noise(&self) -> bool {
+        self.pipeline.class().picture_use() == PictureUse::Start && !self.only_paints()
+    }
+
     /// What a caller may know of it.
     pub fn describe(&self, clip: bool) -> Description<'_> {
         let model = &self.pipeline.model;
@@ -104,18 +139,32 @@ impl Model {
         let classes = self.pipeline.known_classes();
         let channels = self.pipeline.picture_channels();
         let colours = channels == 3;
+        let texts = self.pipeline.condition::<TextCondition>();
+        let picture_use = self.pipeline.class().picture_use();
         Description {
             name: &self.name,
             class_name: config.class_name(),
+            pipeline: self.pipeline.class().name,
+            latent: self.pipeline.codec().is_latent(),
             parameters: self.pipeline.num_parameters(),
             height: self.size.height,
             width: self.size.width,
+            divisor: self.pipeline.size_divisor(),
             channels,
+            usual: UsualDescription::of(&self.pipeline),
             null_class: classes
                 .as_ref()
                 .is_some_and(|classes| classes.null_class.is_some()),
             classes: classes.map(|classes| classes.names),
-            prompt: self.pipeline.condition::<TextCondition>().is_some(),
+            prompt: texts.is_some(),
+            negative_prompt: texts.is_some() && self.pipeline.condition::<DistilledGuidance>().is_none(),
+            prompt_2: texts.is_some_and(TextCondition::takes_second_texts),
+            sizes: self.pipeline.condition::<SizeCondition>().is_some(),
+            init_image: self.init_image(),
+            inpaint: self.inpaints(),
+            needs_picture: !self.draws_from_noise(),
+            depth: picture_use == PictureUse::Depth,
+            safety_checker: self.pipeline.safety().is_some(),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
             vector: config.vector_dim().map(|numbers| VectorDescription {
                 of: config.picture_vector().map(|vector| vector.to_string()),
@@ -145,18 +194,69 @@ impl Model {
 pub(crate) struct Description<'a> {
     name: &'a str,
     class_name: &'static str,
+    /// Its pipeline's class.
+    pipeline: &'static str,
+    /// Whether it denoises latents.
+    latent: bool,
     parameters: usize,
     height: usize,
     width: usize,
+    /// What sides are divisible by.
+    divisor: usize,
     channels: usize,
+    /// What its class does where nobody says; of pictures the sampler says.
+    usual: Option<UsualDescription>,
     classes: Option<Vec<String>>,
     null_class: bool,
     prompt: bool,
+    negative_prompt: bool,
+    prompt_2: bool,
+    /// Whether it is told sizes, as Stable Diffusion XL is.
+    sizes: bool,
+    /// What becomes of a picture to begin with.
+    init_image: Option<&'static str>,
+    inpaint: bool,
+    /// Whether it draws nothing from noise alone.
+    needs_picture: bool,
+    depth: bool,
+    safety_checker: bool,
     conditioning_image: Option<String>,
     vector: Option<VectorDescription>,
     guides: Vec<&'static str>,
     sampler: &'static str,
     samplers: Vec<SamplerDescription>,
+}
+
+/// What it says of requests that leave it open.
+#[derive(Debug, Serialize)]
+struct UsualDescription {
+    draw: UsageDescription,
+    picture: UsageDescription,
+    inpaint: UsageDescription,
+}
+
+/// Of one use.
+#[derive(Debug, Serialize)]
+struct UsageDescription {
+    steps: usize,
+    guidance_scale: f64,
+    strength: f64,
+}
+
+impl UsualDescription {
+    fn of(pipeline: &Pipeline) -> Option<Self> {
+        let latent = pipeline.class().latent?;
+        let of = |usage: Usage| UsageDescription {
+            steps: usage.steps.min(pipeline.scheduler.num_train_timesteps()),
+            guidance_scale: usage.guidance_scale,
+            strength: usage.strength,
+        };
+        Some(Self {
+            draw: of(latent.draw),
+            picture: of(latent.picture),
+            inpaint: of(latent.inpaint),
+        })
+    }
 }
 
 /// What it says of the vector that a model is told.

@@ -14,6 +14,8 @@ pub struct Limits {
     pub count: usize,
     /// The longest side of a picture that is sent, in pixels.
     pub side: u32,
+    /// The longest side of a picture that is drawn from latents, in pixels; others may be twice as large as their model has them.
+    pub size: usize,
     /// Characters of a text.
     pub text: usize,
     /// Losses that guide a picture.
@@ -30,6 +32,7 @@ impl Default for Limits {
             steps: 1000,
             count: 64,
             side: 4096,
+            size: 2048,
             text: 1000,
             guides: 8,
             previews: 100,

@@ -1,25 +1,18 @@
 //! What a request means: everything in it checked against the model and the limits, before it waits.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use langevin::{
-    Request, Size,
-    data::{ImageInput, decode_picture},
-    generate::Plan,
-    options::ClassName,
-    pipelines::Sampling,
-};
+use langevin::{Request, Size, generate::Plan, pipelines::Sampling};
 
 use crate::{
+    bounds,
     models::{Model, Models},
     options::ServerOptions,
+    pictures,
     refusal::Refusal,
     request::GenerateRequest,
 };
 
 /// Moments of the denoising that are shown where nobody says.
 const USUAL_PREVIEWS: usize = 24;
-/// How many times as high and as wide as the model's own a picture may be.
-const LARGEST: usize = 2;
 
 /// Pictures to be drawn.
 #[derive(Clone, Debug)]
@@ -28,6 +21,7 @@ pub(crate) struct Order {
     pub model: usize,
     pub plan: Plan,
     pub count: usize,
+    pub size: Size,
     /// The classes that the pictures take turns in; none for an unconditional model.
     classes: Vec<i64>,
     pub previews: usize,
@@ -40,7 +34,7 @@ impl Order {
     /// # Errors
     /// If it asks for more than the limits, or for what the model cannot do.
     pub fn of(asked: &GenerateRequest, models: &Models, options: &ServerOptions) -> Result<Self, Refusal> {
-        check_texts(asked, options.limits.text)?;
+        bounds::check_texts(asked, options.limits.text)?;
         let number = match &asked.model {
             None => 0,
             Some(name) => models.find(name).ok_or_else(|| unknown_model(name, models))?,
@@ -49,16 +43,14 @@ impl Order {
             .get(number)
             .ok_or_else(|| Refusal::unprocessable("this server has no model"))?;
         let mut request = asked.request.clone();
-        let (_, scheduler) = model.sampler(request.scheduler.as_deref())?;
-        let steps = request
-            .steps
-            .unwrap_or_else(|| model.pipeline.steps_by(&scheduler));
+        // So that a sampler that is not there is found out before the rest.
+        model.sampler(request.scheduler.as_deref())?;
         let count = request.count.unwrap_or(1);
         request.count = Some(count);
-        check_limits(asked, steps, count, options)?;
-        check_sizes(&request, model, options)?;
+        bounds::check(asked, count, model, options)?;
         check_guides(&request, options)?;
-        decode_images(&mut request, options)?;
+        pictures::decode(&mut request, options)?;
+        bounds::check_decoded(&request, count, model, options)?;
         if request.class.is_empty() {
             request.class = model.pipeline.every_class();
         }
@@ -70,10 +62,19 @@ impl Order {
         let classes = classes.collect::<langevin::Result<_>>()?;
         // What cannot be begun is refused now and not when its turn has come.
         let plan = Plan::with_clip(&model.pipeline, &request, options.clip.clone())?;
+        // Where nobody said how many, the model's class or the sampler did.
+        if plan.steps() > options.limits.steps {
+            return Err(Refusal::beyond(
+                "steps",
+                plan.steps(),
+                options.limits.steps as u64,
+            ));
+        }
         Ok(Self {
             model: number,
             plan,
             count,
+            size: bounds::drawn(&request, model),
             classes,
             previews: asked.previews.unwrap_or(USUAL_PREVIEWS),
         })
@@ -120,96 +121,6 @@ pub(crate) fn unknown_model(name: &str, models: &Models) -> Refusal {
     ))
 }
 
-/// The texts that a request lists, by the names of their fields.
-fn lists_of_texts(request: &Request) -> [(&'static str, &Vec<String>); 4] {
-    [
-        ("prompt", &request.prompt),
-        ("negative_prompt", &request.negative_prompt),
-        ("prompt_2", &request.prompt_2),
-        ("negative_prompt_2", &request.negative_prompt_2),
-    ]
-}
-
-/// Refuses texts that are longer than the server allows, before any of them is looked up or said again.
-fn check_texts(asked: &GenerateRequest, limit: usize) -> Result<(), Refusal> {
-    let request = &asked.request;
-    let name = |class: &ClassName| class.to_string();
-    let guides = request.guide.iter().map(|guide| ("guide", guide.to_string()));
-    let texts = [
-        ("model", asked.model.clone()),
-        ("sampler", request.scheduler.clone()),
-        ("negative_class", request.negative_class.as_ref().map(name)),
-    ];
-    let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text?)));
-    let classes = request.class.iter().map(|class| ("class", name(class)));
-    let prompts = lists_of_texts(request);
-    let prompts = prompts
-        .iter()
-        .flat_map(|(field, texts)| texts.iter().map(|text| (*field, text.clone())));
-    for (field, text) in texts.chain(classes).chain(prompts).chain(guides) {
-        let length = text.chars().count();
-        if length > limit {
-            let message =
-                format!("{field} has {length} characters, and may have {limit} at most on this server");
-            return Err(Refusal::unprocessable(message).with_limit(field, limit as u64));
-        }
-    }
-    Ok(())
-}
-
-fn check_limits(
-    asked: &GenerateRequest,
-    steps: usize,
-    count: usize,
-    options: &ServerOptions,
-) -> Result<(), Refusal> {
-    let limits = options.limits;
-    for (field, asked, limit) in [
-        ("steps", steps, limits.steps),
-        ("count", count, limits.count),
-        ("previews", asked.previews.unwrap_or(0), limits.previews),
-    ] {
-        if asked > limit {
-            return Err(Refusal::beyond(field, asked, limit as u64));
-        }
-    }
-    let (guides, limit) = (asked.request.guide.len(), limits.guides);
-    if guides > limit {
-        let message = format!("there are {guides} guides, and may be {limit} at most on this server");
-        return Err(Refusal::unprocessable(message).with_limit("guide", limit as u64));
-    }
-    Ok(())
-}
-
-/// Refuses pictures that are much larger than the model's own, which could take all of the machine's memory, and lists that are longer
-/// than the pictures that may be asked for.
-fn check_sizes(request: &Request, model: &Model, options: &ServerOptions) -> Result<(), Refusal> {
-    let own = model.size;
-    let most = Size {
-        height: LARGEST * own.height,
-        width: LARGEST * own.width,
-    };
-    if let Some(size) = request.size
-        && (size.height > most.height || size.width > most.width)
-    {
-        return Err(Refusal::beyond("size", size, LARGEST as u64 * own.width as u64));
-    }
-    let limit = options.limits.count;
-    let texts = lists_of_texts(request).map(|(field, texts)| (field, texts.len()));
-    let lists = [
-        ("class", request.class.len()),
-        ("seeds", request.seeds.len()),
-        ("timesteps", request.timesteps.len()),
-    ];
-    for (field, asked) in lists.into_iter().chain(texts) {
-        if asked > limit {
-            let message = format!("{field} lists {asked}, and may list {limit} at most on this server");
-            return Err(Refusal::unprocessable(message).with_limit(field, limit as u64));
-        }
-    }
-    Ok(())
-}
-
 /// Refuses guides that name a file of this machine, or need what the server was not started with.
 fn check_guides(request: &Request, options: &ServerOptions) -> Result<(), Refusal> {
     for guide in &request.guide {
@@ -224,34 +135,5 @@ fn check_guides(request: &Request, options: &ServerOptions) -> Result<(), Refusa
             )));
         }
     }
-    Ok(())
-}
-
-/// Puts decoded pictures in place of those that were sent.
-fn decode_images(request: &mut Request, options: &ServerOptions) -> Result<(), Refusal> {
-    for (field, image) in request.images_mut() {
-        for image in image.each_mut() {
-            decode_image(field, image, options)?;
-        }
-    }
-    Ok(())
-}
-
-fn decode_image(field: &'static str, image: &mut ImageInput, options: &ServerOptions) -> Result<(), Refusal> {
-    let ImageInput::Base64(text) = image else {
-        return Ok(());
-    };
-    // `data:image/png;base64,…`, as browsers make it.
-    let encoded = match text.strip_prefix("data:") {
-        Some(url) => url.split_once(";base64,").map(|(_, data)| data),
-        None => Some(text.as_str()),
-    };
-    let bytes = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
-    let bytes = bytes.ok_or_else(|| {
-            Refusal::unprocessable(format!(
-                "{field} is not in base64: a picture is sent as its file's bytes in base64, or as a data: URL of them"
-            ))
-        })?;
-    *image = decode_picture(&bytes, options.limits.side, field)?.into();
     Ok(())
 }

@@ -35,9 +35,11 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/docs.js", SCRIPT, include_str!("../page/docs.js")),
     ("/page/drawing.js", SCRIPT, include_str!("../page/drawing.js")),
     ("/page/gallery.js", SCRIPT, include_str!("../page/gallery.js")),
+    ("/page/mask.js", SCRIPT, include_str!("../page/mask.js")),
     ("/page/picture.js", SCRIPT, include_str!("../page/picture.js")),
     ("/page/schedule.js", SCRIPT, include_str!("../page/schedule.js")),
     ("/page/settings.js", SCRIPT, include_str!("../page/settings.js")),
+    ("/page/size.js", SCRIPT, include_str!("../page/size.js")),
     ("/page/training.js", SCRIPT, include_str!("../page/training.js")),
 ];
 

@@ -7,12 +7,14 @@ use axum::{
 };
 use serde_json::json;
 
-/// An answer that is an error, as JSON: `{"error": …}`, with `field` and `limit` where one was passed.
+/// An answer that is an error, as JSON: `{"error": …}`, with `field` where another value of one would help, and its `limit` where one was passed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
-    limit: Option<(&'static str, u64)>,
+    /// The field of the request that is to be another.
+    field: Option<&'static str>,
+    limit: Option<u64>,
     retry_after: Option<u64>,
 }
 
@@ -21,6 +23,7 @@ impl Refusal {
         Self {
             status,
             message: message.into(),
+            field: None,
             limit: None,
             retry_after: None,
         }
@@ -45,7 +48,16 @@ impl Refusal {
     /// With the limit that the request's `field` is over.
     pub fn with_limit(self, field: &'static str, limit: u64) -> Self {
         Self {
-            limit: Some((field, limit)),
+            field: Some(field),
+            limit: Some(limit),
+            ..self
+        }
+    }
+
+    /// With the field that is to be another.
+    pub fn with_field(self, field: &'static str) -> Self {
+        Self {
+            field: Some(field),
             ..self
         }
     }
@@ -69,15 +81,23 @@ impl Refusal {
 
 impl From<langevin::Error> for Refusal {
     fn from(error: langevin::Error) -> Self {
-        Self::unprocessable(error.spelled(str::to_string))
+        let refusal = Self::unprocessable(error.spelled(str::to_string));
+        match error {
+            langevin::Error::Option {
+                options: [field, ..], ..
+            } => refusal.with_field(field),
+            _ => refusal,
+        }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut body = json!({ "error": self.message });
-        if let Some((field, limit)) = self.limit {
+        if let Some(field) = self.field {
             body["field"] = field.into();
+        }
+        if let Some(limit) = self.limit {
             body["limit"] = limit.into();
         }
         let mut response = (self.status, Json(body)).into_response();

@@ -16,7 +16,7 @@ use langevin::{
 use crate::{
     events::{Event, Finished, Preview, Progress},
     metrics::{Metrics, add},
-    models::Models,
+    models::{Model, Models},
     options::ServerOptions,
     queue::{Job, Queue},
 };
@@ -31,6 +31,9 @@ const PREVIEWS_BEHIND: usize = 4;
 pub(crate) fn room(count: usize) -> usize {
     count + 3 + PREVIEWS_BEHIND
 }
+
+/// Latents of so many pixels take a place, since they take memory by their size; other pictures, which are small, take one each.
+const PIXELS_OF_A_PLACE: usize = 256 * 256;
 
 /// What the thread works with.
 pub(crate) struct Worker {
@@ -63,6 +66,8 @@ struct Running<'m> {
 struct Drawing<'m> {
     number: usize,
     sampling: Sampling<'m>,
+    /// How many of the places it takes.
+    places: usize,
 }
 
 impl Worker {
@@ -114,7 +119,8 @@ impl Worker {
     /// Begins pictures while there are places: those of orders under way first, then those that wait.
     fn admit<'m>(&'m self, running: &mut Vec<Running<'m>>) {
         let mut places = self.options.batch_size.max(1);
-        places = places.saturating_sub(running.iter().map(|order| order.pictures.len()).sum());
+        let taken = running.iter().flat_map(|order| &order.pictures);
+        places = places.saturating_sub(taken.map(|picture| picture.places).sum());
         let mut at = 0;
         while places > 0 {
             if at == running.len() {
@@ -125,17 +131,17 @@ impl Worker {
             }
             let order = &mut running[at];
             while places > 0 && order.next < order.job.order.count && order.failure.is_none() {
-                self.begin(order);
-                places = places.saturating_sub(1);
+                places = places.saturating_sub(self.begin(order));
             }
             at += 1;
         }
     }
 
-    fn begin<'m>(&'m self, order: &mut Running<'m>) {
+    /// Begins the next picture of an order; the places that it takes.
+    fn begin<'m>(&'m self, order: &mut Running<'m>) -> usize {
         let Some(model) = self.models.get(order.job.order.model) else {
             order.failure = Some("the model is gone".into());
-            return;
+            return 0;
         };
         let number = order.next;
         order.next += 1;
@@ -149,9 +155,18 @@ impl Worker {
         match begun {
             Ok(sampling) => {
                 order.total = sampling.total() * order.job.order.count;
-                order.pictures.push(Drawing { number, sampling });
+                let places = places(model, &sampling);
+                order.pictures.push(Drawing {
+                    number,
+                    sampling,
+                    places,
+                });
+                places
             }
-            Err(error) => order.failure = Some(error.to_string()),
+            Err(error) => {
+                order.failure = Some(error.to_string());
+                0
+            }
         }
     }
 
@@ -235,7 +250,7 @@ impl Worker {
             .into_iter()
             .partition(|picture| picture.sampling.done() == picture.sampling.total());
         order.pictures = under_way;
-        for Drawing { number, sampling } in done {
+        for Drawing { number, sampling, .. } in done {
             let plan = &order.job.order.plan;
             let samples = sampling.finish();
             let picture = samples.and_then(|samples| plan.pictures(&model.pipeline, samples));
@@ -280,6 +295,15 @@ impl Worker {
         order.send(Event::Done(seconds));
         true
     }
+}
+
+/// How many places a picture takes.
+fn places(model: &Model, sampling: &Sampling<'_>) -> usize {
+    if !model.pipeline.codec().is_latent() {
+        return 1;
+    }
+    let ([_, _, height, width], factor) = (sampling.sample().dims(), model.pipeline.size_divisor());
+    (height * width * factor * factor).div_ceil(PIXELS_OF_A_PLACE)
 }
 
 impl Running<'_> {

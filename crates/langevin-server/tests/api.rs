@@ -7,16 +7,17 @@ use std::{collections::BTreeSet, fs, thread, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::Tensor;
 use langevin::{
+    Request, Size,
     data::{Channels, Picture, decode_picture},
     device::default_device,
     grid,
     guidance::ClassifierFree,
-    pipelines::SampleOptions,
+    pipelines::{Pipeline, SampleOptions},
     training::RunLock,
 };
 use langevin_server::{GenerateRequest, Limits, ServerOptions};
 use serde_json::{Value, json};
-use support::{Server, alone, receive, until};
+use support::{Server, alone, latent_model, receive, until};
 
 fn server() -> Server {
     Server::start(ServerOptions::default())
@@ -278,7 +279,8 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
         .refused(422, &["not a finite number"]);
     draw(json!({ "size": "9x8" })).refused(422, &["size is 9x8", "divisible by 2", "8x8 or 10x8"]);
     draw(json!({ "size": 8 })).refused(422, &["8"]);
-    draw(json!({ "size": "4000000000x4000000000" })).refused(422, &["size", "16 at most"]);
+    draw(json!({ "size": "60000x60000" })).refused(422, &["size", "16 at most"]);
+    draw(json!({ "size": "4000000000x4000000000" })).refused(422, &["size", "65536"]);
     draw(json!({ "size": "16x8", "steps": 2, "sampler": "ddim" })).expect(200);
     draw(json!({ "class": vec!["dark"; 65] })).refused(422, &["class lists 65", "64 at most"]);
     draw(json!([])).refused(422, &["JSON object"]);
@@ -610,6 +612,361 @@ fn requests_of_all_kinds_go_together_and_come_out_as_alone() {
         count("langevin_rounds_total") < 0.7 * count("langevin_steps_total"),
         "{text}"
     );
+}
+
+/// What the library draws of a request alone.
+fn generated(model: &str, request: &Request) -> Picture {
+    let pipeline = Pipeline::load(latent_model(model).unwrap(), &default_device()).unwrap();
+    pipeline.generate(request).unwrap().remove(0)
+}
+
+/// A picture with something in it, and a mask of its left half.
+fn picture_and_mask(height: usize, width: usize) -> [Picture; 2] {
+    let colours = (0..height * width).flat_map(|i| [(i % 251) as u8, (i / 7 % 256) as u8, 90]);
+    let halves = (0..height * width).map(|i| if i % width < width / 2 { 255 } else { 0 });
+    [
+        Picture::new(height, width, Channels::Rgb, colours.collect()).unwrap(),
+        Picture::new(height, width, Channels::Grey, halves.collect()).unwrap(),
+    ]
+}
+
+fn filled(height: usize, width: usize, value: u8) -> Picture {
+    Picture::new(height, width, Channels::Rgb, vec![value; height * width * 3]).unwrap()
+}
+
+fn encoded(picture: &Picture) -> String {
+    STANDARD.encode(grid::png_bytes(picture).unwrap())
+}
+
+#[test]
+fn pictures_from_words_are_the_library_s() {
+    let server = Server::latent(ServerOptions::default());
+    let request = Request {
+        prompt: vec!["a lighthouse".into()],
+        negative_prompt: vec!["blur".into()],
+        steps: Some(4),
+        seed: 3,
+        size: Some("48x32".parse().unwrap()),
+        ..Request::default()
+    };
+    let asked = json!({ "model": "sd", "prompt": "a lighthouse", "negative_prompt": "blur", "steps": 4, "seed": 3, "size": "48x32" });
+    let drawn = server.generate("image/png", &asked).expect(200).picture();
+    assert_eq!((drawn.width(), drawn.height()), (48, 32));
+    assert_eq!(drawn, generated("sd", &request));
+
+    // Two texts, two encoders, what the class usually does, and seeds of one's own.
+    let asked = json!({
+        "model": "xl", "prompt": ["a hill", "a sea"], "prompt_2": "at night", "negative_prompt": ["fog"], "steps": 2, "count": 2,
+        "seeds": [5, 9], "original_size": "64x64", "crop_top_left": "0,8", "target_size": "32x32"
+    });
+    let pictures = server.generate("application/json", &asked).expect(200).json();
+    for (number, (prompt, seed)) in [("a hill", 5), ("a sea", 9)].into_iter().enumerate() {
+        let request = Request {
+            prompt: vec![prompt.into()],
+            prompt_2: vec!["at night".into()],
+            negative_prompt: vec!["fog".into()],
+            steps: Some(2),
+            seed,
+            original_size: Some(Size::square(64)),
+            crop_top_left: Some("0,8".parse().unwrap()),
+            target_size: Some(Size::square(32)),
+            ..Request::default()
+        };
+        let picture = &pictures["pictures"][number];
+        assert_eq!(
+            (picture["seed"].as_u64(), picture["flagged"].as_bool()),
+            (Some(seed), Some(false))
+        );
+        let png = STANDARD.decode(picture["png"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            decode_picture(&png, 64, "it").unwrap(),
+            generated("xl", &request),
+            "{prompt}"
+        );
+    }
+    // A class in few steps, by timesteps of one's own too.
+    let asked = json!({ "model": "lcm", "prompt": "a tree", "original_inference_steps": 40, "seed": 1 });
+    let request = Request {
+        prompt: vec!["a tree".into()],
+        original_inference_steps: Some(40),
+        seed: 1,
+        ..Request::default()
+    };
+    let drawn = server.generate("image/png", &asked).expect(200).picture();
+    assert_eq!(drawn, generated("lcm", &request));
+}
+
+#[test]
+fn pictures_are_drawn_anew_whole_or_in_part() {
+    let server = Server::latent(ServerOptions::default());
+    let [picture, mask] = picture_and_mask(32, 32);
+    let begun = Request {
+        prompt: vec!["a tree".into()],
+        steps: Some(4),
+        seed: 2,
+        ..Request::default()
+    };
+    let asked = json!({ "model": "sd", "prompt": "a tree", "steps": 4, "seed": 2, "init_image": encoded(&picture), "strength": 0.5 });
+    let drawn = server.generate("image/png", &asked).expect(200).picture();
+    let request = Request {
+        init_image: Some(picture.clone().into()),
+        strength: Some(0.5),
+        ..begun.clone()
+    };
+    assert_eq!(drawn, generated("sd", &request));
+    for model in ["sd", "paint"] {
+        let asked = json!({
+            "model": model, "prompt": "a tree", "steps": 4, "seed": 2, "inpaint": encoded(&picture), "mask": encoded(&mask), "mask_crop": 2
+        });
+        let drawn = server.generate("image/png", &asked).expect(200).picture();
+        let request = Request {
+            inpaint: Some(picture.clone().into()),
+            mask: Some(mask.clone().into()),
+            mask_crop: Some(2),
+            ..begun.clone()
+        };
+        assert_eq!(drawn, generated(model, &request), "{model}");
+        // What is not painted is as it was.
+        let right = |picture: &Picture| picture.crop(0, 30, 32, 2);
+        assert_eq!(right(&drawn), right(&picture), "{model}");
+    }
+    // Each picture may begin with one of its own.
+    let other = filled(32, 32, 200);
+    let asked = json!({
+        "model": "sd", "prompt": "a tree", "steps": 4, "seeds": [2], "count": 2, "strength": 0.5,
+        "init_image": [encoded(&picture), encoded(&other)]
+    });
+    let both = server.generate("application/json", &asked).expect(200).json();
+    let png = |number: usize| both["pictures"][number]["png"].as_str().unwrap().to_string();
+    assert_ne!(png(0), png(1));
+    let first = STANDARD.decode(png(0)).unwrap();
+    assert_eq!(
+        decode_picture(&first, 64, "it").unwrap(),
+        generated("sd", &request)
+    );
+}
+
+#[test]
+fn latents_are_shown_on_the_way() {
+    let server = Server::latent(ServerOptions::default());
+    let asked = json!({ "model": "sd", "prompt": "a tree", "steps": 4, "previews": 4 });
+    let answer = server.generate("text/event-stream", &asked).expect(200);
+    let previews: Vec<Value> = answer
+        .events()
+        .into_iter()
+        .filter(|(name, _)| name == "progress")
+        .flat_map(|(_, data)| data["previews"].as_array().unwrap().clone())
+        .collect();
+    assert!(!previews.is_empty());
+    for preview in previews {
+        let png = STANDARD.decode(preview["clean"].as_str().unwrap()).unwrap();
+        let picture = decode_picture(&png, 64, "the preview").unwrap();
+        assert_eq!(picture.channels(), Channels::Rgb);
+        assert_eq!(picture.height(), picture.width());
+    }
+}
+
+#[test]
+fn what_latents_cannot_be_is_refused_with_its_field() {
+    let server = Server::latent(ServerOptions {
+        limits: Limits {
+            size: 64,
+            count: 4,
+            steps: 60,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    let [picture, mask] = picture_and_mask(32, 32);
+    let large = encoded(&filled(16, 80, 200));
+    let refused = |request: Value, field: &str, parts: &[&str]| {
+        let answer = server.generate("image/png", &request).refused(422, parts);
+        assert_eq!(answer["field"], field, "{request}: {answer}");
+    };
+    refused(json!({ "size": "33x32" }), "size", &["divisible by 2"]);
+    refused(
+        json!({ "size": "96x32" }),
+        "size",
+        &["size is 96x32", "64 at most"],
+    );
+    refused(
+        json!({ "init_image": large }),
+        "size",
+        &["80x16", "init_image", "64 a side"],
+    );
+    refused(
+        json!({ "init_image": vec![encoded(&picture); 5] }),
+        "init_image",
+        &["lists 5"],
+    );
+    refused(
+        json!({ "inpaint": encoded(&picture), "mask": encoded(&mask), "strength": 1.5 }),
+        "strength",
+        &["strength"],
+    );
+    refused(json!({ "inpaint": encoded(&picture) }), "mask", &["white there"]);
+    refused(
+        json!({ "mask": encoded(&mask) }),
+        "mask",
+        &["does nothing without"],
+    );
+    refused(
+        json!({ "inpaint": "?", "mask": encoded(&mask) }),
+        "inpaint",
+        &["not in base64"],
+    );
+    refused(
+        json!({ "model": "paint" }),
+        "inpaint",
+        &["paints in a part of a picture"],
+    );
+    refused(json!({ "prompt_2": "x" }), "prompt_2", &["two text encoders"]);
+    refused(json!({ "clip_skip": 101 }), "clip_skip", &["100 at most"]);
+    refused(json!({ "clip_skip": 50 }), "clip_skip", &["layers"]);
+    refused(json!({ "aesthetic_score": 11 }), "aesthetic_score", &["0 to 10"]);
+    refused(
+        json!({ "guidance_scale": 1e9 }),
+        "guidance_scale",
+        &["-1000 to 1000"],
+    );
+    refused(json!({ "timesteps": [1e12] }), "timesteps", &["100000"]);
+    refused(json!({ "timesteps": vec![1; 61] }), "timesteps", &["lists 61"]);
+    refused(json!({ "seeds": [1, 2, 3, 4, 5] }), "seeds", &["lists 5"]);
+    refused(json!({ "prompt_2": vec!["x"; 5] }), "prompt_2", &["lists 5"]);
+    refused(json!({ "noise_level": 20 }), "noise_level", &["enlarge"]);
+    refused(json!({ "depth": encoded(&mask) }), "depth", &["shown depths"]);
+    refused(
+        json!({ "image_guidance_scale": 2 }),
+        "image_guidance_scale",
+        &["edit"],
+    );
+    refused(
+        json!({ "original_inference_steps": 61 }),
+        "original_inference_steps",
+        &["60 at most"],
+    );
+    refused(json!({ "mask_crop": 5000 }), "mask_crop", &["4096 at most"]);
+    // What is kept until all are drawn, and what an animation keeps, has room too.
+    let of = |count: usize, size: usize| json!({ "steps": 1, "count": count, "size": size.to_string() });
+    let answer = server.generate("image/gif", &of(2, 64));
+    assert_eq!(
+        answer.refused(422, &["1 pictures of 64x64 at most"])["field"],
+        "count"
+    );
+    let narrow = Server::latent(ServerOptions {
+        limits: Limits {
+            size: 8,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    let answer = narrow.generate("image/png", &json!({ "prompt": "x" }));
+    assert_eq!(answer.refused(422, &["32x32", "8 a side"])["field"], "size");
+    let answer = narrow.generate("image/png", &of(17, 8));
+    assert_eq!(
+        answer.refused(422, &["17 pictures of 8x8", "16 at most"])["field"],
+        "count"
+    );
+    // The class's own number counts too.
+    let server = Server::latent(ServerOptions {
+        limits: Limits {
+            steps: 20,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    let answer = server.generate("image/png", &json!({ "prompt": "x" }));
+    answer.refused(422, &["steps is 50", "20 at most"]);
+}
+
+#[test]
+fn models_say_what_they_can_be_told() {
+    let server = Server::latent(ServerOptions::default());
+    let models = server.get("/api/models").json()["models"].clone();
+    let of = |name: &str| {
+        models
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|model| model["name"] == name)
+            .unwrap()
+    };
+    let (sd, paint, lcm, xl) = (of("sd"), of("paint"), of("lcm"), of("xl"));
+    assert_eq!(
+        (
+            &sd["pipeline"],
+            &sd["latent"],
+            &sd["prompt"],
+            &sd["prompt_2"],
+            &sd["divisor"]
+        ),
+        (
+            &json!("StableDiffusionPipeline"),
+            &json!(true),
+            &json!(true),
+            &json!(false),
+            &json!(2)
+        )
+    );
+    assert_eq!(
+        sd["usual"]["draw"],
+        json!({ "steps": 50, "guidance_scale": 7.5, "strength": 1.0 })
+    );
+    assert_eq!(sd["usual"]["picture"]["strength"], 0.8);
+    assert_eq!(
+        (&sd["init_image"], &sd["inpaint"], &sd["needs_picture"]),
+        (&json!("start"), &json!(true), &json!(false))
+    );
+    assert_eq!(
+        (&paint["init_image"], &paint["needs_picture"]),
+        (&Value::Null, &json!(true))
+    );
+    assert_eq!(
+        (&lcm["usual"]["draw"]["steps"], &lcm["negative_prompt"]),
+        (&json!(4), &json!(false))
+    );
+    assert_eq!((&xl["prompt_2"], &xl["sizes"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&sd["safety_checker"], &of("safe")["safety_checker"]),
+        (&json!(false), &json!(true))
+    );
+    let description = server.get("/api/openapi.json").json();
+    let schemas = &description["components"]["schemas"];
+    let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(keys(&schemas["Usual"]["properties"]), keys(&sd["usual"]));
+    assert_eq!(keys(&schemas["Usage"]["properties"]), keys(&sd["usual"]["draw"]));
+}
+
+#[test]
+fn flagged_pictures_are_black_and_said_to_be_so() {
+    let server = Server::latent(ServerOptions::default());
+    let asked = json!({ "model": "safe", "prompt": "a tree", "steps": 2, "count": 4 });
+    let answer = server.generate("application/json", &asked).expect(200).json();
+    let plain = server
+        .generate(
+            "application/json",
+            &json!({ "model": "sd", "prompt": "a tree", "steps": 2, "count": 4 }),
+        )
+        .expect(200)
+        .json();
+    let pipeline = Pipeline::load(server.folder.path().join("safe"), &default_device()).unwrap();
+    for number in 0..4 {
+        let picture = |answer: &Value| {
+            let png = STANDARD
+                .decode(answer["pictures"][number]["png"].as_str().unwrap())
+                .unwrap();
+            decode_picture(&png, 64, "it").unwrap()
+        };
+        let unchecked = picture(&plain);
+        let expected = pipeline
+            .safety()
+            .unwrap()
+            .flags(std::slice::from_ref(&unchecked))
+            .unwrap()[0];
+        assert_eq!(answer["pictures"][number]["flagged"], expected);
+        let black = filled(32, 32, 0);
+        assert_eq!(picture(&answer), if expected { black } else { unchecked });
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use std::{env, fs, path::PathBuf, process::Command};
 
-use langevin::{data::read_picture, device::default_device};
+use langevin::{data::read_picture, device::default_device, pipelines::LoadOptions};
 use langevin_server::{Models, ServerOptions};
 use serde_json::Value;
 use support::{
@@ -27,7 +27,12 @@ fn server() -> Server {
     let mut models = Models::default();
     for name in ["class", "channels", "text", "vector", "ddpm"] {
         models
-            .load(name, fixtures().join(name), &default_device())
+            .load(
+                name,
+                fixtures().join(name),
+                &LoadOptions::default(),
+                &default_device(),
+            )
             .unwrap();
     }
     Server::with(tempfile::tempdir().unwrap(), models, ServerOptions::default())

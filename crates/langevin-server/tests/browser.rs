@@ -6,10 +6,10 @@ use std::{env, fs, io::Write, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use langevin::{
-    data::{Channels, Picture, read_picture},
+    data::{Channels, Picture, decode_picture, read_picture},
     device::default_device,
     grid,
-    pipelines::SampleOptions,
+    pipelines::{LoadOptions, SampleOptions},
     training::RunLock,
 };
 use langevin_server::{Models, ServerOptions};
@@ -266,6 +266,304 @@ fn a_picture_can_be_chosen_to_begin_with() {
     assert_quiet(&browser);
 }
 
+/// The pictures on the stage, as `data:` URLs.
+fn shown(browser: &Browser) -> Value {
+    browser.run("return [...document.querySelectorAll('#pictures img')].map((img) => img.src);")
+}
+
+/// The same as the API answers with.
+fn answered(server: &Server, request: &Value) -> Value {
+    let answer = server.generate("application/json", request).expect(200).json();
+    let pictures = answer["pictures"].as_array().unwrap();
+    let url = |picture: &Value| format!("data:image/png;base64,{}", picture["png"].as_str().unwrap());
+    pictures.iter().map(url).collect::<Vec<_>>().into()
+}
+
+/// Draws what the form says, to the end.
+fn draw(browser: &Browser) {
+    let kept = browser.run("return document.querySelectorAll('#gallery li').length;");
+    browser.run("document.getElementById('settings').requestSubmit();");
+    let kept = kept.as_u64().unwrap() + 1;
+    browser.until(&format!(
+        "document.querySelectorAll('#gallery li').length === {kept}"
+    ));
+}
+
+#[test]
+fn words_become_a_picture_of_any_size() {
+    let server = Server::latent(ServerOptions::default());
+    let Some(browser) = open(&server, "#model=sd&seed=5", DESKTOP) else {
+        return;
+    };
+    let value = |name: &str| {
+        let value = browser.run(&format!(
+            "return document.getElementById('settings').elements.{name}.value;"
+        ));
+        value.as_str().unwrap().to_string()
+    };
+    // The prompt comes first, and what the class does where nobody says is filled in.
+    let first = browser
+        .run("return document.querySelector('#settings textarea, #settings input, #settings select').name;");
+    assert_eq!(first, "prompt");
+    assert_eq!(
+        ["steps", "guidance_scale", "size", "count"].map(value),
+        ["50", "7.5", "32x32", "1"]
+    );
+    browser.keys("[name=prompt]", "a lighthouse in a storm");
+    browser.keys("[name=negative_prompt]", "blur");
+    browser.set("size_choice", "other");
+    browser.set("width", "48");
+    browser.set("height", "64");
+    browser.set("steps", "3");
+    browser.set("guidance_scale", "4");
+    browser.set("count", "2");
+    browser.keys("[name=prompt]", "\u{E009}\u{E007}");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    let request = json!({
+        "model": "sd", "prompt": "a lighthouse in a storm", "negative_prompt": "blur", "size": "48x64", "steps": 3, "guidance_scale": 4,
+        "seed": 5, "count": 2
+    });
+    assert_eq!(shown(&browser), answered(&server, &request));
+    assert_eq!(
+        browser.run("const { naturalWidth, naturalHeight } = document.querySelector('#gallery img'); return [naturalWidth, naturalHeight];"),
+        json!([48, 64])
+    );
+    // The link draws it again, and the gallery says what it was.
+    let link = browser.run("return location.href;").as_str().unwrap().to_string();
+    assert!(
+        link.contains("size=48x64") && link.contains("guidance_scale=4"),
+        "{link}"
+    );
+    browser.go("about:blank");
+    browser.go(&link);
+    browser.until("document.documentElement.dataset.ready");
+    assert_eq!(["width", "height"].map(value), ["48", "64"]);
+    draw(&browser);
+    assert_eq!(shown(&browser), answered(&server, &request));
+    browser.click("#gallery button");
+    let facts = browser.text("#shown-facts");
+    assert!(
+        facts.contains("Size48x64") && facts.contains("Negative promptblur"),
+        "{facts}"
+    );
+    browser.click("#shown [data-do=close]");
+
+    // Another model has other defaults and other fields.
+    browser.set("model", "lcm");
+    assert_eq!(["steps", "guidance_scale"].map(value), ["4", "8.5"]);
+    assert_eq!(
+        browser.run("return document.querySelector('[data-needs=negative_prompt]').hidden;"),
+        true
+    );
+    browser.set("model", "xl");
+    assert_eq!(["steps", "guidance_scale"].map(value), ["50", "5"]);
+    browser.run("document.getElementById('details-texts').open = true;");
+    browser.keys("[name=prompt_2]", "at night");
+    browser.set("steps", "2");
+    browser.set("size_choice", "48x32");
+    draw(&browser);
+    let request = json!({
+        "model": "xl", "prompt": "a lighthouse in a storm", "prompt_2": "at night", "negative_prompt": "blur", "size": "48x32", "steps": 2,
+        "seed": 5, "count": 2
+    });
+    assert_eq!(shown(&browser), answered(&server, &request));
+    // What the model cannot draw is said where it is typed.
+    browser.set("size_choice", "other");
+    browser.set("width", "33");
+    browser.click("#generate");
+    assert_eq!(browser.run("return document.activeElement.name;"), "width");
+    assert_quiet(&browser);
+}
+
+#[test]
+fn a_picture_is_drawn_anew_and_painted_in() {
+    let server = Server::latent(ServerOptions::default());
+    let Some(browser) = open(&server, "#model=sd&seed=5&steps=4&prompt=a+tree", DESKTOP) else {
+        return;
+    };
+    let path = server.folder.path().join("wide.png");
+    let pixels = (0..64 * 32).flat_map(|i| [(i % 256) as u8, 120, 60]).collect();
+    grid::write_png(&path, &Picture::new(32, 64, Channels::Rgb, pixels).unwrap(), &[]).unwrap();
+    let encoded = format!(
+        "data:image/png;base64,{}",
+        STANDARD.encode(fs::read(&path).unwrap())
+    );
+
+    // It is dropped, and the size follows its shape.
+    browser.run(&format!(
+        "window.drop = (target) => {{
+           const bytes = Uint8Array.from(atob({encoded:?}.split(',')[1]), (letter) => letter.charCodeAt(0));
+           const dataTransfer = new DataTransfer();
+           dataTransfer.items.add(new File([bytes], 'wide.png', {{ type: 'image/png' }}));
+           for (const kind of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, {{ dataTransfer, bubbles: true, cancelable: true }}));
+         }};
+         document.getElementById('details-init').open = true;"
+    ));
+    browser.keys("[name=init_image]", path.to_str().unwrap());
+    browser.until("document.querySelector('#init-shown img').naturalWidth === 64");
+    assert_eq!(
+        browser.run("return document.getElementById('settings').elements.size.value;"),
+        "46x22"
+    );
+    assert_eq!(
+        browser.run("return document.getElementById('settings').elements.strength.value;"),
+        "0.8"
+    );
+    browser.set("strength", "0.5");
+    draw(&browser);
+    let request = |more: Value| {
+        let mut request =
+            json!({ "model": "sd", "seed": 5, "steps": 4, "prompt": "a tree", "size": "46x22" });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        request
+    };
+    let begun = request(json!({ "init_image": encoded, "strength": 0.5 }));
+    assert_eq!(shown(&browser), answered(&server, &begun));
+
+    // Nothing is drawn before there is a mask.
+    browser.click("[name=paint]");
+    browser.click("#generate");
+    assert!(browser.text("#alert").contains("Paint over what"));
+    browser.click("#paint-mask");
+    browser.until("document.getElementById('easel').open");
+    browser.drag("#mask", [0.1, 0.1], [0.1, 0.9]);
+    browser.click("#easel [data-do=invert]");
+    browser.click("#erase");
+    browser.drag("#mask", [0.9, 0.1], [0.9, 0.9]);
+    browser.click("#easel [data-do=done]");
+    browser.until("document.getElementById('about-mask').textContent.includes('%')");
+    let about = browser.text("#about-mask");
+    let part: f64 = about.split(' ').nth(3).unwrap().parse().unwrap();
+    assert!((60.0..90.0).contains(&part), "{about}");
+    draw(&browser);
+    let mask = browser.wait_for("import('/page/settings.js').then(({ files }) => files.mask)");
+    let mask = mask.as_str().unwrap().to_string();
+    let bytes = STANDARD.decode(mask.split(',').nth(1).unwrap()).unwrap();
+    let painted = decode_picture(&bytes, 64, "the mask")
+        .unwrap()
+        .into_channels(Channels::Grey);
+    assert_eq!((painted.height(), painted.width()), (32, 64));
+    let at = |x: usize| painted.pixels()[16 * 64 + x];
+    assert_eq!([at(6), at(32), at(57)], [0, 255, 0]);
+    let inside = request(json!({ "inpaint": encoded, "mask": mask, "strength": 0.5 }));
+    assert_eq!(shown(&browser), answered(&server, &inside));
+    // By keyboard too.
+    browser.click("#paint-mask");
+    browser.until("document.getElementById('easel').open");
+    browser.click("#easel [data-do=clear]");
+    browser.click("#erase");
+    browser.keys("#mask", " \u{E014}\u{E014} ");
+    browser.click("#easel [data-do=done]");
+    browser.until(&format!("document.getElementById('about-mask').textContent && document.getElementById('about-mask').textContent !== {about:?}"));
+
+    // The gallery brings the picture and the mask back.
+    browser.click("#init-shown button");
+    browser.click("#gallery button");
+    assert!(
+        browser
+            .text("#shown-facts")
+            .contains("Paintedin a part of a picture")
+    );
+    browser.click("#shown [data-do=reuse]");
+    draw(&browser);
+    assert_eq!(shown(&browser), answered(&server, &inside));
+
+    // A model that does nothing else needs no asking, and one is dropped for it.
+    browser.set("model", "paint");
+    browser.click("#init-shown button");
+    browser.click("#generate");
+    assert!(browser.text("#alert").contains("begins with a picture"));
+    browser.run("window.drop(document.querySelector('[name=prompt]'));");
+    browser.until("document.querySelector('#init-shown img').naturalWidth === 64");
+    browser.click("#paint-mask");
+    browser.until("document.getElementById('easel').open");
+    browser.click("#easel [data-do=invert]");
+    browser.click("#easel [data-do=done]");
+    browser.until("document.getElementById('about-mask').textContent.includes('100 %')");
+    browser.set("steps", "2");
+    draw(&browser);
+    assert_quiet(&browser);
+}
+
+#[test]
+fn a_flagged_picture_is_said_to_be_so() {
+    let server = Server::latent(ServerOptions::default());
+    let asked = json!({ "model": "safe", "prompt": "a tree", "steps": 2, "count": 4 });
+    let answer = server.generate("application/json", &asked).expect(200).json();
+    let flagged = |picture: &&Value| picture["flagged"] == true;
+    let count = answer["pictures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(flagged)
+        .count();
+    let link = "#model=safe&prompt=a+tree&steps=2&count=4&seed=0";
+    let Some(browser) = open(&server, link, DESKTOP) else {
+        return;
+    };
+    draw(&browser);
+    let said = browser
+        .text("#status")
+        .contains("flagged by the model’s safety checker");
+    assert_eq!(said, count > 0, "{count}");
+    browser.click("#gallery button");
+    let captions = browser.text("#shown-pictures");
+    assert_eq!(captions.matches("flagged by the safety checker").count(), count);
+    assert_quiet(&browser);
+}
+
+#[test]
+fn nothing_keeps_anybody_out_of_latents() {
+    let server = Server::latent(ServerOptions::default());
+    let Some(axe) = axe() else {
+        println!("skipped: axe-core is not in target/axe (`.ci/run` fetches it where npm is)");
+        return;
+    };
+    let path = server.folder.path().join("red.png");
+    grid::write_png(
+        &path,
+        &Picture::new(32, 32, Channels::Rgb, vec![90; 3072]).unwrap(),
+        &[],
+    )
+    .unwrap();
+    for (theme, size) in [("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE)] {
+        let Some(browser) = open(&server, "#model=xl&steps=2&prompt=a+tree&size=40x32", size) else {
+            return;
+        };
+        browser.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }),
+        );
+        let check = |what: &str| {
+            let found = serious(&browser, &axe);
+            assert!(found.is_empty(), "{theme}, {size:?}, {what}: {found:#?}");
+            let fits = browser.run("return document.documentElement.scrollWidth <= innerWidth;") == true;
+            assert!(
+                fits,
+                "{theme}, {size:?}, {what}: the page is wider than its window"
+            );
+        };
+        browser.run("for (const details of document.querySelectorAll('details')) details.open = true;");
+        browser.keys("[name=init_image]", path.to_str().unwrap());
+        browser.until("document.querySelector('#init-shown img').naturalWidth === 32");
+        browser.run("document.getElementById('settings').elements.paint.click();");
+        check("the form");
+        browser.run("document.getElementById('paint-mask').click();");
+        browser.until("document.getElementById('easel').open");
+        browser.drag("#mask", [0.2, 0.2], [0.6, 0.6]);
+        check("the easel");
+        browser.click("#easel [data-do=done]");
+        browser.until("document.getElementById('about-mask').textContent.includes('%')");
+        draw(&browser);
+        check("a result");
+        browser.run("document.querySelector('#gallery button').click();");
+        check("the dialog");
+    }
+}
+
 #[test]
 fn a_run_is_followed_as_it_goes() {
     let picture = Picture::new(2, 2, Channels::Grey, vec![0; 4]).unwrap();
@@ -402,6 +700,64 @@ fn nothing_keeps_anybody_out() {
     }
 }
 
+/// Writes how the page looks with tiny models of latents into the folder that `LANGEVIN_SCREENSHOTS` names.
+#[test]
+fn screenshots_of_latents_are_taken_where_asked() {
+    let Ok(shots) = env::var("LANGEVIN_SCREENSHOTS") else {
+        println!("skipped: LANGEVIN_SCREENSHOTS names no folder for pictures of the page");
+        return;
+    };
+    let server = Server::latent(ServerOptions::default());
+    let path = server.folder.path().join("wide.png");
+    let pixels = (0..600 * 400).flat_map(|i| [(i % 600 * 255 / 600) as u8, (i / 600 * 255 / 400) as u8, 90]);
+    let picture = Picture::new(400, 600, Channels::Rgb, pixels.collect()).unwrap();
+    grid::write_png(&path, &picture, &[]).unwrap();
+    let link = "#model=sd&steps=6&seed=7&prompt=a+lighthouse+in+a+storm,+oil+on+canvas&negative_prompt=blur&size=256x192";
+    for (name, size, theme) in [
+        ("desktop", DESKTOP, "light"),
+        ("phone", PHONE, "light"),
+        ("desktop-dark", DESKTOP, "dark"),
+    ] {
+        let Some(browser) = open(&server, link, size) else {
+            return;
+        };
+        browser.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }),
+        );
+        let shoot = |what: &str, whole: bool| {
+            fs::write(
+                Path::new(&shots).join(format!("latents-{what}-{name}.png")),
+                browser.screenshot(whole),
+            )
+            .unwrap();
+        };
+        shoot("form", false);
+        browser.run("document.getElementById('settings').requestSubmit();");
+        browser.until("document.querySelectorAll('#strip li').length > 3");
+        shoot("drawing", false);
+        browser.until("document.querySelectorAll('#gallery li').length === 1");
+        shoot("drawn", size == PHONE);
+        browser.run("document.querySelector('#gallery button').click();");
+        shoot("result", false);
+        browser.run(
+            "document.getElementById('shown').close(); document.getElementById('details-init').open = true;",
+        );
+        browser.keys("[name=init_image]", path.to_str().unwrap());
+        browser.until("document.querySelector('#init-shown img').naturalWidth === 600");
+        browser.run("document.getElementById('settings').elements.paint.click();");
+        browser.run("document.getElementById('paint-mask').click();");
+        browser.until("document.getElementById('easel').open");
+        browser.drag("#mask", [0.2, 0.2], [0.7, 0.6]);
+        browser.drag("#mask", [0.3, 0.8], [0.6, 0.8]);
+        shoot("easel", false);
+        browser.click("#easel [data-do=done]");
+        browser.until("document.getElementById('about-mask').textContent.includes('%')");
+        browser.run("document.getElementById('painting').scrollIntoView({ block: 'center' });");
+        shoot("painting", false);
+    }
+}
+
 /// Draws with the model in the folder that `LANGEVIN_SHOW` names, and writes how the page looks into the folder that
 /// `LANGEVIN_SCREENSHOTS` names: the pictures of `docs/serve.md`.
 #[test]
@@ -414,7 +770,9 @@ fn screenshots_are_taken_where_asked() {
     };
     let model = Path::new(&model);
     let mut models = Models::default();
-    models.load("digits-1", model, &default_device()).unwrap();
+    models
+        .load("digits-1", model, &LoadOptions::default(), &default_device())
+        .unwrap();
     let options = ServerOptions {
         runs: model.parent().map(Path::to_path_buf),
         ..ServerOptions::default()

@@ -7,7 +7,7 @@ use clap::Args;
 use langevin::{device::DeviceName, guidance::ClipLoss, models::clip::ClipModel};
 use langevin_server::{Limits, Models, ServerOptions, serve};
 
-use crate::{hub, stop::Stop, terminal};
+use crate::{hub, loading::Loading, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -20,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   langevin serve runs/digits-1
   langevin serve runs/digits-1 emoji --runs runs --port 8080
+  langevin serve stable-diffusion-v1-5 dreamshaper.safetensors --vae-tiling
   langevin serve faces=models/celebahq --clip clip-vit-base-patch32
   LANGEVIN_API_KEY=secret langevin serve emoji --host 0.0.0.0";
 
@@ -30,9 +31,12 @@ const KEY_VARIABLE: &str = "LANGEVIN_API_KEY";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
-    /// The runs, pipelines or ORG/NAME of the Hub; NAME=MODEL gives one another name than its folder's
+    /// The runs, pipelines, single files or ORG/NAME of the Hub; NAME=MODEL gives one another name than its folder's or file's
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
+    /// How they are loaded
+    #[command(flatten)]
+    pub loading: Loading,
     /// The address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: String,
@@ -66,6 +70,9 @@ pub struct ServeArgs {
     /// The longest side of a picture that is sent, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().side, help_heading = "Limits")]
     pub max_side: u32,
+    /// The longest side of a picture that is drawn from latents, in pixels
+    #[arg(long, value_name = "N", default_value_t = Limits::default().size, help_heading = "Limits")]
+    pub max_size: usize,
     /// The largest body of a request, in bytes
     #[arg(long, value_name = "N", default_value_t = Limits::default().body, help_heading = "Limits")]
     pub max_body: usize,
@@ -92,10 +99,11 @@ pub fn run(args: ServeArgs) -> Result<()> {
     // Before the models, which take longer to load than an address that is taken takes to be found out.
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .with_context(|| format!("cannot listen at {}:{}", args.host, args.port))?;
+    let loading = args.loading.options()?;
     let mut models = Models::default();
     for model in &args.models {
-        let (name, folder) = named(model);
-        models.load(&name, hub::pipeline(&folder)?, &device)?;
+        let (name, path) = named(model);
+        models.load(&name, hub::pipeline(&path)?, &loading, &device)?;
     }
     let address = listener.local_addr().context("cannot tell the address")?;
     if !address.ip().is_loopback() && options.api_key.is_none() {
@@ -116,6 +124,7 @@ fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
         ("--max-steps", args.max_steps),
         ("--max-count", args.max_count),
         ("--max-side", args.max_side as usize),
+        ("--max-size", args.max_size),
         ("--max-body", args.max_body),
     ] {
         if value == 0 {
@@ -148,6 +157,7 @@ fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
             steps: args.max_steps,
             count: args.max_count,
             side: args.max_side,
+            size: args.max_size,
             body: args.max_body,
             ..Limits::default()
         },
@@ -161,21 +171,23 @@ fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
     })
 }
 
-/// A model's name, and its folder: `NAME=FOLDER`, or a folder whose last part is the name.
+/// A model's name, and where it lies: `NAME=PATH`, or a path whose last part is the name, of a file without its ending.
 fn named(model: &str) -> (String, PathBuf) {
-    let folder = PathBuf::from(model);
+    let path = PathBuf::from(model);
     match model.split_once('=') {
-        // A folder may have such a sign in its own name.
-        Some((name, path)) if !folder.is_dir() => (name.to_string(), PathBuf::from(path)),
+        // A folder or a file may have such a sign in its own name.
+        Some((name, other)) if !path.exists() => (name.to_string(), PathBuf::from(other)),
         _ => {
             // Also of `.` and `..`, whose last part is elsewhere.
-            let whole = folder.canonicalize().unwrap_or(folder.clone());
-            let name = whole
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            (name, folder)
+            let whole = path.canonicalize().unwrap_or(path.clone());
+            // As it is called, wherever a link leads.
+            let name = if path.is_file() {
+                path.file_stem()
+            } else {
+                whole.file_name()
+            };
+            let name = name.unwrap_or_default().to_string_lossy().into_owned();
+            (name, path)
         }
     }
 }
@@ -196,5 +208,8 @@ mod tests {
             ("digits".into(), "runs/digits-1".into())
         );
         assert_eq!(named("nowhere/digits-1/").0, "digits-1");
+        let file = folder.path().join("shaper.v2.safetensors");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(named(&file.display().to_string()), ("shaper.v2".into(), file));
     }
 }

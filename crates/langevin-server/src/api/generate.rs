@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::App;
 use crate::{
+    bounds,
     events::{Event, Finished, Preview, Progress},
     order::Order,
     queue::Job,
@@ -82,6 +83,9 @@ pub(super) async fn generate(State(app): State<Arc<App>>, request: Request) -> R
     drop(reading);
     if form != Form::Events {
         order.previews = 0;
+    }
+    if form == Form::Gif {
+        bounds::check_animation(order.count, order.size, &app.options)?;
     }
     let (count, model) = (order.count, order.model);
     let (sender, mut events) = mpsc::channel(worker::room(count));

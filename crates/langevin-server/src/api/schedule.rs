@@ -60,7 +60,7 @@ pub(super) async fn schedule(
         .get(number)
         .ok_or_else(|| Refusal::unprocessable("this server has no model"))?;
     let (sampler, mut scheduler) = model.sampler(asked.sampler.as_deref())?;
-    let steps = asked.steps.unwrap_or_else(|| scheduler.usual_steps());
+    let steps = asked.steps.unwrap_or_else(|| model.pipeline.steps_by(&scheduler));
     if steps > app.options.limits.steps {
         return Err(Refusal::beyond("steps", steps, app.options.limits.steps as u64));
     }

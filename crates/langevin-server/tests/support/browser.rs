@@ -166,6 +166,31 @@ impl Browser {
         ));
     }
 
+    /// Draws a line over an element with the mouse, between places in parts of its width and height.
+    pub fn drag(&self, selector: &str, from: [f64; 2], to: [f64; 2]) {
+        let rectangle = self.run(&format!(
+            "const {{ x, y, width, height }} = document.querySelector({selector:?}).getBoundingClientRect(); return [x, y, width, height];"
+        ));
+        let side = |number: usize| rectangle[number].as_f64().unwrap();
+        let at = |[x, y]: [f64; 2]| (side(0) + x * side(2), side(1) + y * side(3));
+        let mouse = |kind: &str, (x, y): (f64, f64), buttons: u8| {
+            // A move with a button would be one with that button down.
+            let button = if kind == "mouseMoved" && buttons == 0 {
+                "none"
+            } else {
+                "left"
+            };
+            self.devtools(
+                "Input.dispatchMouseEvent",
+                &json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1 }),
+            );
+        };
+        mouse("mouseMoved", at(from), 0);
+        mouse("mousePressed", at(from), 1);
+        mouse("mouseMoved", at(to), 1);
+        mouse("mouseReleased", at(to), 0);
+    }
+
     pub fn text(&self, selector: &str) -> String {
         let text = self.run(&format!(
             "return document.querySelector({selector:?}).textContent;"

@@ -6,9 +6,10 @@
 pub mod browser;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,13 +25,13 @@ use langevin::{
         AnyModelConfig, ModelInputs, ModelPreset, PictureVector, UNet2DConfig, VectorInput,
         unet2d::SampleSize, unet2d_condition::ConditionClassEmbedType,
     },
-    pipelines::{Classes, Pipeline, SampleOptions, to_pictures},
+    pipelines::{Classes, LoadOptions, Pipeline, SampleOptions, to_pictures},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
     training::ModelSource,
 };
 use langevin_server::{Models, ServerOptions, serve};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A pipeline of a tiny model of 8x8 pixels: `grey` with two classes and a null class, any other unconditional and in colour.
@@ -83,6 +84,48 @@ pub fn save_told_model(folder: &Path) {
         .unwrap();
 }
 
+/// The folder of a tiny pipeline of the library's tests.
+pub fn latent_model(name: &str) -> Option<PathBuf> {
+    let path = match name {
+        "sd" => "sd/models/sd1",
+        "paint" => "sd/models/inpaint9",
+        "lcm" => "sd/models/lcm",
+        "xl" => "sdxl/models/base",
+        _ => return None,
+    };
+    Some(reference().join(path))
+}
+
+fn reference() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference")
+}
+
+/// Writes the pipeline `sd` with a safety checker.
+fn save_safe_model(folder: &Path) {
+    let models = reference().join("sd/models");
+    for from in ["sd1", "sd1_safe"] {
+        copy(&models.join(from), folder);
+    }
+    let index = folder.join("model_index.json");
+    let mut components: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    components["safety_checker"] = json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    components["feature_extractor"] = json!(["transformers", "CLIPImageProcessor"]);
+    fs::write(index, components.to_string()).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let there = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &there);
+        } else {
+            fs::copy(entry.path(), there).unwrap();
+        }
+    }
+}
+
 /// A server on a port of its own, which ends with this value.
 pub struct Server {
     pub address: SocketAddr,
@@ -105,7 +148,12 @@ impl Server {
         for (name, grey) in [("grey", true), ("colour", false)] {
             save_model(&folder.path().join(name), grey);
             models
-                .load(name, folder.path().join(name), &default_device())
+                .load(
+                    name,
+                    folder.path().join(name),
+                    &LoadOptions::default(),
+                    &default_device(),
+                )
                 .unwrap();
         }
         Self::with(folder, models, options)
@@ -116,8 +164,25 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut models) = (folder.path().join("told"), Models::default());
         save_told_model(&path);
-        models.load("told", &path, &default_device()).unwrap();
+        models
+            .load("told", &path, &LoadOptions::default(), &default_device())
+            .unwrap();
         Self::with(folder, models, ServerOptions::default())
+    }
+
+    /// A server of tiny pipelines of latents with random weights: `sd` from words, `paint` in a picture, `lcm` in few steps, `xl` with two
+    /// text encoders, and `safe`, which is `sd` with a safety checker.
+    pub fn latent(options: ServerOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        save_safe_model(&folder.path().join("safe"));
+        let mut models = Models::default();
+        for name in ["sd", "paint", "lcm", "xl", "safe"] {
+            let path = latent_model(name).unwrap_or_else(|| folder.path().join(name));
+            models
+                .load(name, path, &LoadOptions::default(), &default_device())
+                .unwrap();
+        }
+        Self::with(folder, models, options)
     }
 
     /// A server of these models.
