@@ -38,11 +38,7 @@ impl Loading {
     /// # Errors
     /// If there is none, or a part of it is missing or broken.
     pub fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
-        Ok(Pipeline::load_with(
-            self.folder(path)?,
-            &self.options()?,
-            device,
-        )?)
+        Ok(Pipeline::load_with(self.folder(path)?, &self.options()?, device)?)
     }
 
     /// The folder of a pipeline; of one of the Hub's, what is large and not wanted is not pulled.

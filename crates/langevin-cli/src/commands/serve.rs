@@ -103,7 +103,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let mut models = Models::default();
     for model in &args.models {
         let (name, path) = named(model);
-        models.load(&name, hub::pipeline(&path)?, &loading, &device)?;
+        models.load(&name, args.loading.folder(&path)?, &loading, &device)?;
     }
     let address = listener.local_addr().context("cannot tell the address")?;
     if !address.ip().is_loopback() && options.api_key.is_none() {

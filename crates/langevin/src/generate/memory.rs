@@ -1,11 +1,6 @@
 //! What a request takes of memory, before it is begun.
 
-use crate::{
-    Error, Result, Size,
-    codec::Codec,
-    data::free_memory,
-    pipelines::Pipeline,
-};
+use crate::{Error, Result, Size, codec::Codec, data::free_memory, pipelines::Pipeline};
 
 /// How many tensors of a UNet's first level are there at once, its deeper ones and what lies between counted in. Measured on Stable
 /// Diffusion 1.5 at 512x512.

@@ -119,7 +119,11 @@ impl Plan {
             is_latent: pipeline.codec().is_latent(),
             notices,
         };
-        let together = plan.count.min(if plan.has_own_seeds() { 1 } else { plan.batch_size() });
+        let together = plan.count.min(if plan.has_own_seeds() {
+            1
+        } else {
+            plan.batch_size()
+        });
         let parts = if plan.guidance.is_on() { 2 } else { 1 };
         memory::check(pipeline, size, parts * together)?;
         // What cannot be begun is refused now.
@@ -335,7 +339,11 @@ impl Plan {
             model,
             eta: self.request.eta,
             prompts: &self.request.prompt,
-            negative_prompts: if self.guidance.is_on() { &self.request.negative_prompt } else { &[] },
+            negative_prompts: if self.guidance.is_on() {
+                &self.request.negative_prompt
+            } else {
+                &[]
+            },
             size: self.is_latent.then_some(self.maker.size),
             clip_skip: self.request.clip_skip,
             guidance: self.guidance,
