@@ -64,6 +64,25 @@ impl AnyModelConfig {
         }
     }
 
+    /// Takes latents of 64 for those that a Stable Diffusion UNet of before diffusers 0.9 says are smaller, as diffusers' pipelines do: early
+    /// files say 32 of models that were trained at 64.
+    pub fn mend_early_size(&mut self) {
+        const TRAINED_AT: usize = 64;
+        let Self::Condition(config) = self else { return };
+        let mut numbers = config
+            .diffusers_version
+            .split('.')
+            .map_while(|part| part.parse::<u32>().ok());
+        let is_early = (numbers.next(), numbers.next()) < (Some(0), Some(9))
+            && config.diffusers_version.starts_with('0');
+        let is_small = config
+            .sample_size
+            .is_some_and(|size| size.height_width()[0] < TRAINED_AT);
+        if is_early && is_small {
+            config.sample_size = Some(SampleSize::Square(TRAINED_AT));
+        }
+    }
+
     /// Channels of its first level, which are those of its largest tensors; `None` where it is no UNet.
     pub fn first_channels(&self) -> Option<usize> {
         match self {
@@ -248,6 +267,29 @@ impl AnyModelConfig {
                 "a {} cannot be told that: it needs another `conditioning`, or is another model's",
                 model.class_name()
             ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_stable_diffusion_was_trained_at_64() {
+        let size = |version: &str, size| {
+            let mut config = AnyModelConfig::Condition(UNet2DConditionConfig {
+                diffusers_version: version.into(),
+                sample_size: Some(SampleSize::Square(size)),
+                ..UNet2DConditionConfig::default()
+            });
+            config.mend_early_size();
+            config.sample_size()
+        };
+        assert_eq!(size("0.6.0", 32), Some([64; 2]));
+        assert_eq!(size("0.8.1", 96), Some([96; 2]));
+        for version in ["0.9.0", "0.42.1", "1.0", "", "x"] {
+            assert_eq!(size(version, 32), Some([32; 2]), "{version}");
         }
     }
 }

@@ -134,7 +134,10 @@ impl Pipeline {
         let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
         source.check(options.codec.is_some())?;
         let class = source.class();
-        let config = source.model_config()?;
+        let mut config = source.model_config()?;
+        if class.latent.is_some() {
+            config.mend_early_size();
+        }
         let scheduler = source.scheduler(Role::Scheduler)?;
         // They are small, and say early what is wrong.
         let mut conditions = conditioning::of_pipeline(&config, Some(&source), device)?;
