@@ -221,14 +221,19 @@ impl Case {
                     request.depth = Some(ImageInput::Tensor(depth));
                 }
                 "latents" => request.latents = Some(self.tensor(name).unwrap().tensor(device)),
-                "prompt_embeds" | "negative_prompt_embeds" => {
+                "prompt_embeds"
+                | "negative_prompt_embeds"
+                | "pooled_prompt_embeds"
+                | "negative_pooled_prompt_embeds" => {
+                    // One row for each picture.
+                    let spread = |name: &str| self.tensor(name).map(|stored| stored.repeated(each));
                     request.embeddings = Some(Embeddings {
-                        towards: embeds.as_ref().unwrap().tensor(device),
-                        away: self
-                            .tensor("negative_prompt_embeds")
-                            .map(|away| away.tensor(device)),
-                        pooled: None,
-                        pooled_away: None,
+                        towards: spread("prompt_embeds")
+                            .ok_or("there are no prompt_embeds")?
+                            .tensor(device),
+                        away: spread("negative_prompt_embeds").map(|away| away.tensor(device)),
+                        pooled: spread("pooled_prompt_embeds").map(|pooled| pooled.tensor(device)),
+                        pooled_away: spread("negative_pooled_prompt_embeds").map(|away| away.tensor(device)),
                     });
                 }
                 other => return Err(format!("the input `{other}` is not known to this test")),

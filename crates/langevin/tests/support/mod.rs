@@ -83,6 +83,26 @@ impl Stored {
         self.values[0]
     }
 
+    /// Each row so many times, one after another.
+    pub fn repeated(self, times: usize) -> Self {
+        let rows = self.shape.first().copied().unwrap_or(1).max(1);
+        let row = self.values.len() / rows;
+        let values = self
+            .values
+            .chunks(row.max(1))
+            .flat_map(|row| row.repeat(times))
+            .collect();
+        let mut shape = self.shape;
+        if let Some(first) = shape.first_mut() {
+            *first *= times;
+        }
+        Self {
+            shape,
+            values,
+            integers: Vec::new(),
+        }
+    }
+
     /// The values as a float32 tensor with `D` dimensions.
     pub fn tensor<const D: usize>(&self, device: &Device) -> Tensor<D> {
         Tensor::from_data(TensorData::new(self.f32(), self.shape.clone()), device)
