@@ -304,13 +304,23 @@ fn options_of_drawing_are_flags_and_fields_alike() {
     /// What is no option of a caller of the API: how much is drawn together, and the CLIP model, are the server's to say.
     const PROGRAM_ONLY: [&str; 3] = ["batch_size", "clip", "cuts"];
     /// What is about the program and not about the pictures.
-    const NO_OPTIONS: [&str; 6] = [
+    const NO_OPTIONS: [&str; 14] = [
         "device",
         "output",
         "overwrite",
         "exact_convolution",
         "animate",
         "help",
+        // How the model is loaded, which a server was told when it began.
+        "variant",
+        "kind",
+        "codec",
+        "vae_tiling",
+        "preview_vae",
+        "no_safety_checker",
+        // Two requests in one, with a model each.
+        "refiner",
+        "refiner_start",
     ];
     let folder = tempfile::tempdir().unwrap();
     let help = line(folder.path(), "sample --help").ok().out;

@@ -22,8 +22,17 @@ const resolve = (schema) => (schema.$ref ? description.components.schemas[schema
 
 function kind(schema) {
   if (schema.$ref) return schema.$ref.split("/").at(-1);
+  if (schema.oneOf) return schema.oneOf.map(kind).join(" or ");
   if (schema.type === "array") return `list of ${kind(schema.items)}`;
-  return [schema.type].flat().join(" or ");
+  return `${[schema.type].flat().join(" or ")}${range(schema)}`;
+}
+
+/** Which numbers there may be. */
+function range({ minimum, exclusiveMinimum, maximum, exclusiveMaximum }) {
+  const least = minimum !== undefined ? `from ${minimum}` : exclusiveMinimum !== undefined ? `above ${exclusiveMinimum}` : "";
+  const most = maximum !== undefined ? `to ${maximum}` : exclusiveMaximum !== undefined ? `to below ${exclusiveMaximum}` : "";
+  const whole = [least, most].filter(Boolean).join(" ");
+  return whole && `, ${whole}`;
 }
 
 function table(caption, rows) {

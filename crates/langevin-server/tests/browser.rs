@@ -755,6 +755,9 @@ fn screenshots_of_latents_are_taken_where_asked() {
         browser.until("document.getElementById('about-mask').textContent.includes('%')");
         browser.run("document.getElementById('painting').scrollIntoView({ block: 'center' });");
         shoot("painting", false);
+        browser.go(&format!("http://{}/docs", server.address));
+        browser.until("document.querySelectorAll('#operations section').length > 8");
+        shoot("docs", false);
     }
 }
 
