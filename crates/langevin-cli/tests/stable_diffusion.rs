@@ -740,3 +740,22 @@ fn a_pipeline_that_lacks_or_mixes_parts_is_told_which() {
     };
     broken(&nan, &["not numbers"]);
 }
+
+#[test]
+fn what_goes_by_pictures_alone_says_so_of_latents() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "photo.png", &gradient(16, 16));
+    let path = sd1().display().to_string();
+    for command in [
+        "invert PATH photo.png --steps 2",
+        "edit PATH photo.png --steps 4 --start-step 1 --source-prompt cat --prompt dog",
+        "interpolate PATH 1 2 --steps 2",
+    ] {
+        line(folder, &command.replace("PATH", &path))
+            .refused(1, &["StableDiffusionPipeline denoises latents"]);
+    }
+    let info = line(folder, &format!("info {path}")).ok();
+    let parts = ["latents    16x16, 4 channels", "pictures   32x32, colour"];
+    assert!(parts.iter().all(|part| info.out.contains(part)), "{}", info.out);
+}

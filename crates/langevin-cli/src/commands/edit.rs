@@ -17,9 +17,9 @@ use langevin::{
 
 use super::{
     sample::{Facts, Output},
-    walk::walk,
+    walk::{load, walk},
 };
-use crate::{flags::Options, hub, stop::Stop, terminal};
+use crate::{flags::Options, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -77,7 +77,7 @@ pub struct EditArgs {
 /// Inverts, changes and draws again.
 pub fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = load(&args.path, &args.device.open()?)?;
     if args.class.is_none() && args.prompt.is_none() {
         bail!("--class, or --prompt for a model that looks at texts, must say what the picture should show");
     }

@@ -17,8 +17,8 @@ use langevin::{
     random::Generator,
 };
 
-use super::walk::walk;
-use crate::{flags::Options, hub, stop::Stop, terminal};
+use super::walk::{load, walk};
+use crate::{flags::Options, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -80,7 +80,7 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
             args.output.display()
         );
     }
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = load(&args.path, &args.device.open()?)?;
     let request = Request {
         class: args.class.iter().cloned().collect(),
         prompt: args.prompt.iter().cloned().collect(),

@@ -13,11 +13,11 @@ use langevin::{
     guidance::ClassifierFree,
     ops::in_pool,
     options::ClassName,
-    pipelines::{Latents, Pipeline, to_pictures},
+    pipelines::{Latents, to_pictures},
 };
 
-use super::walk::{one_each, walk};
-use crate::{flags::Options, hub, stop::Stop, terminal};
+use super::walk::{load, one_each, walk};
+use crate::{flags::Options, stop::Stop, terminal};
 
 /// What `--help` begins with.
 pub const LONG_ABOUT: &str = "\
@@ -58,7 +58,7 @@ pub struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub fn run(args: InvertArgs) -> Result<()> {
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    let pipeline = load(&args.path, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args
         .pictures

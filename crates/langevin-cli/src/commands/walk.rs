@@ -1,10 +1,25 @@
 //! The way between a picture and the noise it comes from, which `invert`, `edit` and `interpolate` go.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use langevin::{Pipeline, Request, generate::Plan, pipelines::Sampling, random::Generator};
 
-use crate::{progress::Progress, stop::Stop};
+use crate::{hub, progress::Progress, stop::Stop};
+
+/// Loads a pipeline of pictures.
+pub fn load(path: &Path, device: &Device) -> Result<Pipeline> {
+    let pipeline = Pipeline::load(hub::pipeline(path)?, device)?;
+    if pipeline.codec().is_latent() {
+        bail!(
+            "{}: a {} denoises latents; the way from a picture to its noise and back is there for models that denoise pictures themselves",
+            path.display(),
+            pipeline.class().name
+        );
+    }
+    Ok(pipeline)
+}
 
 /// One of what was given for each picture; nothing where nothing was.
 pub fn one_each<T: Clone>(what: &str, given: Vec<T>, pictures: usize) -> Result<Vec<T>> {
