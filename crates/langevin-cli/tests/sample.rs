@@ -214,10 +214,10 @@ fn a_broken_pipeline_is_told_what_is_wrong_with_it() {
     line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
     fs::write(
         folder.path().join("run/model_index.json"),
-        r#"{"_class_name": "StableDiffusionPipeline"}"#,
+        r#"{"_class_name": "KandinskyPipeline"}"#,
     )
     .unwrap();
-    line(folder.path(), "sample run").refused(1, &["StableDiffusionPipeline", "not there yet"]);
+    line(folder.path(), "sample run").refused(1, &["KandinskyPipeline", "not there yet"]);
     assert_eq!(names(folder.path()), ["empty", "run"]);
 }
 
@@ -303,8 +303,16 @@ fn a_device_that_is_not_built_in_is_refused_with_how_it_is() {
 fn options_of_drawing_are_flags_and_fields_alike() {
     /// What is no option of a caller of the API: how much is drawn together, and the CLIP model, are the server's to say.
     const PROGRAM_ONLY: [&str; 3] = ["batch_size", "clip", "cuts"];
-    /// What is about the program and not about the pictures.
-    const NO_OPTIONS: [&str; 6] = [
+    /// What is about the program and its models and not about the pictures.
+    const NO_OPTIONS: [&str; 14] = [
+        "variant",
+        "kind",
+        "codec",
+        "vae_tiling",
+        "preview_vae",
+        "no_safety_checker",
+        "refiner",
+        "refiner_start",
         "device",
         "output",
         "overwrite",

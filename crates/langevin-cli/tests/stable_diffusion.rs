@@ -170,7 +170,10 @@ impl Case {
             };
             flags.extend([flag.into(), self.path(file).display().to_string()]);
         }
-        let prompts = arguments["prompt"].as_array().map_or(1, Vec::len) as u64;
+        let prompts = arguments
+            .get("prompt")
+            .and_then(Value::as_array)
+            .map_or(1, Vec::len) as u64;
         let count = prompts * self.number("num_images_per_prompt", 1);
         flags.extend(["--count".into(), count.to_string()]);
         match (&self.call["generator"]["seed"], &self.call["generator"]["seeds"]) {
