@@ -216,7 +216,7 @@ fn guidance_that_cannot_be_is_refused() {
         1,
         "leaves none of 4 steps",
     );
-    refused("sample MODEL --strength 0.5", 2, "--init-image");
+    refused("sample MODEL --strength 0.5", 1, "--init-image");
     assert_eq!(names(folder.path()), ["a.png", "conditional", "small.png"]);
 }
 

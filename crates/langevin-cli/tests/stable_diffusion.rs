@@ -170,7 +170,10 @@ impl Case {
             };
             flags.extend([flag.into(), self.path(file).display().to_string()]);
         }
-        let prompts = arguments["prompt"].as_array().map_or(1, Vec::len) as u64;
+        let prompts = arguments
+            .get("prompt")
+            .and_then(Value::as_array)
+            .map_or(1, Vec::len) as u64;
         let count = prompts * self.number("num_images_per_prompt", 1);
         flags.extend(["--count".into(), count.to_string()]);
         match (&self.call["generator"]["seed"], &self.call["generator"]["seeds"]) {
@@ -739,4 +742,23 @@ fn a_pipeline_that_lacks_or_mixes_parts_is_told_which() {
         );
     };
     broken(&nan, &["not numbers"]);
+}
+
+#[test]
+fn what_goes_by_pictures_alone_says_so_of_latents() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "photo.png", &gradient(16, 16));
+    let path = sd1().display().to_string();
+    for command in [
+        "invert PATH photo.png --steps 2",
+        "edit PATH photo.png --steps 4 --start-step 1 --source-prompt cat --prompt dog",
+        "interpolate PATH 1 2 --steps 2",
+    ] {
+        line(folder, &command.replace("PATH", &path))
+            .refused(1, &["StableDiffusionPipeline denoises latents"]);
+    }
+    let info = line(folder, &format!("info {path}")).ok();
+    let parts = ["latents    16x16, 4 channels", "pictures   32x32, colour"];
+    assert!(parts.iter().all(|part| info.out.contains(part)), "{}", info.out);
 }

@@ -134,8 +134,8 @@ fn what_is_not_there_yet_is_said_to_be() {
         config.unknown.insert(key.into(), value);
         config.validate().unwrap_err().to_string()
     };
-    assert!(with("only_cross_attention", true.into()).contains("only_cross_attention"));
-    assert!(with("time_cond_proj_dim", 256.into()).contains("time_cond_proj_dim"));
+    assert!(with("dual_cross_attention", true.into()).contains("dual_cross_attention"));
+    assert!(with("time_embedding_type", "fourier".into()).contains("time_embedding_type"));
     let config = UNet2DConditionConfig {
         class_embed_type: serde_json::from_str("\"projection\"").unwrap(),
         ..UNet2DConditionConfig::default()

@@ -210,6 +210,15 @@ impl Plan {
         }
     }
 
+    /// The seed, or those of the pictures, in words.
+    fn seeds(&self) -> String {
+        let seeds: Vec<String> = self.request.seeds.iter().map(ToString::to_string).collect();
+        match seeds.is_empty() {
+            true => self.seed().to_string(),
+            false => seeds.join(", "),
+        }
+    }
+
     /// Whether every picture has a generator of its own, seeded with one of the request's seeds.
     pub fn has_own_seeds(&self) -> bool {
         !self.request.seeds.is_empty()
@@ -327,13 +336,8 @@ impl Plan {
     /// What a picture's file says about how it was drawn, by the model of this name. Of a picture that was drawn with a generator of its
     /// own, `number` says which.
     pub fn facts(&self, model: &str, number: Option<usize>) -> Vec<(&'static str, String)> {
-        let seeds: Vec<String> = self.request.seeds.iter().map(ToString::to_string).collect();
         Facts {
-            seed: match number {
-                Some(number) => self.seed_of(number).to_string(),
-                None if self.has_own_seeds() => seeds.join(", "),
-                None => self.seed().to_string(),
-            },
+            seed: number.map_or_else(|| self.seeds(), |number| self.seed_of(number).to_string()),
             scheduler: self.scheduler.class_name(),
             steps: self.steps,
             model,
@@ -356,14 +360,14 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pictures = if self.count == 1 { "picture" } else { "pictures" };
+        let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         write!(
             f,
-            "drawing {} {pictures}: {}, {} steps, seed {}",
-            self.count,
+            "drawing {}: {}, {}, seed {}",
+            of(self.count, "picture"),
             self.scheduler.class_name(),
-            self.steps,
-            self.seed()
+            of(self.steps, "step"),
+            self.seeds()
         )
     }
 }

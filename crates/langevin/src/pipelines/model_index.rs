@@ -70,7 +70,7 @@ impl ModelIndex {
         let folder = folder.as_ref();
         let path = folder.join(MODEL_INDEX);
         if !folder.exists() {
-            return Err(Error::file(folder, "there is no such folder"));
+            return Err(Error::file(folder, "there is no such folder or file"));
         }
         if !path.is_file() {
             if folder.join(CONFIG_NAME).is_file() && folder.join(SCHEDULER_CONFIG).is_file() {

@@ -19,7 +19,10 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
     terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
-    print_model(model, pipeline.num_parameters())?;
+    print_model(model, pipeline.num_parameters(), pipeline.codec().is_latent())?;
+    if pipeline.codec().is_latent() {
+        line("pictures", &format!("{}, colour", pipeline.size()?))?;
+    }
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.
     let flat = stored.path().parent() == Some(folder);
@@ -55,11 +58,11 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 pub fn describe_model(folder: &Path) -> Result<()> {
     let model = AnyModel::load(folder, &default_device())?;
     terminal::print_line(&format!("{}: a model without a scheduler", folder.display()))?;
-    print_model(&model, model.num_parameters())?;
+    print_model(&model, model.num_parameters(), false)?;
     line("stored as", &Checkpoint::in_folder(folder)?.to_string())
 }
 
-fn print_model(model: &AnyModel, parameters: usize) -> Result<()> {
+fn print_model(model: &AnyModel, parameters: usize, is_latent: bool) -> Result<()> {
     let config = model.config();
     // In memory they are float32, whatever they are stored as.
     let size = bytes(parameters as u64 * 4);
@@ -71,7 +74,8 @@ fn print_model(model: &AnyModel, parameters: usize) -> Result<()> {
             thousands(parameters)
         ),
     )?;
-    line("pictures", &pictures(&config))?;
+    let denoised = if is_latent { "latents" } else { "pictures" };
+    line(denoised, &pictures(&config))?;
     if let Some(classes) = config.num_class_embeds() {
         line("told", &format!("one of {classes} classes"))?;
     }
