@@ -214,10 +214,10 @@ fn a_broken_pipeline_is_told_what_is_wrong_with_it() {
     line(folder.path(), "sample run --steps 2").refused(1, &["diffusion_pytorch_model.safetensors"]);
     fs::write(
         folder.path().join("run/model_index.json"),
-        r#"{"_class_name": "StableDiffusionPipeline"}"#,
+        r#"{"_class_name": "KandinskyPipeline"}"#,
     )
     .unwrap();
-    line(folder.path(), "sample run").refused(1, &["StableDiffusionPipeline", "not there yet"]);
+    line(folder.path(), "sample run").refused(1, &["KandinskyPipeline", "not there yet"]);
     assert_eq!(names(folder.path()), ["empty", "run"]);
 }
 

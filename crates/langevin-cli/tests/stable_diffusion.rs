@@ -745,19 +745,38 @@ fn a_pipeline_that_lacks_or_mixes_parts_is_told_which() {
 }
 
 #[test]
-fn what_goes_by_pictures_alone_says_so_of_latents() {
+fn latents_are_inverted_edited_and_described() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write(folder, "photo.png", &gradient(16, 16));
     let path = sd1().display().to_string();
-    for command in [
-        "invert PATH photo.png --steps 2",
-        "edit PATH photo.png --steps 4 --start-step 1 --source-prompt cat --prompt dog",
-        "interpolate PATH 1 2 --steps 2",
+    for (command, file, shown) in [
+        (
+            "invert PATH photo.png --steps 4 --prompt cat --grid again.png",
+            "latents.safetensors",
+            "reconstruction error",
+        ),
+        (
+            "edit PATH photo.png --steps 5 --start-step 1 --source-prompt cat --prompt dog --output edited.png",
+            "edited.png",
+            "edited in edited.png",
+        ),
+        (
+            "edit PATH latents.safetensors --start-step 1 --source-prompt cat --prompt dog --output other.png",
+            "other.png",
+            "edited in other.png",
+        ),
+        (
+            "interpolate PATH 1 photo.png --steps 4 --frames 3",
+            "between.png",
+            "3 pictures in between.png",
+        ),
     ] {
-        line(folder, &command.replace("PATH", &path))
-            .refused(1, &["StableDiffusionPipeline denoises latents"]);
+        let ran = line(folder, &command.replace("PATH", &path)).ok();
+        assert!(ran.out.contains(shown), "{}", ran.out);
+        assert!(folder.join(file).is_file(), "{file}");
     }
+    line(folder, &format!("invert {path} photo.png --steps 2")).refused(1, &["at least 3 steps"]);
     let info = line(folder, &format!("info {path}")).ok();
     let parts = ["latents    16x16, 4 channels", "pictures   32x32, colour"];
     assert!(parts.iter().all(|part| info.out.contains(part)), "{}", info.out);

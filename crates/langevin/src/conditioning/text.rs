@@ -313,6 +313,15 @@ impl TextCondition {
                 towards,
                 ..Pair::default()
             }),
+            None if guided && self.zeros_for_empty => Ok(Pair {
+                away: Conditioning {
+                    sequence: towards.sequence.as_ref().map(Tensor::zeros_like),
+                    vector: towards.vector.as_ref().map(Tensor::zeros_like),
+                    ..Conditioning::default()
+                },
+                towards,
+                ..Pair::default()
+            }),
             None if guided => Err(Error::Config(
                 "guidance leads away from something: embeddings of it must be given beside the others".into(),
             )),

@@ -14,6 +14,8 @@ use crate::{
 
 /// The parameters of the class embedding, where it has any.
 #[derive(Module, Debug)]
+// A model has one.
+#[allow(clippy::large_enum_variant)]
 pub enum VectorEmbedding {
     /// A vector for each class.
     Table(Embedding),
