@@ -465,11 +465,6 @@ fn a_refiner_goes_on_where_the_base_ends() {
     };
     refused(&["--refiner-start", "0.5"], 2, &["--refiner"]);
     refused(&["--aesthetic-score", "7"], 1, &["--aesthetic-score", "refiner"]);
-    refused(
-        &["--negative-target-size", "64x64"],
-        1,
-        &["both --negative-original-size"],
-    );
     refused(&["--refiner", "nowhere"], 1, &["nowhere"]);
     refused(
         &["--refiner", &path, "--refiner-start", "2"],
