@@ -449,16 +449,22 @@ fn a_refiner_goes_on_where_the_base_ends() {
     let refined = of(&["--refiner", &path, "--refiner-start", "0.5"]);
     assert!(levels(&plain, &refined) <= 1);
     assert!(plain != of(&["--denoising-end", "0.5"]));
+    let ran = sample(
+        folder,
+        &base,
+        &["--prompt", "a cat", "--negative-target-size", "64x64"],
+    )
+    .ok();
+    assert!(
+        ran.err.contains("the negative sizes have no effect"),
+        "{}",
+        ran.err
+    );
     let refused = |words: &[&str], code: i32, parts: &[&str]| {
         sample(folder, &base, &[&["--prompt", "a cat"][..], words].concat()).refused(code, parts);
     };
     refused(&["--refiner-start", "0.5"], 2, &["--refiner"]);
     refused(&["--aesthetic-score", "7"], 1, &["--aesthetic-score", "refiner"]);
-    refused(
-        &["--negative-target-size", "64x64"],
-        1,
-        &["both --negative-original-size"],
-    );
     refused(&["--refiner", "nowhere"], 1, &["nowhere"]);
     refused(
         &["--refiner", &path, "--refiner-start", "2"],

@@ -93,16 +93,16 @@ impl SizeCondition {
                 "`aesthetic_score` and `negative_aesthetic_score` are for XL's refiner, and this model is told no scores",
             ));
         }
-        let negative = [asked.negative_original_size, asked.negative_target_size];
-        let half = negative.iter().flatten().count() == 1;
-        let bare = asked.negative_crops_coords_top_left.is_some() && negative == [None; 2];
-        if (half || bare) && !asked.from_picture && !self.aesthetics {
-            return Err(Error::option(
-                &["negative_original_size", "negative_target_size"],
-                "guidance leads away from sizes only where both `negative_original_size` and `negative_target_size` are given",
-            ));
-        }
         Ok(())
+    }
+
+    /// Whether a request names a part of the sizes that guidance would lead away from, of which diffusers then takes none.
+    pub(crate) fn overlooks(self, request: &Request) -> bool {
+        let sizes = [request.negative_original_size, request.negative_target_size];
+        let given = sizes.iter().flatten().count();
+        let from_picture = request.init_image.is_some() || request.inpaint.is_some();
+        let half = given == 1 || (given == 0 && request.negative_crop_top_left.is_some());
+        half && !from_picture && !self.aesthetics
     }
 }
 

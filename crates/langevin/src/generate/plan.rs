@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, Request, Result, Size,
     codec::Codec,
-    conditioning::{self, Ask, DistilledGuidance, Pair, TextCondition},
+    conditioning::{self, Ask, DistilledGuidance, Pair, SizeCondition, TextCondition},
     data::Picture,
     guidance::{ClassifierFree, GuidanceSchedule, GuideMaker, LossGuidance, Through},
     models::clip::ClipModel,
@@ -103,6 +103,7 @@ impl Plan {
             options.guidance.scale = None;
         }
         notices.extend(idle_negative(request, &mut options, pipeline));
+        notices.extend(idle_sizes(request, pipeline));
         notices.extend(unseen(request, pipeline)?);
         let plan = Self {
             steps: request.steps.unwrap_or(usage.steps),
@@ -432,6 +433,14 @@ fn idle_negative(request: &Request, options: &mut SampleOptions, pipeline: &Pipe
         None => "guidance is off at a scale of 1 or less",
     };
     Some(format!("the negative prompt has no effect: {why}"))
+}
+
+/// A word about negative sizes of which there is only a part.
+fn idle_sizes(request: &Request, pipeline: &Pipeline) -> Option<String> {
+    let overlooked = pipeline.condition::<SizeCondition>()?.overlooks(request);
+    overlooked.then(|| {
+        "the negative sizes have no effect: both the negative original size and the negative target size must be given".into()
+    })
 }
 
 /// What of the texts is too long to be seen.
