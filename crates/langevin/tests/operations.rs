@@ -197,19 +197,20 @@ fn biased_attention_is_softmax_of_scores_and_bias() {
         };
         let padding: Vec<f32> = (0..2 * keys).map(|i| padding(i / keys, i % keys)).collect();
         let padding = Tensor::from_data(TensorData::new(padding, [2, keys]), &device());
-        let biases = bias.clone() + padding;
+        // A sum for each side: a graph goes back once.
+        let biases = || bias.clone() + padding.clone();
         let options = AttentionOptions {
             heads,
             scale: 1.0 / (head_dim as f32).sqrt(),
             causal: false,
         };
-        let ours = ops::biased_attention(q.clone(), k.clone(), v.clone(), biases.clone(), options);
+        let ours = ops::biased_attention(q.clone(), k.clone(), v.clone(), biases(), options);
         let split = |t: Tensor<3>| {
             let n = t.dims()[1];
             t.reshape([2, n, heads, head_dim]).swap_dims(1, 2)
         };
         let scores = split(q.clone()).matmul(split(k.clone()).transpose()) * options.scale;
-        let scores = scores + biases.reshape([2, 1, 1, keys]);
+        let scores = scores + biases().reshape([2, 1, 1, keys]);
         let burns = activation::softmax(scores, 3)
             .matmul(split(v.clone()))
             .swap_dims(1, 2);

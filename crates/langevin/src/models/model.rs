@@ -53,7 +53,7 @@ pub trait ModelConfig: Clone + fmt::Debug + PartialEq + Serialize + DeserializeO
         serde_json::from_value(value).map_err(|e| {
             Error::file(
                 path,
-                format!("is not the configuration of a {}: {e}", Self::CLASS),
+                format!("is not the JSON expected of a {}: {e}", Self::CLASS),
             )
         })
     }
