@@ -4,13 +4,13 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Codec, Encoded, Tiny, one_by_one, preview};
+use super::{Codec, Encoded, Tiny, preview};
 use crate::{
     Result,
     data::free_memory,
     models::{
         Model,
-        autoencoder::{AutoencoderKL, Tiling},
+        autoencoder::{AutoencoderKL, Tiling, one_by_one},
     },
 };
 
@@ -90,11 +90,10 @@ impl Autoencoder {
     /// What the network decodes: [`Codec::scale`] undone.
     fn unscale(&self, samples: Tensor<4>) -> Tensor<4> {
         let config = self.network.config();
-        let scaled = samples.clone() / config.scaling_factor;
         match (self.statistics(&samples), config.shift_factor) {
             (Some([mean, std]), _) => samples * std / config.scaling_factor + mean,
-            (None, Some(shift)) => scaled + shift,
-            (None, None) => scaled,
+            (None, Some(shift)) => samples / config.scaling_factor + shift,
+            (None, None) => samples / config.scaling_factor,
         }
     }
 }
@@ -142,7 +141,7 @@ impl Codec for Autoencoder {
     fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         let [_, _, height, width] = samples.dims();
         let tiling = self.tiles(height * width * self.factor() * self.factor());
-        one_by_one(&self.unscale(samples), |latent| match &tiling {
+        one_by_one(self.unscale(samples), |latent| match &tiling {
             Some(tiling) => self.network.decode_tiled(latent, tiling),
             None => self.network.decode(latent),
         })

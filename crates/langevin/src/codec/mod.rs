@@ -289,10 +289,3 @@ impl Codec for AnyCodec {
         self.get().save(folder)
     }
 }
-
-/// One picture after another, so that memory is one picture's.
-fn one_by_one(batch: &Tensor<4>, work: impl Fn(Tensor<4>) -> Result<Tensor<4>>) -> Result<Tensor<4>> {
-    let rows = 0..batch.dims()[0];
-    let each = rows.map(|row| work(batch.clone().narrow(0, row, 1)));
-    Ok(Tensor::cat(each.collect::<Result<Vec<_>>>()?, 0))
-}

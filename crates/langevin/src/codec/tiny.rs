@@ -4,10 +4,13 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use super::{Codec, Encoded, one_by_one};
+use super::{Codec, Encoded};
 use crate::{
     Result,
-    models::{Model, autoencoder::AutoencoderTiny},
+    models::{
+        Model,
+        autoencoder::{AutoencoderTiny, one_by_one},
+    },
 };
 
 /// An [`AutoencoderTiny`], whose latents are the model's as they are.
@@ -33,7 +36,7 @@ impl Codec for Tiny {
     }
 
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
-        one_by_one(&pictures, |picture| self.network.encode(picture)).map(Encoded::point)
+        one_by_one(pictures, |picture| self.network.encode(picture)).map(Encoded::point)
     }
 
     fn scale(&self, latents: Tensor<4>) -> Tensor<4> {
@@ -42,7 +45,7 @@ impl Codec for Tiny {
 
     fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         let latents = samples / self.network.config().scaling_factor;
-        one_by_one(&latents, |latent| self.network.decode(latent))
+        one_by_one(latents, |latent| self.network.decode(latent))
     }
 
     fn num_parameters(&self) -> usize {

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use super::{Codec, Encoded, one_by_one};
+use super::{Codec, Encoded};
 use crate::{
     Result,
-    models::{Model, autoencoder::VQModel},
+    models::{
+        Model,
+        autoencoder::{VQModel, one_by_one},
+    },
 };
 
 /// A [`VQModel`] with the scale that its pipeline brings latents to.
@@ -33,7 +36,7 @@ impl Codec for VectorQuantized {
     }
 
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
-        one_by_one(&pictures, |picture| self.network.encode(picture)).map(Encoded::point)
+        one_by_one(pictures, |picture| self.network.encode(picture)).map(Encoded::point)
     }
 
     fn scale(&self, latents: Tensor<4>) -> Tensor<4> {
@@ -42,7 +45,7 @@ impl Codec for VectorQuantized {
 
     fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         let latents = samples / self.network.config().scaling_factor;
-        one_by_one(&latents, |latent| self.network.decode(latent))
+        one_by_one(latents, |latent| self.network.decode(latent))
     }
 
     fn num_parameters(&self) -> usize {
