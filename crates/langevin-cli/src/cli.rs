@@ -58,13 +58,13 @@ Examples:
     disable_help_subcommand = true,
     max_term_width = 110
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Train a model on pictures
     #[command(long_about = train::LONG_ABOUT)]
     Train(Box<TrainArgs>),

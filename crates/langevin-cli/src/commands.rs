@@ -1,25 +1,25 @@
 //! One module a command: what its user typed, what that means, and the library call that does it.
 
-pub mod convert;
-pub mod edit;
-pub mod evaluate;
-pub mod info;
-pub mod interpolate;
-pub mod invert;
-pub mod list;
-pub mod plot;
-pub mod plot_schedule;
-pub mod plot_weighting;
-pub mod pull;
-pub mod push;
-pub mod remove;
-pub mod runs;
-pub mod sample;
-pub mod schedulers;
-pub mod serve;
-pub mod space;
-pub mod train;
-pub mod walk;
+pub(crate) mod convert;
+pub(crate) mod edit;
+pub(crate) mod evaluate;
+pub(crate) mod info;
+pub(crate) mod interpolate;
+pub(crate) mod invert;
+pub(crate) mod list;
+pub(crate) mod plot;
+pub(crate) mod plot_schedule;
+pub(crate) mod plot_weighting;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod remove;
+pub(crate) mod runs;
+pub(crate) mod sample;
+pub(crate) mod schedulers;
+pub(crate) mod serve;
+pub(crate) mod space;
+pub(crate) mod train;
+pub(crate) mod walk;
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ use anyhow::bail;
 use crate::cli::{Cli, Command};
 
 /// Runs the command.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Sample(args) => sample::run(*args),

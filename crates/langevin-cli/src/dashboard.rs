@@ -21,7 +21,7 @@ const SMALLEST: (u16, u16) = (60, 18);
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
 
 /// The dashboard while a run goes on. Dropped, it gives the terminal back.
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     screen: Screen,
     view: View,
     drawn: Option<Instant>,
@@ -29,7 +29,7 @@ pub struct Dashboard {
 
 impl Dashboard {
     /// Whether somebody watches a terminal that is large enough.
-    pub fn fits() -> bool {
+    pub(crate) fn fits() -> bool {
         let large = || terminal::size().is_ok_and(|(w, h)| w >= SMALLEST.0 && h >= SMALLEST.1);
         let clever = std::env::var("TERM").is_ok_and(|term| term != "dumb") || cfg!(windows);
         stdout().is_terminal() && stderr().is_terminal() && clever && large()
@@ -39,7 +39,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// If the terminal does not do as it is told.
-    pub fn open(info: &RunInfo, stop: Stop) -> std::io::Result<Self> {
+    pub(crate) fn open(info: &RunInfo, stop: Stop) -> std::io::Result<Self> {
         let mut dashboard = Self {
             screen: Screen::open(stop)?,
             view: View::new(info, Colours::of_terminal()),
@@ -50,7 +50,7 @@ impl Dashboard {
     }
 
     /// Shows a step, unless another was shown a moment ago.
-    pub fn step(&mut self, progress: &Progress) {
+    pub(crate) fn step(&mut self, progress: &Progress) {
         self.view.step(progress);
         if self.drawn.is_none_or(|last| last.elapsed() >= REDRAW_EVERY) || progress.step == progress.steps {
             self.redraw();
@@ -58,13 +58,13 @@ impl Dashboard {
     }
 
     /// Shows samples.
-    pub fn samples(&mut self, step: usize, drawn: &Drawn) {
+    pub(crate) fn samples(&mut self, step: usize, drawn: &Drawn) {
         self.view.samples(step, drawn.pictures.clone());
         self.redraw();
     }
 
     /// Shows what was said since.
-    pub fn redraw(&mut self) {
+    pub(crate) fn redraw(&mut self) {
         self.drawn = Some(Instant::now());
         self.screen.draw(|frame| self.view.draw(frame));
     }

@@ -11,7 +11,7 @@ use langevin::schedulers::SamplerName;
 /// Writes every flag `--like_this` as `--like-this`; values stay as they are.
 ///
 /// Python's scripts spell their flags with underscores, command lines are used to hyphens, and this program takes both.
-pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
     let mut only_values = false;
     args.into_iter()
         .map(|arg| {
@@ -34,13 +34,13 @@ pub fn to_kebab_case(args: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// The flag of an option: `--output-dir` of `output_dir`.
-pub fn of_option(option: &str) -> String {
+pub(crate) fn of_option(option: &str) -> String {
     format!("--{}", option.replace('_', "-"))
 }
 
 /// Options of the library as flags: what was typed over the library's defaults.
 #[derive(Clone, Debug, Default)]
-pub struct Options<T>(pub T);
+pub(crate) struct Options<T>(pub T);
 
 impl<T: Args + Default> Args for Options<T> {
     fn augment_args(command: Command) -> Command {
@@ -65,7 +65,7 @@ impl<T: Args + Default> FromArgMatches for Options<T> {
 }
 
 /// A parser for a sampler's name.
-pub fn scheduler() -> PossibleValuesParser {
+pub(crate) fn scheduler() -> PossibleValuesParser {
     PossibleValuesParser::new(
         SamplerName::ALL
             .iter()

@@ -20,7 +20,7 @@ const SCHEME: &str = "hf://";
 
 /// How names are resolved: as the environment says, but for what a command's flags say.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub(crate) struct Names {
     /// Another cache.
     pub cache: Option<PathBuf>,
     /// Another token.
@@ -31,7 +31,7 @@ pub struct Names {
 ///
 /// # Errors
 /// If it is a name of the Hub and cannot be pulled.
-pub fn model(path: &Path) -> Result<PathBuf> {
+pub(crate) fn model(path: &Path) -> Result<PathBuf> {
     Names::default().model(path, &ModelFiles::default())
 }
 
@@ -39,7 +39,7 @@ pub fn model(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// If it is a name of the Hub and cannot be pulled, or is a pipeline of a class that is not there yet.
-pub fn pipeline(path: &Path) -> Result<PathBuf> {
+pub(crate) fn pipeline(path: &Path) -> Result<PathBuf> {
     pipeline_with(path, None, &[])
 }
 
@@ -47,7 +47,7 @@ pub fn pipeline(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As [`pipeline`].
-pub fn pipeline_with(path: &Path, variant: Option<&str>, without: &[&str]) -> Result<PathBuf> {
+pub(crate) fn pipeline_with(path: &Path, variant: Option<&str>, without: &[&str]) -> Result<PathBuf> {
     let wanted = ModelFiles {
         variant: variant.map(str::to_owned),
         classes: PipelineClass::all().map(|class| class.name.to_string()).collect(),
@@ -61,7 +61,7 @@ pub fn pipeline_with(path: &Path, variant: Option<&str>, without: &[&str]) -> Re
 ///
 /// # Errors
 /// If it is a name of the Hub and cannot be pulled.
-pub fn scheduler(path: &Path) -> Result<PathBuf> {
+pub(crate) fn scheduler(path: &Path) -> Result<PathBuf> {
     let wanted = ModelFiles {
         part: ModelPart::Scheduler,
         ..ModelFiles::default()
@@ -73,7 +73,7 @@ pub fn scheduler(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// If it is a name of the Hub and cannot be pulled, or holds no such data.
-pub fn dataset(name: &str, options: &OpenOptions) -> Result<String> {
+pub(crate) fn dataset(name: &str, options: &OpenOptions) -> Result<String> {
     Names::default().dataset(name, options)
 }
 
@@ -82,7 +82,7 @@ impl Names {
     ///
     /// # Errors
     /// If the environment makes no sense.
-    pub fn hub(&self) -> Result<Hub> {
+    pub(crate) fn hub(&self) -> Result<Hub> {
         let mut settings = Settings::from_env()?;
         if let Some(cache) = &self.cache {
             settings.cache.clone_from(cache);
@@ -98,7 +98,7 @@ impl Names {
     ///
     /// # Errors
     /// If it is a name of the Hub and cannot be pulled.
-    pub fn model(&self, path: &Path, wanted: &ModelFiles) -> Result<PathBuf> {
+    pub(crate) fn model(&self, path: &Path, wanted: &ModelFiles) -> Result<PathBuf> {
         let Some(typed) = path.to_str() else {
             return Ok(path.to_path_buf());
         };
@@ -115,7 +115,7 @@ impl Names {
     ///
     /// # Errors
     /// As [`Names::model`].
-    pub fn model_config(&self, source: &ModelSource) -> Result<ModelSource> {
+    pub(crate) fn model_config(&self, source: &ModelSource) -> Result<ModelSource> {
         let ModelSource::Config(path) = source else {
             return Ok(source.clone());
         };
@@ -130,7 +130,7 @@ impl Names {
     ///
     /// # Errors
     /// As [`Names::model`].
-    pub fn text_encoder(&self, source: &TextEncoderSource) -> Result<TextEncoderSource> {
+    pub(crate) fn text_encoder(&self, source: &TextEncoderSource) -> Result<TextEncoderSource> {
         let TextEncoderSource::Folder(path) = source else {
             return Ok(source.clone());
         };
@@ -145,7 +145,7 @@ impl Names {
     ///
     /// # Errors
     /// If it is a name of the Hub and cannot be pulled, or holds no such data.
-    pub fn dataset(&self, text: &str, options: &OpenOptions) -> Result<String> {
+    pub(crate) fn dataset(&self, text: &str, options: &OpenOptions) -> Result<String> {
         let Some(name) = remote(text) else {
             return Ok(text.to_string());
         };
@@ -161,7 +161,7 @@ impl Names {
     ///
     /// # Errors
     /// If the repository cannot be pulled, or holds no such data.
-    pub fn pull_dataset(&self, name: &RepoName, options: &OpenOptions) -> Result<PathBuf> {
+    pub(crate) fn pull_dataset(&self, name: &RepoName, options: &OpenOptions) -> Result<PathBuf> {
         let (hub, progress) = (self.hub()?, Transfer::pulling());
         let (unread, was_read) = match hub.open(RepoKind::Dataset, name, &progress) {
             Ok(snapshot) => match fetch_dataset(&snapshot, name, options, &progress)? {
@@ -196,7 +196,7 @@ impl Names {
     ///
     /// # Errors
     /// If it is neither.
-    pub fn kind(&self, name: &RepoName) -> Result<RepoKind> {
+    pub(crate) fn kind(&self, name: &RepoName) -> Result<RepoKind> {
         let (hub, progress) = (self.hub()?, Transfer::pulling());
         let Err(first) = hub.open(RepoKind::Model, name, &progress) else {
             return Ok(RepoKind::Model);
@@ -248,7 +248,7 @@ fn fetch_dataset(
 ///
 /// `hf://ORG/NAME` and `hf://datasets/ORG/NAME` always mean the Hub. Otherwise what is there as a path is meant, and what would lie in a
 /// folder that is there: a run whose number is mistyped is not looked for on the Hub.
-pub fn remote(text: &str) -> Option<Result<(Option<RepoKind>, RepoName)>> {
+pub(crate) fn remote(text: &str) -> Option<Result<(Option<RepoKind>, RepoName)>> {
     if let Some(rest) = text.strip_prefix(SCHEME) {
         let kinds = RepoKind::ALL.into_iter();
         let mut prefixed =
@@ -281,7 +281,7 @@ fn no_path(typed: &str) -> String {
 ///
 /// # Errors
 /// If it is none, or of another kind than `kind`.
-pub fn name(text: &str, kind: Option<RepoKind>) -> Result<(Option<RepoKind>, RepoName)> {
+pub(crate) fn name(text: &str, kind: Option<RepoKind>) -> Result<(Option<RepoKind>, RepoName)> {
     let (said, name) = match text.strip_prefix(SCHEME) {
         Some(_) => match remote(text) {
             Some(name) => name?,

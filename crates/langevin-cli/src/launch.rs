@@ -51,7 +51,7 @@ const SWITCHES: [&str; 22] = [
 ];
 
 /// What a pasted line asks for.
-pub struct Launched {
+pub(crate) struct Launched {
     /// The program's arguments, its name first.
     pub args: Vec<OsString>,
     /// What the user should know about flags that were dropped.
@@ -66,7 +66,7 @@ pub struct Launched {
 ///
 /// # Errors
 /// If another script is launched, or none.
-pub fn unwrap(args: Vec<OsString>) -> Result<Launched> {
+pub(crate) fn unwrap(args: Vec<OsString>) -> Result<Launched> {
     let word = |index: usize| args.get(index).and_then(|arg| arg.to_str());
     if matches!(word(1), Some("python" | "python3")) {
         return of_python(&args);

@@ -11,7 +11,7 @@ use crate::hub;
 /// What is loaded of a pipeline, and what in place of its parts.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "The model")]
-pub struct Loading {
+pub(crate) struct Loading {
     /// The variant of the weights, as in diffusion_pytorch_model.fp16.safetensors [the plain ones]
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -37,7 +37,7 @@ impl Loading {
     ///
     /// # Errors
     /// If there is none, or a part of it is missing or broken.
-    pub fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
+    pub(crate) fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
         Ok(Pipeline::load_with(self.folder(path)?, &self.options()?, device)?)
     }
 
@@ -45,7 +45,7 @@ impl Loading {
     ///
     /// # Errors
     /// If it cannot be pulled.
-    pub fn folder(&self, path: &Path) -> Result<PathBuf> {
+    pub(crate) fn folder(&self, path: &Path) -> Result<PathBuf> {
         let mut without = Vec::new();
         if self.no_safety_checker {
             without.push("safety_checker");
@@ -60,7 +60,7 @@ impl Loading {
     ///
     /// # Errors
     /// If what a name stands for cannot be had.
-    pub fn options(&self) -> Result<LoadOptions> {
+    pub(crate) fn options(&self) -> Result<LoadOptions> {
         let named = |path: &Option<PathBuf>| path.as_deref().map(hub::model).transpose();
         Ok(LoadOptions {
             variant: self.variant.clone(),

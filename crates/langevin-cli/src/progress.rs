@@ -13,7 +13,7 @@ use crate::terminal;
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The progress of something that has a known number of steps.
-pub struct Progress {
+pub(crate) struct Progress {
     shown: Shown,
     total: usize,
 }
@@ -25,7 +25,7 @@ enum Shown {
 
 impl Progress {
     /// Progress over `total` steps, named by `what`, such as `training`.
-    pub fn new(what: &str, total: usize) -> Self {
+    pub(crate) fn new(what: &str, total: usize) -> Self {
         let shown = if stderr().is_terminal() {
             let bar =
                 ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(10));
@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Shows that `done` steps are done; `message` is asked for only when it will be seen.
-    pub fn update(&mut self, done: usize, message: impl FnOnce() -> String) {
+    pub(crate) fn update(&mut self, done: usize, message: impl FnOnce() -> String) {
         match &mut self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(done as u64);
@@ -59,7 +59,7 @@ impl Progress {
     }
 
     /// Writes a line above the bar.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| terminal::say(text)),
             Shown::Lines { .. } => terminal::say(text),
@@ -67,7 +67,7 @@ impl Progress {
     }
 
     /// Leaves the bar as it stands.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.abandon();
         }

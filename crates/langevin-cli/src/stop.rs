@@ -17,7 +17,7 @@ use signal_hook::{
 
 /// Whether the user asked the program to end.
 #[derive(Clone, Debug)]
-pub struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// From now on, the first Ctrl-C, termination signal or loss of the terminal is a request that [`Stop::requested`] answers; a second
@@ -25,7 +25,7 @@ impl Stop {
     ///
     /// # Errors
     /// If the system does not let signals be caught.
-    pub fn on_signals() -> io::Result<Self> {
+    pub(crate) fn on_signals() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut signals = vec![(SIGINT, 130), (SIGTERM, 143)];
         #[cfg(unix)]
@@ -41,12 +41,12 @@ impl Stop {
     }
 
     /// Asks for the end, as a first Ctrl-C does.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
     /// Whether to end.
-    pub fn requested(&self) -> bool {
+    pub(crate) fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

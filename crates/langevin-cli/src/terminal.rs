@@ -14,7 +14,7 @@ use crate::flags;
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// Shows the library's warnings as lines of their own.
-pub fn show_warnings() {
+pub(crate) fn show_warnings() {
     tracing_subscriber::fmt()
         .with_writer(|| Sayer)
         .with_max_level(tracing::Level::WARN)
@@ -26,7 +26,7 @@ pub fn show_warnings() {
 
 /// Prints nothing of a panic that a damaged file caused in its decoder: the library makes an error of it, which is
 /// reported as any other.
-pub fn keep_contained_panics_quiet() {
+pub(crate) fn keep_contained_panics_quiet() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if !langevin::data::panics_are_contained() {
@@ -36,13 +36,13 @@ pub fn keep_contained_panics_quiet() {
 }
 
 /// A line about something that was done otherwise than asked, or is worth knowing.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     say(&format!("note: {text}"));
 }
 
 /// A text as one line that does nothing to a terminal: characters that steer it, end a line, or turn the direction of what follows are
 /// written as JSON writes them.
-pub fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
@@ -67,7 +67,7 @@ fn steers(c: char) -> bool {
 }
 
 /// A line on the standard error. If that is gone, so is whoever would have read it.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let text = plain(text);
     match lock().as_mut() {
         Some(lines) => lines.push(text.into_owned()),
@@ -78,19 +78,19 @@ pub fn say(text: &str) {
 }
 
 /// From now on, what is said is kept: something else is on the terminal.
-pub fn hold() {
+pub(crate) fn hold() {
     lock().get_or_insert_default();
 }
 
 /// The last lines that were said since.
-pub fn held(most: usize) -> Vec<String> {
+pub(crate) fn held(most: usize) -> Vec<String> {
     let held = lock();
     let lines = held.as_deref().unwrap_or_default();
     lines[lines.len().saturating_sub(most)..].to_vec()
 }
 
 /// The terminal is free again: says what was kept.
-pub fn release() {
+pub(crate) fn release() {
     let lines = lock().take();
     for line in lines.into_iter().flatten() {
         say(&line);
@@ -120,7 +120,7 @@ impl Write for Sayer {
 ///
 /// # Errors
 /// If it cannot be written, as when the reader of a pipe is gone.
-pub fn print_line(text: &str) -> io::Result<()> {
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{}", plain(text))
 }
 
@@ -128,12 +128,12 @@ pub fn print_line(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`print_line`].
-pub fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> io::Result<()> {
     text.split('\n').try_for_each(print_line)
 }
 
 /// An error as its user should see it: one line, with its causes, and the library's options as flags.
-pub fn report(error: &anyhow::Error) {
+pub(crate) fn report(error: &anyhow::Error) {
     let spelled = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<langevin::Error>() {
         Some(error) => error.spelled(flags::of_option),
         None => cause.to_string(),
@@ -143,7 +143,7 @@ pub fn report(error: &anyhow::Error) {
 }
 
 /// Whether an error only says that the reader of our output has gone.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -152,7 +152,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// A duration in words: `40 s`, `3 min 20 s`, `2 h 5 min`, `3 days 4 h`.
-pub fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match whole {
         0..60 => format!("{whole} s"),
@@ -163,7 +163,7 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// A whole number with its thousands apart: `113,673,219`.
-pub fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -176,7 +176,7 @@ pub fn thousands(number: usize) -> String {
 }
 
 /// A size in bytes in the unit that fits it: `44 KB`, `16.2 MB`.
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     match count {
         0..1_000 => format!("{count} bytes"),
         1_000..1_000_000 => format!("{:.0} KB", count as f64 / 1e3),

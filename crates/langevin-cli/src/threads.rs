@@ -15,7 +15,7 @@ const VARIABLE: &str = "RAYON_NUM_THREADS";
 ///
 /// # Errors
 /// If even those that are left do not start.
-pub fn bound() -> Result<()> {
+pub(crate) fn bound() -> Result<()> {
     let cores = available_parallelism().map_or(1, usize::from);
     let most = (4 * cores).max(64);
     // A number too large for a number is one that is too large.

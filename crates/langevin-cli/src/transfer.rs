@@ -14,7 +14,7 @@ use crate::terminal;
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The progress of a transfer.
-pub struct Transfer {
+pub(crate) struct Transfer {
     verb: &'static str,
     running: Mutex<Option<Running>>,
 }
@@ -28,7 +28,7 @@ struct Running {
 
 impl Transfer {
     /// Files that come.
-    pub fn pulling() -> Self {
+    pub(crate) fn pulling() -> Self {
         Self {
             verb: "pulling",
             running: Mutex::default(),
@@ -36,7 +36,7 @@ impl Transfer {
     }
 
     /// Files that go.
-    pub fn pushing() -> Self {
+    pub(crate) fn pushing() -> Self {
         Self {
             verb: "pushing",
             running: Mutex::default(),

@@ -35,7 +35,7 @@ pub(crate) struct RepoCache {
 
 impl RepoCache {
     /// The part of the cache at `root`; nothing is made yet.
-    pub fn new(root: &Path, repo: &RepoId, symlinks: bool) -> Self {
+    pub(crate) fn new(root: &Path, repo: &RepoId, symlinks: bool) -> Self {
         let name = repo.folder_name();
         Self {
             root: root.to_path_buf(),
@@ -46,44 +46,44 @@ impl RepoCache {
     }
 
     /// The folder of the repository.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The folder of its locks.
-    pub fn locks(&self) -> &Path {
+    pub(crate) fn locks(&self) -> &Path {
         &self.locks
     }
 
     /// The folder of a commit's files.
-    pub fn snapshot(&self, commit: &str) -> PathBuf {
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
     /// Where it is written down which files a commit has.
-    pub fn tree(&self, commit: &str) -> PathBuf {
+    pub(crate) fn tree(&self, commit: &str) -> PathBuf {
         self.folder.join("trees").join(format!("{commit}.json"))
     }
 
     /// Where the bytes of a file with this hash lie.
-    pub fn blob(&self, hash: &Hash) -> PathBuf {
+    pub(crate) fn blob(&self, hash: &Hash) -> PathBuf {
         self.folder.join("blobs").join(hash.text())
     }
 
     /// Where they lie until all of them are there.
-    pub fn incomplete(&self, hash: &Hash) -> PathBuf {
+    pub(crate) fn incomplete(&self, hash: &Hash) -> PathBuf {
         self.folder
             .join("blobs")
             .join(format!("{}.incomplete", hash.text()))
     }
 
     /// The file that whoever downloads these bytes holds locked.
-    pub fn lock(&self, hash: &Hash) -> PathBuf {
+    pub(crate) fn lock(&self, hash: &Hash) -> PathBuf {
         self.locks.join(format!("{}.lock", hash.text()))
     }
 
     /// Makes the folders that a download needs.
-    pub fn prepare(&self) -> Result<()> {
+    pub(crate) fn prepare(&self) -> Result<()> {
         for folder in [&self.folder.join("blobs"), &self.locks] {
             fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         }
@@ -96,7 +96,7 @@ impl RepoCache {
     }
 
     /// The commit that a revision is, as far as the cache knows.
-    pub fn commit_of(&self, revision: &str) -> Option<String> {
+    pub(crate) fn commit_of(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_string());
         }
@@ -105,7 +105,7 @@ impl RepoCache {
     }
 
     /// Notes which commit a revision is. A commit needs no note.
-    pub fn set_commit_of(&self, revision: &str, commit: &str) -> Result<()> {
+    pub(crate) fn set_commit_of(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit || self.commit_of(revision).as_deref() == Some(commit) {
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl RepoCache {
     }
 
     /// Where a file of a commit is, if it is there.
-    pub fn file(&self, commit: &str, path: &str) -> Result<Option<PathBuf>> {
+    pub(crate) fn file(&self, commit: &str, path: &str) -> Result<Option<PathBuf>> {
         let path = self.snapshot(commit).join(relative(path)?);
         Ok(path.is_file().then_some(path))
     }
@@ -124,7 +124,13 @@ impl RepoCache {
     ///
     /// # Errors
     /// [`Error::Io`] if that cannot be written, [`Error::Busy`] if the blob is not there any more.
-    pub fn point(&self, commit: &str, path: &str, hash: &Hash, same: Option<&Path>) -> Result<PathBuf> {
+    pub(crate) fn point(
+        &self,
+        commit: &str,
+        path: &str,
+        hash: &Hash,
+        same: Option<&Path>,
+    ) -> Result<PathBuf> {
         let place = self.snapshot(commit).join(relative(path)?);
         let blob = self.blob(hash);
         if place.is_file() {
@@ -165,7 +171,7 @@ impl RepoCache {
     }
 
     /// The files of a commit that are there, by their paths, with their sizes; sorted.
-    pub fn files(&self, commit: &str) -> Result<Vec<(String, u64)>> {
+    pub(crate) fn files(&self, commit: &str) -> Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
         let root = self.snapshot(commit);
         if root.is_dir() {

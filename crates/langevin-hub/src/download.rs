@@ -49,7 +49,7 @@ impl Download<'_> {
     /// # Errors
     /// [`Error::Network`] if the bytes do not come, [`Error::Hash`] if they are not those that the Hub names, or what the Hub says.
     /// What came so far stays for the next time, but for bytes that are wrong.
-    pub fn blob(&self, file: &RepoFile) -> Result<()> {
+    pub(crate) fn blob(&self, file: &RepoFile) -> Result<()> {
         let blob = self.cache.blob(&file.hash);
         if blob.is_file() {
             self.progress.advance(file.size);

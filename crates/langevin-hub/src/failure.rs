@@ -45,7 +45,7 @@ pub(crate) struct Refusal {
 
 impl Failure {
     /// Whether the same request may succeed a little later.
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Network(_) => true,
             Self::Setup(_) => false,
@@ -54,12 +54,12 @@ impl Failure {
     }
 
     /// Whether the Hub did not get to say anything about what was asked, so that the cache's word is as good as any.
-    pub fn says_nothing(&self) -> bool {
+    pub(crate) fn says_nothing(&self) -> bool {
         self.is_passing() || matches!(self, Self::Setup(_))
     }
 
     /// An answer that is no Hub's.
-    pub fn unexpected(url: &str, what: &str) -> Self {
+    pub(crate) fn unexpected(url: &str, what: &str) -> Self {
         Self::Refused(Refusal {
             status: 200,
             code: None,
@@ -71,7 +71,7 @@ impl Failure {
     }
 
     /// What a request without an answer means.
-    pub fn of(url: &str, error: &ureq::Error) -> Self {
+    pub(crate) fn of(url: &str, error: &ureq::Error) -> Self {
         let host = address::origin(url).unwrap_or(url);
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
@@ -128,7 +128,7 @@ fn is_unreachable(error: &io::Error) -> bool {
 
 impl Refusal {
     /// What an answer says that is no success.
-    pub fn of(response: Response<Body>, url: &str, had_token: bool) -> Self {
+    pub(crate) fn of(response: Response<Body>, url: &str, had_token: bool) -> Self {
         let headers = response.headers();
         let status = response.status().as_u16();
         let wait = asked_to_wait(headers);
@@ -155,7 +155,7 @@ impl Refusal {
     }
 
     /// What of it is worth noting where it may pass.
-    pub fn in_short(&self) -> String {
+    pub(crate) fn in_short(&self) -> String {
         let host = address::origin(&self.url).unwrap_or(&self.url);
         let said = if self.message.is_empty() {
             String::new()

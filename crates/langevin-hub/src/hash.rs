@@ -39,7 +39,7 @@ pub(crate) enum Hasher {
 
 impl Hasher {
     /// A hasher of the same kind as `hash`, for a file of `size` bytes.
-    pub fn like(hash: &Hash, size: u64) -> Self {
+    pub(crate) fn like(hash: &Hash, size: u64) -> Self {
         match hash {
             Hash::Sha256(_) => Self::sha256(),
             Hash::Git(_) => Self::git(size),
@@ -47,25 +47,25 @@ impl Hasher {
     }
 
     /// SHA-256.
-    pub fn sha256() -> Self {
+    pub(crate) fn sha256() -> Self {
         Self::Sha256(Sha256::new())
     }
 
     /// Git's hash of a file of `size` bytes.
-    pub fn git(size: u64) -> Self {
+    pub(crate) fn git(size: u64) -> Self {
         let mut sha1 = Sha1::new();
         sha1.update(format!("blob {size}\0"));
         Self::Git(sha1)
     }
 
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(sha256) => sha256.update(bytes),
             Self::Git(sha1) => sha1.update(bytes),
         }
     }
 
-    pub fn finish(self) -> Hash {
+    pub(crate) fn finish(self) -> Hash {
         match self {
             Self::Sha256(sha256) => Hash::Sha256(hex(&sha256.finalize())),
             Self::Git(sha1) => Hash::Git(hex(&sha1.finalize())),

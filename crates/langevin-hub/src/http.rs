@@ -45,7 +45,7 @@ pub(crate) struct Ask<'a> {
 impl Http {
     /// # Errors
     /// [`Error::Setting`] if the certificates cannot be read.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -76,17 +76,17 @@ impl Http {
     }
 
     /// Whether requests carry a token.
-    pub fn has_token(&self) -> bool {
+    pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
     /// Where the token came from.
-    pub fn token_source(&self) -> &TokenSource {
+    pub(crate) fn token_source(&self) -> &TokenSource {
         &self.token_source
     }
 
     /// Asks once, following redirects. The token goes to the Hub alone: the stores of large files are other hosts.
-    pub fn get(&self, url: &str, ask: Ask) -> Result<Response<Body>, Failure> {
+    pub(crate) fn get(&self, url: &str, ask: Ask) -> Result<Response<Body>, Failure> {
         let mut url = url.to_string();
         for _ in 0..MAX_REDIRECTS {
             let had_token = self.is_hub(&url) && self.has_token();
@@ -119,7 +119,7 @@ impl Http {
     }
 
     /// Asks for JSON, again where the failure may pass. The headers come along.
-    pub fn get_json<T: DeserializeOwned>(
+    pub(crate) fn get_json<T: DeserializeOwned>(
         &self,
         url: &str,
         progress: &dyn Progress,
@@ -132,7 +132,7 @@ impl Http {
     }
 
     /// Sends JSON or the like, again where the failure may pass, which is for requests that may arrive twice.
-    pub fn post(
+    pub(crate) fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],
@@ -143,7 +143,7 @@ impl Http {
     }
 
     /// The same for an answer in JSON, which may break off too.
-    pub fn post_json<T: DeserializeOwned>(
+    pub(crate) fn post_json<T: DeserializeOwned>(
         &self,
         url: &str,
         headers: &[(&str, &str)],
@@ -154,7 +154,7 @@ impl Http {
     }
 
     /// Sends JSON or the like once. A redirect that keeps the method is followed on the same host: a repository may have another name now.
-    pub fn post_once(
+    pub(crate) fn post_once(
         &self,
         url: &str,
         headers: &[(&str, &str)],
@@ -191,7 +191,7 @@ impl Http {
     }
 
     /// Puts `size` bytes to a store, once. The address is signed; the token does not go along.
-    pub fn put(&self, url: &str, size: u64, body: &mut dyn Read) -> Result<Response<Body>, Failure> {
+    pub(crate) fn put(&self, url: &str, size: u64, body: &mut dyn Read) -> Result<Response<Body>, Failure> {
         let request = Request::put(url)
             .header(header::CONTENT_LENGTH, size)
             .body(SendBody::from_reader(body))
@@ -215,7 +215,7 @@ impl Http {
 
     /// Does something again, after longer and longer waits, while its failure may pass. Where there is no network, its user should
     /// not be kept waiting.
-    pub fn patiently<T>(
+    pub(crate) fn patiently<T>(
         &self,
         progress: &dyn Progress,
         attempt: impl FnMut() -> Result<T, Failure>,
@@ -224,7 +224,7 @@ impl Http {
     }
 
     /// Does something again only where the Hub has not looked at it, because it was asked too much.
-    pub fn when_allowed<T>(
+    pub(crate) fn when_allowed<T>(
         &self,
         progress: &dyn Progress,
         attempt: impl FnMut() -> Result<T, Failure>,
@@ -258,7 +258,7 @@ impl Http {
     ///
     /// # Errors
     /// The failure, where it was repeated often enough, or the Hub wants to be left alone for longer than anybody waits.
-    pub fn wait(
+    pub(crate) fn wait(
         &self,
         failure: Failure,
         repeated: u32,
@@ -310,12 +310,12 @@ impl Http {
     }
 
     /// Waits while the Hub wants to be left alone, or until `stop` says so.
-    pub fn wait_until_allowed(&self, stop: &dyn Fn() -> bool) {
+    pub(crate) fn wait_until_allowed(&self, stop: &dyn Fn() -> bool) {
         self.limit.wait(stop);
     }
 
     /// The Hub's address.
-    pub fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 

@@ -12,8 +12,6 @@
 //! # Ok::<(), langevin_hub::Error>(())
 //! ```
 
-#![warn(missing_docs)]
-
 mod address;
 mod cache;
 mod download;

@@ -22,7 +22,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// Notes that the Hub wants to be left alone for so long; of several threads that are told so at once, one tells its user.
-    pub fn note(&self, wait: Duration, progress: &dyn Progress) {
+    pub(crate) fn note(&self, wait: Duration, progress: &dyn Progress) {
         let now = Instant::now();
         // A little more than it wants: its seconds are whole ones.
         let then = now + wait + NAP;
@@ -37,7 +37,7 @@ impl Limit {
     }
 
     /// Waits until the Hub may be asked again, or `stop` says so.
-    pub fn wait(&self, stop: &dyn Fn() -> bool) {
+    pub(crate) fn wait(&self, stop: &dyn Fn() -> bool) {
         loop {
             let until = *self.lock();
             let left = until.map_or(Duration::ZERO, |until| {

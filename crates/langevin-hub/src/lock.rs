@@ -26,7 +26,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`Error::Stopped`] if `stop` says so while it is waited for.
-    pub fn acquire(path: &Path, progress: &dyn Progress, stop: &dyn Fn() -> bool) -> Result<Self> {
+    pub(crate) fn acquire(path: &Path, progress: &dyn Progress, stop: &dyn Fn() -> bool) -> Result<Self> {
         let mut tries = 0;
         loop {
             if stop() {
@@ -47,7 +47,7 @@ impl Lock {
     }
 
     /// The lock, unless somebody else holds it.
-    pub fn try_acquire(path: &Path) -> Option<Self> {
+    pub(crate) fn try_acquire(path: &Path) -> Option<Self> {
         loop {
             match Self::attempt(path) {
                 Attempt::Held(lock) => return Some(lock),
@@ -58,7 +58,7 @@ impl Lock {
     }
 
     /// Whether nobody else can hold it.
-    pub fn is_sure(&self) -> bool {
+    pub(crate) fn is_sure(&self) -> bool {
         self.file.is_some()
     }
 

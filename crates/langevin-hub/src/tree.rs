@@ -35,17 +35,17 @@ pub(crate) struct TreeFile {
 
 impl TreeFile {
     /// The file's own size.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.lfs_size.unwrap_or(self.size)
     }
 
     /// What its bytes come to; `None` if that is no hash.
-    pub fn hash(&self) -> Option<Hash> {
+    pub(crate) fn hash(&self) -> Option<Hash> {
         Hash::of_text(self.lfs_sha256.as_deref().unwrap_or(&self.blob_id))
     }
 
     /// Python reads no listing with a hash of another form.
-    pub fn xet(hash: Option<String>) -> Option<String> {
+    pub(crate) fn xet(hash: Option<String>) -> Option<String> {
         hash.filter(|hash| matches!(Hash::of_text(hash), Some(Hash::Sha256(_))))
     }
 }

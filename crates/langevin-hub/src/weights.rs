@@ -31,7 +31,7 @@ pub(crate) struct Weights<'a> {
 
 impl<'a> Weights<'a> {
     /// What a file's name says; `None` where it is not one of weights.
-    pub fn of(name: &'a str) -> Option<Self> {
+    pub(crate) fn of(name: &'a str) -> Option<Self> {
         let (head, rest) = name.split_once('.')?;
         let (stem, is_shard) = without_shard(head);
         let words: Vec<&str> = rest.split('.').collect();

@@ -33,7 +33,7 @@ mod guarded {
     use std::ops::{Deref, DerefMut};
 
     /// Values beside a page that may not be touched.
-    pub struct Guarded {
+    pub(crate) struct Guarded {
         mapping: *mut libc::c_void,
         size: usize,
         values: *mut f32,
@@ -41,7 +41,7 @@ mod guarded {
     }
 
     impl Guarded {
-        pub fn new(guard: Guard, from: &[f32]) -> Self {
+        pub(crate) fn new(guard: Guard, from: &[f32]) -> Self {
             // SAFETY: it only asks for a number.
             let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
             let bytes = size_of_val(from).next_multiple_of(page);

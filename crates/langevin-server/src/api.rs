@@ -47,7 +47,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub fn new(
+    pub(crate) fn new(
         models: Arc<Models>,
         options: Arc<ServerOptions>,
         queue: Arc<Queue>,

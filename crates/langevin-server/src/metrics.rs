@@ -37,13 +37,13 @@ pub(crate) fn add(count: &AtomicU64, more: usize) {
 
 impl Metrics {
     /// Counts a response.
-    pub fn response(&self, status: u16) {
+    pub(crate) fn response(&self, status: u16) {
         let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
         *responses.entry(status).or_default() += 1;
     }
 
     /// Counts an order that was drawn in so many seconds from when it came.
-    pub fn order(&self, seconds: f64) {
+    pub(crate) fn order(&self, seconds: f64) {
         add(&self.done, 1);
         for (bucket, end) in self.buckets.iter().zip(BUCKETS) {
             if seconds <= end {
@@ -54,7 +54,7 @@ impl Metrics {
     }
 
     /// Everything as Prometheus reads it.
-    pub fn text(&self, queue: QueueStatus) -> String {
+    pub(crate) fn text(&self, queue: QueueStatus) -> String {
         let mut text = String::new();
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut metric = |name: &str, kind: &str, help: &str, lines: &[(String, f64)]| {

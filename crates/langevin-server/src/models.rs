@@ -90,7 +90,7 @@ fn samplers(pipeline: &Pipeline) -> Vec<&'static SamplerName> {
 
 impl Model {
     /// The sampler of a name, or the model's own, with its name.
-    pub fn sampler(&self, name: Option<&str>) -> Result<(String, AnyScheduler)> {
+    pub(crate) fn sampler(&self, name: Option<&str>) -> Result<(String, AnyScheduler)> {
         let own = &self.pipeline.scheduler;
         match name {
             Some(name) => Ok((name.to_string(), self.pipeline.sampler(name)?)),
@@ -133,7 +133,7 @@ impl Model {
     }
 
     /// What a caller may know of it.
-    pub fn describe(&self, clip: bool) -> Description<'_> {
+    pub(crate) fn describe(&self, clip: bool) -> Description<'_> {
         let model = &self.pipeline.model;
         let config = model.config();
         let classes = self.pipeline.known_classes();

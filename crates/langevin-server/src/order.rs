@@ -33,7 +33,11 @@ impl Order {
     ///
     /// # Errors
     /// If it asks for more than the limits, or for what the model cannot do.
-    pub fn of(asked: &GenerateRequest, models: &Models, options: &ServerOptions) -> Result<Self, Refusal> {
+    pub(crate) fn of(
+        asked: &GenerateRequest,
+        models: &Models,
+        options: &ServerOptions,
+    ) -> Result<Self, Refusal> {
         bounds::check_texts(asked, options.limits.text)?;
         let number = match &asked.model {
             None => 0,
@@ -81,17 +85,17 @@ impl Order {
     }
 
     /// The loop that draws picture `number` of the order, with a generator of its own.
-    pub fn start<'m>(&self, model: &'m Model, number: usize) -> langevin::Result<Sampling<'m>> {
+    pub(crate) fn start<'m>(&self, model: &'m Model, number: usize) -> langevin::Result<Sampling<'m>> {
         self.plan.picture(&model.pipeline, number)
     }
 
     /// The seed of a picture of the order.
-    pub fn seed_of(&self, number: usize) -> u64 {
+    pub(crate) fn seed_of(&self, number: usize) -> u64 {
         self.plan.seed_of(number)
     }
 
     /// The name of a picture's class.
-    pub fn class_name(&self, model: &Model, number: usize) -> Option<String> {
+    pub(crate) fn class_name(&self, model: &Model, number: usize) -> Option<String> {
         let class = *self.classes.get(number % self.classes.len().max(1))?;
         let class = usize::try_from(class).ok()?;
         let classes = model.pipeline.known_classes()?;
@@ -104,7 +108,7 @@ impl Order {
     }
 
     /// What the file of a picture says about how it was drawn.
-    pub fn texts(&self, model: &Model, number: usize) -> Vec<(&'static str, String)> {
+    pub(crate) fn texts(&self, model: &Model, number: usize) -> Vec<(&'static str, String)> {
         let mut texts = self.plan.facts(&model.name, Some(number));
         if let Some(class) = self.class_name(model, number) {
             texts.push(("class", class));

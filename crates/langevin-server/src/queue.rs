@@ -59,7 +59,7 @@ pub(crate) struct QueueStatus {
 
 impl Queue {
     /// A queue in which `limit` orders can wait; those that are given up are counted in `metrics`.
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -72,7 +72,7 @@ impl Queue {
     ///
     /// # Errors
     /// If the queue is full, or the server is about to end.
-    pub fn has_room(&self) -> Result<(), Refusal> {
+    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
         self.room_in(&mut self.lock())
     }
 
@@ -97,7 +97,7 @@ impl Queue {
     ///
     /// # Errors
     /// If the queue is full, or the server is about to end.
-    pub fn submit(&self, job: Job) -> Result<usize, Refusal> {
+    pub(crate) fn submit(&self, job: Job) -> Result<usize, Refusal> {
         let mut state = self.lock();
         self.room_in(&mut state)?;
         let before = state.waiting.len() + state.running[0];
@@ -107,14 +107,14 @@ impl Queue {
     }
 
     /// The next order that somebody still waits for, if there is one.
-    pub fn next(&self) -> Option<Job> {
+    pub(crate) fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         self.forget_the_gone(&mut state);
         state.waiting.pop_front()
     }
 
     /// Waits until there is an order; `false` once there will be no more.
-    pub fn wait(&self) -> bool {
+    pub(crate) fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
             self.forget_the_gone(&mut state);
@@ -129,24 +129,24 @@ impl Queue {
     }
 
     /// Takes no more orders; those that wait are still drawn.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closing = true;
         self.changed.notify_all();
     }
 
     /// Says how many orders and pictures are being drawn.
-    pub fn set_running(&self, orders: usize, pictures: usize) {
+    pub(crate) fn set_running(&self, orders: usize, pictures: usize) {
         self.lock().running = [orders, pictures];
     }
 
     /// Says that an order was drawn in so many seconds.
-    pub fn set_pace(&self, seconds: f64) {
+    pub(crate) fn set_pace(&self, seconds: f64) {
         let mut state = self.lock();
         let old = if state.pace == 0.0 { seconds } else { state.pace };
         state.pace = 0.8 * old + 0.2 * seconds;
     }
 
-    pub fn status(&self) -> QueueStatus {
+    pub(crate) fn status(&self) -> QueueStatus {
         let mut state = self.lock();
         self.forget_the_gone(&mut state);
         QueueStatus {

@@ -19,7 +19,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
             message: message.into(),
@@ -30,23 +30,23 @@ impl Refusal {
     }
 
     /// 400: not even well formed.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// 422: well formed, and cannot be done.
-    pub fn unprocessable(message: impl Into<String>) -> Self {
+    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     }
 
     /// 422: more than a limit.
-    pub fn beyond(field: &'static str, asked: impl std::fmt::Display, limit: u64) -> Self {
+    pub(crate) fn beyond(field: &'static str, asked: impl std::fmt::Display, limit: u64) -> Self {
         let message = format!("{field} is {asked}, and may be {limit} at most on this server");
         Self::unprocessable(message).with_limit(field, limit)
     }
 
     /// With the limit that the request's `field` is over.
-    pub fn with_limit(self, field: &'static str, limit: u64) -> Self {
+    pub(crate) fn with_limit(self, field: &'static str, limit: u64) -> Self {
         Self {
             field: Some(field),
             limit: Some(limit),
@@ -55,7 +55,7 @@ impl Refusal {
     }
 
     /// With the field that is to be another.
-    pub fn with_field(self, field: &'static str) -> Self {
+    pub(crate) fn with_field(self, field: &'static str) -> Self {
         Self {
             field: Some(field),
             ..self
@@ -63,18 +63,18 @@ impl Refusal {
     }
 
     /// With the seconds after which it may go better.
-    pub fn retry_after(self, seconds: u64) -> Self {
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self {
             retry_after: Some(seconds),
             ..self
         }
     }
 
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub fn internal(message: impl Into<String>) -> Self {
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }

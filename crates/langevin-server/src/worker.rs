@@ -72,7 +72,7 @@ struct Drawing<'m> {
 
 impl Worker {
     /// Draws until the queue is closed and empty.
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         while self.queue.wait() {
             // A panic in the library is a defect, and the orders under way are lost to it; the others are not.
             let rounds = AssertUnwindSafe(|| in_pool(|| self.rounds()));

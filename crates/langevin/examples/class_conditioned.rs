@@ -7,6 +7,9 @@
 //! DATA is a folder with MNIST's files, or any data set with classes; without one it is the built-in digits. `docs/course.md`
 //! walks through it.
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{

@@ -7,6 +7,9 @@
 //! DATA is `digits`, or a folder with MNIST's files; FOLDER is where the pictures of the lesson go.
 //! `docs/course.md` walks through it.
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{

@@ -7,6 +7,9 @@
 //! PIPELINE is a model of colour pictures to begin with, DATA the pictures to fine-tune it on, FOLDER where the pictures of the
 //! lesson go. `docs/course.md` walks through it.
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{

@@ -7,6 +7,9 @@
 //! DATA is a folder of pictures, or `digits`; FOLDER is where the pictures of the lesson and the pipeline go.
 //! `docs/course.md` walks through it.
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{

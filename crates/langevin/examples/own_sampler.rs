@@ -6,6 +6,9 @@
 //!
 //!     cargo run --release --example own_sampler
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use burn::tensor::{Device, Tensor};
 use langevin::{
     Result,

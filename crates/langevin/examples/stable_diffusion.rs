@@ -7,6 +7,9 @@
 //! PIPELINE is a folder of Stable Diffusion 1, 2 or XL; without one it is a tiny one with random weights from the tests, whose pictures show
 //! nothing. `docs/stable-diffusion.md` walks through it.
 
+// Tests call it as a module.
+#![allow(unreachable_pub)]
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};

@@ -1,8 +1,5 @@
 //! Diffusion models in Rust: train them, sample from them, and exchange them with Hugging Face diffusers.
 
-#![warn(missing_docs)]
-#![forbid(unsafe_code)]
-
 pub mod codec;
 pub mod conditioning;
 pub mod data;

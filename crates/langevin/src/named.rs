@@ -36,13 +36,13 @@ pub trait Named: Copy + Sized + 'static {
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
-        pub enum $type:ident: $kind:literal {
+        $vis:vis enum $type:ident: $kind:literal {
             $( $(#[$variant_meta:meta])* $variant:ident = $name:literal, )+
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $type {
+        $vis enum $type {
             $( $(#[$variant_meta])* #[serde(rename = $name)] $variant, )+
         }
 
@@ -99,7 +99,7 @@ mod tests {
 
     named_enum! {
         /// A fruit.
-        pub enum Fruit: "a fruit" {
+        pub(super) enum Fruit: "a fruit" {
             /// Round.
             Apple = "apple",
             /// Long.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Write a checkpoint of any format as a present-day pipeline.
 
 Takes what diffusers has written since 2022: a pipeline whose files all lie at its root, weights in several files, \
@@ -51,7 +51,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct ConvertArgs {
+pub(crate) struct ConvertArgs {
     /// A pipeline's or a model's folder, a single file, or ORG/NAME of the Hugging Face Hub
     pub input: PathBuf,
     /// The folder to write; with --single-file the file
@@ -75,7 +75,7 @@ pub struct ConvertArgs {
 /// What concerns single files alone.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Single files")]
-pub struct SingleFileArgs {
+pub(crate) struct SingleFileArgs {
     /// What the file is a checkpoint of, where it cannot tell [what its names and shapes say]
     #[arg(long, value_name = "KIND")]
     pub kind: Option<Kind>,
@@ -104,7 +104,7 @@ impl SingleFileArgs {
 }
 
 /// Reads the input and writes the output.
-pub fn run(args: ConvertArgs) -> Result<()> {
+pub(crate) fn run(args: ConvertArgs) -> Result<()> {
     if args.single_file {
         return single_file::pack(&args);
     }

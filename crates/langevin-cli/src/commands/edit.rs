@@ -22,7 +22,7 @@ use super::{
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Draw pictures again as if they showed something else.
 
 The pictures are inverted while the model is told what they show (--source-class, --source-prompt), up to where step --start-step of \
@@ -37,7 +37,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct EditArgs {
+pub(crate) struct EditArgs {
     /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// A picture, or the latents that `langevin invert` wrote
@@ -75,7 +75,7 @@ pub struct EditArgs {
 }
 
 /// Inverts, changes and draws again.
-pub fn run(args: EditArgs) -> Result<()> {
+pub(crate) fn run(args: EditArgs) -> Result<()> {
     let output = Output::of(&args.output, args.overwrite)?;
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     if args.class.is_none() && args.prompt.is_none() {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Measure how good a model's samples are.
 
 Draws pictures and compares them with real ones. Of a class-conditional model, the five real pictures nearest to each \
@@ -49,7 +49,7 @@ const NEIGHBOURS: usize = 6;
 
 /// What the user typed.
 #[derive(Args, Debug)]
-pub struct EvaluateArgs {
+pub(crate) struct EvaluateArgs {
     /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// The real pictures: `digits`, a folder, a name of the Hub, or any other data set
@@ -97,7 +97,7 @@ pub struct EvaluateArgs {
 }
 
 /// Draws pictures and prints how they compare.
-pub fn run(args: EvaluateArgs) -> Result<()> {
+pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
     if let Some(path) = &args.neighbours {
         super::check_png("--neighbours", path)?;
     }

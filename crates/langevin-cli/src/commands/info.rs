@@ -29,7 +29,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct InfoArgs {
+pub(crate) struct InfoArgs {
     /// A run, a pipeline, a model's folder, a data set's folder or file, `digits`, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// Of a data set: which of a repository's configurations [the default one]
@@ -50,7 +50,7 @@ pub struct InfoArgs {
 }
 
 /// Says what is at the path.
-pub fn run(args: InfoArgs) -> Result<()> {
+pub(crate) fn run(args: InfoArgs) -> Result<()> {
     let of_data = args.dataset_config_name.is_some()
         || args.split.is_some()
         || args.grid.is_some()

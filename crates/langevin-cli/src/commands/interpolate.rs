@@ -22,7 +22,7 @@ use super::walk::Way;
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Draw what lies between two pictures, or between two seeds.
 
 Pictures are inverted to the noise that they come from, seeds are noise; the way from one to the other is an arc (slerp), and \
@@ -39,7 +39,7 @@ const FRAME_MS: u32 = 80;
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct InterpolateArgs {
+pub(crate) struct InterpolateArgs {
     /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// A picture, or a seed
@@ -71,7 +71,7 @@ pub struct InterpolateArgs {
 }
 
 /// Draws along the way.
-pub fn run(args: InterpolateArgs) -> Result<()> {
+pub(crate) fn run(args: InterpolateArgs) -> Result<()> {
     if args.frames < 2 {
         bail!("--frames is {}; both ends make 2", args.frames);
     }

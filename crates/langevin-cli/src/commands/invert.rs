@@ -20,7 +20,7 @@ use super::walk::{Way, one_each};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Find the noise that a model draws given pictures from.
 
 DDIM without noise of its own can be run backwards, from a picture to the latent that it comes from. The latents go into a \
@@ -28,7 +28,7 @@ file that `langevin edit` and `langevin interpolate` take; how well the pictures
 
 /// What the user typed.
 #[derive(Args, Debug)]
-pub struct InvertArgs {
+pub(crate) struct InvertArgs {
     /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// The pictures, brought to the model's size
@@ -57,7 +57,7 @@ pub struct InvertArgs {
 }
 
 /// Inverts the pictures, draws them again, and writes the latents.
-pub fn run(args: InvertArgs) -> Result<()> {
+pub(crate) fn run(args: InvertArgs) -> Result<()> {
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args

@@ -13,14 +13,14 @@ use crate::{
 
 /// What the user typed.
 #[derive(Args, Debug)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// Show the commits of each
     #[arg(long)]
     pub revisions: bool,
 }
 
 /// Prints a line a repository.
-pub fn run(args: ListArgs) -> Result<()> {
+pub(crate) fn run(args: ListArgs) -> Result<()> {
     let hub = Names::default().hub()?;
     let repos = hub.cached()?;
     let cache = hub.settings().cache.display();

@@ -20,7 +20,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct PlotArgs {
+pub(crate) struct PlotArgs {
     /// The runs' folders
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
@@ -33,7 +33,7 @@ pub struct PlotArgs {
 }
 
 /// Draws one run with all its values, or the running means of several.
-pub fn run(args: PlotArgs) -> Result<()> {
+pub(crate) fn run(args: PlotArgs) -> Result<()> {
     super::check_png("--output", &args.output)?;
     let mut curves = vec![];
     for run in &args.runs {

@@ -20,7 +20,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct PlotScheduleArgs {
+pub(crate) struct PlotScheduleArgs {
     /// A run, a pipeline, a scheduler's folder, or ORG/NAME of the Hugging Face Hub [DDPM's schedule]
     pub path: Option<PathBuf>,
     /// A noise schedule, without a path
@@ -38,7 +38,7 @@ pub struct PlotScheduleArgs {
 }
 
 /// Draws the schedule.
-pub fn run(args: PlotScheduleArgs) -> Result<()> {
+pub(crate) fn run(args: PlotScheduleArgs) -> Result<()> {
     super::check_png("--output", &args.output)?;
     let path = args.path.as_deref().map(hub::scheduler).transpose()?;
     let mut scheduler = match &path {

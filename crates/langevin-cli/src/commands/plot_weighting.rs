@@ -19,7 +19,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct PlotWeightingArgs {
+pub(crate) struct PlotWeightingArgs {
     /// The noise schedule
     #[arg(long, value_name = "NAME", default_value = "linear")]
     pub beta_schedule: BetaSchedule,
@@ -32,7 +32,7 @@ pub struct PlotWeightingArgs {
 }
 
 /// Draws the weights.
-pub fn run(args: PlotWeightingArgs) -> Result<()> {
+pub(crate) fn run(args: PlotWeightingArgs) -> Result<()> {
     super::check_png("--output", &args.output)?;
     if args
         .snr_gamma

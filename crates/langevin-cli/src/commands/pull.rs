@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Download a model or a data set from the Hugging Face Hub into the standard cache.
 
 Only what is needed comes: of a model one version of its weights, of a data set one split of one configuration. What is \
@@ -29,7 +29,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct PullArgs {
+pub(crate) struct PullArgs {
     /// The repository: ORG/NAME, with @REVISION for a branch, a tag or a commit
     #[arg(value_name = "ORG/NAME")]
     pub name: String,
@@ -51,7 +51,7 @@ pub struct PullArgs {
 }
 
 /// Pulls, and prints where it is.
-pub fn run(args: PullArgs) -> Result<()> {
+pub(crate) fn run(args: PullArgs) -> Result<()> {
     let names = Names::default();
     let of_data = args.dataset || args.dataset_config_name.is_some() || args.split.is_some();
     let asked = of_data.then_some(RepoKind::Dataset);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-pub use files::{last_part, of_model};
+pub(crate) use files::{last_part, of_model};
 use langevin_hub::{Pushed, RepoKind, RepoName};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Publish a run or a pipeline on the Hugging Face Hub.
 
 The pipeline goes there with the run's model card, its grid of samples, its plot, its configuration and its numbers; its \
@@ -32,7 +32,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// The run's, pipeline's or model's folder
     pub folder: PathBuf,
     /// The repository
@@ -50,7 +50,7 @@ pub struct PushArgs {
 }
 
 /// Pushes, and prints the page.
-pub fn run(args: PushArgs) -> Result<()> {
+pub(crate) fn run(args: PushArgs) -> Result<()> {
     let kind = if args.space {
         RepoKind::Space
     } else {
@@ -68,7 +68,7 @@ pub fn run(args: PushArgs) -> Result<()> {
 }
 
 /// A folder that is to be published.
-pub struct Publication<'a> {
+pub(crate) struct Publication<'a> {
     /// The folder.
     pub folder: &'a Path,
     /// Where it goes.
@@ -86,7 +86,7 @@ impl Publication<'_> {
     ///
     /// # Errors
     /// If it holds nothing of the kind, or the Hub does not take it.
-    pub fn push(&self, names: &Names) -> Result<()> {
+    pub(crate) fn push(&self, names: &Names) -> Result<()> {
         if !self.folder.is_dir() {
             bail!("{}: there is no such folder", self.folder.display());
         }

@@ -18,7 +18,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct RemoveArgs {
+pub(crate) struct RemoveArgs {
     /// The repository: ORG/NAME, with @REVISION for one commit of it alone
     #[arg(value_name = "ORG/NAME")]
     pub name: String,
@@ -28,7 +28,7 @@ pub struct RemoveArgs {
 }
 
 /// Removes, and says how much is free now.
-pub fn run(args: RemoveArgs) -> Result<()> {
+pub(crate) fn run(args: RemoveArgs) -> Result<()> {
     let hub = Names::default().hub()?;
     let asked = args.dataset.then_some(RepoKind::Dataset);
     // A few old repositories, such as gpt2, have names that are none any more; what is in the cache can be removed.

@@ -10,14 +10,14 @@ use crate::terminal::{self, duration, thousands};
 
 /// What the user typed.
 #[derive(Args, Debug)]
-pub struct RunsArgs {
+pub(crate) struct RunsArgs {
     /// The folder that the runs are in
     #[arg(default_value = "runs")]
     pub folder: PathBuf,
 }
 
 /// Prints a line a run.
-pub fn run(args: RunsArgs) -> Result<()> {
+pub(crate) fn run(args: RunsArgs) -> Result<()> {
     let mut rows = vec![["run", "data", "model", "steps", "loss", "state", "last step"].map(String::from)];
     for folder in find_runs(&args.folder)? {
         match RunSummary::read(&folder) {

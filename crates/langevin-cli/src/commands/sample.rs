@@ -18,9 +18,9 @@ use langevin::{
     pipelines::Latents,
 };
 
-pub use args::{LONG_ABOUT, SampleArgs};
-pub use draw::Drawing;
-pub use output::{Facts, Output};
+pub(crate) use args::{LONG_ABOUT, SampleArgs};
+pub(crate) use draw::Drawing;
+pub(crate) use output::{Facts, Output};
 
 use self::animation::Animation;
 use crate::{hub, stop::Stop, terminal};
@@ -29,7 +29,7 @@ use crate::{hub, stop::Stop, terminal};
 const USUAL_COUNT: usize = 16;
 
 /// Draws pictures and writes them.
-pub fn run(args: SampleArgs) -> Result<()> {
+pub(crate) fn run(args: SampleArgs) -> Result<()> {
     set_exact_convolution(args.exact_convolution);
     // Everything that can be wrong is found out before the first step.
     let latents_only = is_latents(&args.output);

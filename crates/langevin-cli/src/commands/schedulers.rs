@@ -6,7 +6,7 @@ use langevin::schedulers::SamplerName;
 use crate::terminal;
 
 /// Prints the samplers as a table.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let width =
         |of: fn(&SamplerName) -> &str| SamplerName::ALL.iter().map(|s| of(s).len()).max().unwrap_or(0);
     let (names, classes) = (width(|s| s.name), width(|s| s.class_name));

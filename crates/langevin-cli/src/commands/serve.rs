@@ -10,7 +10,7 @@ use langevin_server::{Limits, Models, ServerOptions, serve};
 use crate::{hub, loading::Loading, stop::Stop, terminal};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Open a page to draw with in a browser, and an HTTP API under it.
 
 Everything that the page needs is in this program. The API is described at /docs. A first Ctrl-C or SIGTERM takes no more \
@@ -30,7 +30,7 @@ const KEY_VARIABLE: &str = "LANGEVIN_API_KEY";
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// The runs, pipelines, single files or ORG/NAME of the Hub; NAME=MODEL gives one another name than its folder's or file's
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
@@ -85,7 +85,7 @@ pub struct ServeArgs {
 }
 
 /// Serves until it is asked to end.
-pub fn run(args: ServeArgs) -> Result<()> {
+pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let device = args.device.open()?;
     let options = resolve(&args)?;
     let options = ServerOptions {

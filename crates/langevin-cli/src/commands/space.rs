@@ -14,7 +14,7 @@ use langevin::{files::write_atomically, pipelines::MODEL_INDEX, training::card::
 use crate::{commands::push, hub, terminal};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Write a folder that is a Hugging Face Space: a page on which everybody can draw with a model.
 
 The Space is one of the Docker kind, and runs `langevin serve`. Models that are folders here are copied into it; models of \
@@ -34,7 +34,7 @@ const PORT: u16 = 7860;
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct SpaceArgs {
+pub(crate) struct SpaceArgs {
     /// The folder to write
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
@@ -53,7 +53,7 @@ pub struct SpaceArgs {
 }
 
 /// Writes the Space.
-pub fn run(args: SpaceArgs) -> Result<()> {
+pub(crate) fn run(args: SpaceArgs) -> Result<()> {
     let folder = &args.folder;
     check_folder(folder, args.overwrite)?;
     let models = args

@@ -12,7 +12,7 @@ use langevin::{
     training::{Estimate, Outcome, Trainer, TrainingConfig, card::shell_word},
 };
 
-pub use args::{LONG_ABOUT, TrainArgs};
+pub(crate) use args::{LONG_ABOUT, TrainArgs};
 
 use self::{
     resolve::resolve,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Trains a model, or says with what it would.
-pub fn run(args: TrainArgs) -> Result<()> {
+pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let resolved = resolve(&args)?;
     let program = args.program;
     let manner = match (program.quiet, program.no_dashboard) {

@@ -13,7 +13,7 @@ use langevin::{
 use crate::{progress::Progress, stop::Stop};
 
 /// One of what was given for each picture; nothing where nothing was.
-pub fn one_each<T: Clone>(what: &str, given: Vec<T>, pictures: usize) -> Result<Vec<T>> {
+pub(crate) fn one_each<T: Clone>(what: &str, given: Vec<T>, pictures: usize) -> Result<Vec<T>> {
     if matches!(given.len(), 0 | 1) || given.len() == pictures {
         return Ok(given);
     }
@@ -70,7 +70,7 @@ fn steps(mut sampling: Sampling<'_>, steps: usize, stop: &Stop) -> Result<Tensor
 const USUAL_LATENT_SCALE: f64 = 3.5;
 
 /// The way of one pipeline: of pictures by DDIM's own timesteps, of latents as the course goes it.
-pub struct Way<'a> {
+pub(crate) struct Way<'a> {
     pipeline: &'a Pipeline,
     steps: usize,
     stop: &'a Stop,
@@ -78,7 +78,7 @@ pub struct Way<'a> {
 
 impl<'a> Way<'a> {
     /// In so many steps.
-    pub fn new(pipeline: &'a Pipeline, steps: usize, stop: &'a Stop) -> Self {
+    pub(crate) fn new(pipeline: &'a Pipeline, steps: usize, stop: &'a Stop) -> Self {
         Self {
             pipeline,
             steps,
@@ -103,18 +103,18 @@ impl<'a> Way<'a> {
     }
 
     /// Pictures as the model has them.
-    pub fn encode(&self, pictures: Tensor<4>) -> Result<Tensor<4>> {
+    pub(crate) fn encode(&self, pictures: Tensor<4>) -> Result<Tensor<4>> {
         let codec = self.pipeline.codec();
         Ok(codec.scale(codec.encode(pictures)?.mode()))
     }
 
     /// What the model has as pictures.
-    pub fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
+    pub(crate) fn decode(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         Ok(self.pipeline.codec().decode(samples)?)
     }
 
     /// What the drawing's step `start` begins with so that the samples come out.
-    pub fn invert(&self, request: &Request, samples: Tensor<4>, start: usize) -> Result<Tensor<4>> {
+    pub(crate) fn invert(&self, request: &Request, samples: Tensor<4>, start: usize) -> Result<Tensor<4>> {
         let request = self.request(request);
         if !self.is_latent() {
             // The step that ends where drawing's step `start` begins is the one before as many as are left out.
@@ -135,7 +135,7 @@ impl<'a> Way<'a> {
     }
 
     /// The samples after the steps from `from` up to `to`, or to the end.
-    pub fn draw(
+    pub(crate) fn draw(
         &self,
         request: &Request,
         samples: &Tensor<4>,

@@ -41,7 +41,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub fn new(info: &RunInfo, colours: Colours) -> Self {
+    pub(super) fn new(info: &RunInfo, colours: Colours) -> Self {
         Self {
             title: terminal::plain(&format!(
                 "{} ({} parameters) on {}",
@@ -59,7 +59,7 @@ impl View {
         }
     }
 
-    pub fn step(&mut self, progress: &Progress) {
+    pub(super) fn step(&mut self, progress: &Progress) {
         if self.losses.is_empty() {
             self.first_step = progress.step;
         }
@@ -67,11 +67,11 @@ impl View {
         self.latest = Some(*progress);
     }
 
-    pub fn samples(&mut self, step: usize, pictures: Vec<Picture>) {
+    pub(super) fn samples(&mut self, step: usize, pictures: Vec<Picture>) {
         self.samples = Some((step, pictures));
     }
 
-    pub fn draw(&self, frame: &mut Frame) {
+    pub(super) fn draw(&self, frame: &mut Frame) {
         let said = terminal::held(usize::from(SAID));
         let rows = Layout::vertical([
             Constraint::Length(1),

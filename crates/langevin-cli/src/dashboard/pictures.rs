@@ -21,7 +21,7 @@ pub(super) enum Colours {
 
 impl Colours {
     /// What the terminal says of itself by `COLORTERM` and `TERM`; none where `NO_COLOR` says so.
-    pub fn of_terminal() -> Self {
+    pub(super) fn of_terminal() -> Self {
         Self::from_variables(|name| std::env::var(name).unwrap_or_default())
     }
 
@@ -39,7 +39,7 @@ impl Colours {
     }
 
     /// Whether pictures can be told.
-    pub fn shows_pictures(self) -> bool {
+    pub(super) fn shows_pictures(self) -> bool {
         matches!(self, Self::Indexed | Self::True)
     }
 

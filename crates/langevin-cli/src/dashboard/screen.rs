@@ -33,7 +33,7 @@ impl Screen {
     ///
     /// Once the end of the run is asked for, the terminal is given back at once, from a thread of its own: a second
     /// Ctrl-C is then the terminal's own signal again, and ends the program however busy it is.
-    pub fn open(stop: Stop) -> io::Result<Self> {
+    pub(super) fn open(stop: Stop) -> io::Result<Self> {
         let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         enable_raw_mode()?;
         let screen = Self(Arc::new(Mutex::new(Some(terminal))));
@@ -56,7 +56,7 @@ impl Screen {
     }
 
     /// Draws, if the terminal was not given back yet. One that does not do as it is told is given back.
-    pub fn draw(&self, draw: impl FnOnce(&mut Frame)) {
+    pub(super) fn draw(&self, draw: impl FnOnce(&mut Frame)) {
         let failed = lock(&self.0)
             .as_mut()
             .is_some_and(|terminal| terminal.draw(draw).is_err());

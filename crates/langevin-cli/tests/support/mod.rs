@@ -16,7 +16,7 @@ use langevin::{
 };
 
 /// What a run of the binary came to.
-pub struct Ran {
+pub(crate) struct Ran {
     /// Its exit code.
     pub code: i32,
     /// What it printed.
@@ -27,13 +27,13 @@ pub struct Ran {
 
 impl Ran {
     /// The run, which must have succeeded.
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{}", self.err);
         self
     }
 
     /// The error, which must be one of `code`, in one or two lines, and contain each of `parts`.
-    pub fn refused(self, code: i32, parts: &[&str]) -> Self {
+    pub(crate) fn refused(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         let lines: Vec<&str> = self
             .err
@@ -48,13 +48,13 @@ impl Ran {
     }
 
     /// What was printed, as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
     }
 }
 
 /// The command, not yet started: in `folder`, with nothing to read from.
-pub fn command(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+pub(crate) fn command(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
     command.current_dir(folder).args(args).stdin(Stdio::null());
     // Tests ask nothing of the Hub but of one on loopback.
@@ -65,7 +65,7 @@ pub fn command(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>)
 }
 
 /// Runs the binary in `folder`.
-pub fn langevin(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+pub(crate) fn langevin(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
     let output = command(folder, args).output().unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -75,13 +75,13 @@ pub fn langevin(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>
 }
 
 /// Runs a command line without quotes in `folder`.
-pub fn line(folder: &Path, text: &str) -> Ran {
+pub(crate) fn line(folder: &Path, text: &str) -> Ran {
     langevin(folder, text.split_whitespace())
 }
 
 /// What a script among `tests/python` prints as JSON, run by the interpreter that `LANGEVIN_PYTHON` names; `None` where none
 /// is named, or it has not what the script needs.
-pub fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {
+pub(crate) fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {
     let interpreter = std::env::var("LANGEVIN_PYTHON").ok()?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/python")
@@ -100,14 +100,14 @@ pub fn python(script: &str, argument: &Path) -> Option<serde_json::Value> {
 }
 
 /// A pipeline that diffusers saved: `ddpm`, `ddim` or `ddim_eta`.
-pub fn reference_pipeline(name: &str) -> PathBuf {
+pub(crate) fn reference_pipeline(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../langevin/tests/reference/pipelines")
         .join(name)
 }
 
 /// The names in a folder, in order.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -117,7 +117,7 @@ pub fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Copies a folder with all that is in it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for name in names(from) {
         let (source, target) = (from.join(&name), to.join(&name));
@@ -130,7 +130,7 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 /// A tiny model, as a configuration file.
-pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
+pub(crate) fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static str {
     let classes = if classes { r#""num_class_embeds": 3,"# } else { "" };
     let text = format!(
         r#"{{"_class_name": "UNet2DModel", "in_channels": {channels}, "out_channels": {channels}, {classes}
@@ -142,7 +142,7 @@ pub fn small_model(folder: &Path, channels: usize, classes: bool) -> &'static st
 }
 
 /// Twelve pictures of two classes, in colour, of different sizes.
-pub fn pictures(folder: &Path) {
+pub(crate) fn pictures(folder: &Path) {
     for i in 0..12 {
         let class = if i % 2 == 0 { "dark" } else { "light" };
         let (height, width) = (12 + i, 20 - i);
@@ -159,7 +159,7 @@ pub fn pictures(folder: &Path) {
 
 /// A disk that is full after `kilobytes`, by the shell's limit on the size of a file: writing past it fails as on a full disk.
 #[cfg(unix)]
-pub fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) {
+pub(crate) fn on_a_full_disk(folder: &Path, kilobytes: usize, args: &str) -> (i32, String) {
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" {args}", kilobytes * 2);
     let output = Command::new("sh")
         .args(["-c", &script, env!("CARGO_BIN_EXE_langevin")])

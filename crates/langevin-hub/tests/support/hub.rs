@@ -15,13 +15,13 @@ use super::{
 };
 
 /// A token that may read what is private, but not what is gated.
-pub const READER: &str = "hf_reader";
+pub(crate) const READER: &str = "hf_reader";
 /// A token that may do all.
-pub const WRITER: &str = "hf_writer";
+pub(crate) const WRITER: &str = "hf_writer";
 
 /// What goes wrong with a file that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection ends after so many bytes.
     Cut(usize),
     /// One byte is another.
@@ -34,7 +34,7 @@ pub enum Fault {
 
 /// What goes wrong with a request of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// An answer of this status and this text, and nothing is done.
     Status(u16, &'static str),
     /// Too many requests: so many seconds are to be waited.
@@ -73,7 +73,7 @@ impl Trouble {
 
 /// What is behind the two ports.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// By `models/ORG/NAME` and the like.
     pub repos: BTreeMap<String, Repo>,
     /// What was uploaded to the large store.
@@ -95,14 +95,14 @@ pub struct State {
 }
 
 /// A Hub, and the store of its large files on a port of its own, as the real one has them on other hosts.
-pub struct Server {
+pub(crate) struct Server {
     pub endpoint: String,
     pub store: String,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listen = |host: &str| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -150,12 +150,12 @@ impl Server {
         server
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Makes a commit of these files on a branch of a repository, which is made if need be.
-    pub fn add(&self, repo: &str, branch: &str, files: &[(&str, &[u8])]) -> String {
+    pub(crate) fn add(&self, repo: &str, branch: &str, files: &[(&str, &[u8])]) -> String {
         let mut state = self.state();
         let repo = state.repos.entry(repo.to_string()).or_default();
         let objects = files.iter().map(|(path, bytes)| {
@@ -169,17 +169,17 @@ impl Server {
     }
 
     /// Lets something go wrong, so many times, with files whose path ends so.
-    pub fn fault(&self, path: &str, fault: Fault, times: usize) {
+    pub(crate) fn fault(&self, path: &str, fault: Fault, times: usize) {
         self.state().faults.push((path.to_string(), fault, times));
     }
 
     /// Lets something go wrong, so many times, with requests of this method to a path with this part.
-    pub fn trouble(&self, method: &'static str, path: &'static str, trouble: Trouble, times: usize) {
+    pub(crate) fn trouble(&self, method: &'static str, path: &'static str, trouble: Trouble, times: usize) {
         self.state().troubles.push((method, path, trouble, times));
     }
 
     /// The requests to a port by their method and the beginning of their path.
-    pub fn asked(&self, port: &str, method: &str, path: &str) -> Vec<Request> {
+    pub(crate) fn asked(&self, port: &str, method: &str, path: &str) -> Vec<Request> {
         let state = self.state();
         let is_meant = |(at, request): &&(&str, Request)| {
             *at == port && request.method == method && request.path.contains(path)

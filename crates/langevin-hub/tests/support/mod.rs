@@ -4,11 +4,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
-pub mod hub;
-pub mod notes;
-pub mod python;
-pub mod repos;
-pub mod wire;
+pub(crate) mod hub;
+pub(crate) mod notes;
+pub(crate) mod python;
+pub(crate) mod repos;
+pub(crate) mod wire;
 
-pub use hub::{READER, Server, Trouble, WRITER};
-pub use notes::Notes;
+pub(crate) use hub::{READER, Server, Trouble, WRITER};
+pub(crate) use notes::Notes;

@@ -6,11 +6,11 @@ use langevin_hub::Progress;
 
 /// Keeps what is noted.
 #[derive(Default)]
-pub struct Notes(Mutex<Vec<String>>);
+pub(crate) struct Notes(Mutex<Vec<String>>);
 
 impl Notes {
     /// All of it so far.
-    pub fn said(&self) -> Vec<String> {
+    pub(crate) fn said(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 /// The interpreter that has `modules`: that of `LANGEVIN_PYTHON`, or `python3`. `None` where it has not, which is said.
-pub fn python(modules: &str) -> Option<String> {
+pub(crate) fn python(modules: &str) -> Option<String> {
     let named = std::env::var("LANGEVIN_PYTHON").ok();
     let program = named.clone().unwrap_or_else(|| "python3".into());
     let check = Command::new(&program)
@@ -18,7 +18,7 @@ pub fn python(modules: &str) -> Option<String> {
 }
 
 /// Runs a script with a Hub and a home of the Hub's files, and gives what it printed.
-pub fn run(
+pub(crate) fn run(
     program: &str,
     script: &str,
     endpoint: &str,

@@ -7,14 +7,14 @@ use sha2::Sha256;
 
 /// A file of a commit.
 #[derive(Clone, Debug)]
-pub struct Object {
+pub(crate) struct Object {
     pub bytes: Arc<Vec<u8>>,
     pub lfs: bool,
 }
 
 /// A repository.
 #[derive(Clone, Debug, Default)]
-pub struct Repo {
+pub(crate) struct Repo {
     pub private: bool,
     pub gated: bool,
     pub sdk: Option<String>,
@@ -27,7 +27,7 @@ pub struct Repo {
 
 impl Repo {
     /// The commit that a revision is.
-    pub fn resolve(&self, revision: &str) -> Option<&str> {
+    pub(crate) fn resolve(&self, revision: &str) -> Option<&str> {
         if let Some(commit) = self.refs.get(revision) {
             return Some(commit);
         }
@@ -37,12 +37,12 @@ impl Repo {
     }
 
     /// The files at a revision.
-    pub fn files(&self, revision: &str) -> Option<&BTreeMap<String, Object>> {
+    pub(crate) fn files(&self, revision: &str) -> Option<&BTreeMap<String, Object>> {
         self.commits.get(self.resolve(revision)?)
     }
 
     /// Makes a commit on a branch: files that are added or replaced, and files that are taken away.
-    pub fn commit(
+    pub(crate) fn commit(
         &mut self,
         branch: &str,
         summary: &str,
@@ -67,25 +67,25 @@ impl Repo {
 }
 
 /// Which files the Hub keeps in its large store.
-pub fn is_large(path: &str, size: usize) -> bool {
+pub(crate) fn is_large(path: &str, size: usize) -> bool {
     let endings = [".safetensors", ".bin", ".parquet", ".zip", ".ckpt"];
     size > 10 << 20 || endings.iter().any(|ending| path.ends_with(ending))
 }
 
 /// Git's hash of a blob.
-pub fn git_hash(bytes: &[u8]) -> String {
+pub(crate) fn git_hash(bytes: &[u8]) -> String {
     let mut sha1 = Sha1::new();
     sha1.update(format!("blob {}\0", bytes.len()));
     sha1.update(bytes);
     hex(&sha1.finalize())
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// What stands in git in place of a large file.
-pub fn pointer(object: &Object) -> String {
+pub(crate) fn pointer(object: &Object) -> String {
     format!(
         "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n",
         sha256(&object.bytes),
@@ -94,7 +94,7 @@ pub fn pointer(object: &Object) -> String {
 }
 
 /// A file's ETag: its SHA-256 in the large store, git's hash elsewhere.
-pub fn etag(object: &Object) -> String {
+pub(crate) fn etag(object: &Object) -> String {
     if object.lfs {
         sha256(&object.bytes)
     } else {
@@ -102,6 +102,6 @@ pub fn etag(object: &Object) -> String {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

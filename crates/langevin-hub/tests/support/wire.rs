@@ -9,7 +9,7 @@ use std::{
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     pub method: String,
     /// Decoded, without the query.
     pub path: String,
@@ -22,14 +22,14 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
 /// An answer.
 #[derive(Clone, Debug, Default)]
-pub struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -38,21 +38,21 @@ pub struct Response {
 }
 
 impl Response {
-    pub fn new(status: u16) -> Self {
+    pub(crate) fn new(status: u16) -> Self {
         Self {
             status,
             ..Self::default()
         }
     }
 
-    pub fn json(value: &serde_json::Value) -> Self {
+    pub(crate) fn json(value: &serde_json::Value) -> Self {
         let mut response = Self::new(200).with("Content-Type", "application/json; charset=utf-8");
         response.body = value.to_string().into_bytes();
         response
     }
 
     /// The Hub's way to say no.
-    pub fn error(status: u16, code: &str, message: &str) -> Self {
+    pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
         let mut response =
             Self::json(&serde_json::json!({ "error": message })).with("X-Error-Message", message);
         response.status = status;
@@ -63,14 +63,14 @@ impl Response {
         }
     }
 
-    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.into(), value.to_string()));
         self
     }
 }
 
 /// Serves a listener's connections, each on a thread of its own, for as long as the process runs.
-pub fn serve(listener: TcpListener, handle: Arc<dyn Fn(Request) -> Response + Send + Sync>) {
+pub(crate) fn serve(listener: TcpListener, handle: Arc<dyn Fn(Request) -> Response + Send + Sync>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let handle = handle.clone();
@@ -175,7 +175,7 @@ fn write(writer: &mut TcpStream, response: &Response, is_head: bool) -> std::io:
 }
 
 /// `%XX` as the byte that it stands for.
-pub fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -56,7 +56,7 @@ pub(super) struct Pixels {
 }
 
 impl Chunks {
-    pub fn new(shape: &Conv2dShape) -> Self {
+    pub(super) fn new(shape: &Conv2dShape) -> Self {
         let (height, width) = (shape.out_height(), shape.out_width());
         let wanted = RUN.div_ceil(width).max(PIXELS.div_ceil(height * width));
         let pictures = wanted.clamp(1, shape.batch.max(1));
@@ -88,7 +88,7 @@ impl Chunks {
     }
 
     /// The largest numbers of input and output pixels of a chunk.
-    pub fn largest(&self) -> (usize, usize) {
+    pub(super) fn largest(&self) -> (usize, usize) {
         let sizes = self.pixels.iter().map(|p| (p.x.len(), p.y.len()));
         sizes.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)))
     }

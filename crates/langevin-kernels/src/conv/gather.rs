@@ -31,7 +31,7 @@ impl Axis {
     }
 
     /// Axis `axis` of a convolution: output pixels from input pixels.
-    pub fn forward(shape: &Conv2dShape, axis: usize) -> Self {
+    pub(super) fn forward(shape: &Conv2dShape, axis: usize) -> Self {
         let (input, output) = sizes(shape, axis);
         let (stride, before) = (shape.stride[axis], shape.padding[axis][0]);
         Self::new(
@@ -42,7 +42,7 @@ impl Axis {
     }
 
     /// The classes of axis `axis` of an input gradient: input pixels from output pixels.
-    pub fn gradient(shape: &Conv2dShape, axis: usize) -> Vec<Self> {
+    pub(super) fn gradient(shape: &Conv2dShape, axis: usize) -> Vec<Self> {
         let (input, output) = sizes(shape, axis);
         let (stride, before) = (shape.stride[axis], shape.padding[axis][0]);
         (0..stride)
@@ -86,16 +86,16 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.batch * self.y.positions.len() * self.x.positions.len()
     }
 
-    pub fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.y.taps.len() * self.x.taps.len()
     }
 
     /// Whether row `i` is destination pixel `i` and reads source pixel `i` and no other, as in a linear layer.
-    pub fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         let plain = |axis: &Axis, size: usize| {
             let mut sources = axis.sources.iter().enumerate();
             axis.taps.len() == 1
@@ -118,13 +118,13 @@ impl Rows<'_> {
     }
 
     /// The destination pixel of row `i`.
-    pub fn destination(&self, i: usize) -> usize {
+    pub(super) fn destination(&self, i: usize) -> usize {
         let [n, y, x] = self.place(i);
         (n * self.destination[0] + self.y.positions[y]) * self.destination[1] + self.x.positions[x]
     }
 
     /// Calls `f(tap, source pixel)` for each tap of row `i`, in order; taps are numbered within the class.
-    pub fn sources(&self, i: usize, mut f: impl FnMut(usize, Option<usize>)) {
+    pub(super) fn sources(&self, i: usize, mut f: impl FnMut(usize, Option<usize>)) {
         let [n, y, x] = self.place(i);
         let (ty, tx) = (self.y.taps.len(), self.x.taps.len());
         for (j, y) in self.y.sources[y * ty..][..ty].iter().enumerate() {

@@ -17,11 +17,11 @@ pub(super) struct Narrow {
 
 impl Narrow {
     /// Whether a product of this size is computed here. It depends on the layer alone, since the order of sums does.
-    pub fn suits(isa: Isa, depth: usize, width: usize) -> bool {
+    pub(super) fn suits(isa: Isa, depth: usize, width: usize) -> bool {
         width <= 4 && depth >= isa.lanes()
     }
 
-    pub fn new(weights: &Weights) -> Self {
+    pub(super) fn new(weights: &Weights) -> Self {
         let (width, depth) = (weights.width, weights.depth);
         let mut packed = Scratch::new(width * weights.taps.len() * depth);
         let rows = packed.values_mut().chunks_exact_mut(depth);
@@ -45,7 +45,7 @@ impl Narrow {
 
 impl Narrow {
     /// Computes a chunk of rows.
-    pub fn run(&self, call: &Call, table: &Table) {
+    pub(super) fn run(&self, call: &Call, table: &Table) {
         call.isa.run(NarrowTask {
             call,
             table,

@@ -28,17 +28,17 @@ pub(super) struct Panels {
 
 impl Weights<'_> {
     /// Length of a panel.
-    pub fn panel_len(&self, isa: Isa) -> usize {
+    pub(super) fn panel_len(&self, isa: Isa) -> usize {
         self.taps.len() * self.depth * isa.tile_columns()
     }
 
     /// Number of panels.
-    pub fn panels(&self, isa: Isa) -> usize {
+    pub(super) fn panels(&self, isa: Isa) -> usize {
         self.width.div_ceil(isa.tile_columns())
     }
 
     /// Writes tap number `tap` of panel `panel` to `to`, which is `[depth, tile columns]`.
-    pub fn pack_tap(&self, isa: Isa, panel: usize, tap: usize, to: &mut [f32]) {
+    pub(super) fn pack_tap(&self, isa: Isa, panel: usize, tap: usize, to: &mut [f32]) {
         let columns = isa.tile_columns();
         let (first, matrix) = (panel * columns, self.depth * self.width);
         let width = columns.min(self.width - first);
@@ -63,7 +63,7 @@ impl Weights<'_> {
     }
 
     /// All panels, packed on all threads.
-    pub fn pack(&self, isa: Isa) -> Panels {
+    pub(super) fn pack(&self, isa: Isa) -> Panels {
         let (taps, panels, len) = (self.taps.len(), self.panels(isa), self.panel_len(isa));
         let mut values = Scratch::new(panels * len);
         let shared = Shared::new(values.values_mut());
@@ -79,7 +79,7 @@ impl Weights<'_> {
 
 impl Panels {
     /// The panels, one after the other, and the length of one.
-    pub fn values(&self) -> (&[f32], usize) {
+    pub(super) fn values(&self) -> (&[f32], usize) {
         (self.values.values(), self.len)
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Product<'a> {
 impl Product<'_> {
     /// Computes the destination pixels of the class `y` times `x`. The slices' lengths have been checked by the
     /// caller against the shape from which the axes were made.
-    pub fn run(&self, y: &Axis, x: &Axis, destination: Shared) {
+    pub(super) fn run(&self, y: &Axis, x: &Axis, destination: Shared) {
         let isa = Isa::current();
         let taps: Vec<usize> = y
             .taps

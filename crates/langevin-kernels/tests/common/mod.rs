@@ -5,7 +5,7 @@
 use langevin_kernels::simd::Isa;
 
 /// Values of about a normal distribution, a function of the seed.
-pub fn random(len: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
     let mut next = || {
         state = state
@@ -18,13 +18,13 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
 
 /// Fails where a value differs from the truth by more than `tolerance` of the largest true value.
 #[track_caller]
-pub fn assert_close(what: &str, values: &[f32], truth: &[f64], tolerance: f64) {
+pub(crate) fn assert_close(what: &str, values: &[f32], truth: &[f64], tolerance: f64) {
     assert_close_at_least(what, values, truth, tolerance, 0.0);
 }
 
 /// [`assert_close`], with `least` where no true value is as large.
 #[track_caller]
-pub fn assert_close_at_least(what: &str, values: &[f32], truth: &[f64], tolerance: f64, least: f64) {
+pub(crate) fn assert_close_at_least(what: &str, values: &[f32], truth: &[f64], tolerance: f64, least: f64) {
     assert_eq!(values.len(), truth.len(), "{what}: length");
     let largest = truth.iter().fold(least.max(1e-30), |m, t| m.max(t.abs()));
     for (i, (&v, &t)) in values.iter().zip(truth).enumerate() {
@@ -37,7 +37,7 @@ pub fn assert_close_at_least(what: &str, values: &[f32], truth: &[f64], toleranc
 }
 
 #[track_caller]
-pub fn assert_same_bits(what: &str, a: &[f32], b: &[f32]) {
+pub(crate) fn assert_same_bits(what: &str, a: &[f32], b: &[f32]) {
     assert_eq!(a.len(), b.len(), "{what}: length");
     for (i, (a, b)) in a.iter().zip(b).enumerate() {
         assert!(
@@ -48,13 +48,13 @@ pub fn assert_same_bits(what: &str, a: &[f32], b: &[f32]) {
 }
 
 /// Every instruction set that this machine has.
-pub fn instruction_sets() -> impl Iterator<Item = Isa> {
+pub(crate) fn instruction_sets() -> impl Iterator<Item = Isa> {
     Isa::ALL.iter().copied().filter(|&isa| isa <= Isa::available())
 }
 
 /// Runs `f` in pools of 1, 2 and 5 threads and checks that its results have the same bits.
 #[track_caller]
-pub fn with_thread_counts(what: &str, f: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
+pub(crate) fn with_thread_counts(what: &str, f: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -69,6 +69,6 @@ pub fn with_thread_counts(what: &str, f: impl Fn() -> Vec<f32> + Sync) -> Vec<f3
     one
 }
 
-pub fn wide(values: &[f32]) -> Vec<f64> {
+pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }

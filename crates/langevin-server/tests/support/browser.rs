@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::call;
 
 /// A window of Chromium without a screen. It closes with this value.
-pub struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
@@ -24,12 +24,12 @@ pub struct Browser {
 }
 
 /// Why there is no browser, where there is none.
-pub const MISSING: &str =
+pub(crate) const MISSING: &str =
     "skipped: chromium and chromedriver are not installed (apt-get install chromium chromium-driver)";
 
 impl Browser {
     /// Opens a window of this size; `None` where this machine has no Chromium or no chromedriver.
-    pub fn open(width: u32, height: u32) -> Option<Self> {
+    pub(crate) fn open(width: u32, height: u32) -> Option<Self> {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -94,7 +94,7 @@ impl Browser {
     }
 
     /// A command of Chromium's DevTools.
-    pub fn devtools(&self, command: &str, parameters: &Value) -> Value {
+    pub(crate) fn devtools(&self, command: &str, parameters: &Value) -> Value {
         self.command(
             "POST",
             "/goog/cdp/execute",
@@ -102,17 +102,17 @@ impl Browser {
         )
     }
 
-    pub fn go(&self, url: &str) {
+    pub(crate) fn go(&self, url: &str) {
         self.command("POST", "/url", &json!({ "url": url }));
     }
 
     /// What a piece of JavaScript returns.
-    pub fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.command("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
     /// What a promise in JavaScript comes to.
-    pub fn wait_for(&self, promise: &str) -> Value {
+    pub(crate) fn wait_for(&self, promise: &str) -> Value {
         let script = format!(
             "const done = arguments[0]; Promise.resolve({promise}).then(done, (e) => done(`${{e}}`));"
         );
@@ -120,7 +120,7 @@ impl Browser {
     }
 
     /// Waits until an expression of JavaScript is true, at most half a minute.
-    pub fn until(&self, condition: &str) {
+    pub(crate) fn until(&self, condition: &str) {
         let since = Instant::now();
         while self.run(&format!("return Boolean({condition});")) != true {
             assert!(
@@ -143,13 +143,13 @@ impl Browser {
     }
 
     /// Clicks as a mouse does: what lies over the element gets the click instead, and the test fails.
-    pub fn click(&self, selector: &str) {
+    pub(crate) fn click(&self, selector: &str) {
         let element = self.element(selector);
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
     }
 
     /// Types keys into whatever has the focus, or into an element.
-    pub fn keys(&self, selector: &str, text: &str) {
+    pub(crate) fn keys(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.command(
             "POST",
@@ -159,7 +159,7 @@ impl Browser {
     }
 
     /// Puts a value into a control, as a user's choice does.
-    pub fn set(&self, name: &str, value: &str) {
+    pub(crate) fn set(&self, name: &str, value: &str) {
         self.run(&format!(
             "const input = document.getElementById('settings').elements[{name:?}]; input.value = {value:?};
              for (const kind of ['input', 'change']) input.dispatchEvent(new Event(kind, {{ bubbles: true }}));"
@@ -167,7 +167,7 @@ impl Browser {
     }
 
     /// Draws a line over an element with the mouse, between places in parts of its width and height.
-    pub fn drag(&self, selector: &str, from: [f64; 2], to: [f64; 2]) {
+    pub(crate) fn drag(&self, selector: &str, from: [f64; 2], to: [f64; 2]) {
         let rectangle = self.run(&format!(
             "const {{ x, y, width, height }} = document.querySelector({selector:?}).getBoundingClientRect(); return [x, y, width, height];"
         ));
@@ -191,7 +191,7 @@ impl Browser {
         mouse("mouseReleased", at(to), 0);
     }
 
-    pub fn text(&self, selector: &str) -> String {
+    pub(crate) fn text(&self, selector: &str) -> String {
         let text = self.run(&format!(
             "return document.querySelector({selector:?}).textContent;"
         ));
@@ -199,7 +199,7 @@ impl Browser {
     }
 
     /// The page as it looks, as a PNG.
-    pub fn screenshot(&self, whole: bool) -> Vec<u8> {
+    pub(crate) fn screenshot(&self, whole: bool) -> Vec<u8> {
         let shot = self.devtools(
             "Page.captureScreenshot",
             &json!({ "captureBeyondViewport": whole }),
@@ -208,7 +208,7 @@ impl Browser {
     }
 
     /// What the page complained of.
-    pub fn log(&self) -> Value {
+    pub(crate) fn log(&self) -> Value {
         self.command("POST", "/se/log", &json!({ "type": "browser" }))
     }
 }
@@ -223,7 +223,7 @@ impl Drop for Browser {
 }
 
 /// axe-core, the accessibility checker, where it has been fetched: `.ci/run` does so.
-pub fn axe() -> Option<String> {
+pub(crate) fn axe() -> Option<String> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/axe/package/axe.min.js");
     std::fs::read_to_string(beside).ok()
 }

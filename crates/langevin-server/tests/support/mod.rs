@@ -3,7 +3,7 @@
 // Each test target includes this file and uses a part of it.
 #![allow(dead_code)]
 
-pub mod browser;
+pub(crate) mod browser;
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A pipeline of a tiny model of 8x8 pixels: `grey` with two classes and a null class, any other unconditional and in colour.
-pub fn save_model(folder: &Path, grey: bool) {
+pub(crate) fn save_model(folder: &Path, grey: bool) {
     let config = UNet2DConfig {
         sample_size: Some(SampleSize::Square(8)),
         in_channels: if grey { 1 } else { 3 },
@@ -63,7 +63,7 @@ pub fn save_model(folder: &Path, grey: bool) {
 }
 
 /// Saves an untrained model of colour pictures that is told their mean colour.
-pub fn save_told_model(folder: &Path) {
+pub(crate) fn save_told_model(folder: &Path) {
     let inputs = ModelInputs {
         vector: Some(VectorInput {
             kind: PictureVector::Colour,
@@ -85,7 +85,7 @@ pub fn save_told_model(folder: &Path) {
 }
 
 /// The folder of a tiny pipeline of the library's tests.
-pub fn latent_model(name: &str) -> Option<PathBuf> {
+pub(crate) fn latent_model(name: &str) -> Option<PathBuf> {
     let path = match name {
         "sd" => "sd/models/sd1",
         "paint" => "sd/models/inpaint9",
@@ -127,7 +127,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A server on a port of its own, which ends with this value.
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub folder: TempDir,
     stop: Arc<AtomicBool>,
@@ -136,12 +136,12 @@ pub struct Server {
 
 impl Server {
     /// A server of the models `grey` and `colour`.
-    pub fn start(options: ServerOptions) -> Self {
+    pub(crate) fn start(options: ServerOptions) -> Self {
         Self::of(|_| options)
     }
 
     /// The same, with options that may know its folder.
-    pub fn of(options: impl FnOnce(&Path) -> ServerOptions) -> Self {
+    pub(crate) fn of(options: impl FnOnce(&Path) -> ServerOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = options(folder.path());
         let mut models = Models::default();
@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// A server of a model `told`, that is told a colour.
-    pub fn told() -> Self {
+    pub(crate) fn told() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut models) = (folder.path().join("told"), Models::default());
         save_told_model(&path);
@@ -172,7 +172,7 @@ impl Server {
 
     /// A server of tiny pipelines of latents with random weights: `sd` from words, `paint` in a picture, `lcm` in few steps, `xl` with two
     /// text encoders, and `safe`, which is `sd` with a safety checker.
-    pub fn latent(options: ServerOptions) -> Self {
+    pub(crate) fn latent(options: ServerOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         save_safe_model(&folder.path().join("safe"));
         let mut models = Models::default();
@@ -186,7 +186,7 @@ impl Server {
     }
 
     /// A server of these models.
-    pub fn with(folder: TempDir, models: Models, options: ServerOptions) -> Self {
+    pub(crate) fn with(folder: TempDir, models: Models, options: ServerOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -203,32 +203,32 @@ impl Server {
     }
 
     /// Asks it to end, as a termination signal does.
-    pub fn request_stop(&self) {
+    pub(crate) fn request_stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Asks it to end, and waits until it has.
-    pub fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.request_stop();
         self.thread.take().unwrap().join().unwrap();
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &[], b"")
     }
 
     /// Posts a request for pictures in a form.
-    pub fn generate(&self, accept: &str, body: &Value) -> Answer {
+    pub(crate) fn generate(&self, accept: &str, body: &Value) -> Answer {
         let headers = [("Content-Type", "application/json"), ("Accept", accept)];
         self.call("POST", "/api/generate", &headers, body.to_string().as_bytes())
     }
 
-    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         call(self.address, method, path, headers, body)
     }
 
     /// Sends a request for pictures and does not wait for the answer.
-    pub fn send(&self, accept: &str, body: &Value) -> TcpStream {
+    pub(crate) fn send(&self, accept: &str, body: &Value) -> TcpStream {
         let headers = [("Content-Type", "application/json"), ("Accept", accept)];
         send(
             self.address,
@@ -240,7 +240,7 @@ impl Server {
     }
 
     /// What `GET /api/queue` says in a field.
-    pub fn queue(&self, field: &str) -> u64 {
+    pub(crate) fn queue(&self, field: &str) -> u64 {
         self.get("/api/queue").json()[field].as_u64().unwrap()
     }
 }
@@ -252,7 +252,7 @@ impl Drop for Server {
 }
 
 /// Waits until something holds, at most half a minute.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(since.elapsed() < Duration::from_secs(30), "never: {what}");
@@ -262,36 +262,36 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// An answer, whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
     /// The answer, which must have this status.
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
 
     /// The error's sentence; the answer must have this status, and the sentence each of `parts`.
-    pub fn refused(self, status: u16, parts: &[&str]) -> Value {
+    pub(crate) fn refused(self, status: u16, parts: &[&str]) -> Value {
         let answer = self.expect(status);
         let json = answer.json();
         let message = json["error"].as_str().unwrap().to_string();
@@ -302,13 +302,13 @@ impl Answer {
     }
 
     /// The picture of a PNG.
-    pub fn picture(&self) -> Picture {
+    pub(crate) fn picture(&self) -> Picture {
         assert_eq!(self.header("content-type"), Some("image/png"), "{}", self.text());
         decode_picture(&self.body, 4096, "the answer").unwrap()
     }
 
     /// Server-sent events: names and data.
-    pub fn events(&self) -> Vec<(String, Value)> {
+    pub(crate) fn events(&self) -> Vec<(String, Value)> {
         assert_eq!(self.header("content-type"), Some("text/event-stream"));
         let text = self.text();
         let events = text.split("\n\n").filter(|event| event.contains("data: "));
@@ -326,7 +326,7 @@ impl Answer {
     }
 }
 
-pub fn send(
+pub(crate) fn send(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -352,12 +352,18 @@ pub fn send(
 }
 
 /// One call, with the whole answer.
-pub fn call(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(crate) fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     receive(send(address, method, path, headers, body))
 }
 
 /// Reads the answer of a connection to its end.
-pub fn receive(mut stream: TcpStream) -> Answer {
+pub(crate) fn receive(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let mut part = [0; 65536];
     // Up to the end, or as much as was announced: chromedriver keeps connections open whatever it is told.
@@ -411,7 +417,13 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What the library draws alone, by its plain loop: the oracle of what a server draws in company.
-pub fn alone(folder: &Path, sampler: &str, steps: usize, seed: u64, options: SampleOptions) -> Picture {
+pub(crate) fn alone(
+    folder: &Path,
+    sampler: &str,
+    steps: usize,
+    seed: u64,
+    options: SampleOptions,
+) -> Picture {
     let pipeline = Pipeline::load(folder, &default_device()).unwrap();
     let pipeline = pipeline.with_scheduler(sampler).unwrap();
     let options = SampleOptions {

@@ -181,7 +181,7 @@ mod parquet {
     use super::{Dataset, OpenOptions, Path, Result};
     use crate::data::ParquetDataset;
 
-    pub fn open_repository(
+    pub(super) fn open_repository(
         folder: &Path,
         files: Vec<PathBuf>,
         options: &OpenOptions,
@@ -189,7 +189,7 @@ mod parquet {
         Ok(Box::new(ParquetDataset::of_repository(folder, files, options)?))
     }
 
-    pub fn open(file: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
+    pub(super) fn open(file: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(ParquetDataset::open(file, options)?))
     }
 }

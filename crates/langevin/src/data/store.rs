@@ -46,12 +46,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] if it is not there.
-    pub fn folder(root: impl AsRef<Path>) -> Result<Self> {
+    pub(super) fn folder(root: impl AsRef<Path>) -> Result<Self> {
         Ok(Self::Folder(root.as_ref().to_path_buf(), Inside::of(root)?))
     }
 
     /// The folder, or the archive.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         match self {
             Self::Folder(root, _) => root,
             Self::Zip(zip) => zip.path(),
@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// What the folder is called, or the archive without its ending.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Folder(root, _) => folder_name(root),
             Self::Zip(zip) => zip
@@ -70,7 +70,7 @@ impl Store {
     }
 
     /// A file's whole name, for messages.
-    pub fn whole(&self, path: &Path) -> PathBuf {
+    pub(super) fn whole(&self, path: &Path) -> PathBuf {
         self.root().join(path)
     }
 
@@ -79,7 +79,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] if a folder cannot be read.
-    pub fn list(&self) -> Result<Listing> {
+    pub(super) fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
         match self {
             Self::Folder(root, inside) => walk(root, inside, &mut listing)?,
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Whether there is such a file, and it lies in the folder indeed.
-    pub fn has(&self, path: &Path) -> bool {
+    pub(super) fn has(&self, path: &Path) -> bool {
         match self {
             Self::Folder(root, inside) => {
                 let whole = root.join(path);
@@ -110,7 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] naming the file if it cannot be read or is larger than a picture may be.
-    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>> {
         match self {
             Self::Folder(root, _) => read_limited(&root.join(path)),
             Self::Zip(zip) => zip
@@ -123,7 +123,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::read`].
-    pub fn open(&self, path: &Path) -> Result<Box<dyn Read>> {
+    pub(super) fn open(&self, path: &Path) -> Result<Box<dyn Read>> {
         Ok(match self {
             Self::Folder(root, _) => Box::new(files::open(root.join(path))?),
             Self::Zip(_) => Box::new(io::Cursor::new(self.read(path)?)),
@@ -134,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::read`], or if it is not UTF-8, or not small.
-    pub fn read_text(&self, path: &Path) -> Result<String> {
+    pub(super) fn read_text(&self, path: &Path) -> Result<String> {
         let wrong = |message: String| Error::file(self.whole(path), message);
         let mut bytes = Vec::new();
         self.open(path)?
@@ -174,7 +174,7 @@ impl Listing {
     }
 
     /// The text beside a picture that is called as it, in which trainers of adapters keep its caption.
-    pub fn text_beside(&self, picture: &Path) -> Option<PathBuf> {
+    pub(super) fn text_beside(&self, picture: &Path) -> Option<PathBuf> {
         Some(picture.with_extension("txt")).filter(|text| self.texts.contains(text))
     }
 }

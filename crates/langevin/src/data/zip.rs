@@ -34,7 +34,7 @@ impl ZipFiles {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no whole zip archive.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let file = files::open(path)?;
         let size = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
         let open = || {
@@ -55,23 +55,23 @@ impl ZipFiles {
     }
 
     /// The archive's own path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The files in it, relative to it.
-    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.places.keys()
     }
 
     /// Whether there is such a file.
-    pub fn has(&self, path: &Path) -> bool {
+    pub(super) fn has(&self, path: &Path) -> bool {
         self.places.contains_key(path)
     }
 
     /// Unpacks a file into memory; the error is the part of a sentence that follows the file's name. A file that
     /// unpacks to more than a picture may take is refused, whatever its header claims.
-    pub fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
         let place = *self.places.get(path).ok_or("is not in the archive")?;
         let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
         contain(|| {

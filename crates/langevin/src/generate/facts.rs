@@ -7,7 +7,7 @@ use crate::{
 
 /// How a picture was drawn, for its file.
 #[derive(Clone, Debug, Default)]
-pub struct Facts<'a> {
+pub(super) struct Facts<'a> {
     /// The generator's seed, or each picture's.
     pub seed: String,
     /// The scheduler's class.
@@ -36,7 +36,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// Keywords and what they say, as [`grid::write_png`](crate::grid::write_png) takes them.
-    pub fn texts(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn texts(&self) -> Vec<(&'static str, String)> {
         let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());

@@ -65,7 +65,7 @@ pub struct Inversion<'a> {
 }
 
 /// Called after every step with how many are done; `false` ends the walk.
-pub type Watched<'w> = &'w mut dyn FnMut(usize) -> bool;
+pub(super) type Watched<'w> = &'w mut dyn FnMut(usize) -> bool;
 
 impl<'a> Inversion<'a> {
     /// In so many steps.

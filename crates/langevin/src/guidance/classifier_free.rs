@@ -297,7 +297,7 @@ pub(crate) struct Question {
 
 impl Question {
     /// What a model that is not guided is asked.
-    pub fn plain(x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Self {
+    pub(crate) fn plain(x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Self {
         Self {
             x,
             timesteps,

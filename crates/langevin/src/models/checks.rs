@@ -63,17 +63,17 @@ pub(super) struct PatchNumbers {
 
 impl PatchNumbers {
     /// Channels of a token.
-    pub fn inner_dim(&self) -> usize {
+    pub(super) fn inner_dim(&self) -> usize {
         self.num_attention_heads.saturating_mul(self.attention_head_dim)
     }
 
     /// Numbers of a patch of the prediction.
-    pub fn patch_numbers(&self) -> usize {
+    pub(super) fn patch_numbers(&self) -> usize {
         self.patch_size * self.patch_size * self.out_channels
     }
 
     /// Refuses those that make no model.
-    pub fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         bounded(&[
             ("in_channels", self.in_channels, 4096),
             ("out_channels", self.out_channels, 4096),
@@ -102,12 +102,12 @@ impl PatchNumbers {
     }
 
     /// Patches along a side of the pictures that the model was made for.
-    pub fn base_size(&self) -> usize {
+    pub(super) fn base_size(&self) -> usize {
         self.sample_size / self.patch_size
     }
 
     /// Refuses pictures and timesteps that do not fit; returns how many pictures there are, and their patches down and across.
-    pub fn check_input(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<(usize, [usize; 2])> {
+    pub(super) fn check_input(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<(usize, [usize; 2])> {
         let patch = self.patch_size;
         let parts = format_args!("patches of {patch}x{patch}");
         super::check_input(x, timesteps, self.in_channels, parts, patch)?;

@@ -132,7 +132,7 @@ impl AdaSingleBlock {
 }
 
 /// New numbers for each channel, `[numbers, channels]`.
-pub fn scale_shift_table(numbers: usize, channels: usize, init: &mut Init<'_>) -> Param<Tensor<2>> {
+pub(crate) fn scale_shift_table(numbers: usize, channels: usize, init: &mut Init<'_>) -> Param<Tensor<2>> {
     let scale = (channels as f32).sqrt().recip();
     Param::from_tensor(init.normal([numbers, channels], scale))
 }

@@ -10,15 +10,15 @@ use super::{Activation, Embedding, Init, Linear, TimestepEmbedding};
 use crate::ops;
 
 /// Added to the variance by adaptive normalisations; diffusers fixes the number.
-pub const ADA_NORM_EPS: f64 = 1e-6;
+pub(crate) const ADA_NORM_EPS: f64 = 1e-6;
 /// How many sines and cosines a timestep has before a transformer embeds it; diffusers fixes the number.
-pub const TIME_CHANNELS: usize = 256;
+pub(crate) const TIME_CHANNELS: usize = 256;
 
 /// Normalisation over the last dimension without parameters. Mirrors `torch.nn.LayerNorm` with `elementwise_affine=False`.
 ///
 /// # Shapes
 /// `[batch, tokens, channels]`, in and out
-pub fn plain_layer_norm(x: Tensor<3>, eps: f64) -> Tensor<3> {
+pub(crate) fn plain_layer_norm(x: Tensor<3>, eps: f64) -> Tensor<3> {
     let ([.., channels], device) = (x.dims(), x.device());
     let (ones, zeros) = (
         Tensor::ones([channels], &device),
@@ -32,12 +32,12 @@ pub fn plain_layer_norm(x: Tensor<3>, eps: f64) -> Tensor<3> {
 /// # Shapes
 /// - `x` and the result: `[batch, tokens, channels]`
 /// - `scale`, `shift`: `[batch, 1, channels]`
-pub fn modulated(x: Tensor<3>, scale: Tensor<3>, shift: Tensor<3>) -> Tensor<3> {
+pub(crate) fn modulated(x: Tensor<3>, scale: Tensor<3>, shift: Tensor<3>) -> Tensor<3> {
     x * (scale + 1.0) + shift
 }
 
 /// Each row of a picture's numbers: `[batch, N, channels]` → `N` times `[batch, 1, channels]`
-pub fn rows<const N: usize>(numbers: &Tensor<3>) -> [Tensor<3>; N] {
+pub(crate) fn rows<const N: usize>(numbers: &Tensor<3>) -> [Tensor<3>; N] {
     std::array::from_fn(|row| numbers.clone().narrow(1, row, 1))
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Of `[batch, 3 · N, channels]`: shift, scale and gate of one branch after another.
-    pub fn each<const N: usize>(numbers: &Tensor<3>) -> [Self; N] {
+    pub(super) fn each<const N: usize>(numbers: &Tensor<3>) -> [Self; N] {
         std::array::from_fn(|branch| {
             let [shift, scale, gate] = rows(&numbers.clone().narrow(1, 3 * branch, 3));
             Self { shift, scale, gate }
@@ -59,12 +59,12 @@ impl Branch {
     }
 
     /// What the branch sees of the normalised tokens, `[batch, tokens, channels]`.
-    pub fn enter(&self, normed: Tensor<3>) -> Tensor<3> {
+    pub(super) fn enter(&self, normed: Tensor<3>) -> Tensor<3> {
         modulated(normed, self.scale.clone(), self.shift.clone())
     }
 
     /// Adds what the branch found to `residual`, both `[batch, tokens, channels]`.
-    pub fn leave(&self, found: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    pub(super) fn leave(&self, found: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         found * self.gate.clone() + residual
     }
 }
@@ -109,7 +109,7 @@ impl TimestepLabelEmbedding {
 ///
 /// # Shapes
 /// `[batch, channels]` → `[batch, numbers, channels]`
-pub fn ada_numbers(linear: &Linear, told: Tensor<2>) -> Tensor<3> {
+pub(crate) fn ada_numbers(linear: &Linear, told: Tensor<2>) -> Tensor<3> {
     let [batch, channels] = told.dims();
     let numbers = linear.forward(Activation::Silu.forward(told));
     let all = numbers.dims()[1];

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::random::Generator;
 
 /// Where all dropout layers of a model draw their masks from; `None` while the model is not being trained.
-pub type DropoutGenerator = Arc<Mutex<Option<Generator>>>;
+pub(crate) type DropoutGenerator = Arc<Mutex<Option<Generator>>>;
 
 /// Zeroes elements at random while a model is trained and scales the others up. Mirrors `torch.nn.Dropout`.
 #[derive(Clone, Debug)]

@@ -119,7 +119,7 @@ fn along_side(config: &PatchConfig, count: usize) -> Vec<f32> {
 ///
 /// # Shapes
 /// `[batch, rows · columns, patch_size · patch_size · channels]` → `[batch, channels, rows · patch_size, columns · patch_size]`
-pub fn of_patches(tokens: Tensor<3>, [rows, columns]: [usize; 2], patch_size: usize) -> Tensor<4> {
+pub(crate) fn of_patches(tokens: Tensor<3>, [rows, columns]: [usize; 2], patch_size: usize) -> Tensor<4> {
     let [batch, _, numbers] = tokens.dims();
     let channels = numbers / (patch_size * patch_size);
     tokens

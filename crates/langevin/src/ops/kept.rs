@@ -64,7 +64,7 @@ pub(crate) struct Kept<B: Backend>(Arc<FloatTensor<B>>);
 
 impl<B: Packing> Kept<B> {
     /// Keeps `x`, whose node in the graph is `id`. A packed tensor is shared with others that keep the same node.
-    pub fn new(x: &FloatTensor<B>, id: NodeId) -> Self {
+    pub(super) fn new(x: &FloatTensor<B>, id: NodeId) -> Self {
         match kept_as() {
             KeptAs::Float32 => Self(Arc::new(x.clone())),
             KeptAs::Bf16 => Self::packed_by(id, || B::pack(x.clone())),
@@ -72,7 +72,7 @@ impl<B: Packing> Kept<B> {
     }
 
     /// What was packed and kept of the node `id`, if that is still there.
-    pub fn known(id: NodeId) -> Option<Self> {
+    pub(super) fn known(id: NodeId) -> Option<Self> {
         RECENT.with_borrow(|recent| {
             let entry = recent.iter().find(|(of, _)| *of == id)?;
             Some(Self(entry.1.upgrade()?.downcast().ok()?))
@@ -80,7 +80,7 @@ impl<B: Packing> Kept<B> {
     }
 
     /// What was kept of the node `id`, or else what `pack` makes of it now.
-    pub fn packed_by(id: NodeId, pack: impl FnOnce() -> FloatTensor<B>) -> Self {
+    pub(super) fn packed_by(id: NodeId, pack: impl FnOnce() -> FloatTensor<B>) -> Self {
         if let Some(known) = Self::known(id) {
             return known;
         }
@@ -96,7 +96,7 @@ impl<B: Packing> Kept<B> {
     }
 
     /// A tensor that only one operation knows.
-    pub fn own(x: FloatTensor<B>) -> Self {
+    pub(super) fn own(x: FloatTensor<B>) -> Self {
         Self(Arc::new(match kept_as() {
             KeptAs::Float32 => x,
             KeptAs::Bf16 => B::pack(x),
@@ -104,12 +104,12 @@ impl<B: Packing> Kept<B> {
     }
 
     /// The tensor as it is kept, for its shape and for kernels that read both types.
-    pub fn as_kept(&self) -> &FloatTensor<B> {
+    pub(super) fn as_kept(&self) -> &FloatTensor<B> {
         &self.0
     }
 
     /// The tensor as float32.
-    pub fn get(&self) -> FloatTensor<B> {
+    pub(super) fn get(&self) -> FloatTensor<B> {
         B::unpack(self.as_kept().clone())
     }
 }

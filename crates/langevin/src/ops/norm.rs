@@ -147,7 +147,11 @@ pub(super) struct KeptNorm<B: Backend> {
 
 impl<B: NormGradients> KeptNorm<B> {
     /// The forward, and what it keeps. `id` is the node of `x`.
-    pub fn forward(x: FloatTensor<B>, parameters: NormParameters<B>, id: NodeId) -> (FloatTensor<B>, Self) {
+    pub(super) fn forward(
+        x: FloatTensor<B>,
+        parameters: NormParameters<B>,
+        id: NodeId,
+    ) -> (FloatTensor<B>, Self) {
         let ((y, statistics), x) = match (kept_as(), Kept::known(id)) {
             (KeptAs::Float32, _) => {
                 let kept = Kept::new(&x, id);
@@ -168,13 +172,13 @@ impl<B: NormGradients> KeptNorm<B> {
     }
 
     /// The input as it is kept, for its shape.
-    pub fn x(&self) -> &FloatTensor<B> {
+    pub(super) fn x(&self) -> &FloatTensor<B> {
         self.x.as_kept()
     }
 
     /// Registers the gradients at those of `x`, `gamma`, `beta`, `scale` and `shift` that want them. Returns the forward's result once
     /// more if `again`.
-    pub fn backward(
+    pub(super) fn backward(
         self,
         gy: FloatTensor<B>,
         parents: [Option<NodeId>; 5],

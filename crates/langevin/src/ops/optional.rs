@@ -14,7 +14,7 @@ pub(crate) enum Optional<B: Backend> {
 
 impl<B: Backend> Optional<B> {
     /// As an [`Option`].
-    pub fn into_option(self) -> Option<FloatTensor<B>> {
+    pub(super) fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Self::Absent => None,
             Self::Present(tensor) => Some(tensor),

@@ -14,7 +14,7 @@ use crate::{
 /// [`RePaintScheduler`] with what it needs at each step. Its timesteps are those at which the model is asked; the jumps back
 /// towards the noise belong to the step before them.
 #[derive(Clone, Debug)]
-pub struct Inpainting {
+pub(crate) struct Inpainting {
     scheduler: RePaintScheduler,
     prediction_type: PredictionType,
     picture: Tensor<4>,
@@ -27,7 +27,7 @@ pub struct Inpainting {
 
 impl Inpainting {
     /// With the noise schedule of `scheduler`, for a model that predicts what that one expects.
-    pub fn new(scheduler: &AnyScheduler, picture: Tensor<4>, mask: Tensor<4>) -> Result<Self> {
+    pub(crate) fn new(scheduler: &AnyScheduler, picture: Tensor<4>, mask: Tensor<4>) -> Result<Self> {
         let prediction_type = match scheduler.config()?.get("prediction_type") {
             Some(name) => serde_json::from_value(name.clone())
                 .map_err(|e| Error::Config(format!("the scheduler's prediction_type is none: {e}")))?,

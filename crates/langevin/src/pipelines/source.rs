@@ -45,7 +45,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If there is none, it is of a class that is not there yet, or a component that it names is missing.
-    pub fn open(path: &Path, variant: Option<&str>, kind: Option<Kind>) -> Result<Self> {
+    pub(super) fn open(path: &Path, variant: Option<&str>, kind: Option<Kind>) -> Result<Self> {
         if path.is_file() {
             return Self::of_file(path, kind);
         }
@@ -88,7 +88,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If it does.
-    pub fn check(&self, has_other_codec: bool) -> Result<()> {
+    pub(super) fn check(&self, has_other_codec: bool) -> Result<()> {
         let Place::Folder { path, .. } = &self.place else {
             return Ok(());
         };
@@ -112,7 +112,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If it does.
-    pub fn require(&self, name: &str) -> Result<()> {
+    pub(super) fn require(&self, name: &str) -> Result<()> {
         if self.index.components.contains_key(name) && !self.has(name) {
             let message = format!(
                 "has no folder `{name}`, which {MODEL_INDEX} names: add it, or leave it out when loading"
@@ -123,12 +123,12 @@ impl PipelineSource {
     }
 
     /// The row of the class table that its index names.
-    pub fn class(&self) -> &'static PipelineClass {
+    pub(super) fn class(&self) -> &'static PipelineClass {
         self.class
     }
 
     /// The pipeline's settings.
-    pub fn settings(&self) -> &BTreeMap<String, Value> {
+    pub(super) fn settings(&self) -> &BTreeMap<String, Value> {
         &self.index.settings
     }
 
@@ -146,7 +146,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If the file is missing or broken, or the folder holds another model than the index says.
-    pub fn model_config(&self) -> Result<AnyModelConfig> {
+    pub(super) fn model_config(&self) -> Result<AnyModelConfig> {
         let (name, class_name) = self.component(Role::Denoiser)?;
         let (value, path) = self.config(name)?;
         let config = AnyModelConfig::of_value(value, &path)?;
@@ -164,7 +164,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If the file is missing or broken, or it is none that the pipeline's class can have.
-    pub fn scheduler(&self, role: Role) -> Result<AnyScheduler> {
+    pub(super) fn scheduler(&self, role: Role) -> Result<AnyScheduler> {
         let (name, class_name) = self.component(role)?;
         // Early configurations do not all name their class, and where two do, diffusers goes by the index.
         let scheduler = match &self.place {
@@ -188,7 +188,7 @@ impl PipelineSource {
     }
 
     /// The component that lies between pictures and its model's space, where there is one.
-    pub fn codec_name(&self) -> Option<&'static str> {
+    pub(super) fn codec_name(&self) -> Option<&'static str> {
         self.class.component(Role::Codec)
     }
 
@@ -196,7 +196,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If there are none, or a file of them is not whole.
-    pub fn model_weights(&self) -> Result<Checkpoint> {
+    pub(super) fn model_weights(&self) -> Result<Checkpoint> {
         let (name, _) = self.component(Role::Denoiser)?;
         self.weights(name, &DIFFUSERS)
     }

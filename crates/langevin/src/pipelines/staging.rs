@@ -13,7 +13,7 @@ use crate::{Error, Result, files};
 ///
 /// Whatever fails before the commit leaves the folder as it was, and nothing beside it.
 #[derive(Debug)]
-pub struct Staging {
+pub(super) struct Staging {
     /// Removed when dropped, with whatever was not moved.
     aside: TempDir,
     staged: PathBuf,
@@ -25,7 +25,7 @@ impl Staging {
     ///
     /// # Errors
     /// If nothing can be written there.
-    pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
+    pub(super) fn of(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
         if folder.exists() && !folder.is_dir() {
             return Err(Error::file(&folder, "is a file, where a folder is to be written"));
@@ -51,7 +51,7 @@ impl Staging {
     }
 
     /// Where to write.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.staged
     }
 
@@ -64,7 +64,7 @@ impl Staging {
     ///
     /// # Errors
     /// If something cannot be moved.
-    pub fn commit(self, index: &str) -> Result<()> {
+    pub(super) fn commit(self, index: &str) -> Result<()> {
         if !self.folder.exists() {
             fs::rename(&self.staged, &self.folder).map_err(|e| Error::io("write", &self.folder, e))?;
         } else {

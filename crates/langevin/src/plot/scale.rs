@@ -23,7 +23,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// The horizontal axis of steps.
-    pub fn steps(losses: &[(f64, f64)]) -> Self {
+    pub(super) fn steps(losses: &[(f64, f64)]) -> Self {
         let (first, last) = extremes(losses.iter().map(|&(step, _)| step)).unwrap_or((0.0, 1.0));
         let range = if last > first {
             first..last
@@ -39,7 +39,7 @@ impl Axis {
     }
 
     /// From the smallest to the largest value, with a little room.
-    pub fn around(values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn around(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = extremes(values).unwrap_or((0.0, 1.0));
         let room = if high > low { 0.04 * (high - low) } else { 0.5 };
         let range = low - room..high + room;
@@ -52,7 +52,7 @@ impl Axis {
     }
 
     /// From zero, or the smallest value where some are negative, to where nearly all values are seen.
-    pub fn linear(losses: &[(f64, f64)]) -> Self {
+    pub(super) fn linear(losses: &[(f64, f64)]) -> Self {
         let mut values: Vec<f64> = losses.iter().map(|&(_, loss)| loss).collect();
         values.sort_by(f64::total_cmp);
         let most = ((values.len() as f64 * SHOWN) as usize).min(values.len().saturating_sub(1));
@@ -78,7 +78,7 @@ impl Axis {
     }
 
     /// From the smallest to the largest positive value, with a little room; in powers of ten.
-    pub fn logarithmic(losses: &[(f64, f64)]) -> Self {
+    pub(super) fn logarithmic(losses: &[(f64, f64)]) -> Self {
         let logarithms = losses
             .iter()
             .filter(|&&(_, loss)| loss > 0.0)
@@ -96,13 +96,13 @@ impl Axis {
     }
 
     /// Where a loss stands on the axis, moved to its end if it is beyond; `None` if it has no place there.
-    pub fn place(&self, loss: f64) -> Option<f64> {
+    pub(super) fn place(&self, loss: f64) -> Option<f64> {
         self.position(loss)
             .map(|place| place.clamp(self.range.start, self.range.end))
     }
 
     /// Whether a loss is within the axis' range.
-    pub fn shows(&self, loss: f64) -> bool {
+    pub(super) fn shows(&self, loss: f64) -> bool {
         self.position(loss)
             .is_some_and(|place| place >= self.range.start && place <= self.range.end)
     }
@@ -115,7 +115,7 @@ impl Axis {
     }
 
     /// The middle, in the axis' own units.
-    pub fn middle(&self) -> f64 {
+    pub(super) fn middle(&self) -> f64 {
         (self.range.start + self.range.end) / 2.0
     }
 }

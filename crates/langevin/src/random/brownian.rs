@@ -36,7 +36,7 @@ struct Interval {
 
 impl BrownianTree {
     /// `size` motions from time `start` to `end`, with `start` not above `end`.
-    pub fn new(seed: u64, start: f64, end: f64, size: usize) -> Self {
+    pub(crate) fn new(seed: u64, start: f64, end: f64, size: usize) -> Self {
         let [first, ..] = words::<3>(seed, &[]);
         let scale = (end - start).sqrt() as f32;
         let increments = Generator::new(first.into())
@@ -58,12 +58,12 @@ impl BrownianTree {
     }
 
     /// How many motions there are.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.root.increments.len()
     }
 
     /// How far each motion goes from time `from` to `to`, which is not below it.
-    pub fn increments(&mut self, from: f64, to: f64) -> Vec<f32> {
+    pub(crate) fn increments(&mut self, from: f64, to: f64) -> Vec<f32> {
         let within = |time: f64| round(time.clamp(self.root.start, self.root.end));
         let (from, to) = (within(from), within(to));
         let mut sum = vec![0.0; self.size()];

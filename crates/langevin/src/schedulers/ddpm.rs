@@ -196,7 +196,7 @@ impl Posterior {
     }
 
     /// The same where β_t is known from elsewhere.
-    pub fn with_beta(alpha_prod: f32, alpha_prod_prev: f32, beta: f32) -> Self {
+    pub(super) fn with_beta(alpha_prod: f32, alpha_prod_prev: f32, beta: f32) -> Self {
         let (beta_prod, beta_prod_prev) = (1.0 - alpha_prod, 1.0 - alpha_prod_prev);
         let alpha = 1.0 - beta;
         if beta_prod == 0.0 {
@@ -217,7 +217,7 @@ impl Posterior {
     }
 
     /// `noise` times the standard deviation that `variance_type` asks for.
-    pub fn scale_noise(
+    pub(super) fn scale_noise(
         &self,
         noise: Tensor<4>,
         variance_type: VarianceType,

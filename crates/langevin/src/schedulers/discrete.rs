@@ -30,7 +30,7 @@ pub(crate) struct Spreading {
 
 impl Spreading {
     /// By the timesteps alone, or with σ spread otherwise.
-    pub fn new(
+    pub(super) fn new(
         timestep_spacing: TimestepSpacing,
         steps_offset: usize,
         sigma_spacing: Option<SigmaSpacing>,
@@ -50,7 +50,7 @@ impl Discrete {
     ///
     /// # Errors
     /// If a value makes no sense; the error names it.
-    pub fn new(class_name: &str, options: NoiseOptions<'_>, spreading: Spreading) -> Result<Self> {
+    pub(super) fn new(class_name: &str, options: NoiseOptions<'_>, spreading: Spreading) -> Result<Self> {
         let noise = NoiseSchedule::with_signal(options)?;
         let table = SigmaTable::new(class_name, noise.alphas_cumprod())?;
         check_ends(class_name, spreading, &table)?;
@@ -69,12 +69,12 @@ impl Discrete {
     }
 
     /// The timesteps of a loop and σ at each, see [`DiscreteSigmas::spread`].
-    pub fn spread(&self, class_name: &str, given: GivenLoop<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
+    pub(super) fn spread(&self, class_name: &str, given: GivenLoop<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
         self.levels.spread(class_name, given)
     }
 
     /// The same for a number of steps, with the timesteps of Karras's levels rounded, as diffusers has it for the midpoint methods.
-    pub fn spread_rounded(&self, class_name: &str, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    pub(super) fn spread_rounded(&self, class_name: &str, steps: usize) -> Result<(Vec<f64>, Vec<f64>)> {
         let (mut timesteps, sigmas) = self.spread(class_name, GivenLoop::Steps(steps))?;
         if self.levels.spacing == Some(SigmaSpacing::Karras) {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
@@ -83,30 +83,30 @@ impl Discrete {
     }
 
     /// Every training timestep and its σ: the loop until another is set.
-    pub fn every_timestep(&self) -> (Vec<f64>, Vec<f64>) {
+    pub(super) fn every_timestep(&self) -> (Vec<f64>, Vec<f64>) {
         let sigmas = self.levels.table.sigmas().iter().enumerate().rev();
         sigmas.map(|(t, &sigma)| (t as f64, f64::from(sigma))).unzip()
     }
 
     /// Whether σ is spread otherwise than by the timesteps.
-    pub fn spreads_sigmas(&self) -> bool {
+    pub(super) fn spreads_sigmas(&self) -> bool {
         self.levels.spacing.is_some()
     }
 
-    pub fn noise(&self) -> &NoiseSchedule {
+    pub(super) fn noise(&self) -> &NoiseSchedule {
         &self.noise
     }
 
-    pub fn table(&self) -> &SigmaTable {
+    pub(super) fn table(&self) -> &SigmaTable {
         &self.levels.table
     }
 
-    pub fn init_noise_sigma(&self) -> f64 {
+    pub(super) fn init_noise_sigma(&self) -> f64 {
         self.steps.init_noise_sigma(self.levels.timestep_spacing)
     }
 
     /// x_0 + σ ε, with one timestep a picture.
-    pub fn add_noise(
+    pub(super) fn add_noise(
         &self,
         x0: Tensor<4>,
         noise: Tensor<4>,
@@ -125,7 +125,7 @@ impl Discrete {
     }
 
     /// The level of the sample at timestep `t`.
-    pub fn level(&self, t: f64) -> Result<NoiseLevel> {
+    pub(super) fn level(&self, t: f64) -> Result<NoiseLevel> {
         self.sigma_of_noise(t).map(NoiseLevel::of_sigma)
     }
 }

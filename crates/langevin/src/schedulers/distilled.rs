@@ -20,7 +20,7 @@ impl Distilled {
     ///
     /// # Errors
     /// If there are not as many to choose from.
-    pub fn timesteps(self, options: &LoopOptions) -> Result<Vec<f64>> {
+    pub(super) fn timesteps(self, options: &LoopOptions) -> Result<Vec<f64>> {
         options.only(
             self.class_name,
             &["timesteps", "original_inference_steps", "strength"],

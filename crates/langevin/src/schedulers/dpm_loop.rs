@@ -42,7 +42,7 @@ impl SpreadFlags {
     ///
     /// # Errors
     /// If they ask for more than one; the error names the class.
-    pub fn chosen(self, class_name: &str) -> Result<Option<Spread>> {
+    pub(super) fn chosen(self, class_name: &str) -> Result<Option<Spread>> {
         let between = SigmaSpacing::chosen(class_name, self.karras, self.exponential, self.beta)?;
         let refuse = |one: &str, other: &str| {
             Err(Error::Config(format!(
@@ -149,7 +149,7 @@ pub(super) struct SolverOptions<'a> {
 
 impl<'a> SolverOptions<'a> {
     /// What most solvers have where their config does not say.
-    pub fn new(class_name: &'static str, noise: NoiseOptions<'a>) -> Self {
+    pub(super) fn new(class_name: &'static str, noise: NoiseOptions<'a>) -> Self {
         Self {
             class_name,
             noise,
@@ -212,7 +212,7 @@ impl DpmLoop {
     ///
     /// # Errors
     /// If the number of steps does not fit the schedule, or timesteps are given where the config spreads the levels.
-    pub fn set(&self, options: &LoopOptions) -> Result<SigmaLoop> {
+    pub(super) fn set(&self, options: &LoopOptions) -> Result<SigmaLoop> {
         let given = options.given(self.class_name)?;
         let (timesteps, mut sigmas) = self.levels(given, options.mu)?;
         let end = sigmas.last().copied().unwrap_or(0.0);
@@ -382,7 +382,7 @@ impl DpmBase {
     ///
     /// # Errors
     /// If a value makes no sense, or two do not go together; the error names it and the class.
-    pub fn new(options: SolverOptions<'_>) -> Result<Self> {
+    pub(super) fn new(options: SolverOptions<'_>) -> Result<Self> {
         let class_name = options.class_name;
         let spread = options.spread.chosen(class_name)?;
         let noise = NoiseSchedule::with_signal(options.noise)?;
@@ -427,7 +427,7 @@ impl DpmBase {
     ///
     /// # Errors
     /// If something else is asked for, or as [`DpmLoop::set`].
-    pub fn set_loop(
+    pub(super) fn set_loop(
         &mut self,
         options: &LoopOptions,
         known: &[&str],
@@ -440,12 +440,12 @@ impl DpmBase {
     }
 
     /// How many steps the loop has.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.steps.timesteps().len()
     }
 
     /// α, σ and λ that step `i` begins with.
-    pub fn level(&self, i: usize) -> Level {
+    pub(super) fn level(&self, i: usize) -> Level {
         self.mixture.level(self.steps.sigmas()[i])
     }
 
@@ -459,7 +459,12 @@ impl DpmBase {
     }
 
     /// x_t = α x_0 + σ ε with one timestep a picture, for training.
-    pub fn add_noise(&self, x0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Result<Tensor<4>> {
+    pub(super) fn add_noise(
+        &self,
+        x0: Tensor<4>,
+        noise: Tensor<4>,
+        timesteps: &[usize],
+    ) -> Result<Tensor<4>> {
         if self.mixture != Mixture::Flow {
             return noise_schedule::add_noise(self.noise.alphas_cumprod(), x0, noise, timesteps);
         }
@@ -476,20 +481,20 @@ impl DpmBase {
 
     /// x_t = α x_0 + σ ε at the noise level that the loop has at timestep `t`, or that the schedule has where the loop is
     /// not there.
-    pub fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+    pub(super) fn add_noise_at(&self, x0: Tensor<4>, noise: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         same_shape("the noise", &noise, "the pictures", &x0)?;
         let level = self.level_of_noise(t)?;
         Ok(x0 * level.alpha + noise * level.sigma)
     }
 
     /// The level that the loop, or else the schedule, has at timestep `t`.
-    pub fn level_of_noise(&self, t: f64) -> Result<Level> {
+    pub(super) fn level_of_noise(&self, t: f64) -> Result<Level> {
         let sigma = self.steps.level_of_noise(t, |t| self.sigma_of_schedule(t))?;
         Ok(self.mixture.level(sigma))
     }
 
     /// x̂_0 at the loop's timestep `t`, before a corrector moves the sample.
-    pub fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
+    pub(super) fn predicted_clean(&self, prediction: &Tensor<4>, t: f64, x: &Tensor<4>) -> Result<Tensor<4>> {
         let prediction = self.predicted.without_variance(prediction.clone(), x)?;
         let here = self.level(self.steps.at(t)?);
         Ok(self.predicted.clean(&prediction, x, here))

@@ -46,7 +46,7 @@ pub(super) enum Mixture {
 
 impl Mixture {
     /// What a config's flag `use_flow_sigmas` says.
-    pub fn of_flow(use_flow_sigmas: bool) -> Self {
+    pub(super) fn of_flow(use_flow_sigmas: bool) -> Self {
         if use_flow_sigmas {
             Self::Flow
         } else {
@@ -55,7 +55,7 @@ impl Mixture {
     }
 
     /// α, σ and λ at the level `sigma`. In float64: differences of λ lose digits, which diffusers' float32 has fewer of.
-    pub fn level(self, sigma: f32) -> Level {
+    pub(super) fn level(self, sigma: f32) -> Level {
         let sigma = f64::from(sigma);
         let (alpha, sigma) = match self {
             Self::VariancePreserving => {
@@ -117,7 +117,7 @@ pub(super) struct History {
 
 impl History {
     /// Adds an output, and forgets all but the newest `most`.
-    pub fn push(&mut self, level: Level, output: Tensor<4>, most: usize) {
+    pub(super) fn push(&mut self, level: Level, output: Tensor<4>, most: usize) {
         if self
             .entries
             .last()
@@ -131,21 +131,21 @@ impl History {
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.entries.clear();
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The entry `back` steps before the newest.
-    pub fn get(&self, back: usize) -> Option<&(Level, Tensor<4>)> {
+    pub(super) fn get(&self, back: usize) -> Option<&(Level, Tensor<4>)> {
         self.entries.len().checked_sub(back + 1).map(|i| &self.entries[i])
     }
 
     /// The entries from the newest to the oldest.
-    pub fn newest_first(&self) -> impl Iterator<Item = &(Level, Tensor<4>)> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &(Level, Tensor<4>)> {
         self.entries.iter().rev()
     }
 }
@@ -171,7 +171,7 @@ pub(super) struct Predicted {
 
 impl Predicted {
     /// Refuses what cannot be together: a flow's velocity on anything but a flow, or for a solver that needs the noise.
-    pub fn check(&self, class_name: &str, mixture: Mixture, needs_noise: bool) -> Result<()> {
+    pub(super) fn check(&self, class_name: &str, mixture: Mixture, needs_noise: bool) -> Result<()> {
         self.bounds.check()?;
         if self.kind != SolverPrediction::FlowPrediction {
             return Ok(());
@@ -191,7 +191,7 @@ impl Predicted {
     }
 
     /// The prediction without the variance that a model may predict in a second half of its channels.
-    pub fn without_variance(&self, prediction: Tensor<4>, x: &Tensor<4>) -> Result<Tensor<4>> {
+    pub(super) fn without_variance(&self, prediction: Tensor<4>, x: &Tensor<4>) -> Result<Tensor<4>> {
         match self.variance_type {
             Some(variance_type) => Ok(ddpm::split_variance(variance_type, prediction, x)?.0),
             None => {
@@ -202,7 +202,7 @@ impl Predicted {
     }
 
     /// x̂_0, bounded.
-    pub fn clean(&self, prediction: &Tensor<4>, x: &Tensor<4>, at: Level) -> Tensor<4> {
+    pub(super) fn clean(&self, prediction: &Tensor<4>, x: &Tensor<4>, at: Level) -> Tensor<4> {
         self.bounds.apply(match self.kind {
             SolverPrediction::Epsilon => (x.clone() - prediction.clone() * at.sigma) / at.alpha,
             SolverPrediction::Sample => prediction.clone(),
@@ -212,7 +212,7 @@ impl Predicted {
     }
 
     /// ε̂, of the bounded clean sample where one is bounded, and that clean sample.
-    pub fn noise(&self, prediction: Tensor<4>, x: &Tensor<4>, at: Level) -> (Tensor<4>, Tensor<4>) {
+    pub(super) fn noise(&self, prediction: Tensor<4>, x: &Tensor<4>, at: Level) -> (Tensor<4>, Tensor<4>) {
         let clean = self.clean(&prediction, x, at);
         let noise = match self.kind {
             SolverPrediction::Epsilon if !self.bounds.are_set() => prediction,

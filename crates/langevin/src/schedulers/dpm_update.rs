@@ -76,7 +76,7 @@ struct Weights {
 
 impl DpmUpdate {
     /// Refuses an order that there is no rule for, and equations for the noise where a loop ends without any.
-    pub fn check(&self, class_name: &str, order: usize, last: FinalSigmas) -> Result<()> {
+    pub(super) fn check(&self, class_name: &str, order: usize, last: FinalSigmas) -> Result<()> {
         let most = if self.algorithm == AlgorithmType::SdeDpm {
             2
         } else {
@@ -99,7 +99,7 @@ impl DpmUpdate {
     }
 
     /// What a stochastic step adds, given or drawn.
-    pub fn draw_noise(
+    pub(super) fn draw_noise(
         &self,
         class_name: &str,
         x: &Tensor<4>,
@@ -118,7 +118,7 @@ impl DpmUpdate {
     }
 
     /// The model's output as the equation has it, and the clean sample that it implies.
-    pub fn output(
+    pub(super) fn output(
         &self,
         predicted: &Predicted,
         prediction: Tensor<4>,
@@ -184,7 +184,7 @@ impl DpmUpdate {
     }
 
     /// A step of at most this order from the newest of `history`, where the sample is `x`, to level `t`.
-    pub fn multistep(
+    pub(super) fn multistep(
         &self,
         order: usize,
         x: Tensor<4>,
@@ -227,7 +227,13 @@ impl DpmUpdate {
 
     /// A step from the oldest of `block`, where the sample was `x`, to level `t`, with all outputs of the block: the last of
     /// the steps within a step that a singlestep solver does.
-    pub fn singlestep(&self, x: Tensor<4>, block: &History, t: Level, noise: Option<Tensor<4>>) -> Tensor<4> {
+    pub(super) fn singlestep(
+        &self,
+        x: Tensor<4>,
+        block: &History,
+        t: Level,
+        noise: Option<Tensor<4>>,
+    ) -> Tensor<4> {
         let order = block.len();
         let Some(&(base, _)) = order.checked_sub(1).and_then(|oldest| block.get(oldest)) else {
             return x;

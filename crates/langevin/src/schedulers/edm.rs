@@ -29,7 +29,7 @@ pub(super) struct EdmLevels {
 
 impl EdmLevels {
     /// Refuses levels that are none, or in the wrong order.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let Self {
             sigma_min,
             sigma_max,
@@ -48,7 +48,7 @@ impl EdmLevels {
     }
 
     /// The `n` levels, falling, in float32 as diffusers computes them.
-    pub fn falling(&self, n: usize) -> Vec<f32> {
+    pub(super) fn falling(&self, n: usize) -> Vec<f32> {
         match self.schedule {
             SigmaSchedule::Karras => {
                 let (min, max) = (
@@ -85,7 +85,7 @@ pub(super) struct Preconditioning {
 impl Preconditioning {
     /// # Errors
     /// If the deviation is not above 0, or the model predicts something else.
-    pub fn new(class_name: &str, sigma_data: f64, kind: PredictionType) -> Result<Self> {
+    pub(super) fn new(class_name: &str, sigma_data: f64, kind: PredictionType) -> Result<Self> {
         if !(sigma_data > 0.0 && sigma_data.is_finite()) {
             return Err(Error::Config(format!(
                 "sigma_data is {sigma_data}, but it must be above 0"
@@ -107,12 +107,12 @@ impl Preconditioning {
     }
 
     /// c_in x.
-    pub fn input(&self, x: Tensor<4>, sigma: f32) -> Tensor<4> {
+    pub(super) fn input(&self, x: Tensor<4>, sigma: f32) -> Tensor<4> {
         x * (1.0 / (sigma * sigma + self.sigma_data * self.sigma_data).sqrt())
     }
 
     /// x̂_0 = c_skip x + c_out F.
-    pub fn clean(&self, prediction: &Tensor<4>, x: &Tensor<4>, sigma: f32) -> Tensor<4> {
+    pub(super) fn clean(&self, prediction: &Tensor<4>, x: &Tensor<4>, sigma: f32) -> Tensor<4> {
         let data = self.sigma_data;
         let square = sigma * sigma + data * data;
         let (skip, out) = (data * data / square, self.sign * sigma * data / square.sqrt());

@@ -13,7 +13,7 @@ pub(crate) struct Position {
 
 impl Position {
     /// Says at which step the loop will begin, or begin anew.
-    pub fn begin_at(&mut self, index: usize) {
+    pub(super) fn begin_at(&mut self, index: usize) {
         *self = Self {
             begin: Some(index),
             step: None,
@@ -24,7 +24,7 @@ impl Position {
     ///
     /// # Errors
     /// If `t` is not where the loop stands.
-    pub fn find(&mut self, timesteps: &[f64], t: f64) -> Result<usize> {
+    pub(super) fn find(&mut self, timesteps: &[f64], t: f64) -> Result<usize> {
         let index = self.at(timesteps, t)?;
         self.step = Some(index);
         Ok(index)
@@ -34,7 +34,7 @@ impl Position {
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub fn at(&self, timesteps: &[f64], t: f64) -> Result<usize> {
+    pub(super) fn at(&self, timesteps: &[f64], t: f64) -> Result<usize> {
         let index = match self.step.or(self.begin) {
             Some(index) => index,
             None => index_of(timesteps, t)?,
@@ -52,12 +52,12 @@ impl Position {
     }
 
     /// Counts a step.
-    pub fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         self.step = self.step.map(|step| step + 1);
     }
 
     /// The step that noise is added for whatever its timestep, where a beginning was set.
-    pub fn of_noise(&self) -> Option<usize> {
+    pub(super) fn of_noise(&self) -> Option<usize> {
         self.begin.map(|begin| self.step.unwrap_or(begin))
     }
 }

@@ -30,7 +30,11 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// The bounds of a class that thresholds but does not clip.
-    pub fn thresholding(thresholding: bool, dynamic_thresholding_ratio: f64, sample_max_value: f64) -> Self {
+    pub(super) fn thresholding(
+        thresholding: bool,
+        dynamic_thresholding_ratio: f64,
+        sample_max_value: f64,
+    ) -> Self {
         Self {
             clip_sample: false,
             clip_sample_range: 1.0,
@@ -41,7 +45,7 @@ impl Bounds {
     }
 
     /// The bounds of a class that clips but does not threshold.
-    pub fn clipping(clip_sample: bool, clip_sample_range: f64) -> Self {
+    pub(super) fn clipping(clip_sample: bool, clip_sample_range: f64) -> Self {
         Self {
             clip_sample,
             clip_sample_range,
@@ -52,7 +56,7 @@ impl Bounds {
     }
 
     /// Checks the values that will be used.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let refuse = |name: &str, value: f64, right: &str| {
             Err(Error::Config(format!(
                 "{name} is {value}, but it must be {right}"
@@ -76,12 +80,12 @@ impl Bounds {
     }
 
     /// Whether anything bounds the clean sample.
-    pub fn are_set(&self) -> bool {
+    pub(super) fn are_set(&self) -> bool {
         self.clip_sample || self.thresholding
     }
 
     /// The clean sample, thresholded or clipped where the config asks for it.
-    pub fn apply(&self, clean: Tensor<4>) -> Tensor<4> {
+    pub(super) fn apply(&self, clean: Tensor<4>) -> Tensor<4> {
         if self.thresholding {
             self.threshold(clean)
         } else if self.clip_sample {
@@ -92,7 +96,7 @@ impl Bounds {
     }
 
     /// x̂_0 as [`predicted_clean`] gives it, within these bounds.
-    pub fn predicted_clean(
+    pub(super) fn predicted_clean(
         &self,
         kind: PredictionType,
         prediction: &Tensor<4>,

@@ -19,7 +19,7 @@ pub(crate) struct SigmaLoop {
 
 impl SigmaLoop {
     /// A loop at its beginning. `sigmas` has at least one value more than `timesteps`.
-    pub fn new(timesteps: Vec<f64>, sigmas: Vec<f32>) -> Self {
+    pub(super) fn new(timesteps: Vec<f64>, sigmas: Vec<f32>) -> Self {
         debug_assert!(sigmas.len() > timesteps.len());
         Self {
             timesteps,
@@ -28,17 +28,17 @@ impl SigmaLoop {
         }
     }
 
-    pub fn timesteps(&self) -> &[f64] {
+    pub(super) fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
 
-    pub fn sigmas(&self) -> &[f32] {
+    pub(super) fn sigmas(&self) -> &[f32] {
         &self.sigmas
     }
 
     /// The highest σ, and so the standard deviation of a pure noise beside which the signal counts as none; `leading`
     /// timesteps do not reach that far, so that the signal counts too.
-    pub fn init_noise_sigma(&self, spacing: TimestepSpacing) -> f64 {
+    pub(super) fn init_noise_sigma(&self, spacing: TimestepSpacing) -> f64 {
         let max = self.sigmas.iter().copied().fold(0.0, f32::max);
         match spacing {
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => max.into(),
@@ -47,7 +47,7 @@ impl SigmaLoop {
     }
 
     /// Which step the call at timestep `t` is, see [`Position::find`].
-    pub fn step(&mut self, t: f64) -> Result<usize> {
+    pub(super) fn step(&mut self, t: f64) -> Result<usize> {
         self.position.find(&self.timesteps, t)
     }
 
@@ -55,7 +55,7 @@ impl SigmaLoop {
     ///
     /// # Errors
     /// If `t` is not where the loop stands.
-    pub fn at(&self, t: f64) -> Result<usize> {
+    pub(super) fn at(&self, t: f64) -> Result<usize> {
         self.position.at(&self.timesteps, t)
     }
 
@@ -63,12 +63,12 @@ impl SigmaLoop {
     ///
     /// # Errors
     /// If `t` is not where the loop stands.
-    pub fn sigma_at(&self, t: f64) -> Result<f32> {
+    pub(super) fn sigma_at(&self, t: f64) -> Result<f32> {
         Ok(self.sigmas[self.at(t)?])
     }
 
     /// σ of the step that the call at `t` is, and σ of the next.
-    pub fn levels(&mut self, t: f64) -> Result<(f32, f32)> {
+    pub(super) fn levels(&mut self, t: f64) -> Result<(f32, f32)> {
         let step = self.step(t)?;
         Ok((self.sigmas[step], self.sigmas[step + 1]))
     }
@@ -78,7 +78,7 @@ impl SigmaLoop {
     ///
     /// # Errors
     /// If `t` is not where the loop stands, or a loop is set to begin half way through a step.
-    pub fn halves(&mut self, t: f64, is_second: bool) -> Result<(f32, f32)> {
+    pub(super) fn halves(&mut self, t: f64, is_second: bool) -> Result<(f32, f32)> {
         let step = self.step(t)?;
         match (step % 2 == 1, is_second) {
             (false, false) => Ok((self.sigmas[step], self.sigmas[step + 1])),
@@ -91,24 +91,24 @@ impl SigmaLoop {
     }
 
     /// Counts a step.
-    pub fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         self.position.advance();
     }
 
     /// Says at which step the loop will begin.
-    pub fn begin_at(&mut self, index: usize) {
+    pub(super) fn begin_at(&mut self, index: usize) {
         self.position.begin_at(index);
     }
 
     /// The sample at timestep `t` with a standard deviation of 1, as models are trained.
-    pub fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
+    pub(super) fn scale_model_input(&mut self, sample: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         let step = self.step(t)?;
         Ok(scaled(sample, self.sigmas[step]))
     }
 
     /// σ at timestep `t`, for adding noise: of the step where the loop is set to begin, or of the one that is at `t`;
     /// for a timestep of none, `otherwise` says.
-    pub fn level_of_noise(&self, t: f64, otherwise: impl FnOnce(f64) -> Option<f32>) -> Result<f32> {
+    pub(super) fn level_of_noise(&self, t: f64, otherwise: impl FnOnce(f64) -> Option<f32>) -> Result<f32> {
         let step = match self.position.of_noise() {
             Some(step) => Ok(step),
             None => index_of(&self.timesteps, t),

@@ -41,7 +41,12 @@ impl SigmaSpacing {
     ///
     /// # Errors
     /// If more than one is asked for; the error names the class.
-    pub fn chosen(class_name: &str, karras: bool, exponential: bool, beta: bool) -> Result<Option<Self>> {
+    pub(super) fn chosen(
+        class_name: &str,
+        karras: bool,
+        exponential: bool,
+        beta: bool,
+    ) -> Result<Option<Self>> {
         match (karras, exponential, beta) {
             (false, false, false) => Ok(None),
             (true, false, false) => Ok(Some(Self::Karras)),
@@ -54,7 +59,7 @@ impl SigmaSpacing {
     }
 
     /// `n` levels from `max` down to `min`.
-    pub fn spread(self, max: f64, min: f64, n: usize) -> Vec<f64> {
+    pub(super) fn spread(self, max: f64, min: f64, n: usize) -> Vec<f64> {
         match self {
             Self::Karras => karras(&linspace(0.0, 1.0, n), max, min, RHO),
             Self::Exponential => linspace(max.ln(), min.ln(), n)
@@ -124,7 +129,7 @@ impl SigmaTable {
     ///
     /// # Errors
     /// If a timestep is without noise or without signal, so that it has no σ to divide by; the error names the class.
-    pub fn new(class_name: &str, alphas_cumprod: &[f32]) -> Result<Self> {
+    pub(super) fn new(class_name: &str, alphas_cumprod: &[f32]) -> Result<Self> {
         let sigmas: Vec<f32> = alphas_cumprod
             .iter()
             .map(|alpha| ((1.0 - alpha) / alpha).sqrt())
@@ -144,17 +149,17 @@ impl SigmaTable {
     }
 
     /// σ of every timestep, rising.
-    pub fn sigmas(&self) -> &[f32] {
+    pub(super) fn sigmas(&self) -> &[f32] {
         &self.sigmas
     }
 
     /// ln σ of every timestep, rising.
-    pub fn logs(&self) -> &[f32] {
+    pub(super) fn logs(&self) -> &[f32] {
         &self.logs
     }
 
     /// σ at a timestep that need not be whole, between its neighbours linearly: `numpy.interp`.
-    pub fn at(&self, t: f64) -> f64 {
+    pub(super) fn at(&self, t: f64) -> f64 {
         let last = self.sigmas.len() - 1;
         if t >= last as f64 {
             return f64::from(self.sigmas[last]);
@@ -165,7 +170,7 @@ impl SigmaTable {
     }
 
     /// The timestep, not whole as a rule, at which the schedule is as noisy as `sigma`, by interpolating in log σ.
-    pub fn timestep(&self, sigma: f64) -> f64 {
+    pub(super) fn timestep(&self, sigma: f64) -> f64 {
         let log_sigma = sigma.max(1e-10).ln();
         let Some((low, high)) = self.neighbours(log_sigma) else {
             return 0.0;
@@ -180,7 +185,7 @@ impl SigmaTable {
     }
 
     /// [`Self::timestep`] in float32, as diffusers computes it for levels that are float32 themselves.
-    pub fn timestep_f32(&self, sigma: f32) -> f32 {
+    pub(super) fn timestep_f32(&self, sigma: f32) -> f32 {
         let log_sigma = sigma.max(1e-10).ln();
         let Some((low, high)) = self.neighbours(log_sigma.into()) else {
             return 0.0;
@@ -221,7 +226,7 @@ impl DiscreteSigmas {
     ///
     /// # Errors
     /// If the number of steps does not fit the schedule, the timesteps do not, or `sigmas` were given.
-    pub fn spread(&self, class_name: &str, given: GivenLoop<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
+    pub(super) fn spread(&self, class_name: &str, given: GivenLoop<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
         let train = self.table.sigmas.len();
         let timesteps: Vec<f64> = match given {
             GivenLoop::Steps(steps) => self

@@ -15,7 +15,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Starts the clock.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self {
             marks: VecDeque::from([(Instant::now(), 0)]),
             pictures: 0,
@@ -23,7 +23,7 @@ impl Pace {
     }
 
     /// A step of so many pictures has ended. Returns pictures and steps a second.
-    pub fn step(&mut self, pictures: usize) -> (f64, f64) {
+    pub(super) fn step(&mut self, pictures: usize) -> (f64, f64) {
         self.pictures += pictures;
         self.marks.push_back((Instant::now(), self.pictures));
         if self.marks.len() > WINDOW + 1 {
@@ -38,7 +38,7 @@ impl Pace {
     }
 
     /// Leaves out what happened since the last step: samples were drawn, files written.
-    pub fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         self.marks = VecDeque::from([(Instant::now(), self.pictures)]);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Reports {
 
 impl Reports {
     /// For a run of so many steps in so many epochs, whose folder is there.
-    pub fn begin(folder: &Path, steps: usize, epochs: usize) -> Result<Self> {
+    pub(super) fn begin(folder: &Path, steps: usize, epochs: usize) -> Result<Self> {
         Ok(Self {
             metrics: Metrics::create(&folder.join(METRICS))?,
             trackers: vec![],
@@ -32,7 +32,13 @@ impl Reports {
     }
 
     /// The same, going on after `step` steps of a checkpoint's run, whose metrics are at `from`.
-    pub fn resume(folder: &Path, from: &Path, step: usize, steps: usize, epochs: usize) -> Result<Self> {
+    pub(super) fn resume(
+        folder: &Path,
+        from: &Path,
+        step: usize,
+        steps: usize,
+        epochs: usize,
+    ) -> Result<Self> {
         Ok(Self {
             metrics: Metrics::resume(&folder.join(METRICS), &from.join(METRICS), step)?,
             trackers: vec![],
@@ -43,7 +49,7 @@ impl Reports {
     }
 
     /// Tells of an update: the one place that all of its numbers pass. Its pace is filled in here.
-    pub fn update(&mut self, observer: &mut dyn Observer, mut report: UpdateReport) -> Result<()> {
+    pub(super) fn update(&mut self, observer: &mut dyn Observer, mut report: UpdateReport) -> Result<()> {
         let (pictures_per_second, steps_per_second) = self.pace.step(report.losses.len());
         report.pictures_per_second = pictures_per_second;
         self.metrics.update(&report)?;
@@ -64,12 +70,12 @@ impl Reports {
     }
 
     /// Adds trackers that are told of everything from here on.
-    pub fn add(&mut self, trackers: Vec<Box<dyn Tracker>>) {
+    pub(super) fn add(&mut self, trackers: Vec<Box<dyn Tracker>>) {
         self.trackers.extend(trackers);
     }
 
     /// Tells of pictures drawn after `step` steps.
-    pub fn drawn(&mut self, observer: &mut dyn Observer, step: usize, drawn: &Drawn) -> Result<()> {
+    pub(super) fn drawn(&mut self, observer: &mut dyn Observer, step: usize, drawn: &Drawn) -> Result<()> {
         for tracker in &mut self.trackers {
             tracker.picture("samples", step, &drawn.grid)?;
             tracker.picture("denoising", step, &drawn.denoising)?;
@@ -80,19 +86,19 @@ impl Reports {
     }
 
     /// Tells that the run is over, and whether it failed.
-    pub fn finish(&mut self, well: bool) -> Result<()> {
+    pub(super) fn finish(&mut self, well: bool) -> Result<()> {
         self.trackers
             .iter_mut()
             .try_for_each(|tracker| tracker.finish(well))
     }
 
     /// Leaves what happened since the last update out of the pace: samples were drawn, files written.
-    pub fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         self.pace.pause();
     }
 
     /// The losses so far.
-    pub fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }

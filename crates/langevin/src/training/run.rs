@@ -65,7 +65,7 @@ struct Accumulated {
 
 impl Run {
     /// Makes the folder, writes the configuration, takes the model; goes to where a checkpoint left off.
-    pub fn begin(trainer: &mut Trainer) -> Result<Self> {
+    pub(super) fn begin(trainer: &mut Trainer) -> Result<Self> {
         let config = &trainer.config;
         let pictures = trainer.dataset.len();
         let steps = config.total_steps(pictures);
@@ -144,7 +144,7 @@ impl Run {
     }
 
     /// Writes a checkpoint of where the run stands, and says where.
-    pub fn checkpoint(&self, trainer: &Trainer) -> Result<PathBuf> {
+    pub(super) fn checkpoint(&self, trainer: &Trainer) -> Result<PathBuf> {
         let learner = self.learner()?;
         let waiting = &self.accumulated;
         let place = Place {
@@ -181,12 +181,12 @@ impl Run {
     }
 
     /// Optimiser steps in the whole run.
-    pub fn steps(&self) -> usize {
+    pub(super) fn steps(&self) -> usize {
         self.steps
     }
 
     /// What is about to be trained on what.
-    pub fn info(&self, trainer: &Trainer) -> Result<RunInfo> {
+    pub(super) fn info(&self, trainer: &Trainer) -> Result<RunInfo> {
         Ok(RunInfo {
             folder: trainer.folder.clone(),
             dataset: trainer.dataset.description(),
@@ -202,14 +202,14 @@ impl Run {
     }
 
     /// The model with all that moves it.
-    pub fn learner(&self) -> Result<&Learner<Full>> {
+    pub(super) fn learner(&self) -> Result<&Learner<Full>> {
         self.learner
             .as_ref()
             .ok_or_else(|| Error::Config("the run has no model".into()))
     }
 
     /// Epoch after epoch, until all steps are done or the observer has had enough.
-    pub fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
+    pub(super) fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
         while self.epoch <= self.epochs {
             if self.epoch(trainer, observer)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
@@ -291,7 +291,7 @@ impl Run {
     }
 
     /// Draws samples into the file at `path`, and shows them to everybody.
-    pub fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+    pub(super) fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
         let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
@@ -302,7 +302,7 @@ impl Run {
     ///
     /// # Errors
     /// If it cannot be read or written.
-    pub fn keep_last_grid(&self, folder: &Path) -> Result<()> {
+    pub(super) fn keep_last_grid(&self, folder: &Path) -> Result<()> {
         let Some(drawn) = &self.last_grid else {
             return Ok(());
         };
@@ -380,18 +380,18 @@ impl Run {
     }
 
     /// The pipeline as it stands: with the average of the weights where there is one.
-    pub fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
+    pub(super) fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
         Ok(pipeline(trainer, &self.learner()?.best()))
     }
 
     /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
-    pub fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
+    pub(super) fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
         let learner = self.learner()?;
         Ok(learner.ema().map(|_| pipeline(trainer, &learner.plain())))
     }
 
     /// A sentence where the average is too young to be used.
-    pub fn young_average(&self) -> Result<Option<String>> {
+    pub(super) fn young_average(&self) -> Result<Option<String>> {
         let learner = self.learner()?;
         let step = learner.steps() as u64;
         let schedule = learner.ema().map(|ema| ema.schedule());
@@ -406,7 +406,7 @@ impl Run {
     }
 
     /// Writes the pipeline into the run's folder.
-    pub fn save(&self, trainer: &Trainer) -> Result<()> {
+    pub(super) fn save(&self, trainer: &Trainer) -> Result<()> {
         self.pipeline(trainer)?.save(&trainer.folder)
     }
 }

@@ -22,7 +22,7 @@ struct Written {
 
 impl Index {
     /// Reads an index, and checks that its files are there, beside it.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(super) fn load(path: &Path) -> Result<Self> {
         let written: Written = files::read_json(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut shards: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
@@ -50,7 +50,7 @@ impl Index {
     }
 
     /// Every file with the names of the tensors to be read from it.
-    pub fn shards(&self) -> impl Iterator<Item = (PathBuf, &BTreeSet<String>)> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = (PathBuf, &BTreeSet<String>)> {
         self.shards.iter().map(|(path, names)| (path.clone(), names))
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum Bytes<'a> {
 
 impl Bytes<'_> {
     /// The same without the first few bytes.
-    pub fn after(self, bytes: usize) -> Self {
+    pub(super) fn after(self, bytes: usize) -> Self {
         match self {
             Self::File(file, start) => Self::File(file, start + bytes as u64),
             Self::Memory(content, place) => {

@@ -47,7 +47,7 @@ pub(super) struct Pickle {
 impl Pickle {
     /// Reads the pickle that begins at `*at`, and moves `*at` behind it. The error is a part of a sentence, such as
     /// "ends in the middle".
-    pub fn read(bytes: &[u8], at: &mut usize) -> Result<Self, String> {
+    pub(super) fn read(bytes: &[u8], at: &mut usize) -> Result<Self, String> {
         let mut machine = Machine {
             bytes,
             at: *at,
@@ -71,22 +71,22 @@ impl Pickle {
     }
 
     /// The value.
-    pub fn root(&self) -> &Value {
+    pub(super) fn root(&self) -> &Value {
         &self.root
     }
 
     /// The items of a container; none of any other value.
-    pub fn items(&self, value: &Value) -> &[Value] {
+    pub(super) fn items(&self, value: &Value) -> &[Value] {
         items(&self.containers, value)
     }
 
     /// Every storage that it refers to, for whatever tensor.
-    pub fn storages(&self) -> &[Arc<StorageRef>] {
+    pub(super) fn storages(&self) -> &[Arc<StorageRef>] {
         &self.storages
     }
 
     /// The value under a key of the dict `value`.
-    pub fn get(&self, value: &Value, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, value: &Value, key: &str) -> Option<&Value> {
         let (entries, _) = self.items(value).as_chunks::<2>();
         entries.iter().find_map(|[name, value]| match name {
             Value::Text(name) if &**name == key => Some(value),

@@ -41,7 +41,7 @@ impl Global {
     }
 
     /// What a call of the object gives.
-    pub fn call(self, arguments: &[Value], containers: &[Vec<Value>]) -> Result<Value, String> {
+    pub(super) fn call(self, arguments: &[Value], containers: &[Vec<Value>]) -> Result<Value, String> {
         match (self, arguments) {
             (Self::RebuildTensor | Self::RebuildParameter, [unknown @ Value::Unknown(_), ..]) => {
                 Ok(unknown.clone())
@@ -89,7 +89,7 @@ pub(super) struct StorageRef {
 
 impl StorageRef {
     /// Reads `('storage', type, key, device, length)`, and the view of a part of it that old files may add.
-    pub fn of(id: &[Value], containers: &[Vec<Value>]) -> Result<Self, String> {
+    pub(super) fn of(id: &[Value], containers: &[Vec<Value>]) -> Result<Self, String> {
         let broken = || "has a broken pickle: a reference to what is no storage".to_string();
         let [
             Value::Text(kind),
@@ -195,7 +195,7 @@ impl TensorRef {
     }
 
     /// Where its numbers lie in the bytes of the whole storage, where they lie one after another.
-    pub fn place(&self) -> Option<Range<usize>> {
+    pub(super) fn place(&self) -> Option<Range<usize>> {
         let size = self.storage.dtype.bitsize() / 8;
         let first = self.storage.first.checked_add(self.offset)?;
         let end = first.checked_add(self.len()?)?;
@@ -204,7 +204,7 @@ impl TensorRef {
     }
 
     /// Its numbers in row-major order, of the `bytes` of the whole storage.
-    pub fn gather(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) fn gather(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
         let size = self.storage.dtype.bitsize() / 8;
         let too_short = || "ends in the middle of its weights".to_string();
         let span = |from: usize, len: usize| {

@@ -29,7 +29,7 @@ pub(super) struct SafetensorsFile {
 
 impl SafetensorsFile {
     /// Opens a file and reads its header.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |e| Error::io("read", path, e);
         let mut file = files::open(path)?;
         let len = file.metadata().map_err(failed)?.len();
@@ -68,12 +68,12 @@ impl SafetensorsFile {
     }
 
     /// Every tensor's name with its type and shape.
-    pub fn tensors(&self) -> impl Iterator<Item = (&String, &StoredTensor)> {
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&String, &StoredTensor)> {
         self.tensors.iter().map(|(name, (stored, _))| (name, stored))
     }
 
     /// A tensor's bytes.
-    pub fn bytes(&self, name: &str) -> Option<Bytes<'_>> {
+    pub(super) fn bytes(&self, name: &str) -> Option<Bytes<'_>> {
         self.tensors
             .get(name)
             .map(|(_, start)| Bytes::File(&self.file, *start))

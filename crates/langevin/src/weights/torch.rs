@@ -53,7 +53,7 @@ enum Storages {
 
 impl TorchFile {
     /// Opens a zip archive. Errors are parts of sentences that begin with the file's name.
-    pub fn open_zip(path: &Path) -> Result<Self, String> {
+    pub(super) fn open_zip(path: &Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken_zip)?;
         let mut folder = None;
@@ -79,7 +79,7 @@ impl TorchFile {
     }
 
     /// Reads a file of the older format, which begins with [`LEGACY`].
-    pub fn open_legacy(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(super) fn open_legacy(bytes: Vec<u8>) -> Result<Self, String> {
         let mut at = LEGACY.len();
         let system = Pickle::read(&bytes, &mut at)?;
         if let Some(Value::Bool(false)) = system.get(system.root(), "little_endian") {
@@ -114,12 +114,12 @@ impl TorchFile {
     }
 
     /// How many steps of training it comes from, where it says so.
-    pub fn step(&self) -> Option<i64> {
+    pub(super) fn step(&self) -> Option<i64> {
         self.step
     }
 
     /// Every tensor's name with its type and shape.
-    pub fn tensors(&self) -> Vec<(String, StoredTensor)> {
+    pub(super) fn tensors(&self) -> Vec<(String, StoredTensor)> {
         let stored = |(name, tensor): (&String, &Arc<TensorRef>)| {
             let stored = StoredTensor {
                 dtype: tensor.storage.dtype,
@@ -131,7 +131,7 @@ impl TorchFile {
     }
 
     /// What a user would call it.
-    pub fn format(&self) -> &'static str {
+    pub(super) fn format(&self) -> &'static str {
         match self.storages {
             Storages::Zip { .. } => "PyTorch pickle",
             Storages::Legacy { .. } => "PyTorch pickle of before 1.6",
@@ -139,7 +139,7 @@ impl TorchFile {
     }
 
     /// A tensor's bytes, little-endian and row-major.
-    pub fn read(&mut self, name: &str) -> Result<Bytes<'static>, String> {
+    pub(super) fn read(&mut self, name: &str) -> Result<Bytes<'static>, String> {
         let tensor = self.tensors.get(name).ok_or("does not hold it")?.clone();
         let key = &tensor.storage.key;
         let missing = || format!("lacks the storage `{key}`, which a tensor is a part of");

@@ -3,7 +3,7 @@
 use langevin::random::Generator;
 
 /// The damaged copy with this number: the same at every run.
-pub fn damaged(corpus: &[Vec<u8>], number: u64) -> Vec<u8> {
+pub(crate) fn damaged(corpus: &[Vec<u8>], number: u64) -> Vec<u8> {
     let mut draw = Draw(Generator::new(number));
     let mut bytes = corpus[draw.below(corpus.len())].clone();
     for _ in 0..1 + draw.below(6) {

@@ -21,13 +21,13 @@ use super::{
 };
 
 /// A folder with a `call.json` and what came of the call.
-pub struct Case {
+pub(crate) struct Case {
     folder: PathBuf,
     call: Value,
 }
 
 /// What a call came to here.
-pub struct Drawn {
+pub(crate) struct Drawn {
     pub latents: Tensor<4>,
     pub images: Vec<f32>,
     pub flagged: Option<Vec<bool>>,
@@ -41,12 +41,12 @@ fn said(error: langevin::Error) -> String {
 
 impl Case {
     /// The case in a folder.
-    pub fn in_folder(folder: &Path) -> Self {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
         Self::of(folder, super::read_json(folder.join("call.json")))
     }
 
     /// The call of another JSON in a folder.
-    pub fn of(folder: &Path, call: Value) -> Self {
+    pub(crate) fn of(folder: &Path, call: Value) -> Self {
         Self {
             folder: folder.to_path_buf(),
             call,
@@ -64,7 +64,7 @@ impl Case {
     }
 
     /// The pipeline's folder: the model's, with what the call replaces.
-    pub fn pipeline_folder(&self) -> tempfile::TempDir {
+    pub(crate) fn pipeline_folder(&self) -> tempfile::TempDir {
         let model = self.path(self.call["model"].as_str().unwrap());
         let mut index: Value = super::read_json(model.join("model_index.json"));
         let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ impl Case {
     }
 
     /// What the call asks for, in this library's words.
-    pub fn request(&self, device: &Device) -> Checked<Request> {
+    pub(crate) fn request(&self, device: &Device) -> Checked<Request> {
         let mut request = Request::default();
         let arguments = self.call["arguments"].as_object().unwrap();
         let each = arguments
@@ -251,7 +251,7 @@ impl Case {
     }
 
     /// Makes the call with a pipeline.
-    pub fn draw(&self, pipeline: &Pipeline, device: &Device) -> Checked<Drawn> {
+    pub(crate) fn draw(&self, pipeline: &Pipeline, device: &Device) -> Checked<Drawn> {
         let plan = Plan::of(pipeline, &self.request(device)?).map_err(said)?;
         let latents = plan.samples(pipeline, &mut ()).map_err(said)?;
         let latents = Tensor::cat(latents.ok_or("the drawing was ended")?, 0);
@@ -277,7 +277,7 @@ impl Case {
     }
 
     /// Makes the call, and compares what comes of it with what came of it in Python.
-    pub fn compare(&self) -> Checked<Outcome> {
+    pub(crate) fn compare(&self) -> Checked<Outcome> {
         let class = self.call["pipeline"].as_str().unwrap();
         if PipelineClass::named(class).is_none() {
             return Ok(Outcome::NotSupported(class.into()));
@@ -290,7 +290,7 @@ impl Case {
     }
 
     /// Compares what was drawn with a file of what was expected.
-    pub fn check(&self, drawn: &Drawn, expected: &str) -> Checked<Outcome> {
+    pub(crate) fn check(&self, drawn: &Drawn, expected: &str) -> Checked<Outcome> {
         let expected = read_tensors(self.folder.join(expected));
         if let Some(latents) = expected.get("latents") {
             let found = values(drawn.latents.clone());

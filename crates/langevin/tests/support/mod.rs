@@ -8,7 +8,7 @@
 // Each test target includes this file and uses a part of it.
 #![allow(dead_code)]
 
-pub mod call;
+pub(crate) mod call;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use langevin::device::DeviceName;
 use safetensors::{Dtype, SafeTensors};
 
 /// The folder of reference values.
-pub fn reference() -> PathBuf {
+pub(crate) fn reference() -> PathBuf {
     env::var_os("LANGEVIN_REFERENCE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
         PathBuf::from,
@@ -29,21 +29,21 @@ pub fn reference() -> PathBuf {
 }
 
 /// The device to test on: the CPU, or the one that the environment variable `LANGEVIN_DEVICE` names.
-pub fn device() -> Device {
+pub(crate) fn device() -> Device {
     let name = env::var("LANGEVIN_DEVICE").unwrap_or_else(|_| "cpu".into());
     let device = name.parse().and_then(DeviceName::open);
     device.unwrap_or_else(|e| panic!("LANGEVIN_DEVICE: {e}"))
 }
 
 /// Reads a JSON file of the reference folder. `path` is relative to it, or absolute.
-pub fn read_json(path: impl AsRef<Path>) -> serde_json::Value {
+pub(crate) fn read_json(path: impl AsRef<Path>) -> serde_json::Value {
     let path = reference().join(path);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// The sub-folders of a folder of reference values, in order. `path` is relative to it, or absolute.
-pub fn folders(path: impl AsRef<Path>) -> Vec<PathBuf> {
+pub(crate) fn folders(path: impl AsRef<Path>) -> Vec<PathBuf> {
     let path = reference().join(path);
     let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut folders: Vec<_> = entries
@@ -57,7 +57,7 @@ pub fn folders(path: impl AsRef<Path>) -> Vec<PathBuf> {
 /// One stored tensor: its shape, and its values as 64-bit numbers, which hold every stored type exactly
 /// (integers up to 2^53; `integers` holds them all).
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The shape; empty for a single number.
     pub shape: Vec<usize>,
     /// The values in row-major order.
@@ -68,12 +68,12 @@ pub struct Stored {
 
 impl Stored {
     /// The values as 32-bit numbers.
-    pub fn f32(&self) -> Vec<f32> {
+    pub(crate) fn f32(&self) -> Vec<f32> {
         self.values.iter().map(|&value| value as f32).collect()
     }
 
     /// The only value of a tensor of one element.
-    pub fn item(&self) -> f64 {
+    pub(crate) fn item(&self) -> f64 {
         assert_eq!(
             self.values.len(),
             1,
@@ -84,7 +84,7 @@ impl Stored {
     }
 
     /// Each row so many times, one after another.
-    pub fn repeated(self, times: usize) -> Self {
+    pub(crate) fn repeated(self, times: usize) -> Self {
         let rows = self.shape.first().copied().unwrap_or(1).max(1);
         let row = self.values.len() / rows;
         let values = self
@@ -104,13 +104,13 @@ impl Stored {
     }
 
     /// The values as a float32 tensor with `D` dimensions.
-    pub fn tensor<const D: usize>(&self, device: &Device) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(&self, device: &Device) -> Tensor<D> {
         Tensor::from_data(TensorData::new(self.f32(), self.shape.clone()), device)
     }
 }
 
 /// Reads a safetensors file. `path` is relative to the reference folder, or absolute.
-pub fn read_tensors(path: impl AsRef<Path>) -> BTreeMap<String, Stored> {
+pub(crate) fn read_tensors(path: impl AsRef<Path>) -> BTreeMap<String, Stored> {
     let path = reference().join(path);
     let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -151,7 +151,7 @@ fn stored(view: &safetensors::tensor::TensorView<'_>) -> Stored {
 }
 
 /// The largest absolute difference between two rows of numbers; infinite where the lengths differ or one is not a number.
-pub fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }
@@ -166,7 +166,7 @@ pub fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// The largest absolute difference, relative to the largest absolute expected value.
-pub fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
     let scale = expected
         .iter()
         .fold(0.0_f64, |largest, &b| largest.max(f64::from(b).abs()));
@@ -174,12 +174,12 @@ pub fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// The values of a tensor in row-major order.
-pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().unwrap()
 }
 
 /// What one case of a reference test came to.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Compared and equal.
     Ran,
     /// The library does not claim to do this yet; says what.
@@ -188,7 +188,7 @@ pub enum Outcome {
 
 /// The tally of a reference test: prints `ran N, not supported M, failed K` when finished.
 #[derive(Default)]
-pub struct Report {
+pub(crate) struct Report {
     ran: usize,
     not_supported: BTreeMap<String, usize>,
     failures: Vec<String>,
@@ -196,12 +196,12 @@ pub struct Report {
 
 impl Report {
     /// An empty tally.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Counts one case: `Err` holds what differed.
-    pub fn case(&mut self, name: &str, outcome: Result<Outcome, String>) {
+    pub(crate) fn case(&mut self, name: &str, outcome: Result<Outcome, String>) {
         match outcome {
             Ok(Outcome::Ran) => self.ran += 1,
             Ok(Outcome::NotSupported(what)) => *self.not_supported.entry(what).or_default() += 1,
@@ -210,7 +210,7 @@ impl Report {
     }
 
     /// Counts one case that is a single comparison: `difference` must not be above `tolerance`.
-    pub fn compare(&mut self, name: &str, difference: f64, tolerance: f64) {
+    pub(crate) fn compare(&mut self, name: &str, difference: f64, tolerance: f64) {
         self.case(name, within("", difference, tolerance).map(|()| Outcome::Ran));
     }
 
@@ -218,7 +218,7 @@ impl Report {
     ///
     /// # Panics
     /// If a case failed, or if none ran.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         let not_supported: usize = self.not_supported.values().sum();
         println!(
             "ran {}, not supported {not_supported}, failed {}",
@@ -242,7 +242,7 @@ impl Report {
 }
 
 /// An error that names `what` unless `difference` is at most `tolerance`.
-pub fn within(what: &str, difference: f64, tolerance: f64) -> Result<(), String> {
+pub(crate) fn within(what: &str, difference: f64, tolerance: f64) -> Result<(), String> {
     if difference <= tolerance {
         Ok(())
     } else {

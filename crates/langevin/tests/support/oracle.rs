@@ -10,20 +10,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 /// A sample is `signal · x_0 + noise · ε` here.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Level {
+pub(crate) struct Level {
     pub signal: f64,
     pub noise: f64,
 }
 
 impl Level {
     /// The clean data.
-    pub const CLEAN: Self = Self {
+    pub(crate) const CLEAN: Self = Self {
         signal: 1.0,
         noise: 0.0,
     };
 
     /// Noise of standard deviation σ beside a signal of 1.
-    pub fn exploding(sigma: f64) -> Self {
+    pub(crate) fn exploding(sigma: f64) -> Self {
         Self {
             signal: 1.0,
             noise: sigma,
@@ -31,7 +31,7 @@ impl Level {
     }
 
     /// The same ratio of noise to signal, where the squares of both sum to 1.
-    pub fn preserving(sigma: f64) -> Self {
+    pub(crate) fn preserving(sigma: f64) -> Self {
         let total = sigma.hypot(1.0);
         Self {
             signal: 1.0 / total,
@@ -40,7 +40,7 @@ impl Level {
     }
 
     /// A flow's level.
-    pub fn flow(sigma: f64) -> Self {
+    pub(crate) fn flow(sigma: f64) -> Self {
         Self {
             signal: 1.0 - sigma,
             noise: sigma,
@@ -48,7 +48,7 @@ impl Level {
     }
 
     /// A mixture at an angle, 0 for the clean data and 1 for noise.
-    pub fn angle(t: f64) -> Self {
+    pub(crate) fn angle(t: f64) -> Self {
         let (noise, signal) = (t * std::f64::consts::FRAC_PI_2).sin_cos();
         Self { signal, noise }
     }
@@ -56,7 +56,7 @@ impl Level {
 
 /// The data: a mixture of normal distributions.
 #[derive(Clone, Debug)]
-pub struct Data {
+pub(crate) struct Data {
     parts: Vec<Part>,
 }
 
@@ -69,12 +69,12 @@ struct Part {
 
 impl Data {
     /// One normal distribution.
-    pub fn gaussian() -> Self {
+    pub(crate) fn gaussian() -> Self {
         Self::new(&[(1.0, 0.3, 0.5)])
     }
 
     /// Two of them, which overlap little.
-    pub fn mixture() -> Self {
+    pub(crate) fn mixture() -> Self {
         Self::new(&[(0.6, -0.5, 0.25), (0.4, 0.6, 0.15)])
     }
 
@@ -98,7 +98,7 @@ impl Data {
     }
 
     /// E[x_0 | x]: what the optimal denoiser makes of a value.
-    pub fn denoised(&self, x: f64, level: Level) -> f64 {
+    pub(crate) fn denoised(&self, x: f64, level: Level) -> f64 {
         // The parts' likelihoods relative to the largest so far, so that none of them comes to nothing.
         let (mut most, mut sum, mut total) = (f64::NEG_INFINITY, 0.0, 0.0);
         for (part, mean, deviation) in self.at(level) {
@@ -124,7 +124,7 @@ impl Data {
     }
 
     /// The value that a share of p is below.
-    pub fn quantile(&self, p: f64, level: Level) -> f64 {
+    pub(crate) fn quantile(&self, p: f64, level: Level) -> f64 {
         let ends = self
             .at(level)
             .map(|(_, mean, deviation)| (mean - 12.0 * deviation, mean + 12.0 * deviation));
@@ -146,7 +146,7 @@ impl Data {
     }
 
     /// Where the probability flow carries a value from one level to another.
-    pub fn carried(&self, x: f64, from: Level, to: Level) -> f64 {
+    pub(crate) fn carried(&self, x: f64, from: Level, to: Level) -> f64 {
         if let [_] = self.parts.as_slice() {
             // As many standard deviations from the mean.
             let mut ends = self.at(from).chain(self.at(to));
@@ -158,11 +158,11 @@ impl Data {
         self.quantile(self.below(x, from), to)
     }
 
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.parts.iter().map(|part| part.weight * part.mean).sum()
     }
 
-    pub fn deviation(&self) -> f64 {
+    pub(crate) fn deviation(&self) -> f64 {
         let square = |part: &Part| part.weight * (part.deviation.powi(2) + part.mean.powi(2));
         (self.parts.iter().map(square).sum::<f64>() - self.mean().powi(2)).sqrt()
     }
@@ -183,7 +183,7 @@ fn normal_below(z: f64) -> f64 {
 }
 
 /// Applies a function of one value to each of a tensor's.
-pub fn map(x: &Tensor<4>, f: impl Fn(f64) -> f64) -> Tensor<4> {
+pub(crate) fn map(x: &Tensor<4>, f: impl Fn(f64) -> f64) -> Tensor<4> {
     let values: Vec<f32> = super::support::values(x.clone())
         .into_iter()
         .map(|x| f(x.into()) as f32)
@@ -192,7 +192,7 @@ pub fn map(x: &Tensor<4>, f: impl Fn(f64) -> f64) -> Tensor<4> {
 }
 
 /// Standard normal values at evenly spaced ranks, `[1, 1, side, side]`: all that a deterministic sampler can tell apart.
-pub fn ranks(side: usize) -> Tensor<4> {
+pub(crate) fn ranks(side: usize) -> Tensor<4> {
     let standard = Data::new(&[(1.0, 0.0, 1.0)]);
     let n = side * side;
     let values: Vec<f32> = (0..n)
@@ -202,7 +202,7 @@ pub fn ranks(side: usize) -> Tensor<4> {
 }
 
 /// The root of the mean of the squares.
-pub fn root_mean_square(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn root_mean_square(values: impl IntoIterator<Item = f64>) -> f64 {
     let (mut sum, mut n) = (0.0, 0.0);
     for value in values {
         sum += value * value;

@@ -62,7 +62,7 @@ const SIGMA_DATA: f64 = 0.5;
 const CONSISTENT: f64 = 0.002;
 
 /// A loop in progress.
-pub struct Sampled {
+pub(crate) struct Sampled {
     pub scheduler: AnyScheduler,
     family: Family,
     data: Data,
@@ -73,7 +73,7 @@ pub struct Sampled {
 }
 
 /// The scheduler of the class with this short or class name.
-pub fn scheduler(name: &str, config: &Value) -> AnyScheduler {
+pub(crate) fn scheduler(name: &str, config: &Value) -> AnyScheduler {
     let mut map: ConfigMap = config.as_object().cloned().unwrap_or_default();
     let names = AnyScheduler::NAMES;
     let class = names
@@ -86,7 +86,7 @@ pub fn scheduler(name: &str, config: &Value) -> AnyScheduler {
 
 impl Sampled {
     /// A loop of this many steps.
-    pub fn new(mut scheduler: AnyScheduler, steps: usize, data: &Data) -> Self {
+    pub(crate) fn new(mut scheduler: AnyScheduler, steps: usize, data: &Data) -> Self {
         let class_name = scheduler.class_name();
         let mut options = LoopOptions::steps(steps);
         if class_name == "RePaintScheduler" {
@@ -112,7 +112,7 @@ impl Sampled {
     }
 
     /// How many times the model is asked.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.timesteps.len()
     }
 
@@ -124,7 +124,7 @@ impl Sampled {
     }
 
     /// The level of the sample at a call that begins a step.
-    pub fn level(&self, call: usize) -> Level {
+    pub(crate) fn level(&self, call: usize) -> Level {
         let sigma = || f64::from(self.scheduler.sigmas()[call]);
         match self.family {
             Family::Preserving if !self.scheduler.sigmas().is_empty() => Level::preserving(sigma()),
@@ -145,7 +145,7 @@ impl Sampled {
     }
 
     /// A sample at the loop's beginning, of what was standard normal: the end of the flow that these ranks belong to.
-    pub fn beginning(&self, standard: &Tensor<4>) -> Tensor<4> {
+    pub(crate) fn beginning(&self, standard: &Tensor<4>) -> Tensor<4> {
         let level = self.level(0);
         let noise = Level {
             signal: 0.0,
@@ -227,7 +227,7 @@ impl Sampled {
     }
 
     /// Does the first `calls` calls from `x`, a sample at the loop's beginning.
-    pub fn run(&mut self, mut x: Tensor<4>, calls: usize) -> Tensor<4> {
+    pub(crate) fn run(&mut self, mut x: Tensor<4>, calls: usize) -> Tensor<4> {
         for &t in &self.timesteps.clone()[..calls] {
             let input = self.scheduler.scale_model_input(x.clone(), t).unwrap();
             let prediction = self.predict(&input, t);
@@ -249,7 +249,7 @@ impl Sampled {
     }
 
     /// Draws a sample of this shape at the loop's beginning as pipelines do, and does the loop.
-    pub fn draw(&mut self, shape: [usize; 4]) -> Tensor<4> {
+    pub(crate) fn draw(&mut self, shape: [usize; 4]) -> Tensor<4> {
         let noise = self
             .generator
             .randn_tensor(shape, &burn::tensor::Device::default());
@@ -258,7 +258,7 @@ impl Sampled {
     }
 
     /// Where the flow carries `x`, a sample at the loop's beginning, until a call that begins a step.
-    pub fn carried(&self, x: &Tensor<4>, call: usize) -> Tensor<4> {
+    pub(crate) fn carried(&self, x: &Tensor<4>, call: usize) -> Tensor<4> {
         let (from, to) = (self.level(0), self.level(call));
         map(x, |x| self.data.carried(x, from, to))
     }

@@ -11,7 +11,7 @@ use super::ConvertArgs;
 use crate::{hub::Names, terminal};
 
 /// Writes the folder of a single file's components.
-pub fn unpack(args: &ConvertArgs) -> Result<()> {
+pub(super) fn unpack(args: &ConvertArgs) -> Result<()> {
     for (flag, given) in [
         ("--scheduler", args.scheduler.is_some()),
         ("--variant", args.variant.is_some()),
@@ -40,7 +40,7 @@ pub fn unpack(args: &ConvertArgs) -> Result<()> {
 }
 
 /// Writes a single file of a folder.
-pub fn pack(args: &ConvertArgs) -> Result<()> {
+pub(super) fn pack(args: &ConvertArgs) -> Result<()> {
     let output = &args.output;
     if output
         .extension()

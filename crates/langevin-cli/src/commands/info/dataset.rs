@@ -19,7 +19,7 @@ const LARGEST: usize = 128;
 
 /// Prints what the data set holds, and writes a grid of it where asked to. Broken pictures make it an error, after
 /// everything is said.
-pub fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>) -> Result<()> {
+pub(super) fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>) -> Result<()> {
     let Some(name) = path.to_str() else {
         bail!("{}: is not a name in UTF-8", path.display())
     };

@@ -15,7 +15,7 @@ use langevin::{
 use crate::terminal::{self, bytes, thousands};
 
 /// Prints a pipeline's parts, and how it was trained where its folder says so.
-pub fn describe_pipeline(folder: &Path) -> Result<()> {
+pub(super) fn describe_pipeline(folder: &Path) -> Result<()> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
     terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
@@ -55,7 +55,7 @@ pub fn describe_pipeline(folder: &Path) -> Result<()> {
 }
 
 /// Prints what a model's folder holds.
-pub fn describe_model(folder: &Path) -> Result<()> {
+pub(super) fn describe_model(folder: &Path) -> Result<()> {
     let model = AnyModel::load(folder, &default_device())?;
     terminal::print_line(&format!("{}: a model without a scheduler", folder.display()))?;
     print_model(&model, model.num_parameters(), false)?;

@@ -94,7 +94,7 @@ impl<'a> Source<'a> {
 ///
 /// # Errors
 /// If the folder holds neither, or cannot be read.
-pub fn of_model(folder: &Path, id: &str) -> Result<Push> {
+pub(crate) fn of_model(folder: &Path, id: &str) -> Result<Push> {
     let is_pipeline = folder.join(MODEL_INDEX).is_file();
     if !is_pipeline && !folder.join(CONFIG_NAME).is_file() {
         bail!(
@@ -165,7 +165,7 @@ fn is_of_run(name: &str) -> bool {
 ///
 /// # Errors
 /// If the folder is no Space, or cannot be read.
-pub fn of_space(folder: &Path) -> Result<Push> {
+pub(super) fn of_space(folder: &Path) -> Result<Push> {
     if !folder.join("Dockerfile").is_file() {
         bail!(
             "{}: is no Space: there is no Dockerfile in it; `langevin space` writes one",
@@ -236,7 +236,7 @@ fn without_paths(text: &str) -> Result<String> {
 }
 
 /// What a folder is called.
-pub fn last_part(path: &Path) -> String {
+pub(crate) fn last_part(path: &Path) -> String {
     let whole: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     whole
         .file_name()

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use langevin::{generate, grid};
 
 /// Frames on their way into a GIF.
-pub struct Animation {
+pub(crate) struct Animation {
     path: PathBuf,
     /// What has been drawn so far.
     pub frames: generate::Animation,
@@ -14,7 +14,7 @@ pub struct Animation {
 
 impl Animation {
     /// An animation that is to be written to `path`.
-    pub fn of(path: &Path) -> Result<Self> {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
         if path
             .extension()
             .is_none_or(|extension| !extension.eq_ignore_ascii_case("gif"))
@@ -28,7 +28,7 @@ impl Animation {
     }
 
     /// Writes the GIF: each frame one grid of all pictures.
-    pub fn write(&self, columns: usize) -> Result<()> {
+    pub(crate) fn write(&self, columns: usize) -> Result<()> {
         let (frame_ms, last_ms) = (generate::Animation::FRAME_MS, generate::Animation::LAST_FRAME_MS);
         let grids = self.frames.grids(columns)?;
         Ok(grid::write_gif(&self.path, &grids, frame_ms, last_ms)?)

@@ -8,7 +8,7 @@ use langevin::{Request, device::DeviceName};
 use crate::{flags::Options, loading::Loading};
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Draw pictures from a trained model, or from a prompt with a pipeline of the Stable Diffusion family.
 
 One generator, seeded with --seed, draws everything in the order in which diffusers' pipeline call does: the same \
@@ -32,7 +32,7 @@ Examples:
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct SampleArgs {
+pub(crate) struct SampleArgs {
     /// The run or pipeline, a single file of Stable Diffusion, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     #[command(flatten)]

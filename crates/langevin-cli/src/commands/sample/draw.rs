@@ -10,7 +10,7 @@ use super::animation::Animation;
 use crate::{progress::Progress, stop::Stop, terminal};
 
 /// Who looks on while pictures are drawn.
-pub struct Drawing<'a> {
+pub(crate) struct Drawing<'a> {
     stop: &'a Stop,
     animation: Option<&'a mut Animation>,
     bar: Option<Progress>,
@@ -19,7 +19,7 @@ pub struct Drawing<'a> {
 
 impl<'a> Drawing<'a> {
     /// Of a plan with so many batches.
-    pub fn new(batches: usize, stop: &'a Stop, animation: Option<&'a mut Animation>) -> Self {
+    pub(crate) fn new(batches: usize, stop: &'a Stop, animation: Option<&'a mut Animation>) -> Self {
         Self {
             stop,
             animation,

@@ -15,7 +15,7 @@ use langevin::{
 
 /// What the files say about how pictures were drawn: keywords and texts.
 #[derive(Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// About all of them.
     pub whole: Vec<(&'static str, String)>,
     /// About each, where they have seeds of their own.
@@ -24,7 +24,7 @@ pub struct Facts {
 
 impl Facts {
     /// Of a plan's pictures, by the model of this name.
-    pub fn of(plan: &Plan, model: &str) -> Self {
+    pub(crate) fn of(plan: &Plan, model: &str) -> Self {
         let own = if plan.has_own_seeds() { plan.count() } else { 0 };
         Self {
             whole: plan.facts(model, None),
@@ -35,7 +35,7 @@ impl Facts {
 
 /// What `--output` means.
 #[derive(Debug)]
-pub enum Output {
+pub(crate) enum Output {
     /// One picture of all of them.
     Grid(PathBuf),
     /// A folder of `0000.png` and so on.
@@ -44,7 +44,7 @@ pub enum Output {
 
 impl Output {
     /// Reads the name, and checks that nothing is in the way.
-    pub fn of(path: &Path, overwrite: bool) -> Result<Self> {
+    pub(crate) fn of(path: &Path, overwrite: bool) -> Result<Self> {
         if is_picture_name(path) {
             if path.is_dir() {
                 bail!(
@@ -83,7 +83,7 @@ impl Output {
 
     /// Writes the pictures with the facts about them: one that is large enough to be seen as it is, several or a tiny one as a grid. A new
     /// folder appears with all of them or not at all.
-    pub fn write(&self, pictures: &[Picture], facts: &Facts) -> Result<()> {
+    pub(crate) fn write(&self, pictures: &[Picture], facts: &Facts) -> Result<()> {
         match self {
             Self::Grid(path) => match pictures {
                 [one] if grid::visible_scale(one) == 1 => Ok(grid::write_picture(path, one, &facts.whole)?),

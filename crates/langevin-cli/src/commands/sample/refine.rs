@@ -10,10 +10,10 @@ use langevin::{
 };
 
 /// The part of the noise at which the refiner goes on where nobody says.
-pub const USUAL_START: f64 = 0.8;
+pub(super) const USUAL_START: f64 = 0.8;
 
 /// What the first model is asked: all but the refiner's scores.
-pub fn base(request: &Request) -> Request {
+pub(super) fn base(request: &Request) -> Request {
     Request {
         aesthetic_score: None,
         negative_aesthetic_score: None,
@@ -25,7 +25,7 @@ pub fn base(request: &Request) -> Request {
 ///
 /// # Errors
 /// If the refiner cannot be loaded, or does not take what the base made.
-pub fn run(
+pub(super) fn run(
     base: Option<Vec<Tensor<4>>>,
     request: Request,
     load: impl FnOnce() -> Result<Pipeline>,

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use crate::terminal;
 
 /// What it is called in the Space.
-pub const NAME: &str = "langevin";
+pub(super) const NAME: &str = "langevin";
 /// The system that it runs on.
-pub const IMAGE: &str = "debian:trixie-slim";
+pub(super) const IMAGE: &str = "debian:trixie-slim";
 /// The version of the C library in that system: 2.41.
 const LIBRARY: u32 = 41;
 
@@ -20,7 +20,7 @@ const LIBRARY: u32 = 41;
 ///
 /// # Errors
 /// If it cannot be read, or is not one for Linux on x86-64, which is what Spaces run.
-pub fn find(named: Option<&Path>) -> Result<PathBuf> {
+pub(super) fn find(named: Option<&Path>) -> Result<PathBuf> {
     let path = match named {
         Some(path) => path.to_path_buf(),
         None => std::env::current_exe()

@@ -9,7 +9,7 @@ use langevin::{
 };
 
 /// What `--help` begins with.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Train a model on pictures.
 
 Without a data set, this trains on the built-in handwritten digits with a recipe made for them. With one, the defaults \
@@ -28,7 +28,7 @@ const HEADINGS: [&str; 7] = ["Data", "Model", "Training", "Optimiser", "Noise", 
 
 /// What the user typed.
 #[derive(Debug)]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     /// Of the options of a run, which stand with [`TrainingConfig`], all but the trackers.
     pub options: ArgMatches,
     /// The trackers, by name; there may be `all` and `none` among them.
@@ -39,12 +39,12 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// Whether an option was typed.
-    pub fn has(&self, option: &str) -> bool {
+    pub(crate) fn has(&self, option: &str) -> bool {
         self.options.contains_id(option)
     }
 
     /// An option as it was typed.
-    pub fn get<T: Clone + Send + Sync + 'static>(&self, option: &str) -> Option<&T> {
+    pub(crate) fn get<T: Clone + Send + Sync + 'static>(&self, option: &str) -> Option<&T> {
         self.options.get_one(option)
     }
 }
@@ -92,7 +92,7 @@ const TRACKERS: &str = "report_to";
 
 /// Flags that are no options of a run.
 #[derive(Args, Debug)]
-pub struct ProgramArgs {
+pub(crate) struct ProgramArgs {
     /// A diffusers model configuration: a config.json, its folder, or ORG/NAME of the Hub
     #[arg(long, value_name = "PATH", help_heading = "Model", conflicts_with_all = ["model", "pretrained"])]
     pub model_config_name_or_path: Option<ModelSource>,
@@ -118,7 +118,7 @@ pub struct ProgramArgs {
 /// Flags about the Hugging Face Hub.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Hub")]
-pub struct HubArgs {
+pub(crate) struct HubArgs {
     /// Publish the run on the Hub when it is over
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub push_to_hub: Option<bool>,
@@ -138,7 +138,7 @@ pub struct HubArgs {
 
 /// Flags of the script that have no effect here; not in the help.
 #[derive(Args, Debug)]
-pub struct ScriptArgs {
+pub(crate) struct ScriptArgs {
     #[arg(long, hide = true)]
     pub enable_xformers_memory_efficient_attention: bool,
     #[arg(long, hide = true)]

@@ -16,7 +16,7 @@ use crate::{
 
 /// Where a run is to be published.
 #[derive(Debug)]
-pub struct Publish {
+pub(super) struct Publish {
     names: Names,
     id: Option<String>,
     private: bool,
@@ -24,7 +24,7 @@ pub struct Publish {
 
 /// Where a run will be published, by a token that the Hub knows.
 #[derive(Debug)]
-pub struct Checked {
+pub(super) struct Checked {
     publish: Publish,
     /// Whose token it is.
     user: String,
@@ -34,7 +34,7 @@ pub struct Checked {
 ///
 /// # Errors
 /// If the repository's name is none.
-pub fn resolve(args: &HubArgs, notes: &mut Vec<String>) -> Result<(Names, Option<Publish>)> {
+pub(super) fn resolve(args: &HubArgs, notes: &mut Vec<String>) -> Result<(Names, Option<Publish>)> {
     let names = Names {
         cache: args.cache_dir.clone(),
         token: args.hub_token.clone(),
@@ -75,7 +75,7 @@ impl Publish {
     ///
     /// # Errors
     /// If there is no token, or the Hub does not know it, says that it may only read, or cannot be reached.
-    pub fn check(self) -> Result<Checked> {
+    pub(super) fn check(self) -> Result<Checked> {
         let hub = self.names.hub()?;
         let user = hub.check_push(&Transfer::pushing()).context("--push-to-hub")?;
         Ok(Checked { publish: self, user })
@@ -88,7 +88,7 @@ impl Checked {
     ///
     /// # Errors
     /// If the Hub does not make it.
-    pub fn make(&self, folder: &Path) -> Result<()> {
+    pub(super) fn make(&self, folder: &Path) -> Result<()> {
         let name = self.name(folder)?;
         let hub = self.publish.names.hub()?;
         let page = hub
@@ -107,7 +107,7 @@ impl Checked {
     ///
     /// # Errors
     /// If the Hub does not take it; the error says how to try again.
-    pub fn run(&self, folder: &Path) -> Result<()> {
+    pub(super) fn run(&self, folder: &Path) -> Result<()> {
         let name = self.name(folder)?;
         let publication = Publication {
             folder,

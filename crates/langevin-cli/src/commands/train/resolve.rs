@@ -23,7 +23,7 @@ use crate::hub::Names;
 
 /// A run, and what its user should know about flags that have no effect.
 #[derive(Debug)]
-pub struct Resolved {
+pub(super) struct Resolved {
     /// The configuration, checked.
     pub config: TrainingConfig,
     /// Where the run is published when it is over, unless it is only said with what it would train.
@@ -37,7 +37,7 @@ pub struct Resolved {
 ///
 /// # Errors
 /// If a flag asks for what is not there yet, or the values contradict each other.
-pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
+pub(super) fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let program = &args.program;
     let mut notes = script_notes(&program.script);
     let (names, publish) = publish::resolve(&program.hub, &mut notes)?;

@@ -11,7 +11,7 @@ use crate::{
 
 /// How much of a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(super) enum Manner {
     /// Nothing but what goes wrong.
     Quiet,
     /// A bar, or lines where nobody watches.
@@ -21,7 +21,7 @@ pub enum Manner {
 }
 
 /// Shows a run, and passes Ctrl-C on to it.
-pub struct Watch {
+pub(super) struct Watch {
     manner: Manner,
     shown: Shown,
     stop: Stop,
@@ -36,7 +36,7 @@ enum Shown {
 
 impl Watch {
     /// A watcher that asks the run to end when `stop` is requested.
-    pub fn new(manner: Manner, stop: Stop) -> Self {
+    pub(super) fn new(manner: Manner, stop: Stop) -> Self {
         Self {
             manner,
             shown: Shown::Nothing,

@@ -48,7 +48,7 @@ pub(super) struct Layer<'a> {
 
 impl Layer<'_> {
     /// Computes `[batch, destination height, destination width, width]`. Lengths have been checked by the caller.
-    pub fn run(&self, destination: Shared) {
+    pub(super) fn run(&self, destination: Shared) {
         let isa = Isa::current();
         let (tiles, panels) = (self.tiling.len(), self.kernels.panels(isa));
         if tiles == 0 {

@@ -35,7 +35,7 @@ pub(super) struct Packed {
 
 impl Kernels<'_> {
     /// Channels that are summed.
-    pub fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         if self.turned {
             self.out_channels
         } else {
@@ -44,7 +44,7 @@ impl Kernels<'_> {
     }
 
     /// Channels of the result.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         if self.turned {
             self.in_channels
         } else {
@@ -53,12 +53,12 @@ impl Kernels<'_> {
     }
 
     /// Panels of the result.
-    pub fn panels(&self, isa: Isa) -> usize {
+    pub(super) fn panels(&self, isa: Isa) -> usize {
         self.width().div_ceil(isa.panel_columns())
     }
 
     /// Transforms and packs all of them, on all threads.
-    pub fn pack(&self, isa: Isa) -> Packed {
+    pub(super) fn pack(&self, isa: Isa) -> Packed {
         let (depth, columns, panels) = (self.depth(), isa.panel_columns(), self.panels(isa));
         let planes = Planes::new(panels * depth * columns);
         let mut values = planes.scratch();

@@ -15,19 +15,19 @@ pub(super) struct Planes {
 
 impl Planes {
     /// Matrices of `len` values each.
-    pub fn new(len: usize) -> Self {
+    pub(super) fn new(len: usize) -> Self {
         Self {
             step: (len.div_ceil(LINE_VALUES) | 1) * LINE_VALUES,
         }
     }
 
     /// Values of all of them.
-    pub fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         PLANES * self.step
     }
 
     /// Room for them.
-    pub fn scratch(self) -> Scratch {
+    pub(super) fn scratch(self) -> Scratch {
         Scratch::new(self.len())
     }
 }

@@ -29,7 +29,7 @@ impl Product {
     /// `a` has `rows` rows and `depth` columns to read, `b` `depth` rows of a panel, and `c` `rows` rows of `vectors` vectors
     /// to read and write, which nobody else does meanwhile.
     #[inline(always)]
-    pub unsafe fn run(self, isa: crate::simd::Isa) {
+    pub(super) unsafe fn run(self, isa: crate::simd::Isa) {
         isa.run(Checked(self));
     }
 }

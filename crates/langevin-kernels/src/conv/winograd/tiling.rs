@@ -29,12 +29,12 @@ impl Tiling {
     }
 
     /// How many tiles there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let [rows, columns] = self.grid();
         self.batch * rows * columns
     }
 
-    pub fn place(&self, tile: usize) -> Place {
+    pub(super) fn place(&self, tile: usize) -> Place {
         let [rows, columns] = self.grid();
         Place {
             picture: tile / (rows * columns),
@@ -43,7 +43,13 @@ impl Tiling {
     }
 
     /// Where the channels of each of a tile's 6x6 inputs begin; those of `zeros` in the padding.
-    pub fn inputs(&self, tile: usize, source: &[f32], channels: usize, zeros: &[f32]) -> [*const f32; 36] {
+    pub(super) fn inputs(
+        &self,
+        tile: usize,
+        source: &[f32],
+        channels: usize,
+        zeros: &[f32],
+    ) -> [*const f32; 36] {
         let Place { picture, start } = self.place(tile);
         let mut inputs = [zeros.as_ptr(); INPUTS * INPUTS];
         let [rows, columns] = [0, 1].map(|axis| self.within(start[axis], axis));
@@ -66,7 +72,7 @@ impl Tiling {
     }
 
     /// Where a tile's 4x4 outputs go.
-    pub fn outputs(&self, tile: usize) -> Pixels {
+    pub(super) fn outputs(&self, tile: usize) -> Pixels {
         let Place { picture, start } = self.place(tile);
         let [height, width] = self.destination;
         Pixels {
@@ -92,7 +98,7 @@ pub(super) struct Pixels {
 impl Pixels {
     /// The pixel of an output; none beyond the edge.
     #[inline(always)]
-    pub fn pixel(&self, row: usize, column: usize) -> Option<usize> {
+    pub(super) fn pixel(&self, row: usize, column: usize) -> Option<usize> {
         (row < self.rows && column < self.columns).then_some(self.first + row * self.width + column)
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Gradient<'a> {
 
 impl Gradient<'_> {
     /// Computes `[3, 3, in_channels, out_channels]`, and the bias's `[out_channels]`. Lengths have been checked by the caller.
-    pub fn run(&self, gw: &mut [f32], gb: Option<&mut [f32]>) {
+    pub(super) fn run(&self, gw: &mut [f32], gb: Option<&mut [f32]>) {
         let isa = Isa::current();
         let tiles = self.tiling.len();
         if tiles == 0 {

@@ -79,7 +79,7 @@ impl Patterns {
 
 impl DataFiles {
     /// Splits and their patterns, in the order in which the card has them.
-    pub fn into_splits(self) -> Vec<(String, Vec<String>)> {
+    pub(super) fn into_splits(self) -> Vec<(String, Vec<String>)> {
         let train = |patterns| (super::split::TRAIN.to_string(), patterns);
         match self {
             Self::Pattern(pattern) => vec![train(vec![pattern])],
@@ -110,7 +110,7 @@ impl Card {
     ///
     /// # Errors
     /// The part of a sentence that follows the file's name, if the YAML is broken or says `configs` in another form.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text
             .strip_prefix('\u{FEFF}')
             .unwrap_or(text)

@@ -33,7 +33,7 @@ impl Columns {
     ///
     /// # Errors
     /// The part of a sentence that follows the file's name, if no column holds pictures, or not the one that is named.
-    pub fn of(metadata: &ParquetMetaData, conditioning: Option<&str>) -> Result<Self, String> {
+    pub(super) fn of(metadata: &ParquetMetaData, conditioning: Option<&str>) -> Result<Self, String> {
         let leaves = metadata.file_metadata().schema_descr().columns();
         let features = features(metadata).unwrap_or_default();
         let leaf = |path: &[&str], types: &[Type]| {

@@ -34,7 +34,7 @@ impl<T> Default for Held<T> {
 
 impl<T> Held<T> {
     /// What has the number `key` and takes `bytes`, by `read` if it is not there.
-    pub fn get(
+    pub(super) fn get(
         &mut self,
         key: usize,
         bytes: u64,

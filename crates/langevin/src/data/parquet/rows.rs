@@ -85,7 +85,7 @@ fn unsupported(metadata: &ParquetMetaData, leaf: usize) -> Option<String> {
 
 impl ParquetFile {
     /// Reads a file's footer; `conditioning` as [`Columns::of`] takes it.
-    pub fn open(path: &Path, conditioning: Option<&str>) -> Result<Self, String> {
+    pub(super) fn open(path: &Path, conditioning: Option<&str>) -> Result<Self, String> {
         let io = |e: std::io::Error| format!("cannot be read: {e}");
         // Opening a pipe would wait for whoever writes into it.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -149,7 +149,7 @@ impl ParquetFile {
 
     /// What the footer says of the row groups. A row takes at least a byte in the file, so a file of N bytes that
     /// claims more than N rows lies.
-    pub fn groups(&self) -> Result<Vec<GroupInfo>, String> {
+    pub(super) fn groups(&self) -> Result<Vec<GroupInfo>, String> {
         let size = self
             .file
             .metadata()
@@ -181,7 +181,7 @@ impl ParquetFile {
     }
 
     /// Reads a row group.
-    pub fn rows(&self, group: usize) -> Result<Vec<Row>, String> {
+    pub(super) fn rows(&self, group: usize) -> Result<Vec<Row>, String> {
         let leaves: Vec<usize> = self.leaves().collect();
         let (reader, rows) = self.group(group, &leaves)?;
         let read = |leaf: usize| read_texts(reader.as_ref(), leaf, rows);
@@ -207,7 +207,7 @@ impl ParquetFile {
     }
 
     /// Reads the classes of a row group alone.
-    pub fn labels(&self, group: usize) -> Result<Vec<Option<Label>>, String> {
+    pub(super) fn labels(&self, group: usize) -> Result<Vec<Option<Label>>, String> {
         let Some(leaf) = self.columns.label else {
             return Ok(Vec::new());
         };

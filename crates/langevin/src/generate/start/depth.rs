@@ -25,7 +25,7 @@ pub(super) struct Depth {
 }
 
 impl Depth {
-    pub fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage) -> Result<Begin> {
+    pub(super) fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage) -> Result<Begin> {
         let request = images.request;
         let Some(depth) = &request.depth else {
             return Err(Error::option(

@@ -15,7 +15,7 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    pub fn begin(image: &ImageInput, images: &Images<'_>) -> Result<Begin> {
+    pub(super) fn begin(image: &ImageInput, images: &Images<'_>) -> Result<Begin> {
         let size = images.size_or_own(image)?;
         let pictures = images.pictures(image, size)?;
         let scale = images.request.image_guidance_scale.unwrap_or(USUAL_SCALE);

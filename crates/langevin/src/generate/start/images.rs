@@ -25,12 +25,12 @@ pub(super) struct InitImage {
 
 impl InitImage {
     /// How many.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.encoded.count()
     }
 
     /// Points of the model's space, of these pictures.
-    pub fn sample(
+    pub(super) fn sample(
         &self,
         rows: &[usize],
         generator: &mut crate::random::Generator,
@@ -55,18 +55,18 @@ pub(crate) struct MaskCrop {
 
 impl MaskCrop {
     /// The whole picture with the part painted.
-    pub fn put_back(&self, painted: Picture) -> Result<Picture> {
+    pub(crate) fn put_back(&self, painted: Picture) -> Result<Picture> {
         self.part.put_back(painted, &self.original, &self.mask)
     }
 }
 
 impl<'a> Images<'a> {
-    pub fn new(request: &'a Request, pipeline: &'a Pipeline) -> Self {
+    pub(super) fn new(request: &'a Request, pipeline: &'a Pipeline) -> Self {
         Self { request, pipeline }
     }
 
     /// The size that is asked for, or the one that the model is made for.
-    pub fn size_or_usual(&self) -> Result<Size> {
+    pub(super) fn size_or_usual(&self) -> Result<Size> {
         match self.request.size {
             Some(size) => Ok(size),
             None => self.pipeline.size(),
@@ -74,7 +74,7 @@ impl<'a> Images<'a> {
     }
 
     /// The size that is asked for, or that of the picture, each side cut to what the codec divides.
-    pub fn size_or_own(&self, image: &ImageInput) -> Result<Size> {
+    pub(super) fn size_or_own(&self, image: &ImageInput) -> Result<Size> {
         let factor = self.pipeline.codec().factor();
         if let Some(size) = self.request.size {
             return Ok(size);
@@ -124,7 +124,7 @@ impl<'a> Images<'a> {
     }
 
     /// Pictures at a size, `[count, 3, height, width]` in -1..1.
-    pub fn pictures(&self, image: &ImageInput, size: Size) -> Result<Tensor<4>> {
+    pub(super) fn pictures(&self, image: &ImageInput, size: Size) -> Result<Tensor<4>> {
         if let ImageInput::Tensor(tensor) = image {
             return Ok(tensor.clone());
         }
@@ -136,7 +136,7 @@ impl<'a> Images<'a> {
     }
 
     /// The same by another filter, each at the size of the first.
-    pub fn pictures_by(&self, filter: Filter, image: &ImageInput, size: Size) -> Result<Tensor<4>> {
+    pub(super) fn pictures_by(&self, filter: Filter, image: &ImageInput, size: Size) -> Result<Tensor<4>> {
         if let ImageInput::Tensor(tensor) = image {
             return Ok(tensor.clone());
         }
@@ -158,7 +158,7 @@ impl<'a> Images<'a> {
     }
 
     /// Pictures in the codec's space; a tensor of as many channels as that has is taken as it is.
-    pub fn encoded(&self, image: &ImageInput, size: Size) -> Result<InitImage> {
+    pub(super) fn encoded(&self, image: &ImageInput, size: Size) -> Result<InitImage> {
         if let ImageInput::Tensor(tensor) = image
             && self.is_latent(tensor)
         {
@@ -174,7 +174,7 @@ impl<'a> Images<'a> {
     }
 
     /// What a picture of this tensor comes to in the codec's space.
-    pub fn encoded_tensor(&self, pictures: Tensor<4>) -> Result<InitImage> {
+    pub(super) fn encoded_tensor(&self, pictures: Tensor<4>) -> Result<InitImage> {
         Ok(InitImage {
             encoded: self.pipeline.codec().encode(pictures)?,
             as_they_are: false,
@@ -182,7 +182,7 @@ impl<'a> Images<'a> {
     }
 
     /// Masks at a size, `[count, 1, height, width]`: 1 where to paint.
-    pub fn masks(&self, mask: &ImageInput, size: Size) -> Result<Tensor<4>> {
+    pub(super) fn masks(&self, mask: &ImageInput, size: Size) -> Result<Tensor<4>> {
         if let ImageInput::Tensor(tensor) = mask {
             return Ok(tensor.clone().greater_equal_elem(0.5).float());
         }
@@ -203,7 +203,7 @@ impl<'a> Images<'a> {
     }
 
     /// A picture and its mask, and the part around the mask alone where one is asked for.
-    pub fn masked(
+    pub(super) fn masked(
         &self,
         image: &ImageInput,
         mask: &ImageInput,

@@ -33,7 +33,7 @@ pub(super) struct Inpaint {
 }
 
 impl Inpaint {
-    pub fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage) -> Result<Begin> {
+    pub(super) fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage) -> Result<Begin> {
         let (request, pipeline) = (images.request, images.pipeline);
         let Some(mask) = &request.mask else {
             return Err(Error::option(

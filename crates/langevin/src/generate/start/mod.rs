@@ -101,22 +101,22 @@ pub(super) struct Parts<'a> {
 pub(super) struct Rows(Range<usize>);
 
 impl Rows {
-    pub fn new(pictures: Range<usize>) -> Self {
+    pub(super) fn new(pictures: Range<usize>) -> Self {
         Self(pictures)
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Which of `count` things the batch's pictures take in turn, each once: as many as are drawn together.
-    pub fn distinct(&self, count: usize) -> Vec<usize> {
+    pub(super) fn distinct(&self, count: usize) -> Vec<usize> {
         let used = self.len().min(count);
         (0..used).map(|place| (self.0.start + place) % count).collect()
     }
 
     /// Of things of which the batch has one each, or fewer that its pictures take in turn.
-    pub fn spread(&self, things: &Tensor<4>) -> Tensor<4> {
+    pub(super) fn spread(&self, things: &Tensor<4>) -> Tensor<4> {
         let [count, ..] = things.dims();
         if count == self.len() {
             return things.clone();
@@ -129,7 +129,7 @@ impl Rows {
     }
 
     /// Of all things of the request, those that the batch's pictures take.
-    pub fn of(&self, all: &Tensor<4>) -> Tensor<4> {
+    pub(super) fn of(&self, all: &Tensor<4>) -> Tensor<4> {
         let [count, ..] = all.dims();
         let rows = self
             .0
@@ -163,7 +163,7 @@ impl Begin {
     ///
     /// # Errors
     /// If the pipeline cannot begin so, or a picture cannot be read.
-    pub fn of(request: &Request, pipeline: &Pipeline, maker: &GuideMaker) -> Result<Self> {
+    pub(super) fn of(request: &Request, pipeline: &Pipeline, maker: &GuideMaker) -> Result<Self> {
         let noise = |size| Self {
             start: Box::new(Noise),
             size,

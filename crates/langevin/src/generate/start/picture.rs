@@ -35,7 +35,7 @@ enum Pictures {
 
 impl InitialPicture {
     /// For a model that denoises pictures.
-    pub fn of_pixels(image: &ImageInput, request: &Request, maker: &GuideMaker) -> Result<Self> {
+    pub(super) fn of_pixels(image: &ImageInput, request: &Request, maker: &GuideMaker) -> Result<Self> {
         Ok(Self {
             pictures: Pictures::Pixels(Encoded::point(maker.image(image)?)),
             strength: request.strength.unwrap_or(Sampling::USUAL_STRENGTH),
@@ -45,7 +45,12 @@ impl InitialPicture {
     }
 
     /// For a model that denoises latents.
-    pub fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage, in_loop: bool) -> Result<Begin> {
+    pub(super) fn begin(
+        image: &ImageInput,
+        images: &Images<'_>,
+        usage: Usage,
+        in_loop: bool,
+    ) -> Result<Begin> {
         let size = images.size_or_own(image)?;
         Ok(Begin {
             start: Box::new(Self {

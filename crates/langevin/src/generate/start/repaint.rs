@@ -19,7 +19,7 @@ pub(super) struct Repaint {
 }
 
 impl Repaint {
-    pub fn new(image: &ImageInput, maker: &GuideMaker) -> Result<Self> {
+    pub(super) fn new(image: &ImageInput, maker: &GuideMaker) -> Result<Self> {
         let (picture, mask) = maker.masked(image)?;
         Ok(Self { picture, mask })
     }

@@ -27,7 +27,7 @@ pub(super) struct Upscale {
 }
 
 impl Upscale {
-    pub fn begin(image: &ImageInput, images: &Images<'_>) -> Result<Begin> {
+    pub(super) fn begin(image: &ImageInput, images: &Images<'_>) -> Result<Begin> {
         let (request, pipeline) = (images.request, images.pipeline);
         if request.size.is_some() {
             return Err(Error::option(

@@ -33,16 +33,16 @@ pub(super) struct Levels<'a> {
 
 impl Levels<'_> {
     /// Channels at the picture's size.
-    pub fn first(&self) -> usize {
+    pub(super) fn first(&self) -> usize {
         self.block_out_channels.first().copied().unwrap_or_default()
     }
 
     /// Channels at the latents' size.
-    pub fn last(&self) -> usize {
+    pub(super) fn last(&self) -> usize {
         self.block_out_channels.last().copied().unwrap_or_default()
     }
 
-    pub fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
+    pub(super) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
         ResnetConfig {
             in_channels,
             out_channels,
@@ -60,7 +60,7 @@ impl Levels<'_> {
     }
 
     /// One head over all channels.
-    pub fn attention(&self) -> AttentionConfig {
+    pub(super) fn attention(&self) -> AttentionConfig {
         AttentionConfig {
             channels: self.last(),
             head_dim: self.last(),
@@ -71,7 +71,7 @@ impl Levels<'_> {
     }
 
     /// Checks the numbers, and that there are as many blocks of the kinds that there are as there are levels.
-    pub fn validate(&self, down: &[String], up: &[String], sample_size: SampleSize) -> Result<()> {
+    pub(super) fn validate(&self, down: &[String], up: &[String], sample_size: SampleSize) -> Result<()> {
         let levels = self.block_out_channels.len();
         validate_levels("block_out_channels", levels)?;
         validate_blocks("down_block_types", down, DOWN_BLOCK, levels)?;

@@ -40,7 +40,7 @@ fn scores<B: Backend>(q: Plain<B>, k: Plain<B>, options: AttentionOptions) -> Pl
 }
 
 /// The result, and the logarithm of the sum of exponentials of every row: `[batch, heads, queries]`.
-pub fn attention_with_log_sums<B: Backend>(
+pub(crate) fn attention_with_log_sums<B: Backend>(
     qkv: &Qkv<B>,
     options: AttentionOptions,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -54,7 +54,7 @@ pub fn attention_with_log_sums<B: Backend>(
 }
 
 /// The gradients at queries, keys and values.
-pub fn attention_gradient<B: Backend>(
+pub(crate) fn attention_gradient<B: Backend>(
     qkv: Qkv<B>,
     output: FloatTensor<B>,
     log_sums: FloatTensor<B>,

@@ -39,7 +39,7 @@ fn matrix<B: Backend>(weight: Plain<B>) -> Plain<B> {
 }
 
 /// `x * weight + bias + residual`, see [`crate::ops::conv2d`].
-pub fn conv2d<B: Backend>(
+pub(crate) fn conv2d<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: Option<FloatTensor<B>>,
@@ -67,7 +67,7 @@ pub fn conv2d<B: Backend>(
 }
 
 /// The gradient at `x`.
-pub fn conv2d_input_gradient<B: Backend>(
+pub(crate) fn conv2d_input_gradient<B: Backend>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     gy: &FloatTensor<B>,
@@ -88,7 +88,7 @@ pub fn conv2d_input_gradient<B: Backend>(
 }
 
 /// The gradients at the weight and at the bias.
-pub fn conv2d_weight_gradient<B: Backend>(
+pub(crate) fn conv2d_weight_gradient<B: Backend>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     gy: &FloatTensor<B>,

@@ -47,7 +47,7 @@ fn normed<B: Backend>(x: Plain<B>, mean: Plain<B>, deviation: Plain<B>) -> Plain
 }
 
 /// The result, and the mean and reciprocal standard deviation of every group: `[batch, groups, 2]`.
-pub fn group_norm_with_statistics<B: Backend>(
+pub(crate) fn group_norm_with_statistics<B: Backend>(
     x: FloatTensor<B>,
     parameters: &NormParameters<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -69,7 +69,7 @@ pub fn group_norm_with_statistics<B: Backend>(
 }
 
 /// The gradients at all inputs.
-pub fn group_norm_gradient<B: Backend>(
+pub(crate) fn group_norm_gradient<B: Backend>(
     x: FloatTensor<B>,
     parameters: &NormParameters<B>,
     statistics: FloatTensor<B>,
@@ -113,7 +113,7 @@ pub fn group_norm_gradient<B: Backend>(
 }
 
 /// The derivative of SiLU: σ(x) · (1 + x · (1 − σ(x))).
-pub fn silu_slope<B: Backend>(x: Plain<B>) -> Plain<B> {
+pub(super) fn silu_slope<B: Backend>(x: Plain<B>) -> Plain<B> {
     let sigmoid = x.clone().sigmoid();
     let rest = x * sigmoid.clone().times(-1.0).plus(1.0);
     sigmoid * rest.plus(1.0)

@@ -6,7 +6,7 @@ use super::plain::Plain;
 use crate::ops::AdamW;
 
 /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2): parameter, first and second moment.
-pub fn adamw_step<B: Backend>(
+pub(crate) fn adamw_step<B: Backend>(
     parameter: FloatTensor<B>,
     gradient: FloatTensor<B>,
     first_moment: FloatTensor<B>,
@@ -29,7 +29,7 @@ pub fn adamw_step<B: Backend>(
 }
 
 /// `average - (1 - decay) · (average - parameter)`
-pub fn moving_average_step<B: Backend>(
+pub(crate) fn moving_average_step<B: Backend>(
     average: FloatTensor<B>,
     parameter: FloatTensor<B>,
     decay: f64,
@@ -39,6 +39,6 @@ pub fn moving_average_step<B: Backend>(
 }
 
 /// Shape `[1]`.
-pub fn sum_of_squares<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn sum_of_squares<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     Plain::<B>(B::float_sum(Plain::<B>(x).square().0)).reshape([1]).0
 }

@@ -6,37 +6,40 @@ use burn::tensor::{IndexingUpdateOp, Shape, TensorData};
 use super::{norm::silu_slope, plain::Plain};
 
 /// `x · σ(x)`
-pub fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let x = Plain::<B>(x);
     (x.clone() * x.sigmoid()).0
 }
 
 /// The gradient at `x`.
-pub fn silu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn silu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
     (Plain::<B>(gy) * silu_slope(Plain::<B>(x))).0
 }
 
 /// The channels of `a`, then those of `b`.
-pub fn concat_channels<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn concat_channels<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
     Plain::<B>::cat([Plain(a), Plain(b)], 3).0
 }
 
 /// The first channels, and the others.
-pub fn split_channels<B: Backend>(gy: FloatTensor<B>, first: usize) -> (FloatTensor<B>, FloatTensor<B>) {
+pub(crate) fn split_channels<B: Backend>(
+    gy: FloatTensor<B>,
+    first: usize,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let gy = Plain::<B>(gy);
     let [.., channels] = gy.dims::<4>();
     (gy.clone().part(3, 0, first).0, gy.part(3, first, channels).0)
 }
 
 /// `x + vector`, the vector of a picture at each of its positions.
-pub fn add_per_picture<B: Backend>(x: FloatTensor<B>, vector: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn add_per_picture<B: Backend>(x: FloatTensor<B>, vector: FloatTensor<B>) -> FloatTensor<B> {
     let vector = Plain::<B>(vector);
     let [batch, channels] = vector.dims();
     (Plain(x) + vector.reshape([batch, 1, 1, channels])).0
 }
 
 /// The sum over the positions.
-pub fn sum_positions<B: Backend>(gy: &FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn sum_positions<B: Backend>(gy: &FloatTensor<B>) -> FloatTensor<B> {
     let gy = Plain::<B>(gy.clone());
     let [batch, _, _, channels] = gy.dims();
     gy.sum(&[1, 2]).reshape([batch, channels]).0
@@ -50,7 +53,7 @@ fn shown(size: usize, out_size: usize) -> TensorData {
 }
 
 /// Every position takes the value of the nearest one of `x`.
-pub fn upsample_nearest<B: Backend>(x: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
+pub(crate) fn upsample_nearest<B: Backend>(x: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
     let device = x.device();
     let [_, height, width, _] = Plain::<B>(x.clone()).dims();
     let rows = B::float_select(x, 1, B::int_from_data(shown(height, size[0]), &device));
@@ -58,7 +61,7 @@ pub fn upsample_nearest<B: Backend>(x: FloatTensor<B>, size: [usize; 2]) -> Floa
 }
 
 /// The sum over the positions that took a value.
-pub fn upsample_nearest_gradient<B: Backend>(gy: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
+pub(crate) fn upsample_nearest_gradient<B: Backend>(gy: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
     let gathered = |gy: FloatTensor<B>, axis: usize, to: usize| {
         let device = gy.device();
         let mut shape = Plain::<B>(gy.clone()).dims::<4>();

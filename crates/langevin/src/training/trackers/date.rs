@@ -13,7 +13,7 @@ pub(super) struct Moment {
 
 impl Moment {
     /// This one.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         // A clock before 1970 is one that was never set.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -23,19 +23,19 @@ impl Moment {
     }
 
     /// Seconds since 1970 with their fraction.
-    pub fn as_f64(self) -> f64 {
+    pub(super) fn as_f64(self) -> f64 {
         self.seconds as f64 + f64::from(self.nanos) * 1e-9
     }
 
     /// `20260131_235959`.
-    pub fn compact(self) -> String {
+    pub(super) fn compact(self) -> String {
         let [year, month, day] = self.civil();
         let [hour, minute, second] = self.clock();
         format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
     }
 
     /// `2026-01-31T23:59:59Z`.
-    pub fn iso(self) -> String {
+    pub(super) fn iso(self) -> String {
         let [year, month, day] = self.civil();
         let [hour, minute, second] = self.clock();
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

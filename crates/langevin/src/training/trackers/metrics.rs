@@ -22,7 +22,7 @@ pub(in crate::training) struct Metrics {
 
 impl Metrics {
     /// Begins the file anew.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .write(true)
@@ -37,7 +37,7 @@ impl Metrics {
     }
 
     /// Goes on after `step` steps: keeps the lines up to there of the file at `from`, which may be another run's.
-    pub fn resume(path: &Path, from: &Path, step: usize) -> Result<Self> {
+    pub(crate) fn resume(path: &Path, from: &Path, step: usize) -> Result<Self> {
         #[derive(Deserialize)]
         struct Kept {
             step: usize,
@@ -73,7 +73,7 @@ impl Metrics {
     }
 
     /// Makes what was written last through a power cut.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
             .map_err(|e| Error::io("write", &self.path, e))
@@ -81,12 +81,12 @@ impl Metrics {
 
     /// Step and loss of every line.
     #[cfg(feature = "plot")]
-    pub fn losses(&self) -> &[(u64, f64)] {
+    pub(crate) fn losses(&self) -> &[(u64, f64)] {
         &self.losses
     }
 
     /// The mean loss of the last steps.
-    pub fn recent_loss(&self) -> Option<f64> {
+    pub(crate) fn recent_loss(&self) -> Option<f64> {
         const RECENT: usize = 50;
         let recent = &self.losses[self.losses.len().saturating_sub(RECENT)..];
         let sum: f64 = recent.iter().map(|(_, loss)| loss).sum();

@@ -45,7 +45,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Three pictures, two of them hardly noisy.
-    pub fn report(step: usize) -> UpdateReport {
+    pub(crate) fn report(step: usize) -> UpdateReport {
         UpdateReport {
             epoch: 1,
             step,

@@ -14,7 +14,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// A pair of names.
-    pub fn new(original: impl Into<String>, present: impl Into<String>, inner: Inner) -> Self {
+    pub(super) fn new(original: impl Into<String>, present: impl Into<String>, inner: Inner) -> Self {
         Self {
             original: original.into(),
             present: present.into(),
@@ -31,7 +31,7 @@ pub(super) struct Translator {
 
 impl Translator {
     /// From original names to present ones.
-    pub fn to_present(pairs: Vec<Pair>) -> Self {
+    pub(super) fn to_present(pairs: Vec<Pair>) -> Self {
         let layer = |pair: Pair| (pair.original, (pair.present, pair.inner));
         Self {
             layers: pairs.into_iter().map(layer).collect(),
@@ -40,7 +40,7 @@ impl Translator {
     }
 
     /// From present names to original ones.
-    pub fn to_original(pairs: Vec<Pair>) -> Self {
+    pub(super) fn to_original(pairs: Vec<Pair>) -> Self {
         let layer = |pair: Pair| (pair.present, (pair.original, pair.inner));
         Self {
             layers: pairs.into_iter().map(layer).collect(),
@@ -49,7 +49,7 @@ impl Translator {
     }
 
     /// The other name of a parameter; `None` where it is of no known layer.
-    pub fn name(&self, name: &str) -> Option<String> {
+    pub(super) fn name(&self, name: &str) -> Option<String> {
         let ends = name.match_indices('.').map(|(at, _)| at);
         // The longest first: `label_emb` and `label_emb.0.0` are different layers.
         let mut ends: Vec<usize> = ends.take(6).collect();

@@ -62,7 +62,7 @@ impl Stage {
 
 impl Structure {
     /// What original names tell. The error is a part of a sentence.
-    pub fn of_original<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+    pub(super) fn of_original<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let mut sides: [BTreeMap<usize, Stage>; 3] = Default::default();
         for name in names {
             let mut words = name.splitn(4, '.');
@@ -106,7 +106,7 @@ impl Structure {
     }
 
     /// What diffusers' names tell.
-    pub fn of_present<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn of_present<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         /// Numbers of resnets, those of attentions, and whether there is a sampler.
         type Found<'a> = (BTreeSet<&'a str>, BTreeSet<&'a str>, bool);
         let mut found: BTreeMap<(&str, usize), Found<'_>> = BTreeMap::new();
@@ -153,7 +153,7 @@ impl Structure {
     }
 
     /// The names of all layers. `has_text_time` says what the label's embedding is.
-    pub fn pairs(&self, has_text_time: bool) -> Vec<Pair> {
+    pub(super) fn pairs(&self, has_text_time: bool) -> Vec<Pair> {
         let label = if has_text_time {
             "add_embedding"
         } else {

@@ -148,7 +148,7 @@ pub(super) struct Value {
 
 impl SummaryValue {
     /// One number.
-    pub fn scalar(tag: &str, value: f32) -> Self {
+    pub(super) fn scalar(tag: &str, value: f32) -> Self {
         Self {
             tag: tag.into(),
             simple_value: Some(value),
@@ -157,7 +157,7 @@ impl SummaryValue {
     }
 
     /// One picture.
-    pub fn image(tag: &str, image: Image) -> Self {
+    pub(super) fn image(tag: &str, image: Image) -> Self {
         Self {
             tag: tag.into(),
             image: Some(image),
