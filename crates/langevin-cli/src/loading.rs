@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use langevin::{Pipeline, device::Device, pipelines::LoadOptions, weights::single_file::Kind};
+use langevin::{
+    Pipeline, conditioning::EmbeddingFile, device::Device, pipelines::LoadOptions, weights::single_file::Kind,
+};
 
 use crate::hub;
 
@@ -30,6 +32,9 @@ pub(crate) struct Loading {
     /// Leave out the safety checker that the pipeline comes with
     #[arg(long)]
     no_safety_checker: bool,
+    /// A file of learned vectors (textual inversion), and the word for it in prompts [the file's own]; several may be given
+    #[arg(long, value_name = "FILE[:TOKEN]")]
+    embedding: Vec<EmbeddingFile>,
 }
 
 impl Loading {
@@ -69,6 +74,7 @@ impl Loading {
             preview_codec: named(&self.preview_vae)?,
             tiled_codec: self.vae_tiling,
             without_safety_checker: self.no_safety_checker,
+            embeddings: self.embedding.clone(),
         })
     }
 }

@@ -21,7 +21,7 @@ pub use distilled::DistilledGuidance;
 pub use image::ConditioningImages;
 pub use size::SizeCondition;
 pub(crate) use text::TEXT_ENCODER;
-pub use text::TextCondition;
+pub use text::{EmbeddingFile, TextCondition};
 pub use variation::VariationCondition;
 pub use vector::VectorCondition;
 

@@ -1,6 +1,7 @@
 //! A pipeline: a model with its scheduler and what else belongs to it. Load, save, call.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +20,9 @@ use super::{
 use crate::{
     Error, Result, Size,
     codec::{AnyCodec, Codec, Pixels},
-    conditioning::{self, Call, ClassCondition, Classes, Condition, Pair},
+    conditioning::{
+        self, AnyCondition, Call, ClassCondition, Classes, Condition, EmbeddingFile, Pair, TextCondition,
+    },
     guidance::{GuideMaker, Guided},
     models::AnyModel,
     options::{ClassName, SampleOptions},
@@ -67,6 +70,8 @@ pub struct LoadOptions {
     pub tiled_codec: bool,
     /// Whether a safety checker that the pipeline comes with is left out.
     pub without_safety_checker: bool,
+    /// Words that were learned as vectors, see [`TextCondition::with_embeddings`].
+    pub embeddings: Vec<EmbeddingFile>,
 }
 
 impl Pipeline {
@@ -145,6 +150,7 @@ impl Pipeline {
             // Its classes are noise levels.
             conditions.retain(|condition| !is_class(condition));
         }
+        learn(&mut conditions, &options.embeddings)?;
         let codec = match (source.codec_name(), &options.codec) {
             (Some(_), Some(path)) => Some(AnyCodec::open(path, device)?),
             (None, Some(path)) => {
@@ -190,6 +196,16 @@ impl Pipeline {
             ..pipeline
         }
         .for_latents()
+    }
+
+    /// The same with words that were learned as vectors, see [`TextCondition::with_embeddings`]. What was loaded with
+    /// [`LoadOptions::embeddings`] has them already.
+    ///
+    /// # Errors
+    /// As that, or if the model looks at no texts.
+    pub fn with_embeddings(mut self, files: &[EmbeddingFile]) -> Result<Self> {
+        learn(&mut self.conditions, files)?;
+        Ok(self)
     }
 
     /// With what diffusers' constructors set in a scheduler.
@@ -593,6 +609,26 @@ impl Pipeline {
         let samples = self.sample(options, generator)?.finish()?;
         self.codec.decode(samples).map(to_unit_range)
     }
+}
+
+/// Teaches words to the text condition among these.
+fn learn(conditions: &mut [AnyCondition], files: &[EmbeddingFile]) -> Result<()> {
+    let Some(first) = files.first() else {
+        return Ok(());
+    };
+    let Some(text) = conditioning::find::<TextCondition>(conditions) else {
+        return Err(Error::option(
+            &["embedding"],
+            format!("`embedding` {first} is for models that look at texts, and this one looks at none"),
+        ));
+    };
+    let text: AnyCondition = Arc::new(text.with_embeddings(files)?);
+    let is_text = |condition: &&mut AnyCondition| (condition.as_ref() as &dyn Any).is::<TextCondition>();
+    conditions
+        .iter_mut()
+        .filter(is_text)
+        .for_each(|condition| *condition = text.clone());
+    Ok(())
 }
 
 fn is_class(condition: &Arc<dyn Condition>) -> bool {

@@ -161,6 +161,14 @@ impl Checkpoint {
         })
     }
 
+    /// What the trainer of a learned embedding called it, where the file says so.
+    pub(crate) fn title(&self) -> Option<String> {
+        self.files.iter().find_map(|file| match &file.content {
+            Content::Torch(file) => lock(file).title().map(String::from),
+            _ => None,
+        })
+    }
+
     /// Opens a file of weights, or an index (`*.json`) with all the files that it names.
     ///
     /// # Errors

@@ -224,15 +224,24 @@ impl<'a> Machine<'a> {
             // An object of a class, which is made without a call of its constructor.
             0x81 => {
                 let (_arguments, class) = (self.pop()?, self.pop()?);
-                let Value::Unknown(_) = class else {
-                    return Err(refused(code));
-                };
-                self.stack.push(class);
+                match class {
+                    Value::Unknown(_) => self.stack.push(class),
+                    Value::Global(Global::ParameterDict) => self.push_container(Value::Dict, Vec::new()),
+                    _ => return Err(refused(code)),
+                }
             }
-            // Attributes of an object: of an ordered dict those that PyTorch hangs on it, the versions of its layers.
+            // Attributes of an object: of an ordered dict those that PyTorch hangs on it, the versions of its layers; of a dict of
+            // parameters its entries too.
             b'b' => {
-                self.pop()?;
+                let attributes = self.pop()?;
                 match self.stack.last() {
+                    Some(Value::Dict(number)) if self.containers[*number].is_empty() => {
+                        // Not copied: a pickle could ask for that again and again.
+                        if let Some(entries) = self.attribute(&attributes, "_parameters") {
+                            self.pop()?;
+                            self.stack.push(entries);
+                        }
+                    }
                     Some(Value::Dict(_) | Value::Unknown(_)) => {}
                     _ => return Err("has a pickle that sets attributes of what is no dict".into()),
                 }
@@ -240,6 +249,15 @@ impl<'a> Machine<'a> {
             other => return Err(refused(other)),
         }
         Ok(None)
+    }
+
+    /// The dict that is an attribute of this name.
+    fn attribute(&self, attributes: &Value, name: &str) -> Option<Value> {
+        let (entries, _) = items(&self.containers, attributes).as_chunks::<2>();
+        entries.iter().find_map(|[key, value]| match (key, value) {
+            (Value::Text(key), Value::Dict(_)) if &**key == name => Some(value.clone()),
+            _ => None,
+        })
     }
 
     /// Puts the storage that the top of the stack refers to in its place.

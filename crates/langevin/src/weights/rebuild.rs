@@ -11,6 +11,8 @@ use super::pickle::{Value, items};
 pub(super) enum Global {
     /// `collections.OrderedDict`
     OrderedDict,
+    /// `torch.nn.ParameterDict`, which keeps its entries under `_parameters`: of a learned embedding.
+    ParameterDict,
     /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage.
     RebuildTensor,
     /// `torch._utils._rebuild_parameter`: a tensor that is trained.
@@ -24,6 +26,7 @@ impl Global {
     fn of(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
+            ("torch.nn.modules.container", "ParameterDict") => Self::ParameterDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
             ("torch", "FloatStorage") => Self::Storage(Dtype::F32),

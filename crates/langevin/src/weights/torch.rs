@@ -34,6 +34,7 @@ pub(super) struct TorchFile {
     storages: Storages,
     tensors: BTreeMap<String, Arc<TensorRef>>,
     step: Option<i64>,
+    title: Option<String>,
     /// The storage that was read last: many tensors may be views of one.
     latest: Option<(Arc<str>, Arc<Vec<u8>>)>,
 }
@@ -74,6 +75,7 @@ impl TorchFile {
             storages: Storages::Zip { archive, folder },
             tensors: state_dict(&pickle)?,
             step: step(&pickle),
+            title: title(&pickle),
             latest: None,
         })
     }
@@ -109,6 +111,7 @@ impl TorchFile {
             },
             tensors,
             step: step(&pickle),
+            title: title(&pickle),
             latest: None,
         })
     }
@@ -116,6 +119,11 @@ impl TorchFile {
     /// How many steps of training it comes from, where it says so.
     pub(super) fn step(&self) -> Option<i64> {
         self.step
+    }
+
+    /// What the trainer of a learned embedding called it.
+    pub fn title(&self) -> Option<&str> {
+        self.title.as_deref()
     }
 
     /// Every tensor's name with its type and shape.
@@ -241,10 +249,16 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, Strin
     Ok(tensors)
 }
 
-/// The dict under `state_dict`, and under `state_dict` in that, as far as there is one.
+/// Where the trainers of textual inversion keep what was learned.
+const LEARNED: &str = "string_to_param";
+
+/// The dict of what was learned, or the one under `state_dict`, and under `state_dict` in that, as far as there is one.
 fn innermost(pickle: &Pickle) -> &Value {
     /// A dict may lie in itself.
     const DEEPEST: usize = 4;
+    if let Some(learned @ Value::Dict(_)) = pickle.get(pickle.root(), LEARNED) {
+        return learned;
+    }
     let inner = |value: &&_| {
         pickle
             .get(value, "state_dict")
@@ -252,6 +266,15 @@ fn innermost(pickle: &Pickle) -> &Value {
     };
     let nested = std::iter::successors(Some(pickle.root()), inner);
     nested.take(DEEPEST).last().unwrap_or(pickle.root())
+}
+
+/// What A1111 calls the embedding that it trained.
+fn title(pickle: &Pickle) -> Option<String> {
+    pickle.get(pickle.root(), LEARNED)?;
+    match pickle.get(pickle.root(), "name") {
+        Some(Value::Text(name)) => Some(name.to_string()),
+        _ => None,
+    }
 }
 
 /// The trainer's count of steps.

@@ -16,6 +16,7 @@ use std::{
 
 use burn::tensor::Device;
 use langevin::{
+    conditioning::EmbeddingFile,
     data::{self, Alpha},
     models::{AnyModel, weights},
     weights::single_file::SingleFile,
@@ -187,6 +188,15 @@ target!(single_file, 4000, |input| {
         }
     }
     _ = file.with_ema();
+});
+
+target!(embedding, 3000, |input| {
+    // A pickle is told by its first bytes, whatever it is called.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    fs::write(&path, input).unwrap();
+    let file = EmbeddingFile { path, token: None };
+    _ = file.widths();
 });
 
 #[cfg(feature = "parquet")]

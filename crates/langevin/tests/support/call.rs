@@ -9,10 +9,11 @@ use burn::tensor::{Device, Tensor};
 use langevin::{
     Offset, Request, Size,
     codec::Codec,
+    conditioning::EmbeddingFile,
     data::ImageInput,
     generate::Plan,
     options::{ClassName, Embeddings},
-    pipelines::{Pipeline, PipelineClass},
+    pipelines::{LoadOptions, Pipeline, PipelineClass},
 };
 use serde_json::{Value, json};
 
@@ -96,6 +97,19 @@ impl Case {
         }
         fs::write(folder.path().join("model_index.json"), index.to_string()).unwrap();
         folder
+    }
+
+    /// What is loaded besides the pipeline.
+    pub fn load_options(&self) -> LoadOptions {
+        let learned = self.call["textual_inversions"].as_array();
+        let embedding = |value: &Value| EmbeddingFile {
+            path: self.path(value["file"].as_str().unwrap()),
+            token: value["token"].as_str().map(String::from),
+        };
+        LoadOptions {
+            embeddings: learned.into_iter().flatten().map(embedding).collect(),
+            ..LoadOptions::default()
+        }
     }
 
     fn input(&self, name: &str) -> Option<&Value> {
@@ -284,7 +298,7 @@ impl Case {
         }
         let device = super::device();
         let folder = self.pipeline_folder();
-        let pipeline = Pipeline::load(folder.path(), &device).map_err(said)?;
+        let pipeline = Pipeline::load_with(folder.path(), &self.load_options(), &device).map_err(said)?;
         let drawn = self.draw(&pipeline, &device)?;
         self.check(&drawn, "expected.safetensors")
     }

@@ -25,7 +25,7 @@ pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
 pub use image_processor::{ClipImageProcessor, ResizeTo};
 pub(crate) use preprocess::resize_weights;
 pub use preprocess::{ClipPreprocess, resize_bicubic};
-pub use text::{ClipTextEmbeddings, ClipTextEncoder, ClipTextModel, TextOutput};
+pub use text::{AddedTokens, ClipTextEmbeddings, ClipTextEncoder, ClipTextModel, TextOutput};
 pub use tokenizer::ClipTokenizer;
 pub use vision::{ClipVisionEmbeddings, ClipVisionModel};
 pub use vision_encoder::ClipVisionEncoder;

@@ -36,6 +36,15 @@ pub struct ClipTextModel {
     config: ClipTextConfig,
 }
 
+/// Tokens besides the vocabulary's, such as those of textual inversion (Gal et al. 2022).
+#[derive(Clone, Debug)]
+pub struct AddedTokens {
+    /// The first one's number; none of the vocabulary is as large.
+    pub first: u32,
+    /// One vector each, `[count, hidden_size]`.
+    pub vectors: Tensor<2>,
+}
+
 /// What the text tower makes of a batch of token ids.
 #[derive(Clone, Debug)]
 pub struct TextOutput {
@@ -72,6 +81,14 @@ impl ClipTextModel {
     /// # Errors
     /// If there are none, their lengths differ or are longer than the model's, or one is not of the vocabulary.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<TextOutput> {
+        self.forward_with(ids, None)
+    }
+
+    /// The same where there are tokens besides the vocabulary's.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_with(&self, ids: &[Vec<u32>], added: Option<&AddedTokens>) -> Result<TextOutput> {
         let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.config.max_position_embeddings;
         if length == 0 || length > longest || ids.iter().any(|row| row.len() != length) {
@@ -80,16 +97,39 @@ impl ClipTextModel {
             )));
         }
         let vocabulary = self.config.vocab_size;
-        if let Some(id) = ids.iter().flatten().find(|&&id| id as usize >= vocabulary) {
+        let is_added = |id: u32| {
+            added.is_some_and(|added| {
+                id >= added.first && ((id - added.first) as usize) < added.vectors.dims()[0]
+            })
+        };
+        let unknown = |id: &&u32| **id as usize >= vocabulary && !is_added(**id);
+        if let Some(id) = ids.iter().flatten().find(unknown) {
             return Err(Error::Config(format!(
                 "there is no token {id}: the text encoder knows {vocabulary}; its tokenizer is another model's"
             )));
         }
         let device = self.final_layer_norm.weight.val().device();
-        let rows: Vec<i64> = ids.iter().flatten().map(|&id| id.into()).collect();
+        let all = || ids.iter().flatten().copied();
+        let numbers = |numbers: Vec<i64>| {
+            Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * length]), &device)
+        };
+        let known = |id| if is_added(id) { 0 } else { i64::from(id) };
         let width = self.config.hidden_size;
-        let tokens = Tensor::<1, Int>::from_data(TensorData::new(rows, [batch * length]), &device);
-        let tokens = self.embeddings.token_embedding.forward(tokens);
+        let tokens = self
+            .embeddings
+            .token_embedding
+            .forward(numbers(all().map(known).collect()));
+        let tokens = match added.filter(|_| all().any(is_added)) {
+            Some(added) => {
+                let place = |(row, id): (usize, u32)| match is_added(id) {
+                    true => (batch * length) as i64 + i64::from(id - added.first),
+                    false => row as i64,
+                };
+                let places = numbers(all().enumerate().map(place).collect());
+                Tensor::cat(vec![tokens, added.vectors.clone()], 0).select(0, places)
+            }
+            None => tokens,
+        };
         let places = self
             .embeddings
             .position_embedding
@@ -118,10 +158,14 @@ impl ClipTextModel {
         })
     }
 
-    /// The place of a text's end: its first end token; in configurations that call it 2, as early ones wrongly did, the largest id.
+    /// The place of a text's end: its first end token; in configurations that call it 2, as early ones wrongly did, the largest id of the
+    /// vocabulary.
     fn end(&self, ids: &[u32]) -> usize {
         let end = match self.config.eos_token_id {
-            2 => ids.iter().copied().max().unwrap_or(0),
+            2 => {
+                let known = ids.iter().filter(|&&id| (id as usize) < self.config.vocab_size);
+                known.copied().max().unwrap_or(0)
+            }
             end => end,
         };
         ids.iter().position(|&id| id == end).unwrap_or(0)

@@ -1,6 +1,6 @@
 //! CLIP's tokenizer: byte-level pairs with lower-casing, where a word's last piece ends in `</w>`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, error::Error as StdError, ops::Range, path::Path};
 
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, Tokenizer};
@@ -162,28 +162,31 @@ impl ClipTokenizer {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)
-            .map_err(|e| Error::Config(format!("the text `{text}` has no pieces: {e}")))?;
-        let pieces = encoding.get_ids().iter().copied().take(self.length - 2);
-        let mut ids: Vec<u32> = std::iter::once(self.start).chain(pieces).collect();
-        ids.push(self.end);
-        ids.resize(self.length, self.padding);
-        Ok(ids)
+            .map_err(|e| no_pieces(text, e.as_ref()))?;
+        Ok(self.framed(encoding.get_ids().iter().copied()))
     }
 
-    /// What of a text does not fit into the model's length; `None` where all of it does.
+    /// The pieces of a text without start and end, all of them, each with the bytes of the text that it stands for.
     ///
     /// # Errors
     /// If the tokenizer fails on it.
-    pub fn unseen(&self, text: &str) -> Result<Option<String>> {
+    pub fn pieces(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
         let encoding = self
             .tokenizer
             .encode(text, false)
-            .map_err(|e| Error::Config(format!("the text `{text}` has no pieces: {e}")))?;
-        let first = encoding.get_offsets().get(self.length - 2);
-        let rest = first.and_then(|&(start, _)| text.get(start..));
-        Ok(rest
-            .map(|rest| rest.trim().to_string())
-            .filter(|rest| !rest.is_empty()))
+            .map_err(|e| no_pieces(text, e.as_ref()))?;
+        let ids = encoding.get_ids().iter().copied();
+        let places = encoding.get_offsets().iter().map(|&(from, to)| from..to);
+        Ok(ids.zip(places).collect())
+    }
+
+    /// Pieces between start and end, cut to the model's length and padded to it.
+    pub fn framed(&self, pieces: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let pieces = pieces.into_iter().take(self.length - 2);
+        let mut ids: Vec<u32> = std::iter::once(self.start).chain(pieces).collect();
+        ids.push(self.end);
+        ids.resize(self.length, self.padding);
+        ids
     }
 
     /// A piece as it stands in texts, such as `cat ` with the space that ends a word, or `<|startoftext|>`; `None` where there is no piece
@@ -242,6 +245,10 @@ impl ClipTokenizer {
         });
         files::write_json(folder.join(CONFIG), &config)
     }
+}
+
+fn no_pieces(text: &str, error: &dyn StdError) -> Error {
+    Error::Config(format!("the text `{text}` has no pieces: {error}"))
 }
 
 /// What stands beside a vocabulary.

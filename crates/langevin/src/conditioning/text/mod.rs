@@ -1,26 +1,27 @@
 //! Texts, through CLIP's text encoders, for a model that looks at a sequence.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod learned;
+mod run;
+mod tower;
+
+use std::path::Path;
 
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
 
+pub use self::learned::EmbeddingFile;
+use self::{learned::LearnedEmbedding, tower::Tower};
 use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
 use crate::{
     Error, Result,
-    data::Dataset,
     models::{
-        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Components, Conditioning, Model, ModelInputs,
-        clip::ClipTextConfig, components, unet2d_condition::AdditionEmbedType,
+        AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, Model, ModelInputs,
+        unet2d_condition::AdditionEmbedType,
     },
     options::{Embeddings, Request, SampleOptions},
     random::Generator,
-    training::{ConditioningKind, TextEncoderSource},
 };
 
 /// The folder of a text encoder, in a pipeline's.
@@ -32,13 +33,6 @@ const SECOND: [&str; 2] = ["text_encoder_2", "tokenizer_2"];
 /// Whether guidance leads away from zeros, and not from the empty text, where nobody names a text.
 const ZEROS_FOR_EMPTY: &str = "force_zeros_for_empty_prompt";
 
-/// How many captions a small text encoder's tokenizer learns its pieces from.
-const MOST_CAPTIONS: usize = 20_000;
-/// How many pieces it learns, besides the bytes.
-const SMALL_PIECES: usize = 1000;
-/// How many tokens of a caption a small text encoder sees.
-const SMALL_LENGTH: usize = 32;
-
 /// One text per picture.
 #[derive(Clone, Debug)]
 pub struct TextCondition {
@@ -47,14 +41,6 @@ pub struct TextCondition {
     /// Whether the model takes the texts as one vector too, and looks at the last layer but one (Podell et al. 2023).
     is_xl: bool,
     zeros_for_empty: bool,
-}
-
-/// A text encoder with its tokenizer, and the names of their folders.
-#[derive(Clone, Debug)]
-struct Tower {
-    encoder: ClipTextEncoder,
-    tokenizer: Arc<ClipTokenizer>,
-    folders: [&'static str; 2],
 }
 
 /// What texts come to.
@@ -70,48 +56,6 @@ impl From<Encoded> for Conditioning {
             vector: encoded.pooled,
             ..Self::default()
         }
-    }
-}
-
-impl Tower {
-    fn new(encoder: ClipTextEncoder, tokenizer: ClipTokenizer, folders: [&'static str; 2]) -> Result<Self> {
-        let config = encoder.config();
-        if tokenizer.vocab_size() > config.vocab_size || tokenizer.length() > config.max_position_embeddings {
-            return Err(Error::Config(format!(
-                "the tokenizer has {} pieces and texts of {}, the text encoder knows {} and {}: they are not of one model",
-                tokenizer.vocab_size(),
-                tokenizer.length(),
-                config.vocab_size,
-                config.max_position_embeddings
-            )));
-        }
-        Ok(Self {
-            encoder,
-            tokenizer: Arc::new(tokenizer),
-            folders,
-        })
-    }
-
-    /// The one whose folders are called so.
-    fn load(source: &dyn Components, folders: [&'static str; 2], device: &Device) -> Result<Self> {
-        if !source.has(folders[1]) {
-            return Err(components::missing(
-                source,
-                folders[1],
-                "which its text encoder needs",
-            ));
-        }
-        let encoder = components::load(source, folders[0], device)?;
-        let tokenizer = source.tokenizer(folders[1])?;
-        Self::new(encoder, tokenizer, folders).map_err(|e| Error::file(source.path(), e.to_string()))
-    }
-
-    /// Token ids, one row per text.
-    fn tokens<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
-        texts
-            .iter()
-            .map(|text| self.tokenizer.encode(text.as_ref()))
-            .collect()
     }
 }
 
@@ -150,6 +94,23 @@ impl TextCondition {
         condition
     }
 
+    /// The same with words that were learned as vectors (textual inversion, Gal et al. 2022), from diffusers' or A1111's files. A text that
+    /// has one of the words in it, in capitals or not, has the vectors in its place.
+    ///
+    /// # Errors
+    /// If a file is none of these, its vectors are of another width than the text encoder's, or two files have a word in common.
+    pub fn with_embeddings(&self, files: &[EmbeddingFile]) -> Result<Self> {
+        let mut condition = self.clone();
+        for file in files {
+            let embedding = LearnedEmbedding::read(file)?;
+            embedding.check_parts(condition.is_xl)?;
+            for tower in &mut condition.towers {
+                tower.learn(&embedding)?;
+            }
+        }
+        Ok(condition)
+    }
+
     /// The text encoder; of two the first.
     pub fn encoder(&self) -> &ClipTextEncoder {
         &self.towers[0].encoder
@@ -183,6 +144,17 @@ impl TextCondition {
         })
     }
 
+    /// The token ids of a text as each encoder is given them, learned words among them: start, tokens, end and padding.
+    ///
+    /// # Errors
+    /// If a tokenizer fails on it.
+    pub fn token_ids(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        self.towers
+            .iter()
+            .map(|tower| Ok(tower.tokens(&[text])?.remove(0)))
+            .collect()
+    }
+
     /// Whether a second text encoder may see texts of its own.
     pub fn takes_second_texts(&self) -> bool {
         self.towers.len() > 1
@@ -201,7 +173,7 @@ impl TextCondition {
     /// # Errors
     /// If the tokenizer fails on it.
     pub fn unseen(&self, text: &str) -> Result<Option<String>> {
-        self.towers[0].tokenizer.unseen(text)
+        self.towers[0].unseen(text)
     }
 
     /// What a model looks at for these texts: without the last `skipped` layers, and with other texts for a second encoder.
@@ -219,7 +191,7 @@ impl TextCondition {
                 _ => tower.tokens(texts)?,
             };
             let encoder = if place == 0 { encoder } else { &tower.encoder };
-            let output = encoder.text_model.forward(&ids)?;
+            let output = tower.forward(encoder, &ids)?;
             let layers = output.hidden_states.len();
             let at = |back: usize| {
                 layers
@@ -430,37 +402,7 @@ impl ConditionKind for TextCondition {
     }
 
     fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>> {
-        let config = source.config;
-        if config.conditioning != ConditioningKind::CrossAttention {
-            return Ok(None);
-        }
-        let condition = match (source.model, &config.text_encoder) {
-            (Some(folder), _) if !folder.join(TEXT_ENCODER).is_dir() => {
-                return Err(Error::Config(
-                    "the model looks at no captions, for there is no text encoder beside it: `conditioning` cannot be `cross-attention`"
-                        .into(),
-                ));
-            }
-            (Some(folder), _) => {
-                captions(source.dataset).map(drop)?;
-                Self::load(folder, source.device)?
-            }
-            (None, TextEncoderSource::Small) => {
-                let captions: Vec<String> = captions(source.dataset)?.collect();
-                small(captions.iter().map(String::as_str), source.device, generator)?
-            }
-            (None, TextEncoderSource::Folder(folder)) => {
-                captions(source.dataset).map(drop)?;
-                let encoder = ClipTextEncoder::load(folder, source.device)?;
-                Self::new(encoder, ClipTokenizer::load(tokenizer_beside(folder))?)?
-            }
-        };
-        let condition = match config.text_encoder {
-            TextEncoderSource::Small => condition,
-            // It is read, not trained.
-            TextEncoderSource::Folder(_) => condition.with_encoder(condition.encoder().clone().no_grad()),
-        };
-        Ok(Some((condition, config.caption_dropout())))
+        run::condition(source, generator)
     }
 
     fn rows(request: &Request) -> Vec<usize> {
@@ -500,53 +442,4 @@ impl ConditionKind for TextCondition {
         }
         Ok(())
     }
-}
-
-/// A text encoder to train along with a UNet, and a tokenizer that knows the words of `captions`: two layers of 64 numbers.
-fn small<'a>(
-    captions: impl IntoIterator<Item = &'a str>,
-    device: &Device,
-    generator: &mut Generator,
-) -> Result<TextCondition> {
-    let tokenizer = ClipTokenizer::train(captions, SMALL_PIECES, SMALL_LENGTH)?;
-    let [start, end, padding] = tokenizer.special_ids();
-    let config = ClipTextConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 64,
-        intermediate_size: 256,
-        projection_dim: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        max_position_embeddings: SMALL_LENGTH,
-        bos_token_id: start,
-        eos_token_id: end,
-        pad_token_id: padding,
-        ..ClipTextConfig::default()
-    };
-    TextCondition::new(ClipTextEncoder::new(&config, device, generator)?, tokenizer)
-}
-
-/// The folder of a text encoder's tokenizer: the pipeline's `tokenizer`, one below the encoder's, or the encoder's own.
-fn tokenizer_beside(folder: &Path) -> PathBuf {
-    let places = [folder.join("tokenizer"), folder.join("../tokenizer")];
-    let found = places.into_iter().find(|place| place.is_dir());
-    found.unwrap_or_else(|| folder.to_path_buf())
-}
-
-/// The captions of the first pictures, at least one.
-fn captions(dataset: &dyn Dataset) -> Result<impl Iterator<Item = String>> {
-    // A picture that cannot be read is the loader's to report.
-    let mut captions =
-        (0..dataset.len().min(MOST_CAPTIONS)).filter_map(|index| dataset.get(index).ok()?.caption);
-    let first = captions.next().ok_or_else(|| {
-        Error::option(
-            &["conditioning"],
-            format!(
-                "the data set {} has no captions, which `conditioning` cross-attention needs: a column `text` in metadata.jsonl or \
-                 in parquet files",
-                dataset.name()
-            ),
-        )
-    })?;
-    Ok(std::iter::once(first).chain(captions))
 }
