@@ -122,7 +122,7 @@ impl TorchFile {
     }
 
     /// What the trainer of a learned embedding called it.
-    pub fn title(&self) -> Option<&str> {
+    pub(super) fn title(&self) -> Option<&str> {
         self.title.as_deref()
     }
 

@@ -106,7 +106,7 @@ impl LearnedEmbedding {
     ///
     /// # Errors
     /// If it is of none of the formats, or what it holds is not vectors of numbers.
-    pub fn read(file: &EmbeddingFile) -> Result<Self> {
+    pub(super) fn read(file: &EmbeddingFile) -> Result<Self> {
         let path = &file.path;
         let fail = |message: String| Error::file(path, message);
         let mut checkpoint = Checkpoint::open(path)?;
@@ -198,7 +198,7 @@ impl LearnedEmbedding {
     ///
     /// # Errors
     /// If the file has some.
-    pub fn check_parts(&self, is_xl: bool) -> Result<()> {
+    pub(super) fn check_parts(&self, is_xl: bool) -> Result<()> {
         match self.parts.iter().all(|part| part.of.is_none()) {
             false if !is_xl => Err(Error::file(
                 &self.path,
@@ -215,7 +215,7 @@ impl LearnedEmbedding {
     ///
     /// # Errors
     /// If there are none, or they have another width.
-    pub fn vectors_for(&self, encoder: &str, width: usize) -> Result<Vec<f32>> {
+    pub(super) fn vectors_for(&self, encoder: &str, width: usize) -> Result<Vec<f32>> {
         let fits = |part: &&Part| part.of.is_none_or(|of| of == encoder) && part.width == width;
         match self.parts.iter().find(fits) {
             Some(part) => Ok(part.values.clone()),
@@ -269,7 +269,7 @@ impl Learned {
     ///
     /// # Errors
     /// If one is another file's already.
-    pub fn add(&mut self, embedding: &LearnedEmbedding, first: u32, count: usize) -> Result<()> {
+    pub(super) fn add(&mut self, embedding: &LearnedEmbedding, first: u32, count: usize) -> Result<()> {
         let count = count as u32;
         for name in &embedding.names {
             let singles = (1..count).map(|k| (format!("{name}_{k}"), first + k..first + k + 1));
@@ -296,7 +296,10 @@ impl Learned {
     }
 
     /// Where learned words stand in a text, and their tokens.
-    pub fn words<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Range<usize>, Range<u32>)> + 'a {
+    pub(super) fn words<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = (Range<usize>, Range<u32>)> + 'a {
         let mut at = 0;
         std::iter::from_fn(move || {
             while !self.words.is_empty() && at < text.len() {

@@ -29,7 +29,7 @@ pub(super) struct Tower {
 }
 
 impl Tower {
-    pub fn new(
+    pub(super) fn new(
         encoder: ClipTextEncoder,
         tokenizer: ClipTokenizer,
         folders: [&'static str; 2],
@@ -54,7 +54,7 @@ impl Tower {
     }
 
     /// The one whose folders are called so.
-    pub fn load(source: &dyn Components, folders: [&'static str; 2], device: &Device) -> Result<Self> {
+    pub(super) fn load(source: &dyn Components, folders: [&'static str; 2], device: &Device) -> Result<Self> {
         if !source.has(folders[1]) {
             return Err(components::missing(
                 source,
@@ -71,7 +71,7 @@ impl Tower {
     ///
     /// # Errors
     /// If they are of another width, or another file has the word already.
-    pub fn learn(&mut self, embedding: &LearnedEmbedding) -> Result<()> {
+    pub(super) fn learn(&mut self, embedding: &LearnedEmbedding) -> Result<()> {
         let width = self.encoder.config().hidden_size;
         let values = embedding.vectors_for(self.folders[0], width)?;
         let device = self.encoder.text_model.final_layer_norm.weight.val().device();
@@ -95,7 +95,7 @@ impl Tower {
     ///
     /// # Errors
     /// If the tokenizer fails on it.
-    pub fn pieces(&self, text: &str) -> Result<Vec<Piece>> {
+    pub(super) fn pieces(&self, text: &str) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         let plain = |from: usize, to: usize, pieces: &mut Vec<Piece>| -> Result<()> {
             let found = self.tokenizer.pieces(&text[from..to])?.into_iter();
@@ -116,7 +116,7 @@ impl Tower {
     ///
     /// # Errors
     /// If the tokenizer fails on one.
-    pub fn tokens<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
+    pub(super) fn tokens<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
         let row = |text: &T| {
             let pieces = self.pieces(text.as_ref())?;
             Ok(self.tokenizer.framed(pieces.into_iter().map(|(id, _)| id)))
@@ -128,7 +128,7 @@ impl Tower {
     ///
     /// # Errors
     /// If the tokenizer fails on it.
-    pub fn unseen(&self, text: &str) -> Result<Option<String>> {
+    pub(super) fn unseen(&self, text: &str) -> Result<Option<String>> {
         let pieces = self.pieces(text)?;
         let first = pieces.get(self.tokenizer.length() - 2);
         let rest = first.and_then(|(_, range)| text.get(range.start..));
@@ -141,7 +141,7 @@ impl Tower {
     ///
     /// # Errors
     /// As [`ClipTextModel::forward`](crate::models::clip::ClipTextModel::forward).
-    pub fn forward(&self, encoder: &ClipTextEncoder, ids: &[Vec<u32>]) -> Result<TextOutput> {
+    pub(super) fn forward(&self, encoder: &ClipTextEncoder, ids: &[Vec<u32>]) -> Result<TextOutput> {
         encoder.text_model.forward_with(ids, self.added.as_ref())
     }
 }
