@@ -100,7 +100,7 @@ impl Case {
     }
 
     /// What is loaded besides the pipeline.
-    pub fn load_options(&self) -> LoadOptions {
+    pub(crate) fn load_options(&self) -> LoadOptions {
         let learned = self.call["textual_inversions"].as_array();
         let embedding = |value: &Value| EmbeddingFile {
             path: self.path(value["file"].as_str().unwrap()),
