@@ -35,6 +35,9 @@ pub(crate) struct Loading {
     /// A file of learned vectors (textual inversion), and the word for it in prompts [the file's own]; several may be given
     #[arg(long, value_name = "FILE[:TOKEN]")]
     embedding: Vec<EmbeddingFile>,
+    /// Whether depths are given, so that nothing need estimate them.
+    #[arg(skip)]
+    pub depths_given: bool,
 }
 
 impl Loading {
@@ -54,6 +57,9 @@ impl Loading {
         let mut without = Vec::new();
         if self.no_safety_checker {
             without.push("safety_checker");
+        }
+        if self.depths_given {
+            without.push("depth_estimator");
         }
         if self.codec.is_some() {
             without.extend(["vae", "vqvae"]);
@@ -75,6 +81,7 @@ impl Loading {
             tiled_codec: self.vae_tiling,
             without_safety_checker: self.no_safety_checker,
             embeddings: self.embedding.clone(),
+            without_depth_estimator: self.depths_given,
         })
     }
 }

@@ -643,3 +643,256 @@ impl Progress for Notes {
         self.notes.lock().unwrap().push_str(text);
     }
 }
+
+/// Paths as `folder/{a,b}`, one after another.
+fn spelled(lists: &[&str]) -> Vec<String> {
+    let each = |list: &&str| match list.split_once('{') {
+        Some((folder, names)) => names
+            .trim_end_matches('}')
+            .split(',')
+            .map(|name| format!("{folder}{name}"))
+            .collect(),
+        None => vec![(*list).to_string()],
+    };
+    lists.iter().flat_map(each).collect()
+}
+
+/// The layouts of repositories that people draw with, as they stand on the Hub, and what is pulled of each.
+#[test]
+fn of_real_layouts_no_more_comes_than_is_drawn_with() {
+    const TOKENIZER: &str = "{merges.txt,special_tokens_map.json,tokenizer_config.json,vocab.json}";
+    let tokenizer = |folder: &str| format!("{folder}/{TOKENIZER}");
+    let (first, second) = (tokenizer("tokenizer"), tokenizer("tokenizer_2"));
+    struct Layout<'a> {
+        id: &'a str,
+        class: &'a str,
+        files: Vec<&'a str>,
+        components: &'a [&'a str],
+        variant: Option<&'a str>,
+        without: &'a [&'a str],
+        pulled: Vec<&'a str>,
+    }
+    let stable = [
+        "feature_extractor",
+        "safety_checker",
+        "scheduler",
+        "text_encoder",
+        "tokenizer",
+        "unet",
+        "vae",
+    ];
+    let v1_5 = vec![
+        ".gitattributes",
+        "README.md",
+        "model_index.json",
+        "v1-5-pruned-emaonly.{ckpt,safetensors}",
+        "v1-5-pruned.{ckpt,safetensors}",
+        "v1-inference.yaml",
+        "feature_extractor/preprocessor_config.json",
+        "safety_checker/{config.json,model.fp16.safetensors,model.safetensors,pytorch_model.bin,pytorch_model.fp16.bin}",
+        "scheduler/scheduler_config.json",
+        "text_encoder/{config.json,model.fp16.safetensors,model.safetensors,pytorch_model.bin,pytorch_model.fp16.bin}",
+        first.as_str(),
+        "unet/{config.json,diffusion_pytorch_model.bin,diffusion_pytorch_model.fp16.bin,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.non_ema.bin,diffusion_pytorch_model.non_ema.safetensors,diffusion_pytorch_model.safetensors}",
+        "vae/{config.json,diffusion_pytorch_model.bin,diffusion_pytorch_model.fp16.bin,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors}",
+    ];
+    let small = |rest: Vec<&'static str>| {
+        let all = ["README.md", "model_index.json", "scheduler/scheduler_config.json"];
+        all.into_iter().chain(rest).collect::<Vec<_>>()
+    };
+    let layouts = [
+        Layout {
+            id: "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            class: "StableDiffusionPipeline",
+            files: v1_5.clone(),
+            components: &stable,
+            variant: None,
+            without: &[],
+            pulled: [
+                small(vec![
+                    "feature_extractor/preprocessor_config.json",
+                    "safety_checker/{config.json,model.safetensors}",
+                    "text_encoder/{config.json,model.safetensors}",
+                    "unet/{config.json,diffusion_pytorch_model.safetensors}",
+                    "vae/{config.json,diffusion_pytorch_model.safetensors}",
+                ]),
+                vec![first.as_str()],
+            ]
+            .concat(),
+        },
+        Layout {
+            id: "stable-diffusion-v1-5/half",
+            class: "StableDiffusionPipeline",
+            files: v1_5,
+            components: &stable,
+            variant: Some("fp16"),
+            without: &["safety_checker"],
+            pulled: [
+                small(vec![
+                    "feature_extractor/preprocessor_config.json",
+                    "text_encoder/{config.json,model.fp16.safetensors}",
+                    "unet/{config.json,diffusion_pytorch_model.fp16.safetensors}",
+                    "vae/{config.json,diffusion_pytorch_model.fp16.safetensors}",
+                ]),
+                vec![first.as_str()],
+            ]
+            .concat(),
+        },
+        Layout {
+            id: "stabilityai/stable-diffusion-xl-base-1.0",
+            class: "StableDiffusionXLPipeline",
+            files: vec![
+                ".gitattributes",
+                "01.png",
+                "LICENSE.md",
+                "README.md",
+                "comparison.png",
+                "model_index.json",
+                "pipeline.png",
+                "sd_xl_base_1.0.safetensors",
+                "sd_xl_base_1.0_0.9vae.safetensors",
+                "sd_xl_offset_example-lora_1.0.safetensors",
+                "scheduler/scheduler_config.json",
+                "text_encoder/{config.json,flax_model.msgpack,model.fp16.safetensors,model.onnx,model.safetensors,openvino_model.bin,openvino_model.xml}",
+                "text_encoder_2/{config.json,flax_model.msgpack,model.fp16.safetensors,model.onnx,model.onnx_data,model.safetensors,openvino_model.bin,openvino_model.xml}",
+                first.as_str(),
+                second.as_str(),
+                "unet/{config.json,diffusion_flax_model.msgpack,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors,model.onnx,model.onnx_data,openvino_model.bin,openvino_model.xml}",
+                "vae/{config.json,diffusion_flax_model.msgpack,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors}",
+                "vae_1_0/{config.json,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors}",
+                "vae_decoder/{config.json,model.onnx,openvino_model.bin,openvino_model.xml}",
+                "vae_encoder/{config.json,model.onnx,openvino_model.bin,openvino_model.xml}",
+            ],
+            components: &[
+                "scheduler",
+                "text_encoder",
+                "text_encoder_2",
+                "tokenizer",
+                "tokenizer_2",
+                "unet",
+                "vae",
+            ],
+            variant: None,
+            without: &[],
+            pulled: [
+                small(vec![
+                    "text_encoder/{config.json,model.safetensors}",
+                    "text_encoder_2/{config.json,model.safetensors}",
+                    "unet/{config.json,diffusion_pytorch_model.safetensors}",
+                    "vae/{config.json,diffusion_pytorch_model.safetensors}",
+                ]),
+                vec![first.as_str(), second.as_str()],
+            ]
+            .concat(),
+        },
+        Layout {
+            id: "stabilityai/stable-diffusion-2-depth",
+            class: "StableDiffusionDepth2ImgPipeline",
+            files: vec![
+                ".gitattributes",
+                "512-depth-ema.{ckpt,safetensors}",
+                "README.md",
+                "depth2image.png",
+                "model_index.json",
+                "depth_estimator/{config.json,pytorch_model.bin,pytorch_model.fp16.bin,model.safetensors,model.fp16.safetensors}",
+                "feature_extractor/preprocessor_config.json",
+                "scheduler/scheduler_config.json",
+                "text_encoder/{config.json,model.fp16.safetensors,model.safetensors,pytorch_model.bin,pytorch_model.fp16.bin}",
+                first.as_str(),
+                "unet/{config.json,diffusion_pytorch_model.bin,diffusion_pytorch_model.fp16.bin,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors}",
+                "vae/{config.json,diffusion_pytorch_model.bin,diffusion_pytorch_model.fp16.bin,diffusion_pytorch_model.fp16.safetensors,diffusion_pytorch_model.safetensors}",
+            ],
+            components: &[
+                "depth_estimator",
+                "feature_extractor",
+                "scheduler",
+                "text_encoder",
+                "tokenizer",
+                "unet",
+                "vae",
+            ],
+            variant: None,
+            without: &["depth_estimator"],
+            pulled: [
+                small(vec![
+                    "feature_extractor/preprocessor_config.json",
+                    "text_encoder/{config.json,model.safetensors}",
+                    "unet/{config.json,diffusion_pytorch_model.safetensors}",
+                    "vae/{config.json,diffusion_pytorch_model.safetensors}",
+                ]),
+                vec![first.as_str()],
+            ]
+            .concat(),
+        },
+        // Pickles alone, and no checker.
+        Layout {
+            id: "segmind/tiny-sd",
+            class: "StableDiffusionPipeline",
+            files: vec![
+                ".gitattributes",
+                "README.md",
+                "grid.png",
+                "model_index.json",
+                "feature_extractor/preprocessor_config.json",
+                "scheduler/scheduler_config.json",
+                "text_encoder/{config.json,pytorch_model.bin}",
+                first.as_str(),
+                "unet/{config.json,diffusion_pytorch_model.bin}",
+                "vae/{config.json,diffusion_pytorch_model.bin}",
+            ],
+            components: &[
+                "feature_extractor",
+                "scheduler",
+                "text_encoder",
+                "tokenizer",
+                "unet",
+                "vae",
+            ],
+            variant: None,
+            without: &[],
+            pulled: [
+                small(vec![
+                    "feature_extractor/preprocessor_config.json",
+                    "text_encoder/{config.json,pytorch_model.bin}",
+                    "unet/{config.json,diffusion_pytorch_model.bin}",
+                    "vae/{config.json,diffusion_pytorch_model.bin}",
+                ]),
+                vec![first.as_str()],
+            ]
+            .concat(),
+        },
+    ];
+    for layout in layouts {
+        let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+        let entries: Vec<String> = layout
+            .components
+            .iter()
+            .map(|component| format!(r#""{component}": ["diffusers", "Some"]"#))
+            .collect();
+        let index = format!(
+            r#"{{"_class_name": "{}", {}, "image_encoder": [null, null]}}"#,
+            layout.class,
+            entries.join(", ")
+        );
+        let paths = spelled(&layout.files);
+        let files: Vec<(&str, &[u8])> = paths
+            .iter()
+            .map(|path| match path.as_str() {
+                "model_index.json" => ("model_index.json", index.as_bytes()),
+                path => (path, path.as_bytes()),
+            })
+            .collect();
+        server.add(&format!("models/{}", layout.id), "main", &files);
+        let wanted = ModelFiles {
+            variant: layout.variant.map(String::from),
+            without: layout.without.iter().map(|name| (*name).to_string()).collect(),
+            ..ModelFiles::default()
+        };
+        let folder = hub(&server, cache.path())
+            .pull_model(&name(layout.id), &wanted, &Silent)
+            .unwrap();
+        let mut expected = spelled(&layout.pulled);
+        expected.sort();
+        assert_eq!(below(&folder), expected, "{}", layout.id);
+    }
+}

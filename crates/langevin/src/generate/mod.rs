@@ -1,13 +1,16 @@
 //! From what somebody asks for to pictures: [`Request`](crate::Request) → [`Plan`] → [`Sampling`](crate::pipelines::Sampling) → pictures.
 
 mod animation;
+mod check;
 mod evaluation;
 mod facts;
 mod inversion;
 mod memory;
+mod notices;
 mod plan;
 mod run;
 mod start;
+mod usual;
 
 pub use animation::Animation;
 pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};

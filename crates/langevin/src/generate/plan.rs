@@ -5,18 +5,22 @@ use std::{fmt, ops::Range, sync::Arc};
 use burn::tensor::Tensor;
 
 use super::{
-    Facts, memory,
+    Facts,
+    check::{check, size},
+    memory,
+    notices::{idle_negative, idle_sizes, unseen},
     start::{Begin, MaskCrop, Parts, Rows, Start},
+    usual::Usual,
 };
 use crate::{
-    Error, Request, Result, Size,
+    Error, Request, Result,
     codec::Codec,
-    conditioning::{self, Ask, DistilledGuidance, Pair, SizeCondition, TextCondition},
+    conditioning::{self, Ask, Pair},
     data::Picture,
-    guidance::{ClassifierFree, GuidanceSchedule, GuideMaker, LossGuidance, Through},
+    guidance::{ClassifierFree, GuideMaker, LossGuidance},
     models::clip::ClipModel,
     options::SampleOptions,
-    pipelines::{Draws, PictureUse, Pipeline, Sampling, cutoff, to_pictures},
+    pipelines::{Draws, Pipeline, Sampling, cutoff, to_pictures},
     random::Generator,
     schedulers::{AnyScheduler, LoopOptions, Scheduler},
 };
@@ -106,7 +110,10 @@ impl Plan {
         notices.extend(idle_sizes(request, pipeline));
         notices.extend(unseen(request, pipeline)?);
         let plan = Self {
-            steps: request.steps.unwrap_or(usage.steps),
+            steps: match request.timesteps.len() {
+                0 => request.steps.unwrap_or(usage.steps),
+                given => given,
+            },
             guidance: options.guidance,
             image_guidance_scale,
             pair: pipeline.pair(&options, size)?,
@@ -125,8 +132,7 @@ impl Plan {
         } else {
             plan.batch_size()
         });
-        let parts = if plan.guidance.is_on() { 2 } else { 1 };
-        memory::check(pipeline, size, parts * together)?;
+        memory::check(pipeline, size, plan.calls() * together)?;
         // What cannot be begun is refused now.
         plan.batch(
             pipeline,
@@ -273,6 +279,16 @@ impl Plan {
         }
     }
 
+    /// How often the model looks at each picture in a step.
+    fn calls(&self) -> usize {
+        match (self.guidance.is_on(), self.image_guidance_scale) {
+            (false, _) => 1,
+            (true, None) => 2,
+            // Towards the text, towards the picture that is edited, and away from both.
+            (true, Some(_)) => 3,
+        }
+    }
+
     /// What is said about the loop.
     fn loop_options(&self) -> LoopOptions {
         let request = &self.request;
@@ -370,291 +386,5 @@ impl fmt::Display for Plan {
             of(self.steps, "step"),
             self.seeds()
         )
-    }
-}
-
-/// What a call does where its request does not say.
-struct Usual {
-    steps: usize,
-    guidance_scale: Option<f64>,
-}
-
-impl Usual {
-    fn of(request: &Request, pipeline: &Pipeline, scheduler: &AnyScheduler) -> Self {
-        let Some(latent) = pipeline.class().latent else {
-            return Self {
-                steps: match request.inpaint {
-                    Some(_) => pipeline.repaint_steps(),
-                    None => scheduler.usual_steps(),
-                },
-                guidance_scale: None,
-            };
-        };
-        let usage = match (&request.inpaint, &request.init_image) {
-            (Some(_), _) => latent.inpaint,
-            (None, Some(_)) => latent.picture,
-            (None, None) => latent.draw,
-        };
-        Self {
-            steps: usage.steps.min(scheduler.num_train_timesteps()),
-            guidance_scale: Some(usage.guidance_scale),
-        }
-    }
-
-    /// The guidance; of latent classes a scale of at most 1 is none, but where the model is given the scale itself.
-    fn guidance(&self, asked: ClassifierFree, pipeline: &Pipeline) -> ClassifierFree {
-        let scale = asked.scale.or(self.guidance_scale);
-        let is_given = pipeline.condition::<DistilledGuidance>().is_some();
-        let none = self.guidance_scale.is_some() && !is_given && scale.is_some_and(|scale| scale <= 1.0);
-        ClassifierFree {
-            scale: scale.filter(|_| !none),
-            ..asked
-        }
-    }
-
-    /// One for each prompt or seed, or one.
-    fn count(&self, request: &Request, pipeline: &Pipeline) -> usize {
-        if pipeline.class().latent.is_none() {
-            return request.seeds.len().max(1);
-        }
-        request.prompt.len().max(request.seeds.len()).max(1)
-    }
-}
-
-/// Leaves out what guidance would lead away from where a latent pipeline guides nothing, with a word.
-fn idle_negative(request: &Request, options: &mut SampleOptions, pipeline: &Pipeline) -> Option<String> {
-    let given = !request.negative_prompt.is_empty() || !request.negative_prompt_2.is_empty();
-    if !given || options.guidance.is_on() || pipeline.class().latent.is_none() {
-        return None;
-    }
-    (options.negative_prompts, options.negative_second_prompts) = (None, None);
-    let why = match pipeline.condition::<DistilledGuidance>() {
-        Some(_) => "this model is given the guidance scale itself",
-        None => "guidance is off at a scale of 1 or less",
-    };
-    Some(format!("the negative prompt has no effect: {why}"))
-}
-
-/// A word about negative sizes of which there is only a part.
-fn idle_sizes(request: &Request, pipeline: &Pipeline) -> Option<String> {
-    let overlooked = pipeline.condition::<SizeCondition>()?.overlooks(request);
-    overlooked.then(|| {
-        "the negative sizes have no effect: both the negative original size and the negative target size must be given".into()
-    })
-}
-
-/// What of the texts is too long to be seen.
-fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
-    let Some(condition) = pipeline.condition::<TextCondition>() else {
-        return Ok(Vec::new());
-    };
-    let first = request.prompt.iter().chain(&request.negative_prompt);
-    let mut notices = Vec::new();
-    for text in first.chain(&request.prompt_2).chain(&request.negative_prompt_2) {
-        if let Some(rest) = condition.unseen(text)? {
-            let notice = format!(
-                "the text is longer than the model sees; it does not see: {}",
-                shortened(&rest)
-            );
-            if !notices.contains(&notice) {
-                notices.push(notice);
-            }
-        }
-    }
-    Ok(notices)
-}
-
-/// The beginning of a long text, and how many words follow.
-fn shortened(text: &str) -> String {
-    const WORDS: usize = 30;
-    let words: Vec<&str> = text.split_whitespace().collect();
-    if words.len() <= WORDS {
-        return text.to_string();
-    }
-    format!(
-        "{} … and {} more words",
-        words[..WORDS].join(" "),
-        words.len() - WORDS
-    )
-}
-
-/// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.
-fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
-    let Some(size) = request.size else {
-        return pipeline.size();
-    };
-    let divisor = pipeline.size_divisor();
-    if size.height.is_multiple_of(divisor) && size.width.is_multiple_of(divisor) {
-        return Ok(size);
-    }
-    let smaller = |side: usize| (side / divisor * divisor).max(divisor);
-    let larger = |side: usize| side.div_ceil(divisor) * divisor;
-    let of = |side: &dyn Fn(usize) -> usize| Size {
-        height: side(size.height),
-        width: side(size.width),
-    };
-    Err(Error::option(
-        &["size"],
-        format!(
-            "`size` is {size}, and this model's pictures have widths and heights divisible by {divisor}: {} or {}, say",
-            of(&smaller),
-            of(&larger)
-        ),
-    ))
-}
-
-/// Refuses values that make no sense, and options that would do nothing beside the others.
-fn check(
-    request: &Request,
-    scheduler: &AnyScheduler,
-    guidance: ClassifierFree,
-    pipeline: &Pipeline,
-) -> Result<()> {
-    let zero = |option: &'static [&'static str]| {
-        Err(Error::option(
-            option,
-            format!("`{}` is 0; it must be at least 1", option[0]),
-        ))
-    };
-    match (request.count, request.batch_size, request.steps) {
-        (Some(0), ..) => return zero(&["count"]),
-        (_, 0, _) => return zero(&["batch_size"]),
-        (.., Some(0)) => return zero(&["steps"]),
-        _ => {}
-    }
-    if request.eta.is_some() && !scheduler.takes_eta() {
-        return Err(Error::option(
-            &["eta", "scheduler"],
-            "`eta` belongs to the ddim and tcd schedulers; add `scheduler` ddim",
-        ));
-    }
-    if let Some(norm) = request.guide_clip.filter(|norm| norm.is_nan() || *norm <= 0.0) {
-        return Err(Error::option(
-            &["guide_clip"],
-            format!("`guide_clip` is {norm}; it must be above 0"),
-        ));
-    }
-    guidance.check_idle()?;
-    let guided = !request.guide.is_empty();
-    let masked = request.guide.iter().any(|guide| guide.needs_mask())
-        || request.inpaint.is_some()
-        || request.conditioning_image.is_some();
-    let latent = pipeline.codec().is_latent();
-    let begins = request.init_image.is_some();
-    let idle: [(&'static [&'static str], bool); 8] = [
-        (
-            &["guide_through", "guide"],
-            request.guide_through != Through::Clean && !guided,
-        ),
-        (
-            &["guide_schedule", "guide"],
-            request.guide_schedule != GuidanceSchedule::Signal && !guided,
-        ),
-        (
-            &["clip", "guide"],
-            request.clip.is_some() && !guided && request.vector_of.is_none(),
-        ),
-        (&["guide_clip", "guide"], request.guide_clip.is_some() && !guided),
-        (
-            &["strength", "init_image"],
-            request.strength.is_some() && !begins && !(latent && request.inpaint.is_some()),
-        ),
-        (
-            &["conditioning_as_is", "conditioning_image"],
-            request.conditioning_as_is && request.conditioning_image.is_none(),
-        ),
-        (&["mask", "inpaint"], request.mask.is_some() && !masked),
-        (
-            &["mask_crop", "inpaint"],
-            request.mask_crop.is_some() && request.inpaint.is_none(),
-        ),
-    ];
-    if let Some((options, _)) = idle.into_iter().find(|(_, idle)| *idle) {
-        let message = format!("`{}` does nothing without `{}`", options[0], options[1]);
-        return Err(Error::option(options, message));
-    }
-    refuse_unusable(request, pipeline)?;
-    let apart: [(&'static [&'static str], bool); 3] = [
-        (&["inpaint", "init_image"], begins),
-        // RePaint is a sampler of its own.
-        (&["inpaint", "scheduler"], request.scheduler.is_some() && !latent),
-        (&["inpaint", "strength"], request.strength.is_some() && !latent),
-    ];
-    match apart
-        .into_iter()
-        .find(|(_, given)| *given && request.inpaint.is_some())
-    {
-        Some((options, _)) => Err(Error::option(
-            options,
-            format!("`{}` and `{}` do not go together", options[0], options[1]),
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Refuses what this kind of pipeline cannot use.
-fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
-    let latent = pipeline.codec().is_latent();
-    let picture_use = pipeline.class().picture_use();
-    let second = pipeline
-        .condition::<TextCondition>()
-        .is_some_and(TextCondition::takes_second_texts);
-    let unusable: [(&'static [&'static str], bool, &str); 9] = [
-        (
-            &["mask_crop"],
-            request.mask_crop.is_some() && !latent,
-            "paint in latents",
-        ),
-        (
-            &["denoising_end"],
-            request.denoising_end.is_some() && !latent,
-            "denoise latents",
-        ),
-        (
-            &["denoising_start"],
-            request.denoising_start.is_some() && !latent,
-            "denoise latents",
-        ),
-        (
-            &["prompt_2"],
-            !request.prompt_2.is_empty() && !second,
-            "have two text encoders",
-        ),
-        (
-            &["negative_prompt_2"],
-            !request.negative_prompt_2.is_empty() && !second,
-            "have two text encoders",
-        ),
-        (
-            &["clip_skip"],
-            request.clip_skip.is_some() && pipeline.condition::<TextCondition>().is_none(),
-            "look at texts",
-        ),
-        (
-            &["image_guidance_scale"],
-            request.image_guidance_scale.is_some() && picture_use != PictureUse::Edit,
-            "edit pictures by instructions",
-        ),
-        (
-            &["noise_level"],
-            request.noise_level.is_some() && picture_use != PictureUse::Upscale,
-            "enlarge pictures",
-        ),
-        (
-            &["depth"],
-            request.depth.is_some() && picture_use != PictureUse::Depth,
-            "are shown depths",
-        ),
-    ];
-    match unusable.into_iter().find(|(_, given, _)| *given) {
-        Some((options, _, whose)) => Err(Error::option(
-            options,
-            format!(
-                "`{}` is for pipelines that {whose}, and this is a {}",
-                options[0],
-                pipeline.class().name
-            ),
-        )),
-        None => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ pub mod class_conditioned;
 pub mod clip;
 pub mod components;
 pub mod dit_transformer2d;
+pub mod dpt;
 pub mod image_condition;
 mod inception;
 mod inputs;
@@ -28,6 +29,7 @@ pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditio
 pub use clip::{ClipImageProcessor, ClipModel, ClipTextEncoder, ClipTokenizer, ClipVisionEncoder};
 pub use components::Components;
 pub use dit_transformer2d::{DiTTransformer2DConfig, DiTTransformer2DModel};
+pub use dpt::{DptConfig, DptForDepthEstimation};
 pub use image_condition::ImageCondition;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
 pub use inputs::{ModelInputs, VectorInput};

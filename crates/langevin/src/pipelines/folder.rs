@@ -73,6 +73,9 @@ pub(super) fn save(pipeline: &Pipeline, folder: &Path) -> Result<()> {
     if let Some(safety) = pipeline.safety() {
         components.extend(safety.save(staging.path())?);
     }
+    if let Some(estimation) = pipeline.depth_estimation() {
+        components.extend(estimation.save(staging.path())?);
+    }
     let mut index = ModelIndex::new(class.name, components);
     index.settings.clone_from(pipeline.settings());
     index.save(staging.path())?;

@@ -4,6 +4,7 @@
 //! which has a folder of its own.
 
 mod classes;
+mod depth;
 mod folder;
 mod inpainting;
 mod interpolation;
@@ -19,6 +20,7 @@ mod staging;
 mod together;
 
 pub use classes::{LatentUsage, PictureUse, PipelineClass, Role, Usage};
+pub use depth::DepthEstimation;
 pub(crate) use folder::component_folder;
 pub use folder::{checkpoint, save_model};
 pub(crate) use inpainting::Inpainting;

@@ -40,7 +40,7 @@ impl ModelIndex {
         let component = |class_name: &str| {
             let library = match AnyModelConfig::library_of(class_name) {
                 Some(library) => library,
-                None if class_name.starts_with("CLIP") => "transformers",
+                None if ["CLIP", "DPT"].iter().any(|start| class_name.starts_with(start)) => "transformers",
                 // Where the class stands among diffusers' modules.
                 None if class_name == "StableDiffusionSafetyChecker" => "stable_diffusion",
                 None => "diffusers",

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    PictureUse, PipelineClass, Role, Safety, Sampling, folder,
+    DepthEstimation, PictureUse, PipelineClass, Role, Safety, Sampling, folder,
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
     source::PipelineSource,
@@ -53,6 +53,7 @@ pub struct Pipeline {
     settings: BTreeMap<String, Value>,
     low_resolution_scheduler: Option<AnyScheduler>,
     safety: Option<Arc<Safety>>,
+    depth_estimation: Option<Arc<DepthEstimation>>,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -72,6 +73,8 @@ pub struct LoadOptions {
     pub without_safety_checker: bool,
     /// Words that were learned as vectors, see [`TextCondition::with_embeddings`].
     pub embeddings: Vec<EmbeddingFile>,
+    /// Whether an estimator of depths that the pipeline comes with is left out: where they are given.
+    pub without_depth_estimator: bool,
 }
 
 impl Pipeline {
@@ -106,6 +109,7 @@ impl Pipeline {
             settings: BTreeMap::new(),
             low_resolution_scheduler: None,
             safety: None,
+            depth_estimation: None,
         }
     }
 
@@ -182,6 +186,14 @@ impl Pipeline {
                 Safety::load(&source, device)?
             }
         };
+        let depth_estimation =
+            match options.without_depth_estimator || class.picture_use() != PictureUse::Depth {
+                true => None,
+                false => {
+                    source.require("depth_estimator")?;
+                    DepthEstimation::load(&source, device)?
+                }
+            };
         let codec = if options.tiled_codec { codec.tiled() } else { codec };
         let codec = match &options.preview_codec {
             Some(path) => codec.with_preview(AnyCodec::open(path, device)?)?,
@@ -193,6 +205,7 @@ impl Pipeline {
             settings: source.settings().clone(),
             low_resolution_scheduler,
             safety: safety.map(Arc::new),
+            depth_estimation: depth_estimation.map(Arc::new),
             ..pipeline
         }
         .for_latents()
@@ -301,6 +314,11 @@ impl Pipeline {
         self.safety.as_deref()
     }
 
+    /// What estimates the depths of a picture, where it comes with such a part that was not left out.
+    pub fn depth_estimation(&self) -> Option<&DepthEstimation> {
+        self.depth_estimation.as_deref()
+    }
+
     /// The settings of its index, besides its components.
     pub fn settings(&self) -> &BTreeMap<String, Value> {
         &self.settings
@@ -334,6 +352,7 @@ impl Pipeline {
     pub fn without_conditions(self) -> Self {
         Self {
             conditions: Vec::new(),
+            depth_estimation: None,
             ..self
         }
     }
@@ -342,7 +361,13 @@ impl Pipeline {
     pub fn num_parameters(&self) -> usize {
         let conditions = self.conditions.iter().map(|condition| condition.num_parameters());
         let safety = self.safety.as_ref().map_or(0, |safety| safety.num_parameters());
-        self.model.num_parameters() + self.codec.num_parameters() + conditions.sum::<usize>() + safety
+        let depths = self.depth_estimation.as_ref();
+        let depths = depths.map_or(0, |estimation| estimation.num_parameters());
+        self.model.num_parameters()
+            + self.codec.num_parameters()
+            + conditions.sum::<usize>()
+            + safety
+            + depths
     }
 
     /// The condition of a kind, if the model has it.

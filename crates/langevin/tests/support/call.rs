@@ -80,6 +80,7 @@ impl Case {
         for (name, path) in self.call["components"].as_object().into_iter().flatten() {
             index[name] = match name.as_str() {
                 "safety_checker" => json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
+                "depth_estimator" => json!(["transformers", "DPTForDepthEstimation"]),
                 _ => json!(["transformers", "CLIPImageProcessor"]),
             };
             link(&self.path(path.as_str().unwrap()), name);

@@ -12,6 +12,7 @@ use crate::{
     codec::Codec,
     conditioning::Pair,
     data::{Channels, ImageInput},
+    nn::{Interpolation, interpolate},
     pipelines::{Pipeline, Sampling, Usage},
     random::Generator,
 };
@@ -27,17 +28,12 @@ pub(super) struct Depth {
 impl Depth {
     pub(super) fn begin(image: &ImageInput, images: &Images<'_>, usage: Usage) -> Result<Begin> {
         let request = images.request;
-        let Some(depth) = &request.depth else {
-            return Err(Error::option(
-                &["depth"],
-                "this model is shown depths, which cannot be estimated yet: give a picture of them by `depth`, near white and far black",
-            ));
-        };
         let size = images.size_or_own(image)?;
         let [_, height, width] = images.pipeline.codec().latent_shape(size);
-        let depths = match depth {
-            ImageInput::Tensor(depths) => depths.clone(),
-            pictures => images.grey(pictures)?,
+        let depths = match &request.depth {
+            Some(ImageInput::Tensor(depths)) => depths.clone(),
+            Some(pictures) => images.grey(pictures)?,
+            None => images.estimated_depths(image)?,
         };
         if depths.dims()[1] != 1 {
             return Err(Error::Shape(format!(
@@ -48,7 +44,7 @@ impl Depth {
         Ok(Begin {
             start: Box::new(Self {
                 image: images.encoded(image, size)?,
-                depths: normalised(resize_cubic(depths, [height, width])),
+                depths: normalised(resized(depths, [height, width])),
                 strength: request.strength.unwrap_or(usage.strength),
             }),
             size,
@@ -59,6 +55,24 @@ impl Depth {
 }
 
 impl Images<'_> {
+    /// What the pipeline's own estimator makes of pictures, `[count, 1, height, width]`.
+    fn estimated_depths(&self, image: &ImageInput) -> Result<Tensor<4>> {
+        let Some(estimation) = self.pipeline.depth_estimation() else {
+            return Err(Error::option(
+                &["depth"],
+                "this model is shown depths, and the pipeline has nothing that estimates them: give a picture of them by `depth`, near \
+                 white and far black",
+            ));
+        };
+        if let ImageInput::Tensor(_) = image {
+            return Err(Error::option(
+                &["depth"],
+                "depths are estimated from pictures, and this is a tensor: give them by `depth`",
+            ));
+        }
+        estimation.depths(&image.read_all()?)
+    }
+
     /// Pictures in shades of grey, `[count, 1, height, width]`.
     fn grey(&self, image: &ImageInput) -> Result<Tensor<4>> {
         let device = self.pipeline.model.device();
@@ -71,6 +85,11 @@ impl Images<'_> {
     }
 }
 
+/// Depths at another size, `[count, 1, height, width]`.
+fn resized(depths: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    interpolate(depths.permute([0, 2, 3, 1]), size, Interpolation::Bicubic).permute([0, 3, 1, 2])
+}
+
 /// Each picture's nearest at 1 and its farthest at -1.
 fn normalised(depths: Tensor<4>) -> Tensor<4> {
     let [count, _, height, width] = depths.dims();
@@ -79,43 +98,6 @@ fn normalised(depths: Tensor<4>) -> Tensor<4> {
     let shape = [count, 1, 1, 1];
     let (least, most) = (least.reshape(shape), most.reshape(shape));
     (depths - least.clone()) * 2.0 / (most - least).clamp_min(f32::MIN_POSITIVE) - 1.0
-}
-
-/// `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`: Keys' cubic with a = -0.75, without antialiasing.
-fn resize_cubic(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
-    let [.., from_height, from_width] = x.dims();
-    let device = x.device();
-    let matrix = |input: usize, output: usize| {
-        let data = TensorData::new(cubic_weights(input, output), [1, 1, output, input]);
-        Tensor::<4>::from_data(data, &device)
-    };
-    let across = x.matmul(matrix(from_width, width).swap_dims(2, 3));
-    matrix(from_height, height).matmul(across)
-}
-
-/// What each of `output` places takes of each of `input`, `[output, input]`.
-fn cubic_weights(input: usize, output: usize) -> Vec<f32> {
-    const A: f64 = -0.75;
-    let weigh = |distance: f64| {
-        let x = distance.abs();
-        if x <= 1.0 {
-            ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-        } else {
-            ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
-        }
-    };
-    let scale = input as f64 / output as f64;
-    let mut rows = vec![0.0; input * output];
-    for (at, row) in rows.chunks_exact_mut(input).enumerate() {
-        let center = (at as f64 + 0.5) * scale - 0.5;
-        let first = center.floor();
-        for tap in -1..=2 {
-            let place = first + f64::from(tap);
-            let within = place.clamp(0.0, (input - 1) as f64) as usize;
-            row[within] += weigh(center - place) as f32;
-        }
-    }
-    rows
 }
 
 impl Start for Depth {

@@ -12,19 +12,53 @@ use crate::{
     files,
 };
 
-/// The classes whose numbers these are; the last is what the first was called in early pipelines.
-const CLASSES: [&str; 4] = [
-    "CLIPImageProcessor",
-    "CLIPImageProcessorFast",
-    "CLIPImageProcessorPil",
-    "CLIPFeatureExtractor",
+/// A family of transformers' processors: what their classes are called, and what they do where the file does not say.
+struct Family {
+    /// The last is what the first was called in early pipelines.
+    classes: [&'static str; 4],
+    side: usize,
+    /// Whether a size that is one number is that of both sides.
+    square: bool,
+    crops: bool,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        classes: [
+            "CLIPImageProcessor",
+            "CLIPImageProcessorFast",
+            "CLIPImageProcessorPil",
+            "CLIPFeatureExtractor",
+        ],
+        side: 224,
+        square: false,
+        crops: true,
+        mean: super::preprocess::MEAN,
+        std: super::preprocess::STD,
+    },
+    Family {
+        classes: [
+            "DPTImageProcessor",
+            "DPTImageProcessorFast",
+            "DPTImageProcessorPil",
+            "DPTFeatureExtractor",
+        ],
+        side: 384,
+        square: true,
+        crops: false,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+    },
 ];
 
 /// The largest side that a picture is resized to.
 const LARGEST: usize = 1 << 13;
 
 /// Resizes, crops the centre, scales and normalises pictures of 8 bits.
-/// Mirrors `transformers.CLIPImageProcessor` of version 5, which resizes by torchvision, to the bit; where gradients are to pass, see [`ClipPreprocess`](super::ClipPreprocess).
+/// Mirrors `transformers.CLIPImageProcessor` and `DPTImageProcessor` of version 5, which resize by torchvision, to the bit; where gradients
+/// are to pass, see [`ClipPreprocess`](super::ClipPreprocess).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipImageProcessor {
     /// What pictures are resized to, where they are.
@@ -48,6 +82,13 @@ pub enum ResizeTo {
     ShortestEdge(usize),
     /// Height and width, whatever the proportions.
     HeightWidth([usize; 2]),
+    /// Proportions stay, and the side that changes less becomes that of this height and width; both are then divisible by a number.
+    Within {
+        /// Height and width.
+        size: [usize; 2],
+        /// What they are divisible by.
+        multiple: usize,
+    },
 }
 
 /// A size in a file: one number, or named ones.
@@ -66,15 +107,18 @@ struct File {
     image_processor_type: Option<String>,
     feature_extractor_type: Option<String>,
     do_resize: bool,
-    size: Size,
+    size: Option<Size>,
     resample: u32,
-    do_center_crop: bool,
-    crop_size: Size,
+    do_center_crop: Option<bool>,
+    crop_size: Option<Size>,
     do_rescale: bool,
     rescale_factor: f64,
     do_normalize: bool,
-    image_mean: [f32; 3],
-    image_std: [f32; 3],
+    image_mean: Option<[f32; 3]>,
+    image_std: Option<[f32; 3]>,
+    keep_aspect_ratio: bool,
+    ensure_multiple_of: Option<usize>,
+    do_pad: Option<bool>,
 }
 
 impl Default for File {
@@ -83,15 +127,18 @@ impl Default for File {
             image_processor_type: None,
             feature_extractor_type: None,
             do_resize: true,
-            size: Size::Number(224),
+            size: None,
             resample: 3,
-            do_center_crop: true,
-            crop_size: Size::Number(224),
+            do_center_crop: None,
+            crop_size: None,
             do_rescale: true,
             rescale_factor: 1.0 / 255.0,
             do_normalize: true,
-            image_mean: super::preprocess::MEAN,
-            image_std: super::preprocess::STD,
+            image_mean: None,
+            image_std: None,
+            keep_aspect_ratio: false,
+            ensure_multiple_of: None,
+            do_pad: None,
         }
     }
 }
@@ -111,28 +158,54 @@ impl ClipImageProcessor {
 
     fn of(file: File) -> Result<Self> {
         let class = file.image_processor_type.or(file.feature_extractor_type);
-        if let Some(class) = class.filter(|class| !CLASSES.contains(&class.as_str())) {
-            return Err(Error::Unsupported(format!(
-                "pictures prepared by a {class} are not there yet; those by a {} are",
-                CLASSES[0]
+        let family = match class {
+            None => &FAMILIES[0],
+            Some(class) => FAMILIES
+                .iter()
+                .find(|family| family.classes.contains(&class.as_str()))
+                .ok_or_else(|| {
+                    Error::Unsupported(format!(
+                        "pictures prepared by a {class} are not there yet; those by a {} or a {} are",
+                        FAMILIES[0].classes[0], FAMILIES[1].classes[0]
+                    ))
+                })?,
+        };
+        if file.do_pad == Some(true) {
+            return Err(Error::Unsupported(
+                "pictures that are padded (do_pad) are not there yet".into(),
+            ));
+        }
+        let size = match file.size.unwrap_or(Size::Number(family.side)) {
+            Size::HeightWidth { height, width } => Err([height, width]),
+            Size::Number(side) if family.square => Err([side; 2]),
+            Size::Number(side) | Size::Shortest { shortest_edge: side } => Ok(side),
+        };
+        let multiple = file.ensure_multiple_of.unwrap_or(1);
+        if multiple == 0 || multiple > LARGEST {
+            return Err(Error::Config(format!(
+                "ensure_multiple_of is {multiple}: it must be from 1 to {LARGEST}"
             )));
         }
-        let resize = match file.size {
-            Size::Number(side) | Size::Shortest { shortest_edge: side } => ResizeTo::ShortestEdge(side),
-            Size::HeightWidth { height, width } => ResizeTo::HeightWidth([height, width]),
+        let resize = match size {
+            Ok(side) => ResizeTo::ShortestEdge(side),
+            Err(size) if file.keep_aspect_ratio => ResizeTo::Within { size, multiple },
+            Err(size) => ResizeTo::HeightWidth(size.map(|side| nearest(side as f64, multiple))),
         };
-        let crop = match file.crop_size {
+        let crop = match file.crop_size.unwrap_or(Size::Number(family.side)) {
             Size::Number(side) | Size::Shortest { shortest_edge: side } => [side; 2],
             Size::HeightWidth { height, width } => [height, width],
         };
         let (mean, std) = match file.do_normalize {
-            true => (file.image_mean, file.image_std),
+            true => (
+                file.image_mean.unwrap_or(family.mean),
+                file.image_std.unwrap_or(family.std),
+            ),
             false => ([0.0; 3], [1.0; 3]),
         };
         let processor = Self {
             resize: file.do_resize.then_some(resize),
             filter: filter(file.resample)?,
-            crop: file.do_center_crop.then_some(crop),
+            crop: file.do_center_crop.unwrap_or(family.crops).then_some(crop),
             rescale_factor: if file.do_rescale { file.rescale_factor } else { 1.0 },
             mean,
             std,
@@ -145,7 +218,7 @@ impl ClipImageProcessor {
     fn validate(&self) -> Result<()> {
         let resize = self.resize.map(|resize| match resize {
             ResizeTo::ShortestEdge(side) => [side; 2],
-            ResizeTo::HeightWidth(size) => size,
+            ResizeTo::HeightWidth(size) | ResizeTo::Within { size, .. } => size,
         });
         for side in [resize, self.crop].into_iter().flatten().flatten() {
             if side == 0 || side > LARGEST {
@@ -246,6 +319,14 @@ impl ResizeTo {
     fn size(self, [height, width]: [usize; 2]) -> [usize; 2] {
         match self {
             Self::HeightWidth(size) => size,
+            Self::Within { size, multiple } => {
+                let scales = [size[0] as f64 / height as f64, size[1] as f64 / width as f64];
+                let scale = match (1.0 - scales[1]).abs() < (1.0 - scales[0]).abs() {
+                    true => scales[1],
+                    false => scales[0],
+                };
+                [height, width].map(|side| nearest(scale * side as f64, multiple))
+            }
             Self::ShortestEdge(side) => {
                 let shorter = height.min(width).max(1) as f64;
                 let scaled = |long: usize| ((side * long) as f64 / shorter) as usize;
@@ -253,6 +334,12 @@ impl ResizeTo {
             }
         }
     }
+}
+
+/// The nearest number that `multiple` divides, and at least that.
+fn nearest(side: f64, multiple: usize) -> usize {
+    let multiples = (side / multiple as f64).round_ties_even() as usize;
+    multiples.max(1) * multiple
 }
 
 /// Pillow's number of a filter.

@@ -1,0 +1,69 @@
+//! What is worth a word about a request that is drawn all the same.
+
+use crate::{
+    Request, Result,
+    conditioning::{DistilledGuidance, SizeCondition, TextCondition},
+    options::SampleOptions,
+    pipelines::Pipeline,
+};
+
+/// Leaves out what guidance would lead away from where a latent pipeline guides nothing, with a word.
+pub(super) fn idle_negative(
+    request: &Request,
+    options: &mut SampleOptions,
+    pipeline: &Pipeline,
+) -> Option<String> {
+    let given = !request.negative_prompt.is_empty() || !request.negative_prompt_2.is_empty();
+    if !given || options.guidance.is_on() || pipeline.class().latent.is_none() {
+        return None;
+    }
+    (options.negative_prompts, options.negative_second_prompts) = (None, None);
+    let why = match pipeline.condition::<DistilledGuidance>() {
+        Some(_) => "this model is given the guidance scale itself",
+        None => "guidance is off at a scale of 1 or less",
+    };
+    Some(format!("the negative prompt has no effect: {why}"))
+}
+
+/// A word about negative sizes of which there is only a part.
+pub(super) fn idle_sizes(request: &Request, pipeline: &Pipeline) -> Option<String> {
+    let overlooked = pipeline.condition::<SizeCondition>()?.overlooks(request);
+    overlooked.then(|| {
+        "the negative sizes have no effect: both the negative original size and the negative target size must be given".into()
+    })
+}
+
+/// What of the texts is too long to be seen.
+pub(super) fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
+    let Some(condition) = pipeline.condition::<TextCondition>() else {
+        return Ok(Vec::new());
+    };
+    let first = request.prompt.iter().chain(&request.negative_prompt);
+    let mut notices = Vec::new();
+    for text in first.chain(&request.prompt_2).chain(&request.negative_prompt_2) {
+        if let Some(rest) = condition.unseen(text)? {
+            let notice = format!(
+                "the text is longer than the model sees; it does not see: {}",
+                shortened(&rest)
+            );
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+    }
+    Ok(notices)
+}
+
+/// The beginning of a long text, and how many words follow.
+fn shortened(text: &str) -> String {
+    const WORDS: usize = 30;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.len() <= WORDS {
+        return text.to_string();
+    }
+    format!(
+        "{} … and {} more words",
+        words[..WORDS].join(" "),
+        words.len() - WORDS
+    )
+}
