@@ -37,10 +37,15 @@ pub(crate) struct Loading {
     embedding: Vec<EmbeddingFile>,
     /// Whether depths are given, so that nothing need estimate them.
     #[arg(skip)]
-    pub depths_given: bool,
+    depths_given: bool,
 }
 
 impl Loading {
+    /// For a request that gives depths, or does not.
+    pub fn with_depths(self, depths_given: bool) -> Self {
+        Self { depths_given, ..self }
+    }
+
     /// Loads the pipeline of a folder, a single file, or a name of the Hub.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 mod support;
 
-use langevin::models::ClipTokenizer;
-use support::{Outcome, Report, call::Case, folders, read_json, reference};
+use langevin::{Pipeline, Request, generate::Plan, models::ClipTokenizer};
+use support::{Outcome, Report, call::Case, device, folders, read_json, reference};
 
 #[test]
 fn calls_give_diffusers_latents_and_pictures() {
@@ -36,4 +36,21 @@ fn tokens_are_clips() {
         }
     }
     report.finish();
+}
+
+#[test]
+fn a_plan_counts_the_timesteps_that_it_is_given() {
+    let device = device();
+    let pipeline = Pipeline::load(reference().join("sd/models/sd1"), &device).unwrap();
+    let request = Request {
+        prompt: vec!["a house".into()],
+        scheduler: Some("ddim".into()),
+        timesteps: vec![801.0, 601.0, 401.0, 201.0, 1.0],
+        ..Request::default()
+    };
+    let plan = Plan::of(&pipeline, &request).unwrap();
+    assert_eq!(plan.steps(), 5);
+    assert!(plan.to_string().contains("5 steps"), "{plan}");
+    let facts = plan.facts("sd1", None);
+    assert!(facts.contains(&("steps", "5".to_string())), "{facts:?}");
 }

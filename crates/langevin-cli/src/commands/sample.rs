@@ -23,7 +23,7 @@ pub(crate) use draw::Drawing;
 pub(crate) use output::{Facts, Output};
 
 use self::animation::Animation;
-use crate::{hub, loading::Loading, stop::Stop, terminal};
+use crate::{hub, stop::Stop, terminal};
 
 /// How many pictures are drawn where nobody says; of latents, whose pictures take long, one for each prompt.
 const USUAL_COUNT: usize = 16;
@@ -45,10 +45,7 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
     };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let device = args.device.open()?;
-    let loading = Loading {
-        depths_given: args.request.0.depth.is_some(),
-        ..args.loading.clone()
-    };
+    let loading = args.loading.clone().with_depths(args.request.0.depth.is_some());
     let pipeline = loading.load(&args.path, &device)?;
     let mut request = resolve(args.request.0, &pipeline)?;
     let plan = if args.refiner.is_some() {

@@ -8,6 +8,16 @@ const TENSORS: u64 = 32;
 /// Requests that take no more are not held up by an estimate.
 const SMALL: u64 = 1 << 30;
 
+/// How often the model looks at each picture in a step.
+pub(super) fn calls(guided: bool, edited: bool) -> usize {
+    match (guided, edited) {
+        (false, _) => 1,
+        (true, false) => 2,
+        // Towards the text, towards the picture that is edited, and away from both.
+        (true, true) => 3,
+    }
+}
+
 /// Refuses pictures that, drawn together, take more memory than is free: `rows` is how many the model is asked for at once.
 ///
 /// # Errors
@@ -44,6 +54,12 @@ fn gibibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edited_picture_is_looked_at_three_times() {
+        let all = [(false, false), (false, true), (true, false), (true, true)];
+        assert_eq!(all.map(|(guided, edited)| calls(guided, edited)), [1, 1, 2, 3]);
+    }
 
     #[test]
     fn stable_diffusion_takes_what_was_measured() {

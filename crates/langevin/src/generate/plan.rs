@@ -281,12 +281,7 @@ impl Plan {
 
     /// How often the model looks at each picture in a step.
     fn calls(&self) -> usize {
-        match (self.guidance.is_on(), self.image_guidance_scale) {
-            (false, _) => 1,
-            (true, None) => 2,
-            // Towards the text, towards the picture that is edited, and away from both.
-            (true, Some(_)) => 3,
-        }
+        memory::calls(self.guidance.is_on(), self.image_guidance_scale.is_some())
     }
 
     /// What is said about the loop.

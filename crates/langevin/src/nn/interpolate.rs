@@ -47,7 +47,7 @@ impl Interpolation {
         rows
     }
 
-    /// Where a place lies  among those that there were.
+    /// Where a place lies among those that there were.
     fn center(self, at: usize, input: usize, output: usize) -> f64 {
         let squares = (at as f64 + 0.5) * input as f64 / output as f64 - 0.5;
         match self {
