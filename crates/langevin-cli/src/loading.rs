@@ -42,7 +42,7 @@ pub(crate) struct Loading {
 
 impl Loading {
     /// For a request that gives depths, or does not.
-    pub fn with_depths(self, depths_given: bool) -> Self {
+    pub(crate) fn with_depths(self, depths_given: bool) -> Self {
         Self { depths_given, ..self }
     }
 

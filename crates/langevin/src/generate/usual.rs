@@ -10,13 +10,13 @@ use crate::{
 
 /// What a call does where its request does not say.
 pub(super) struct Usual {
-    pub steps: usize,
+    pub(super) steps: usize,
     guidance_scale: Option<f64>,
 }
 
 impl Usual {
     /// What it is for this request.
-    pub fn of(request: &Request, pipeline: &Pipeline, scheduler: &AnyScheduler) -> Self {
+    pub(super) fn of(request: &Request, pipeline: &Pipeline, scheduler: &AnyScheduler) -> Self {
         let Some(latent) = pipeline.class().latent else {
             return Self {
                 steps: match request.inpaint {
@@ -38,7 +38,7 @@ impl Usual {
     }
 
     /// The guidance; of latent classes a scale of at most 1 is none, but where the model is given the scale itself.
-    pub fn guidance(&self, asked: ClassifierFree, pipeline: &Pipeline) -> ClassifierFree {
+    pub(super) fn guidance(&self, asked: ClassifierFree, pipeline: &Pipeline) -> ClassifierFree {
         let scale = asked.scale.or(self.guidance_scale);
         let is_given = pipeline.condition::<DistilledGuidance>().is_some();
         let none = self.guidance_scale.is_some() && !is_given && scale.is_some_and(|scale| scale <= 1.0);
@@ -49,7 +49,7 @@ impl Usual {
     }
 
     /// One for each prompt or seed, or one.
-    pub fn count(&self, request: &Request, pipeline: &Pipeline) -> usize {
+    pub(super) fn count(&self, request: &Request, pipeline: &Pipeline) -> usize {
         if pipeline.class().latent.is_none() {
             return request.seeds.len().max(1);
         }
