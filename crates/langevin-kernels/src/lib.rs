@@ -30,6 +30,7 @@ mod channels;
 mod columns;
 pub mod conv;
 pub mod elementwise;
+mod half;
 pub mod norm;
 pub mod normal;
 pub mod optimizer;
@@ -39,3 +40,5 @@ pub mod resample;
 mod scratch;
 pub mod simd;
 mod tile;
+
+pub use half::Bf16Unit;

@@ -78,6 +78,25 @@ impl Scratch {
             Memory::Pooled(buffer) => buffer,
         }
     }
+
+    /// At least `len` values of 16 bits.
+    pub(crate) fn halves_of(len: usize) -> Self {
+        Self::new(len.div_ceil(2))
+    }
+
+    /// The same memory as values of 16 bits.
+    pub(crate) fn halves(&self) -> &[u16] {
+        let values = self.values();
+        // SAFETY: each value is two of 16 bits, and any bits are a value.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), 2 * values.len()) }
+    }
+
+    /// The same memory as values of 16 bits, to be written.
+    pub(crate) fn halves_mut(&mut self) -> &mut [u16] {
+        let values = self.values_mut();
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 2 * values.len()) }
+    }
 }
 
 impl Drop for Scratch {

@@ -125,7 +125,7 @@ impl Layer {
             // Winograd's errors, where it runs.
             let tolerances = match algorithm {
                 Algorithm::Exact => [3e-6; 4],
-                Algorithm::Fastest => [1e-5, 3e-5, 3e-5, 3e-6],
+                Algorithm::Fastest | Algorithm::Bf16 => [1e-5, 3e-5, 3e-5, 3e-6],
             };
             let names = ["y", "gx", "gw", "gb"];
             for (i, name) in names.into_iter().enumerate() {

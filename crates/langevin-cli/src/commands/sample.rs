@@ -14,7 +14,7 @@ use langevin::{
     Pipeline, Request,
     generate::Plan,
     grid,
-    ops::{in_pool, set_exact_convolution},
+    ops::{Precision, in_pool, set_exact_convolution},
     pipelines::Latents,
 };
 
@@ -31,6 +31,9 @@ const USUAL_COUNT: usize = 16;
 /// Draws pictures and writes them.
 pub(crate) fn run(args: SampleArgs) -> Result<()> {
     set_exact_convolution(args.exact_convolution);
+    if args.exact_convolution && args.request.0.precision == Precision::Bf16 {
+        bail!("--exact-convolution and --precision bf16 exclude each other: leave one out");
+    }
     // Everything that can be wrong is found out before the first step.
     let latents_only = is_latents(&args.output);
     if latents_only && args.refiner.is_some() {
@@ -59,6 +62,9 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     for notice in plan.notices() {
         terminal::say(notice);
+    }
+    if let Some(advice) = plan.precision().advice().filter(|_| pipeline.codec().is_latent()) {
+        terminal::say(advice);
     }
     terminal::say(&plan.to_string());
     let batches = plan.count().div_ceil(plan.batch_size());

@@ -10,7 +10,9 @@
 
 mod backward;
 mod forward;
+mod half;
 
+use crate::Bf16Unit;
 use crate::parallel::{self, GRAIN_PRODUCTS, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Simd, TILE_VECTORS};
@@ -117,6 +119,40 @@ pub fn attention_forward(
             });
         },
     );
+}
+
+/// [`attention_forward`] by products of values rounded to bf16, with sums and softmax in float32, where the processor has instructions for it and
+/// the attention gains by them: it is not causal, and its heads have 16 channels and more, and 16 keys. What is otherwise is
+/// [`attention_forward`]'s.
+///
+/// # Shapes
+/// Those of [`attention_forward`].
+///
+/// # Panics
+/// As [`attention_forward`].
+pub fn attention_forward_bf16(
+    shape: &AttentionShape,
+    scale: f32,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    log_sum_exp: &mut [f32],
+) {
+    let unit = Bf16Unit::current().filter(|_| half::suits(shape));
+    let Some(unit) = unit else {
+        return attention_forward(shape, scale, q, k, v, out, log_sum_exp);
+    };
+    shape.check(q.len(), k.len(), v.len(), log_sum_exp.len());
+    assert_eq!(out.len(), q.len(), "out must have q's shape");
+    let input = Input {
+        shape,
+        scale,
+        q,
+        k,
+        v,
+    };
+    half::forward(unit, &input, Shared::new(out), Shared::new(log_sum_exp));
 }
 
 /// The gradients of [`attention_forward`] with respect to `q`, `k` and `v`.

@@ -2,6 +2,7 @@
 
 mod chunk;
 mod gather;
+mod half;
 mod narrow;
 mod panels;
 mod product;
@@ -12,6 +13,7 @@ mod winograd;
 
 pub use shape::Conv2dShape;
 
+use crate::Bf16Unit;
 use crate::columns::column_sums;
 use crate::parallel::Shared;
 use gather::Axis;
@@ -27,11 +29,14 @@ pub enum Algorithm {
     Fastest,
     /// The plain sum, whose errors are a few units of the last place.
     Exact,
+    /// Forward, where the processor has instructions for it and the layer gains by them: products of values rounded to bf16, sums in float32.
+    /// What is computed otherwise, gradients among it, is as [`Algorithm::Fastest`].
+    Bf16,
 }
 
 impl Algorithm {
     fn is_winograd(self, shape: &Conv2dShape) -> bool {
-        self == Self::Fastest && winograd::suits(shape)
+        self != Self::Exact && winograd::suits(shape)
     }
 }
 
@@ -84,6 +89,12 @@ pub fn conv2d_forward(
     );
     if let Residual::Of(values) = residual {
         assert_eq!(values.len(), y.len(), "residual must have the output's shape");
+    }
+    if algorithm == Algorithm::Bf16
+        && let Some(unit) = Bf16Unit::current()
+        && half::suits(unit, shape)
+    {
+        return half::forward(unit, shape, x, weight, bias, residual, y);
     }
     if algorithm.is_winograd(shape) {
         return winograd::forward(shape, x, weight, bias, residual, y);

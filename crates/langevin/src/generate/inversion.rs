@@ -8,6 +8,7 @@ use crate::{
     Error, Request, Result,
     guidance::Guided,
     models::{Conditioning, Denoiser},
+    ops::{self, Precision},
     pipelines::Pipeline,
     schedulers::{AnyScheduler, Scheduler},
 };
@@ -16,6 +17,7 @@ use crate::{
 pub struct Asked<'a> {
     denoiser: Box<dyn Denoiser + 'a>,
     towards: Conditioning,
+    precision: Precision,
 }
 
 impl Asked<'_> {
@@ -25,7 +27,9 @@ impl Asked<'_> {
     /// If the model refuses them.
     pub fn predict(&self, samples: Tensor<4>, timestep: f64) -> Result<Tensor<4>> {
         let timesteps = Tensor::<1>::full([samples.dims()[0]], timestep, &samples.device());
-        self.denoiser.denoise(samples, timesteps, &self.towards)
+        ops::computing(self.precision, || {
+            self.denoiser.denoise(samples, timesteps, &self.towards)
+        })
     }
 }
 
@@ -53,6 +57,7 @@ impl Plan {
         Ok(Asked {
             denoiser,
             towards: pair.towards,
+            precision: self.precision(),
         })
     }
 }

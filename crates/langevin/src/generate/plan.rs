@@ -19,6 +19,7 @@ use crate::{
     data::Picture,
     guidance::{ClassifierFree, GuideMaker, LossGuidance},
     models::clip::ClipModel,
+    ops,
     options::SampleOptions,
     pipelines::{Draws, Pipeline, Sampling, cutoff, to_pictures},
     random::Generator,
@@ -67,6 +68,10 @@ impl Plan {
     /// # Errors
     /// As [`Self::of`].
     pub fn with_clip(pipeline: &Pipeline, request: &Request, clip: Option<ClipModel>) -> Result<Self> {
+        ops::computing(request.precision, || Self::checked(pipeline, request, clip))
+    }
+
+    fn checked(pipeline: &Pipeline, request: &Request, clip: Option<ClipModel>) -> Result<Self> {
         let scheduler = match &request.scheduler {
             Some(name) => pipeline.sampler(name)?,
             None => pipeline.scheduler.clone(),
@@ -152,6 +157,11 @@ impl Plan {
         self.count
     }
 
+    /// What the model's products are computed in.
+    pub fn precision(&self) -> ops::Precision {
+        self.request.precision
+    }
+
     /// How many are drawn together.
     pub fn batch_size(&self) -> usize {
         self.request.batch_size
@@ -195,8 +205,10 @@ impl Plan {
         pictures: Range<usize>,
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
-        let sampling = self.start(pipeline, pictures, generator.into())?;
-        self.guided(sampling, self.seed())
+        ops::computing(self.request.precision, || {
+            let sampling = self.start(pipeline, pictures, generator.into())?;
+            self.guided(sampling, self.seed())
+        })
     }
 
     /// The loop that draws one of the pictures, with a generator of its own: what a program keeps that has many loops under way.
@@ -205,8 +217,10 @@ impl Plan {
     /// If it cannot begin.
     pub fn picture<'a>(&self, pipeline: &'a Pipeline, number: usize) -> Result<Sampling<'a>> {
         let seed = self.seed_of(number);
-        let sampling = self.start(pipeline, number..number + 1, Generator::new(seed).into())?;
-        self.guided(sampling, seed)
+        ops::computing(self.request.precision, || {
+            let sampling = self.start(pipeline, number..number + 1, Generator::new(seed).into())?;
+            self.guided(sampling, seed)
+        })
     }
 
     /// The seed of a picture that is drawn with a generator of its own.
@@ -305,7 +319,7 @@ impl Plan {
     /// # Errors
     /// If the samples are not of the pipeline's space, or come to what is not numbers.
     pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<(Vec<Picture>, Vec<bool>)> {
-        let decoded = pipeline.codec().decode(samples)?;
+        let decoded = ops::computing(self.request.precision, || pipeline.codec().decode(samples))?;
         // One sum tells, as at the end of a loop.
         if !decoded.clone().abs().sum().into_scalar::<f32>().is_finite() {
             return Err(Error::NotFinite(

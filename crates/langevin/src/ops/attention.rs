@@ -18,6 +18,7 @@ use langevin_kernels::attention;
 use super::{
     flex,
     kept::{Kept, KeptAs, Packing, kept_as},
+    precision::{Precision, precision},
 };
 
 /// What an attention does besides its tensors.
@@ -164,7 +165,11 @@ impl AttentionGradients for Flex {
         let mut output = flex::room(qkv[0].layout().num_elements());
         let mut log_sums = flex::room(shape.batch * shape.heads * shape.queries);
         let [q, k, v] = [0, 1, 2].map(|i| flex::floats(&qkv[i]));
-        attention::attention_forward(&shape, options.scale, q, k, v, &mut output, &mut log_sums);
+        let forward = match precision() {
+            Precision::Float32 => attention::attention_forward,
+            Precision::Bf16 => attention::attention_forward_bf16,
+        };
+        forward(&shape, options.scale, q, k, v, &mut output, &mut log_sums);
         (
             flex::tensor(output, flex::dims::<3>(&qkv[0])),
             flex::tensor(log_sums, [shape.batch, shape.heads, shape.queries]),

@@ -20,6 +20,7 @@ use super::{
     flex,
     kept::{Kept, Packing},
     optional::{self, Optional},
+    precision::{Precision, precision},
 };
 
 /// Stride and padding of a convolution; the kernel's size is the weight's.
@@ -55,10 +56,10 @@ pub fn set_exact_convolution(exact: bool) {
 
 /// How convolutions are computed now.
 fn algorithm() -> Algorithm {
-    if EXACT.load(Ordering::Relaxed) {
-        Algorithm::Exact
-    } else {
-        Algorithm::Fastest
+    match (EXACT.load(Ordering::Relaxed), precision()) {
+        (true, _) => Algorithm::Exact,
+        (false, Precision::Float32) => Algorithm::Fastest,
+        (false, Precision::Bf16) => Algorithm::Bf16,
     }
 }
 

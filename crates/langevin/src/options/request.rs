@@ -11,6 +11,7 @@ use crate::{
     data::ImageInput,
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
     named::Named,
+    ops::Precision,
 };
 
 /// Pictures, as somebody asks for them: a field is an option, in a program, on a command line and in the API.
@@ -54,6 +55,11 @@ pub struct Request {
         arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "seed")
     )]
     pub seeds: Vec<u64>,
+    /// What convolutions, linear layers and attention multiply: float32, or bf16 with float32 sums, which is faster where the processor has AMX
+    /// or AVX-512 BF16 and differs in the last of what is seen [float32].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE"))]
+    #[serde(deserialize_with = "by_name")]
+    pub precision: Precision,
     /// The sampler, in place of the pipeline's own; the program's `schedulers` lists them.
     #[serde(alias = "sampler")]
     #[cfg_attr(feature = "clap", arg(long, value_parser = samplers(), hide_possible_values = true, value_name = "NAME"))]
@@ -299,6 +305,7 @@ impl Default for Request {
             size: None,
             seed: 0,
             seeds: Vec::new(),
+            precision: Precision::default(),
             scheduler: None,
             eta: None,
             timesteps: Vec::new(),

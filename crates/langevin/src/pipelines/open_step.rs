@@ -10,6 +10,7 @@ use crate::{
     Result,
     codec::Codec,
     guidance::{LossGuidance, Question, Through, leaf},
+    ops,
     schedulers::StepOutput,
 };
 
@@ -38,10 +39,10 @@ impl<'a> OpenStep<'_, 'a> {
         let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
         let sampling = &mut *self.sampling;
         let input = sampling.scheduler.scale_model_input(x, self.timestep)?;
-        let prediction = sampling
-            .denoiser
-            .get()
-            .denoise(input, timesteps, &sampling.conditioning)?;
+        let denoiser = sampling.denoiser.get();
+        let prediction = ops::computing(sampling.precision, || {
+            denoiser.denoise(input, timesteps, &sampling.conditioning)
+        })?;
         Ok(self.of_samples(prediction))
     }
 
@@ -170,7 +171,7 @@ impl<'a> OpenStep<'_, 'a> {
     fn lead(mut self, leaf: &Tensor<4>, prediction: Tensor<4>, guidance: &mut LossGuidance) -> Result<()> {
         let clean = self.predicted_clean(&prediction, leaf)?;
         let clean = match self.sampling.codec {
-            Some(codec) => codec.decode(clean)?,
+            Some(codec) => ops::computing(self.sampling.precision, || codec.decode(clean))?,
             None => clean,
         };
         let shift = guidance.shift(leaf, clean, self.timestep, || self.alpha_cumprod())?;

@@ -9,6 +9,7 @@ use crate::{
     data::Picture,
     guidance::{Guided, LossGuidance},
     models::{Conditioning, Denoiser},
+    ops::{self, Precision},
     random::Generator,
     schedulers::{Scheduler, StepOptions, same_shape},
 };
@@ -51,6 +52,8 @@ pub struct Sampling<'a> {
     pub(super) known: Option<KnownPart>,
     /// Makes pictures of what the loop denoises, where that is something else.
     pub(super) codec: Option<&'a AnyCodec>,
+    /// Of the model's products: what held where the loop was begun.
+    pub(super) precision: Precision,
 }
 
 /// The part of the samples that is known, and put back after every step.
@@ -292,6 +295,7 @@ impl<'a> Sampling<'a> {
             latest: None,
             known: None,
             codec: None,
+            precision: ops::precision(),
         }
     }
 

@@ -7,32 +7,36 @@ use crate::{
     Error, Result,
     guidance::Question,
     models::{Conditioning, Denoiser},
+    ops::{self, Precision},
 };
 
-/// Does the next step of each of `loops`, of which none is at its end. Loops that borrow the same denoiser ask it as one batch,
+/// Does the next step of each of `loops`, of which none is at its end. Loops that borrow the same denoiser, at the same precision, ask it as one batch,
 /// whatever their schedulers, timesteps and guidance are; others, and those whose gradient goes through the model, by themselves.
 ///
 /// A loop comes to the same bits as it does alone: the model computes a picture without regard to its company, and everything else
 /// is the loop's own. One result a loop; where one fails, the others have gone on.
 pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     let mut results: Vec<Option<Result<()>>> = loops.iter().map(|_| None).collect();
-    let mut asked: Option<SharedDenoiser<'_>> = None;
+    let mut asked: Option<(SharedDenoiser<'_>, Precision)> = None;
     let mut places = Vec::new();
     let mut questions = Vec::new();
     for (place, sampling) in loops.iter_mut().enumerate() {
         match sampling.open().and_then(|mut step| step.question()) {
-            Some(Ok((question, denoiser))) if std::ptr::addr_eq(*asked.get_or_insert(denoiser), denoiser) => {
-                places.push(place);
-                questions.push(question);
+            Some(Ok((question, denoiser))) => {
+                let (first, precision) = *asked.get_or_insert((denoiser, sampling.precision));
+                if std::ptr::addr_eq(first, denoiser) && precision == sampling.precision {
+                    places.push(place);
+                    questions.push(question);
+                }
             }
             Some(Err(error)) => results[place] = Some(Err(error)),
-            Some(Ok(_)) | None => {}
+            None => {}
         }
     }
     // What is answered alone costs no copying.
     if questions.len() > 1
-        && let Some(denoiser) = asked
-        && let Ok(answers) = answers(denoiser, &questions)
+        && let Some((denoiser, precision)) = asked
+        && let Ok(answers) = ops::computing(precision, || answers(denoiser, &questions))
     {
         for ((&place, question), answer) in places.iter().zip(&questions).zip(answers) {
             results[place] = Some(loops[place].answered(question, answer));

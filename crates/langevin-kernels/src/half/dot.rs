@@ -1,0 +1,122 @@
+//! AVX-512's `vdpbf16ps`, and rounding to bf16 with its instructions, which both units want.
+
+use super::{Block, COLUMNS, STEP};
+use std::arch::x86_64::*;
+
+/// Rows of the register tile: with two vectors 16 accumulators of 32 registers.
+const TILE_ROWS: usize = 8;
+
+fn mask(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+/// # Safety
+/// As [`super::Session::multiply`]'s.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn multiply(block: &Block) {
+    let rows = if block.is_tall { 32 } else { 16 };
+    for first in (0..rows).step_by(TILE_ROWS) {
+        // SAFETY: the caller's promise, of which this is a part.
+        unsafe { tile(block, first) }
+    }
+}
+
+/// # Safety
+/// As [`multiply`]'s, for the rows from `first` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn tile(block: &Block, first: usize) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let c = block.c.add(first * block.c_step);
+        if block.accumulate {
+            for (r, acc) in acc.iter_mut().enumerate() {
+                *acc = [0, 16].map(|v| _mm512_loadu_ps(c.add(r * block.c_step + v)));
+            }
+        }
+        let mut b = block.b;
+        for segment in block.segments {
+            let a = block.a.add(first * block.a_step).byte_add(segment.offset);
+            for pair in 0..segment.steps * (STEP / 2) {
+                let [low, high]: [__m512bh; 2] =
+                    [0, 32].map(|v| std::mem::transmute(_mm512_loadu_si512(b.add(v).cast())));
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let two = a.add(r * block.a_step + 2 * pair).cast::<i32>().read_unaligned();
+                    let two: __m512bh = std::mem::transmute(_mm512_set1_epi32(two));
+                    acc[0] = _mm512_dpbf16_ps(acc[0], two, low);
+                    acc[1] = _mm512_dpbf16_ps(acc[1], two, high);
+                }
+                b = b.add(2 * COLUMNS);
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            _mm512_storeu_ps(c.add(r * block.c_step), acc[0]);
+            _mm512_storeu_ps(c.add(r * block.c_step + 16), acc[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::round_rows`]'s.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn round_rows(
+    rows: usize,
+    [depth, padded]: [usize; 2],
+    from: *const f32,
+    from_step: usize,
+    to: *mut u16,
+    to_step: usize,
+) {
+    for row in 0..rows {
+        // SAFETY: the caller's promise; lanes beyond the row are masked.
+        unsafe {
+            let (from, to) = (from.add(row * from_step), to.add(row * to_step));
+            for i in (0..padded).step_by(16) {
+                let n = depth.saturating_sub(i);
+                let values = _mm512_maskz_loadu_ps(mask(n), from.wrapping_add(i));
+                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
+                if padded - i >= 16 {
+                    _mm256_storeu_si256(to.add(i).cast(), rounded);
+                } else {
+                    let mut last = [0u16; 16];
+                    _mm256_storeu_si256(last.as_mut_ptr().cast(), rounded);
+                    std::ptr::copy_nonoverlapping(last.as_ptr(), to.add(i), padded - i);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::round_panel`]'s.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn round_panel(
+    [depth, padded]: [usize; 2],
+    width: usize,
+    from: *const f32,
+    from_step: usize,
+    to: *mut u16,
+) {
+    let mut turns = [0i16; 32];
+    for (i, turn) in turns.iter_mut().enumerate() {
+        *turn = (i / 2 + 16 * (i % 2)) as i16;
+    }
+    // SAFETY: an array of 64 bytes.
+    let turns = unsafe { _mm512_loadu_si512(turns.as_ptr().cast()) };
+    for pair in 0..padded / 2 {
+        for v in [0, 16] {
+            // SAFETY: the caller's promise; rows and lanes beyond the matrix are masked.
+            unsafe {
+                let row = |row: usize| {
+                    let n = if row < depth { width.saturating_sub(v) } else { 0 };
+                    _mm512_maskz_loadu_ps(mask(n), from.wrapping_add(row * from_step + v))
+                };
+                let both = _mm512_cvtne2ps_pbh(row(2 * pair + 1), row(2 * pair));
+                let both: __m512i = std::mem::transmute(both);
+                let to = to.add(2 * (pair * COLUMNS + v));
+                _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(turns, both));
+            }
+        }
+    }
+}
