@@ -2,11 +2,14 @@
 """Real architectures of latent diffusion with random weights: this program's latents beside diffusers', with seconds and peak memory.
 
     python -m venv venv && venv/bin/pip install torch diffusers transformers
-    venv/bin/python benches/compare_latent.py --models sd15,sd21,dit,sdxl --folder DIR
+    venv/bin/python benches/compare_latent.py --models sd15,sd21,dit,sdxl --folder DIR [--precisions float32,bf16] [--json FILE]
 
 Needs a built program (`cargo build --release`). Pipelines are made once in DIR (SD 1.5 takes 5 GB there, XL 14) and kept; both sides draw
 the same call from them, one after the other, with the same number of threads. Trained weights are not needed: what is compared is
-arithmetic.
+arithmetic. With bf16, diffusers holds weights and activations as bf16, and this program multiplies bf16 values.
+
+The JSON has, for each model, the rows unet (a step), decode, picture (the whole call), peak and start (until the first call of the UNet), and
+the same with -bf16: seconds and MiB of both sides, and the ratio of diffusers' number by this program's.
 """
 
 import argparse
@@ -131,7 +134,7 @@ def make(name, folder, tokenizer):
     pipeline.save_pretrained(folder)
 
 
-def python_side(name, folder, out, size, threads):
+def python_side(name, folder, out, size, threads, precision):
     """Draws by diffusers; a process of its own, so that its peak is its own."""
     import torch
     from diffusers import DiffusionPipeline
@@ -140,7 +143,8 @@ def python_side(name, folder, out, size, threads):
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     begun = time.perf_counter()
-    pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     loaded = time.perf_counter()
     generator = torch.Generator().manual_seed(SEED)
@@ -174,7 +178,7 @@ def python_side(name, folder, out, size, threads):
             callback_on_step_end=mark,
         )
     ended = time.perf_counter()
-    save_file({"latents": kept["latents"]}, out)
+    save_file({"latents": kept["latents"].float()}, out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         json.dumps(
@@ -189,13 +193,14 @@ def python_side(name, folder, out, size, threads):
     )
 
 
-def ours(name, program, folder, out, size, threads):
+def ours(name, program, folder, out, size, threads, precision):
     """Draws by this program. What a step and decoding take are differences of whole calls, each the faster of two."""
     asked = ["--class", "207"] if name == "dit" else ["--prompt", PROMPT, "--size", f"{size}x{size}"]
     picture = out.with_suffix(".png")
 
     def seconds(steps, target):
         command = [program, "sample", folder, *asked, "--steps", str(steps), "--seed", str(SEED), "--output", target]
+        command += ["--precision", precision]
         environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
         best = float("inf")
         for _ in range(2):
@@ -220,10 +225,11 @@ def calls(name, steps):
     return steps + 1 if name == "sd15" else steps
 
 
-def peak_of(program, folder, name, out, size, threads):
+def peak_of(program, folder, name, out, size, threads, precision):
     """The peak memory of this program's whole call, in MiB."""
     asked = ["--class", "207"] if name == "dit" else ["--prompt", PROMPT, "--size", f"{size}x{size}"]
     words = [program, "sample", folder, *asked, "--steps", "1", "--seed", str(SEED), "--output", out.with_suffix(".png")]
+    words += ["--precision", precision]
     script = (
         "import os, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL, "
         "stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
@@ -239,26 +245,29 @@ def main():
     parser.add_argument("--program", type=Path, default=ROOT / "target/release/langevin")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--size", type=int, help="another size than the model's own")
-    parser.add_argument("--python-side", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--precisions", default="float32", help="float32, bf16 or both, with a comma between")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--python-side", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.python_side:
-        name, out, size = args.python_side
-        python_side(name, args.folder / name, out, int(size), args.threads)
+        name, out, size, precision = args.python_side
+        python_side(name, args.folder / name, out, int(size), args.threads, precision)
         return
     tokenizer = ROOT / "crates/langevin/tests/reference/conditional/clip_tokenizer"
     print("| pipeline | | load, s | step, s | decode, s | whole call, s | peak, MiB | latents apart |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name in args.models.split(","):
+    rows = {}
+    for name, precision in ((name, precision) for name in args.models.split(",") for precision in args.precisions.split(",")):
         folder = args.folder / name
         if not (folder / "model_index.json").exists():
             make(name, folder, tokenizer)
         size = args.size or SIZES[name]
         theirs_file = args.folder / f"{name}-diffusers.safetensors"
-        command = [sys.executable, __file__, "--folder", args.folder, "--threads", args.threads, "--python-side", name, theirs_file, size]
+        command = [sys.executable, __file__, "--folder", args.folder, "--threads", args.threads, "--python-side", name, theirs_file, size, precision]
         theirs = json.loads(subprocess.check_output([str(word) for word in command]).splitlines()[-1])
         out = args.folder / f"{name}.safetensors"
-        found = ours(name, args.program, folder, out, size, args.threads)
-        found["peak"] = peak_of(args.program, folder, name, out, size, args.threads)
+        found = ours(name, args.program, folder, out, size, args.threads, precision)
+        found["peak"] = peak_of(args.program, folder, name, out, size, args.threads, precision)
         from safetensors.torch import load_file
 
         a = load_file(args.folder / f"{name}-ours.safetensors")["latents"]
@@ -266,7 +275,13 @@ def main():
         apart = ((a - b).abs().max() / b.abs().max()).item()
         for side, row in (("diffusers", theirs), ("langevin", found)):
             cells = " | ".join(f"{row[key]:.1f}" for key in ("load", "step", "decode", "whole", "peak"))
-            print(f"| {name}, {size}² | {side} | {cells} | {'' if side == 'diffusers' else f'{apart:.1e}'} |", flush=True)
+            print(f"| {name}, {size}², {precision} | {side} | {cells} | {'' if side == 'diffusers' else f'{apart:.1e}'} |", flush=True)
+        for row, key in (("unet", "step"), ("decode", "decode"), ("picture", "whole"), ("peak", "peak"), ("start", "load")):
+            suffix, column = ("", "torch") if precision == "float32" else ("-bf16", "torch_bf16")
+            cells = {"ours": found[key], column: theirs[key], "ratio": theirs[key] / found[key]}
+            rows.setdefault(name, {})[row + suffix] = cells
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ mod channels;
 mod columns;
 pub mod conv;
 pub mod elementwise;
+pub mod gated;
 mod half;
 pub mod norm;
 pub mod normal;

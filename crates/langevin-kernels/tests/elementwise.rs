@@ -4,6 +4,7 @@ mod common;
 
 use common::{assert_close, assert_same_bits, instruction_sets, random, wide, with_thread_counts};
 use langevin_kernels::elementwise::*;
+use langevin_kernels::gated::{geglu_backward, geglu_forward};
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
 use langevin_kernels::resample::{UpsampleShape, upsample_nearest_backward, upsample_nearest_forward};
 use langevin_kernels::simd::Isa;
@@ -31,6 +32,63 @@ fn silu_and_its_slope() {
             });
             assert_close("silu", &y, &y_truth, 3e-7);
             assert_close("silu's gradient", &gx, &gx_truth, 1e-6);
+        }
+    }
+}
+
+/// Φ of the normal distribution, by the series of its integral (Abramowitz & Stegun 26.2.11).
+fn below(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= x * x / f64::from(2 * n + 1);
+        sum += term;
+    }
+    0.5 + sum * density(x)
+}
+
+fn density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+#[test]
+fn the_gate_of_geglu() {
+    for (rows, width) in [(0, 3), (1, 1), (3, 15), (2, 16), (5, 33), (300, 700)] {
+        let x: Vec<f32> = random(2 * rows * width, 1).iter().map(|x| 2.0 * x).collect();
+        let gy = random(rows * width, 2);
+        let (mut y_truth, mut gx_truth) = (vec![0.0; rows * width], vec![0.0; 2 * rows * width]);
+        for (i, y) in y_truth.iter_mut().enumerate() {
+            let (row, column) = (i / width, i % width);
+            let place = 2 * row * width + column;
+            let (a, b, g) = (f64::from(x[place]), f64::from(x[place + width]), f64::from(gy[i]));
+            *y = a * b * below(b);
+            gx_truth[place] = g * b * below(b);
+            gx_truth[place + width] = g * a * (below(b) + b * density(b));
+        }
+        for isa in instruction_sets() {
+            let (mut y, mut gx) = (vec![f32::NAN; rows * width], vec![f32::NAN; 2 * rows * width]);
+            isa.limit(|| {
+                geglu_forward(width, &x, &mut y);
+                geglu_backward(width, &x, &gy, &mut gx);
+            });
+            assert_close("the gate", &y, &y_truth, 1e-6);
+            assert_close("its gradient", &gx, &gx_truth, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn the_gate_of_geglu_is_shut_far_below_zero_and_open_far_above() {
+    let gates = [-1e30, -1e3, -30.0, -7.0, 7.0, 30.0, 1e3, 1e30, f32::NAN];
+    let x: Vec<f32> = gates.iter().flat_map(|&gate| [1.0, gate]).collect();
+    for isa in instruction_sets() {
+        let mut y = [0.0; 9];
+        isa.limit(|| geglu_forward(1, &x, &mut y));
+        for (y, gate) in y.into_iter().zip(gates) {
+            let off = (y - gate.max(0.0)).abs() / gate.abs().max(1.0);
+            assert!(
+                gate.is_nan() == y.is_nan() && (gate.is_nan() || off < 1e-6),
+                "{gate}: {y} with {isa:?}"
+            );
         }
     }
 }

@@ -6,7 +6,10 @@
 mod common;
 
 use common::{instruction_sets, random};
-use langevin_kernels::attention::{AttentionShape, attention_backward, attention_forward};
+use langevin_kernels::Bf16Unit;
+use langevin_kernels::attention::{
+    AttentionShape, attention_backward, attention_forward, attention_forward_bf16,
+};
 use langevin_kernels::bf16;
 use langevin_kernels::conv::{
     Algorithm, Conv2dShape, Residual, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient,
@@ -336,6 +339,55 @@ fn kernels_stay_within_their_slices() {
             }
             for len in [0, 1, 7, 8, 9, 31, 33] {
                 passes(guard, len);
+            }
+        });
+    }
+}
+
+#[test]
+fn products_of_bf16_stay_within_their_slices() {
+    let layer = |size: [usize; 2], channels: [usize; 2], kernel: usize, stride| Conv2dShape {
+        batch: 2,
+        height: size[0],
+        width: size[1],
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [[kernel / 2; 2]; 2],
+    };
+    let units = Bf16Unit::ALL
+        .iter()
+        .filter(|&&unit| Some(unit) <= Bf16Unit::available());
+    for (guard, &unit) in [Guard::Before, Guard::After]
+        .into_iter()
+        .flat_map(|g| units.clone().map(move |u| (g, u)))
+    {
+        Bf16Unit::limit(Some(unit), || {
+            for shape in [
+                layer([5, 7], [25, 19], 3, 1),
+                layer([6, 5], [40, 4], 3, 2),
+                layer([17, 9], [33, 65], 1, 1),
+                Conv2dShape::linear(45, 1100, 37),
+                Conv2dShape::linear(1, 24, 4),
+            ] {
+                conv(guard, &shape, Algorithm::Bf16);
+            }
+            for (queries, keys, head_dim) in [(3, 17, 16), (33, 300, 40), (40, 31, 17)] {
+                let shape = AttentionShape {
+                    batch: 2,
+                    queries,
+                    keys,
+                    heads: 2,
+                    head_dim,
+                    causal: false,
+                };
+                let values = |len, seed| Guarded::new(guard, &random(len, seed));
+                let (of_queries, of_keys) = (4 * queries * head_dim, 4 * keys * head_dim);
+                let (q, k, v) = (values(of_queries, 1), values(of_keys, 2), values(of_keys, 3));
+                let (mut out, mut lse) = (values(of_queries, 4), values(4 * queries, 5));
+                attention_forward_bf16(&shape, 0.5, &q, &k, &v, &mut out, &mut lse);
+                assert!(out.iter().chain(lse.iter()).all(|v| v.is_finite()), "{shape:?}");
             }
         });
     }

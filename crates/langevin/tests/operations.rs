@@ -227,6 +227,14 @@ fn silu_is_burns() {
 }
 
 #[test]
+fn the_gate_of_geglu_is_burns() {
+    let x = leaf([2, 5, 38], &mut Generator::new(6)) * 3.0;
+    let x = x.inner().autodiff().require_grad();
+    let [value, gate] = [0, 19].map(|first| x.clone().narrow(2, first, 19));
+    assert_same!(ops::geglu(x.clone()), value * activation::gelu(gate), [x]);
+}
+
+#[test]
 fn concatenation_is_burns() {
     let mut generator = Generator::new(7);
     let (a, b) = (

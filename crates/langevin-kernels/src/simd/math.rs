@@ -67,6 +67,52 @@ pub(crate) fn silu_and_slope<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     (s.div(x, denominator), s.mul(sigmoid, slope))
 }
 
+/// The error function, within 5e-7: the rational approximation of Eigen's `erf`, of odd degree 13 by even degree 8 on −4..4, beyond which it is
+/// ±1 in float32.
+#[inline(always)]
+fn erf<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.max(s.splat(-4.0), s.min(s.splat(4.0), x));
+    let square = s.mul(x, x);
+    let polynomial = |coefficients: &[f32]| {
+        let (first, rest) = (coefficients[0], &coefficients[1..]);
+        rest.iter()
+            .fold(s.splat(first), |p, &c| s.fma(p, square, s.splat(c)))
+    };
+    let above = polynomial(&[
+        -2.726_142_3e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_599_8e-3,
+        -1.609_603_3e-2,
+    ]);
+    let below = polynomial(&[
+        -1.456_607_2e-5,
+        -2.133_740_6e-4,
+        -1.682_827e-3,
+        -7.373_329e-3,
+        -1.426_474e-2,
+    ]);
+    s.div(s.mul(x, above), below)
+}
+
+/// `x · Φ(x)`, Φ the normal distribution's, and its derivative `Φ(x) + x · φ(x)`.
+#[inline(always)]
+pub(crate) fn gelu_and_slope<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
+    let half = s.splat(0.5);
+    let below = s.fma(
+        erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))),
+        half,
+        half,
+    );
+    // Far below zero Φ is 0 but for rounding, which a large factor must not bring to light.
+    let x = s.max(s.splat(-6.0), x);
+    let square = s.mul(s.mul(x, s.splat(-0.5)), x);
+    let density = s.mul(exp(s, square), s.splat(0.398_942_3));
+    (s.mul(x, below), s.fma(s.min(s.splat(20.0), x), density, below))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

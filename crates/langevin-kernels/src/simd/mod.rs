@@ -14,7 +14,7 @@ mod math;
 mod neon;
 mod portable;
 
-pub(crate) use math::{exp, exp2_of_weight, silu, silu_and_slope, silu_slope};
+pub(crate) use math::{exp, exp2_of_weight, gelu_and_slope, silu, silu_and_slope, silu_slope};
 
 use std::cell::Cell;
 use std::sync::OnceLock;

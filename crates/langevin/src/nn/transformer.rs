@@ -2,9 +2,7 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{
-    Activation, Conv2d, GroupNorm, Init, LayerNorm, Linear, activation::gelu_approximate, checkpoint,
-};
+use super::{Conv2d, GroupNorm, Init, LayerNorm, Linear, activation::gelu_approximate, checkpoint};
 use crate::{
     Error, Result,
     ops::{self, AttentionOptions, BlockInputs, Geometry},
@@ -109,15 +107,8 @@ pub struct Geglu {
 
 impl Geglu {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [value, gate] = halves(self.proj.forward(x));
-        value * Activation::Gelu.forward(gate)
+        ops::geglu(self.proj.forward(x))
     }
-}
-
-/// The two halves of the last dimension.
-fn halves(x: Tensor<3>) -> [Tensor<3>; 2] {
-    let half = x.dims()[2] / 2;
-    [0, 1].map(|i| x.clone().narrow(2, i * half, half))
 }
 
 /// A linear layer and GELU by its approximation with tanh. Mirrors `diffusers.models.activations.GELU` with `approximate="tanh"`.

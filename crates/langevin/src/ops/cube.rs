@@ -10,6 +10,7 @@ use super::{
     attention::{AttentionGradients, AttentionOps, Qkv},
     concat::{ConcatGradient, ConcatOps},
     conv::{ConvGradients, ConvOps},
+    geglu::{GegluGradient, GegluOps},
     generic,
     kept::Packing,
     norm::{NormGradient, NormGradients, NormOps, NormParameters},
@@ -202,6 +203,18 @@ impl SiluOps for Cube {
 impl SiluGradient for Cube {
     fn silu_gradient(x: Float, gy: Float) -> Float {
         generic::silu_gradient::<Self>(x, gy)
+    }
+}
+
+impl GegluOps for Cube {
+    fn geglu_forward(x: Float) -> Float {
+        generic::geglu::<Self>(x)
+    }
+}
+
+impl GegluGradient for Cube {
+    fn geglu_gradient(x: Float, gy: Float) -> Float {
+        generic::geglu_gradient::<Self>(x, gy)
     }
 }
 

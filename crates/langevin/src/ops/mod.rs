@@ -17,6 +17,7 @@ mod conv;
 #[cfg(feature = "cube")]
 mod cube;
 mod flex;
+mod geglu;
 #[cfg(any(test, feature = "cube"))]
 mod generic;
 mod kept;
@@ -35,6 +36,7 @@ pub use attention::{AttentionOptions, attention};
 pub use biased_attention::biased_attention;
 pub use concat::concat;
 pub use conv::{Geometry, conv2d, linear, set_exact_convolution};
+pub use geglu::geglu;
 pub(crate) use kept::kept_as;
 pub use kept::{KeptAs, keeping};
 pub use norm::{GroupNormOptions, group_norm, layer_norm};

@@ -15,8 +15,8 @@ pub(super) use conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 pub(super) use norm::{group_norm_gradient, group_norm_with_statistics};
 pub(super) use optimizer::{adamw_step, moving_average_step, sum_of_squares};
 pub(super) use small::{
-    add_per_picture, concat_channels, silu, silu_gradient, split_channels, sum_positions, upsample_nearest,
-    upsample_nearest_gradient,
+    add_per_picture, concat_channels, geglu, geglu_gradient, silu, silu_gradient, split_channels,
+    sum_positions, upsample_nearest, upsample_nearest_gradient,
 };
 
 #[cfg(test)]

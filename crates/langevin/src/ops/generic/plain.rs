@@ -100,6 +100,11 @@ impl<B: Backend> Plain<B> {
         Self(B::float_log(self.0))
     }
 
+    /// The error function.
+    pub fn erf(self) -> Self {
+        Self(B::float_erf(self.0))
+    }
+
     /// 1 / (1 + e⁻ˣ)
     pub(super) fn sigmoid(self) -> Self {
         self.times(-1.0).exp().plus(1.0).recip()

@@ -1,4 +1,4 @@
-//! SiLU, channels side by side, a vector for every picture, nearest neighbours.
+//! SiLU, GEGLU's gate, channels side by side, a vector for every picture, nearest neighbours.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{IndexingUpdateOp, Shape, TensorData};
@@ -14,6 +14,42 @@ pub(crate) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 /// The gradient at `x`.
 pub(crate) fn silu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
     (Plain::<B>(gy) * silu_slope(Plain::<B>(x))).0
+}
+
+/// The halves of the last of two dimensions.
+fn halves<B: Backend>(x: FloatTensor<B>) -> [Plain<B>; 2] {
+    let x = Plain::<B>(x);
+    let [_, both] = x.dims();
+    [x.clone().part(1, 0, both / 2), x.part(1, both / 2, both)]
+}
+
+/// Φ, the normal distribution's.
+fn below<B: Backend>(x: Plain<B>) -> Plain<B> {
+    x.times(std::f64::consts::FRAC_1_SQRT_2)
+        .erf()
+        .plus(1.0)
+        .times(0.5)
+}
+
+/// `a · b · Φ(b)` of the halves `a` and `b`.
+pub fn geglu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [a, b] = halves::<B>(x);
+    (a * (b.clone() * below(b))).0
+}
+
+/// The gradient at `x`.
+pub fn geglu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
+    let ([a, b], gy) = (halves::<B>(x), Plain::<B>(gy));
+    let below = below(b.clone());
+    let density = b
+        .clone()
+        .square()
+        .times(-0.5)
+        .exp()
+        .times(0.398_942_280_401_432_7);
+    let ga = gy.clone() * (b.clone() * below.clone());
+    let gb = gy * a * (below + b * density);
+    Plain::cat([ga, gb], 1).0
 }
 
 /// The channels of `a`, then those of `b`.

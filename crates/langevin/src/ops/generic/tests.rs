@@ -14,6 +14,7 @@ use crate::{
         concat::{ConcatGradient, ConcatOps},
         conv::{ConvGradients, ConvOps},
         flex,
+        geglu::{GegluGradient, GegluOps},
         norm::{NormGradients, NormParameters},
         optimizer::OptimizerOps,
         optional::Optional,
@@ -179,6 +180,12 @@ fn the_small_ones() {
     same(
         silu_gradient::<Flex>(a.clone(), gy.clone()),
         Flex::silu_gradient(a.clone(), gy.clone()),
+    );
+    let (x, half) = (random([7, 10], generator), random([7, 5], generator));
+    same(geglu::<Flex>(x.clone()), Flex::geglu_forward(x.clone()));
+    same(
+        geglu_gradient::<Flex>(x.clone(), half.clone()),
+        Flex::geglu_gradient(x, half),
     );
     let both = concat_channels::<Flex>(a.clone(), b.clone());
     same(both.clone(), Flex::concat_channels(a.clone(), b));
