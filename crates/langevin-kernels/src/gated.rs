@@ -55,7 +55,10 @@ pub fn geglu_backward(width: usize, x: &[f32], gy: &[f32], gx: &mut [f32]) {
 
 fn check(width: usize, x: &[f32], half: usize) {
     assert_eq!(x.len(), 2 * half, "x must have twice the values of y");
-    assert!(half == 0 || (width > 0 && half.is_multiple_of(width)), "whole rows of y");
+    assert!(
+        half == 0 || (width > 0 && half.is_multiple_of(width)),
+        "whole rows of y"
+    );
 }
 
 fn rows_at_once(width: usize) -> usize {

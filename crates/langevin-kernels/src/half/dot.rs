@@ -6,8 +6,17 @@ use std::arch::x86_64::*;
 /// Rows of the register tile: with two vectors 16 accumulators of 32 registers.
 const TILE_ROWS: usize = 8;
 
+/// How many rows of a matrix ahead are asked for while it is packed.
+const ROWS_AHEAD: usize = 16;
+
 fn mask(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+/// Whether the instruction takes longer than two of float32's, as on Intel's processors.
+pub(super) fn is_slow() -> bool {
+    // "Genu" of "GenuineIntel".
+    __cpuid(0).ebx == 0x756e_6547
 }
 
 /// # Safety
@@ -105,6 +114,12 @@ pub(super) unsafe fn round_panel(
     // SAFETY: an array of 64 bytes.
     let turns = unsafe { _mm512_loadu_si512(turns.as_ptr().cast()) };
     for pair in 0..padded / 2 {
+        // Rows of wide matrices are a page apart and more, which the processor does not foresee.
+        for row in [0, 1] {
+            let ahead = from.wrapping_add((2 * pair + row + ROWS_AHEAD) * from_step);
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(16).cast());
+        }
         for v in [0, 16] {
             // SAFETY: the caller's promise; rows and lanes beyond the matrix are masked.
             unsafe {
