@@ -132,8 +132,8 @@ impl Kernel for Round<'_> {
         for channel in (0..layout.rows).step_by(16) {
             for key in (0..layout.keys).step_by(16) {
                 let (channels, rows) = (16.min(d - channel), 16.min(count.saturating_sub(key)));
-                // SAFETY: a whole square of values is there; `turned` has room for it.
                 if channels == 16 && rows == 16 && S::LANES == 16 {
+                    // SAFETY: a whole square of values is there, and `turned` has room for it.
                     unsafe {
                         s.transpose(
                             v[key * width + channel..].as_ptr(),

@@ -172,7 +172,7 @@ impl Rows {
             shape.in_channels
         };
         let padded = depth.next_multiple_of(STEP);
-        let step = (padded / STEP | 1) * STEP;
+        let step = ((padded / STEP) | 1) * STEP;
         let size = (!gathered).then(|| {
             let [rows, columns] = shape.padding.map(|[before, after]| before + after);
             [shape.height + rows, shape.width + columns]
