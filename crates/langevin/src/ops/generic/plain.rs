@@ -101,7 +101,7 @@ impl<B: Backend> Plain<B> {
     }
 
     /// The error function.
-    pub fn erf(self) -> Self {
+    pub(super) fn erf(self) -> Self {
         Self(B::float_erf(self.0))
     }
 

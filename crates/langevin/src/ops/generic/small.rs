@@ -32,13 +32,13 @@ fn below<B: Backend>(x: Plain<B>) -> Plain<B> {
 }
 
 /// `a · b · Φ(b)` of the halves `a` and `b`.
-pub fn geglu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn geglu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let [a, b] = halves::<B>(x);
     (a * (b.clone() * below(b))).0
 }
 
 /// The gradient at `x`.
-pub fn geglu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn geglu_gradient<B: Backend>(x: FloatTensor<B>, gy: FloatTensor<B>) -> FloatTensor<B> {
     let ([a, b], gy) = (halves::<B>(x), Plain::<B>(gy));
     let below = below(b.clone());
     let density = b
