@@ -63,6 +63,19 @@ def tensorboard():
     writer.flush()
     with open(os.path.join(folder, "events.tfevents"), "wb") as file:
         file.write(buffer.getvalue())
+    # What torch.utils.tensorboard.SummaryWriter(purge_step=7) begins a file with.
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    for event in [
+        event_pb2.Event(wall_time=3.5, file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=3.5, step=7, file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=3.5, step=7, session_log=start),
+    ]:
+        writer.write(event.SerializeToString())
+    writer.flush()
+    with open(os.path.join(folder, "resumed.tfevents"), "wb") as file:
+        file.write(buffer.getvalue())
 
 
 def wandb():

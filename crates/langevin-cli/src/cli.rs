@@ -56,6 +56,8 @@ Examples:
     arg_required_else_help = true,
     after_help = EXAMPLES,
     disable_help_subcommand = true,
+    // As argparse has it: of a flag that is given twice, the last holds.
+    args_override_self = true,
     max_term_width = 110
 )]
 pub(crate) struct Cli {

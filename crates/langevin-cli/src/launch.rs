@@ -25,7 +25,7 @@ const FINETUNE_DEFAULTS: [(&str, &str); 12] = [
 ];
 
 /// Accelerate's flags that stand alone. Every other takes the next word as its value.
-const SWITCHES: [&str; 22] = [
+const SWITCHES: [&str; 26] = [
     "--cpu",
     "--multi_gpu",
     "--tpu",
@@ -48,6 +48,11 @@ const SWITCHES: [&str; 22] = [
     "--dynamo_use_fullgraph",
     "--dynamo_use_dynamic",
     "--no_tpu_cluster",
+    // torchrun's.
+    "--standalone",
+    "--run_path",
+    "--use_env",
+    "--virtual_local_rank",
 ];
 
 /// What a pasted line asks for.
@@ -58,8 +63,19 @@ pub(crate) struct Launched {
     pub notes: Vec<String>,
 }
 
-/// Turns `langevin accelerate launch [accelerate's flags] [path/]train_unconditional.py …`, `langevin python [path/]train_unconditional.py …`
-/// and `langevin python [path/]finetune_model.py …` into `langevin train …`. Any other line stays as it is.
+/// The modules that launch a script, each with whether a word `launch` follows its name.
+const LAUNCHERS: [(&str, bool); 5] = [
+    ("accelerate.commands.launch", false),
+    ("accelerate.commands.accelerate_cli", true),
+    ("accelerate", true),
+    ("torch.distributed.run", false),
+    ("torch.distributed.launch", false),
+];
+
+/// Turns `langevin accelerate launch [accelerate's flags] [path/]train_unconditional.py …`, the same with `torchrun` or `python -m
+/// accelerate.commands.launch`, `langevin python [path/]train_unconditional.py …` and `langevin python [path/]finetune_model.py …` into
+/// `langevin train …`. What stands before such a line in a notebook or a shell is dropped: a `!`, and variables as `NAME=value`. Any other
+/// line stays as it is.
 ///
 /// Of accelerate's flags, `--mixed_precision` and `--gradient_accumulation_steps` carry over where the script's own do
 /// not say otherwise; the others are about machines.
@@ -67,24 +83,75 @@ pub(crate) struct Launched {
 /// # Errors
 /// If another script is launched, or none.
 pub(crate) fn unwrap(args: Vec<OsString>) -> Result<Launched> {
+    let (args, notes) = without_prefix(args);
     let word = |index: usize| args.get(index).and_then(|arg| arg.to_str());
-    if matches!(word(1), Some("python" | "python3")) {
-        return of_python(&args);
-    }
-    if word(1) != Some("accelerate") {
-        return Ok(Launched {
+    let mut launched = match word(1) {
+        Some("accelerate") if word(2) == Some("launch") => of_launcher(&args, 3),
+        Some("accelerate") => {
+            bail!("of accelerate's commands only `accelerate launch … {SCRIPT}` has a meaning here")
+        }
+        Some("accelerate-launch" | "torchrun") => of_launcher(&args, 2),
+        Some(name) if is_python(name) => of_python(&args),
+        _ => Ok(Launched {
             args,
             notes: Vec::new(),
-        });
+        }),
+    }?;
+    launched.notes.splice(0..0, notes);
+    Ok(launched)
+}
+
+/// `python`, `python3`, `python3.11`.
+fn is_python(name: &str) -> bool {
+    name.strip_prefix("python")
+        .is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+}
+
+/// A line without the `!` of a notebook, variables, and the program's own name where that was pasted too.
+fn without_prefix(args: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
+    let mut words = args.into_iter();
+    let program = words.next();
+    let mut rest: Vec<OsString> = words.collect();
+    let mut notes = Vec::new();
+    if let Some(first) = rest
+        .first()
+        .and_then(|first| first.to_str()?.strip_prefix('!'))
+        .map(OsString::from)
+    {
+        rest.splice(..1, (!first.is_empty()).then_some(first));
     }
-    if word(2) != Some("launch") {
-        bail!("of accelerate's commands only `accelerate launch … {SCRIPT}` has a meaning here");
+    while let Some(name) = rest.first().and_then(variable) {
+        notes.push(format!(
+            "{name}=… is left out: variables are set where they stand before `langevin`"
+        ));
+        rest.remove(0);
     }
-    let mut words = args.iter().skip(3).peekable();
+    if rest.first().is_some_and(|first| first == "langevin") {
+        rest.remove(0);
+    }
+    (program.into_iter().chain(rest).collect(), notes)
+}
+
+/// The name of a variable that a word sets.
+fn variable(word: &OsString) -> Option<String> {
+    let (name, _) = word.to_str()?.split_once('=')?;
+    let is_name = |name: &str| {
+        let mut letters = name.bytes();
+        letters
+            .next()
+            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+            && letters.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    is_name(name).then(|| name.to_string())
+}
+
+/// A line whose launcher's own flags begin at `from`.
+fn of_launcher(args: &[OsString], from: usize) -> Result<Launched> {
+    let mut words = args.iter().skip(from).peekable();
     let (mut carried, mut notes) = (Vec::new(), Vec::new());
     let script = loop {
         let Some(arg) = words.next() else {
-            bail!("`accelerate launch` names no script; `{SCRIPT}` and its flags should follow");
+            bail!("the line launches no script; `{SCRIPT}` and its flags should follow");
         };
         let text = arg.to_string_lossy();
         if !text.starts_with('-') {
@@ -109,7 +176,9 @@ pub(crate) fn unwrap(args: Vec<OsString>) -> Result<Launched> {
             ("--multi_gpu" | "--tpu", _) => {
                 notes.push(format!("{name} has no meaning here: one device trains"))
             }
-            ("--num_processes" | "--num_machines", Some(count)) if count != "1" => {
+            ("--num_processes" | "--num_machines" | "--nproc_per_node" | "--nnodes", Some(count))
+                if count != "1" =>
+            {
                 notes.push(format!("{name} {count} has no meaning here: one process trains"));
             }
             _ => {}
@@ -133,14 +202,31 @@ pub(crate) fn unwrap(args: Vec<OsString>) -> Result<Launched> {
     Ok(Launched { args: line, notes })
 }
 
-/// A line that runs one of the scripts by itself.
+/// A line that runs one of the scripts by itself, or a module that launches it.
 fn of_python(args: &[OsString]) -> Result<Launched> {
-    let Some(script) = args.get(2) else {
+    let word = |index: usize| args.get(index).and_then(|arg| arg.to_str());
+    let mut at = 2;
+    // The interpreter's own flags, of which two have a value.
+    while let Some(flag) = word(at).filter(|flag| flag.starts_with('-') && *flag != "-m") {
+        at += if matches!(flag, "-W" | "-X") { 2 } else { 1 };
+    }
+    if word(at) == Some("-m") {
+        let module = word(at + 1).unwrap_or_default();
+        let found = LAUNCHERS.iter().find(|(name, _)| *name == module);
+        return match found {
+            Some((_, false)) => of_launcher(args, at + 2),
+            Some((_, true)) if word(at + 2) == Some("launch") => of_launcher(args, at + 3),
+            _ => bail!(
+                "`python -m {module}` is nothing that langevin takes the place of; `accelerate launch … {SCRIPT}` is"
+            ),
+        };
+    }
+    let Some(script) = args.get(at) else {
         bail!("`python` names no script; `{SCRIPT}` or `{FINETUNE}` and its flags should follow");
     };
     let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
     line.push("train".into());
-    let rest = &args[3..];
+    let rest = &args[at + 1..];
     if is_script(script) {
         line.extend_from_slice(rest);
         return Ok(Launched {
@@ -310,6 +396,36 @@ mod tests {
         assert!(launched("langevin python finetune_model.py --wandb_project").is_err());
         assert!(launched("langevin python other.py").is_err());
         assert!(launched("langevin python").is_err());
+    }
+
+    #[test]
+    fn other_launchers_and_what_stands_before_them_are_known() {
+        let launch = "train_unconditional.py --seed 1";
+        for before in [
+            "torchrun --standalone --nproc_per_node=1",
+            "torchrun --nnodes 1 --master-port 29500",
+            "accelerate-launch --cpu",
+            "python -m accelerate.commands.launch --num_processes 1",
+            "python3.11 -u -m accelerate.commands.accelerate_cli launch",
+            "python -m torch.distributed.launch --nproc_per_node 1 --use_env",
+            "python -u -W ignore",
+            "! accelerate launch",
+            "!accelerate launch",
+            "langevin accelerate launch",
+        ] {
+            let text = format!("langevin {before} {launch}");
+            assert_eq!(line(&text), "langevin train --seed 1", "{text}");
+            assert!(launched(&text).unwrap().notes.is_empty(), "{text}");
+        }
+        let variables = launched(
+            "langevin CUDA_VISIBLE_DEVICES=0 HF_HUB_OFFLINE=1 torchrun --nproc_per_node=2 train_unconditional.py",
+        );
+        let notes = variables.unwrap().notes;
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert!(notes[0].starts_with("CUDA_VISIBLE_DEVICES=") && notes[2].contains("one process trains"));
+        assert_eq!(line("langevin !langevin sample a=b"), "langevin sample a=b");
+        assert!(launched("langevin python -m http.server").is_err());
+        assert!(launched("langevin torchrun other.py").is_err());
     }
 
     #[test]

@@ -138,7 +138,13 @@ pub(crate) fn report(error: &anyhow::Error) {
         Some(error) => error.spelled(flags::of_option),
         None => cause.to_string(),
     };
-    let causes: Vec<String> = error.chain().map(spelled).collect();
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(spelled) {
+        // Some errors name their cause themselves.
+        if !causes.last().is_some_and(|last| last.ends_with(&cause)) {
+            causes.push(cause);
+        }
+    }
     say(&format!("error: {}", causes.join(": ")));
 }
 

@@ -94,6 +94,9 @@ fn samples_are_compared_with_real_pictures() {
     line(folder.path(), &format!("evaluate plain {args} nowhere.pth")).refused(1, &["nowhere.pth"]);
     std::fs::remove_file(folder.path().join("inception.safetensors")).unwrap();
 
+    // Before anything is drawn.
+    line(folder.path(), "evaluate plain --samples 3").refused(1, &["3 samples are too few", "--samples"]);
+    line(folder.path(), "evaluate plain --real-pictures 2").refused(1, &["2 real pictures are too few"]);
     line(folder.path(), "evaluate plain --neighbours near.jpg")
         .refused(1, &["--neighbours near.jpg", ".png"]);
     assert_eq!(

@@ -7,7 +7,7 @@ use clap::Args;
 use langevin::{
     Pipeline, Request,
     data::{
-        self, OpenOptions, Picture,
+        self, Dataset, OpenOptions, Picture,
         evaluate::{
             Agreement, Gaussian, SHAPE_SPACE, frechet_distance, nearest, precision_recall, shape_features,
         },
@@ -121,6 +121,15 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         guidance: args.guidance.0,
         ..Request::default()
     };
+    let space = inception.map_or(Space::Shapes, Space::Inception);
+    // Before pictures are drawn for hours.
+    let real = dataset.len().min(args.real_pictures);
+    enough(
+        samples.saturating_mul(classes.unwrap_or(1)),
+        real,
+        classes,
+        dataset.as_ref(),
+    )?;
     let stop = Stop::on_signals()?;
     let mut watch = Drawing::new(1, &stop, None);
     let drawn = draw_set(&pipeline, classes, samples, &request, &mut watch)?;
@@ -136,7 +145,6 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         let agreed = agreement(&drawn, &real, classes, VOTERS)?;
         print_agreement(&agreed, dataset.class_names().unwrap_or_default())?;
     }
-    let space = inception.map_or(Space::Shapes, Space::Inception);
     let Some([samples, pictures]) = space.rows([&drawn, &real], &stop)? else {
         bail!("stopped before the last picture was looked at")
     };
@@ -152,6 +160,44 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
     ))?;
     if let Some(path) = &args.neighbours {
         draw_neighbours(&drawn, &real, path)?;
+    }
+    Ok(())
+}
+
+/// Refuses numbers of samples and real pictures that nothing can be measured with, and says where one class alone has nothing to vote on.
+fn enough(samples: usize, real: usize, classes: Option<usize>, dataset: &dyn Dataset) -> Result<()> {
+    let sample_flag = if classes.is_some() {
+        "--samples-per-class"
+    } else {
+        "--samples"
+    };
+    for (what, count, flag) in [
+        ("samples", samples, sample_flag),
+        ("real pictures", real, "--real-pictures or another --data"),
+    ] {
+        if count <= REACH {
+            bail!(
+                "{count} {what} are too few: precision and recall look at the {REACH} nearest others of each, so there must be {} \
+                 at least; say more with {flag}",
+                REACH + 1
+            );
+        }
+    }
+    let Some(classes) = classes else { return Ok(()) };
+    if real < VOTERS {
+        bail!(
+            "{real} real pictures are too few: {VOTERS} of them vote on what each sample shows; say more with --real-pictures"
+        );
+    }
+    if classes == 1 {
+        terminal::note(
+            "there is one class, so all samples show the class asked for: the first figure says nothing",
+        );
+    } else if real < VOTERS * classes {
+        terminal::note(&format!(
+            "{real} real pictures of {classes} classes are fewer than {VOTERS} each, so their votes say little; there are {} in the data",
+            terminal::thousands(dataset.len())
+        ));
     }
     Ok(())
 }

@@ -41,8 +41,8 @@ pub(crate) struct InfoArgs {
     /// Of a data set: what becomes of transparency [white]
     #[arg(long, value_name = "HOW")]
     pub alpha: Option<Alpha>,
-    /// Of a data set: only the pictures of these classes
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    /// Of a data set: only the pictures of these classes, by names or numbers with commas between them
+    #[arg(long, value_name = "NAMES")]
     pub only_classes: Vec<String>,
     /// Of a data set: write a batch of its pictures as one PNG
     #[arg(long, value_name = "PNG")]

@@ -16,7 +16,10 @@ use langevin::{
     pipelines::{Latents, Pipeline, to_pictures},
 };
 
-use super::walk::{Way, one_each};
+use super::{
+    sample::refuse_existing,
+    walk::{Way, one_each},
+};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -46,6 +49,9 @@ pub(crate) struct InvertArgs {
     /// The file of latents to write
     #[arg(long, short, value_name = "FILE", default_value = "latents.safetensors")]
     pub output: PathBuf,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
     /// Also show the pictures, and below them what is drawn from their latents
     #[arg(long, value_name = "PICTURE")]
     pub grid: Option<PathBuf>,
@@ -58,6 +64,7 @@ pub(crate) struct InvertArgs {
 
 /// Inverts the pictures, draws them again, and writes the latents.
 pub(crate) fn run(args: InvertArgs) -> Result<()> {
+    refuse_existing(&args.output, args.overwrite)?;
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
     let maker = pipeline.guide_maker()?;
     let pictures = args

@@ -6,7 +6,7 @@ mod draw;
 mod output;
 mod refine;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
@@ -20,7 +20,7 @@ use langevin::{
 
 pub(crate) use args::{LONG_ABOUT, SampleArgs};
 pub(crate) use draw::Drawing;
-pub(crate) use output::{Facts, Output};
+pub(crate) use output::{Facts, Output, refuse_existing};
 
 use self::animation::Animation;
 use crate::{hub, stop::Stop, terminal};
@@ -30,21 +30,22 @@ const USUAL_COUNT: usize = 16;
 
 /// Draws pictures and writes them.
 pub(crate) fn run(args: SampleArgs) -> Result<()> {
+    let output_path = args.output.clone().unwrap_or_else(usual_output);
     set_exact_convolution(args.exact_convolution);
     if args.exact_convolution && args.request.0.precision == Precision::Bf16 {
         bail!("--exact-convolution and --precision bf16 exclude each other: leave one out");
     }
     // Everything that can be wrong is found out before the first step.
-    let latents_only = is_latents(&args.output);
+    let latents_only = is_latents(&output_path);
     if latents_only && args.refiner.is_some() {
         bail!(
             "--output {}: a refiner's end is pictures; name a picture, or leave out --refiner",
-            args.output.display()
+            output_path.display()
         );
     }
     let output = match latents_only {
-        true => None,
-        false => Some(Output::of(&args.output, args.overwrite)?),
+        true => refuse_existing(&output_path, args.overwrite).map(|()| None)?,
+        false => Some(Output::of(&output_path, args.overwrite)?),
     };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let device = args.device.open()?;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
     let Some(output) = output else {
         let samples = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
         drop(drawing);
-        return write_latents(samples, &plan, &args.output);
+        return write_latents(samples, &plan, &output_path);
     };
     let facts = Facts::of(&plan, &args.path.display().to_string());
     let pictures = match &args.refiner {
@@ -98,11 +99,20 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
     } else {
         format!("{} pictures", pictures.len())
     };
-    terminal::print(&format!("{what} in {}", args.output.display()))?;
+    terminal::print(&format!("{what} in {}", output_path.display()))?;
     if let Some(path) = &args.animate {
         terminal::print(&format!("animation in {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Where pictures go if nobody says: the first of `samples.png`, `samples-2.png` … that is not there yet.
+fn usual_output() -> PathBuf {
+    let names = std::iter::once("samples.png".into()).chain((2..).map(|n| format!("samples-{n}.png")));
+    names
+        .map(PathBuf::from)
+        .find(|path| !path.exists())
+        .unwrap_or_default()
 }
 
 /// Whether a name is that of a file of latents: what a loop ends with, before it is decoded.

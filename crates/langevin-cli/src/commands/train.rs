@@ -40,12 +40,25 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         return Ok(terminal::print(&serde_json::to_string_pretty(&config)?)?);
     }
     let publish = resolved.publish;
+    if let Some(done) = resolved.done {
+        let folder = done.folder.display();
+        let steps = terminal::thousands(done.steps as usize);
+        terminal::print(&format!(
+            "the run in {folder} is done: {steps} steps, and nothing to do"
+        ))?;
+        return match publish {
+            Some(publish) => publish
+                .make(&done.folder)
+                .and_then(|()| publish.run(&done.folder)),
+            None => Ok(()),
+        };
+    }
     let device_name = program.device.unwrap_or(DeviceName::CPU);
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
-    let mut trainer = Trainer::new(resolved.config, &device)?;
+    let mut trainer = Trainer::on(resolved.config, resolved.dataset.into(), &device)?;
     if let Some(publish) = &publish {
         publish.make(trainer.folder())?;
     }

@@ -10,6 +10,19 @@ use crate::{Error, Result, named::named_enum};
 /// The endings of files that are taken for pictures, in lower case. What a file is, its first bytes say.
 pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
 
+/// Other endings that the same kinds of files have.
+const ALSO: [&str; 4] = ["jfif", "jpe", "apng", "dib"];
+
+/// The endings of pictures of kinds that are not read.
+const UNREAD: [&str; 13] = [
+    "avif", "heic", "heif", "jxl", "jp2", "j2k", "ico", "tga", "ppm", "pgm", "svg", "psd", "exr",
+];
+
+/// Whether files that end so, in lower case, are pictures of a kind that is not read.
+pub(super) fn is_unread_picture(ending: &str) -> bool {
+    UNREAD.contains(&ending)
+}
+
 /// The longest side that is decoded, in pixels.
 const MAX_SIDE: u32 = 16_384;
 /// The most memory that one picture may take, as a file, and decoded with all copies that this takes, in bytes. In colour that is 179
@@ -77,7 +90,8 @@ pub fn is_picture_name(path: impl AsRef<Path>) -> bool {
     path.as_ref()
         .extension()
         .and_then(|e| e.to_str())
-        .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
+        .map(str::to_ascii_lowercase)
+        .is_some_and(|e| EXTENSIONS.contains(&&*e) || ALSO.contains(&&*e))
 }
 
 /// Reads and decodes a picture: turned upright as its EXIF data says, transparency laid onto white, 16 bits a channel
@@ -141,6 +155,11 @@ fn decode_unguarded(bytes: &[u8], alpha: Alpha, max_side: u32) -> Result<Picture
         .with_guessed_format()
         .map_err(|e| format!("cannot be read as a picture: {e}"))?;
     let Some(format) = reader.format() else {
+        if bytes.get(4..8) == Some(b"ftyp") {
+            return Err(
+                "is an AVIF or HEIF picture, which is not supported: convert it to PNG or JPEG".into(),
+            );
+        }
         return Err(format!(
             "is not a picture in a known format ({})",
             EXTENSIONS.join(", ")

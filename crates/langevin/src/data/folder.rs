@@ -6,13 +6,17 @@ use std::{
 };
 
 use super::{
-    Alpha, Dataset, Example, OpenOptions, Picture,
+    Alpha, Dataset, Example, Fingerprint, OpenOptions, Picture,
+    columns::{self, Columns},
     decode::{self, EXTENSIONS},
+    fingerprint::Fingerprinting,
     idx::folder_name,
-    metadata::{self, Row},
+    left_out,
+    metadata::{self, Row, Rows},
     open::no_column,
     out_of_range, split,
     store::{Listing, Store, sort_key},
+    tar::TarFiles,
     zip::ZipFiles,
 };
 use crate::{Error, Result, files};
@@ -39,6 +43,7 @@ pub struct ImageFolder {
     alpha: Alpha,
     entries: Vec<Entry>,
     class_names: Option<Vec<String>>,
+    left_out: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,33 +89,82 @@ impl ImageFolder {
         Self::of(store, listing, options)
     }
 
+    /// Looks through a tar archive in the same way; files beside a picture that are called as it may be its caption, its class and other
+    /// pictures, as WebDataset has them.
+    ///
+    /// # Errors
+    /// As [`ImageFolder::open`], and if the file is no tar archive.
+    pub fn open_tar(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let store = Store::Tar(TarFiles::open(path.as_ref())?);
+        let listing = store.list()?;
+        Self::of(store, listing, options)
+    }
+
+    /// The same of several archives in a folder.
+    pub(super) fn of_shards(folder: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<Self> {
+        let store = Store::Tar(TarFiles::in_folder(folder, shards)?);
+        let listing = store.list()?;
+        Self::of(store, listing, options)
+    }
+
     /// The pictures of a folder or archive, which has been looked through.
     pub(super) fn of(store: Store, listing: Listing, options: &OpenOptions) -> Result<Self> {
         let conditioning = options.conditioning_column.as_deref();
         let tables = tables(&store, &listing, conditioning)?;
         let by_metadata = !tables.is_empty();
-        let wanted = split::canonical(&options.split);
+        let wanted = (!listing.is_split).then(|| split::canonical(&options.split));
+        let mut left_out = Vec::new();
         let (mut entries, class_names) = if by_metadata {
-            from_metadata(&store, &listing, tables, wanted)?
+            from_metadata(&store, &listing, tables, wanted, &mut left_out)?
+        } else if store.has_columns() {
+            from_columns(&store, &listing, options, &mut left_out)?
         } else {
             no_column(store.root().display(), options)?;
-            from_folders(&store, listing.pictures.clone(), wanted)?
+            from_folders(&store, listing.pictures.clone(), wanted, &mut left_out)?
         };
         for entry in entries.iter_mut().filter(|entry| entry.caption.is_none()) {
-            entry.caption_file = listing.text_beside(&entry.path);
+            entry.caption_file = match store.has_columns() {
+                true => columns::caption_beside(&store, &entry.path),
+                false => listing.text_beside(&entry.path),
+            };
         }
+        if listing.unnamed > 0 {
+            left_out.push(format!(
+                "README.md names other files for this split and configuration: {} left out",
+                listing.unnamed
+            ));
+        }
+        let captions = entries
+            .iter()
+            .filter_map(|entry| entry.caption_file.as_deref())
+            .collect();
+        let passed_over =
+            listing.passed_over(&captions, |path| store.has_columns() && columns::is_read(path));
+        left_out.extend(passed_over.sentence());
         if entries.is_empty() {
             let what = if by_metadata {
                 "no picture in its metadata"
             } else {
                 "no picture"
             };
+            let there = match passed_over.list() {
+                list if list.is_empty() => "it is empty".to_string(),
+                list => format!("there are {list}"),
+            };
+            let unpack = match ARCHIVES.iter().any(|ending| passed_over.count(ending) > 0) {
+                true => "; a zip or tar archive is named itself, and any other unpacked first",
+                false => "",
+            };
             return Err(Error::file(
                 store.root(),
-                format!("holds {what} (looked for {} at any depth)", EXTENSIONS.join(", ")),
+                format!(
+                    "holds {what} (looked for {} at any depth); {there}{unpack}",
+                    EXTENSIONS.join(", ")
+                ),
             ));
         }
         Ok(Self {
+            left_out,
             name: store.name(),
             store,
             alpha: options.alpha,
@@ -133,6 +187,9 @@ impl ImageFolder {
         let Some(file) = &entry.caption_file else {
             return Ok(entry.caption.clone());
         };
+        if file.extension().is_some_and(|ending| ending == "json") {
+            return columns::caption_in(&self.store, file);
+        }
         let text = self.store.read_text(file)?;
         Ok(Some(text.trim().to_string()).filter(|text| !text.is_empty()))
     }
@@ -171,35 +228,74 @@ impl Dataset for ImageFolder {
         &self.name
     }
 
+    fn left_out(&self) -> Vec<String> {
+        self.left_out.clone()
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        let mut taking = Fingerprinting::default();
+        for entry in &self.entries {
+            for path in std::iter::once(&entry.path).chain(&entry.conditioning) {
+                let (size, more) = self.store.size(path)?;
+                taking.file(&sort_key(path), size, &more);
+            }
+            taking.class(entry.class);
+            taking.caption(self.caption(entry)?.as_deref());
+        }
+        Ok(taking.finish(self.len(), self.class_names()))
+    }
+
     fn description(&self) -> String {
         let what = match self.store {
             Store::Folder(..) => "folder of pictures",
             Store::Zip(_) => "zip archive of pictures",
+            Store::Tar(ref tar) if tar.is_sharded() => "tar archives of pictures in",
+            Store::Tar(_) => "tar archive of pictures",
         };
         format!("{what} {}", self.store.root().display())
     }
 }
 
+/// The endings of archives, of which a folder holds no pictures until they are unpacked.
+const ARCHIVES: [&str; 9] = ["zip", "tar", "gz", "tgz", "7z", "rar", "xz", "bz2", "zst"];
+
 type Found = (Vec<Entry>, Option<Vec<String>>);
 
 /// Pictures with the labels that their folders' names give.
-fn from_folders(store: &Store, pictures: Vec<PathBuf>, wanted: &str) -> Result<Found> {
-    let label = |path: &Path| match path.parent().and_then(Path::file_name) {
+fn from_folders(
+    store: &Store,
+    pictures: Vec<PathBuf>,
+    wanted: Option<&str>,
+    left_out: &mut Vec<String>,
+) -> Result<Found> {
+    let label = |path: &Path| match path
+        .parent()
+        .filter(|folder| store.is_own_folder(folder))
+        .and_then(Path::file_name)
+    {
         Some(folder) => folder.to_string_lossy().into_owned(),
         None => folder_name(store.root()),
     };
     let names: BTreeSet<String> = pictures.iter().map(|path| label(path)).collect();
     let depths: HashSet<usize> = pictures.iter().map(|path| path.components().count()).collect();
-    let kept = part(store, pictures, |path| path, wanted)?;
+    let kept = part(store, pictures, |path| path, wanted, left_out)?;
     let in_split = |path: &PathBuf| {
         let folder = path
             .parent()
             .and_then(Path::file_name)
             .and_then(|name| name.to_str());
-        folder.and_then(split::meant_by) == Some(wanted)
+        folder
+            .and_then(split::meant_by)
+            .is_some_and(|split| wanted.is_none_or(|wanted| split == wanted))
     };
-    let names: Option<Vec<String>> = (names.len() > 1 && depths.len() == 1 && !kept.iter().all(in_split))
-        .then(|| names.into_iter().collect());
+    let classes: Option<Vec<String>> = (names.len() > 1 && depths.len() == 1 && !kept.iter().all(in_split))
+        .then(|| names.iter().cloned().collect());
+    if names.len() > 1 && depths.len() > 1 {
+        left_out.push(
+            "the pictures lie at different depths, so the names of their folders are no classes".into(),
+        );
+    }
+    let names = classes;
     let entry = |path: PathBuf| Entry {
         class: names
             .as_ref()
@@ -212,6 +308,46 @@ fn from_folders(store: &Store, pictures: Vec<PathBuf>, wanted: &str) -> Result<F
     Ok((kept.into_iter().map(entry).collect(), names))
 }
 
+/// Pictures of tar archives with what stands beside them.
+fn from_columns(
+    store: &Store,
+    listing: &Listing,
+    options: &OpenOptions,
+    left_out: &mut Vec<String>,
+) -> Result<Found> {
+    let column = options.conditioning_column.as_deref();
+    let wanted = (!listing.is_split).then(|| split::canonical(&options.split));
+    let kept = part(store, listing.pictures.clone(), |path| path, wanted, left_out)?;
+    let Columns {
+        pictures,
+        conditioning,
+        classes,
+        unused,
+    } = Columns::of(store, kept, column)?;
+    left_out.extend(left_out::columns("columns that are", &unused));
+    let (mut entries, mut names) = match classes {
+        None => from_folders(store, pictures, wanted, &mut Vec::new())?,
+        Some((classes, names)) => {
+            let entry = |(path, class): (PathBuf, usize)| Entry {
+                path,
+                class: Some(class),
+                caption: None,
+                caption_file: None,
+                conditioning: None,
+            };
+            (
+                pictures.into_iter().zip(classes).map(entry).collect(),
+                Some(names),
+            )
+        }
+    };
+    for (entry, conditioning) in entries.iter_mut().zip(conditioning.into_iter().flatten()) {
+        entry.conditioning = Some(conditioning);
+    }
+    names = names.filter(|names| !names.is_empty());
+    Ok((entries, names))
+}
+
 /// A line of a metadata file, with its files relative to the folder or archive.
 struct Line {
     picture: PathBuf,
@@ -220,7 +356,7 @@ struct Line {
 }
 
 /// A metadata file and its rows.
-type Table<'a> = (&'a PathBuf, Vec<Row>);
+type Table<'a> = (&'a PathBuf, Rows);
 
 /// The metadata files with what they say.
 fn tables<'a>(store: &Store, listing: &'a Listing, conditioning: Option<&str>) -> Result<Vec<Table<'a>>> {
@@ -262,10 +398,17 @@ fn tables<'a>(store: &Store, listing: &'a Listing, conditioning: Option<&str>) -
 }
 
 /// Pictures that metadata files list, with their captions and labels.
-fn from_metadata(store: &Store, listing: &Listing, tables: Vec<Table>, wanted: &str) -> Result<Found> {
+fn from_metadata(
+    store: &Store,
+    listing: &Listing,
+    tables: Vec<Table>,
+    wanted: Option<&str>,
+    left_out: &mut Vec<String>,
+) -> Result<Found> {
     let listed: HashSet<&PathBuf> = listing.pictures.iter().collect();
     let mut names: Option<(PathBuf, Vec<String>)> = None;
     let mut rows: Vec<(PathBuf, Line)> = Vec::new();
+    let mut unused = BTreeSet::new();
     for (file, table) in tables {
         let whole = store.whole(file);
         let folder = file.parent().unwrap_or(Path::new(""));
@@ -281,7 +424,8 @@ fn from_metadata(store: &Store, listing: &Listing, tables: Vec<Table>, wanted: &
                 ));
             }
         }
-        for row in table {
+        unused.extend(table.unused);
+        for row in table.rows {
             let there = |name: &String| {
                 let Some(below) = files::plain_path(name) else {
                     let message = format!(
@@ -309,7 +453,20 @@ fn from_metadata(store: &Store, listing: &Listing, tables: Vec<Table>, wanted: &
             ));
         }
     }
-    let rows = part(store, rows, |(_, line)| &line.picture, wanted)?;
+    let named: HashSet<&PathBuf> = rows
+        .iter()
+        .flat_map(|(_, line)| std::iter::once(&line.picture).chain(&line.conditioning))
+        .collect();
+    match listed.iter().filter(|picture| !named.contains(*picture)).count() {
+        0 => {}
+        count => left_out.push(format!(
+            "{} {} in the folder and not in the metadata, so left out",
+            left_out::pictures(count),
+            if count == 1 { "is" } else { "are" }
+        )),
+    }
+    left_out.extend(left_out::columns("fields of the metadata that are", &unused));
+    let rows = part(store, rows, |(_, line)| &line.picture, wanted, left_out)?;
     let lines: Vec<(&Path, &Row)> = rows
         .iter()
         .map(|(path, line)| (path.as_path(), &line.row))
@@ -353,7 +510,14 @@ fn split_words_among_classes<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> BT
 
 /// What of `items` lies in a folder that is called after the split `wanted`: all, if that is `train` and no folder is
 /// called after a split.
-fn part<T>(store: &Store, items: Vec<T>, path: impl Fn(&T) -> &PathBuf, wanted: &str) -> Result<Vec<T>> {
+fn part<T>(
+    store: &Store,
+    items: Vec<T>,
+    path: impl Fn(&T) -> &PathBuf,
+    wanted: Option<&str>,
+    left_out: &mut Vec<String>,
+) -> Result<Vec<T>> {
+    let Some(wanted) = wanted else { return Ok(items) };
     let classes = split_words_among_classes(items.iter().map(&path));
     for class in &classes {
         tracing::warn!(
@@ -372,13 +536,26 @@ fn part<T>(store: &Store, items: Vec<T>, path: impl Fn(&T) -> &PathBuf, wanted: 
     };
     let there: BTreeSet<&str> = items.iter().flat_map(splits).collect();
     if there.contains(wanted) {
-        return Ok(items
-            .into_iter()
-            .filter(|item| splits(item).contains(&wanted))
-            .collect());
+        let (kept, others): (Vec<T>, Vec<T>) =
+            items.into_iter().partition(|item| splits(item).contains(&wanted));
+        let mut counts = BTreeMap::new();
+        for item in &others {
+            *counts
+                .entry(splits(item).first().copied().unwrap_or(""))
+                .or_default() += 1;
+        }
+        left_out.extend(left_out::splits(wanted, &counts));
+        return Ok(kept);
     }
     let none_is_another = wanted == split::TRAIN && items.iter().any(|item| splits(item).is_empty());
     if items.is_empty() || none_is_another {
+        if !there.is_empty() {
+            let called: Vec<&str> = there.into_iter().collect();
+            left_out.push(format!(
+                "there is no folder of the split `train`, so those called {} are part of it",
+                called.join(", ")
+            ));
+        }
         return Ok(items);
     }
     let there = if there.is_empty() {

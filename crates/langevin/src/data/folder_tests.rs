@@ -444,3 +444,98 @@ fn a_folder_that_may_not_be_read_is_an_error_that_names_it() {
     }
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn what_is_not_used_is_said() {
+    let root = folder(&[
+        (
+            "train/metadata.jsonl",
+            "{\"file_name\": \"1.png\", \"text\": \"a\", \"width\": 3, \"caption\": \"b\"}\n",
+        ),
+        ("train/1.png", ""),
+        ("train/2.png", ""),
+        ("test/3.png", ""),
+        ("train/x.avif", ""),
+        ("train/notes.txt", ""),
+        ("README.md", "# pictures"),
+    ]);
+    let said = ImageFolder::open(&root).unwrap().left_out().join("; ");
+    for part in [
+        "2 pictures are in the folder and not in the metadata",
+        "not used: `caption`, `width`",
+        "2 files are passed over: 1 .avif, 1 .txt",
+        "convert them to PNG",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let splits = pictures(&["train/a/1.png", "train/b/2.png", "test/a/3.png", "extra/a/4.png"]);
+    let said = ImageFolder::open(&splits).unwrap().left_out().join("; ");
+    assert!(
+        said.contains("`test` with 1 picture") && said.contains("1 picture in no split's folder"),
+        "{said}"
+    );
+    let uneven = pictures(&["a/1.png", "b/c/2.png"]);
+    let said = ImageFolder::open(&uneven).unwrap().left_out().join("; ");
+    assert!(said.contains("at different depths"), "{said}");
+    let part = pictures(&["a/1.png", "a/2.png", "test/b.png"]);
+    let data = ImageFolder::open(&part).unwrap();
+    assert!(
+        data.len() == 3 && data.left_out()[0].contains("called test are part of it"),
+        "{:?}",
+        data.left_out()
+    );
+    // Endings in capitals, and the others of the same formats.
+    assert_eq!(pictures_of(&["a.JFIF", "b.jpe", "c.PNG"]), 3);
+    let message = error(&folder(&[
+        ("data.tar", ""),
+        ("b.arrow", ""),
+        ("x-images-idx3-ubyte", ""),
+    ]));
+    assert!(message.contains("tar"), "{message}");
+    let message = error(&folder(&[
+        ("data.zip", ""),
+        ("b.arrow", ""),
+        ("train-images", ""),
+    ]));
+    for part in ["1 .zip", "1 .arrow", "1 without an ending", "named itself"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+fn pictures_of(paths: &[&str]) -> usize {
+    ImageFolder::open(pictures(paths)).unwrap().len()
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_card_says_which_pictures_a_split_has() {
+    let card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: one/**\n  - split: rest\n    \
+                path: [two/*.png]\n- config_name: all\n  data_dir: two\n---\n# Pictures\n";
+    let root = folder(&[
+        ("README.md", card),
+        ("one/cat/1.png", ""),
+        ("one/dog/2.png", ""),
+        ("two/metadata.csv", "file_name,text\n3.png,three\n"),
+        ("two/3.png", ""),
+    ]);
+    let open = |config: Option<&str>, split: &str| {
+        let options = OpenOptions {
+            config: config.map(String::from),
+            split: split.into(),
+            ..OpenOptions::default()
+        };
+        crate::data::open_with(root.path().to_str().unwrap(), &options)
+    };
+    let train = open(None, "train").unwrap();
+    assert_eq!((train.len(), train.class_names().unwrap().len()), (2, 2));
+    assert!(
+        train.left_out()[0].contains("1 left out"),
+        "{:?}",
+        train.left_out()
+    );
+    assert_eq!(open(None, "rest").unwrap().len(), 1);
+    assert_eq!(open(Some("all"), "train").unwrap().len(), 1);
+    let refused = |config, split| open(config, split).err().unwrap().to_string();
+    assert!(refused(None, "test").contains("no split `test`; there are train, rest"));
+    assert!(refused(Some("other"), "train").contains("no configuration `other`"));
+}

@@ -7,7 +7,10 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Channels, Dataset, Example, Picture, metadata, out_of_range, split, store::is_file_beside};
+use super::{
+    Channels, Dataset, Example, Fingerprint, Picture, fingerprint::Fingerprinting, metadata, out_of_range,
+    split, store::is_file_beside,
+};
 use crate::{Error, Result, files};
 
 /// The most data that a file may hold once unpacked (EMNIST, the largest of the kind, has 0.64 GB).
@@ -307,6 +310,14 @@ impl Dataset for IdxDataset {
 
     fn is_small(&self) -> bool {
         true
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        let mut taking = Fingerprinting::default();
+        taking.file("", self.pixels.len() as u64, &self.pixels);
+        let labels = self.labels.iter().flatten();
+        labels.for_each(|&label| taking.class(Some(label.into())));
+        Ok(taking.finish(self.count, self.class_names()))
     }
 }
 

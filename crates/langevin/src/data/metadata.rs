@@ -26,6 +26,8 @@ const UNKNOWN: i64 = -1;
 const MAX_UNNAMED_CLASSES: usize = 65_536;
 /// The most bytes of a line, or of a record of several lines.
 const MAX_RECORD: usize = 16 << 20;
+/// The most fields that are named as not used.
+const MAX_NAMES: usize = 1000;
 /// The most bytes of a file that is read as a whole.
 const MAX_WHOLE: u64 = 64 << 20;
 
@@ -53,6 +55,15 @@ pub(super) struct Row {
     pub conditioning: Option<String>,
 }
 
+/// What a metadata file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// A row for each picture.
+    pub rows: Vec<Row>,
+    /// The names of the fields that are not read.
+    pub unused: BTreeSet<String>,
+}
+
 /// A row's number and what is wrong with it, as the end of a sentence.
 type Wrong = (u64, String);
 
@@ -61,7 +72,7 @@ type Wrong = (u64, String);
 ///
 /// # Errors
 /// [`Error::File`] with the line that is wrong.
-pub(super) fn rows(path: &Path, source: impl Read, conditioning: Option<&str>) -> Result<Option<Vec<Row>>> {
+pub(super) fn rows(path: &Path, source: impl Read, conditioning: Option<&str>) -> Result<Option<Rows>> {
     let conditioning = conditioning.map(|column| format!("{column}_{FILE_NAME}"));
     let conditioning = conditioning.as_deref();
     let rows = match path.extension().and_then(|ending| ending.to_str()) {
@@ -112,22 +123,22 @@ fn too_long() -> String {
 }
 
 /// One JSON object a line; blank lines are skipped.
-fn parse_jsonl(source: impl Read, conditioning: Option<&str>) -> Result<Vec<Row>, Wrong> {
+fn parse_jsonl(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wrong> {
     let mut lines = Lines::new(BufReader::new(source));
-    let mut rows = Vec::new();
+    let mut rows = Rows::default();
     while let Some(line) = lines.next()? {
         if !line.trim().is_empty() {
-            let row = from_json(&line)
+            from_json(&line)
                 .map_err(|e| format!("is not a JSON object: {e}"))
-                .and_then(|fields| json_row(&fields, lines.number, conditioning));
-            rows.push(row.map_err(|message| (lines.number, message))?);
+                .and_then(|fields| rows.add(&fields, lines.number, conditioning))
+                .map_err(|message| (lines.number, message))?;
         }
     }
     Ok(rows)
 }
 
 /// JSON as Python writes it: numbers that are none are taken for nothing.
-fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text).or_else(|error| {
         if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
             serde_json::from_str(&without_nan(text)).map_err(|_| error)
@@ -168,7 +179,7 @@ fn parse_json(
     path: &Path,
     source: impl Read,
     conditioning: Option<&str>,
-) -> Result<Result<Option<Vec<Row>>, Wrong>> {
+) -> Result<Result<Option<Rows>, Wrong>> {
     let mut bytes = Vec::new();
     source
         .take(MAX_WHOLE + 1)
@@ -213,15 +224,33 @@ fn parse_json(
     let Some(entries) = entries else {
         return Ok(Ok(None));
     };
-    let row = |(fields, number): (&Map<String, Value>, u64)| {
-        json_row(fields, number, conditioning).map_err(|message| (number, message))
-    };
-    Ok(entries
-        .iter()
-        .zip(1..)
-        .map(row)
-        .collect::<Result<_, _>>()
-        .map(Some))
+    let mut rows = Rows::default();
+    let added = entries.iter().zip(1..).try_for_each(|(fields, number)| {
+        rows.add(fields, number, conditioning)
+            .map_err(|message| (number, message))
+    });
+    Ok(added.map(|()| Some(rows)))
+}
+
+impl Rows {
+    fn add(
+        &mut self,
+        fields: &Map<String, Value>,
+        line: u64,
+        conditioning: Option<&str>,
+    ) -> Result<(), String> {
+        let caption = CAPTIONS
+            .into_iter()
+            .find(|column| fields.get(*column).is_some_and(|value| !value.is_null()));
+        let used = [Some(FILE_NAME), Some(LABEL), conditioning, caption];
+        for name in fields.keys().filter(|name| !used.contains(&Some(name.as_str()))) {
+            if !self.unused.contains(name) && self.unused.len() < MAX_NAMES {
+                self.unused.insert(name.clone());
+            }
+        }
+        self.rows.push(json_row(fields, line, conditioning)?);
+        Ok(())
+    }
 }
 
 fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) -> Result<Row, String> {
@@ -242,15 +271,7 @@ fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) 
         Some((_, Value::Number(number))) => Some(number.to_string()),
         Some((column, other)) => return Err(format!("has a `{column}` that is no text: {other}")),
     };
-    let label = match fields.get(LABEL) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(Label::Name(name.clone())),
-        Some(Value::Number(number)) => match number.as_i64().or(whole(number.as_f64())) {
-            Some(index) => Some(Label::Index(index)),
-            None => return Err(no_label(number)),
-        },
-        Some(other) => return Err(no_label(other)),
-    };
+    let label = fields.get(LABEL).map_or(Ok(None), label)?;
     Ok(Row {
         line,
         file_name,
@@ -258,6 +279,22 @@ fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) 
         label: label.filter(|label| *label != Label::Index(UNKNOWN)),
         conditioning,
     })
+}
+
+/// A class as JSON says it.
+///
+/// # Errors
+/// The part of a sentence that follows what has it, if it is neither a whole number nor a name.
+pub(super) fn label(value: &Value) -> Result<Option<Label>, String> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(name) => Ok(Some(Label::Name(name.clone()))),
+        Value::Number(number) => match number.as_i64().or(whole(number.as_f64())) {
+            Some(index) => Ok(Some(Label::Index(index))),
+            None => Err(no_label(number)),
+        },
+        other => Err(no_label(other)),
+    }
 }
 
 fn no_label(value: &dyn fmt::Display) -> String {
@@ -307,7 +344,7 @@ impl<R: BufRead> Read for Records<R> {
 
 /// Values with a header line, set apart by commas, or as spreadsheets have them where a comma stands in numbers, by semicolons; or by
 /// tabs. If all labels are whole numbers, they are indices.
-fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Vec<Row>, Wrong> {
+fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wrong> {
     let mut lines = Lines::new(BufReader::new(source));
     let mut first = lines.next()?.unwrap_or_default();
     while first.trim().is_empty() {
@@ -387,7 +424,13 @@ fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Vec<Row>, 
             row.label = number.filter(|number| *number != UNKNOWN).map(Label::Index);
         }
     }
-    Ok(rows)
+    let used = [Some(file_name), shown, caption, label];
+    let others = headers
+        .into_iter()
+        .enumerate()
+        .filter(|(at, name)| !used.contains(&Some(*at)) && !name.is_empty());
+    let unused = others.map(|(_, name)| name).take(MAX_NAMES).collect();
+    Ok(Rows { rows, unused })
 }
 
 /// The classes' names in the text of a `labels.json`: a list, or an object from index to name or from name to index.
@@ -521,8 +564,12 @@ mod tests {
         )
     }
 
+    fn csv(source: impl Read, conditioning: Option<&str>) -> Result<Vec<Row>, Wrong> {
+        parse_csv(source, conditioning).map(|rows| rows.rows)
+    }
+
     fn json(lines: &[&str]) -> Result<Vec<Row>, (u64, String)> {
-        parse_jsonl(lines.join("\n").as_bytes(), None)
+        parse_jsonl(lines.join("\n").as_bytes(), None).map(|rows| rows.rows)
     }
 
     #[test]
@@ -564,7 +611,7 @@ mod tests {
 
     #[test]
     fn csv_is_read_with_quotes_and_numbers() {
-        let rows = parse_csv(
+        let rows = csv(
             &b"label,file_name,text\n3,a.png,\"one, two\"\n0,b.png,\n"[..],
             None,
         )
@@ -572,20 +619,18 @@ mod tests {
         assert_eq!(rows[0].caption.as_deref(), Some("one, two"));
         assert_eq!((rows[0].label.clone(), rows[0].line), (Some(Label::Index(3)), 2));
         assert_eq!(rows[1].caption, None);
-        let rows = parse_csv(&b"file_name,label\na.png,dog\nb.png,7\n"[..], None).unwrap();
+        let rows = csv(&b"file_name,label\na.png,dog\nb.png,7\n"[..], None).unwrap();
         assert_eq!(
             resolve(&rows, None).unwrap().unwrap(),
             (vec![1, 0], vec!["7".into(), "dog".into()])
         );
-        assert_eq!(parse_csv(&b"name\na.png\n"[..], None).unwrap_err().0, 1);
+        assert_eq!(csv(&b"name\na.png\n"[..], None).unwrap_err().0, 1);
         assert_eq!(
-            parse_csv(&b"file_name,text\na.png,x\nb.png\n"[..], None)
-                .unwrap_err()
-                .0,
+            csv(&b"file_name,text\na.png,x\nb.png\n"[..], None).unwrap_err().0,
             3
         );
         assert_eq!(
-            parse_csv(&b"file_name,text\n,x\n"[..], None).unwrap_err(),
+            csv(&b"file_name,text\n,x\n"[..], None).unwrap_err(),
             (2, "has no `file_name`".into())
         );
     }
@@ -616,7 +661,7 @@ mod tests {
 
     #[test]
     fn csv_is_read_as_spreadsheets_write_it() {
-        let csv = |text: &str| parse_csv(text.as_bytes(), None);
+        let csv = |text: &str| csv(text.as_bytes(), None);
         let rows =
             csv("\u{FEFF}file_name;caption;label\r\na\\1.png;\"x; y\r\nz\";1.0\r\n\r\nb.png;5\" plate;-1")
                 .unwrap();
@@ -647,17 +692,20 @@ mod tests {
                 .1
                 .contains("longer than the 16 MiB")
         );
-        assert!(parse_csv(endless(), None).unwrap_err().1.contains("longer than"));
+        assert!(csv(endless(), None).unwrap_err().1.contains("longer than"));
         // A quote that is never closed.
         let line = [b"x".repeat(1000), b"\n".to_vec()].concat();
         let text = [b"file_name\n\"".to_vec(), line.repeat(MAX_RECORD / 1000 + 2)].concat();
-        assert!(parse_csv(&text[..], None).unwrap_err().1.contains("longer than"));
+        assert!(csv(&text[..], None).unwrap_err().1.contains("longer than"));
     }
 
     #[test]
     fn a_whole_file_of_json_lists_or_names_its_pictures() {
-        let json =
-            |text: &str| rows(Path::new("metadata.json"), text.as_bytes(), None).map_err(|e| e.to_string());
+        let json = |text: &str| {
+            rows(Path::new("metadata.json"), text.as_bytes(), None)
+                .map(|found| found.map(|rows| rows.rows))
+                .map_err(|e| e.to_string())
+        };
         let read = json(r#"[{"file_name": "a.png", "text": "x"}, {"file_name": "b.png", "label": 1}]"#)
             .unwrap()
             .unwrap();
@@ -732,8 +780,8 @@ mod tests {
         #[test]
         fn random_text_never_panics(text in "(?s).{0,200}", names in "[\\[\\]{}0-9a\":, ]{0,40}") {
             _ = parse_jsonl(text.as_bytes(), Some("x"));
-            _ = parse_csv(text.as_bytes(), Some("x"));
-            _ = parse_csv(format!("file_name,label\n{text}").as_bytes(), None);
+            _ = csv(text.as_bytes(), Some("x"));
+            _ = csv(format!("file_name,label\n{text}").as_bytes(), None);
             if let Ok(value) = serde_json::from_str(&names) {
                 _ = parse_names(value);
             }
@@ -742,7 +790,7 @@ mod tests {
         #[test]
         fn random_labels_never_panic(labels in proptest::collection::vec(any::<i64>(), 1..9)) {
             let lines: Vec<_> = labels.iter().map(|l| format!(r#"{{"file_name": "a", "label": {l}}}"#)).collect();
-            _ = resolve(&parse_jsonl(lines.join("\n").as_bytes(), None).unwrap(), None);
+            _ = resolve(&json(&lines.iter().map(|line| &**line).collect::<Vec<_>>()).unwrap(), None);
         }
     }
 }

@@ -15,18 +15,22 @@
 //! # Ok::<(), langevin::Error>(())
 //! ```
 
+mod columns;
 mod contain;
 mod crop;
 mod decode;
 mod digits;
 pub mod evaluate;
+mod fingerprint;
 mod fit;
 mod folder;
 mod idx;
 mod image_input;
+mod left_out;
 mod loader;
 mod memory;
 mod metadata;
+mod named;
 mod open;
 mod order;
 #[cfg(feature = "parquet")]
@@ -38,6 +42,7 @@ pub mod split;
 mod store;
 mod subset;
 mod summary;
+mod tar;
 mod transform;
 mod zip;
 
@@ -45,6 +50,7 @@ pub use contain::panics_are_contained;
 pub use crop::Part;
 pub use decode::{Alpha, EXTENSIONS, decode_picture, is_picture_name, read_picture, read_picture_with};
 pub use digits::digits;
+pub use fingerprint::Fingerprint;
 pub use fit::{Fit, binary};
 pub use folder::ImageFolder;
 pub use idx::IdxDataset;
@@ -126,6 +132,21 @@ pub trait Dataset: Send + Sync {
     /// each other and cover the whole.
     fn groups(&self) -> Option<&[Group]> {
         None
+    }
+
+    /// What is there beside the pictures and is not used, and what they lack, each as a sentence: files that are passed over, other
+    /// splits, columns, pictures without a class.
+    fn left_out(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// What it consists of, in short, so that a run that goes on can say whether its pictures are still the same. Made without decoding.
+    /// Where a data set says nothing else, the number of its pictures and the names of its classes are all that counts.
+    ///
+    /// # Errors
+    /// If something of it cannot be read.
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(fingerprint::Fingerprinting::default().finish(self.len(), self.class_names()))
     }
 }
 

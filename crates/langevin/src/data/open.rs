@@ -2,7 +2,13 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::{Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, split, store::Store, zip};
+use super::{
+    Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, named,
+    repository::CARD,
+    split,
+    store::{Store, is_file_beside},
+    tar, zip,
+};
 use crate::{Error, Result};
 
 /// How a data set is opened.
@@ -18,7 +24,7 @@ pub struct OpenOptions {
     /// The column of pictures that [`Example::conditioning`](super::Example) is read from: of parquet files, or
     /// `COLUMN_file_name` in the metadata of a folder.
     pub conditioning_column: Option<String>,
-    /// The names of the classes whose pictures are kept; empty keeps all.
+    /// The classes whose pictures are kept, by names or numbers, each or several with commas between them; empty keeps all.
     pub only_classes: Vec<String>,
 }
 
@@ -49,8 +55,9 @@ pub fn open(name_or_path: &str) -> Result<Box<dyn Dataset>> {
 /// * a folder with IDX files named as MNIST's is an [`IdxDataset`];
 /// * a folder with parquet files is read as a repository of the Hugging Face Hub, where the library is built with the
 ///   feature `parquet`;
+/// * a folder of tar archives without pictures beside them is a data set in shards, as WebDataset has it;
 /// * any other folder is an [`ImageFolder`];
-/// * a file is one of these by its first bytes: a parquet file, a zip archive of a folder of pictures, an IDX file,
+/// * a file is one of these by its first bytes: a parquet file, a zip or tar archive of a folder of pictures, an IDX file,
 ///   gzipped or not.
 ///
 /// # Errors
@@ -102,11 +109,25 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         return Ok(Box::new(idx));
     }
     let store = Store::folder(path)?;
-    let listing = store.list()?;
+    let mut listing = store.list()?;
     if !listing.parquet.is_empty() {
         return parquet::open_repository(path, listing.parquet, options);
     }
-    no_config(path.display(), options)?;
+    let card = path.join(CARD);
+    let named = match is_file_beside(&card) {
+        true => {
+            let text = store.read_text(Path::new(CARD)).unwrap_or_default();
+            named::keep_named(&mut listing, &text, options).map_err(|message| Error::file(path, message))?
+        }
+        false => None,
+    };
+    listing.is_split = named == Some(true);
+    if named.is_none() {
+        no_config(path.display(), options)?;
+    }
+    if listing.pictures.is_empty() && !listing.tars.is_empty() {
+        return Ok(Box::new(ImageFolder::of_shards(path, &listing.tars, options)?));
+    }
     Ok(Box::new(ImageFolder::of(store, listing, options)?))
 }
 
@@ -121,21 +142,31 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
     }
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(4).read_to_end(&mut start))
+        .and_then(|file| file.take(512).read_to_end(&mut start))
         .map_err(|e| Error::io("read", path, e))?;
-    if zip::MAGIC.contains(&&start[..]) {
+    let first = start.get(..4).unwrap_or(&start);
+    if zip::MAGIC.contains(&first) {
         Ok(Box::new(ImageFolder::open_zip(path, options)?))
-    } else if start == b"PAR1" {
+    } else if tar::is_tar(&start) {
+        Ok(Box::new(ImageFolder::open_tar(path, options)?))
+    } else if first == b"PAR1" {
         only_train(path.display(), options)?;
         parquet::open(path, options)
-    } else if start.starts_with(idx::GZIP) || start == idx::IDX_PICTURES {
+    } else if first.starts_with(idx::GZIP) || first == idx::IDX_PICTURES {
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        if [".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending)) {
+            return Err(Error::file(
+                path,
+                "is a compressed tar archive, which is not supported: unpack it with gunzip",
+            ));
+        }
         only_train(path.display(), options)?;
         no_column(path.display(), options)?;
         Ok(Box::new(IdxDataset::open(path)?))
     } else {
         Err(Error::file(
             path,
-            "is a file, but no data set: a parquet file, a zip archive of a folder of pictures, or an IDX file of \
+            "is a file, but no data set: a parquet file, a zip or tar archive of a folder of pictures, or an IDX file of \
              pictures, gzipped or not, is one; a folder of pictures is named itself",
         ))
     }

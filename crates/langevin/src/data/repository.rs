@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use super::{
     OpenOptions,
     decode::is_picture_name,
-    idx, split,
+    idx,
+    named::keep_named,
+    split,
     store::{Listing, is_shown, sort_key},
 };
 use crate::{Error, Result};
 
 /// The file in which a repository says what its data are.
-const CARD: &str = "README.md";
+pub(super) const CARD: &str = "README.md";
 
 /// The files of a repository that make up what [`data::open_with`](super::open_with) is then given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +30,7 @@ pub struct RepositoryFiles {
 pub struct Unread(pub String);
 
 /// What the names of files end with that hold data, and are not read.
-const UNREAD: [&str; 16] = [
-    ".tar",
+const UNREAD: [&str; 15] = [
     ".tgz",
     ".gz",
     ".zst",
@@ -66,12 +67,14 @@ pub fn repository_files(
     let wrong = |message: String| Error::Config(format!("the data set {name} {message}"));
     let mut listing = Listing::default();
     let mut archives = Vec::new();
-    let (mut of_pictures, mut of_archives, mut of_unread) = (0, 0, 0);
+    let (mut of_pictures, mut of_archives, mut of_tars, mut of_unread) = (0, 0, 0, 0);
     let mut unread = Vec::new();
     for (path, size) in paths.iter().filter(|(path, _)| is_shown(Path::new(path))) {
         if path.to_ascii_lowercase().ends_with(".zip") {
             of_archives += size;
             archives.push(*path);
+        } else if path.to_ascii_lowercase().ends_with(".tar") {
+            of_tars += size;
         } else if is_picture_name(path) {
             of_pictures += size;
         } else if is_unread(path) {
@@ -101,6 +104,16 @@ pub fn repository_files(
             .map_err(wrong)
             .map(|files| Ok(folder(files)));
     }
+    let named = keep_named(&mut listing, card.unwrap_or_default(), options).map_err(wrong)?;
+    if of_tars > of_pictures.max(of_archives) {
+        let mut files = match named {
+            Some(true) => listing.tars.iter().map(|path| sort_key(path)).collect(),
+            _ => shards(&listing.tars, wanted).map_err(wrong)?,
+        };
+        files.extend(has("labels.json").then(|| "labels.json".to_string()));
+        // The card would be asked again for the files of its other splits.
+        return Ok(Ok(folder(files)));
+    }
     if of_archives > of_pictures {
         return Ok(archive(&archives, wanted).map(|archive| RepositoryFiles {
             files: vec![archive.to_string()],
@@ -118,7 +131,19 @@ pub fn repository_files(
             unread.join(", ")
         ))));
     }
-    let mut files = pictures(&listing, wanted);
+    let mut files = match named {
+        Some(true) => {
+            let all = listing.pictures.iter().chain(&listing.metadata);
+            let texts = listing
+                .pictures
+                .iter()
+                .filter_map(|path| listing.text_beside(path));
+            all.map(|path| sort_key(path))
+                .chain(texts.map(|path| sort_key(&path)))
+                .collect()
+        }
+        _ => pictures(&listing, wanted),
+    };
     let beside = |path: &PathBuf| sort_key(&path.with_file_name("labels.json"));
     files.extend(listing.metadata.iter().map(beside).filter(|path| has(path)));
     Ok(Ok(folder(files)))
@@ -155,6 +180,30 @@ fn archive<'a>(archives: &[&'a str], wanted: &str) -> Result<&'a str, Unread> {
             archives.join(", ")
         ))),
     }
+}
+
+/// The tar archives of a split: those whose name or folder is called after it; where none is called after a split, all are `train`.
+fn shards(tars: &[PathBuf], wanted: &str) -> Result<Vec<String>, String> {
+    let split_of = |path: &PathBuf| path.iter().rev().find_map(|part| split::meant_by(part.to_str()?));
+    let of = |split: Option<&str>| -> Vec<String> {
+        let found = tars.iter().filter(|path| split_of(path) == split);
+        found.map(|path| sort_key(path)).collect()
+    };
+    let found = of(Some(wanted));
+    let found = if found.is_empty() && wanted == split::TRAIN {
+        of(None)
+    } else {
+        found
+    };
+    if found.is_empty() {
+        let there: std::collections::BTreeSet<&str> = tars.iter().filter_map(split_of).collect();
+        let there: Vec<&str> = there.into_iter().collect();
+        return Err(format!(
+            "has no tar archives of the split `{wanted}`; there are {}",
+            there.join(", ")
+        ));
+    }
+    Ok(found)
 }
 
 /// All pictures and metadata, or those below folders that are called after the split, where there are such.
@@ -208,7 +257,13 @@ mod tests {
         config: Option<&str>,
         split: &str,
     ) -> Result<Result<RepositoryFiles, Unread>> {
-        let sizes = [("train.png", 1), (".png", 100), (".zip", 5000), (".tar", 5000)];
+        let sizes = [
+            ("train.png", 1),
+            (".png", 100),
+            (".zip", 5000),
+            (".tar", 5000),
+            (".tgz", 5000),
+        ];
         let size = |path: &str| {
             sizes
                 .iter()
@@ -306,6 +361,38 @@ mod tests {
     }
 
     #[test]
+    fn shards_come_by_their_names_and_a_card_says_which_pictures() {
+        let paths = [
+            "README.md",
+            "preview.png",
+            "data/train-000.tar",
+            "data/train-001.tar",
+            "data/test-000.tar",
+        ];
+        assert_eq!(files(&paths, "train"), [paths[2], paths[3], paths[0]]);
+        assert_eq!(files(&paths, "test"), [paths[4], paths[0]]);
+        let message = of(&paths, None, None, "dev").unwrap_err().to_string();
+        assert!(
+            message.contains("no tar archives of the split `validation`; there are test, train"),
+            "{message}"
+        );
+        assert_eq!(files(&["a.tar", "b.tar"], "train").len(), 2);
+        #[cfg(feature = "parquet")]
+        {
+            let paths = ["README.md", "new/1.png", "old/2.png", "old/metadata.csv"];
+            let card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: old/*\n  - split: extra\n    path: new/*.png\n---\n";
+            let chosen = |split: &str| of(&paths, Some(card), None, split).map(|files| files.unwrap().files);
+            assert_eq!(chosen("train").unwrap(), [paths[2], paths[3], paths[0]]);
+            assert_eq!(chosen("extra").unwrap(), [paths[1], paths[0]]);
+            let message = chosen("test").unwrap_err().to_string();
+            assert!(
+                message.contains("no split `test`; there are train, extra"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn idx_files_come_with_their_labels_and_other_things_not_at_all() {
         let paths = [
             "README.md",
@@ -315,14 +402,14 @@ mod tests {
             "train-labels-idx1-ubyte.gz",
         ];
         assert_eq!(files(&paths, "train"), [paths[3], paths[4], paths[0]]);
-        let Unread(why) = of(&["README.md", "loader.py", "data.tar"], None, None, "train")
+        let Unread(why) = of(&["README.md", "loader.py", "data.tgz"], None, None, "train")
             .unwrap()
             .unwrap_err();
         assert!(why.contains("no parquet files"), "{why}");
         // A thumbnail is not the data.
-        let beside = ["README.md", "preview.png", "data/train.tar"];
+        let beside = ["README.md", "preview.png", "data/train.tgz"];
         let Unread(why) = of(&beside, None, None, "train").unwrap().unwrap_err();
-        assert!(why.contains("that are not read, data/train.tar"), "{why}");
+        assert!(why.contains("that are not read, data/train.tgz"), "{why}");
         // What describes pictures is smaller than they are.
         assert_eq!(files(&["a.png", "b.png", "list.csv"], "train").len(), 2);
     }

@@ -10,6 +10,8 @@ use std::{
 use super::{
     decode::{is_picture_name, read_limited},
     idx::folder_name,
+    left_out::{self, Endings},
+    tar::TarFiles,
     zip::ZipFiles,
 };
 use crate::{
@@ -26,6 +28,8 @@ pub(super) enum Store {
     Folder(PathBuf, Inside),
     /// An archive, of which nothing is ever unpacked to disk.
     Zip(ZipFiles),
+    /// The same of a tar archive, or of several.
+    Tar(TarFiles),
 }
 
 /// What a picture folder is made of.
@@ -39,6 +43,14 @@ pub(super) struct Listing {
     pub parquet: Vec<PathBuf>,
     /// Texts, which are captions where they are called as a picture is.
     pub texts: HashSet<PathBuf>,
+    /// Shards of tar archives, sorted by path.
+    pub tars: Vec<PathBuf>,
+    /// Whether these are the files of the split that is asked for, whatever their folders are called.
+    pub is_split: bool,
+    /// How many pictures and archives a card leaves out.
+    pub unnamed: usize,
+    /// All that is nothing of these.
+    pub others: Vec<PathBuf>,
 }
 
 impl Store {
@@ -55,6 +67,7 @@ impl Store {
         match self {
             Self::Folder(root, _) => root,
             Self::Zip(zip) => zip.path(),
+            Self::Tar(tar) => tar.path(),
         }
     }
 
@@ -62,10 +75,11 @@ impl Store {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Folder(root, _) => folder_name(root),
-            Self::Zip(zip) => zip
-                .path()
-                .file_stem()
-                .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned()),
+            Self::Tar(tar) if tar.is_sharded() => folder_name(tar.path()),
+            Self::Zip(_) | Self::Tar(_) => {
+                let stem = self.root().file_stem();
+                stem.map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned())
+            }
         }
     }
 
@@ -88,11 +102,27 @@ impl Store {
                     .filter(|path| is_shown(path))
                     .for_each(|path| listing.add(path.clone()));
             }
+            Self::Tar(tar) => {
+                tar.paths()
+                    .filter(|path| is_shown(path))
+                    .for_each(|path| listing.add(path.clone()));
+            }
         }
         listing.pictures.sort_by_cached_key(|path| sort_key(path));
         listing.metadata.sort_by_cached_key(|path| sort_key(path));
         listing.parquet.sort_by_cached_key(|path| sort_key(path));
+        listing.tars.sort_by_cached_key(|path| sort_key(path));
         Ok(listing)
+    }
+
+    /// Whether it is made of tar archives, whose pictures may have columns beside them.
+    pub(super) fn has_columns(&self) -> bool {
+        matches!(self, Self::Tar(_))
+    }
+
+    /// Whether a folder is the file's own, and no tar archive among several.
+    pub(super) fn is_own_folder(&self, path: &Path) -> bool {
+        !matches!(self, Self::Tar(tar) if tar.is_shard(path))
     }
 
     /// Whether there is such a file, and it lies in the folder indeed.
@@ -103,6 +133,7 @@ impl Store {
                 whole.is_file() && inside.holds(&whole).unwrap_or(false)
             }
             Self::Zip(zip) => zip.has(path),
+            Self::Tar(tar) => tar.has(path),
         }
     }
 
@@ -116,6 +147,26 @@ impl Store {
             Self::Zip(zip) => zip
                 .read(path)
                 .map_err(|message| Error::file(self.whole(path), message)),
+            Self::Tar(tar) => tar
+                .read(path)
+                .map_err(|message| Error::file(self.whole(path), message)),
+        }
+    }
+
+    /// A file's size, with its checksum where an archive has that. What is not there has none: it is named when it is read.
+    ///
+    /// # Errors
+    /// [`Error::File`] if an archive has no such file.
+    pub(super) fn size(&self, path: &Path) -> Result<(u64, Vec<u8>)> {
+        match self {
+            Self::Folder(root, _) => Ok((fs::metadata(root.join(path)).map_or(0, |file| file.len()), vec![])),
+            Self::Zip(zip) => {
+                let (size, checksum) = zip
+                    .size(path)
+                    .map_err(|message| Error::file(self.whole(path), message))?;
+                Ok((size, checksum.to_le_bytes().to_vec()))
+            }
+            Self::Tar(tar) => Ok((tar.size(path).unwrap_or(0), vec![])),
         }
     }
 
@@ -126,7 +177,7 @@ impl Store {
     pub(super) fn open(&self, path: &Path) -> Result<Box<dyn Read>> {
         Ok(match self {
             Self::Folder(root, _) => Box::new(files::open(root.join(path))?),
-            Self::Zip(_) => Box::new(io::Cursor::new(self.read(path)?)),
+            Self::Zip(_) | Self::Tar(_) => Box::new(io::Cursor::new(self.read(path)?)),
         })
     }
 
@@ -168,9 +219,27 @@ impl Listing {
             self.metadata.push(path);
         } else if path.extension().is_some_and(|ending| ending == "parquet") {
             self.parquet.push(path);
-        } else if path.extension().is_some_and(|ending| ending == "txt") {
-            self.texts.insert(path);
+        } else {
+            match left_out::ending(&path).as_str() {
+                "txt" => drop(self.texts.insert(path)),
+                "tar" => self.tars.push(path),
+                _ => self.others.push(path),
+            }
         }
+    }
+
+    /// The files that are not used where these texts are captions, but for those that `is_read` knows.
+    pub(super) fn passed_over(&self, captions: &HashSet<&Path>, is_read: impl Fn(&Path) -> bool) -> Endings {
+        let mut endings = Endings::default();
+        let texts = self
+            .texts
+            .iter()
+            .filter(|text| !captions.contains(text.as_path()));
+        let others = self.others.iter().chain(texts).chain(&self.tars);
+        others
+            .filter(|path| !is_read(path))
+            .for_each(|path| endings.add(path));
+        endings
     }
 
     /// The text beside a picture that is called as it, in which trainers of adapters keep its caption.

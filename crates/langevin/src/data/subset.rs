@@ -1,6 +1,6 @@
 //! The pictures of some of a data set's classes.
 
-use super::{Dataset, Example, Group, out_of_range};
+use super::{Dataset, Example, Fingerprint, Group, out_of_range};
 use crate::{Error, Result};
 
 /// A data set's pictures of chosen classes, in its order. The classes are numbered anew, in the data set's order too.
@@ -27,16 +27,21 @@ impl ClassSubset {
                 "{of} has no classes to choose among with `only_classes`"
             )));
         };
-        if let Some(unknown) = classes.iter().find(|name| !known.contains(name)) {
-            return Err(Error::Config(format!(
-                "{of} has no class \"{unknown}\"; its classes are {}",
-                known.join(", ")
-            )));
+        let mut chosen = vec![false; known.len()];
+        for text in classes {
+            let found = named(text, known).map_err(|unknown| {
+                Error::Config(format!(
+                    "{of} has no class \"{unknown}\"; its classes are {}",
+                    listed(known)
+                ))
+            })?;
+            found.into_iter().for_each(|class| chosen[class] = true);
         }
         let names: Vec<String> = known
             .iter()
-            .filter(|name| classes.contains(name))
-            .cloned()
+            .zip(&chosen)
+            .filter(|(_, chosen)| **chosen)
+            .map(|(name, _)| name.clone())
             .collect();
         let number = |name: &String| names.iter().position(|chosen| chosen == name);
         let numbers: Vec<Option<usize>> = known.iter().map(number).collect();
@@ -76,6 +81,69 @@ impl ClassSubset {
     }
 }
 
+/// The classes that a text names: one by its whole name, else several with commas between them. Each is a name, as it is or in quotes, or
+/// a number where there is no such name. A name that has commas itself is found too; of several that are possible, the longest.
+///
+/// # Errors
+/// The part that names none.
+fn named(text: &str, known: &[String]) -> Result<Vec<usize>, String> {
+    let whole = |name: &str| known.iter().position(|known| known == name);
+    if let Some(class) = whole(text.trim()) {
+        return Ok(vec![class]);
+    }
+    let mut found = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (class, length) = first_named(rest, &whole)?;
+        let class = class.or_else(|| {
+            rest[..length]
+                .trim()
+                .parse()
+                .ok()
+                .filter(|&class| class < known.len())
+        });
+        found.push(class.ok_or_else(|| rest[..length].trim().to_string())?);
+        rest = rest[length..]
+            .trim_start()
+            .strip_prefix(',')
+            .unwrap_or_default()
+            .trim_start();
+    }
+    Ok(found)
+}
+
+/// The first class that a list names, if it is one, and how long its name is there.
+///
+/// # Errors
+/// The name, where it is in quotes and no class, or its quotes do not end.
+fn first_named(list: &str, whole: &impl Fn(&str) -> Option<usize>) -> Result<(Option<usize>, usize), String> {
+    if let Some(quote) = list.chars().next().filter(|c| matches!(c, '"' | '\''))
+        && let Some(end) = list[1..].find(quote)
+        && matches!(list[end + 2..].trim_start().chars().next(), None | Some(','))
+    {
+        let name = &list[1..=end];
+        return whole(name)
+            .map(|class| (Some(class), end + 2))
+            .ok_or_else(|| name.to_string());
+    }
+    let ends = list.match_indices(',').map(|(at, _)| at).chain([list.len()]);
+    let named = ends
+        .clone()
+        .filter_map(|end| Some((whole(list[..end].trim())?, end)))
+        .last();
+    let first = ends.clone().next().unwrap_or(list.len());
+    Ok(named.map_or((None, first), |(class, end)| (Some(class), end)))
+}
+
+/// The names of classes, or the first of very many.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 50;
+    match names.len().saturating_sub(MOST) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
+}
+
 /// The groups with only the pictures at `indices`, by their new indices. Reading one still means reading all of it.
 fn shrunk(groups: &[Group], indices: &[usize]) -> Vec<Group> {
     let new = |old: usize| indices.partition_point(|&index| index < old);
@@ -109,6 +177,19 @@ impl Dataset for ClassSubset {
 
     fn class_names(&self) -> Option<&[String]> {
         Some(&self.names)
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        self.whole.left_out()
+    }
+
+    /// That of the whole, which its chosen classes make a part of.
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(Fingerprint {
+            pictures: self.len(),
+            classes: self.names.clone(),
+            ..self.whole.fingerprint()?
+        })
     }
 
     fn name(&self) -> &str {
@@ -156,6 +237,23 @@ mod tests {
             assert_eq!(some.class(index).unwrap(), got.class);
         }
         assert!(some.get(some.len()).is_err());
+    }
+
+    #[test]
+    fn classes_are_named_with_commas_in_quotes_and_by_number() {
+        let known = ["cock", "tench, Tinca tinca", "tench", "7", "a \"b\""].map(String::from);
+        let found = |text: &str| named(text, &known);
+        assert_eq!(found("tench, Tinca tinca"), Ok(vec![1]));
+        assert_eq!(found("cock,tench, Tinca tinca , tench"), Ok(vec![0, 1, 2]));
+        assert_eq!(found("'tench, Tinca tinca',\"cock\""), Ok(vec![1, 0]));
+        assert_eq!(found("a \"b\""), Ok(vec![4]));
+        // A name counts before a number.
+        assert_eq!(found("7,0, 2,"), Ok(vec![3, 0, 2]));
+        assert_eq!(found("5"), Err("5".into()));
+        assert_eq!(found("tench, Tinca"), Err("Tinca".into()));
+        assert_eq!(found("'tench, x'"), Err("tench, x".into()));
+        assert_eq!(found("\"cock"), Err("\"cock".into()));
+        assert_eq!(found("größe, é"), Err("größe".into()));
     }
 
     #[test]

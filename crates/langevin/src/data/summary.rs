@@ -4,8 +4,11 @@ use std::{fmt, path::PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Channels, Dataset};
+use super::{Channels, Dataset, left_out};
 use crate::Error;
+
+/// The most classes that are listed one by one.
+const MOST: usize = 50;
 
 /// Counts and sizes of a data set, and its broken pictures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct DatasetSummary {
     pub classes: Vec<(String, usize)>,
     /// How many pictures have a caption.
     pub captions: usize,
+    /// What is there and not used, as sentences.
+    pub left_out: Vec<String>,
     /// The pictures that cannot be read, each with the reason.
     pub broken: Vec<(PathBuf, String)>,
 }
@@ -64,18 +69,27 @@ impl DatasetSummary {
             name: dataset.name().to_string(),
             description: dataset.description(),
             count: dataset.len(),
+            left_out: dataset.left_out(),
             classes: names.iter().map(|name| (name.clone(), 0)).collect(),
             ..Self::default()
         };
+        let mut without_class = 0;
         for (index, seen) in seen.into_iter().enumerate() {
             match seen {
-                Ok(seen) => summary.add(&seen),
+                Ok(seen) => {
+                    summary.add(&seen);
+                    without_class += usize::from(!names.is_empty() && seen.class.is_none());
+                }
                 Err(Error::File { path, message }) => summary.broken.push((path, message)),
                 Err(Error::Io { path, source, .. }) => summary.broken.push((path, source.to_string())),
                 Err(other) => summary
                     .broken
                     .push((format!("picture {index}").into(), other.to_string())),
             }
+        }
+        if without_class > 0 {
+            let pictures = left_out::pictures(without_class);
+            summary.left_out.push(format!("{pictures} without a class"));
         }
         summary
     }
@@ -124,10 +138,31 @@ impl fmt::Display for DatasetSummary {
                 .iter()
                 .map(|(name, count)| format!("{name} ({count})"))
                 .collect();
-            write!(f, "\n  classes   {}: {}", classes.len(), classes.join(", "))?;
+            write!(
+                f,
+                "\n  classes   {}: {}",
+                classes.len(),
+                classes[..classes.len().min(MOST)].join(", ")
+            )?;
+            if classes.len() > MOST {
+                let counts = self.classes.iter().map(|(_, count)| *count);
+                let (fewest, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
+                let empty = self.classes.iter().filter(|(_, count)| *count == 0).count();
+                write!(
+                    f,
+                    " and {} more, of {fewest} to {most} pictures",
+                    classes.len() - MOST
+                )?;
+                if empty > 0 {
+                    write!(f, "; {empty} without any")?;
+                }
+            }
         }
         if self.captions > 0 {
             write!(f, "\n  captions  {}", self.captions)?;
+        }
+        for sentence in &self.left_out {
+            write!(f, "\n  left out  {sentence}")?;
         }
         if !self.broken.is_empty() {
             write!(f, "\n  broken    {}", self.broken.len())?;

@@ -69,6 +69,16 @@ impl ZipFiles {
         self.places.contains_key(path)
     }
 
+    /// A file's size, and its checksum; the error is the part of a sentence that follows the file's name.
+    pub(super) fn size(&self, path: &Path) -> Result<(u64, u32), String> {
+        let place = *self.places.get(path).ok_or("is not in the archive")?;
+        let archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = archive
+            .by_index_data(place)
+            .map_err(|e| format!("cannot be read from the archive: {e}"))?;
+        Ok((entry.size(), entry.crc32()))
+    }
+
     /// Unpacks a file into memory; the error is the part of a sentence that follows the file's name. A file that
     /// unpacks to more than a picture may take is refused, whatever its header claims.
     pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, String> {

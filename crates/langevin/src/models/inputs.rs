@@ -44,6 +44,18 @@ pub struct VectorInput {
 }
 
 impl AnyModelConfig {
+    /// Channels of what it answers with: those of a picture, or twice as many where it predicts its variance too.
+    pub fn out_channels(&self) -> usize {
+        match self {
+            Self::UNet2D(config) => config.out_channels,
+            Self::Condition(config) => config.out_channels,
+            Self::DiT(config) => config.out_channels.unwrap_or(config.in_channels),
+            Self::PixArt(_) | Self::SD3(_) => self.in_channels(),
+            Self::ClassChannels(config) => config.model.out_channels,
+            Self::Basic(config) => config.out_channels,
+        }
+    }
+
     /// Channels of the pictures it draws; those that it is shown beside them do not count.
     pub fn in_channels(&self) -> usize {
         let all = match self {

@@ -9,7 +9,7 @@ use super::{RUN_CONFIG, ResumeFrom, TrainingConfig, lock, state::STATE};
 use crate::{Error, Result, files};
 
 /// What the names of checkpoints begin with, as in the training script.
-const PREFIX: &str = "checkpoint-";
+pub(super) const PREFIX: &str = "checkpoint-";
 /// What the names of everything unfinished begin with.
 const UNFINISHED: &str = ".langevin-";
 
@@ -52,6 +52,16 @@ pub fn asked_for(config: &TrainingConfig) -> Result<Option<PathBuf>> {
                 }
             });
             found.map(Some).ok_or_else(|| {
+                if path.join(RUN_CONFIG).is_file() {
+                    return Error::option(
+                        &["pretrained"],
+                        format!(
+                            "{}: is a run that left no checkpoint to go on from: start a new one from its weights with \
+                             `pretrained`, if it has ended",
+                            path.display()
+                        ),
+                    );
+                }
                 Error::file(
                     path,
                     format!("is no checkpoint: it would be a folder `{PREFIX}N` with a file {STATE}, or a run's folder with such"),

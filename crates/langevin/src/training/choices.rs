@@ -108,6 +108,13 @@ impl MixedPrecision {
     }
 }
 
+impl LrSchedulerType {
+    /// Whether the learning rate rises from zero first.
+    pub fn warms_up(self) -> bool {
+        !matches!(self, Self::Constant | Self::Exponential | Self::PiecewiseConstant)
+    }
+}
+
 impl ConditioningKind {
     /// Whether the model is told classes.
     pub fn tells_classes(self) -> bool {

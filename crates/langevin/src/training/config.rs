@@ -40,8 +40,9 @@ options! {
         /// The part of the data set to train on [train].
         #[flag("Data", value_name = "NAME")]
         pub split: String = split::TRAIN.into(),
-        /// Train on the pictures of these classes alone.
-        #[flag("Data", value_name = "NAMES", value_delimiter = ',')]
+        /// Train on the pictures of these classes alone: names, with commas between them, or numbers; a name with a comma stands as it is or
+        /// in quotes.
+        #[flag("Data", value_name = "NAMES")]
         pub only_classes: Vec<String> = vec![],
         /// A folder of pictures; sub-folders are classes.
         #[flag("Data", value_name = "FOLDER")]

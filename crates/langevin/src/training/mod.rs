@@ -8,6 +8,7 @@ mod command;
 pub mod config;
 mod dataset;
 pub mod ema;
+mod ended;
 pub mod gradients;
 pub mod learner;
 mod length;
@@ -20,6 +21,7 @@ pub mod observer;
 pub mod optimizer;
 mod options;
 mod pace;
+mod places;
 mod portable;
 mod pretrained;
 mod reduce;
@@ -40,6 +42,7 @@ pub use choices::{
     ConditioningKind, LrSchedulerType, MixedPrecision, ResumeFrom, TextEncoderSource, VectorEmbedding,
 };
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
+pub use ended::ended;
 pub use lock::RunLock;
 pub use model::ModelSource;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};

@@ -127,7 +127,14 @@ impl TrainingConfig {
             }
             self.resolution = height;
         }
-        self.channels = Channels::from_count(config.in_channels()).unwrap_or(self.channels);
+        let (drawn, predicted) = (config.in_channels(), config.out_channels());
+        if predicted == 2 * drawn {
+            return Err(Error::Unsupported(format!(
+                "the model `{model}` predicts its variance beside the noise ({predicted} out_channels, {drawn} in_channels), and training \
+                 teaches no variance: such models are drawn from, and not trained on"
+            )));
+        }
+        self.channels = Channels::from_count(drawn).unwrap_or(self.channels);
         if !config.takes_classes() {
             self.conditioning = ConditioningKind::None;
         }

@@ -19,7 +19,12 @@ use super::{
     step::{self, Draw},
     trainee::{Full, Trainee},
 };
-use crate::{Error, Result, files, ops::in_pool, pipelines::Pipeline, random::Generator};
+use crate::{
+    Error, Result, files,
+    ops::in_pool,
+    pipelines::{MODEL_INDEX, Pipeline},
+    random::Generator,
+};
 
 /// How the steps came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub(super) struct Run {
     epochs: usize,
     /// What is written as the run's configuration.
     config: TrainingConfig,
+    /// The folder holds the weights of a run that is replaced.
+    replaces: bool,
     /// The grid of samples that was drawn last.
     last_grid: Option<PathBuf>,
     /// Nobody else writes into the folder meanwhile.
@@ -90,7 +97,7 @@ impl Run {
         let kept = trainer.resumed.as_ref();
         if kept.is_none() {
             // Of a run that is replaced.
-            samples::forget_last(folder);
+            samples::forget(folder);
         }
         // Those of a run that is replaced, or that this one leaves behind.
         for (step, path) in checkpoints::all(folder) {
@@ -117,6 +124,7 @@ impl Run {
             steps,
             epochs,
             config: resolved,
+            replaces: kept.is_none() && folder.join(MODEL_INDEX).exists(),
             last_grid: None,
             _lock: lock,
         };
@@ -150,6 +158,7 @@ impl Run {
         let place = Place {
             version: state::VERSION.into(),
             pictures: trainer.dataset.len(),
+            data: Some(trainer.data.clone()),
             step: learner.steps(),
             epoch: self.epoch,
             batch: self.batch,
@@ -215,8 +224,8 @@ impl Run {
                 return Ok(Ended::Interrupted);
             }
             let config = &trainer.config;
-            let due =
-                |every: usize| every > 0 && self.epoch.is_multiple_of(every) && self.epoch < self.epochs;
+            let (epoch, epochs) = (self.epoch, self.epochs);
+            let due = |every: usize| every > 0 && epoch.is_multiple_of(every) && epoch < epochs;
             if due(config.save_model_epochs) {
                 self.save(trainer)?;
             }
@@ -292,6 +301,10 @@ impl Run {
 
     /// Draws samples into the file at `path`, and shows them to everybody.
     pub(super) fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        if self.replaces {
+            // Never samples of one run beside weights of another.
+            self.save(trainer)?;
+        }
         let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
@@ -405,9 +418,12 @@ impl Run {
         }))
     }
 
-    /// Writes the pipeline into the run's folder.
-    pub(super) fn save(&self, trainer: &Trainer) -> Result<()> {
-        self.pipeline(trainer)?.save(&trainer.folder)
+    /// Writes the pipeline into the run's folder, where no samples of other weights stay as those of the end.
+    pub(super) fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        samples::forget_end(&trainer.folder);
+        self.pipeline(trainer)?.save(&trainer.folder)?;
+        self.replaces = false;
+        Ok(())
     }
 }
 

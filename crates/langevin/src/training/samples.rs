@@ -81,12 +81,8 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
         ("model", trainer.folder.display().to_string()),
     ];
     grid::write_png(path, &whole, &text)?;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    grid::write_png(
-        path.with_file_name(format!("{stem}-denoising.png")),
-        &denoising,
-        &text,
-    )?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    grid::write_png(path.with_file_name(self::denoising(&name)), &denoising, &text)?;
     Ok(Drawn {
         pictures,
         columns,
@@ -98,8 +94,40 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
 
 /// Removes the copy of a grid that was drawn on the way, if there is one: another one holds now.
 pub(super) fn forget_last(folder: &Path) {
+    remove(folder, SAMPLES_LAST);
+}
+
+/// Removes the grids that a run ended with: the weights are about to be others than those that drew them.
+pub(super) fn forget_end(folder: &Path) {
+    for name in [SAMPLES, SAMPLES_TRAINED] {
+        remove(folder, name);
+        remove(folder, &denoising(name));
+    }
+}
+
+/// Removes all that a run drew which is replaced: the new one's samples would stand among them.
+pub(super) fn forget(folder: &Path) {
+    forget_last(folder);
+    forget_end(folder);
+    remove(folder, LOSS_PLOT);
+    let drawn = folder.join(DRAWN);
+    for entry in std::fs::read_dir(&drawn).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_ours = ["epoch-", "step-"].iter().any(|start| name.starts_with(start));
+        if is_ours && name.ends_with(".png") {
+            remove(&drawn, &name);
+        }
+    }
+}
+
+fn remove(folder: &Path, name: &str) {
     // One that cannot be removed is an old picture, and no reason to end a run.
-    let _ = std::fs::remove_file(folder.join(SAMPLES_LAST));
+    let _ = std::fs::remove_file(folder.join(name));
+}
+
+/// What the way out of the noise is called beside a grid.
+fn denoising(grid: &str) -> String {
+    format!("{}-denoising.png", grid.trim_end_matches(".png"))
 }
 
 /// A few pictures of the first batch at moments evenly apart, from the noise to the end.

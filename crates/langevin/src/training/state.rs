@@ -8,15 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    RUN_CONFIG, TrainingConfig,
+    ConditioningKind, RUN_CONFIG, TrainingConfig, checkpoints,
     ema::EmaSchedule,
     gradients::Gradients,
     learner::Learner,
+    places::one_place,
     trainee::{Full, Trainee},
 };
 use crate::{
     Error, Result,
     conditioning::Trained,
+    data::Fingerprint,
     files,
     models::{
         AnyModel, AnyModelConfig,
@@ -48,6 +50,9 @@ pub(super) struct Place {
     pub version: String,
     /// Pictures in the data set.
     pub pictures: usize,
+    /// What the data set consists of. Those that were written before there was one have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Fingerprint>,
     /// Optimiser steps done: the place on the learning-rate schedule, of the optimiser and of the average too.
     pub step: usize,
     /// The epoch, from 1.
@@ -145,6 +150,9 @@ impl SavedRun {
         }
         let place: Place = serde_json::from_value(state)
             .map_err(|e| Error::file(folder.join(STATE), format!("is not a run's state: {e}")))?;
+        place
+            .check(&folder)
+            .map_err(|message| Error::file(folder.join(STATE), message))?;
         let mut config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
         // Whoever resumes a run of somebody else's has not chosen where on this machine it writes.
         let is_inside = |text: &str| matches!(text, "" | ".") || files::plain_path(text).is_some();
@@ -159,10 +167,19 @@ impl SavedRun {
             config.logging_dir = usual;
         }
         Ok(Self {
+            config: config.found_from(&checkpoints::run_of(&folder)),
             folder,
             place,
-            config,
         })
+    }
+
+    /// Refuses to look on the Hub for data that were in a folder or a file when the run was begun.
+    ///
+    /// # Errors
+    /// If they are not there; the error says where they were.
+    pub fn check_data_are_there(&self) -> Result<()> {
+        self.config
+            .check_data_are_there(&checkpoints::run_of(&self.folder))
     }
 
     /// Its folder.
@@ -175,26 +192,64 @@ impl SavedRun {
         self.place.step
     }
 
-    /// The configuration of its run.
+    /// The configuration of its run, with the paths that lead somewhere from the folder where it was begun.
     pub fn config(&self) -> &TrainingConfig {
         &self.config
     }
 
-    /// Refuses to go on with another configuration, but for what only says how long to train, what is kept and where.
+    /// Refuses to go on with another configuration, but for what only says how long to train, what is kept and where. Where the data
+    /// are is not compared if it is known what they are.
     ///
     /// # Errors
     /// If something else differs; the error names everything that does.
     pub fn check_config(&self, config: &TrainingConfig) -> Result<()> {
-        let mut differing = differences(&self.config.portable(), &config.portable())?;
-        differing.retain(|(name, ..)| !TrainingConfig::MAY_CHANGE.contains(&name.as_str()));
-        self.refuse("the run's configuration", &differing)
+        let mut differing = config_differences(&self.config, config)?;
+        if self.place.data.is_some() {
+            differing.retain(|(name, ..)| !PLACE_OF_DATA.contains(&name.as_str()));
+        }
+        refuse(&self.folder, "the run's configuration", &differing)
     }
 
-    /// Refuses to go on with another model or another number of pictures.
+    /// Refuses to go on with other pictures, classes or captions than the run was trained on, and with numbers that no run over these
+    /// pictures comes to.
     ///
     /// # Errors
     /// If they differ; the error says in what.
-    pub fn check_model(&self, model: &AnyModelConfig, pictures: usize) -> Result<()> {
+    pub fn check_data(&self, config: &TrainingConfig, data: &Fingerprint) -> Result<()> {
+        let kind = config.conditioning;
+        let difference = match &self.place.data {
+            Some(was) => was.difference(
+                data,
+                kind.tells_classes(),
+                kind == ConditioningKind::CrossAttention,
+            ),
+            None => (data.pictures != self.place.pictures).then(|| {
+                format!(
+                    "they are {} pictures, and were {}",
+                    data.pictures, self.place.pictures
+                )
+            }),
+        };
+        if let Some(difference) = difference {
+            return Err(Error::option(
+                &["pretrained"],
+                format!(
+                    "{}: cannot be resumed with these data: {difference} when it was written; resume with those, or start a \
+                     new run from its weights with `pretrained`",
+                    self.folder.display()
+                ),
+            ));
+        }
+        self.place
+            .check_schedule(config)
+            .map_err(|message| Error::file(self.folder.join(STATE), message))
+    }
+
+    /// Refuses to go on with another model.
+    ///
+    /// # Errors
+    /// If they differ; the error says in what.
+    pub fn check_model(&self, model: &AnyModelConfig) -> Result<()> {
         let saved = self.model_config()?;
         let mut differing = match (&saved, model) {
             (AnyModelConfig::UNet2D(a), AnyModelConfig::UNet2D(b)) => differences(a, b)?,
@@ -206,36 +261,7 @@ impl SavedRun {
         };
         // Says who wrote the file.
         differing.retain(|(name, ..)| name != "_diffusers_version");
-        self.refuse("the model", &differing)?;
-        if pictures != self.place.pictures {
-            return Err(Error::file(
-                &self.folder,
-                format!(
-                    "cannot be resumed with these data: they are {pictures} pictures, and were {} when it was written",
-                    self.place.pictures
-                ),
-            ));
-        }
-        Ok(())
-    }
-
-    fn refuse(&self, what: &str, differing: &[(String, String, String)]) -> Result<()> {
-        if differing.is_empty() {
-            return Ok(());
-        }
-        let list: Vec<String> = differing
-            .iter()
-            .map(|(name, there, here)| format!("`{name}` is {there} there and {here} here"))
-            .collect();
-        Err(Error::option(
-            &["pretrained"],
-            format!(
-                "{}: cannot be resumed, because {what} differs: {}; resume with what it was written with, or start a new \
-                 run from its weights with `pretrained`",
-                self.folder.display(),
-                list.join(", ")
-            ),
-        ))
+        refuse(&self.folder, "the model", &differing)
     }
 
     /// The model's configuration.
@@ -288,8 +314,101 @@ impl SavedRun {
     }
 }
 
+/// The options that say where the data are.
+const PLACE_OF_DATA: [&str; 2] = ["dataset_name", "train_data_dir"];
+
+impl Place {
+    /// Holds the numbers of a checkpoint against each other and the name of its folder; the error is the part of a sentence that follows
+    /// the file's name.
+    fn check(&self, folder: &Path) -> Result<(), String> {
+        let named = folder
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix(checkpoints::PREFIX)?.parse().ok());
+        let named: Option<usize> = named.filter(|&step| step != self.step);
+        if let Some(named) = named {
+            return Err(format!(
+                "says that {} steps are done, and its folder's name says {named}: one of them was changed",
+                self.step
+            ));
+        }
+        if self.epoch == 0 {
+            return Err("is not a run's state: epochs count from 1".into());
+        }
+        let pictures = (self.waiting_losses.len(), self.waiting_noise_levels.len());
+        if pictures.0 != pictures.1 || (self.waiting == 0) != (pictures.0 == 0) {
+            return Err(format!(
+                "is not a run's state: {} batches wait for a step, with losses of {} pictures and noise levels of {}",
+                self.waiting, pictures.0, pictures.1
+            ));
+        }
+        Ok(())
+    }
+
+    /// Holds the numbers against the schedule of a run. Pictures that could not be read make for fewer steps, and never for more.
+    fn check_schedule(&self, config: &TrainingConfig) -> Result<(), String> {
+        let batches = self.pictures.div_ceil(config.train_batch_size.max(1));
+        let steps = |batches: usize| batches.div_ceil(config.gradient_accumulation_steps.max(1));
+        let most = steps(batches)
+            .saturating_mul(self.epoch - 1)
+            .saturating_add(steps(self.batch));
+        if self.batch > batches
+            || self.step > most
+            || self.waiting >= config.gradient_accumulation_steps.max(1)
+        {
+            return Err(format!(
+                "is not the state of this run: step {}, after {} batches of epoch {} with {} that wait, where an epoch has \
+                 {batches} batches and {} steps",
+                self.step,
+                self.batch,
+                self.epoch,
+                self.waiting,
+                steps(batches)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What two configurations differ in that a run which goes on may not change.
+///
+/// # Errors
+/// If one cannot be expressed as JSON.
+pub(super) fn config_differences(there: &TrainingConfig, here: &TrainingConfig) -> Result<Vec<Difference>> {
+    let mut differing = differences(&there.portable(), &here.portable())?;
+    differing.retain(|(name, there, here)| {
+        !TrainingConfig::MAY_CHANGE.contains(&name.as_str()) && !one_place(name, there, here)
+    });
+    Ok(differing)
+}
+
+/// Refuses to go on where something differs.
+///
+/// # Errors
+/// One that names all that does.
+pub(super) fn refuse(folder: &Path, what: &str, differing: &[Difference]) -> Result<()> {
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = differing
+        .iter()
+        .map(|(name, there, here)| format!("`{name}` is {there} there and {here} here"))
+        .collect();
+    Err(Error::option(
+        &["pretrained"],
+        format!(
+            "{}: cannot be resumed, because {what} differs: {}; resume with what it was written with, or start a new run \
+             from its weights with `pretrained`",
+            folder.display(),
+            list.join(", ")
+        ),
+    ))
+}
+
+/// A field's name with its values there and here.
+pub(super) type Difference = (String, String, String);
+
 /// What differs between two values of one type, field by field: its name, and both values as JSON.
-fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<(String, String, String)>> {
+fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<Difference>> {
     let fields = |value: &T| {
         serde_json::to_value(value)
             .map_err(|e| Error::Config(format!("a configuration cannot be expressed as JSON: {e}")))
@@ -302,6 +421,6 @@ fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<(String, String,
         .collect())
 }
 
-fn difference(name: &str, there: impl ToString, here: impl ToString) -> (String, String, String) {
+fn difference(name: &str, there: impl ToString, here: impl ToString) -> Difference {
     (name.to_string(), there.to_string(), here.to_string())
 }

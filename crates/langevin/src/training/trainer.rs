@@ -13,6 +13,7 @@ use burn::{
 
 use super::{
     Estimate, MixedPrecision, ModelSource, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
+    ended::ended,
     memory, pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     Error, Result,
     conditioning::{self, ClassCondition, Classes, Examples, RunSource, Trained},
-    data::{self, Dataset, Loader},
+    data::{self, Channels, Dataset, Fingerprint, Loader, Picture},
     device::default_device,
     objectives::{NoiseOptions, Objective},
     ops::{self, keeping},
@@ -37,6 +38,8 @@ pub struct Trainer {
     pub(super) config: TrainingConfig,
     pub(super) folder: PathBuf,
     pub(super) dataset: Arc<dyn Dataset>,
+    /// What it consists of.
+    pub(super) data: Fingerprint,
     pub(super) loader: Loader,
     pub(super) trainee: Option<Full>,
     pub(super) scheduler: AnyScheduler,
@@ -63,10 +66,26 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
+        let dataset = data::open_with(&config.dataset()?, &config.open_options())?;
+        Self::on(config, dataset.into(), device)
+    }
+
+    /// Builds the model for data that are opened: those of the configuration, or any other.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn on(config: TrainingConfig, dataset: Arc<dyn Dataset>, device: &Device) -> Result<Self> {
+        config.validate()?;
         check_device(&config, device)?;
         ops::set_exact_convolution(config.exact_convolution);
-        let dataset: Arc<dyn Dataset> = data::open_with(&config.dataset()?, &config.open_options())?.into();
         let resumed = checkpoints::asked_for(&config)?;
+        if let Some(run) = ended(&config, dataset.len())? {
+            return Err(Error::Config(format!(
+                "{}: the run is done, all {} steps of it",
+                run.folder.display(),
+                run.steps
+            )));
+        }
         let folder = match (&resumed, &config.output_dir) {
             (Some(checkpoint), None) => checkpoints::run_of(checkpoint),
             _ => config.run_folder(dataset.name()),
@@ -78,8 +97,10 @@ impl Trainer {
             transform(&config),
             loader_config(&config, dataset.as_ref()),
         )?;
+        let data = dataset.fingerprint()?;
         if let Some(saved) = &resumed {
             saved.check_config(&config)?;
+            saved.check_data(&config, &data)?;
         }
         let mut generator = Generator::new(config.seed);
         let saved = resumed.as_ref().map(SavedRun::model_folder);
@@ -93,7 +114,7 @@ impl Trainer {
         let expected = model_config(&config, &conditions)?;
         let model = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
-                saved.check_model(&expected, dataset.len())?;
+                saved.check_model(&expected)?;
                 saved.model(device)?
             }
             (None, Some(folder)) => {
@@ -115,6 +136,7 @@ impl Trainer {
             config,
             folder,
             dataset,
+            data,
             loader,
             trainee,
             scheduler,
@@ -188,8 +210,14 @@ impl Trainer {
         let mut run = Run::begin(self)?;
         let info = run.info(self)?;
         observer.started(&info);
-        let trackers = trackers::open(&self.config, &info, &mut |text| observer.message(text))?;
+        let goes_on_at = self.resumed.as_ref().map(|saved| saved.step() + 1);
+        let trackers = trackers::open(&self.config, &info, goes_on_at, &mut |text| {
+            observer.message(text)
+        })?;
         run.reports.add(trackers);
+        for sentence in self.remarks(run.steps()) {
+            observer.message(&sentence);
+        }
         if self.config.cache
             && let Some(note) = self.loader.cache_note()
         {
@@ -260,6 +288,50 @@ impl Trainer {
             classes: self.class_names(),
             seconds: start.elapsed().as_secs_f64(),
         })
+    }
+
+    /// What is worth knowing before the first of so many steps: what the data have that is not used, and what the options make of them.
+    fn remarks(&self, steps: usize) -> Vec<String> {
+        let config = &self.config;
+        let mut remarks: Vec<String> = self
+            .dataset
+            .left_out()
+            .into_iter()
+            .map(|sentence| format!("the data: {sentence}"))
+            .collect();
+        if config.lr_scheduler.warms_up() && config.lr_warmup_steps > steps {
+            remarks.push(format!(
+                "the warm-up of {} steps is longer than the run of {steps}, so the learning rate comes to {:.1e} of {:.1e} at \
+                 most: a smaller --lr-warmup-steps changes that",
+                config.lr_warmup_steps,
+                config.learning_rate * steps as f64 / config.lr_warmup_steps as f64,
+                config.learning_rate
+            ));
+        }
+        if config.channels == Channels::Rgb && self.looks_grey() {
+            remarks.push(
+                "the pictures are grey, and the model learns three channels of them: --channels grey, with a model of one channel, \
+                 takes less"
+                    .into(),
+            );
+        }
+        remarks
+    }
+
+    /// Whether some pictures from all over the data are all grey, whatever channels they are stored with.
+    fn looks_grey(&self) -> bool {
+        const LOOKED_AT: usize = 8;
+        let count = self.dataset.len();
+        let is_grey = |picture: &Picture| {
+            let mut pixels = picture.pixels().chunks_exact(3);
+            picture.channels() == Channels::Grey
+                || pixels.all(|pixel| pixel.iter().all(|value| *value == pixel[0]))
+        };
+        // One that is broken says nothing here, and is told of when its turn comes.
+        let mut pictures =
+            (0..count.min(LOOKED_AT)).filter_map(|n| self.dataset.get(n * count / count.min(LOOKED_AT)).ok());
+        pictures.next().is_some_and(|first| is_grey(&first.picture))
+            && pictures.all(|example| is_grey(&example.picture))
     }
 
     /// Names of the classes, empty where the run is unconditional.

@@ -212,8 +212,10 @@ impl Checkpoint {
         }
         // A file that has a parameter under both names has been brought up to date.
         let present: BTreeSet<String> = tensors.keys().cloned().collect();
+        let wrapped = names::wrapped(present.iter());
         for (name, stored) in tensors {
-            let today = names::present(&name).filter(|today| !present.contains(today));
+            let plain = names::not_compiled(&name[wrapped..]);
+            let today = names::present(&plain).filter(|today| !present.contains(today));
             self.early_names |= today.is_some();
             let place = Place {
                 file: self.files.len(),
@@ -222,7 +224,7 @@ impl Checkpoint {
                 first: 0,
                 transposed: false,
             };
-            self.places.insert(today.unwrap_or(name), place);
+            self.places.insert(today.unwrap_or(plain), place);
         }
         self.files.push(Arc::new(file));
         Ok(())

@@ -21,9 +21,50 @@ pub(super) fn present(name: &str) -> Option<String> {
         .then(|| format!("{block}.{present}.{parameter}"))
 }
 
+/// What `torch.compile` and `DataParallel` put before the names of a whole model's parameters.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
+
+/// How many letters of all these names are of modules that only wrap the model: `module._orig_mod.conv_in.weight`.
+pub(super) fn wrapped<'a>(names: impl Iterator<Item = &'a String> + Clone) -> usize {
+    let mut length = 0;
+    while let Some(first) = names.clone().next()
+        && let Some(wrapper) = WRAPPERS
+            .iter()
+            .find(|wrapper| first[length..].starts_with(**wrapper))
+        && names
+            .clone()
+            .all(|name| name.get(length..).is_some_and(|rest| rest.starts_with(wrapper)))
+    {
+        length += wrapper.len();
+    }
+    length
+}
+
+/// A parameter's name without the `_orig_mod.` of a compiled part of the model.
+pub(super) fn not_compiled(name: &str) -> String {
+    name.replace("._orig_mod.", ".")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::present;
+    use super::{not_compiled, present, wrapped};
+
+    #[test]
+    fn modules_that_wrap_the_whole_model_are_found() {
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            wrapped(names.iter())
+        };
+        assert_eq!(of(&["_orig_mod.a", "_orig_mod.b.c"]), 10);
+        assert_eq!(of(&["module._orig_mod.a", "module._orig_mod.b"]), 17);
+        assert_eq!(of(&["module.a", "b"]), 0);
+        assert_eq!(of(&["a"]), 0);
+        assert_eq!(of(&[]), 0);
+        assert_eq!(
+            not_compiled("mid_block._orig_mod.resnets.0.weight"),
+            "mid_block.resnets.0.weight"
+        );
+    }
 
     #[test]
     fn attention_has_todays_names() {

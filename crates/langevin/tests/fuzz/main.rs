@@ -149,6 +149,8 @@ target!(idx, 3000, |input| read_file("a-images-idx3-ubyte", input));
 
 target!(zip, 3000, |input| read_file("a.zip", input));
 
+target!(tar, 3000, |input| read_file("a.tar", input));
+
 target!(metadata, 2000, |input| {
     // The first byte says which of the files it is, the rest is the file.
     let Some((&kind, text)) = input.split_first() else {

@@ -50,6 +50,7 @@ fn plain(summary: &DatasetSummary) -> DatasetSummary {
             .iter()
             .map(|(name, count)| (line(name), *count))
             .collect(),
+        left_out: summary.left_out.iter().map(|sentence| line(sentence)).collect(),
         broken: summary.broken.iter().map(broken).collect(),
         ..summary.clone()
     }

@@ -52,9 +52,10 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,
     /// A picture's name (.png and others) for one grid, .safetensors for latents that are not decoded, any other for a folder of pictures
-    #[arg(long, short, value_name = "PATH", default_value = "samples.png")]
-    pub output: PathBuf,
-    /// Write into a folder that already has something in it
+    /// [samples.png, or samples-2.png and so on where that is there]
+    #[arg(long, short, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Write over a file that is there, or into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
     /// Convolve by plain sums: slower, and exact to the last places

@@ -52,6 +52,7 @@ impl Output {
                     path.display()
                 );
             }
+            refuse_existing(path, overwrite)?;
             return Ok(Self::Grid(path.to_path_buf()));
         }
         if path.exists() && !path.is_dir() {
@@ -112,6 +113,17 @@ impl Output {
     }
 }
 
+/// Refuses to write over a file, unless that is asked for.
+pub(crate) fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
+    if path.exists() && !overwrite {
+        bail!(
+            "--output {}: is there already; add --overwrite to replace it",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 fn write_all(folder: &Path, pictures: &[Picture], facts: &Facts) -> Result<()> {
     for (index, picture) in pictures.iter().enumerate() {
         let facts = facts.each.get(index).unwrap_or(&facts.whole);
@@ -157,6 +169,12 @@ mod tests {
         );
         assert!(Output::of(folder.path(), true).is_ok());
         assert!(Output::of(&folder.path().join("mine.txt"), true).is_err());
+        let picture = folder.path().join("mine.png");
+        assert!(Output::of(&picture, false).is_ok());
+        fs::write(&picture, "x").unwrap();
+        let message = Output::of(&picture, false).unwrap_err().to_string();
+        assert!(message.contains("--overwrite"), "{message}");
+        assert!(Output::of(&picture, true).is_ok());
         fs::write(folder.path().join(MODEL_INDEX), "{}").unwrap();
         assert!(
             Output::of(folder.path(), true)

@@ -5,12 +5,13 @@ use std::{collections::HashSet, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::FromArgMatches;
 use langevin::{
-    data,
+    data::{self, Dataset},
     models::ClassChannels,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     training::{
-        ConditioningKind, ModelSource, SavedRun, TrackerKind, TrainingConfig, checkpoints, config::DIGITS,
+        self, ConditioningKind, MixedPrecision, ModelSource, SavedRun, TrackerKind, TrainingConfig,
+        checkpoints, config::DIGITS, runs::RunSummary,
     },
 };
 use langevin_hub::ModelFiles;
@@ -22,10 +23,13 @@ use super::{
 use crate::hub::Names;
 
 /// A run, and what its user should know about flags that have no effect.
-#[derive(Debug)]
 pub(super) struct Resolved {
     /// The configuration, checked.
     pub config: TrainingConfig,
+    /// Its data, opened.
+    pub dataset: Box<dyn Dataset>,
+    /// The run that it asks to go on with, if that is over.
+    pub done: Option<RunSummary>,
     /// Where the run is published when it is over, unless it is only said with what it would train.
     pub publish: Option<Checked>,
     /// One line a flag.
@@ -67,13 +71,20 @@ pub(super) fn resolve(args: &TrainArgs) -> Result<Resolved> {
     config.update_from_arg_matches_mut(&mut options)?;
     pull(&mut config, &names)?;
     imply(args, &mut config)?;
+    notes.extend(replaced(&mut config));
     if let Some(names) = &args.trackers {
         config.report_to = trackers(names)?;
     }
     config.validate()?;
     // A data set that is not there, or holds nothing, is told before anything is made.
-    data::open_with(&config.dataset()?, &config.open_options())?;
+    let dataset = data::open_with(&config.dataset()?, &config.open_options())?;
+    if !config.only_classes.is_empty() {
+        // However they were typed.
+        config.only_classes = dataset.class_names().unwrap_or_default().to_vec();
+    }
     Ok(Resolved {
+        done: training::ended(&config, dataset.len())?,
+        dataset,
         config,
         publish,
         notes,
@@ -104,19 +115,28 @@ fn defaults(args: &TrainArgs) -> Result<TrainingConfig> {
     let mut typed = TrainingConfig::script();
     typed.update_from_arg_matches(&args.options)?;
     if let Some(checkpoint) = checkpoints::asked_for(&typed)? {
+        let saved = SavedRun::open(&checkpoint)?;
+        if !names_data(&typed) {
+            saved.check_data_are_there()?;
+        }
         return Ok(TrainingConfig {
             // Wherever the folder was when it was written, and whatever was allowed then.
             output_dir: Some(checkpoints::run_of(&checkpoint)),
             overwrite_output_dir: false,
-            ..SavedRun::open(checkpoint)?.config().clone()
+            ..saved.config().clone()
         });
     }
-    let names_data = typed.dataset_name.is_some_and(|name| name != DIGITS) || typed.train_data_dir.is_some();
-    Ok(if names_data {
+    let is_digits = typed.dataset_name.as_deref() == Some(DIGITS) && typed.train_data_dir.is_none();
+    Ok(if names_data(&typed) && !is_digits {
         TrainingConfig::script()
     } else {
         TrainingConfig::digits()
     })
+}
+
+/// Whether a configuration says what to train on.
+fn names_data(config: &TrainingConfig) -> bool {
+    config.dataset_name.is_some() || config.train_data_dir.is_some()
 }
 
 /// What some flags say about others that were not typed.
@@ -124,6 +144,10 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     if args.has("snr_gamma") && !args.has("loss_weighting") && config.loss_weighting == LossWeighting::Script
     {
         config.loss_weighting = LossWeighting::MinSnr;
+    }
+    if args.has("ddpm_num_steps") && !args.has("ddpm_num_inference_steps") {
+        // The samples on the way take no more steps than there are.
+        config.ddpm_num_inference_steps = config.ddpm_num_inference_steps.min(config.ddpm_num_steps);
     }
     if config.objective != ObjectiveKind::Ddpm {
         if args.has("ddpm_beta_schedule") {
@@ -138,6 +162,19 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts what there is in place of what scripts for GPUs ask for, and says so.
+fn replaced(config: &mut TrainingConfig) -> Option<String> {
+    if config.mixed_precision != MixedPrecision::Fp16 {
+        return None;
+    }
+    config.mixed_precision = MixedPrecision::Bf16;
+    Some(
+        "--mixed-precision fp16 becomes bf16, which takes as little memory: the gradients of fp16 vanish without a scaled loss, and no CPU \
+         computes faster with it"
+            .into(),
+    )
 }
 
 /// The trackers that `--logger` names, each once.

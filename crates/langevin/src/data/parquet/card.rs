@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// The YAML at the head of a README.md, as far as it says where data lie.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Card {
+pub(in crate::data) struct Card {
     /// The data set's configurations.
     #[serde(default)]
     pub configs: Vec<Config>,
@@ -12,7 +12,7 @@ pub(super) struct Card {
 
 /// One of the data sets in a repository.
 #[derive(Debug, Deserialize)]
-pub(super) struct Config {
+pub(in crate::data) struct Config {
     /// Its name.
     #[serde(default = "default_name")]
     pub config_name: String,
@@ -32,9 +32,9 @@ fn default_name() -> String {
 }
 
 /// The ways in which files are named.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum DataFiles {
+pub(in crate::data) enum DataFiles {
     /// One pattern; all is to train on.
     Pattern(String),
     /// Several patterns, or patterns with their splits.
@@ -44,9 +44,9 @@ pub(super) enum DataFiles {
 }
 
 /// An item in a list of files.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum DataFile {
+pub(in crate::data) enum DataFile {
     /// A pattern of files to train on.
     Pattern(String),
     /// The files of a split.
@@ -61,7 +61,7 @@ pub(super) enum DataFile {
 /// One pattern or several.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Patterns {
+pub(in crate::data) enum Patterns {
     /// One.
     One(String),
     /// Several.

@@ -8,7 +8,7 @@ use std::{
 use glob::{MatchOptions, Pattern};
 
 use super::{
-    card::{Card, Config},
+    card::{Card, Config, DataFiles},
     split,
 };
 use crate::data::store::sort_key;
@@ -40,36 +40,105 @@ pub(super) fn choose(
     }
 }
 
-fn by_card(
-    files: &[PathBuf],
-    configs: Vec<Config>,
-    wanted: Option<&str>,
-    split: &str,
-) -> Result<Chosen, String> {
+/// The configuration that is meant among a card's.
+fn meant(configs: Vec<Config>, wanted: Option<&str>) -> Result<Config, String> {
     let names: Vec<String> = configs.iter().map(|config| config.config_name.clone()).collect();
     let only = names.len() == 1;
     let is_meant = |config: &Config| match wanted {
         Some(wanted) => config.config_name == wanted,
         None => only || config.default || config.config_name == "default",
     };
-    let Some(config) = configs.into_iter().find(is_meant) else {
-        return Err(no_config(wanted, &names));
-    };
-    let folder = config.data_dir.clone().unwrap_or_default();
-    let folder = folder.trim_start_matches("./").trim_end_matches('/');
+    configs
+        .into_iter()
+        .find(is_meant)
+        .ok_or_else(|| no_config(wanted, &names))
+}
+
+/// What of a repository's pictures and what belongs to them a card names: all of a folder, whose splits its folders' names tell, or the
+/// files of the split that is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::data) enum Named {
+    /// What lies in the folder.
+    Folder(PathBuf),
+    /// The files of the split.
+    Files(Vec<PathBuf>),
+}
+
+/// What a card says of a repository's files that are not parquet; `None` where it says nothing, or names none of those that there are.
+///
+/// # Errors
+/// As [`choose`].
+pub(in crate::data) fn named(
+    files: &[PathBuf],
+    card: Card,
+    config: Option<&str>,
+    split: &str,
+) -> Result<Option<Named>, String> {
+    if card.configs.is_empty() {
+        return Ok(None);
+    }
+    let config = meant(card.configs, config)?;
+    if config.data_files.is_none() {
+        let folder = Path::new(folder_of(&config)).to_path_buf();
+        let is_there = files.iter().any(|file| file.starts_with(&folder));
+        return Ok(Some(Named::Folder(folder)).filter(|_| is_there));
+    }
+    let patterns = patterns(&config, split)?;
+    let found = matching(files, &patterns)?;
+    if found.is_empty() {
+        tracing::warn!(
+            "the card names the files {} for the split `{split}`, and there is no such file: what it says is not used",
+            patterns.join(", ")
+        );
+    }
+    Ok(Some(Named::Files(found)).filter(|named| *named != Named::Files(vec![])))
+}
+
+/// The folder that a configuration is kept in.
+fn folder_of(config: &Config) -> &str {
+    let folder = config.data_dir.as_deref().unwrap_or_default();
+    folder.trim_start_matches("./").trim_end_matches('/')
+}
+
+fn by_card(
+    files: &[PathBuf],
+    configs: Vec<Config>,
+    wanted: Option<&str>,
+    split: &str,
+) -> Result<Chosen, String> {
+    let config = meant(configs, wanted)?;
+    let folder = folder_of(&config);
     let chosen = |files| Chosen {
         config: Some(config.config_name.clone()),
         files,
     };
-    let Some(data_files) = config.data_files else {
+    if config.data_files.is_none() {
         let below: Vec<PathBuf> = files
             .iter()
             .filter(|file| file.starts_with(folder))
             .cloned()
             .collect();
         return Ok(chosen(of_split(&below, Path::new(folder), split)?));
-    };
-    let splits = data_files.into_splits();
+    }
+    let patterns = patterns(&config, split)?;
+    let found = matching(files, &patterns)?;
+    if found.is_empty() {
+        return Err(format!(
+            "has a card that names the files {} for the split `{split}`, and there is no such parquet file",
+            patterns.join(", ")
+        ));
+    }
+    Ok(chosen(found))
+}
+
+/// The patterns of a split's files, relative to the repository.
+fn patterns(config: &Config, split: &str) -> Result<Vec<String>, String> {
+    let folder = folder_of(config);
+    let splits = config
+        .data_files
+        .clone()
+        .map(DataFiles::into_splits)
+        .unwrap_or_default();
     let is_wanted = |name: &str| name == split || name == split::canonical(split);
     let Some((_, patterns)) = splits.iter().find(|(name, _)| is_wanted(name)) else {
         let there: Vec<&str> = splits.iter().map(|(name, _)| name.as_str()).collect();
@@ -83,31 +152,30 @@ fn by_card(
             format!("{folder}/{pattern}")
         }
     };
-    let patterns: Vec<String> = patterns.iter().map(in_folder).collect();
+    Ok(patterns.iter().map(in_folder).collect())
+}
+
+/// The files that patterns match, in their order.
+fn matching(files: &[PathBuf], patterns: &[String]) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
-    for pattern in &patterns {
+    let mut seen = BTreeSet::new();
+    for pattern in patterns {
         let compiled = Pattern::new(pattern)
             .map_err(|e| format!("has a card that names the files `{pattern}`, which is no pattern: {e}"))?;
         let options = MatchOptions {
             require_literal_separator: true,
             ..MatchOptions::default()
         };
-        let is_new = |file: &&PathBuf| !found.contains(*file);
-        let matching: Vec<PathBuf> = files
+        for file in files
             .iter()
             .filter(|file| compiled.matches_with(&sort_key(file), options))
-            .filter(is_new)
-            .cloned()
-            .collect();
-        found.extend(matching);
+        {
+            if seen.insert(file) {
+                found.push(file.clone());
+            }
+        }
     }
-    if found.is_empty() {
-        return Err(format!(
-            "has a card that names the files {} for the split `{split}`, and there is no such parquet file",
-            patterns.join(", ")
-        ));
-    }
-    Ok(chosen(found))
+    Ok(found)
 }
 
 /// Without a card, files at the root or in `data` are the default configuration, and those in another folder are a

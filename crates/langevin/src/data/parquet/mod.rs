@@ -2,13 +2,16 @@
 
 mod card;
 mod columns;
+mod delta;
 mod held;
-mod layout;
+pub(super) mod layout;
 mod pages;
 mod rows;
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -19,11 +22,12 @@ use self::{
     rows::{Label, ParquetFile, Row, text},
 };
 use super::{
-    Alpha, Dataset, Example, Group, OpenOptions,
+    Alpha, Dataset, Example, Fingerprint, Group, OpenOptions,
     contain::contain,
     decode,
+    fingerprint::Fingerprinting,
     idx::folder_name,
-    out_of_range, split,
+    left_out, out_of_range, split,
     store::{Store, is_file_beside},
 };
 use crate::{Error, Result, files};
@@ -46,6 +50,7 @@ pub struct ParquetDataset {
     groups: Vec<Group>,
     places: Vec<(usize, usize)>,
     class_names: Option<Vec<String>>,
+    left_out: Vec<String>,
     alpha: Alpha,
     /// The column of conditioning pictures.
     conditioning: Option<String>,
@@ -97,8 +102,17 @@ impl ParquetDataset {
             folder.display(),
             options.split
         );
+        let others = files.len() - chosen.files.len();
         let files = chosen.files.iter().map(|file| folder.join(file)).collect();
-        Self::of(folder_name(folder), description, files, options)
+        let mut data = Self::of(folder_name(folder), description, files, options)?;
+        if others > 0 {
+            let of = "of other splits or configurations, and left out";
+            data.left_out.push(match others {
+                1 => format!("1 parquet file is {of}"),
+                _ => format!("{others} parquet files are {of}"),
+            });
+        }
+        Ok(data)
     }
 
     fn of(name: String, description: String, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Self> {
@@ -106,6 +120,7 @@ impl ParquetDataset {
         let (mut groups, mut places) = (Vec::new(), Vec::new());
         let mut classes = Classes::default();
         let mut count = 0;
+        let mut unused = BTreeSet::new();
         for (number, path) in files.iter().enumerate() {
             let wrong = |message: String| Error::file(path, message);
             let file = ParquetFile::open(path, conditioning).map_err(wrong)?;
@@ -123,6 +138,7 @@ impl ParquetDataset {
                 places.push((number, place));
                 count += info.rows;
             }
+            unused.extend(file.unused());
             classes.add(&file).map_err(wrong)?;
         }
         if count == 0 {
@@ -136,6 +152,9 @@ impl ParquetDataset {
             groups,
             places,
             class_names: classes.names(),
+            left_out: left_out::columns("columns that are", &unused)
+                .into_iter()
+                .collect(),
             alpha: options.alpha,
             conditioning: options.conditioning_column.clone(),
             held: Mutex::default(),
@@ -243,9 +262,42 @@ impl Dataset for ParquetDataset {
     fn groups(&self) -> Option<&[Group]> {
         Some(&self.groups)
     }
+
+    fn left_out(&self) -> Vec<String> {
+        self.left_out.clone()
+    }
+
+    /// Of the files' footers, which say where each column's values lie and how many bytes they take.
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        let mut taking = Fingerprinting::default();
+        for path in &self.files {
+            let (size, footer) = footer(path).map_err(|e| Error::io("read", path, e))?;
+            let name = path.file_name().unwrap_or_default();
+            taking.file(&name.to_string_lossy(), size, &footer);
+        }
+        Ok(taking.finish(self.len(), self.class_names()))
+    }
 }
 
-/// The card of a repository; one that has none says nothing.
+/// A parquet file's size and the end of it, which describes all of its columns.
+fn footer(path: &Path) -> io::Result<(u64, Vec<u8>)> {
+    /// Of files with very many row groups, the last ones' descriptions are enough beside the size.
+    const MOST: u64 = 1 << 20;
+    /// The footer's length, and the four letters that files end with.
+    const LENGTH: u64 = 8;
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut end = [0; LENGTH as usize];
+    file.seek(SeekFrom::Start(size.saturating_sub(LENGTH)))?;
+    file.read_exact(&mut end)?;
+    let length = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
+    let from = size.saturating_sub(LENGTH + length.min(MOST));
+    file.seek(SeekFrom::Start(from))?;
+    let mut footer = Vec::new();
+    file.take(MOST + LENGTH).read_to_end(&mut footer)?;
+    Ok((size, footer))
+}
+
 /// The files of a repository that hold what is asked for, of all its parquet files, which are sorted, and with the text of its card.
 ///
 /// # Errors
@@ -258,6 +310,19 @@ pub(super) fn files_of(
     let card =
         Card::parse(card.unwrap_or_default()).map_err(|message| format!("has a README.md that {message}"))?;
     layout::choose(files, card, options.config.as_deref(), &options.split).map(|chosen| chosen.files)
+}
+
+/// What a repository's card says of files that are not parquet, with the text of the card; as [`layout::named`].
+pub(super) fn named_by(
+    files: &[PathBuf],
+    card: &str,
+    options: &OpenOptions,
+) -> Result<Option<layout::Named>, String> {
+    let Ok(card) = Card::parse(card) else {
+        // Of pictures, a card need not say anything.
+        return Ok(None);
+    };
+    layout::named(files, card, options.config.as_deref(), &options.split)
 }
 
 fn read_card(folder: &Path) -> Result<Card> {

@@ -24,9 +24,9 @@ pub(super) fn budget(file_size: u64) -> u64 {
     MAX_GROUP_BYTES.min(believable(file_size))
 }
 
-/// Encodings by their number in the format: plain values, dictionaries, run lengths, packed differences of integers.
-/// Of the others, two let a few bytes stand for any number of long values, and none is written by `datasets`.
-const ENCODINGS: [i64; 5] = [PLAIN, 2, 3, 5, 8];
+/// Encodings by their number in the format: plain values, dictionaries, run lengths, packed differences of integers, of lengths and of
+/// texts ([`delta`](super::delta) looks at these two), dictionaries again, and the bytes of numbers apart.
+const ENCODINGS: [i64; 8] = [PLAIN, 2, 3, 5, 6, 7, 8, 9];
 const PLAIN: i64 = 0;
 
 /// Whether a column of which a footer names this encoding is read. Footers name those of the levels too, which old files pack in bits.
@@ -112,15 +112,31 @@ pub(super) fn check(
                 header.encoding
             ));
         }
-        if matches!(column.compression(), Compression::GZIP(_)) && !header.is_plain {
-            let levels = size(header.levels)?.min(compressed).min(uncompressed);
-            pages.pass(levels)?;
-            pages.check_gzip(compressed - levels, uncompressed - levels)?;
-        } else {
-            pages.pass(compressed)?;
+        let inflates: Option<Inflate> = match column.compression() {
+            Compression::GZIP(_) => Some(|page, size| inflated(MultiGzDecoder::new(page), size)),
+            #[cfg(feature = "brotli")]
+            Compression::BROTLI(_) => {
+                Some(|page, size| inflated(brotli_decompressor::Decompressor::new(page, 4096), size))
+            }
+            _ => None,
+        };
+        match inflates.filter(|_| !header.is_plain) {
+            Some(inflate) => {
+                let levels = size(header.levels)?.min(compressed).min(uncompressed);
+                pages.pass(levels)?;
+                pages.check_size(compressed - levels, uncompressed - levels, inflate)?;
+            }
+            None => pages.pass(compressed)?,
         }
     }
     Ok(())
+}
+
+/// How many bytes a compressed page holds, of which no more than so many are read.
+type Inflate = fn(&mut dyn Read, u64) -> std::io::Result<u64>;
+
+fn inflated(page: impl Read, most: u64) -> std::io::Result<u64> {
+    std::io::copy(&mut page.take(most), &mut std::io::sink())
 }
 
 /// Thrift's compact protocol, over what is `left` of a column.
@@ -283,9 +299,9 @@ impl<R: Read + Seek> Compact<R> {
         }
     }
 
-    /// Passes over a gzipped page, after making sure that it holds what it claims: the parquet crate would inflate it
-    /// to whatever size it has.
-    fn check_gzip(&mut self, compressed: u64, uncompressed: u64) -> Result<(), String> {
+    /// Passes over a page whose decompressor does not look at its size, after making sure that it holds what it claims: the parquet crate
+    /// would inflate it to whatever size it has.
+    fn check_size(&mut self, compressed: u64, uncompressed: u64, inflate: Inflate) -> Result<(), String> {
         // A page of nothing but empty values has nothing that is compressed.
         if compressed == 0 {
             return Ok(());
@@ -294,9 +310,8 @@ impl<R: Read + Seek> Compact<R> {
             .reader
             .stream_position()
             .map_err(|e| format!("cannot be read: {e}"))?;
-        let mut inflated = MultiGzDecoder::new(self.reader.by_ref().take(compressed)).take(uncompressed + 1);
-        let size = std::io::copy(&mut inflated, &mut std::io::sink())
-            .map_err(|e| format!("has a damaged page: {e}"))?;
+        let mut page = self.reader.by_ref().take(compressed);
+        let size = inflate(&mut page, uncompressed + 1).map_err(|e| format!("has a damaged page: {e}"))?;
         if size > uncompressed {
             return Err(format!(
                 "has a page that claims {uncompressed} bytes and inflates to more"

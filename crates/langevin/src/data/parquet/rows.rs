@@ -12,7 +12,7 @@ use parquet::{
     },
 };
 
-use super::{columns::Columns, pages};
+use super::{columns::Columns, delta, pages};
 use crate::data::contain::contain;
 
 /// One row, its picture not yet decoded.
@@ -66,19 +66,23 @@ fn unsupported(metadata: &ParquetMetaData, leaf: usize) -> Option<String> {
         .filter_map(|group| group.columns().get(leaf));
     chunks.into_iter().find_map(|chunk| {
         let name = chunk.column_path();
+        let compression = chunk.compression();
         let is_read = matches!(
-            chunk.compression(),
+            compression,
             Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_)
-        );
+        ) || cfg!(feature = "brotli") && matches!(compression, Compression::BROTLI(_))
+            || cfg!(feature = "lz4") && compression == Compression::LZ4_RAW;
         if !is_read {
+            let also = [(cfg!(feature = "brotli"), ", Brotli"), (cfg!(feature = "lz4"), ", LZ4_RAW")];
+            let also: String = also.into_iter().filter(|(built, _)| *built).map(|(_, name)| name).collect();
             return Some(format!(
-                "a column {name} that is compressed by {}, which is not supported: Snappy, gzip and Zstandard are",
+                "a column {name} that is compressed by {}, which is not supported: Snappy, gzip, Zstandard{also} are",
                 chunk.compression()
             ));
         }
         let encoding = chunk.encodings().find(|encoding| !pages::is_read(*encoding))?;
         Some(format!(
-            "a column {name} that is encoded as {encoding}, which is not supported: plain values and dictionaries are"
+            "a column {name} that is encoded as {encoding}, which is not supported: plain values, dictionaries and differences are"
         ))
     })
 }
@@ -130,6 +134,24 @@ impl ParquetFile {
 
     fn metadata(&self) -> &ParquetMetaData {
         self.reader.metadata()
+    }
+
+    /// The names of the columns that are not read, of very many the first.
+    pub(super) fn unused(&self) -> Vec<String> {
+        const MOST: usize = 1000;
+        let schema = self.metadata().file_metadata().schema_descr();
+        let root = |leaf: usize| {
+            schema
+                .column(leaf)
+                .path()
+                .parts()
+                .first()
+                .cloned()
+                .unwrap_or_default()
+        };
+        let used: Vec<String> = self.leaves().map(root).collect();
+        let all = (0..schema.num_columns()).map(root);
+        all.filter(|name| !used.contains(name)).take(MOST).collect()
     }
 
     /// The leaves that are read.
@@ -233,11 +255,29 @@ impl ParquetFile {
             for &leaf in leaves {
                 let column = reader.metadata().column(leaf);
                 pages::check(&self.file, column, rows as u64, &mut budget)
+                    .and_then(|()| check_values(reader.as_ref(), leaf, &mut budget))
                     .map_err(|message| format!("has a column {} that {message}", column.column_path()))?;
             }
             Ok((reader, rows))
         })
     }
+}
+
+/// Looks at values that are packed as differences, page by page, once the pages claim nothing that cannot be.
+fn check_values(group: &dyn RowGroupReader, leaf: usize, budget: &mut u64) -> Result<(), String> {
+    let column = group.metadata().column(leaf);
+    if !column.encodings().any(delta::is_looked_at) {
+        return Ok(());
+    }
+    let is_optional = column.column_descr().max_def_level() > 0;
+    let mut pages = group.get_column_page_reader(leaf).map_err(|e| reason(&e))?;
+    while let Some(page) = pages
+        .get_next_page()
+        .map_err(|e| format!("is damaged: {}", reason(&e)))?
+    {
+        delta::check(&page, is_optional, budget)?;
+    }
+    Ok(())
 }
 
 /// A text of a file's, as it can be shown.

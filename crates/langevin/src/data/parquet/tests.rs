@@ -445,26 +445,51 @@ fn a_split_that_nobody_labelled_has_no_classes() {
     assert_eq!((data.class(0).unwrap(), data.class(1).unwrap()), (None, Some(1)));
 }
 
-/// Files that pyarrow wrote with six pictures in three classes, in ways that are not read here.
+/// Files that pyarrow wrote with six pictures in three classes, packed in ways of its own.
 #[test]
-fn what_is_not_supported_is_said_once_and_unused_columns_break_nothing() {
+fn pyarrows_codecs_and_encodings_are_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unsupported");
-    for (name, why) in [
-        ("brotli", "compressed by BROTLI"),
-        ("lz4", "compressed by LZ4"),
-        ("delta-length-pictures", "encoded as DELTA_LENGTH_BYTE_ARRAY"),
+    let plain = open(folder.join("delta-text.parquet")).unwrap();
+    for (name, feature) in [
+        ("brotli", cfg!(feature = "brotli")),
+        ("lz4", cfg!(feature = "lz4")),
+        ("delta-length-pictures", true),
+        ("delta-text", true),
+        ("split-label", true),
     ] {
-        let message = refused(folder.join(name).with_extension("parquet"));
-        assert!(
-            message.contains(why) && message.contains("is not supported"),
-            "{message}"
-        );
+        let path = folder.join(name).with_extension("parquet");
+        if !feature {
+            let message = refused(path);
+            assert!(
+                message.contains("compressed by") && message.contains("is not supported"),
+                "{message}"
+            );
+            continue;
+        }
+        let data = open(path).unwrap();
+        assert_eq!((data.len(), data.class_names().unwrap().len()), (6, 3), "{name}");
+        for index in 0..6 {
+            let (one, other) = (data.get(index).unwrap(), plain.get(index).unwrap());
+            assert_eq!((one.picture.height(), one.class), (24, other.class), "{name}");
+            assert!(one.caption.is_some() && one.caption == other.caption, "{name}");
+        }
     }
-    for name in ["delta-text", "split-label"] {
-        let data = open(folder.join(name).with_extension("parquet")).unwrap();
-        assert_eq!(data.len(), 6);
-        let example = data.get(5).unwrap();
-        assert_eq!(example.caption.is_none(), name == "delta-text");
-        assert_eq!(example.class.is_none(), name == "split-label");
+}
+
+#[test]
+fn what_is_not_used_of_a_repository_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unsupported/delta-text.parquet");
+    for name in ["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"] {
+        fs::copy(&source, data.join(name)).unwrap();
     }
+    let left_out = ParquetDataset::open_folder(folder.path(), &OpenOptions::default())
+        .unwrap()
+        .left_out();
+    assert_eq!(
+        left_out,
+        ["1 parquet file is of other splits or configurations, and left out"]
+    );
 }

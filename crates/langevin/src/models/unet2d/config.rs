@@ -94,9 +94,27 @@ impl UpBlockType {
 
 /// The middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
 pub enum MidBlockType {
     /// A residual block, attention, a residual block.
     UNetMidBlock2D,
+}
+
+/// Diffusers' UNet2DModel has one, whatever the name says.
+impl From<String> for MidBlockType {
+    fn from(_: String) -> Self {
+        Self::UNetMidBlock2D
+    }
+}
+
+/// What the configuration says of `class_embed_type`; diffusers' UNet2DModel takes any other word for none.
+fn class_embed_type<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<ClassEmbedType>, D::Error> {
+    let name = Option::<String>::deserialize(source)?;
+    Ok(match name.as_deref() {
+        Some("timestep") => Some(ClassEmbedType::Timestep),
+        Some("identity") => Some(ClassEmbedType::Identity),
+        _ => None,
+    })
 }
 
 /// A picture's size: one number for a square, two for height and width.
@@ -154,6 +172,7 @@ pub struct UNet2DConfig {
     pub norm_eps: f64,
     pub resnet_time_scale_shift: TimeEmbeddingNorm,
     pub add_attention: bool,
+    #[serde(deserialize_with = "class_embed_type")]
     pub class_embed_type: Option<ClassEmbedType>,
     pub num_class_embeds: Option<usize>,
     pub num_train_timesteps: Option<usize>,

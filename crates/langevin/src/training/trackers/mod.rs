@@ -8,6 +8,8 @@ mod scalars;
 pub mod tensorboard;
 pub mod wandb;
 
+use std::path::Path;
+
 pub use scalars::scalars;
 pub use tensorboard::TensorBoard;
 pub use wandb::{Wandb, WandbSettings};
@@ -52,13 +54,27 @@ pub trait Tracker: std::fmt::Debug {
     }
 }
 
-/// Opens the trackers that the configuration asks for; `say` is given a sentence about each that has one.
+/// Zero where a folder holds the events of a run that is replaced: none of their steps count.
+fn replaced(folder: &Path) -> Option<usize> {
+    let names = std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name());
+    names
+        .into_iter()
+        .any(|name| name.to_string_lossy().starts_with("events.out.tfevents."))
+        .then_some(0)
+}
+
+/// Opens the trackers that the configuration asks for. `goes_on_at` is the first step that they are told of where they have been told of it
+/// before, by a run that was ended after its checkpoint or that is replaced; `say` is given a sentence about each that has one.
 ///
 /// # Errors
 /// If one cannot begin its files, or its environment asks for what cannot be done.
 pub(super) fn open(
     config: &TrainingConfig,
     run: &RunInfo,
+    goes_on_at: Option<usize>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Box<dyn Tracker>>> {
     let hyper_parameters = serde_json::to_value(config)
@@ -68,7 +84,11 @@ pub(super) fn open(
         match kind {
             TrackerKind::TensorBoard => {
                 let folder = run.folder.join(&config.logging_dir);
-                trackers.push(Box::new(TensorBoard::create(&folder, &hyper_parameters)?));
+                trackers.push(Box::new(TensorBoard::create(
+                    &folder,
+                    &hyper_parameters,
+                    goes_on_at.or(replaced(&folder)),
+                )?));
                 say(&format!("watch with `tensorboard --logdir {}`", folder.display()));
             }
             TrackerKind::Wandb => {
@@ -77,10 +97,10 @@ pub(super) fn open(
                     say("WANDB_MODE is disabled: nothing is written for Weights & Biases");
                     continue;
                 }
-                let tracker = Wandb::create(&settings, &run.folder, &hyper_parameters)?;
+                let tracker = Wandb::create(&settings, &run.folder, &hyper_parameters, goes_on_at)?;
                 say(&format!(
-                    "Weights & Biases: the run stays on this machine; `wandb sync {}` uploads it",
-                    tracker.folder().display()
+                    "Weights & Biases: the run stays on this machine; `{}` uploads it",
+                    tracker.sync_line()
                 ));
                 trackers.push(Box::new(tracker));
             }

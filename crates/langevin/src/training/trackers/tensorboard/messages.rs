@@ -18,6 +18,16 @@ pub(super) struct Event {
     pub file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
     pub summary: Option<Summary>,
+    #[prost(message, optional, tag = "7")]
+    pub session_log: Option<SessionLog>,
+}
+
+/// `tensorboard.SessionLog`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SessionLog {
+    /// `tensorboard.SessionLog.SessionStatus`: 1 is the start of a session.
+    #[prost(int32, tag = "1")]
+    pub status: i32,
 }
 
 /// `tensorboard.Summary`.

@@ -12,12 +12,15 @@ use std::{
 use prost::Message;
 use serde_json::Value as Json;
 
-use self::messages::{Event, Image, SummaryValue};
+use self::messages::{Event, Image, SessionLog, SummaryValue};
 use super::{Tracker, date::Moment, scalars};
 use crate::{Error, Result, data::Picture, grid, training::UpdateReport};
 
 /// The version that TensorBoard's own writer puts at the head of a file.
 const FILE_VERSION: &str = "brain.Event:2";
+
+/// `tensorboard.SessionLog.START`.
+const SESSION_START: i32 = 1;
 
 /// One run's event file, named and written as `torch.utils.tensorboard.SummaryWriter`'s.
 #[derive(Debug)]
@@ -27,11 +30,12 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Begins a file of its own in `folder`, with the run's hyper-parameters: a JSON object.
+    /// Begins a file of its own in `folder`, with the run's hyper-parameters: a JSON object. `goes_on_at` is the first step that is
+    /// written anew where other files are there: what they have from it on no longer counts, as with `SummaryWriter`'s `purge_step`.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn create(folder: &Path, hyper_parameters: &Json) -> Result<Self> {
+    pub fn create(folder: &Path, hyper_parameters: &Json, goes_on_at: Option<usize>) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let started = Moment::now();
         let (seconds, process) = (started.seconds, std::process::id());
@@ -52,6 +56,22 @@ impl TensorBoard {
             file_version: Some(FILE_VERSION.into()),
             ..Event::default()
         })?;
+        if let Some(step) = goes_on_at {
+            let at_step = |file_version, session_log| Event {
+                wall_time: started.as_f64(),
+                step: step as i64,
+                file_version,
+                session_log,
+                ..Event::default()
+            };
+            writer.write(&at_step(Some(FILE_VERSION.into()), None))?;
+            writer.write(&at_step(
+                None,
+                Some(SessionLog {
+                    status: SESSION_START,
+                }),
+            ))?;
+        }
         for value in messages::hyper_parameters(hyper_parameters, started.as_f64()) {
             writer.write_values(0, vec![value])?;
         }

@@ -91,8 +91,8 @@ fn hyper_parameters_keep_their_types() {
 fn two_runs_of_a_moment_have_two_files() {
     let folder = tempfile::tempdir().unwrap();
     let config = serde_json::json!({});
-    let mut first = TensorBoard::create(folder.path(), &config).unwrap();
-    let second = TensorBoard::create(folder.path(), &config).unwrap();
+    let mut first = TensorBoard::create(folder.path(), &config, None).unwrap();
+    let second = TensorBoard::create(folder.path(), &config, None).unwrap();
     assert_ne!(first.path(), second.path());
     let before = fs::metadata(first.path()).unwrap().len();
     first.update(&report(1)).unwrap();
@@ -100,4 +100,43 @@ fn two_runs_of_a_moment_have_two_files() {
     first.picture("samples", 1, &picture).unwrap();
     first.finish(true).unwrap();
     assert!(fs::metadata(first.path()).unwrap().len() > before + 100);
+}
+
+/// As `SummaryWriter(purge_step=7)` begins its file, by TensorBoard's own writer (`scripts/tracker_fixtures.py`).
+#[test]
+fn a_run_that_goes_on_says_from_which_step() {
+    let event = |step, file_version: Option<&str>, session_log| Event {
+        wall_time: 3.5,
+        step,
+        file_version: file_version.map(String::from),
+        session_log,
+        ..Event::default()
+    };
+    let start = SessionLog {
+        status: SESSION_START,
+    };
+    let written: Vec<u8> = [
+        event(0, Some(FILE_VERSION), None),
+        event(7, Some(FILE_VERSION), None),
+        event(7, None, Some(start)),
+    ]
+    .iter()
+    .flat_map(|event| framing::record(&event.encode_to_vec()))
+    .collect();
+    assert!(written == include_bytes!("../../../../tests/reference/trackers/resumed.tfevents"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({});
+    let resumed = TensorBoard::create(folder.path(), &config, Some(7)).unwrap();
+    let bytes = fs::read(resumed.path()).unwrap();
+    // A length of eight bytes, a sum of four, the event, a sum of four.
+    let mut events = Vec::new();
+    let mut rest = &bytes[..];
+    while rest.len() > 12 {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        events.push(Event::decode(&rest[12..12 + length]).unwrap());
+        rest = &rest[16 + length..];
+    }
+    assert_eq!((events[1].step, events[2].step), (7, 7));
+    assert_eq!(events[2].session_log, Some(SessionLog { status: 1 }));
 }

@@ -71,8 +71,13 @@ pub(super) struct RunRecord {
     pub config: Option<Items>,
     #[prost(string, tag = "8")]
     pub display_name: String,
+    /// The first step of this part of the run, where it goes on.
+    #[prost(int64, tag = "14")]
+    pub starting_step: i64,
     #[prost(message, optional, tag = "17")]
     pub start_time: Option<Timestamp>,
+    #[prost(bool, tag = "18")]
+    pub resumed: bool,
 }
 
 /// `wandb_internal.ConfigRecord` and `wandb_internal.SummaryRecord`, which are the same on the wire.

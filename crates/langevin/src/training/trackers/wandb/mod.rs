@@ -33,6 +33,8 @@ use crate::{
 
 /// The oldest wandb that knows this kind of file.
 const MIN_CONSUMER: &str = "0.9.0";
+/// What the folders of runs begin with.
+const RUN: &str = "offline-run-";
 /// `wandb_internal.FilesItem.FileType`.
 const OWN_FILE: i32 = 1;
 const MEDIA_FILE: i32 = 2;
@@ -41,6 +43,8 @@ const MEDIA_FILE: i32 = 2;
 #[derive(Debug)]
 pub struct Wandb {
     folder: PathBuf,
+    /// It goes on with the run that was written before it.
+    resumed: bool,
     log: Log,
     started: Moment,
     /// The values of the step that is not over yet.
@@ -60,23 +64,31 @@ struct Log {
 }
 
 impl Wandb {
-    /// Begins a run of `hyper_parameters`, a JSON object, in the settings' folder or else in `run`, whose name it gets.
+    /// Begins a run of `hyper_parameters`, a JSON object, in the settings' folder or else in `run`, whose name it gets. One that goes on
+    /// at a step has the id of the run that was last written there, if there is one, so that `wandb sync --append` makes one of both.
     ///
     /// # Errors
     /// If its files cannot be written.
-    pub fn create(settings: &WandbSettings, run: &Path, hyper_parameters: &Json) -> Result<Self> {
+    pub fn create(
+        settings: &WandbSettings,
+        run: &Path,
+        hyper_parameters: &Json,
+        goes_on_at: Option<usize>,
+    ) -> Result<Self> {
         let started = Moment::now();
-        let id = random_id();
-        let folder = settings
-            .dir
-            .as_deref()
-            .unwrap_or(run)
-            .join("wandb")
-            .join(format!("offline-run-{}-{id}", started.compact()));
+        let runs = settings.dir.as_deref().unwrap_or(run).join("wandb");
+        let place = |id: &str| runs.join(format!("{RUN}{}-{id}", started.compact()));
+        let before = goes_on_at
+            .and_then(|_| last_id(&runs))
+            .filter(|id| !place(id).exists());
+        let resumed = before.is_some();
+        let id = before.unwrap_or_else(random_id);
+        let folder = place(&id);
         fs::create_dir_all(folder.join("files")).map_err(|e| Error::io("create", &folder, e))?;
         let log = Log::create(folder.join(format!("run-{id}.wandb")), id)?;
         let mut wandb = Self {
             folder,
+            resumed,
             log,
             started,
             row: None,
@@ -93,11 +105,19 @@ impl Wandb {
                 update: items(config),
             }),
             display_name: settings.name.clone().unwrap_or_else(|| name.into_owned()),
+            starting_step: goes_on_at.filter(|_| resumed).unwrap_or(0) as i64,
             start_time: Some(started.into()),
+            resumed,
         }))?;
         wandb.write_config(config)?;
         wandb.write_metadata()?;
         Ok(wandb)
+    }
+
+    /// How `wandb` is asked to upload it.
+    pub fn sync_line(&self) -> String {
+        let append = if self.resumed { "--append " } else { "" };
+        format!("wandb sync {append}{}", self.folder.display())
     }
 
     /// The run's folder.
@@ -260,6 +280,18 @@ impl Log {
             .sync_all()
             .map_err(|e| Error::io("write", &self.path, e))
     }
+}
+
+/// The id of the run that was written last into a folder: names begin with the date.
+fn last_id(runs: &Path) -> Option<String> {
+    let names = fs::read_dir(runs)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let last = names.filter(|name| name.starts_with(RUN)).max()?;
+    let (_, id) = last.rsplit_once('-')?;
+    let is_id = !id.is_empty() && id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_id.then(|| id.to_string())
 }
 
 /// Eight letters and digits, as the package's runs have.

@@ -34,6 +34,8 @@ fn contents() -> Vec<Content> {
                 update: vec![item("learning_rate", "0.001"), item("model", "\"digits\"")],
             }),
             display_name: "digits-1".into(),
+            starting_step: 0,
+            resumed: false,
             start_time: Some(Timestamp {
                 seconds: 3,
                 nanos: 500_000_000,
@@ -82,6 +84,7 @@ fn a_run_has_the_packages_files() {
         &settings,
         &run,
         &json!({"learning_rate": 0.001, "model": "digits"}),
+        None,
     )
     .unwrap();
     wandb.update(&report(1)).unwrap();
@@ -114,4 +117,36 @@ fn digests_are_sha_256() {
         sha256(b"abc"),
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     );
+}
+
+#[test]
+fn a_run_that_goes_on_is_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let create =
+        |goes_on_at| Wandb::create(&WandbSettings::default(), folder.path(), &json!({}), goes_on_at).unwrap();
+    // Nothing was there before.
+    let first = create(Some(5));
+    assert!(
+        !first.resumed && first.sync_line().starts_with("wandb sync /"),
+        "{}",
+        first.sync_line()
+    );
+    // Names say the second at which a run began.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let second = create(Some(7));
+    assert_eq!(first.log.id, second.log.id);
+    assert!(
+        second.sync_line().starts_with("wandb sync --append "),
+        "{}",
+        second.sync_line()
+    );
+    let bytes = fs::read(second.folder().join(format!("run-{}.wandb", second.log.id))).unwrap();
+    // Field 14, a number: 7; field 18, a truth value: true.
+    for field in [&[0x70, 7][..], &[0x90, 0x01, 1]] {
+        assert!(
+            bytes.windows(field.len()).any(|window| window == field),
+            "{field:?}"
+        );
+    }
+    assert_ne!(create(None).log.id, first.log.id);
 }
