@@ -189,6 +189,8 @@ impl ClipImageProcessor {
         let resize = match size {
             Ok(side) => ResizeTo::ShortestEdge(side),
             Err(size) if file.keep_aspect_ratio => ResizeTo::Within { size, multiple },
+            // What is no size is refused below.
+            Err(size) if size.contains(&0) => ResizeTo::HeightWidth(size),
             Err(size) => ResizeTo::HeightWidth(size.map(|side| nearest(side as f64, multiple))),
         };
         let crop = match file.crop_size.unwrap_or(Size::Number(family.side)) {
