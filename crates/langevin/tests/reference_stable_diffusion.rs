@@ -44,7 +44,7 @@ fn a_plan_counts_the_timesteps_that_it_is_given() {
     let pipeline = Pipeline::load(reference().join("sd/models/sd1"), &device).unwrap();
     let request = Request {
         prompt: vec!["a house".into()],
-        scheduler: Some("ddim".into()),
+        scheduler: Some("ddpm".into()),
         timesteps: vec![801.0, 601.0, 401.0, 201.0, 1.0],
         ..Request::default()
     };
