@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{assert_close, assert_same_bits, instruction_sets, random, wide, with_thread_counts};
+use common::{
+    assert_close, assert_close_at_least, assert_same_bits, instruction_sets, random, wide, with_thread_counts,
+};
 use langevin_kernels::elementwise::*;
 use langevin_kernels::gated::{geglu_backward, geglu_forward};
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
@@ -70,8 +72,8 @@ fn the_gate_of_geglu() {
                 geglu_forward(width, &x, &mut y);
                 geglu_backward(width, &x, &gy, &mut gx);
             });
-            assert_close("the gate", &y, &y_truth, 1e-6);
-            assert_close("its gradient", &gx, &gx_truth, 1e-6);
+            assert_close_at_least("the gate", &y, &y_truth, 2e-6, 1.0);
+            assert_close_at_least("its gradient", &gx, &gx_truth, 2e-6, 1.0);
         }
     }
 }
