@@ -69,6 +69,18 @@ pub(crate) fn scheduler(path: &Path) -> Result<PathBuf> {
     Names::default().model(path, &wanted)
 }
 
+/// The file of a LoRA, or the folder that it lies in.
+///
+/// # Errors
+/// If it is a name of the Hub and cannot be pulled.
+pub(crate) fn lora(path: &Path) -> Result<PathBuf> {
+    let wanted = ModelFiles {
+        part: ModelPart::Lora,
+        ..ModelFiles::default()
+    };
+    Names::default().model(path, &wanted)
+}
+
 /// The path of a data set.
 ///
 /// # Errors

@@ -2,10 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
-    Pipeline, conditioning::EmbeddingFile, device::Device, pipelines::LoadOptions, weights::single_file::Kind,
+    Lora, Pipeline,
+    conditioning::EmbeddingFile,
+    device::Device,
+    options::{LoraTag, take_loras},
+    pipelines::LoadOptions,
+    weights::{lora, single_file::Kind},
 };
 
 use crate::hub;
@@ -29,6 +34,9 @@ pub(crate) struct Loading {
     /// A tiny autoencoder for previews and animations
     #[arg(long, value_name = "FOLDER")]
     preview_vae: Option<PathBuf>,
+    /// A LoRA to put on the model: a file or ORG/NAME of the Hub, and how strongly after a colon [1]; several add up
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<Lora>,
     /// Leave out the safety checker that the pipeline comes with
     #[arg(long)]
     no_safety_checker: bool,
@@ -87,6 +95,50 @@ impl Loading {
             without_safety_checker: self.no_safety_checker,
             embeddings: self.embedding.clone(),
             without_depth_estimator: self.depths_given,
+            loras: in_folders(&self.lora)?,
         })
     }
+
+    /// The same for a refiner, which what is for the base model does not fit.
+    pub(crate) fn without_loras(&self) -> Self {
+        Self {
+            lora: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Takes the LoRA that prompts name out of them, and puts those of a folder on the model too. They hold for the whole call, so all prompts
+    /// must name the same.
+    ///
+    /// # Errors
+    /// If there is no such LoRA in the folder.
+    pub(crate) fn take_tags(&mut self, folder: &Path, prompts: &mut [String]) -> Result<()> {
+        let mut named: Option<Vec<LoraTag>> = None;
+        for prompt in prompts {
+            let (rest, tags) = take_loras(prompt)?;
+            *prompt = rest;
+            match &named {
+                Some(first) if *first != tags => {
+                    bail!(
+                        "the prompts name other LoRA than each other: a call puts the same on all of its pictures, so draw them in several"
+                    )
+                }
+                _ => named = Some(tags),
+            }
+        }
+        for tag in named.unwrap_or_default() {
+            self.lora
+                .push(Lora::new(lora::named(folder, &tag.name)?, tag.scale));
+        }
+        Ok(())
+    }
+}
+
+/// LoRA with files or folders in place of names of the Hub.
+///
+/// # Errors
+/// If one cannot be pulled.
+pub(crate) fn in_folders(loras: &[Lora]) -> Result<Vec<Lora>> {
+    let in_folder = |lora: &Lora| Ok(Lora::new(hub::lora(&lora.path)?, lora.scale.clone()));
+    loras.iter().map(in_folder).collect()
 }

@@ -53,6 +53,8 @@ pub enum ModelPart {
     TextEncoder,
     /// The scheduler's configuration alone.
     Scheduler,
+    /// A LoRA: its one file, with PEFT's configuration where that lies beside it.
+    Lora,
 }
 
 impl Hub {
@@ -99,6 +101,16 @@ impl Hub {
 fn is_needed(path: &str) -> bool {
     path.contains('/') || path == MODEL_INDEX || MARKS.contains(&path) || Weights::of(path).is_some()
 }
+
+/// What diffusers and PEFT call a LoRA's file, the best first.
+const LORA: [&str; 4] = [
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.bin",
+];
+/// PEFT's configuration of one.
+const LORA_CONFIG: &str = "adapter_config.json";
 
 const TEXT_ENCODER: &str = "text_encoder";
 const TOKENIZER: &str = "tokenizer";
@@ -166,6 +178,8 @@ enum Missing {
     Config,
     /// A scheduler's configuration.
     Scheduler,
+    /// A LoRA, or a choice among these.
+    Lora(Vec<String>),
 }
 
 impl Missing {
@@ -176,6 +190,7 @@ impl Missing {
                 Self::Variant(variant, _) => format!("the variant {variant} of {name}"),
                 Self::Config => format!("the configuration of {name}"),
                 Self::Scheduler => format!("the scheduler of {name}"),
+                Self::Lora(_) => format!("the LoRA of {name}"),
                 Self::Weights(_) => format!("the model {name}"),
             };
             return Error::NotCached(format!(
@@ -200,6 +215,16 @@ impl Missing {
             Self::Scheduler => {
                 format!("{name} has no scheduler: scheduler/{SCHEDULER_CONFIG} would be one")
             }
+            Self::Lora(there) if there.is_empty() => {
+                format!(
+                    "{name} has no LoRA: no file {} and no other .safetensors",
+                    LORA[0]
+                )
+            }
+            Self::Lora(there) => format!(
+                "{name} has several files that may be the LoRA, such as {}: pull it with `langevin pull`, and name one of them",
+                there.join(" and ")
+            ),
             Self::Weights(there) => {
                 let instead = match there.as_slice() {
                     [] => String::new(),

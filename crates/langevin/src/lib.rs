@@ -26,7 +26,7 @@ pub mod weights;
 
 pub use burn;
 pub use error::{Error, Result};
-pub use options::Request;
+pub use options::{Lora, Request};
 pub use pipelines::Pipeline;
 pub use size::{Offset, Size};
 

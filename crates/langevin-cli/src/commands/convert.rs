@@ -1,5 +1,6 @@
 //! `langevin convert`.
 
+mod lora;
 mod single_file;
 
 use std::{
@@ -10,12 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use langevin::{
+    Lora,
     device::default_device,
     models::{
         AnyModel, AnyModelConfig, Checkpoint,
-        weights::{CONFIG_NAME, Precision, single_file::Kind},
+        weights::{CONFIG_NAME, Precision, lora::LoraStyle, single_file::Kind},
     },
-    pipelines::{self, MODEL_INDEX, Pipeline},
+    pipelines::{self, LoadOptions, MODEL_INDEX, Pipeline},
     schedulers::SCHEDULER_CONFIG,
 };
 
@@ -24,6 +26,7 @@ use langevin_hub::ModelFiles;
 use crate::{
     flags::scheduler,
     hub::Names,
+    loading::in_folders,
     terminal::{self, thousands},
 };
 
@@ -37,7 +40,9 @@ configurations with few keys. The output has a folder a component, its weights a
 and today's names. A model without a scheduler stays one, unless --scheduler gives it one.
 
 Also takes a single file of Stable Diffusion (.safetensors, .ckpt, .pt) and writes the folder of its components, and with --single-file \
-writes such a file of a folder. Numbers are then written as they are stored, unless --precision says otherwise.";
+writes such a file of a folder. Numbers are then written as they are stored, unless --precision says otherwise.
+
+Merges LoRA into what it writes, and with --lora-style writes a LoRA file in another style.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,13 +51,16 @@ Examples:
   langevin convert unet-alone pipeline --scheduler ddpm
   langevin convert v1-5-pruned-emaonly.safetensors sd15
   langevin convert v2-1_512.ckpt sd21 --kind sd2-base
-  langevin convert sd15 sd15.safetensors --single-file --precision float16";
+  langevin convert sd15 sd15.safetensors --single-file --precision float16
+  langevin convert sd15 sd15-pixels --lora pixel-art.safetensors:0.8
+  langevin convert sd15.safetensors sd15-pixels.safetensors --single-file --lora pixel-art.safetensors
+  langevin convert pixel-art.safetensors pixels.safetensors --lora-style peft";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// A pipeline's or a model's folder, a single file, or ORG/NAME of the Hugging Face Hub
+    /// A pipeline's or a model's folder, a single file, ORG/NAME of the Hugging Face Hub; with --lora-style a LoRA
     pub input: PathBuf,
     /// The folder to write; with --single-file the file
     pub output: PathBuf,
@@ -68,6 +76,12 @@ pub(crate) struct ConvertArgs {
     /// Write one file in the layout of the original programs
     #[arg(long, conflicts_with_all = ["scheduler", "config", "ema"])]
     pub single_file: bool,
+    /// A LoRA to merge into the weights: a file or ORG/NAME of the Hub, and how strongly after a colon [1]; several add up
+    #[arg(long, value_name = "FILE[:SCALE]", help_heading = "LoRA")]
+    pub lora: Vec<Lora>,
+    /// Write a LoRA file in this style; --config names the model that it is for, where its modules have other names than Stable Diffusion's
+    #[arg(long, value_name = "STYLE", help_heading = "LoRA")]
+    pub lora_style: Option<LoraStyle>,
     #[command(flatten)]
     pub single: SingleFileArgs,
 }
@@ -105,6 +119,9 @@ impl SingleFileArgs {
 
 /// Reads the input and writes the output.
 pub(crate) fn run(args: ConvertArgs) -> Result<()> {
+    if let Some(style) = args.lora_style {
+        return lora::rewrite(&args, style);
+    }
     if args.single_file {
         return single_file::pack(&args);
     }
@@ -129,6 +146,12 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
         let config = AnyModelConfig::load(input.join(CONFIG_NAME))?;
         let mut checkpoint = Checkpoint::variant_in(input, variant)?;
         let model = AnyModel::with_weights(&config, &mut checkpoint, &device)?;
+        if !args.lora.is_empty() {
+            bail!(
+                "--lora: {} holds a model alone; LoRA are merged into pipelines and single files",
+                input.display()
+            );
+        }
         let parameters = model.num_parameters();
         match &args.scheduler {
             Some(name) => Pipeline::of_model(model, name)?.save(&args.output)?,
@@ -136,7 +159,12 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
         }
         return say(&args.output, parameters, &checkpoint);
     }
-    let mut pipeline = Pipeline::load_variant(input, variant, &device)?;
+    let loading = LoadOptions {
+        variant: args.variant.clone(),
+        loras: in_folders(&args.lora)?,
+        ..LoadOptions::default()
+    };
+    let mut pipeline = Pipeline::load_with(input, &loading, &device)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }

@@ -29,7 +29,7 @@ use crate::{hub, stop::Stop, terminal};
 const USUAL_COUNT: usize = 16;
 
 /// Draws pictures and writes them.
-pub(crate) fn run(args: SampleArgs) -> Result<()> {
+pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
     let output_path = args.output.clone().unwrap_or_else(usual_output);
     set_exact_convolution(args.exact_convolution);
     if args.exact_convolution && args.request.0.precision == Precision::Bf16 {
@@ -49,6 +49,9 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
     };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
     let device = args.device.open()?;
+    if let Some(folder) = &args.lora_dir {
+        args.loading.take_tags(folder, &mut args.request.0.prompt)?;
+    }
     let loading = args.loading.clone().with_depths(args.request.0.depth.is_some());
     let pipeline = loading.load(&args.path, &device)?;
     let mut request = resolve(args.request.0, &pipeline)?;
@@ -81,7 +84,7 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
             let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
             // One of the two models at a time takes memory enough.
             drop((pipeline, plan));
-            let load = || args.loading.load(refiner, &device);
+            let load = || args.loading.without_loras().load(refiner, &device);
             refine::run(base, request, load, &mut Drawing::new(batches, &stop, None))?
         }
         None => in_pool(|| plan.run(&pipeline, &mut drawing))?,

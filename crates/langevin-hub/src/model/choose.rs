@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CONFIG, MARKS, Missing, ModelFiles, ModelPart, SCHEDULER_CONFIG, TEXT_ENCODER, TOKENIZER};
+use super::{
+    CONFIG, LORA, LORA_CONFIG, MARKS, Missing, ModelFiles, ModelPart, SCHEDULER_CONFIG, TEXT_ENCODER,
+    TOKENIZER,
+};
 use crate::weights::{self, Weights};
 
 /// What the names of large files end with, which are told of where none of them is known.
@@ -36,6 +39,9 @@ pub(super) fn choose<'a>(
         } else {
             Ok(found)
         };
+    }
+    if wanted.part == ModelPart::Lora {
+        return lora(paths);
     }
     let files = by_folder(paths);
     let mut chosen = Vec::new();
@@ -88,6 +94,28 @@ fn configs<'a>(paths: &[&'a str]) -> Result<Vec<&'a str>, Missing> {
     } else {
         Ok(found)
     }
+}
+
+/// A LoRA at the root: the file that is called as usual, or else the only one that there is.
+fn lora<'a>(paths: &[&'a str]) -> Result<Vec<&'a str>, Missing> {
+    let at_root = |ending: &str| {
+        let is_one = |path: &&str| !path.contains('/') && path.ends_with(ending);
+        paths.iter().copied().filter(is_one).collect::<Vec<&str>>()
+    };
+    let usual = LORA
+        .iter()
+        .find_map(|name| paths.iter().copied().find(|path| path == name));
+    let file = match (usual, at_root(".safetensors").as_slice()) {
+        (Some(usual), _) => usual,
+        (None, [one]) => *one,
+        (None, all) => {
+            return Err(Missing::Lora(
+                all.iter().take(3).map(ToString::to_string).collect(),
+            ));
+        }
+    };
+    let is_wanted = |path: &&str| *path == file || *path == LORA_CONFIG;
+    Ok(paths.iter().copied().filter(is_wanted).collect())
 }
 
 /// The folders that are looked into, the root being the empty one, and whether weights are wanted from them.
@@ -396,5 +424,38 @@ mod tests {
             ..ModelFiles::default()
         };
         assert_eq!(chosen(&["README.md"], &[], &config).unwrap_err(), Missing::Config);
+    }
+
+    #[test]
+    fn of_a_lora_its_one_file_is_chosen() {
+        let wanted = ModelFiles {
+            part: ModelPart::Lora,
+            ..ModelFiles::default()
+        };
+        let lora = |paths: &[&'static str]| chosen(paths, &[], &wanted);
+        assert_eq!(
+            lora(&[
+                "README.md",
+                "other.safetensors",
+                "pytorch_lora_weights.safetensors"
+            ])
+            .unwrap(),
+            ["pytorch_lora_weights.safetensors"]
+        );
+        assert_eq!(
+            lora(&[
+                "adapter_config.json",
+                "adapter_model.safetensors",
+                "unet/a.safetensors"
+            ])
+            .unwrap(),
+            ["adapter_config.json", "adapter_model.safetensors"]
+        );
+        assert_eq!(
+            lora(&["pixels.safetensors", "x.png"]).unwrap(),
+            ["pixels.safetensors"]
+        );
+        assert!(lora(&["a.safetensors", "b.safetensors"]).is_err());
+        assert!(lora(&["unet/a.safetensors", "x.png"]).is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! What of a request is refused before anything is made of it.
 
+use super::notices::shortened;
 use crate::{
     Error, Request, Result, Size,
     conditioning::TextCondition,
     guidance::{ClassifierFree, GuidanceSchedule, Through},
+    options::names_lora,
     pipelines::{PictureUse, Pipeline},
     schedulers::AnyScheduler,
 };
@@ -40,6 +42,7 @@ pub(super) fn check(
         ));
     }
     guidance.check_idle()?;
+    check_tags(request)?;
     let guided = !request.guide.is_empty();
     let masked = request.guide.iter().any(|guide| guide.needs_mask())
         || request.inpaint.is_some()
@@ -92,6 +95,26 @@ pub(super) fn check(
         Some((options, _)) => Err(Error::option(
             options,
             format!("`{}` and `{}` do not go together", options[0], options[1]),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a prompt that names a LoRA, which is put on a model before it is asked.
+fn check_tags(request: &Request) -> Result<()> {
+    let texts = [
+        &request.prompt,
+        &request.prompt_2,
+        &request.negative_prompt,
+        &request.negative_prompt_2,
+    ];
+    match texts.into_iter().flatten().find(|text| names_lora(text)) {
+        Some(text) => Err(Error::option(
+            &["prompt", "lora_dir"],
+            format!(
+                "the text `{}` names a LoRA, and there is no `lora_dir` to look for it in; only `prompt` may name some",
+                shortened(text)
+            ),
         )),
         None => Ok(()),
     }

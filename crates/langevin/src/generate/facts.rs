@@ -1,7 +1,7 @@
 //! What is written into a picture about how it was drawn.
 
 use crate::{
-    Size,
+    Lora, Size,
     guidance::{ClassifierFree, Guide},
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub model: &'a str,
     /// DDIM's η or TCD's γ, where it is not the sampler's own.
     pub eta: Option<f64>,
+    /// What was put on the model's weights.
+    pub loras: &'a [Lora],
     /// The texts that were drawn.
     pub prompts: &'a [String],
     /// The texts that guidance led away from.
@@ -38,6 +40,7 @@ impl Facts<'_> {
     /// Keywords and what they say, as [`grid::write_png`](crate::grid::write_png) takes them.
     pub(super) fn texts(&self) -> Vec<(&'static str, String)> {
         let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
+        let loras: Vec<String> = self.loras.iter().map(ToString::to_string).collect();
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());
         [
@@ -45,6 +48,7 @@ impl Facts<'_> {
             ("scheduler", Some(self.scheduler.to_string())),
             ("steps", Some(self.steps.to_string())),
             ("model", Some(self.model.to_string())),
+            ("lora", filled(loras.join("; "))),
             ("eta", self.eta.map(|eta| eta.to_string())),
             ("prompts", filled(self.prompts.join("; "))),
             ("negative prompts", filled(self.negative_prompts.join("; "))),

@@ -55,7 +55,7 @@ pub(super) fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<Strin
 }
 
 /// The beginning of a long text, and how many words follow.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const WORDS: usize = 30;
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.len() <= WORDS {

@@ -13,7 +13,7 @@ use super::{
     usual::Usual,
 };
 use crate::{
-    Error, Request, Result,
+    Error, Lora, Request, Result,
     codec::Codec,
     conditioning::{self, Ask, Pair},
     data::Picture,
@@ -47,6 +47,7 @@ pub struct Plan {
     crop: Option<MaskCrop>,
     maker: GuideMaker,
     is_latent: bool,
+    loras: Vec<Lora>,
     notices: Vec<String>,
 }
 
@@ -130,6 +131,7 @@ impl Plan {
             crop,
             maker,
             is_latent: pipeline.codec().is_latent(),
+            loras: pipeline.loras().to_vec(),
             notices,
         };
         let together = plan.count.min(if plan.has_own_seeds() {
@@ -367,6 +369,7 @@ impl Plan {
             scheduler: self.scheduler.class_name(),
             steps: self.steps,
             model,
+            loras: &self.loras,
             eta: self.request.eta,
             prompts: &self.request.prompt,
             negative_prompts: if self.guidance.is_on() {

@@ -2,10 +2,15 @@
 
 mod class_name;
 mod embeddings;
+mod lora;
+mod lora_tags;
 mod request;
 mod sample;
 
 pub use class_name::ClassName;
 pub use embeddings::Embeddings;
+pub use lora::Lora;
+pub(crate) use lora_tags::names_lora;
+pub use lora_tags::{LoraTag, take_loras};
 pub use request::Request;
 pub use sample::{ConditioningImage, SampleOptions, SizeOptions};

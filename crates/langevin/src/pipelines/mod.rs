@@ -9,6 +9,7 @@ mod folder;
 mod inpainting;
 mod interpolation;
 mod latents;
+mod lora;
 mod model_index;
 mod open_step;
 mod pipeline;
@@ -26,13 +27,14 @@ pub use folder::{checkpoint, save_model};
 pub(crate) use inpainting::Inpainting;
 pub use interpolation::slerp;
 pub use latents::Latents;
+pub use lora::lora_targets;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
 pub use pipeline::{LoadOptions, Pipeline, USUAL_DDIM_STEPS};
 pub use safety::Safety;
 pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};
-pub use single_file::{pack, unpack};
+pub use single_file::{pack, repack, unpack};
 pub use together::step_together;
 
 pub use crate::{

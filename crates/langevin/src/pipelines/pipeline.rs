@@ -25,7 +25,7 @@ use crate::{
     },
     guidance::{GuideMaker, Guided},
     models::AnyModel,
-    options::{ClassName, SampleOptions},
+    options::{ClassName, Lora, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, LoopOptions, Scheduler},
     weights::single_file::Kind,
@@ -54,6 +54,7 @@ pub struct Pipeline {
     low_resolution_scheduler: Option<AnyScheduler>,
     safety: Option<Arc<Safety>>,
     depth_estimation: Option<Arc<DepthEstimation>>,
+    loras: Vec<Lora>,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -75,6 +76,8 @@ pub struct LoadOptions {
     pub embeddings: Vec<EmbeddingFile>,
     /// Whether an estimator of depths that the pipeline comes with is left out: where they are given.
     pub without_depth_estimator: bool,
+    /// What is put on the weights of the model and its text encoders, in turn.
+    pub loras: Vec<Lora>,
 }
 
 impl Pipeline {
@@ -110,6 +113,7 @@ impl Pipeline {
             low_resolution_scheduler: None,
             safety: None,
             depth_estimation: None,
+            loras: Vec::new(),
         }
     }
 
@@ -140,7 +144,8 @@ impl Pipeline {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
-        let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+        let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+        source.put_on(&options.loras)?;
         source.check(options.codec.is_some())?;
         let class = source.class();
         let mut config = source.model_config()?;
@@ -171,7 +176,10 @@ impl Pipeline {
             (None, None) => None,
         };
         let model = AnyModel::with_weights(&config, &mut source.model_weights()?, device)?;
-        let pipeline = Self::of_parts(model, scheduler, conditions);
+        let pipeline = Self {
+            loras: options.loras.clone(),
+            ..Self::of_parts(model, scheduler, conditions)
+        };
         let Some(codec) = codec else {
             return Ok(pipeline);
         };
@@ -317,6 +325,11 @@ impl Pipeline {
     /// What estimates the depths of a picture, where it comes with such a part that was not left out.
     pub fn depth_estimation(&self) -> Option<&DepthEstimation> {
         self.depth_estimation.as_deref()
+    }
+
+    /// What was put on its weights as they were loaded.
+    pub fn loras(&self) -> &[Lora] {
+        &self.loras
     }
 
     /// The settings of its index, besides its components.

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 
-use super::{MODEL_INDEX, staging::Staging};
+use super::{MODEL_INDEX, lora, staging::Staging};
 use crate::{
-    Error, Result, files,
+    Error, Lora, Result, files,
     models::clip::ClipTokenizer,
     schedulers::SCHEDULER_CONFIG,
     weights::{
@@ -36,16 +36,18 @@ fn file_names(component: Component) -> &'static FileNames {
 
 /// Writes a single file's components as diffusers' folder of them, whole or not at all: a pipeline with its schedulers and tokenizers, or a model
 /// alone where the file holds one component. `like` is a folder whose configurations, schedulers and tokenizers are taken where it has them, in
-/// place of those that are known of the file's kind.
+/// place of those that are known of the file's kind; `loras` are merged into the weights.
 ///
 /// # Errors
-/// If the file lacks what a component needs, or a file cannot be read or written.
+/// If the file lacks what a component needs, a LoRA does not fit, or a file cannot be read or written.
 pub fn unpack(
     file: &SingleFile,
     folder: impl AsRef<Path>,
     like: Option<&Path>,
     precision: Precision,
+    loras: &[Lora],
 ) -> Result<()> {
+    let weights = weights_of(file, loras)?;
     let mut configs = file.configs()?;
     for (name, config) in &mut configs {
         if let Some(theirs) = config_of(like, name)? {
@@ -55,7 +57,7 @@ pub fn unpack(
     let staging = Staging::of(folder)?;
     let components = file.components();
     if let [alone] = components.as_slice() {
-        save(file, *alone, &configs, staging.path(), precision)?;
+        save(&weights[alone], *alone, &configs, staging.path(), precision)?;
         return staging.commit(CONFIG_NAME);
     }
     let Some(mut index) = file.model_index() else {
@@ -64,7 +66,7 @@ pub fn unpack(
     };
     for component in components {
         save(
-            file,
+            &weights[&component],
             component,
             &configs,
             &staging.path().join(component.to_string()),
@@ -92,6 +94,45 @@ pub fn unpack(
     staging.commit(MODEL_INDEX)
 }
 
+/// The weights of all components of a file, with these merged into them.
+fn weights_of(file: &SingleFile, loras: &[Lora]) -> Result<BTreeMap<Component, Checkpoint>> {
+    let mut weights = BTreeMap::new();
+    for component in file.components() {
+        weights.insert(component, file.component(component)?);
+    }
+    merge(loras, &mut weights)?;
+    Ok(weights)
+}
+
+/// Merges LoRA into components, as they are read from now on.
+fn merge(loras: &[Lora], weights: &mut BTreeMap<Component, Checkpoint>) -> Result<()> {
+    let fits = lora::fit(loras, weights)?;
+    for (component, weights) in weights {
+        fits.iter().for_each(|fit| fit.apply(*component, weights));
+    }
+    Ok(())
+}
+
+/// Writes a single file again, with these merged into it. What belongs to no component is left out.
+///
+/// # Errors
+/// If the file lacks what a component needs, a LoRA does not fit, or a file cannot be read or written.
+pub fn repack(file: &SingleFile, path: impl AsRef<Path>, precision: Precision, loras: &[Lora]) -> Result<()> {
+    let weights = weights_of(file, loras)?;
+    let weights: Vec<(Component, &Checkpoint)> = weights.iter().map(|(c, w)| (*c, w)).collect();
+    let markers = if file.kind().is_xl() {
+        let configs = file.configs()?;
+        let scheduler = configs.get("scheduler").unwrap_or(&Value::Null);
+        Markers {
+            v_prediction: scheduler["prediction_type"] == "v_prediction",
+            zero_terminal_snr: scheduler["rescale_betas_zero_snr"] == true,
+        }
+    } else {
+        Markers::default()
+    };
+    single_file::write(path, file.kind(), &weights, markers, precision)
+}
+
 /// A component's configuration in a folder like the one that is to be.
 fn config_of(like: Option<&Path>, name: &str) -> Result<Option<Value>> {
     let Some(like) = like else {
@@ -111,13 +152,12 @@ fn config_of(like: Option<&Path>, name: &str) -> Result<Option<Value>> {
 
 /// Writes a component's two files.
 fn save(
-    file: &SingleFile,
+    weights: &Checkpoint,
     component: Component,
     configs: &BTreeMap<&'static str, Value>,
     folder: &Path,
     precision: Precision,
 ) -> Result<()> {
-    let weights = file.component(component)?;
     weights.save(folder.join(file_names(component).whole()), precision)?;
     let config = configs
         .get(component.to_string().as_str())
@@ -160,16 +200,17 @@ fn save_tokenizer(
 }
 
 /// Writes the components of a pipeline's folder, or a model alone, as a single file, and gives its kind. Of components that single files have no place
-/// for, such as a safety checker, nothing is written.
+/// for, such as a safety checker, nothing is written. `loras` are merged into the weights.
 ///
 /// # Errors
-/// If the folder holds no such pipeline or model, or a file cannot be read or written.
+/// If the folder holds no such pipeline or model, a LoRA does not fit, or a file cannot be read or written.
 pub fn pack(
     folder: impl AsRef<Path>,
     path: impl AsRef<Path>,
     kind: Option<Kind>,
     variant: Option<&str>,
     precision: Precision,
+    loras: &[Lora],
 ) -> Result<Kind> {
     let folder = folder.as_ref();
     let parts = parts(folder)?;
@@ -177,11 +218,12 @@ pub fn pack(
         Some(kind) => kind,
         None => kind_of(&parts, folder)?,
     };
-    let mut weights = vec![];
+    let mut weights = BTreeMap::new();
     for part in &parts {
         let found = Checkpoint::named(&part.folder, variant, file_names(part.component))?;
-        weights.push((part.component, found));
+        weights.insert(part.component, found);
     }
+    merge(loras, &mut weights)?;
     let weights: Vec<(Component, &Checkpoint)> = weights.iter().map(|(c, w)| (*c, w)).collect();
     let markers = if kind.is_xl() {
         markers(folder)?

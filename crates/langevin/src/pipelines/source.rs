@@ -15,6 +15,7 @@ use crate::{
     schedulers::{AnyScheduler, SCHEDULER_CONFIG},
     weights::{
         CONFIG_NAME, DIFFUSERS, FileNames,
+        lora::LoraFit,
         single_file::{Component, Kind, SingleFile},
     },
 };
@@ -24,6 +25,8 @@ pub(crate) struct PipelineSource {
     index: ModelIndex,
     class: &'static PipelineClass,
     place: Place,
+    /// What is put on the weights as they are read.
+    pub(super) loras: Vec<LoraFit>,
 }
 
 /// Where the components lie.
@@ -57,6 +60,7 @@ impl PipelineSource {
                 path: path.to_path_buf(),
                 variant: variant.map(str::to_owned),
             },
+            loras: Vec::new(),
         })
     }
 
@@ -81,6 +85,7 @@ impl PipelineSource {
                 configs: file.configs()?,
                 file,
             })),
+            loras: Vec::new(),
         })
     }
 
@@ -255,20 +260,13 @@ impl Components for PipelineSource {
     }
 
     fn weights(&self, name: &str, names: &FileNames) -> Result<Checkpoint> {
-        let (path, variant) = match &self.place {
-            Place::Folder { path, variant } => (path, variant),
-            Place::File(file) => return file.file.component(Component::from_name(name)?),
-        };
-        let folder = component_folder(path, name);
-        let main = self.class.component(Role::Denoiser) == Some(name);
-        match variant.as_deref() {
-            // A component without the variant has its plain weights; the model itself must have it.
-            Some(variant) if !main => match Checkpoint::named(&folder, Some(variant), names) {
-                Ok(checkpoint) => Ok(checkpoint),
-                Err(_) => Checkpoint::named(&folder, None, names),
-            },
-            variant => Checkpoint::named(&folder, variant, names),
+        let mut checkpoint = self.plain_weights(name, names)?;
+        if let Ok(component) = Component::from_name(name) {
+            for lora in &self.loras {
+                lora.apply(component, &mut checkpoint);
+            }
         }
+        Ok(checkpoint)
     }
 
     fn tokenizer(&self, name: &str) -> Result<ClipTokenizer> {
@@ -290,6 +288,26 @@ impl Components for PipelineSource {
         match &self.place {
             Place::Folder { path, .. } => path,
             Place::File(file) => file.file.path(),
+        }
+    }
+}
+
+impl PipelineSource {
+    /// A component's weights without what is put on them.
+    fn plain_weights(&self, name: &str, names: &FileNames) -> Result<Checkpoint> {
+        let (path, variant) = match &self.place {
+            Place::Folder { path, variant } => (path, variant),
+            Place::File(file) => return file.file.component(Component::from_name(name)?),
+        };
+        let folder = component_folder(path, name);
+        let main = self.class.component(Role::Denoiser) == Some(name);
+        match variant.as_deref() {
+            // A component without the variant has its plain weights; the model itself must have it.
+            Some(variant) if !main => match Checkpoint::named(&folder, Some(variant), names) {
+                Ok(checkpoint) => Ok(checkpoint),
+                Err(_) => Checkpoint::named(&folder, None, names),
+            },
+            variant => Checkpoint::named(&folder, variant, names),
         }
     }
 }

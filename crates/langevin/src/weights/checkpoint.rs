@@ -13,9 +13,9 @@ use std::{
 use ::safetensors::Dtype;
 
 use super::{
-    DIFFUSERS, FileNames, NamedTensor, Precision, find,
+    DIFFUSERS, Edit, FileNames, NamedTensor, Precision, find,
     index::Index,
-    layout::{self, Bytes, to_bytes},
+    layout::{self, Bytes, as_type, to_bytes, turned},
     names,
     safetensors::{self, Entry, SafetensorsFile},
     torch::{self, TorchFile},
@@ -51,6 +51,8 @@ struct Place {
     first: usize,
     /// Whether it is a matrix that lies in the file the other way round.
     transposed: bool,
+    /// What is changed of it as it is read, in turn.
+    edits: Vec<Arc<dyn Edit>>,
 }
 
 /// A parameter that is made of a stored tensor without a number being changed.
@@ -142,6 +144,7 @@ impl Checkpoint {
                 stored,
                 first: whole.first + part.first,
                 transposed: whole.transposed != part.transposed,
+                edits: Vec::new(),
             };
             Some((name, place))
         };
@@ -151,6 +154,21 @@ impl Checkpoint {
             places: parts.into_iter().filter_map(place).collect(),
             early_names: self.early_names,
         }
+    }
+
+    /// Changes a parameter from now on, as it is read; one that there is not is left alone.
+    pub(super) fn edit(&mut self, name: &str, edit: Arc<dyn Edit>) {
+        if let Some(place) = self.places.get_mut(name) {
+            place.edits.push(edit);
+        }
+    }
+
+    /// What the header of a safetensors file says under a key.
+    pub(super) fn metadata(&self, key: &str) -> Option<String> {
+        self.files.iter().find_map(|file| match &file.content {
+            Content::Safetensors(file) => file.metadata(key).map(str::to_owned),
+            _ => None,
+        })
     }
 
     /// How many steps of training the weights come from, where a trainer's file says so.
@@ -223,6 +241,7 @@ impl Checkpoint {
                 stored,
                 first: 0,
                 transposed: false,
+                edits: Vec::new(),
             };
             self.places.insert(today.unwrap_or(plain), place);
         }
@@ -260,11 +279,27 @@ impl Checkpoint {
         self.read_as(name, false)
     }
 
-    /// The same, with the first axis last where it is `turned`, see [`layout::read`].
-    pub(super) fn read_as(&self, name: &str, turned: bool) -> Result<Vec<f32>> {
+    /// The same, with the first axis last where it is to be turned, see [`layout::read`].
+    pub(super) fn read_as(&self, name: &str, as_turned: bool) -> Result<Vec<f32>> {
         let Some(place) = self.places.get(name) else {
             return Err(Error::file(&self.path, format!("lacks {name}")));
         };
+        if place.edits.is_empty() {
+            return self.read_stored(name, place, as_turned);
+        }
+        let mut values = self.read_stored(name, place, false)?;
+        for edit in &place.edits {
+            edit.apply(&mut values, &place.stored.shape)?;
+        }
+        Ok(if as_turned {
+            turned(values, &place.stored.shape)
+        } else {
+            values
+        })
+    }
+
+    /// A tensor's numbers as the file has them.
+    fn read_stored(&self, name: &str, place: &Place, turned: bool) -> Result<Vec<f32>> {
         let StoredTensor { dtype, shape } = &place.stored;
         let mut in_file = shape.clone();
         if place.transposed {
@@ -347,6 +382,14 @@ impl Checkpoint {
         let lacking = || Error::file(&self.path, format!("lacks {name}"));
         let place = self.places.get(name).ok_or_else(|| io::Error::other(lacking()))?;
         let StoredTensor { dtype, shape } = &place.stored;
+        if !place.edits.is_empty() {
+            let values = self.read_as(name, false).map_err(io::Error::other)?;
+            let values = match *shape.as_slice() {
+                [_, columns] if transposed => layout::turned_back(&values, 1, columns),
+                _ => values,
+            };
+            return w.write_all(&as_type(Dtype::F32, &to_bytes(&values), to));
+        }
         let bytes = self.bytes(place).map_err(io::Error::other)?;
         let copied = match *shape.as_slice() {
             [rows, columns] if place.transposed != transposed => {

@@ -134,7 +134,7 @@ pub(super) fn copy_transposed(
 }
 
 /// Numbers of a type as numbers of another, see [`copy`].
-fn as_type(from: Dtype, bytes: &[u8], to: Dtype) -> Cow<'_, [u8]> {
+pub(super) fn as_type(from: Dtype, bytes: &[u8], to: Dtype) -> Cow<'_, [u8]> {
     if from == to {
         return Cow::Borrowed(bytes);
     }
@@ -211,6 +211,17 @@ impl Numbers<'_> {
             }
         }
         Ok(values)
+    }
+}
+
+/// Numbers that are there already with their first axis last, see [`read`].
+pub(super) fn turned(values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
+    let len = values.len() * size_of::<f32>();
+    let bytes = Bytes::Memory(Arc::new(to_bytes(&values).into_owned()), 0..len);
+    // They are real numbers, and all there.
+    match read(&bytes, Dtype::F32, shape, true) {
+        Some(Ok(turned)) => turned,
+        _ => values,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Where weights come from and go: the walk over a module's parameters, and the formats of files: safetensors, shards with an index,
-//! PyTorch's pickles, and all components of a pipeline in one file ([`single_file`]). Knows no model.
+//! PyTorch's pickles, all components of a pipeline in one file ([`single_file`]), and what is put on top of weights ([`lora`]). Knows no model.
 
 mod checkpoint;
+mod edit;
 mod find;
 mod index;
 mod layout;
+pub mod lora;
 mod names;
 mod pickle;
 mod precision;
@@ -16,6 +18,7 @@ mod torch;
 mod walk;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
+pub use edit::Edit;
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
 pub use layout::to_f32;
 pub use precision::Precision;

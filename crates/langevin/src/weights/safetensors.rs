@@ -1,7 +1,7 @@
 //! Safetensors files: read by ranges, written one tensor after another.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, Read, Write},
     path::Path,
@@ -25,6 +25,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 pub(super) struct SafetensorsFile {
     file: File,
     tensors: BTreeMap<String, (StoredTensor, u64)>,
+    metadata: HashMap<String, String>,
 }
 
 impl SafetensorsFile {
@@ -64,7 +65,16 @@ impl SafetensorsFile {
             (name, (stored, begin + info.data_offsets.0 as u64))
         };
         let tensors = metadata.tensors().into_iter().map(place).collect();
-        Ok(Self { file, tensors })
+        Ok(Self {
+            file,
+            tensors,
+            metadata: metadata.metadata().clone().unwrap_or_default(),
+        })
+    }
+
+    /// What the header says under a key, besides the tensors.
+    pub(super) fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// Every tensor's name with its type and shape.

@@ -19,7 +19,13 @@ use langevin::{
     conditioning::EmbeddingFile,
     data::{self, Alpha},
     models::{AnyModel, weights},
-    weights::single_file::SingleFile,
+    named::Named,
+    weights::{
+        Checkpoint, NamedTensor, Precision,
+        lora::{LoraFile, LoraStyle, Targets},
+        single_file::{Component, SingleFile},
+        write_tensors,
+    },
 };
 use peak_alloc::PeakAlloc;
 
@@ -199,6 +205,58 @@ target!(embedding, 3000, |input| {
     fs::write(&path, input).unwrap();
     let file = EmbeddingFile { path, token: None };
     _ = file.widths();
+});
+
+target!(lora, 4000, |input| {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    fs::write(&path, input).unwrap();
+    let Ok(file) = LoraFile::open(&path) else {
+        return;
+    };
+    let unet = [
+        ("down_blocks.0.resnets.0.conv1.weight", &[6, 4, 3, 3][..]),
+        ("down_blocks.0.resnets.0.conv1.bias", &[6]),
+        (
+            "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+            &[6, 8],
+        ),
+    ];
+    let text = [(
+        "text_model.encoder.layers.0.self_attn.out_proj.weight",
+        &[4, 4][..],
+    )];
+    let mut targets = Targets::default();
+    targets.add(Component::Unet, unet);
+    targets.add(Component::TextEncoder, text);
+    for style in LoraStyle::ALL {
+        let output = folder.path().join("b.safetensors");
+        _ = file.rewrite(&output, *style, Some(&targets), Precision::Stored);
+        _ = file.rewrite(&output, *style, None, Precision::Float16);
+    }
+    let Ok(fit) = file.fit(&targets, &0.5.into()) else {
+        return;
+    };
+    assert!(fit.modules() > 0);
+    for (component, parameters) in [(Component::Unet, &unet[..]), (Component::TextEncoder, &text[..])] {
+        let tensors: Vec<NamedTensor> = parameters
+            .iter()
+            .map(|(name, shape)| NamedTensor {
+                name: (*name).into(),
+                shape: shape.to_vec(),
+                values: vec![0.5; shape.iter().product()],
+            })
+            .collect();
+        let path = folder.path().join("base.safetensors");
+        write_tensors(&path, &tensors).unwrap();
+        let mut weights = Checkpoint::open(&path).unwrap();
+        fit.apply(component, &mut weights);
+        for tensor in &tensors {
+            if let Ok(values) = weights.read(&tensor.name) {
+                assert_eq!(values.len(), tensor.values.len());
+            }
+        }
+    }
 });
 
 #[cfg(feature = "parquet")]

@@ -1,14 +1,16 @@
 //! Single files: as folders, and of folders.
 
+use std::{fs, path::Path};
+
 use anyhow::{Result, bail};
 use langevin::{
-    pipelines,
+    Lora, pipelines,
     weights::{Precision, single_file::SingleFile},
 };
 use langevin_hub::ModelFiles;
 
 use super::ConvertArgs;
-use crate::{hub::Names, terminal};
+use crate::{hub::Names, loading::in_folders, terminal};
 
 /// Writes the folder of a single file's components.
 pub(super) fn unpack(args: &ConvertArgs) -> Result<()> {
@@ -28,7 +30,13 @@ pub(super) fn unpack(args: &ConvertArgs) -> Result<()> {
         file = file.with_ema()?;
     }
     let precision = args.single.precision.unwrap_or(Precision::Stored);
-    pipelines::unpack(&file, &args.output, args.single.config.as_deref(), precision)?;
+    pipelines::unpack(
+        &file,
+        &args.output,
+        args.single.config.as_deref(),
+        precision,
+        &in_folders(&args.lora)?,
+    )?;
     let components: Vec<String> = file.components().iter().map(ToString::to_string).collect();
     let line = format!(
         "{} of {} in {}",
@@ -60,21 +68,50 @@ pub(super) fn pack(args: &ConvertArgs) -> Result<()> {
             output.display()
         );
     }
+    let precision = args.single.precision.unwrap_or(Precision::Stored);
+    let loras = in_folders(&args.lora)?;
+    if args.input.is_file() {
+        return repack(args, precision, &loras);
+    }
     let wanted = ModelFiles {
         variant: args.variant.clone(),
         ..ModelFiles::default()
     };
     let input = Names::default().model(&args.input, &wanted)?;
-    let precision = args.single.precision.unwrap_or(Precision::Stored);
     let kind = pipelines::pack(
         &input,
         output,
         args.single.kind,
         args.variant.as_deref(),
         precision,
+        &loras,
     )?;
     Ok(terminal::print_line(&format!(
         "a single file of {kind} in {}",
         output.display()
     ))?)
+}
+
+/// Writes a single file again, with LoRA in it.
+fn repack(args: &ConvertArgs, precision: Precision, loras: &[Lora]) -> Result<()> {
+    if loras.is_empty() {
+        bail!(
+            "{}: is a single file already; --lora says what to merge into it",
+            args.input.display()
+        );
+    }
+    let same = |path: &Path| fs::canonicalize(path).ok();
+    if args.output.exists() && same(&args.input) == same(&args.output) {
+        bail!(
+            "{}: is the input itself; name another file for the output",
+            args.output.display()
+        );
+    }
+    let mut file = SingleFile::open(&args.input)?;
+    if let Some(kind) = args.single.kind {
+        file = file.of_kind(kind);
+    }
+    pipelines::repack(&file, &args.output, precision, loras)?;
+    let line = format!("a single file of {} in {}", file.kind(), args.output.display());
+    Ok(terminal::print_line(&line)?)
 }

@@ -27,6 +27,7 @@ Examples:
   langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a lighthouse at dusk' \\
       --negative-prompt blurry --scheduler dpm++2m-karras --steps 20 --output lighthouse.png
   langevin sample dreamshaper_8.safetensors --prompt 'a castle' --init-image photo.jpg
+  langevin sample dreamshaper_8.safetensors --lora pixel-art.safetensors:0.8 --prompt 'a castle, pixel art'
   langevin sample sdxl-base --refiner sdxl-refiner --prompt 'a castle'";
 
 /// What the user typed.
@@ -64,6 +65,9 @@ pub(crate) struct SampleArgs {
     /// Also show the denoising as an animated GIF
     #[arg(long, value_name = "GIF")]
     pub animate: Option<PathBuf>,
+    /// The folder of the LoRA that prompts name, as in <lora:NAME:0.8>
+    #[arg(long, value_name = "FOLDER")]
+    pub lora_dir: Option<PathBuf>,
     // Last, since its heading holds for what follows.
     #[command(flatten)]
     pub loading: Loading,

@@ -32,6 +32,7 @@ use crate::{
 
 named_enum! {
     /// A component that such a file can hold; its name is that of its folder in a pipeline.
+    #[derive(PartialOrd, Ord)]
     pub enum Component: "a component of a single file" {
         /// A `UNet2DConditionModel`.
         Unet = "unet",
@@ -203,6 +204,27 @@ impl SingleFile {
     pub fn tokenizers(&self) -> Vec<(&'static str, &'static str)> {
         index::tokenizers(self)
     }
+}
+
+/// The names that a UNet's parameters had where it was trained, each with diffusers' name of it.
+pub(super) fn original_names(present: &[&str]) -> Vec<(String, String)> {
+    let has_text_time = present.iter().any(|name| name.starts_with("add_embedding."));
+    let structure = unet::Structure::of_present(present.iter().copied());
+    let translator = pairs::Translator::to_original(structure.pairs(has_text_time));
+    let pair = |name: &&str| Some((translator.name(name)?, (*name).to_string()));
+    present.iter().filter_map(pair).collect()
+}
+
+/// The other name of a module of Stable Diffusion's own UNet, or of XL's: the one that it had where it was trained, or diffusers'. `None` where
+/// it is none that there is.
+pub(super) fn standard_name(module: &str, is_xl: bool, to_original: bool) -> Option<String> {
+    let pairs = unet::Structure::standard(is_xl).pairs(is_xl);
+    let translator = match to_original {
+        true => pairs::Translator::to_original(pairs),
+        false => pairs::Translator::to_present(pairs),
+    };
+    let name = translator.name(&format!("{module}.weight"))?;
+    Some(name.strip_suffix(".weight").unwrap_or(&name).to_string())
 }
 
 /// The components that a file holds.

@@ -61,6 +61,31 @@ impl Stage {
 }
 
 impl Structure {
+    /// That of Stable Diffusion 1 and 2, or of XL.
+    pub(super) fn standard(is_xl: bool) -> Self {
+        let block = |attends, layers, sampler| Block {
+            layers: vec![attends; layers],
+            sampler,
+        };
+        let side = |attends: &[bool], layers| {
+            let last = attends.len() - 1;
+            let blocks = attends.iter().enumerate();
+            blocks
+                .map(|(at, attends)| block(*attends, layers, at < last))
+                .collect()
+        };
+        let (down, up): (&[bool], &[bool]) = if is_xl {
+            (&[false, true, true], &[true, true, false])
+        } else {
+            (&[true, true, true, false], &[false, true, true, true])
+        };
+        Self {
+            down: side(down, 2),
+            middle: vec![false, true, false],
+            up: side(up, 3),
+        }
+    }
+
     /// What original names tell. The error is a part of a sentence.
     pub(super) fn of_original<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let mut sides: [BTreeMap<usize, Stage>; 3] = Default::default();
