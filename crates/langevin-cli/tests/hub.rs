@@ -233,7 +233,7 @@ fn data_sets_of_every_layout_are_read() {
     add(
         "script",
         "main",
-        &[("script.py", b"import os"), ("images.tar", b"tar")],
+        &[("script.py", b"import os"), ("images.tgz", b"tar")],
     );
     add(
         "script",
@@ -250,7 +250,7 @@ fn data_sets_of_every_layout_are_read() {
     add(
         "preview",
         "main",
-        &[("preview.png", preview), ("train.tar", &tar)],
+        &[("preview.png", preview), ("train.tgz", &tar)],
     );
     add("archives", "main", &[("a.zip", &zip), ("b.zip", &zip)]);
     for name in ["preview", "archives"] {
@@ -260,7 +260,7 @@ fn data_sets_of_every_layout_are_read() {
             &[("default/train/0000.parquet", &bytes)],
         );
     }
-    add("unread", "main", &[("preview.png", preview), ("train.tar", &tar)]);
+    add("unread", "main", &[("preview.png", preview), ("train.tgz", &tar)]);
     add("unclear", "main", &[("a.zip", &zip), ("b.zip", &zip)]);
     world.publish("datasets/me/folder", "main", &folder);
     for (name, flags, came, pictures) in [
@@ -316,7 +316,7 @@ fn data_sets_of_every_layout_are_read() {
         .refused(1, &["the data set me/nothing holds no parquet files"]);
     world
         .online("info me/unread --split train")
-        .refused(1, &["fewer bytes of pictures", "train.tar"]);
+        .refused(1, &["fewer bytes of pictures", "train.tgz"]);
     world
         .online("info me/unclear --split train")
         .refused(1, &["several zip archives", "a.zip, b.zip"]);
