@@ -1,6 +1,9 @@
 //! How a pipeline is loaded: flags of every command that draws with one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -8,6 +11,7 @@ use langevin::{
     Lora, Pipeline,
     conditioning::EmbeddingFile,
     device::Device,
+    models::ControlNetModel,
     options::{LoraTag, take_loras},
     pipelines::LoadOptions,
     weights::{lora, single_file::Kind},
@@ -60,6 +64,16 @@ impl Loading {
     /// If there is none, or a part of it is missing or broken.
     pub(crate) fn load(&self, path: &Path, device: &Device) -> Result<Pipeline> {
         Ok(Pipeline::load_with(self.folder(path)?, &self.options()?, device)?)
+    }
+
+    /// The ControlNet of a folder, a single file, or a name of the Hub.
+    ///
+    /// # Errors
+    /// If there is none, or a part of it is missing or broken.
+    pub(crate) fn control(name: &str, device: &Device) -> langevin::Result<Arc<ControlNetModel>> {
+        let path =
+            hub::model(Path::new(name)).map_err(|error| langevin::Error::Config(format!("{error:#}")))?;
+        ControlNetModel::open(path, device).map(Arc::new)
     }
 
     /// The folder of a pipeline; of one of the Hub's, what is large and not wanted is not pulled.

@@ -787,3 +787,63 @@ fn latents_are_inverted_edited_and_described() {
     let parts = ["latents    16x16, 4 channels", "pictures   32x32, colour"];
     assert!(parts.iter().all(|part| info.out.contains(part)), "{}", info.out);
 }
+
+#[test]
+fn pictures_follow_another_by_a_controlnet() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "photo.png", &gradient(32, 32));
+    let sd2 = model("sd/models/sd2");
+    let net = model("controlnet/models/net_a").display().to_string();
+    let text = ["--prompt", "a cat in the snow"];
+    let drawn = |words: &[&str]| one(folder.path(), &sd2, &[&text, words].concat()).into_pixels();
+    let plain = drawn(&[]);
+    let control = format!("{net}=photo.png");
+    let led = drawn(&["--control", &control]);
+    assert_ne!(plain, led);
+    // A number behind the last colon is the scale, and two more are a part of the steps.
+    assert_eq!(led, drawn(&["--control", &format!("{control}:1:0:1")]));
+    assert_eq!(plain, drawn(&["--control", &format!("{control}:0")]));
+    let early = drawn(&["--control", &format!("{control}:1:0:0.5")]);
+    assert!(early != led && early != plain);
+    assert_ne!(led, drawn(&["--control", &control, "--guess-mode"]));
+    let two = drawn(&["--control", &control, "--control", &format!("{control}:0.5")]);
+    assert_ne!(led, two);
+
+    // What a network is shown can be kept, and shown again as it is.
+    let canny = [
+        "--control",
+        &control,
+        "--control-preprocess",
+        "canny",
+        "--keep-control",
+        "shown",
+    ];
+    let edges = drawn(&canny);
+    assert_eq!(names(&folder.path().join("shown")), ["control-1.png"]);
+    let shown = read_picture(folder.path().join("shown/control-1.png")).unwrap();
+    assert!(shown.pixels().iter().all(|value| [0, 255].contains(value)));
+    assert_eq!(
+        edges,
+        drawn(&["--control", &format!("{net}=shown/control-1.png")])
+    );
+
+    let refused = |words: &[&str], part: &str| {
+        sample(folder.path(), &sd2, &[&text, words].concat()).refused(1, &[part]);
+    };
+    refused(&["--control", "photo.png"], "--control must name one");
+    refused(&["--control", "nowhere/net=photo.png"], "nowhere/net");
+    refused(&["--control", &format!("{net}=nothing.png")], "nothing.png");
+    refused(&["--control", &format!("{control}:1:0.5:0.2")], "from 0.5 to 0.2");
+    refused(
+        &["--control", &control, "--control-preprocess", "edges"],
+        "canny:100:200",
+    );
+    refused(&["--guess-mode"], "--guess-mode does nothing without --control");
+    let idle = ["--keep-control", "shown"];
+    sample(folder.path(), &sd2, &[&text[..], &idle].concat()).refused(2, &["--control"]);
+    let unet = sd2.join("unet").display().to_string();
+    refused(
+        &["--control", &format!("{unet}=photo.png")],
+        "UNet2DConditionModel",
+    );
+}

@@ -14,19 +14,21 @@ const USUAL_ETA = { ddim: 0, tcd: 0.3 };
 const SIDE = 1024;
 /** Kinds of files that the server reads as they are. */
 const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+/** What belongs to the picture that is followed. */
+const CONTROL = ["control", "control_preprocess", "control_scale", "control_end", "guess_mode"];
 /** What a link carries: every control but files. */
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
   "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "size", "prompt_2", "negative_prompt_2", "clip_skip",
-  "image_guidance_scale", "noise_level", "paint", "mask_crop",
+  "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL,
 ];
 /** Where pictures are chosen. */
-const CHOSEN = ["init_image", "conditioning_image"];
+const CHOSEN = ["init_image", "conditioning_image", "control_image"];
 
 export let server = { models: [], limits: {} };
 /** Pictures that were chosen, and the mask of the one that is painted in, as data: URLs. */
-export const files = { init_image: null, conditioning_image: null, mask: null };
+export const files = { init_image: null, conditioning_image: null, control_image: null, mask: null };
 let changed = () => {};
 /** What the form was last filled with where nobody said: what still stands as it was follows the model. */
 let filled = {};
@@ -108,13 +110,14 @@ function fit() {
   const names = (classes ?? []).map((name) => [name, name]);
   const none = null_class ? [["none", "None: the model chooses"]] : [];
   fill(field("class"), [["", "All in turn"], ...names, ...none]);
+  fill(field("control"), model().controls.map((name) => [name, name]));
   fill(field("negative_class"), [["", null_class ? "No class in particular" : "Choose one"], ...names]);
   const needs = {
     classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null, "told-colour": isColour(vector),
     vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
     negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
-    paint: init_image !== null && canPaint(model()),
+    paint: init_image !== null && canPaint(model()), control: model().controls.length > 0,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
   for (const element of form.querySelectorAll("[data-needs]")) {
@@ -228,6 +231,7 @@ export function write() {
   if (!field("clip").value) link.delete("clip_scale");
   if (!field("told_on").checked) link.delete("told_colour");
   if (!files.init_image) ["strength", "paint", "mask_crop"].forEach((name) => link.delete(name));
+  if (!files.control_image) CONTROL.forEach((name) => link.delete(name));
   if (link.get("guidance_scale") === "1" && !model().latent) link.delete("guidance_scale");
   if (Number(link.get("eta")) === USUAL_ETA[link.get("sampler")]) link.delete("eta");
   const tab = document.querySelector("[role=tab][aria-selected=true]").id.slice(4);
@@ -265,7 +269,12 @@ export function read(link) {
     // A choice that this model does not have leaves the select without one.
     if (input.tagName === "SELECT" && input.selectedIndex < 0) {
       input.value = "";
-      if (link.get(name)) missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
+      if (name === "control") {
+        input.selectedIndex = 0;
+        missing.push(`This server has no ControlNet “${link.get(name)}” for this model.`);
+      } else if (link.get(name)) {
+        missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
+      }
     }
     if (OPENING.includes(name)) input.closest("details").open = true;
   }
@@ -273,6 +282,10 @@ export function read(link) {
   if ((link.has("strength") || link.has("paint")) && !files.init_image) {
     field("strength").closest("details").open = true;
     missing.push(`The picture that this drawing began with is not in the link: choose it under “${document.getElementById("title-init").textContent}”.`);
+  }
+  if (link.has("control") && !files.control_image && model().controls.length > 0) {
+    field("control").closest("details").open = true;
+    missing.push("The picture that this drawing followed is not in the link: choose it under “Follow a picture”.");
   }
   setUse();
   warn(missing);
@@ -316,8 +329,9 @@ function lacks() {
 }
 
 /** The pictures of a request. */
-export const sent = ({ init_image, inpaint, mask, conditioning_image }) => ({
+export const sent = ({ init_image, inpaint, mask, conditioning_image, control }) => ({
   init_image: init_image ?? inpaint ?? null, mask: mask ?? null, conditioning_image: conditioning_image ?? null,
+  control_image: control?.picture ?? null,
 });
 
 /** The request that a link stands for. */
@@ -347,6 +361,13 @@ export function requestOf(link, pictures = {}) {
     noise_level: number("noise_level"), strength: usual && Math.abs(usual - strength) < 0.001 ? undefined : strength,
     conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
   };
+  if (link.get("control") && pictures.control_image) {
+    const picture = pictures.control_image;
+    Object.assign(request, {
+      control: { model: text("control"), picture, scale: number("control_scale"), end: number("control_end") },
+      control_preprocess: text("control_preprocess"), guess_mode: link.get("guess_mode") ? true : undefined,
+    });
+  }
   // Without guidance there is nothing to lead away from.
   if ((request.guidance_scale ?? 1) > 1) {
     Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt"), negative_prompt_2: text("negative_prompt_2") });
@@ -376,7 +397,7 @@ async function take(name, file) {
   // A mask belongs to its picture.
   setFiles({ ...files, [name]: picture?.url ?? null, mask: name === "init_image" ? null : files.mask });
   if (!picture) field(name).value = "";
-  if (picture && name === "init_image") size.resemble(picture);
+  if (picture && (name === "init_image" || (name === "control_image" && !files.init_image))) size.resemble(picture);
   setUse();
 }
 

@@ -125,7 +125,11 @@ async fn models(State(app): State<Arc<App>>) -> impl IntoResponse {
     let clip = app.options.clip.is_some();
     let list = ModelList {
         version: env!("CARGO_PKG_VERSION"),
-        models: app.models.iter().map(|model| model.describe(clip)).collect(),
+        models: app
+            .models
+            .iter()
+            .map(|model| model.describe(clip, app.options.controls.as_deref()))
+            .collect(),
         limits: app.options.limits,
         runs: app.options.runs.is_some(),
     };

@@ -14,6 +14,8 @@ const MOST_TIMESTEP: usize = 100_000;
 const SCALES: [f64; 2] = [-1000.0, 1000.0];
 /// The same of a score of how well a picture is liked.
 const SCORES: [f64; 2] = [0.0, 10.0];
+/// Controls of a request; each asks another network in every step.
+const MOST_CONTROLS: usize = 4;
 /// The pictures that a request draws may together have as many pixels as this many of the largest.
 const DRAWN: usize = 16;
 
@@ -70,12 +72,14 @@ pub(crate) fn check_texts(asked: &GenerateRequest, limit: usize) -> Result<(), R
         ("negative_class", request.negative_class.as_ref().map(name)),
     ];
     let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text?)));
+    let controls = request.control.iter();
+    let controls = controls.filter_map(|control| Some(("control", control.model.clone()?)));
     let classes = request.class.iter().map(|class| ("class", name(class)));
     let prompts = lists_of_texts(request);
     let prompts = prompts
         .iter()
         .flat_map(|(field, texts)| texts.iter().map(|text| (*field, text.clone())));
-    for (field, text) in texts.chain(classes).chain(prompts).chain(guides) {
+    for (field, text) in texts.chain(classes).chain(prompts).chain(guides).chain(controls) {
         let length = text.chars().count();
         if length > limit {
             let message =
@@ -103,6 +107,10 @@ fn check_limits(asked: &GenerateRequest, count: usize, options: &ServerOptions) 
             return Err(Refusal::beyond(field, asked, limit as u64));
         }
     }
+    let controls = request.control.len();
+    if controls > MOST_CONTROLS {
+        return Err(too_many("control", controls, MOST_CONTROLS));
+    }
     let (guides, limit) = (asked.request.guide.len(), limits.guides);
     if guides > limit {
         let message = format!("there are {guides} guides, and may be {limit} at most on this server");
@@ -123,9 +131,11 @@ fn check_numbers(request: &Request, options: &ServerOptions) -> Result<(), Refus
             SCORES,
         ),
     ];
+    let scales = request.control.iter();
+    let scales = scales.map(|control| ("control", control.scale, SCALES));
     let timesteps = request.timesteps.iter();
     let timesteps = timesteps.map(|&timestep| ("timesteps", Some(timestep), [0.0, MOST_TIMESTEP as f64]));
-    for (field, number, [least, most]) in numbers.into_iter().chain(timesteps) {
+    for (field, number, [least, most]) in numbers.into_iter().chain(timesteps).chain(scales) {
         if number.is_some_and(|number| !(least..=most).contains(&number)) {
             let number = number.unwrap_or_default();
             let message = format!("{field} is {number}, and may be {least} to {most} on this server");
@@ -243,7 +253,13 @@ pub(crate) fn drawn(request: &Request, model: &Model) -> Size {
     if let Some(size) = request.size {
         return size;
     }
-    match &request.init_image {
+    let like = match (&request.init_image, &request.inpaint) {
+        (Some(image), _) => Some(image),
+        // Painted in, pictures have the model's size.
+        (None, Some(_)) => None,
+        (None, None) => request.control.first().map(|control| &control.picture),
+    };
+    match like {
         Some(image) if model.pipeline.codec().is_latent() && picture_use != PictureUse::Variation => {
             let (_, own) = sizes(image);
             let factor = match picture_use {

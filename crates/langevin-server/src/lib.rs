@@ -19,6 +19,7 @@
 mod access;
 mod api;
 mod bounds;
+mod controls;
 mod events;
 mod metrics;
 mod models;
@@ -33,6 +34,7 @@ mod run;
 mod runs;
 mod worker;
 
+pub use controls::Controls;
 pub use models::Models;
 pub use options::{Limits, ServerOptions};
 pub use request::GenerateRequest;

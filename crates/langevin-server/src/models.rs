@@ -12,6 +12,8 @@ use langevin::{
 };
 use serde::Serialize;
 
+use crate::controls::Controls;
+
 /// The models of a server. The first is drawn from where a request names none.
 #[derive(Debug, Default)]
 pub struct Models {
@@ -132,8 +134,22 @@ impl Model {
         self.pipeline.class().picture_use() == PictureUse::Start && !self.only_paints()
     }
 
+    /// The names of its own ControlNets, and of those of a folder that are made for it.
+    fn controls(&self, folder: Option<&Controls>) -> Vec<String> {
+        let mut names: Vec<String> = self.pipeline.control_names().collect();
+        for name in folder
+            .into_iter()
+            .flat_map(|folder| folder.for_pipeline(&self.pipeline))
+        {
+            if !names.iter().any(|own| own == name) {
+                names.push(name.to_string());
+            }
+        }
+        names
+    }
+
     /// What a caller may know of it.
-    pub(crate) fn describe(&self, clip: bool) -> Description<'_> {
+    pub(crate) fn describe<'a>(&'a self, clip: bool, controls: Option<&'a Controls>) -> Description<'a> {
         let model = &self.pipeline.model;
         let config = model.config();
         let classes = self.pipeline.known_classes();
@@ -165,6 +181,7 @@ impl Model {
             needs_picture: !self.draws_from_noise(),
             depth: picture_use == PictureUse::Depth,
             safety_checker: self.pipeline.safety().is_some(),
+            controls: self.controls(controls),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
             vector: config.vector_dim().map(|numbers| VectorDescription {
                 of: config.picture_vector().map(|vector| vector.to_string()),
@@ -220,6 +237,8 @@ pub(crate) struct Description<'a> {
     needs_picture: bool,
     depth: bool,
     safety_checker: bool,
+    /// The ControlNets that a request may name.
+    controls: Vec<String>,
     conditioning_image: Option<String>,
     vector: Option<VectorDescription>,
     guides: Vec<&'static str>,

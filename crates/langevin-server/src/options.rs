@@ -1,9 +1,11 @@
 //! How a server is set up.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use langevin::{guidance::ClipLoss, models::clip::ClipModel};
 use serde::Serialize;
+
+use crate::controls::Controls;
 
 /// What one request may ask for. More is answered by 422, a larger body by 413.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +62,8 @@ pub struct ServerOptions {
     pub clip: Option<ClipModel>,
     /// How many cut-outs CLIP looks at.
     pub cuts: usize,
+    /// The ControlNets that requests may name besides a model's own; `None` lets them name no other.
+    pub controls: Option<Arc<Controls>>,
 }
 
 impl Default for ServerOptions {
@@ -73,6 +77,7 @@ impl Default for ServerOptions {
             runs: None,
             clip: None,
             cuts: ClipLoss::USUAL_CUTS,
+            controls: None,
         }
     }
 }

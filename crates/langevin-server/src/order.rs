@@ -1,9 +1,13 @@
 //! What a request means: everything in it checked against the model and the limits, before it waits.
 
-use langevin::{Request, Size, generate::Plan, pipelines::Sampling};
+use langevin::{
+    Request, Size,
+    generate::{Aids, Plan},
+    pipelines::Sampling,
+};
 
 use crate::{
-    bounds,
+    bounds, controls,
     models::{Model, Models},
     options::ServerOptions,
     pictures,
@@ -65,7 +69,15 @@ impl Order {
             .map(|class| model.pipeline.class_number(class));
         let classes = classes.collect::<langevin::Result<_>>()?;
         // What cannot be begun is refused now and not when its turn has come.
-        let plan = Plan::with_clip(&model.pipeline, &request, options.clip.clone())?;
+        let load_control = |name: &str| match &options.controls {
+            Some(controls) => controls.get(name),
+            None => Err(controls::unknown(name)),
+        };
+        let aids = Aids {
+            clip: options.clip.clone(),
+            controls: &load_control,
+        };
+        let plan = Plan::with(&model.pipeline, &request, aids)?;
         // Where nobody said how many, the model's class or the sampler did.
         if plan.steps() > options.limits.steps {
             return Err(Refusal::beyond(

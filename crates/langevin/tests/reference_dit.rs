@@ -63,8 +63,7 @@ fn conditioning(io: &BTreeMap<String, Stored>, device: &Device) -> Conditioning 
         sequence_mask: io
             .get("encoder_attention_mask")
             .map(|stored| stored.tensor(device)),
-        channels: None,
-        guidance_scale: None,
+        ..Conditioning::default()
     }
 }
 

@@ -6,13 +6,16 @@ mod draw;
 mod output;
 mod refine;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
 use langevin::{
     Pipeline, Request,
-    generate::Plan,
+    generate::{Aids, Plan},
     grid,
     ops::{Precision, in_pool, set_exact_convolution},
     pipelines::Latents,
@@ -23,7 +26,7 @@ pub(crate) use draw::Drawing;
 pub(crate) use output::{Facts, Output, refuse_existing};
 
 use self::animation::Animation;
-use crate::{hub, stop::Stop, terminal};
+use crate::{hub, loading::Loading, stop::Stop, terminal};
 
 /// How many pictures are drawn where nobody says; of latents, whose pictures take long, one for each prompt.
 const USUAL_COUNT: usize = 16;
@@ -55,11 +58,16 @@ pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
     let loading = args.loading.clone().with_depths(args.request.0.depth.is_some());
     let pipeline = loading.load(&args.path, &device)?;
     let mut request = resolve(args.request.0, &pipeline)?;
+    let load_control = |name: &str| Loading::control(name, &device);
+    let aids = Aids {
+        controls: &load_control,
+        ..Aids::default()
+    };
     let plan = if args.refiner.is_some() {
         request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
-        Plan::of(&pipeline, &refine::base(&request))?
+        Plan::with(&pipeline, &refine::base(&request), aids)?
     } else {
-        Plan::of(&pipeline, &request)?
+        Plan::with(&pipeline, &request, aids)?
     };
     // Texts are encoded; what encoded them takes up to a third of the memory.
     let pipeline = pipeline.without_conditions();
@@ -71,6 +79,9 @@ pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
         terminal::say(advice);
     }
     terminal::say(&plan.to_string());
+    if let Some(folder) = &args.keep_control {
+        write_control_pictures(&plan, folder)?;
+    }
     let batches = plan.count().div_ceil(plan.batch_size());
     let mut drawing = Drawing::new(batches, &stop, animation.as_mut());
     let Some(output) = output else {
@@ -116,6 +127,19 @@ fn usual_output() -> PathBuf {
         .map(PathBuf::from)
         .find(|path| !path.exists())
         .unwrap_or_default()
+}
+
+/// Writes what the plan's ControlNets are shown; it can be looked at while pictures are drawn.
+fn write_control_pictures(plan: &Plan, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (number, picture) in plan.control_pictures().iter().enumerate() {
+        grid::write_png(folder.join(format!("control-{}.png", number + 1)), picture, &[])?;
+    }
+    terminal::say(&format!(
+        "what the ControlNets are shown is in {}",
+        folder.display()
+    ));
+    Ok(())
 }
 
 /// Whether a name is that of a file of latents: what a loop ends with, before it is decoded.

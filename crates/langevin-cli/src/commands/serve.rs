@@ -1,11 +1,19 @@
 //! `langevin serve`.
 
-use std::{net::TcpListener, path::PathBuf};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use langevin::{device::DeviceName, guidance::ClipLoss, models::clip::ClipModel};
-use langevin_server::{Limits, Models, ServerOptions, serve};
+use langevin::{
+    device::{Device, DeviceName},
+    guidance::ClipLoss,
+    models::clip::ClipModel,
+};
+use langevin_server::{Controls, Limits, Models, ServerOptions, serve};
 
 use crate::{hub, loading::Loading, stop::Stop, terminal};
 
@@ -22,6 +30,7 @@ Examples:
   langevin serve runs/digits-1 emoji --runs runs --port 8080
   langevin serve stable-diffusion-v1-5 dreamshaper.safetensors --vae-tiling
   langevin serve faces=models/celebahq --clip clip-vit-base-patch32
+  langevin serve stable-diffusion-v1-5 --control-dir controlnets
   LANGEVIN_API_KEY=secret langevin serve emoji --host 0.0.0.0";
 
 /// The variable that may hold the key, where a command line would show it to everybody on the machine.
@@ -52,6 +61,9 @@ pub(crate) struct ServeArgs {
     /// A CLIP model for guidance by a text: a folder of transformers', or an open_clip checkpoint
     #[arg(long, value_name = "FOLDER")]
     pub clip: Option<PathBuf>,
+    /// Let requests name the ControlNets of this folder: its subfolders, and its single files without their endings
+    #[arg(long, value_name = "FOLDER")]
+    pub control_dir: Option<PathBuf>,
     /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture
     #[arg(long, value_name = "N", default_value_t = ClipLoss::USUAL_CUTS)]
     pub cuts: usize,
@@ -94,6 +106,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
             .as_ref()
             .map(|path| -> Result<_> { Ok(ClipModel::load(hub::model(path)?, &device)?) })
             .transpose()?,
+        controls: args
+            .control_dir
+            .as_ref()
+            .map(|folder| controls(folder, &device))
+            .transpose()?,
         ..options
     };
     // Before the models, which take longer to load than an address that is taken takes to be found out.
@@ -116,7 +133,22 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     Ok(serve(listener, models, options, move || stop.requested())?)
 }
 
-/// What the flags mean, but for CLIP.
+/// The ControlNets of a folder, of which there must be one.
+fn controls(folder: &Path, device: &Device) -> Result<Arc<Controls>> {
+    let controls = Controls::of(folder, device)?;
+    for why in controls.passed_over() {
+        terminal::note(&format!("passed over in --control-dir: {why}"));
+    }
+    if controls.is_empty() {
+        bail!(
+            "--control-dir {}: holds no ControlNet: folders of diffusers' and single files are looked for in it",
+            folder.display()
+        );
+    }
+    Ok(Arc::new(controls))
+}
+
+/// What the flags mean, but for CLIP and ControlNets.
 fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
     for (flag, value) in [
         ("--batch-size", args.batch_size),

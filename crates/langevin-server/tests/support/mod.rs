@@ -113,7 +113,7 @@ fn save_safe_model(folder: &Path) {
     fs::write(index, components.to_string()).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

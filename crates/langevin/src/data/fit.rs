@@ -1,17 +1,18 @@
 //! Pictures brought to a size that is not theirs, as diffusers' `VaeImageProcessor` does.
 
 use super::{Arithmetic, Channels, Filter, Picture, resized};
-use crate::Result;
+use crate::{Result, named::named_enum};
 
-/// What is done where the proportions differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
-    /// Both sides become what they should be.
-    Stretch,
-    /// The picture fits inside, and its edges are drawn out over what is left: `fill`.
-    Inside,
-    /// The picture covers all, and what is too much is cut off: `crop`.
-    Cover,
+named_enum! {
+    /// What is done where the proportions differ.
+    pub enum Fit: "a way to bring a picture to a size" {
+        /// Both sides become what they should be.
+        Stretch = "stretch",
+        /// The picture fits inside, and its edges are drawn out over what is left.
+        Inside = "fill",
+        /// The picture covers all, and what is too much is cut off.
+        Cover = "crop",
+    }
 }
 
 impl Fit {

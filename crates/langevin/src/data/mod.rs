@@ -36,6 +36,7 @@ mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod picture;
+mod preprocess;
 mod repository;
 mod resample;
 pub mod split;
@@ -64,6 +65,7 @@ pub use order::{Group, epoch_order};
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetDataset;
 pub use picture::{Channels, Picture};
+pub use preprocess::Preprocess;
 pub use repository::{RepositoryFiles, Unread, repository_files};
 pub use resample::{Arithmetic, Filter, resized};
 pub use subset::ClassSubset;

@@ -4,6 +4,7 @@ use super::notices::shortened;
 use crate::{
     Error, Request, Result, Size,
     conditioning::TextCondition,
+    data::Fit,
     guidance::{ClassifierFree, GuidanceSchedule, Through},
     options::names_lora,
     pipelines::{PictureUse, Pipeline},
@@ -49,7 +50,19 @@ pub(super) fn check(
         || request.conditioning_image.is_some();
     let latent = pipeline.codec().is_latent();
     let begins = request.init_image.is_some();
-    let idle: [(&'static [&'static str], bool); 8] = [
+    let idle: [(&'static [&'static str], bool); 11] = [
+        (
+            &["guess_mode", "control"],
+            request.guess_mode && request.control.is_empty(),
+        ),
+        (
+            &["control_preprocess", "control"],
+            !request.control_preprocess.is_empty() && request.control.is_empty(),
+        ),
+        (
+            &["control_resize", "control"],
+            request.control_resize != Fit::Stretch && request.control.is_empty(),
+        ),
         (
             &["guide_through", "guide"],
             request.guide_through != Through::Clean && !guided,

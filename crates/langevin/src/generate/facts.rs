@@ -3,6 +3,7 @@
 use crate::{
     Lora, Size,
     guidance::{ClassifierFree, Guide},
+    options::ControlInput,
 };
 
 /// How a picture was drawn, for its file.
@@ -34,6 +35,8 @@ pub(super) struct Facts<'a> {
     pub guides: &'a [Guide],
     /// The part of the steps that was walked from an initial picture.
     pub strength: Option<f64>,
+    /// What the picture followed.
+    pub controls: &'a [ControlInput],
 }
 
 impl Facts<'_> {
@@ -41,6 +44,7 @@ impl Facts<'_> {
     pub(super) fn texts(&self) -> Vec<(&'static str, String)> {
         let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
         let loras: Vec<String> = self.loras.iter().map(ToString::to_string).collect();
+        let controls: Vec<String> = self.controls.iter().map(ToString::to_string).collect();
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());
         [
@@ -57,6 +61,7 @@ impl Facts<'_> {
             ("guidance scale", scale),
             ("guides", filled(guides.join(" "))),
             ("strength", self.strength.map(|strength| strength.to_string())),
+            ("controls", filled(controls.join("; "))),
         ]
         .into_iter()
         .filter_map(|(keyword, text)| Some((keyword, text?)))

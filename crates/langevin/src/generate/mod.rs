@@ -2,6 +2,7 @@
 
 mod animation;
 mod check;
+mod control;
 mod evaluation;
 mod facts;
 mod inversion;
@@ -13,8 +14,9 @@ mod start;
 mod usual;
 
 pub use animation::Animation;
+pub use control::ControlLoader;
 pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};
 use facts::Facts;
 pub use inversion::{Asked, Inversion};
-pub use plan::Plan;
+pub use plan::{Aids, Plan};
 pub use run::Watch;

@@ -5,8 +5,9 @@ use std::{fmt, ops::Range, sync::Arc};
 use burn::tensor::Tensor;
 
 use super::{
-    Facts,
+    ControlLoader, Facts,
     check::{check, size},
+    control::{self, Controls, Networks},
     memory,
     notices::{idle_negative, idle_sizes, unseen},
     start::{Begin, MaskCrop, Parts, Rows, Start},
@@ -18,13 +19,40 @@ use crate::{
     conditioning::{self, Ask, Pair},
     data::Picture,
     guidance::{ClassifierFree, GuideMaker, LossGuidance},
-    models::clip::ClipModel,
+    models::{ControlNetModel, clip::ClipModel},
     ops,
     options::SampleOptions,
     pipelines::{Draws, Pipeline, Sampling, cutoff, to_pictures},
     random::Generator,
     schedulers::{AnyScheduler, LoopOptions, Scheduler},
 };
+
+/// What a request is drawn with beside its pipeline.
+#[derive(Clone)]
+pub struct Aids<'a> {
+    /// CLIP, for guides and vectors that need it, in place of the request's.
+    pub clip: Option<ClipModel>,
+    /// Where ControlNets come from that are none of the pipeline's own.
+    pub controls: ControlLoader<'a>,
+}
+
+/// None but the pipeline's own.
+impl Default for Aids<'_> {
+    fn default() -> Self {
+        Self {
+            clip: None,
+            controls: &|name| Err(control::unknown(name)),
+        }
+    }
+}
+
+impl fmt::Debug for Aids<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aids")
+            .field("clip", &self.clip)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A request that fits a pipeline, and whose conditions have been encoded once.
 ///
@@ -44,6 +72,7 @@ pub struct Plan {
     /// How many rows that are.
     rows: usize,
     start: Arc<dyn Start>,
+    controls: Controls,
     crop: Option<MaskCrop>,
     maker: GuideMaker,
     is_latent: bool,
@@ -57,22 +86,42 @@ impl Plan {
     /// # Errors
     /// If it asks for what the pipeline cannot do, or a file that it names cannot be read.
     pub fn of(pipeline: &Pipeline, request: &Request) -> Result<Self> {
-        let clip = match &request.clip {
-            Some(path) => Some(ClipModel::load(path, &pipeline.model.device())?),
-            None => None,
+        let device = pipeline.model.device();
+        let controls = |name: &str| ControlNetModel::open(name, &device).map(Arc::new);
+        let aids = Aids {
+            controls: &controls,
+            ..Aids::default()
         };
-        Self::with_clip(pipeline, request, clip)
+        Self::with(pipeline, request, aids)
     }
 
-    /// The same with a CLIP model that is loaded already.
+    /// The same with a CLIP model that is loaded already, and of ControlNets the pipeline's own alone.
     ///
     /// # Errors
     /// As [`Self::of`].
     pub fn with_clip(pipeline: &Pipeline, request: &Request, clip: Option<ClipModel>) -> Result<Self> {
-        ops::computing(request.precision, || Self::checked(pipeline, request, clip))
+        let aids = Aids {
+            clip,
+            ..Aids::default()
+        };
+        Self::with(pipeline, request, aids)
     }
 
-    fn checked(pipeline: &Pipeline, request: &Request, clip: Option<ClipModel>) -> Result<Self> {
+    /// The same with models that are loaded elsewhere: what a program does whose callers may not name files.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn with(pipeline: &Pipeline, request: &Request, aids: Aids<'_>) -> Result<Self> {
+        ops::computing(request.precision, || Self::checked(pipeline, request, aids))
+    }
+
+    fn checked(pipeline: &Pipeline, request: &Request, aids: Aids<'_>) -> Result<Self> {
+        let Aids { clip, controls } = aids;
+        let clip = match (clip, &request.clip) {
+            (None, Some(path)) => Some(ClipModel::load(path, &pipeline.model.device())?),
+            (clip, _) => clip,
+        };
+        let networks = Networks::of(request, pipeline, controls)?;
         let scheduler = match &request.scheduler {
             Some(name) => pipeline.sampler(name)?,
             None => pipeline.scheduler.clone(),
@@ -95,6 +144,14 @@ impl Plan {
             image_guidance_scale,
         } = Begin::of(request, pipeline, &maker)?;
         let maker = GuideMaker { size, ..maker };
+        let controls = Controls::of(
+            request,
+            networks,
+            pipeline,
+            size,
+            crop.as_ref(),
+            usage.control_scale,
+        )?;
         let count = request.count.unwrap_or_else(|| usage.count(request, pipeline));
         let rows = conditioning::rows(request).min(count);
         let mut options = SampleOptions {
@@ -128,6 +185,7 @@ impl Plan {
             count,
             rows,
             start: start.into(),
+            controls,
             crop,
             maker,
             is_latent: pipeline.codec().is_latent(),
@@ -177,6 +235,11 @@ impl Plan {
     /// Classifier-free guidance, with the pipeline's default scale where nobody says.
     pub fn guidance(&self) -> ClassifierFree {
         self.guidance
+    }
+
+    /// The pictures that ControlNets are shown, at the size and as they are shown them: one after another, control after control.
+    pub fn control_pictures(&self) -> &[Picture] {
+        self.controls.pictures()
     }
 
     pub(super) fn pair(&self) -> &Pair {
@@ -286,6 +349,7 @@ impl Plan {
             generator,
         )?;
         let sampling = self.start.begin(sampling, first, noise, &batch)?;
+        let sampling = sampling.with_controls(self.controls.of_batch(&batch));
         match self.request.denoising_end {
             Some(part) => {
                 let cutoff = cutoff("denoising_end", part, self.scheduler.num_train_timesteps())?;
@@ -382,6 +446,7 @@ impl Plan {
             guidance: self.guidance,
             guides: &self.request.guide,
             strength: self.start.strength(),
+            controls: &self.request.control,
         }
         .texts()
     }

@@ -12,18 +12,20 @@ use crate::{
 pub(super) struct Usual {
     pub(super) steps: usize,
     guidance_scale: Option<f64>,
+    pub(super) control_scale: f64,
 }
 
 impl Usual {
     /// What it is for this request.
     pub(super) fn of(request: &Request, pipeline: &Pipeline, scheduler: &AnyScheduler) -> Self {
-        let Some(latent) = pipeline.class().latent else {
+        let Some(latent) = pipeline.usage(!request.control.is_empty()) else {
             return Self {
                 steps: match request.inpaint {
                     Some(_) => pipeline.repaint_steps(),
                     None => scheduler.usual_steps(),
                 },
                 guidance_scale: None,
+                control_scale: 1.0,
             };
         };
         let usage = match (&request.inpaint, &request.init_image) {
@@ -34,6 +36,7 @@ impl Usual {
         Self {
             steps: usage.steps.min(scheduler.num_train_timesteps()),
             guidance_scale: Some(usage.guidance_scale),
+            control_scale: usage.control_scale,
         }
     }
 

@@ -305,6 +305,15 @@ impl Question {
             scales: None,
         }
     }
+
+    /// How many times its rows are the pictures of the loop: what is asked for is the last of the parts.
+    pub(crate) fn parts(&self) -> usize {
+        let [rows, ..] = self.x.dims();
+        match &self.scales {
+            Some(scales) => rows / scales.dims()[0].max(1),
+            None => 1,
+        }
+    }
 }
 
 impl<D: Denoiser> Guided<D> {

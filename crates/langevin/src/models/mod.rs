@@ -6,6 +6,7 @@ mod checks;
 pub mod class_conditioned;
 pub mod clip;
 pub mod components;
+pub mod controlnet;
 pub mod dit_transformer2d;
 pub mod dpt;
 pub mod image_condition;
@@ -16,6 +17,7 @@ mod picture_vector;
 pub mod pixart_transformer2d;
 pub mod presets;
 pub mod registry;
+mod residuals;
 pub mod safety_checker;
 pub mod sd3_transformer2d;
 pub mod unet2d;
@@ -28,6 +30,7 @@ pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipImageProcessor, ClipModel, ClipTextEncoder, ClipTokenizer, ClipVisionEncoder};
 pub use components::Components;
+pub use controlnet::{ControlNetConfig, ControlNetModel};
 pub use dit_transformer2d::{DiTTransformer2DConfig, DiTTransformer2DModel};
 pub use dpt::{DptConfig, DptForDepthEstimation};
 pub use image_condition::ImageCondition;
@@ -38,6 +41,7 @@ pub use picture_vector::{PictureEncoder, PictureVector};
 pub use pixart_transformer2d::{PixArtTransformer2DConfig, PixArtTransformer2DModel};
 pub use presets::ModelPreset;
 pub use registry::{AnyModel, AnyModelConfig};
+pub use residuals::Residuals;
 pub use safety_checker::{SafetyChecker, SafetyCheckerConfig};
 pub use sd3_transformer2d::{SD3Transformer2DConfig, SD3Transformer2DModel};
 pub use unet2d::{UNet2DConfig, UNet2DModel};
@@ -69,6 +73,8 @@ pub struct Conditioning {
     pub channels: Option<Tensor<4>>,
     /// The guidance scale of a model that was distilled to take it, `[batch]`.
     pub guidance_scale: Option<Tensor<1>>,
+    /// What networks beside the model add inside of it.
+    pub residuals: Option<Residuals>,
 }
 
 impl Conditioning {
@@ -85,6 +91,7 @@ impl Conditioning {
             sequence_mask,
             channels,
             guidance_scale,
+            residuals,
         } = self;
         Ok(Self {
             classes: one_after_another("classes", classes, &other.classes)?,
@@ -94,6 +101,7 @@ impl Conditioning {
             sequence_mask: one_after_another("a sequence's mask", sequence_mask, &other.sequence_mask)?,
             channels: one_after_another("channels", channels, &other.channels)?,
             guidance_scale: one_after_another("a guidance scale", guidance_scale, &other.guidance_scale)?,
+            residuals: Residuals::one_after_another(residuals.as_ref(), other.residuals.as_ref())?,
         })
     }
 
@@ -107,6 +115,7 @@ impl Conditioning {
             sequence_mask,
             channels,
             guidance_scale,
+            residuals,
         } = self;
         // A sequence has its own mask, or none.
         let masked = if sequence.is_some() {
@@ -122,6 +131,7 @@ impl Conditioning {
             sequence_mask: masked,
             channels: channels.or(other.channels),
             guidance_scale: guidance_scale.or(other.guidance_scale),
+            residuals: residuals.or(other.residuals),
         }
     }
 
@@ -135,6 +145,7 @@ impl Conditioning {
             sequence_mask,
             channels,
             guidance_scale,
+            residuals,
         } = self;
         Self {
             classes: of_rows(classes, rows),
@@ -144,6 +155,7 @@ impl Conditioning {
             sequence_mask: of_rows(sequence_mask, rows),
             channels: of_rows(channels, rows),
             guidance_scale: of_rows(guidance_scale, rows),
+            residuals: residuals.as_ref().map(|residuals| residuals.rows(rows)),
         }
     }
 

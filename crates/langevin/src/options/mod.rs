@@ -1,6 +1,7 @@
 //! What somebody asks for, as plain data: a [`Request`] for pictures, and [`SampleOptions`], one call of a pipeline in numbers.
 
 mod class_name;
+mod control;
 mod embeddings;
 mod lora;
 mod lora_tags;
@@ -8,6 +9,7 @@ mod request;
 mod sample;
 
 pub use class_name::ClassName;
+pub use control::ControlInput;
 pub use embeddings::Embeddings;
 pub use lora::Lora;
 pub(crate) use lora_tags::names_lora;

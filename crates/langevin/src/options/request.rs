@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ClassName, Embeddings};
+use super::{ClassName, ControlInput, Embeddings};
 use crate::{
     Offset, Size,
-    data::ImageInput,
+    data::{Fit, ImageInput, Preprocess},
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
     named::Named,
     ops::Precision,
@@ -271,6 +271,41 @@ pub struct Request {
     )]
     pub mask_crop: Option<usize>,
 
+    /// Draw pictures that follow another one, such as edges or a pose, by a ControlNet: its folder, file or Hub's name, the picture, how
+    /// strongly it leads and in which part of the steps, as in canny=edges.png:0.8:0:0.5. Several add up [scale 1; from a picture 0.8;
+    /// painting in 0.5, XL 1].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "MODEL=PICTURE[:SCALE[:START:END]]",
+            help_heading = "Control"
+        )
+    )]
+    pub control: Vec<ControlInput>,
+    /// Let the ControlNets lead where the prompt says nothing: they add only to what is drawn towards, most where the picture is coarse.
+    #[cfg_attr(feature = "clap", arg(long, help_heading = "Control"))]
+    pub guess_mode: bool,
+    /// What is made of the controls' pictures first: canny, canny:100:200, blur, blur:9, grey, invert, joined by + where there are
+    /// several; once for all of them, or once for each, with none in between [none].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Control"))]
+    pub control_preprocess: Vec<Preprocess>,
+    /// How controls' pictures of other proportions are brought to the size [stretch].
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "HOW",
+            default_value_t = Fit::Stretch,
+            hide_default_value = true,
+            help_heading = "Control"
+        )
+    )]
+    #[serde(deserialize_with = "by_name")]
+    pub control_resize: Fit,
+
     /// Begin with this picture under noise, in place of noise alone; what an editing, varying or upscaling model begins with.
     #[cfg_attr(
         feature = "clap",
@@ -346,6 +381,10 @@ impl Default for Request {
             noise_level: None,
             depth: None,
             mask_crop: None,
+            control: Vec::new(),
+            guess_mode: false,
+            control_preprocess: Vec::new(),
+            control_resize: Fit::Stretch,
             init_image: None,
             strength: None,
             inpaint: None,
@@ -366,6 +405,11 @@ impl Request {
         ]
         .into_iter()
         .filter_map(|(option, image)| Some((option, image.as_mut()?)))
+        .chain(
+            self.control
+                .iter_mut()
+                .map(|control| ("control", &mut control.picture)),
+        )
     }
 }
 

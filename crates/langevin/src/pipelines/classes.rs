@@ -13,6 +13,8 @@ pub enum Role {
     Codec,
     /// The noise schedule of the small picture that is enlarged.
     LowResolutionScheduler,
+    /// What lets pictures follow another: a ControlNet, or several.
+    Control,
 }
 
 /// What becomes of the picture that a request begins with.
@@ -39,6 +41,8 @@ pub struct Usage {
     pub guidance_scale: f64,
     /// The part of the steps that is walked from a picture.
     pub strength: f64,
+    /// How strongly controls lead.
+    pub control_scale: f64,
 }
 
 /// The defaults of a class that denoises latents.
@@ -69,6 +73,8 @@ pub struct PipelineClass {
     pub sampler: Option<&'static str>,
     /// What its calls do; `None` where it denoises pictures and the scheduler says.
     pub latent: Option<LatentUsage>,
+    /// The class of the same pipeline with controls; `None` where diffusers has none.
+    pub controlled: Option<&'static str>,
     /// Whether a pipeline of pictures with this scheduler is of this class. The last row that says yes names it.
     holds: fn(&AnyScheduler) -> bool,
 }
@@ -82,11 +88,30 @@ const STABLE_DIFFUSION: &[(&str, Role)] = &[
     ("vae", Role::Codec),
 ];
 
+/// Stable Diffusion with ControlNets.
+const CONTROLLED: &[(&str, Role)] = &[
+    ("unet", Role::Denoiser),
+    ("scheduler", Role::Scheduler),
+    ("vae", Role::Codec),
+    ("controlnet", Role::Control),
+];
+
 const fn usage(steps: usize, guidance_scale: f64, strength: f64) -> Usage {
     Usage {
         steps,
         guidance_scale,
         strength,
+        control_scale: 1.0,
+    }
+}
+
+impl Usage {
+    /// The same with controls that lead so strongly.
+    const fn controlled(self, control_scale: f64) -> Self {
+        Self {
+            control_scale,
+            ..self
+        }
     }
 }
 
@@ -112,6 +137,19 @@ const XL: LatentUsage = LatentUsage {
     strength_in_loop: false,
 };
 
+const STABLE_CONTROLLED: LatentUsage = LatentUsage {
+    picture: usage(50, 7.5, 0.8).controlled(0.8),
+    inpaint: usage(50, 7.5, 1.0).controlled(0.5),
+    insists_on_offset: false,
+    ..stable(PictureUse::Start)
+};
+
+const XL_CONTROLLED: LatentUsage = LatentUsage {
+    picture: usage(50, 5.0, 0.8).controlled(0.8),
+    inpaint: usage(50, 5.0, 0.9999),
+    ..XL
+};
+
 const CONSISTENCY: LatentUsage = LatentUsage {
     draw: usage(4, 8.5, 1.0),
     picture: usage(4, 8.5, 0.8),
@@ -127,17 +165,35 @@ const fn of(name: &'static str, latent: LatentUsage) -> PipelineClass {
         components: STABLE_DIFFUSION,
         sampler: None,
         latent: Some(latent),
+        controlled: None,
         holds: |_| false,
     }
 }
 
+/// A class that is of another name with controls.
+const fn and_controlled(name: &'static str, controlled: &'static str, latent: LatentUsage) -> PipelineClass {
+    PipelineClass {
+        controlled: Some(controlled),
+        ..of(name, latent)
+    }
+}
+
+/// A class that has controls.
+const fn controlled(name: &'static str, latent: LatentUsage) -> PipelineClass {
+    PipelineClass {
+        components: CONTROLLED,
+        ..and_controlled(name, name, latent)
+    }
+}
+
 /// Every class that there is.
-pub(super) static CLASSES: [PipelineClass; 16] = [
+pub(super) static CLASSES: [PipelineClass; 22] = [
     PipelineClass {
         name: "DDPMPipeline",
         components: UNET_AND_SCHEDULER,
         sampler: None,
         latent: None,
+        controlled: None,
         holds: |_| true,
     },
     PipelineClass {
@@ -145,11 +201,24 @@ pub(super) static CLASSES: [PipelineClass; 16] = [
         components: UNET_AND_SCHEDULER,
         sampler: Some("ddim"),
         latent: None,
+        controlled: None,
         holds: |scheduler| matches!(scheduler, AnyScheduler::DDIM(_)),
     },
-    of("StableDiffusionPipeline", stable(PictureUse::Start)),
-    of("StableDiffusionImg2ImgPipeline", stable(PictureUse::Start)),
-    of("StableDiffusionInpaintPipeline", stable(PictureUse::Start)),
+    and_controlled(
+        "StableDiffusionPipeline",
+        "StableDiffusionControlNetPipeline",
+        stable(PictureUse::Start),
+    ),
+    and_controlled(
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionControlNetImg2ImgPipeline",
+        stable(PictureUse::Start),
+    ),
+    and_controlled(
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionControlNetInpaintPipeline",
+        stable(PictureUse::Start),
+    ),
     of("StableDiffusionDepth2ImgPipeline", stable(PictureUse::Depth)),
     of(
         "StableDiffusionInstructPix2PixPipeline",
@@ -179,9 +248,27 @@ pub(super) static CLASSES: [PipelineClass; 16] = [
     },
     of("LatentConsistencyModelPipeline", CONSISTENCY),
     of("LatentConsistencyModelImg2ImgPipeline", CONSISTENCY),
-    of("StableDiffusionXLPipeline", XL),
-    of("StableDiffusionXLImg2ImgPipeline", XL),
-    of("StableDiffusionXLInpaintPipeline", XL),
+    and_controlled(
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLControlNetPipeline",
+        XL,
+    ),
+    and_controlled(
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline",
+        XL,
+    ),
+    and_controlled(
+        "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLControlNetInpaintPipeline",
+        XL,
+    ),
+    controlled("StableDiffusionControlNetPipeline", STABLE_CONTROLLED),
+    controlled("StableDiffusionControlNetImg2ImgPipeline", STABLE_CONTROLLED),
+    controlled("StableDiffusionControlNetInpaintPipeline", STABLE_CONTROLLED),
+    controlled("StableDiffusionXLControlNetPipeline", XL_CONTROLLED),
+    controlled("StableDiffusionXLControlNetImg2ImgPipeline", XL_CONTROLLED),
+    controlled("StableDiffusionXLControlNetInpaintPipeline", XL_CONTROLLED),
     PipelineClass {
         components: &[
             ("unet", Role::Denoiser),
@@ -237,6 +324,11 @@ impl PipelineClass {
         classes
             .find(|class| (class.holds)(scheduler))
             .unwrap_or(&CLASSES[0])
+    }
+
+    /// The class of the same pipeline with controls, where diffusers has one.
+    pub fn with_controls(&self) -> Option<&'static Self> {
+        self.controlled.and_then(Self::named)
     }
 
     /// The name of the component of this role.

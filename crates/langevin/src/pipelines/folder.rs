@@ -6,10 +6,13 @@ use super::{MODEL_INDEX, ModelIndex, Pipeline, Role, staging::Staging};
 use crate::{
     Result,
     codec::Codec,
-    models::{AnyModel, Checkpoint},
+    models::{AnyModel, Checkpoint, ControlNetConfig, Model, ModelConfig},
     schedulers::SCHEDULER_CONFIG,
     weights::CONFIG_NAME,
 };
+
+/// The class of a component of several ControlNets.
+pub(super) const SEVERAL_CONTROLS: &str = "MultiControlNetModel";
 
 /// The weights of the model of the pipeline in `folder`: the plain ones, or a variant of them.
 ///
@@ -27,6 +30,14 @@ pub(crate) fn component_folder(folder: &Path, component: &str) -> PathBuf {
         folder.to_path_buf()
     } else {
         own
+    }
+}
+
+/// The folder of one of several controls, as diffusers' `MultiControlNetModel` names them.
+pub(super) fn control_folder(component: &str, number: usize) -> String {
+    match number {
+        0 => component.to_string(),
+        number => format!("{component}_{number}"),
     }
 }
 
@@ -64,6 +75,16 @@ pub(super) fn save(pipeline: &Pipeline, folder: &Path) -> Result<()> {
                 }
                 None => None,
             },
+            Role::Control => {
+                for (number, network) in pipeline.controls().iter().enumerate() {
+                    network.save(staging.path().join(control_folder(name, number)))?;
+                }
+                match pipeline.controls() {
+                    [] => None,
+                    [_] => Some(ControlNetConfig::CLASS),
+                    _ => Some(SEVERAL_CONTROLS),
+                }
+            }
         };
         components.extend(class_name.map(|class_name| (*name, class_name)));
     }

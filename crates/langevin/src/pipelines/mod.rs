@@ -4,6 +4,7 @@
 //! which has a folder of its own.
 
 mod classes;
+mod control;
 mod depth;
 mod folder;
 mod inpainting;
@@ -21,6 +22,7 @@ mod staging;
 mod together;
 
 pub use classes::{LatentUsage, PictureUse, PipelineClass, Role, Usage};
+pub(crate) use control::Control;
 pub use depth::DepthEstimation;
 pub(crate) use folder::component_folder;
 pub use folder::{checkpoint, save_model};

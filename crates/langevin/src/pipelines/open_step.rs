@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{
-    Sampling,
+    Sampling, control,
     sampling::{LoopDenoiser, SharedDenoiser},
 };
 use crate::{
@@ -39,11 +39,50 @@ impl<'a> OpenStep<'_, 'a> {
         let timesteps = Tensor::<1>::full([batch], self.timestep, &x.device());
         let sampling = &mut *self.sampling;
         let input = sampling.scheduler.scale_model_input(x, self.timestep)?;
-        let denoiser = sampling.denoiser.get();
-        let prediction = ops::computing(sampling.precision, || {
-            denoiser.denoise(input, timesteps, &sampling.conditioning)
-        })?;
+        let prediction = match sampling.denoiser.shared() {
+            Some(denoiser) if !sampling.controls.is_empty() => {
+                let precision = sampling.precision;
+                let question = self.ask(input, timesteps)?;
+                let Question {
+                    x,
+                    timesteps,
+                    conditioning,
+                    ..
+                } = &question;
+                let answer = ops::computing(precision, || {
+                    denoiser.denoise(x.clone(), timesteps.clone(), conditioning)
+                })?;
+                self.of_answer(&question, answer)
+            }
+            _ => {
+                let denoiser = sampling.denoiser.get();
+                ops::computing(sampling.precision, || {
+                    denoiser.denoise(input, timesteps, &sampling.conditioning)
+                })?
+            }
+        };
         Ok(self.of_samples(prediction))
+    }
+
+    /// What the model is asked for a scaled sample, with what controls add to it.
+    fn ask(&self, input: Tensor<4>, timesteps: Tensor<1>) -> Result<Question> {
+        let sampling = &*self.sampling;
+        let mut question = match &sampling.denoiser {
+            LoopDenoiser::Guided(guided) => guided.question(input, timesteps, &sampling.conditioning)?,
+            _ => Question::plain(input, timesteps, &sampling.conditioning),
+        };
+        ops::computing(sampling.precision, || {
+            control::apply(&sampling.controls, &mut question, self.index, self.total)
+        })?;
+        Ok(question)
+    }
+
+    /// The prediction that the model's answer to a question makes.
+    fn of_answer(&self, question: &Question, answer: Tensor<4>) -> Tensor<4> {
+        match &self.sampling.denoiser {
+            LoopDenoiser::Guided(guided) => guided.prediction(question, answer),
+            _ => answer,
+        }
     }
 
     /// The part of a prediction that is of the samples: what a model says of its variance, in as many channels behind, is left out where
@@ -133,12 +172,8 @@ impl<'a> OpenStep<'_, 'a> {
         if through == Some(Through::Model) {
             return None;
         }
-        let ask = |x| match &sampling.denoiser {
-            LoopDenoiser::Guided(guided) => guided.question(x, timesteps, &sampling.conditioning),
-            _ => Ok(Question::plain(x, timesteps, &sampling.conditioning)),
-        };
         let input = sampling.scheduler.scale_model_input(x, self.timestep);
-        let question = input.and_then(ask);
+        let question = input.and_then(|input| self.ask(input, timesteps));
         Some(question.map(|question| (question, shared)))
     }
 
@@ -149,11 +184,7 @@ impl<'a> OpenStep<'_, 'a> {
         answer: Tensor<4>,
         guidance: Option<&mut LossGuidance>,
     ) -> Result<()> {
-        let prediction = match &self.sampling.denoiser {
-            LoopDenoiser::Guided(guided) => guided.prediction(question, answer),
-            _ => answer,
-        };
-        let prediction = self.of_samples(prediction);
+        let prediction = self.of_samples(self.of_answer(question, answer));
         self.conclude(prediction, guidance)
     }
 

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    DepthEstimation, PictureUse, PipelineClass, Role, Safety, Sampling, folder,
+    DepthEstimation, LatentUsage, PictureUse, PipelineClass, Role, Safety, Sampling, folder,
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
     source::PipelineSource,
@@ -24,7 +24,10 @@ use crate::{
         self, AnyCondition, Call, ClassCondition, Classes, Condition, EmbeddingFile, Pair, TextCondition,
     },
     guidance::{GuideMaker, Guided},
-    models::AnyModel,
+    models::{
+        AnyModel, AnyModelConfig, ControlNetConfig, ControlNetModel, Model, ModelConfig,
+        UNet2DConditionConfig,
+    },
     options::{ClassName, Lora, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, LoopOptions, Scheduler},
@@ -55,6 +58,7 @@ pub struct Pipeline {
     safety: Option<Arc<Safety>>,
     depth_estimation: Option<Arc<DepthEstimation>>,
     loras: Vec<Lora>,
+    controls: Vec<Arc<ControlNetModel>>,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -114,6 +118,7 @@ impl Pipeline {
             safety: None,
             depth_estimation: None,
             loras: Vec::new(),
+            controls: Vec::new(),
         }
     }
 
@@ -207,8 +212,13 @@ impl Pipeline {
             Some(path) => codec.with_preview(AnyCodec::open(path, device)?)?,
             None => codec,
         };
+        let controls = source.controls(device)?;
+        for network in &controls {
+            check_fits(network.config(), &config, codec.channels())?;
+        }
         Self {
             codec,
+            controls,
             class: Some(class),
             settings: source.settings().clone(),
             low_resolution_scheduler,
@@ -332,6 +342,55 @@ impl Pipeline {
         &self.loras
     }
 
+    /// Its own ControlNets, which a request calls `controlnet`, `controlnet_1` and so on.
+    pub fn controls(&self) -> &[Arc<ControlNetModel>] {
+        &self.controls
+    }
+
+    /// What a request calls each of them.
+    pub fn control_names(&self) -> impl Iterator<Item = String> {
+        (0..self.controls.len()).map(|number| folder::control_folder("controlnet", number))
+    }
+
+    /// The same pipeline with ControlNets of its own, in place of those that it has; it is saved with them, as the class of diffusers that
+    /// has them.
+    ///
+    /// # Errors
+    /// If one is made for another model, or diffusers has no such class.
+    pub fn with_controls(self, controls: Vec<Arc<ControlNetModel>>) -> Result<Self> {
+        let class = self.class().with_controls().ok_or_else(|| {
+            Error::option(
+                &["control"],
+                format!("a {} cannot be given a ControlNet", self.class().name),
+            )
+        })?;
+        for network in &controls {
+            self.check_control(network.config())?;
+        }
+        Ok(Self {
+            class: Some(class),
+            controls,
+            ..self
+        })
+    }
+
+    /// Refuses a ControlNet that was made for another model.
+    ///
+    /// # Errors
+    /// If it was.
+    pub fn check_control(&self, network: &ControlNetConfig) -> Result<()> {
+        check_fits(network, &self.model.config(), self.codec.channels())
+    }
+
+    /// What calls do where nobody says, with controls or without; `None` where the pipeline denoises pictures.
+    pub fn usage(&self, controlled: bool) -> Option<LatentUsage> {
+        let class = self.class();
+        match class.with_controls().filter(|_| controlled) {
+            Some(class) => class.latent,
+            None => class.latent,
+        }
+    }
+
     /// The settings of its index, besides its components.
     pub fn settings(&self) -> &BTreeMap<String, Value> {
         &self.settings
@@ -376,11 +435,13 @@ impl Pipeline {
         let safety = self.safety.as_ref().map_or(0, |safety| safety.num_parameters());
         let depths = self.depth_estimation.as_ref();
         let depths = depths.map_or(0, |estimation| estimation.num_parameters());
+        let controls = self.controls.iter().map(|network| network.num_parameters());
         self.model.num_parameters()
             + self.codec.num_parameters()
             + conditions.sum::<usize>()
             + safety
             + depths
+            + controls.sum::<usize>()
     }
 
     /// The condition of a kind, if the model has it.
@@ -667,6 +728,21 @@ fn learn(conditions: &mut [AnyCondition], files: &[EmbeddingFile]) -> Result<()>
         .filter(is_text)
         .for_each(|condition| *condition = text.clone());
     Ok(())
+}
+
+/// Refuses a ControlNet that was made for another model than that of this configuration.
+fn check_fits(network: &ControlNetConfig, config: &AnyModelConfig, latent_channels: usize) -> Result<()> {
+    match config {
+        AnyModelConfig::Condition(unet) => network.check_fits(unet, latent_channels),
+        other => Err(Error::option(
+            &["control"],
+            format!(
+                "a ControlNet adds to a {}, and this model is a {}",
+                UNet2DConditionConfig::CLASS,
+                other.class_name()
+            ),
+        )),
+    }
 }
 
 fn is_class(condition: &Arc<dyn Condition>) -> bool {

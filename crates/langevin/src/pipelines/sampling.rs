@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{OpenStep, to_pictures};
+use super::{Control, OpenStep, to_pictures};
 use crate::{
     Error, Result,
     codec::{AnyCodec, Codec},
@@ -50,6 +50,8 @@ pub struct Sampling<'a> {
     pub(super) sample: Tensor<4>,
     pub(super) latest: Option<(Tensor<4>, Tensor<4>)>,
     pub(super) known: Option<KnownPart>,
+    /// Networks that add to what the model computes.
+    pub(super) controls: Vec<Control>,
     /// Makes pictures of what the loop denoises, where that is something else.
     pub(super) codec: Option<&'a AnyCodec>,
     /// Of the model's products: what held where the loop was begun.
@@ -294,6 +296,7 @@ impl<'a> Sampling<'a> {
             scheduler,
             latest: None,
             known: None,
+            controls: Vec::new(),
             codec: None,
             precision: ops::precision(),
         }
@@ -314,6 +317,12 @@ impl<'a> Sampling<'a> {
     /// Puts a known part back after every step.
     pub(crate) fn with_known(mut self, known: Option<KnownPart>) -> Self {
         self.known = known;
+        self
+    }
+
+    /// Lets networks add to what the model computes.
+    pub(crate) fn with_controls(mut self, controls: Vec<Control>) -> Self {
+        self.controls = controls;
         self
     }
 

@@ -3,14 +3,23 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{MODEL_INDEX, ModelIndex, PipelineClass, Role, classes::CLASSES, folder::component_folder};
+use super::{
+    MODEL_INDEX, ModelIndex, PipelineClass, Role,
+    classes::CLASSES,
+    folder::{SEVERAL_CONTROLS, component_folder, control_folder},
+};
 use crate::{
     Error, Result, files,
-    models::{AnyModelConfig, Checkpoint, ClipTokenizer, Components},
+    models::{
+        AnyModelConfig, Checkpoint, ClipTokenizer, Components, ControlNetConfig, ControlNetModel,
+        ModelConfig, components,
+    },
     named::Named,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG},
     weights::{
@@ -195,6 +204,38 @@ impl PipelineSource {
     /// The component that lies between pictures and its model's space, where there is one.
     pub(super) fn codec_name(&self) -> Option<&'static str> {
         self.class.component(Role::Codec)
+    }
+
+    /// Its ControlNets; none where its class has none.
+    ///
+    /// # Errors
+    /// If one is missing or broken.
+    pub(super) fn controls(&self, device: &Device) -> Result<Vec<Arc<ControlNetModel>>> {
+        let Some(component) = self.class.component(Role::Control) else {
+            return Ok(Vec::new());
+        };
+        let class_name = &self.index.component(component, self.path())?.class_name;
+        let count = match class_name.as_str() {
+            ControlNetConfig::CLASS => 1,
+            SEVERAL_CONTROLS => {
+                let is_there = |number: &usize| {
+                    let folder = self.path().join(control_folder(component, *number));
+                    folder.is_dir()
+                };
+                (0..).take_while(is_there).count().max(1)
+            }
+            other => {
+                let message = format!(
+                    "names a {other} as its `{component}`, which is not there yet; a {} is, and a {SEVERAL_CONTROLS}",
+                    ControlNetConfig::CLASS
+                );
+                return Err(Error::file(self.path().join(MODEL_INDEX), message));
+            }
+        };
+        let folders = (0..count).map(|number| control_folder(component, number));
+        folders
+            .map(|folder| Ok(Arc::new(components::load(self, &folder, device)?)))
+            .collect()
     }
 
     /// Its model's weights.

@@ -18,28 +18,35 @@ use crate::{
 pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     let mut results: Vec<Option<Result<()>>> = loops.iter().map(|_| None).collect();
     let mut asked: Option<(SharedDenoiser<'_>, Precision)> = None;
-    let mut places = Vec::new();
-    let mut questions = Vec::new();
+    // One batch is computed in one way: with what networks beside the model add, or without.
+    let (mut controlled, mut plain) = (Questions::default(), Questions::default());
     for (place, sampling) in loops.iter_mut().enumerate() {
         match sampling.open().and_then(|mut step| step.question()) {
             Some(Ok((question, denoiser))) => {
                 let (first, precision) = *asked.get_or_insert((denoiser, sampling.precision));
                 if std::ptr::addr_eq(first, denoiser) && precision == sampling.precision {
-                    places.push(place);
-                    questions.push(question);
+                    let is_controlled = question.conditioning.residuals.is_some();
+                    let questions = if is_controlled {
+                        &mut controlled
+                    } else {
+                        &mut plain
+                    };
+                    questions.places.push(place);
+                    questions.all.push(question);
                 }
             }
             Some(Err(error)) => results[place] = Some(Err(error)),
             None => {}
         }
     }
-    // What is answered alone costs no copying.
-    if questions.len() > 1
-        && let Some((denoiser, precision)) = asked
-        && let Ok(answers) = ops::computing(precision, || answers(denoiser, &questions))
-    {
-        for ((&place, question), answer) in places.iter().zip(&questions).zip(answers) {
-            results[place] = Some(loops[place].answered(question, answer));
+    for questions in [controlled, plain] {
+        if let Some((denoiser, precision)) = asked
+            && let Ok(answers) = ops::computing(precision, || answers(denoiser, &questions.all))
+        {
+            let all = questions.places.iter().zip(&questions.all).zip(answers);
+            for ((&place, question), answer) in all {
+                results[place] = Some(loops[place].answered(question, answer));
+            }
         }
     }
     let whole = loops.iter_mut().zip(results);
@@ -52,8 +59,20 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
         .collect()
 }
 
+/// Questions that are asked as one batch, and the numbers of the loops that ask them.
+#[derive(Default)]
+struct Questions {
+    places: Vec<usize>,
+    all: Vec<Question>,
+}
+
 /// The denoiser's answers to all questions, from one call.
 fn answers(denoiser: &dyn Denoiser, questions: &[Question]) -> Result<Vec<Tensor<4>>> {
+    // What is asked alone costs no copying.
+    if let [alone] = questions {
+        let (x, timesteps) = (alone.x.clone(), alone.timesteps.clone());
+        return Ok(vec![denoiser.denoise(x, timesteps, &alone.conditioning)?]);
+    }
     let column = |of: fn(&Question) -> Tensor<4>| Tensor::cat(questions.iter().map(of).collect(), 0);
     let x = column(|question| question.x.clone());
     let timesteps = Tensor::cat(questions.iter().map(|q| q.timesteps.clone()).collect(), 0);

@@ -18,7 +18,7 @@ use burn::tensor::Device;
 use langevin::{
     conditioning::EmbeddingFile,
     data::{self, Alpha},
-    models::{AnyModel, weights},
+    models::{AnyModel, ControlNetModel, weights},
     named::Named,
     weights::{
         Checkpoint, NamedTensor, Precision,
@@ -196,6 +196,7 @@ target!(single_file, 4000, |input| {
         }
     }
     _ = file.with_ema();
+    _ = ControlNetModel::open(&path, &Device::flex());
 });
 
 target!(embedding, 3000, |input| {
@@ -284,4 +285,5 @@ target!(model, 4000, |input| {
     // No tensor: a model is built of the configuration, and then lacks its weights.
     write(weights::FILE_NAME, b"\x02\0\0\0\0\0\0\0{}");
     assert!(AnyModel::load(folder.path(), &Device::flex()).is_err());
+    assert!(ControlNetModel::open(folder.path(), &Device::flex()).is_err());
 });

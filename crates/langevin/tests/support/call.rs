@@ -12,7 +12,7 @@ use langevin::{
     conditioning::EmbeddingFile,
     data::ImageInput,
     generate::Plan,
-    options::{ClassName, Embeddings},
+    options::{ClassName, ControlInput, Embeddings},
     pipelines::{LoadOptions, Pipeline, PipelineClass},
 };
 use serde_json::{Value, json};
@@ -35,6 +35,14 @@ pub(crate) struct Drawn {
 }
 
 type Checked<T> = Result<T, String>;
+
+/// One or several.
+fn several(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    }
+}
 
 fn said(error: langevin::Error) -> String {
     error.to_string()
@@ -77,14 +85,22 @@ impl Case {
             link(config.parent().unwrap(), "scheduler");
             replaced.push("scheduler".into());
         }
-        for (name, path) in self.call["components"].as_object().into_iter().flatten() {
-            index[name] = match name.as_str() {
-                "safety_checker" => json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
-                "depth_estimator" => json!(["transformers", "DPTForDepthEstimation"]),
+        for (name, paths) in self.call["components"].as_object().into_iter().flatten() {
+            index[name] = match (name.as_str(), paths) {
+                ("safety_checker", _) => json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
+                ("depth_estimator", _) => json!(["transformers", "DPTForDepthEstimation"]),
+                ("controlnet", Value::Array(_)) => json!(["diffusers", "MultiControlNetModel"]),
+                ("controlnet", _) => json!(["diffusers", "ControlNetModel"]),
                 _ => json!(["transformers", "CLIPImageProcessor"]),
             };
-            link(&self.path(path.as_str().unwrap()), name);
-            replaced.push(name.clone());
+            for (number, path) in several(paths).iter().enumerate() {
+                let name = match number {
+                    0 => name.clone(),
+                    number => format!("{name}_{number}"),
+                };
+                link(&self.path(path.as_str().unwrap()), &name);
+                replaced.push(name);
+            }
         }
         for (name, value) in self.call["pipeline_config"].as_object().into_iter().flatten() {
             index[name] = value.clone();
@@ -212,6 +228,9 @@ impl Case {
                     request.count = Some(all.len());
                 }
                 "batch_size" => request.count = Some(whole()),
+                "guess_mode" => request.guess_mode = value.as_bool().unwrap(),
+                // Of each control, see `Self::controls`.
+                "controlnet_conditioning_scale" | "control_guidance_start" | "control_guidance_end" => {}
                 other => return Err(format!("the argument `{other}` is not known to this test")),
             }
         }
@@ -224,6 +243,8 @@ impl Case {
         {
             let image = || self.images(name, device);
             match name.as_str() {
+                "control_image" => {}
+                "image" if !self.networks().is_empty() && self.input("control_image").is_none() => {}
                 "image" if self.input("mask_image").is_some() => request.inpaint = image(),
                 "image" => request.init_image = image(),
                 "mask_image" => request.mask = image(),
@@ -254,6 +275,7 @@ impl Case {
                 other => return Err(format!("the input `{other}` is not known to this test")),
             }
         }
+        request.control = self.controls(device);
         let generator = &self.call["generator"];
         if let Some(seed) = generator["seed"].as_u64() {
             request.seed = seed;
@@ -265,16 +287,54 @@ impl Case {
         Ok(request)
     }
 
+    /// The ControlNets that the call's pipeline has.
+    fn networks(&self) -> Vec<Value> {
+        match &self.call["components"]["controlnet"] {
+            Value::Null => Vec::new(),
+            networks => several(networks),
+        }
+    }
+
+    /// What each of them is shown, and how strongly and when it leads.
+    fn controls(&self, device: &Device) -> Vec<ControlInput> {
+        let networks = self.networks();
+        let name = match self.input("control_image") {
+            Some(_) => "control_image",
+            None => "image",
+        };
+        let number = |argument: &str, place: usize| match &self.call["arguments"][argument] {
+            Value::Array(all) => all[place].as_f64(),
+            one => one.as_f64(),
+        };
+        let pictures = |place: usize| {
+            let listed = self.input(name).and_then(Value::as_array);
+            match listed.filter(|_| networks.len() > 1) {
+                // A picture for each network, or all of them for the only one.
+                Some(listed) => ImageInput::File(self.path(listed[place].as_str().unwrap())),
+                None => self.images(name, device).unwrap(),
+            }
+        };
+        let control = |place| ControlInput {
+            model: None,
+            picture: pictures(place),
+            scale: number("controlnet_conditioning_scale", place),
+            start: number("control_guidance_start", place).unwrap_or(0.0),
+            end: number("control_guidance_end", place).unwrap_or(1.0),
+        };
+        (0..networks.len()).map(control).collect()
+    }
+
     /// Makes the call with a pipeline.
     pub(crate) fn draw(&self, pipeline: &Pipeline, device: &Device) -> Checked<Drawn> {
         let plan = Plan::of(pipeline, &self.request(device)?).map_err(said)?;
         let latents = plan.samples(pipeline, &mut ()).map_err(said)?;
         let latents = Tensor::cat(latents.ok_or("the drawing was ended")?, 0);
         let decoded = pipeline.codec().decode(latents.clone()).map_err(said)?;
-        let as_bytes = self.call["output_type"] == "pil" || self.call["components"].is_object();
+        let is_checked = self.call["components"]["safety_checker"].is_string();
+        let as_bytes = self.call["output_type"] == "pil" || is_checked;
         let (images, flagged) = if as_bytes {
             let (drawn, flags) = plan.pictures(pipeline, latents.clone()).map_err(said)?;
-            let flagged = self.call["components"].is_object().then_some(flags);
+            let flagged = is_checked.then_some(flags);
             let images = drawn.iter().flat_map(|picture| {
                 let pixels: Vec<f32> = picture.pixels().iter().map(|&v| f32::from(v) / 255.0).collect();
                 pixels

@@ -28,6 +28,8 @@ Examples:
       --negative-prompt blurry --scheduler dpm++2m-karras --steps 20 --output lighthouse.png
   langevin sample dreamshaper_8.safetensors --prompt 'a castle' --init-image photo.jpg
   langevin sample dreamshaper_8.safetensors --lora pixel-art.safetensors:0.8 --prompt 'a castle, pixel art'
+  langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a castle' \\
+      --control lllyasviel/control_v11p_sd15_canny=edges.png:0.8
   langevin sample sdxl-base --refiner sdxl-refiner --prompt 'a castle'";
 
 /// What the user typed.
@@ -49,6 +51,9 @@ pub(crate) struct SampleArgs {
         help_heading = "Stable Diffusion XL"
     )]
     pub refiner_start: Option<f64>,
+    /// Also write what the ControlNets are shown into this folder, one picture for each
+    #[arg(long, value_name = "FOLDER", requires = "control", help_heading = "Control")]
+    pub keep_control: Option<PathBuf>,
     /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::CPU)]
     pub device: DeviceName,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use langevin::burn::tensor::Tensor;
 use langevin::{
     Pipeline, Request,
-    data::{ImageInput, Picture},
+    data::{Fit, ImageInput, Picture},
     generate::{Plan, Watch},
     ops::in_pool,
 };
@@ -55,6 +55,11 @@ pub(super) fn run(
         inpaint: None,
         mask: None,
         mask_crop: None,
+        // ControlNets are made for the base.
+        control: Vec::new(),
+        guess_mode: false,
+        control_preprocess: Vec::new(),
+        control_resize: Fit::Stretch,
         strength: None,
         size: None,
         ..request

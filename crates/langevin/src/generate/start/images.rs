@@ -54,6 +54,28 @@ pub(crate) struct MaskCrop {
 }
 
 impl MaskCrop {
+    /// The same part of another picture of that size.
+    ///
+    /// # Errors
+    /// If it is of another size.
+    pub(crate) fn of(&self, other: &Picture) -> Result<Picture> {
+        let size = |picture: &Picture| (picture.height(), picture.width());
+        if size(other) == size(&self.original) {
+            return Ok(self.part.of(other));
+        }
+        Err(Error::option(
+            &["control", "mask_crop"],
+            format!(
+                "the control's picture is of {}x{} pixels and the picture that is painted in of {}x{}: to cut out a part they must be of \
+                 one size",
+                other.width(),
+                other.height(),
+                self.original.width(),
+                self.original.height()
+            ),
+        ))
+    }
+
     /// The whole picture with the part painted.
     pub(crate) fn put_back(&self, painted: Picture) -> Result<Picture> {
         self.part.put_back(painted, &self.original, &self.mask)

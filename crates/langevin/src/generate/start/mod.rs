@@ -170,7 +170,8 @@ impl Begin {
             crop: None,
             image_guidance_scale: None,
         };
-        let Some(latent) = pipeline.class().latent.filter(|_| pipeline.codec().is_latent()) else {
+        let usage = pipeline.usage(!request.control.is_empty());
+        let Some(latent) = usage.filter(|_| pipeline.codec().is_latent()) else {
             return Ok(Self {
                 start: match (&request.init_image, &request.inpaint) {
                     (Some(image), _) => Box::new(InitialPicture::of_pixels(image, request, maker)?),
@@ -201,7 +202,11 @@ impl Begin {
             (None, None, PictureUse::Start) => {
                 let (takes, latents) = (pipeline.model.config().in_channels(), pipeline.codec().channels());
                 if takes == latents {
-                    return Ok(noise(images.size_or_usual()?));
+                    // As diffusers has it, pictures are as large as those that they follow.
+                    return Ok(noise(match request.control.first() {
+                        Some(control) => images.size_or_own(&control.picture)?,
+                        None => images.size_or_usual()?,
+                    }));
                 }
                 Err(Error::option(
                     &["inpaint", "mask"],

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What every block is told besides its picture.
-pub(super) struct Told<'a> {
+pub(in crate::models) struct Told<'a> {
     /// The embedding of time, class and vectors, activated: `[batch, time_embed_dim]`.
     pub embedding: &'a Tensor<2>,
     /// The sequence of each level's dimension, which is one and the same tensor: `[batch, length, cross_attention_dim]`.
@@ -86,7 +86,7 @@ pub struct ConditionDownBlock {
 }
 
 impl ConditionDownBlock {
-    pub(super) fn new(
+    pub(in crate::models) fn new(
         config: &UNet2DConditionConfig,
         level: usize,
         dropout: &DropoutGenerator,
@@ -121,7 +121,7 @@ impl ConditionDownBlock {
     }
 
     /// Returns the output; every layer's output, and the halved one, go onto `outputs` for the way up.
-    pub(super) fn forward(
+    pub(in crate::models) fn forward(
         &self,
         mut x: Tensor<4>,
         told: &Told<'_>,
@@ -150,7 +150,7 @@ pub struct ConditionMidBlock {
 }
 
 impl ConditionMidBlock {
-    pub(super) fn new(
+    pub(in crate::models) fn new(
         config: &UNet2DConditionConfig,
         dropout: &DropoutGenerator,
         init: &mut Init<'_>,
@@ -172,7 +172,7 @@ impl ConditionMidBlock {
         })
     }
 
-    pub(super) fn forward(&self, mut x: Tensor<4>, told: &Told<'_>) -> Tensor<4> {
+    pub(in crate::models) fn forward(&self, mut x: Tensor<4>, told: &Told<'_>) -> Tensor<4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, told.embedding);
             // One transformer, after the first residual block.

@@ -2,10 +2,7 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{
-    UNet2DConditionModel,
-    config::{ConditionClassEmbedType, UNet2DConditionConfig},
-};
+use super::config::{ConditionClassEmbedType, UNet2DConditionConfig};
 use crate::{
     Error, Result,
     models::Conditioning,
@@ -27,7 +24,7 @@ pub enum VectorEmbedding {
 
 impl VectorEmbedding {
     /// The layers that the configuration names; `None` where it names none, or they have no parameters.
-    pub(super) fn new(config: &UNet2DConditionConfig, init: &mut Init<'_>) -> Option<Self> {
+    pub(in crate::models) fn new(config: &UNet2DConditionConfig, init: &mut Init<'_>) -> Option<Self> {
         use ConditionClassEmbedType::{Identity, Projection, SimpleProjection, Timestep};
         let out = config.time_embed_dim();
         match config.class_embed_type {
@@ -49,9 +46,28 @@ impl VectorEmbedding {
     }
 }
 
-impl UNet2DConditionModel {
+/// The layers that embed what enters as a vector, of a UNet or of a network that accompanies one.
+pub(in crate::models) struct Vectors<'a> {
+    pub config: &'a UNet2DConditionConfig,
+    pub time: &'a TimestepEmbedding,
+    pub class: Option<&'a VectorEmbedding>,
+    /// Of a pooled embedding and the picture's sizes.
+    pub added: Option<&'a TimestepEmbedding>,
+}
+
+impl Vectors<'_> {
+    /// Timesteps as sines and cosines.
+    fn project(&self, timesteps: Tensor<1>, dimension: usize) -> Tensor<2> {
+        sinusoidal_embedding(
+            timesteps,
+            dimension,
+            self.config.flip_sin_to_cos,
+            self.config.freq_shift,
+        )
+    }
+
     /// The embedding of time, class and vectors, activated once for all blocks: `[batch, time_embed_dim]`.
-    pub(super) fn embed(
+    pub(crate) fn embed(
         &self,
         timesteps: Tensor<1>,
         conditioning: &Conditioning,
@@ -62,14 +78,14 @@ impl UNet2DConditionModel {
         let mut embedding = match self.config.time_cond_proj_dim {
             Some(dimension) => {
                 let scale = self.guidance_scale(conditioning, dimension, batch)?;
-                self.time_embedding.forward_with(projected, scale)
+                self.time.forward_with(projected, scale)
             }
-            None => self.time_embedding.forward(projected),
+            None => self.time.forward(projected),
         };
         if let Some(class) = self.embed_class(conditioning, batch)? {
             embedding = embedding + class;
         }
-        if let Some(layers) = &self.add_embedding {
+        if let Some(layers) = self.added {
             embedding = embedding + layers.forward(self.text_time(conditioning, batch)?);
         }
         if let Some(activation) = self.config.time_embedding_act_fn {
@@ -108,7 +124,7 @@ impl UNet2DConditionModel {
                 Error::Config("this model is class-conditional: it needs a class for each picture".into())
             })
         };
-        let embedding = match (&self.class_embedding, self.config.class_embed_type) {
+        let embedding = match (self.class, self.config.class_embed_type) {
             (None, None) => {
                 if conditioning.classes.is_some() {
                     return Err(Error::Config(

@@ -15,13 +15,11 @@ pub use config::{
 };
 pub use embed::VectorEmbedding;
 
-use self::blocks::Told;
+pub(in crate::models) use self::{blocks::Told, embed::Vectors};
 use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
 use crate::{
     Result,
-    nn::{
-        Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator, sinusoidal_embedding,
-    },
+    nn::{Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator},
     ops::Geometry,
 };
 
@@ -128,14 +126,14 @@ impl Model for UNet2DConditionModel {
 }
 
 impl UNet2DConditionModel {
-    /// Timesteps as sines and cosines.
-    fn project(&self, timesteps: Tensor<1>, dimension: usize) -> Tensor<2> {
-        sinusoidal_embedding(
-            timesteps,
-            dimension,
-            self.config.flip_sin_to_cos,
-            self.config.freq_shift,
-        )
+    /// The layers that embed timesteps, classes and vectors.
+    fn vectors(&self) -> Vectors<'_> {
+        Vectors {
+            config: &self.config,
+            time: &self.time_embedding,
+            class: self.class_embedding.as_ref(),
+            added: self.add_embedding.as_ref(),
+        }
     }
 
     /// Whether a block of the model looks at a sequence.
@@ -176,7 +174,7 @@ impl Denoiser for UNet2DConditionModel {
         self.check(&x, &timesteps)?;
         let [batch, ..] = x.dims();
         let sequence = self.sequence(conditioning, batch)?;
-        let embedding = self.embed(timesteps, conditioning, batch)?;
+        let embedding = self.vectors().embed(timesteps, conditioning, batch)?;
         let told = Told {
             embedding: &embedding,
             sequence: sequence.as_ref(),
@@ -192,8 +190,14 @@ impl Denoiser for UNet2DConditionModel {
         for block in &self.down_blocks {
             x = block.forward(x, &told, &mut outputs);
         }
+        if let Some(residuals) = &conditioning.residuals {
+            residuals.add_to_skips(&mut outputs)?;
+        }
         if let Some(block) = &self.mid_block {
             x = block.forward(x, &told);
+        }
+        if let Some(residuals) = &conditioning.residuals {
+            x = residuals.add_to_middle(x)?;
         }
         for block in &self.up_blocks {
             x = block.forward(x, &told, &mut outputs);

@@ -9,6 +9,10 @@ const KINDS: &[(&[&str], &str)] = &[
         "is a control-LoRA, which is not supported: use the whole ControlNet that it was made of",
     ),
     (
+        &["difference"],
+        "holds what a ControlNet differs by from another model, which is not supported: use the whole ControlNet",
+    ),
+    (
         &[
             ".lora_down.",
             ".lora_up.",
