@@ -3,7 +3,7 @@
 //! The format of POSIX's `pax`, with GNU's and pax's ways of writing long names.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io::{BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -31,6 +31,8 @@ pub(super) struct TarFiles {
     path: PathBuf,
     /// The archives.
     shards: Vec<PathBuf>,
+    /// The same by their paths in the folder; none where there is but one, which is named itself.
+    names: HashSet<PathBuf>,
     /// Files by their paths; where there are several archives, below their archive's.
     places: BTreeMap<PathBuf, Place>,
 }
@@ -44,6 +46,7 @@ impl TarFiles {
         let mut archive = Self {
             path: path.to_path_buf(),
             shards: vec![path.to_path_buf()],
+            names: HashSet::new(),
             places: BTreeMap::new(),
         };
         archive.add(0, Path::new(""))?;
@@ -58,6 +61,7 @@ impl TarFiles {
         let mut archives = Self {
             path: folder.to_path_buf(),
             shards: shards.iter().map(|shard| folder.join(shard)).collect(),
+            names: shards.iter().cloned().collect(),
             places: BTreeMap::new(),
         };
         for (number, shard) in shards.iter().enumerate() {
@@ -86,9 +90,9 @@ impl TarFiles {
         &self.path
     }
 
-    /// Whether there are several.
+    /// Whether it is a folder of archives.
     pub(super) fn is_sharded(&self) -> bool {
-        self.shards.len() > 1 || self.shards.first().is_some_and(|shard| *shard != self.path)
+        !self.names.is_empty()
     }
 
     /// The files in it, relative to it.
@@ -103,7 +107,7 @@ impl TarFiles {
 
     /// Whether a path is that of an archive, below which its files are.
     pub(super) fn is_shard(&self, path: &Path) -> bool {
-        self.is_sharded() && self.shards.iter().any(|shard| *shard == self.path.join(path))
+        self.names.contains(path)
     }
 
     /// A file's size.
