@@ -88,7 +88,7 @@ fn prompts_name_lora_of_a_folder() {
         named(&format!("<lora:{name}>"), &["--lora-dir", &files]).refused(1, &["is no name of a LoRA"]);
     }
     named("<lora:none>", &["--lora-dir", &files])
-        .refused(1, &["there is no LoRA `none`", "there are dora_kohya"]);
+        .refused(1, &["there is no LoRA `none`", "there are diffusers_unet_text"]);
     named("<lora:kohya:much>", &["--lora-dir", &files]).refused(1, &["`much` is no finite number"]);
     named("a cat", &["--lora-dir", &files, "--prompt", "<lora:kohya>"]).refused(1, &["name other LoRA"]);
 }
