@@ -168,7 +168,15 @@ fn a_single_file_gives_the_same_network() {
     let folder = ControlNetModel::open(single.join("diffusers"), &device()).unwrap();
     let file = tempfile::tempdir().unwrap();
     let path = file.path().join("control.safetensors");
-    pack(single.join("diffusers"), &path, None, None, Precision::Stored).unwrap();
+    pack(
+        single.join("diffusers"),
+        &path,
+        None,
+        None,
+        Precision::Stored,
+        &[],
+    )
+    .unwrap();
     for path in [path, single.join("controlnet.safetensors")] {
         let unpacked = ControlNetModel::open(&path, &device()).unwrap();
         let embedded = |network: &ControlNetModel| {
