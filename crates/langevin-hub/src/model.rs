@@ -222,7 +222,7 @@ impl Missing {
                 )
             }
             Self::Lora(there) => format!(
-                "{name} has several files that may be the LoRA, such as {}: pull it with `langevin pull`, and name one of them",
+                "{name} has several files that may be the LoRA, such as {}: `langevin pull --all` brings them, and then name one of them",
                 there.join(" and ")
             ),
             Self::Weights(there) => {
