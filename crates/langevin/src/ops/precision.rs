@@ -36,10 +36,10 @@ impl Precision {
                 "precision bf16 changes nothing: this processor has no instructions for it, and products stay float32",
             ),
             (Self::Float32, Some(Bf16Unit::Amx)) => Some(
-                "this processor has AMX: precision bf16 would take less than half of the time (docs/performance.md)",
+                "this processor has AMX: precision bf16 would take about half of the time (docs/performance.md)",
             ),
             (Self::Float32, Some(Bf16Unit::Avx512)) => Some(
-                "this processor has AVX-512 BF16: precision bf16 would take about a third off the time (docs/performance.md)",
+                "this processor has AVX-512 BF16: precision bf16 would take about a quarter off the time (docs/performance.md)",
             ),
             (Self::Float32, None) | (Self::Bf16, Some(_)) => None,
         }
