@@ -40,7 +40,15 @@ pub(crate) fn of_option(option: &str) -> String {
 
 /// Options of the library as flags: what was typed over the library's defaults.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Options<T>(pub T);
+pub(crate) struct Options<T>(pub T, ArgMatches);
+
+impl<T: Args> Options<T> {
+    /// What was typed over other values than the defaults.
+    pub(crate) fn over(&self, mut base: T) -> Result<T, clap::Error> {
+        base.update_from_arg_matches(&self.1)?;
+        Ok(base)
+    }
+}
 
 impl<T: Args + Default> Args for Options<T> {
     fn augment_args(command: Command) -> Command {
@@ -60,6 +68,7 @@ impl<T: Args + Default> FromArgMatches for Options<T> {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.1 = matches.clone();
         self.0.update_from_arg_matches(matches)
     }
 }

@@ -328,6 +328,223 @@ fn prompts_take_turns_and_seeds_are_a_pictures_own() {
 }
 
 #[test]
+fn a_picture_is_drawn_again_from_what_its_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let words = [
+        "--prompt",
+        "a (cat:1.2), \"snow\": [white]",
+        "--negative-prompt",
+        "blurry,\nnoise",
+        "--prompt-syntax",
+        "a1111",
+        "--scheduler",
+        "euler-a",
+        "--seed",
+        "9",
+        "--guidance-scale",
+        "6.5",
+        "--size",
+        "64x48",
+        "--output",
+        "one.png",
+    ];
+    sample(folder, sd1(), &words).ok();
+    let texts = |name: &str| -> BTreeMap<String, String> {
+        grid::read_png_text(folder.join(name))
+            .unwrap()
+            .into_iter()
+            .collect()
+    };
+    let parameters = &texts("one.png")["parameters"];
+    assert!(
+        parameters.starts_with(
+            "a (cat:1.2), \"snow\": [white]\nNegative prompt: blurry,\nnoise\nSteps: 4, Sampler: Euler a, CFG scale: 6.5, Seed: 9, Size: 64x48, Model: sd1"
+        ),
+        "{parameters}"
+    );
+    let ran = line(folder, "sample --like one.png --output two.png").ok();
+    assert!(ran.err.contains("seed 9"), "{}", ran.err);
+    assert_eq!(pixels(&folder.join("one.png")), pixels(&folder.join("two.png")));
+    assert_eq!(&texts("two.png")["parameters"], parameters);
+    // With changes, and from A1111's text alone.
+    line(
+        folder,
+        "sample --like one.png --seed 10 --steps 3 --output other.png",
+    )
+    .ok();
+    assert!(
+        texts("other.png")["parameters"].contains("Steps: 3, Sampler: Euler a, CFG scale: 6.5, Seed: 10")
+    );
+    let text = vec![("parameters", parameters.clone())];
+    grid::write_png(
+        folder.join("theirs.png"),
+        &read_picture(folder.join("one.png")).unwrap(),
+        &text,
+    )
+    .unwrap();
+    let model = sd1().display().to_string();
+    line(
+        folder,
+        &format!("sample {model} --like theirs.png --output three.png"),
+    )
+    .ok();
+    assert_eq!(pixels(&folder.join("one.png")), pixels(&folder.join("three.png")));
+    line(folder, "sample --like theirs.png --output x.png").refused(1, &["theirs.png", "`sd1`", "not here"]);
+
+    let shown = line(folder, "info one.png").ok();
+    for part in [
+        "this program",
+        "a (cat:1.2)",
+        "blurry, noise",
+        "euler a",
+        "--like one.png",
+    ] {
+        assert!(
+            shown.out.to_lowercase().contains(&part.to_lowercase()),
+            "{part}: {}",
+            shown.out
+        );
+    }
+    line(folder, "sample --like one.png --no-metadata --output none.png").ok();
+    assert!(texts("none.png").is_empty());
+    line(folder, "sample --like none.png --output x.png").refused(1, &["says nothing"]);
+    let shown = line(folder, "info none.png").ok();
+    assert!(shown.out.contains("says nothing"), "{}", shown.out);
+
+    // Pictures with seeds of their own say their own.
+    let words = [
+        "--prompt",
+        "a cat",
+        "--prompt",
+        "a red house",
+        "--seeds",
+        "7,8",
+        "--output",
+        "both",
+    ];
+    sample(folder, sd1(), &words).ok();
+    line(folder, "sample --like both/0001.png --output again").ok();
+    assert_eq!(names(&folder.join("again")), ["0000.png"]);
+    assert_eq!(
+        pixels(&folder.join("both/0001.png")),
+        pixels(&folder.join("again/0000.png"))
+    );
+
+    // ComfyUI's graph is told, and is not enough to draw with.
+    let graph = json!({"1": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["2", 0]}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a glass bottle"}}});
+    let text = vec![("prompt", graph.to_string())];
+    grid::write_png(
+        folder.join("comfy.png"),
+        &read_picture(folder.join("one.png")).unwrap(),
+        &text,
+    )
+    .unwrap();
+    let shown = line(folder, "info comfy.png").ok();
+    assert!(
+        shown.out.contains("ComfyUI") && shown.out.contains("a glass bottle"),
+        "{}",
+        shown.out
+    );
+    line(folder, "sample --like comfy.png --output x.png").refused(1, &["not enough"]);
+    let broken = vec![("langevin", "{\"request\": 3}".to_string())];
+    grid::write_png(
+        folder.join("broken.png"),
+        &read_picture(folder.join("one.png")).unwrap(),
+        &broken,
+    )
+    .unwrap();
+    line(folder, "sample --like broken.png --output x.png").refused(1, &["broken.png", "broken"]);
+    assert!(!folder.join("x.png").exists());
+}
+
+#[test]
+fn a_model_of_a_few_steps_gets_a_line_where_it_is_drawn_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    copy(&sd1(), &folder.join("my-lcm"));
+    let draw = |words: &str| {
+        line(
+            folder,
+            &format!("sample my-lcm --prompt x --steps 4 {words} --output few.png"),
+        )
+        .ok()
+    };
+    let ran = draw("");
+    assert!(
+        ran.err.contains("LCM model") && ran.err.contains("right is: lcm, 4 steps"),
+        "{}",
+        ran.err
+    );
+    let ran = draw("--scheduler lcm --guidance-scale 1");
+    assert!(!ran.err.contains("looks like"), "{}", ran.err);
+}
+
+#[test]
+fn combinations_are_drawn_as_one_labelled_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let vary = |what: &str, words: &[&str]| {
+        sample(
+            folder,
+            sd1(),
+            &[
+                &["--prompt", "a cat", "--vary", what, "--output", "all.png"],
+                words,
+            ]
+            .concat(),
+        )
+    };
+    let ran = vary("guidance-scale=1,5,9; scheduler=euler,ddim", &["--seed", "3"]).ok();
+    assert!(ran.out.contains("6 combinations"), "{}", ran.out);
+    if let Some(kept) = env::var_os("LANGEVIN_KEEP") {
+        fs::copy(folder.join("all.png"), kept).unwrap();
+    }
+    let whole = read_picture(folder.join("all.png")).unwrap();
+    let alone = one(
+        folder,
+        sd1(),
+        &[
+            "--prompt",
+            "a cat",
+            "--seed",
+            "3",
+            "--guidance-scale",
+            "9",
+            "--scheduler",
+            "ddim",
+        ],
+    );
+    // The last is at the end of the last row, enlarged, and eight pixels from the edge.
+    let scale = 96 / alone.width();
+    let last = (whole.height() - 9) * whole.width() + whole.width() - 9;
+    let corner = &whole.pixels()[last * 3..][..3];
+    assert_eq!((scale, corner), (3, &alone.pixels()[alone.pixels().len() - 3..]));
+    vary("prompt=a cat|a dog, running", &[]).ok();
+    for (what, part) in [
+        ("steps", "steps=10,20,40"),
+        ("stepz=1,2", "`stepz`"),
+        ("steps=x,2", "`x`"),
+        ("steps=1,2;steps=3", "twice"),
+        ("scheduler=euler,nothing", "nothing"),
+        (
+            "seed=1,2;steps=1,2,3,4,5,6,7,8,9,10;clip_skip=0,1,2,3,4,5,6",
+            "140 combinations",
+        ),
+    ] {
+        let ran = vary(what, &[]);
+        assert!(ran.code != 0 && ran.err.contains(part), "{what}: {}", ran.err);
+    }
+    let ran = sample(
+        folder,
+        sd1(),
+        &["--prompt", "a cat", "--vary", "seed=1,2", "--output", "folder"],
+    );
+    assert!(ran.code == 1 && ran.err.contains("--vary"), "{}", ran.err);
+}
+
+#[test]
 fn one_picture_is_written_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["--prompt", "a cat", "--size", "64x48", "--output", "one.png"];
@@ -432,6 +649,34 @@ fn a_single_file_is_drawn_with_directly() {
     line(folder, "convert one.safetensors back").ok();
     let of = |path: &str| one(folder, path, &["--prompt", "a cat", "--size", "32x32"]);
     assert!(of("one.safetensors").pixels() == of("back").pixels());
+    // What its name says of a model of a few steps.
+    fs::rename(
+        folder.join("one.safetensors"),
+        folder.join("sdxl_lightning_2step.safetensors"),
+    )
+    .unwrap();
+    let few = |words: &str| {
+        line(
+            folder,
+            &format!(
+                "sample sdxl_lightning_2step.safetensors --prompt x --size 32x32 {words} --output few.png"
+            ),
+        )
+    };
+    let ran = few("").ok();
+    assert!(
+        ran.err.contains("EulerDiscreteScheduler, 2 steps") && !ran.err.contains("looks like"),
+        "{}",
+        ran.err
+    );
+    let ran = few("--steps 9 --scheduler dpm++2m --guidance-scale 7").ok();
+    for part in [
+        "Lightning",
+        "DPMSolverMultistepScheduler and 9 steps and a guidance scale of 7 are wrong",
+        "euler, trailing spacing, 2 steps",
+    ] {
+        assert!(ran.err.contains(part), "{part}: {}", ran.err);
+    }
 }
 
 #[test]

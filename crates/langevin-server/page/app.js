@@ -5,6 +5,7 @@ import * as drawing from "./drawing.js";
 import * as gallery from "./gallery.js";
 import * as schedule from "./schedule.js";
 import * as settings from "./settings.js";
+import * as tokens from "./tokens.js";
 import * as training from "./training.js";
 
 const byId = (id) => document.getElementById(id);
@@ -62,7 +63,10 @@ async function begin() {
   const tab = new URLSearchParams(location.hash.slice(1)).get("tab");
   byId("alert").hidden = true;
   try {
-    await settings.begin(() => isShown("schedule") && schedule.show());
+    await settings.begin(() => {
+      tokens.show();
+      if (isShown("schedule")) schedule.show();
+    });
   } catch (error) {
     const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
     again.addEventListener("click", begin);

@@ -20,7 +20,7 @@ const CONTROL = ["control", "control_preprocess", "control_scale", "control_end"
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
-  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "size", "prompt_2", "negative_prompt_2", "clip_skip",
+  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "size", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax",
   "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL,
 ];
 /** Where pictures are chosen. */
@@ -240,7 +240,7 @@ export function write() {
 }
 
 /** What is shown where a link has it. */
-const OPENING = ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip"];
+const OPENING = ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax"];
 
 /** Puts the settings of a link into the form, and says what of them is not to be had here. */
 export function read(link) {
@@ -300,6 +300,10 @@ export function problem(name) {
 /** What the schedule depends on. */
 export const scheduled = () => ({ model: field("model").value, sampler: field("sampler").value, steps: field("steps").value });
 
+/** What the tokens of a text depend on; `null` where the model is not given it. */
+export const texted = (name) => (isHidden(field(name)) || isHidden(field("clip_skip")) ? null
+  : { model: field("model").value, text: field(name).value, syntax: field("prompt_syntax").value });
+
 /** The form as the body of a request; `null` where something in it cannot be, which then has the focus. */
 export function request() {
   const wrong = [...form.elements].find((input) => !isHidden(input) && !input.checkValidity());
@@ -354,7 +358,7 @@ export function requestOf(link, pictures = {}) {
   const request = {
     model: text("model"), sampler: text("sampler"), steps: number("steps"), count: number("count"), seed: number("seed") ?? 0,
     class: text("class"), prompt: text("prompt"), prompt_2: text("prompt_2"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")],
-    guidance_scale: number("guidance_scale"), guide, vector: told(link), size: text("size"), clip_skip: number("clip_skip"),
+    guidance_scale: number("guidance_scale"), guide, vector: told(link), size: text("size"), clip_skip: number("clip_skip"), prompt_syntax: text("prompt_syntax"),
     init_image: isPainted ? undefined : begun, inpaint: isPainted ? begun : undefined, mask: isPainted ? pictures.mask : undefined,
     mask_crop: isPainted ? number("mask_crop") : undefined, image_guidance_scale: number("image_guidance_scale"),
     // A slider has no room for 0.9999, which is near enough to it.

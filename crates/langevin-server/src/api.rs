@@ -2,6 +2,7 @@
 
 mod generate;
 mod schedule;
+mod tokens;
 mod training;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -73,6 +74,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/models", get(models))
         .route("/api/queue", get(queue))
         .route("/api/schedule", get(schedule::schedule))
+        .route("/api/tokens", get(tokens::tokens))
         .route("/api/runs", get(training::runs))
         .route("/api/runs/{run}", get(training::run))
         .route("/api/runs/{run}/pictures/{picture}", get(training::picture))

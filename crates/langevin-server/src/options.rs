@@ -64,6 +64,8 @@ pub struct ServerOptions {
     pub cuts: usize,
     /// The ControlNets that requests may name besides a model's own; `None` lets them name no other.
     pub controls: Option<Arc<Controls>>,
+    /// Whether pictures say nothing about how they were drawn.
+    pub no_metadata: bool,
 }
 
 impl Default for ServerOptions {
@@ -78,6 +80,7 @@ impl Default for ServerOptions {
             clip: None,
             cuts: ClipLoss::USUAL_CUTS,
             controls: None,
+            no_metadata: false,
         }
     }
 }

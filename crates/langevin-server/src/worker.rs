@@ -265,7 +265,10 @@ impl Worker {
                         class: order.job.order.class_name(model, number),
                         picture,
                         flagged,
-                        texts: order.job.order.texts(model, number),
+                        texts: match self.options.no_metadata {
+                            true => Vec::new(),
+                            false => order.job.order.texts(model, number),
+                        },
                     }));
                 }
                 Ok(None) => order.failure = Some("the sample holds no picture".into()),

@@ -8,11 +8,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::Tensor;
 use langevin::{
     Request, Size,
+    conditioning::PromptSyntax,
     data::{Channels, Picture, decode_picture},
     device::default_device,
     grid,
     guidance::ClassifierFree,
     pipelines::{Pipeline, SampleOptions},
+    settings::Settings,
     training::RunLock,
 };
 use langevin_server::{GenerateRequest, Limits, ServerOptions};
@@ -694,6 +696,60 @@ fn pictures_from_words_are_the_library_s() {
     };
     let drawn = server.generate("image/png", &asked).expect(200).picture();
     assert_eq!(drawn, generated("lcm", &request));
+}
+
+#[test]
+fn prompts_may_be_written_as_elsewhere() {
+    let server = Server::latent(ServerOptions::default());
+    let prompt = "a [cat:(dog:1.2):0.5] AND snow :0.5";
+    let request = Request {
+        prompt: vec![prompt.into()],
+        prompt_syntax: PromptSyntax::A1111,
+        steps: Some(4),
+        ..Request::default()
+    };
+    let asked = json!({ "model": "sd", "prompt": prompt, "prompt_syntax": "a1111", "steps": 4 });
+    let drawn = server.generate("image/png", &asked).expect(200).picture();
+    assert_eq!(drawn, generated("sd", &request));
+    let wrong = json!({ "model": "sd", "prompt": "x", "prompt_syntax": "midjourney" });
+    server
+        .generate("image/png", &wrong)
+        .refused(422, &["prompt syntax", "a1111"]);
+
+    let texts = |server: &Server| {
+        let answer = server.generate("application/json", &asked).expect(200).json();
+        let png = STANDARD
+            .decode(answer["pictures"][0]["png"].as_str().unwrap())
+            .unwrap();
+        let path = server.folder.path().join("drawn.png");
+        fs::write(&path, png).unwrap();
+        grid::read_png_text(&path).unwrap()
+    };
+    let all = texts(&server);
+    let settings = Settings::of_texts(&all).unwrap().unwrap();
+    let again = settings.request.unwrap();
+    assert_eq!(again.prompt, [prompt]);
+    let drawn_again = generated("sd", &again);
+    assert_eq!(drawn_again, drawn);
+    let silent = Server::latent(ServerOptions {
+        no_metadata: true,
+        ..ServerOptions::default()
+    });
+    assert!(texts(&silent).is_empty());
+
+    let tokens = |query: &str| server.get(&format!("/api/tokens?{query}"));
+    let text = "model=sd&syntax=a1111&text=a%20(cat:1.2)%20BREAK%20a%20a";
+    let found = tokens(text).expect(200).json();
+    assert_eq!(found["room"], 75);
+    assert_eq!(found["chunks"][1]["tokens"], 2);
+    assert_eq!(found["chunks"][1]["text"], "a a");
+    let long = "a%20".repeat(100);
+    let found = tokens(&format!("model=sd&text={long}")).expect(200).json();
+    assert_eq!(found["chunks"][0]["tokens"], 75);
+    assert!(found["unseen"].as_str().unwrap().starts_with("a a"), "{found}");
+    tokens(&format!("model=sd&text={}", "a".repeat(1001))).refused(422, &["1000"]);
+    tokens("model=none&text=a").refused(422, &["none"]);
+    tokens("model=sd&text=a&syntax=x").refused(422, &["prompt syntax"]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub mod pipelines;
 pub mod plot;
 pub mod random;
 pub mod schedulers;
+pub mod settings;
 mod size;
 pub mod training;
 pub mod weights;

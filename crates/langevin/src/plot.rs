@@ -2,12 +2,14 @@
 //! each timestep counts.
 
 mod compare;
+mod labelled;
 mod panel;
 mod scale;
 mod schedule;
 mod weighting;
 
 pub use compare::{Curve, compare_plot};
+pub use labelled::labelled;
 pub use schedule::{ScheduleCurves, schedule_plot};
 pub use weighting::weighting_plot;
 

@@ -1,6 +1,7 @@
 //! `langevin info`.
 
 mod dataset;
+mod file;
 mod pipeline;
 
 use std::path::{Path, PathBuf};
@@ -24,13 +25,15 @@ Examples:
   langevin info runs/digits-1
   langevin info digits --grid digits.png
   langevin info pictures
-  langevin info mnist --split test";
+  langevin info mnist --split test
+  langevin info lighthouse.png
+  langevin info my-lora.safetensors";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
-    /// A run, a pipeline, a model's folder, a data set's folder or file, `digits`, or ORG/NAME of the Hugging Face Hub
+    /// A run, a pipeline, a model's folder, a data set's folder or file, a picture (PNG), a file of weights, `digits`, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// Of a data set: which of a repository's configurations [the default one]
     #[arg(long, value_name = "NAME")]
@@ -69,6 +72,8 @@ pub(crate) fn run(args: InfoArgs) -> Result<()> {
         _ if args.grid.is_some() => bail!("--grid shows a data set; {} holds a model", path.display()),
         Kind::Pipeline => pipeline::describe_pipeline(path),
         Kind::Model => pipeline::describe_model(path),
+        Kind::Picture => file::describe_picture(path),
+        Kind::Weights => file::describe_weights(path),
     }
 }
 
@@ -93,6 +98,8 @@ enum Kind {
     Pipeline,
     Model,
     Dataset,
+    Picture,
+    Weights,
 }
 
 fn kind(path: &Path) -> Result<Kind> {
@@ -109,15 +116,16 @@ fn kind(path: &Path) -> Result<Kind> {
             "{}: holds no whole pipeline: there is no {MODEL_INDEX} in it",
             path.display()
         )
-    } else if path
-        .extension()
-        .is_some_and(|extension| extension == "safetensors" || extension == "bin")
-    {
-        bail!(
-            "{}: holds weights alone; name the folder of the model or the pipeline",
-            path.display()
-        )
+    } else if path.is_file() && has_ending(path, &["safetensors", "bin", "pt", "ckpt"]) {
+        Ok(Kind::Weights)
+    } else if path.is_file() && has_ending(path, &["png"]) {
+        Ok(Kind::Picture)
     } else {
         Ok(Kind::Dataset)
     }
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    let own = path.extension().unwrap_or_default();
+    endings.iter().any(|ending| own.eq_ignore_ascii_case(ending))
 }

@@ -3,8 +3,11 @@
 mod animation;
 mod args;
 mod draw;
+mod hash;
+mod like;
 mod output;
 mod refine;
+mod vary;
 
 use std::{
     fs,
@@ -19,10 +22,12 @@ use langevin::{
     grid,
     ops::{Precision, in_pool, set_exact_convolution},
     pipelines::Latents,
+    settings::ModelName,
 };
 
 pub(crate) use args::{LONG_ABOUT, SampleArgs};
 pub(crate) use draw::Drawing;
+use hash::Hash;
 pub(crate) use output::{Facts, Output, refuse_existing};
 
 use self::animation::Animation;
@@ -51,18 +56,36 @@ pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
         false => Some(Output::of(&output_path, args.overwrite)?),
     };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
+    let (mut request, path) = like::resolve(&args)?;
     let device = args.device.open()?;
     if let Some(folder) = &args.lora_dir {
-        args.loading.take_tags(folder, &mut args.request.0.prompt)?;
+        args.loading.take_tags(folder, &mut request.prompt)?;
     }
-    let loading = args.loading.clone().with_depths(args.request.0.depth.is_some());
-    let pipeline = loading.load(&args.path, &device)?;
-    let mut request = resolve(args.request.0, &pipeline)?;
+    let loading = args.loading.clone().with_depths(request.depth.is_some());
+    let pipeline = loading.load(&path, &device)?;
+    // Read through while pictures are drawn.
+    let hash = (!args.no_metadata && pipeline.codec().is_latent())
+        .then(|| Hash::of(&path))
+        .flatten();
+    let mut request = resolve(request, &pipeline)?;
     let load_control = |name: &str| Loading::control(name, &device);
     let aids = Aids {
         controls: &load_control,
         ..Aids::default()
     };
+    if let Some(axes) = &args.vary {
+        let model = ModelName {
+            path: path.display().to_string(),
+            sha256: None,
+        };
+        return vary::run(
+            axes,
+            &request,
+            &pipeline,
+            &output_path,
+            (!args.no_metadata).then_some(&model),
+        );
+    }
     let plan = if args.refiner.is_some() {
         request.denoising_end = Some(args.refiner_start.unwrap_or(refine::USUAL_START));
         Plan::with(&pipeline, &refine::base(&request), aids)?
@@ -89,7 +112,8 @@ pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
         drop(drawing);
         return write_latents(samples, &plan, &output_path);
     };
-    let facts = Facts::of(&plan, &args.path.display().to_string());
+    let model = path.display().to_string();
+    let drawn = plan.clone();
     let pictures = match &args.refiner {
         Some(refiner) => {
             let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
@@ -103,6 +127,16 @@ pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
     drop(drawing);
     let Some(pictures) = pictures else {
         bail!("stopped before the pictures were done; nothing was written")
+    };
+    let facts = match args.no_metadata {
+        true => Facts::none(),
+        false => Facts::of(
+            &drawn,
+            &ModelName {
+                path: model,
+                sha256: hash.and_then(Hash::digits),
+            },
+        ),
     };
     output.write(&pictures, &facts)?;
     if let Some(animation) = animation {

@@ -64,6 +64,9 @@ pub(crate) struct ServeArgs {
     /// Let requests name the ControlNets of this folder: its subfolders, and its single files without their endings
     #[arg(long, value_name = "FOLDER")]
     pub control_dir: Option<PathBuf>,
+    /// Write nothing into pictures about how they were drawn; else prompts are in them
+    #[arg(long)]
+    pub no_metadata: bool,
     /// Random cut-outs that CLIP looks at in each step; 0 for the whole picture
     #[arg(long, value_name = "N", default_value_t = ClipLoss::USUAL_CUTS)]
     pub cuts: usize,
@@ -199,6 +202,7 @@ fn resolve(args: &ServeArgs) -> Result<ServerOptions> {
         allow_origin: args.allow_origin.clone(),
         runs: args.runs.clone(),
         cuts: args.cuts,
+        no_metadata: args.no_metadata,
         ..ServerOptions::default()
     })
 }

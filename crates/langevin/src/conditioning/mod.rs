@@ -7,6 +7,7 @@
 mod class;
 mod distilled;
 mod image;
+mod prompt;
 mod size;
 mod text;
 mod variation;
@@ -19,9 +20,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub use class::{CLASSES, ClassCondition, Classes};
 pub use distilled::DistilledGuidance;
 pub use image::ConditioningImages;
+pub use prompt::PromptSyntax;
+pub(crate) use prompt::network_tags;
 pub use size::SizeCondition;
 pub(crate) use text::TEXT_ENCODER;
-pub use text::{EmbeddingFile, TextCondition};
+pub use text::{EmbeddingFile, TextChunk, TextCondition};
 pub use variation::VariationCondition;
 pub use vector::VectorCondition;
 
@@ -101,6 +104,57 @@ pub struct Pair {
     pub away: Conditioning,
     /// What stands between the two where a picture is edited: what is shown of it without the text.
     pub between: Option<Conditioning>,
+    /// The other things that guidance leads towards at once, and how far.
+    pub parts: Option<Parts>,
+    /// The texts that take the place of these on the way.
+    pub turns: Option<Turns>,
+}
+
+/// What guidance leads towards at once (Liu et al. 2022): away from what is not asked for, by the sum of all differences times their weights.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Of each thing and picture.
+    pub weights: Vec<Vec<f64>>,
+    /// All but the first: what differs from it.
+    pub also: Vec<Conditioning>,
+}
+
+/// Texts that are drawn one after another.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    /// From which call of the model on, from 0, which of the texts.
+    pub at: Vec<(usize, usize)>,
+    /// The texts.
+    pub texts: Vec<Texts>,
+}
+
+/// What of a conditioning changes on the way: sequences and their vectors.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// What is asked for.
+    pub towards: Conditioning,
+    /// What guidance leads away from.
+    pub away: Conditioning,
+    /// What else guidance leads towards.
+    pub also: Vec<Conditioning>,
+}
+
+impl Texts {
+    fn rows(&self, rows: &[usize]) -> Self {
+        Self {
+            towards: self.towards.rows(rows),
+            away: self.away.rows(rows),
+            also: self.also.iter().map(|also| also.rows(rows)).collect(),
+        }
+    }
+}
+
+impl Turns {
+    /// Which of the texts are drawn in a call of the model, from 0.
+    pub(crate) fn number(&self, call: usize) -> usize {
+        let before = self.at.iter().take_while(|(from, _)| *from <= call);
+        before.last().map_or(0, |(_, number)| *number)
+    }
 }
 
 impl Pair {
@@ -109,7 +163,7 @@ impl Pair {
         Self {
             away: conditioning.clone(),
             towards: conditioning,
-            between: None,
+            ..Self::default()
         }
     }
 
@@ -119,6 +173,18 @@ impl Pair {
             towards: self.towards.rows(rows),
             away: self.away.rows(rows),
             between: self.between.as_ref().map(|between| between.rows(rows)),
+            parts: self.parts.as_ref().map(|parts| Parts {
+                weights: parts
+                    .weights
+                    .iter()
+                    .map(|all| rows.iter().map(|&row| all[row]).collect())
+                    .collect(),
+                also: parts.also.iter().map(|also| also.rows(rows)).collect(),
+            }),
+            turns: self.turns.as_ref().map(|turns| Turns {
+                at: turns.at.clone(),
+                texts: turns.texts.iter().map(|texts| texts.rows(rows)).collect(),
+            }),
         }
     }
 }
@@ -333,6 +399,8 @@ pub fn of_call(conditions: &[AnyCondition], call: &Call<'_>) -> Result<Pair> {
             towards: all.towards.and(own.towards),
             away: all.away.and(own.away),
             between: None,
+            parts: all.parts.or(own.parts),
+            turns: all.turns.or(own.turns),
         })
     })
 }

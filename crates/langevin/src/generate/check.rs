@@ -3,7 +3,7 @@
 use super::notices::shortened;
 use crate::{
     Error, Request, Result, Size,
-    conditioning::TextCondition,
+    conditioning::{PromptSyntax, TextCondition},
     data::Fit,
     guidance::{ClassifierFree, GuidanceSchedule, Through},
     options::names_lora,
@@ -140,7 +140,7 @@ fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
     let second = pipeline
         .condition::<TextCondition>()
         .is_some_and(TextCondition::takes_second_texts);
-    let unusable: [(&'static [&'static str], bool, &str); 9] = [
+    let unusable: [(&'static [&'static str], bool, &str); 10] = [
         (
             &["mask_crop"],
             request.mask_crop.is_some() && !latent,
@@ -169,6 +169,11 @@ fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
         (
             &["clip_skip"],
             request.clip_skip.is_some() && pipeline.condition::<TextCondition>().is_none(),
+            "look at texts",
+        ),
+        (
+            &["prompt_syntax"],
+            request.prompt_syntax != PromptSyntax::Plain && pipeline.condition::<TextCondition>().is_none(),
             "look at texts",
         ),
         (

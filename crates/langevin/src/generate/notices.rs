@@ -2,7 +2,7 @@
 
 use crate::{
     Request, Result,
-    conditioning::{DistilledGuidance, SizeCondition, TextCondition},
+    conditioning::{DistilledGuidance, PromptSyntax, SizeCondition, TextCondition, network_tags},
     options::SampleOptions,
     pipelines::Pipeline,
 };
@@ -33,11 +33,32 @@ pub(super) fn idle_sizes(request: &Request, pipeline: &Pipeline) -> Option<Strin
     })
 }
 
+/// A word about tags in prompts that nothing is done with.
+pub(super) fn idle_networks(request: &Request) -> Option<String> {
+    let texts = [
+        &request.prompt,
+        &request.negative_prompt,
+        &request.prompt_2,
+        &request.negative_prompt_2,
+    ];
+    let tag = texts
+        .into_iter()
+        .flatten()
+        .find_map(|text| network_tags(text).next())?;
+    Some(format!(
+        "{} in the prompt is read as text: nothing is loaded for it",
+        shortened(tag)
+    ))
+}
+
 /// What of the texts is too long to be seen.
 pub(super) fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
     let Some(condition) = pipeline.condition::<TextCondition>() else {
         return Ok(Vec::new());
     };
+    if request.prompt_syntax != PromptSyntax::Plain {
+        return Ok(Vec::new());
+    }
     let first = request.prompt.iter().chain(&request.negative_prompt);
     let mut notices = Vec::new();
     for text in first.chain(&request.prompt_2).chain(&request.negative_prompt_2) {

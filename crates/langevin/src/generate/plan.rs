@@ -9,14 +9,14 @@ use super::{
     check::{check, size},
     control::{self, Controls, Networks},
     memory,
-    notices::{idle_negative, idle_sizes, unseen},
+    notices::{idle_negative, idle_networks, idle_sizes, unseen},
     start::{Begin, MaskCrop, Parts, Rows, Start},
     usual::Usual,
 };
 use crate::{
     Error, Lora, Request, Result,
     codec::Codec,
-    conditioning::{self, Ask, Pair},
+    conditioning::{self, Ask, DistilledGuidance, Pair},
     data::Picture,
     guidance::{ClassifierFree, GuideMaker, LossGuidance},
     models::{ControlNetModel, clip::ClipModel},
@@ -25,6 +25,7 @@ use crate::{
     pipelines::{Draws, Pipeline, Sampling, cutoff, to_pictures},
     random::Generator,
     schedulers::{AnyScheduler, LoopOptions, Scheduler},
+    settings::{Drawn, ModelName},
 };
 
 /// What a request is drawn with beside its pipeline.
@@ -154,8 +155,17 @@ impl Plan {
         )?;
         let count = request.count.unwrap_or_else(|| usage.count(request, pipeline));
         let rows = conditioning::rows(request).min(count);
+        let (steps, calls) = match request.timesteps.len() {
+            0 => {
+                let steps = request.steps.unwrap_or(usage.steps);
+                (steps, steps.saturating_mul(scheduler.order()))
+            }
+            given => (given, given),
+        };
         let mut options = SampleOptions {
             batch_size: rows,
+            // As a prompt's schedule counts them.
+            num_inference_steps: Some(calls),
             guidance,
             ..SampleOptions::default()
         };
@@ -172,11 +182,15 @@ impl Plan {
         notices.extend(idle_negative(request, &mut options, pipeline));
         notices.extend(idle_sizes(request, pipeline));
         notices.extend(unseen(request, pipeline)?);
+        notices.extend(idle_networks(request));
+        if let Some(few) = pipeline.few_steps() {
+            // A scale that the model is given is another matter.
+            let is_given = pipeline.condition::<DistilledGuidance>().is_some();
+            let scale = if is_given { 1.0 } else { guidance.scale() };
+            notices.extend(few.warnings(&scheduler, steps, scale));
+        }
         let plan = Self {
-            steps: match request.timesteps.len() {
-                0 => request.steps.unwrap_or(usage.steps),
-                given => given,
-            },
+            steps,
             guidance: options.guidance,
             image_guidance_scale,
             pair: pipeline.pair(&options, size)?,
@@ -361,7 +375,10 @@ impl Plan {
 
     /// How often the model looks at each picture in a step.
     fn calls(&self) -> usize {
-        memory::calls(self.guidance.is_on(), self.image_guidance_scale.is_some())
+        match &self.pair.parts {
+            Some(parts) => parts.weights.len() + 1,
+            None => memory::calls(self.guidance.is_on(), self.image_guidance_scale.is_some()),
+        }
     }
 
     /// What is said about the loop.
@@ -449,6 +466,36 @@ impl Plan {
             controls: &self.request.control,
         }
         .texts()
+    }
+}
+
+impl Plan {
+    /// The settings of the pictures for their files, of the model of this name: for AUTOMATIC1111's readers and, under the keyword
+    /// `langevin`, for [`Settings::read`](crate::settings::Settings::read). `number` says which picture it is of those that have a generator of their own. Nothing for models that denoise
+    /// pictures themselves.
+    pub fn settings(&self, model: &ModelName, number: Option<usize>) -> Vec<(&'static str, String)> {
+        if !self.is_latent {
+            return Vec::new();
+        }
+        Drawn {
+            request: &self.request,
+            seed: self.seed_of(number.unwrap_or(0)),
+            number,
+            count: self.count,
+            steps: self.steps,
+            guidance_scale: self.guidance.scale(),
+            size: self.maker.size,
+            strength: self.start.strength(),
+            sampler: match &self.request.scheduler {
+                Some(name) => name.clone(),
+                None => self
+                    .scheduler
+                    .sampler_name()
+                    .unwrap_or(self.scheduler.class_name())
+                    .to_owned(),
+            },
+        }
+        .texts(model)
     }
 }
 

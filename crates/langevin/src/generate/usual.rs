@@ -8,7 +8,7 @@ use crate::{
     schedulers::{AnyScheduler, Scheduler},
 };
 
-/// What a call does where its request does not say.
+/// What a call does where its request does not say. A single file of a model of a few steps says nothing of them, so its name does.
 pub(super) struct Usual {
     pub(super) steps: usize,
     guidance_scale: Option<f64>,
@@ -33,9 +33,12 @@ impl Usual {
             (None, Some(_)) => latent.picture,
             (None, None) => latent.draw,
         };
+        let few = pipeline.few_steps().filter(|_| pipeline.is_single_file());
         Self {
-            steps: usage.steps.min(scheduler.num_train_timesteps()),
-            guidance_scale: Some(usage.guidance_scale),
+            steps: few
+                .map_or(usage.steps, |few| few.steps())
+                .min(scheduler.num_train_timesteps()),
+            guidance_scale: Some(few.map_or(usage.guidance_scale, |_| 1.0)),
             control_scale: usage.control_scale,
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    conditioning::{Parts, Texts},
     models::{Conditioning, Denoiser},
 };
 
@@ -221,6 +222,8 @@ pub struct Guided<D> {
     bounds: (f64, f64),
     /// What stands between the two, and how far it leads away from the negative.
     between: Option<(Conditioning, f64)>,
+    /// Several things that are led towards at once.
+    parts: Option<Parts>,
 }
 
 impl<D: Denoiser> Guided<D> {
@@ -247,7 +250,30 @@ impl<D: Denoiser> Guided<D> {
             rescale: guidance.rescale,
             bounds,
             between: None,
+            parts: None,
         })
+    }
+
+    /// The same towards several things at once, each with a weight of its own.
+    ///
+    /// # Errors
+    /// If something stands between.
+    pub(crate) fn with_parts(self, parts: Option<Parts>) -> Result<Self> {
+        if parts.is_some() && self.between.is_some() {
+            return Err(Error::option(
+                &["prompt"],
+                "`AND`, or a weight for the whole text, does not go together with a picture that is edited by instructions",
+            ));
+        }
+        Ok(Self { parts, ..self })
+    }
+
+    /// Puts other texts in the place of those that there are.
+    pub(crate) fn turn(&mut self, texts: &Texts) {
+        self.negative = texts.away.clone().and(self.negative.clone());
+        if let Some(parts) = &mut self.parts {
+            parts.also.clone_from(&texts.also);
+        }
     }
 
     /// The same with a step between: away from the negative to `between` by a scale of its own, and from there to the conditioning
@@ -293,6 +319,8 @@ pub(crate) struct Question {
     pub conditioning: Conditioning,
     /// Each picture's guidance scale, `[batch, 1, 1, 1]`; `None` where the answer is the prediction.
     scales: Option<Tensor<4>>,
+    /// The same of each of several things that are led towards at once, in place of those.
+    parts: Vec<Tensor<4>>,
 }
 
 impl Question {
@@ -303,6 +331,7 @@ impl Question {
             timesteps,
             conditioning: conditioning.clone(),
             scales: None,
+            parts: Vec::new(),
         }
     }
 
@@ -325,11 +354,31 @@ impl<D: Denoiser> Guided<D> {
         conditioning: &Conditioning,
     ) -> Result<Question> {
         let scales = self.scales(&timesteps)?;
-        if scales.iter().all(|&scale| scale == 1.0) {
+        if self.parts.is_none() && scales.iter().all(|&scale| scale == 1.0) {
             return Ok(Question::plain(x, timesteps, conditioning));
         }
         let [batch, ..] = x.dims();
-        let scales = Tensor::from_data(TensorData::new(scales, [batch, 1, 1, 1]), &x.device());
+        let column =
+            |numbers: Vec<f32>| Tensor::from_data(TensorData::new(numbers, [batch, 1, 1, 1]), &x.device());
+        if let Some(parts) = &self.parts {
+            let mut all = self.negative.followed_by(conditioning)?;
+            for also in &parts.also {
+                all = all.followed_by(&also.clone().and(conditioning.clone()))?;
+            }
+            let weighted = parts.weights.iter().map(|weights| {
+                let both = scales.iter().zip(weights);
+                column(both.map(|(scale, weight)| scale * *weight as f32).collect())
+            });
+            let copies = parts.also.len() + 2;
+            return Ok(Question {
+                parts: weighted.collect(),
+                scales: Some(column(scales.clone())),
+                x: Tensor::cat(vec![x.clone(); copies], 0),
+                timesteps: Tensor::cat(vec![timesteps; copies], 0),
+                conditioning: all,
+            });
+        }
+        let scales = column(scales);
         let parts = if self.between.is_some() { 3 } else { 2 };
         let all = match &self.between {
             Some((between, _)) => self.negative.followed_by(between)?.followed_by(conditioning)?,
@@ -340,6 +389,7 @@ impl<D: Denoiser> Guided<D> {
             timesteps: Tensor::cat(vec![timesteps; parts], 0),
             conditioning: all,
             scales: Some(scales),
+            parts: Vec::new(),
         })
     }
 
@@ -351,6 +401,7 @@ impl<D: Denoiser> Guided<D> {
         let ([rows, channels, ..], batch) = (question.x.dims(), scales.dims()[0]);
         let negative = answer.clone().narrow(0, 0, batch);
         let between = answer.clone().narrow(0, batch, batch);
+        let others = answer.clone();
         let told = answer.narrow(0, rows - batch, batch);
 
         // What a model says of its variance, in channels behind the picture's, is not guided.
@@ -361,6 +412,16 @@ impl<D: Denoiser> Guided<D> {
             told.clone().narrow(1, 0, pictures),
         );
         let guided = match &self.between {
+            _ if !question.parts.is_empty() => {
+                let each = question.parts.iter().enumerate().map(|(place, scales)| {
+                    let own = others
+                        .clone()
+                        .narrow(0, (place + 1) * batch, batch)
+                        .narrow(1, 0, pictures);
+                    (own - negative.clone()) * scales.clone()
+                });
+                each.fold(negative.clone(), |sum, more| sum + more)
+            }
             Some((_, scale)) => {
                 let between = between.narrow(1, 0, pictures);
                 negative.clone() + (mean.clone() - between.clone()) * scales + (between - negative) * *scale

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{ClassName, ControlInput, Embeddings};
 use crate::{
     Offset, Size,
+    conditioning::PromptSyntax,
     data::{Fit, ImageInput, Preprocess},
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
     named::Named,
@@ -164,6 +165,13 @@ pub struct Request {
         arg(long, value_name = "N", help_heading = "Stable Diffusion")
     )]
     pub clip_skip: Option<usize>,
+    /// How weights, schedules and the like are written in prompts: plain, a1111, comfy or compel; docs/prompts.md has the differences [plain].
+    #[serde(deserialize_with = "by_name")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Stable Diffusion")
+    )]
+    pub prompt_syntax: PromptSyntax,
     /// The text for the second text encoder of Stable Diffusion XL; given several times, pictures take turns [the prompt].
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(
@@ -365,6 +373,7 @@ impl Default for Request {
             prompt_2: Vec::new(),
             negative_prompt_2: Vec::new(),
             clip_skip: None,
+            prompt_syntax: PromptSyntax::Plain,
             embeddings: None,
             latents: None,
             original_size: None,
@@ -393,6 +402,35 @@ impl Default for Request {
 }
 
 impl Request {
+    /// Puts a picture in the place of an option, where there is one of this name.
+    pub(crate) fn set_image(&mut self, option: &str, image: ImageInput) {
+        let place = match option {
+            "conditioning_image" => &mut self.conditioning_image,
+            "vector_of" => &mut self.vector_of,
+            "mask" => &mut self.mask,
+            "depth" => &mut self.depth,
+            "init_image" => &mut self.init_image,
+            "inpaint" => &mut self.inpaint,
+            _ => return,
+        };
+        *place = Some(image);
+    }
+
+    /// Leaves out the pictures that it brings along.
+    pub(crate) fn leave_images(&mut self) {
+        for place in [
+            &mut self.conditioning_image,
+            &mut self.vector_of,
+            &mut self.mask,
+            &mut self.depth,
+            &mut self.init_image,
+            &mut self.inpaint,
+        ] {
+            *place = None;
+        }
+        self.control.clear();
+    }
+
     /// The pictures that it brings along, by the names of their options.
     pub fn images_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut ImageInput)> {
         [

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::Embeddings;
-use crate::{Offset, Size, guidance::ClassifierFree};
+use crate::{Offset, Size, conditioning::PromptSyntax, guidance::ClassifierFree};
 
 /// What a call of a pipeline is given. The keyword arguments of diffusers' pipeline calls.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct SampleOptions {
     pub negative_second_prompts: Option<Vec<String>>,
     /// How many of a text encoder's last layers are left out; `None` is none, in diffusers' way of counting.
     pub clip_skip: Option<usize>,
+    /// How weights, schedules and the like are written in the texts.
+    pub prompt_syntax: PromptSyntax,
     /// What texts come to, in place of texts.
     pub embeddings: Option<Embeddings>,
     /// The embeddings of pictures for a model that draws others like them, `[1 or batch, length, dimension]`.
@@ -96,6 +98,7 @@ impl Default for SampleOptions {
             second_prompts: None,
             negative_second_prompts: None,
             clip_skip: None,
+            prompt_syntax: PromptSyntax::Plain,
             embeddings: None,
             image_embeddings: None,
             sizes: SizeOptions::default(),

@@ -6,6 +6,7 @@
 mod classes;
 mod control;
 mod depth;
+mod few_steps;
 mod folder;
 mod inpainting;
 mod interpolation;
@@ -24,6 +25,7 @@ mod together;
 pub use classes::{LatentUsage, PictureUse, PipelineClass, Role, Usage};
 pub(crate) use control::Control;
 pub use depth::DepthEstimation;
+pub use few_steps::FewSteps;
 pub(crate) use folder::component_folder;
 pub use folder::{checkpoint, save_model};
 pub(crate) use inpainting::Inpainting;

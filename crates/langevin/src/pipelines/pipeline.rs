@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    DepthEstimation, LatentUsage, PictureUse, PipelineClass, Role, Safety, Sampling, folder,
+    DepthEstimation, FewSteps, LatentUsage, PictureUse, PipelineClass, Role, Safety, Sampling, folder,
     inpainting::Inpainting,
     sampling::{Draws, LoopDenoiser},
     source::PipelineSource,
@@ -59,6 +59,8 @@ pub struct Pipeline {
     depth_estimation: Option<Arc<DepthEstimation>>,
     loras: Vec<Lora>,
     controls: Vec<Arc<ControlNetModel>>,
+    few_steps: Option<FewSteps>,
+    is_single_file: bool,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -119,6 +121,8 @@ impl Pipeline {
             depth_estimation: None,
             loras: Vec::new(),
             controls: Vec::new(),
+            few_steps: None,
+            is_single_file: false,
         }
     }
 
@@ -224,9 +228,12 @@ impl Pipeline {
             low_resolution_scheduler,
             safety: safety.map(Arc::new),
             depth_estimation: depth_estimation.map(Arc::new),
+            few_steps: FewSteps::of_name(path.as_ref()),
+            is_single_file: path.as_ref().is_file(),
             ..pipeline
         }
-        .for_latents()
+        .for_latents()?
+        .for_few_steps()
     }
 
     /// The same with words that were learned as vectors, see [`TextCondition::with_embeddings`]. What was loaded with
@@ -237,6 +244,24 @@ impl Pipeline {
     pub fn with_embeddings(mut self, files: &[EmbeddingFile]) -> Result<Self> {
         learn(&mut self.conditions, files)?;
         Ok(self)
+    }
+
+    /// A single file holds no scheduler: of a model of a few steps, it is the one that such models want.
+    fn for_few_steps(mut self) -> Result<Self> {
+        if let Some(few) = self.few_steps.filter(|_| self.is_single_file) {
+            self.scheduler = few.sampler(&self.scheduler)?.insisting(&[UNBOUNDED])?;
+        }
+        Ok(self)
+    }
+
+    /// Whether it was loaded from a single file, which holds no scheduler and no settings.
+    pub(crate) fn is_single_file(&self) -> bool {
+        self.is_single_file
+    }
+
+    /// Whether its name says that it was distilled to draw in a few steps.
+    pub fn few_steps(&self) -> Option<FewSteps> {
+        self.few_steps
     }
 
     /// With what diffusers' constructors set in a scheduler.
@@ -680,10 +705,11 @@ impl Pipeline {
         let denoiser = if guidance.is_on() {
             let train_timesteps = scheduler.num_train_timesteps();
             let guided = Guided::new(&self.model as _, pair.away, guidance, train_timesteps)?;
-            LoopDenoiser::Guided(Box::new(match (pair.between, options.image_guidance_scale) {
+            let guided = match (pair.between, options.image_guidance_scale) {
                 (Some(between), Some(scale)) => guided.with_between(between, scale),
                 _ => guided,
-            }))
+            };
+            LoopDenoiser::Guided(Box::new(guided.with_parts(pair.parts)?))
         } else {
             LoopDenoiser::Shared(&self.model)
         };
@@ -692,6 +718,7 @@ impl Pipeline {
         let sampling = Sampling::start(denoiser, scheduler, noise, generator)
             .of_steps(loop_options.num_inference_steps.unwrap_or(calls))
             .with_conditioning(pair.towards)
+            .with_turns(pair.turns)
             .with_step_options(options.eta, options.use_clipped_model_output || guidance.is_on());
         Ok(if self.codec.is_latent() {
             sampling.with_codec(&self.codec)

@@ -6,6 +6,7 @@ use super::{Control, OpenStep, to_pictures};
 use crate::{
     Error, Result,
     codec::{AnyCodec, Codec},
+    conditioning::Turns,
     data::Picture,
     guidance::{Guided, LossGuidance},
     models::{Conditioning, Denoiser},
@@ -56,6 +57,8 @@ pub struct Sampling<'a> {
     pub(super) codec: Option<&'a AnyCodec>,
     /// Of the model's products: what held where the loop was begun.
     pub(super) precision: Precision,
+    /// Texts that change on the way, and which of them are drawn.
+    turns: Option<(Turns, usize)>,
 }
 
 /// The part of the samples that is known, and put back after every step.
@@ -299,6 +302,30 @@ impl<'a> Sampling<'a> {
             controls: Vec::new(),
             codec: None,
             precision: ops::precision(),
+            turns: None,
+        }
+    }
+
+    /// Lets texts take the place of others on the way.
+    pub(super) fn with_turns(mut self, turns: Option<Turns>) -> Self {
+        self.turns = turns.map(|turns| (turns, 0));
+        self
+    }
+
+    /// Puts the texts of the next call in their place.
+    fn turn(&mut self) {
+        let Some((turns, number)) = &mut self.turns else {
+            return;
+        };
+        let next = turns.number(self.done);
+        if next == *number {
+            return;
+        }
+        *number = next;
+        let texts = &turns.texts[next];
+        self.conditioning = texts.towards.clone().and(self.conditioning.clone());
+        if let LoopDenoiser::Guided(guided) = &mut self.denoiser {
+            guided.turn(texts);
         }
     }
 
@@ -483,6 +510,7 @@ impl<'a> Sampling<'a> {
     /// ```
     pub fn open(&mut self) -> Option<OpenStep<'_, 'a>> {
         let timestep = *self.timesteps.get(self.done)?;
+        self.turn();
         Some(OpenStep {
             index: self.done,
             total: self.timesteps.len(),

@@ -90,6 +90,23 @@ fn mark_as_set(config: &mut ConfigMap, key: &str) {
 }
 
 impl AnyScheduler {
+    /// The short name of the sampler that it is: of its class's, the one with most of the settings that it has.
+    pub fn sampler_name(&self) -> Option<&'static str> {
+        let config = self.config().ok()?;
+        let has = |sampler: &&SamplerName| {
+            let mut settings = sampler.settings.iter();
+            settings.all(|(key, value)| {
+                serde_json::from_str::<Value>(value).is_ok_and(|value| config.get(*key) == Some(&value))
+            })
+        };
+        let own = SamplerName::ALL
+            .iter()
+            .filter(|sampler| sampler.class_name == self.class_name());
+        own.filter(has)
+            .max_by_key(|sampler| sampler.settings.len())
+            .map(|sampler| sampler.name)
+    }
+
     /// The sampler of a name ([`SamplerName::ALL`], or a class's name) for the model that this scheduler belongs to: with its noise
     /// schedule and its kind of prediction, and whatever else the two configs share.
     ///

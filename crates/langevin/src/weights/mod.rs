@@ -4,6 +4,7 @@
 mod checkpoint;
 mod edit;
 mod find;
+mod hashes;
 mod index;
 mod layout;
 pub mod lora;
@@ -20,6 +21,7 @@ mod walk;
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use edit::Edit;
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
+pub use hashes::FileHashes;
 pub use layout::to_f32;
 pub use precision::Precision;
 pub use safetensors::{read_tensors, write_tensors};

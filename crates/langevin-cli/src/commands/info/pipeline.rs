@@ -121,7 +121,7 @@ fn print_run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn line(what: &str, text: &str) -> Result<()> {
+pub(super) fn line(what: &str, text: &str) -> Result<()> {
     Ok(terminal::print_line(&format!("  {what:<10} {text}"))?)
 }
 

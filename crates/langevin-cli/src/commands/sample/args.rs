@@ -30,16 +30,22 @@ Examples:
   langevin sample dreamshaper_8.safetensors --lora pixel-art.safetensors:0.8 --prompt 'a castle, pixel art'
   langevin sample stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt 'a castle' \\
       --control lllyasviel/control_v11p_sd15_canny=edges.png:0.8
+  langevin sample sd15 --prompt 'a castle' --vary 'steps=10,20,40; scheduler=euler,unipc' --output both.png
+  langevin sample --like lighthouse.png --seeds 43 --output another.png
   langevin sample sdxl-base --refiner sdxl-refiner --prompt 'a castle'";
 
 /// What the user typed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SampleArgs {
-    /// The run or pipeline, a single file of Stable Diffusion, or ORG/NAME of the Hugging Face Hub
-    pub path: PathBuf,
+    /// The run or pipeline, a single file of Stable Diffusion, or ORG/NAME of the Hugging Face Hub [with --like: the picture's]
+    #[arg(required_unless_present = "like")]
+    pub path: Option<PathBuf>,
     #[command(flatten)]
     pub request: Options<Request>,
+    /// Draw again what a PNG says of itself, with whatever else is said here: one of this program's, or of A1111's
+    #[arg(long, value_name = "PNG")]
+    pub like: Option<PathBuf>,
     /// XL: the pipeline that draws the last part of the steps
     #[arg(long, value_name = "PATH", help_heading = "Stable Diffusion XL")]
     pub refiner: Option<PathBuf>,
@@ -67,6 +73,17 @@ pub(crate) struct SampleArgs {
     /// Convolve by plain sums: slower, and exact to the last places
     #[arg(long)]
     pub exact_convolution: bool,
+    /// Draw every combination of some options, from one seed, as one labelled picture; values with commas stand between |
+    #[arg(
+        long,
+        value_name = "OPTION=VALUES; …",
+        value_parser = super::vary::Axes::read,
+        conflicts_with_all = ["refiner", "animate", "count"]
+    )]
+    pub vary: Option<super::vary::Axes>,
+    /// Write nothing into the pictures about how they were drawn
+    #[arg(long)]
+    pub no_metadata: bool,
     /// Also show the denoising as an animated GIF
     #[arg(long, value_name = "GIF")]
     pub animate: Option<PathBuf>,

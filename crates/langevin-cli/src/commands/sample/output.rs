@@ -11,6 +11,7 @@ use langevin::{
     generate::Plan,
     grid,
     pipelines::MODEL_INDEX,
+    settings::ModelName,
 };
 
 /// What the files say about how pictures were drawn: keywords and texts.
@@ -23,14 +24,29 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Of a plan's pictures, by the model of this name.
-    pub(crate) fn of(plan: &Plan, model: &str) -> Self {
-        let own = if plan.has_own_seeds() { plan.count() } else { 0 };
+    /// Nothing.
+    pub(crate) fn none() -> Self {
         Self {
-            whole: plan.facts(model, None),
-            each: (0..own).map(|number| plan.facts(model, Some(number))).collect(),
+            whole: Vec::new(),
+            each: Vec::new(),
         }
     }
+
+    /// Of a plan's pictures, by this model.
+    pub(crate) fn of(plan: &Plan, model: &ModelName) -> Self {
+        let own = if plan.has_own_seeds() { plan.count() } else { 0 };
+        Self {
+            whole: all(plan, model, None),
+            each: (0..own).map(|number| all(plan, model, Some(number))).collect(),
+        }
+    }
+}
+
+/// The facts of one picture or of all, and what others read.
+fn all(plan: &Plan, model: &ModelName, number: Option<usize>) -> Vec<(&'static str, String)> {
+    let mut texts = plan.facts(&model.path, number);
+    texts.extend(plan.settings(model, number));
+    texts
 }
 
 /// What `--output` means.

@@ -259,6 +259,8 @@ pub(super) struct Learned {
 #[derive(Clone, Debug)]
 struct Word {
     text: String,
+    /// Of the word as ordinary text, which is how A1111 finds it; none of a part of one.
+    tokens: Vec<u32>,
     ids: Range<u32>,
     path: PathBuf,
 }
@@ -269,7 +271,13 @@ impl Learned {
     ///
     /// # Errors
     /// If one is another file's already.
-    pub(super) fn add(&mut self, embedding: &LearnedEmbedding, first: u32, count: usize) -> Result<()> {
+    pub(super) fn add(
+        &mut self,
+        embedding: &LearnedEmbedding,
+        first: u32,
+        count: usize,
+        tokens: &dyn Fn(&str) -> Result<Vec<u32>>,
+    ) -> Result<()> {
         let count = count as u32;
         for name in &embedding.names {
             let singles = (1..count).map(|k| (format!("{name}_{k}"), first + k..first + k + 1));
@@ -284,8 +292,10 @@ impl Learned {
                         ),
                     ));
                 }
+                let tokens = if text == *name { tokens(&text)? } else { Vec::new() };
                 self.words.push(Word {
                     text,
+                    tokens,
                     ids,
                     path: embedding.path.clone(),
                 });
@@ -312,6 +322,26 @@ impl Learned {
             }
             None
         })
+    }
+
+    /// The word whose own tokens these begin with, the longest first: how many those are, and what stands for it.
+    pub(super) fn at_tokens(&self, tokens: &[u32]) -> Option<(usize, Range<u32>)> {
+        let begins = |word: &&Word| !word.tokens.is_empty() && tokens.starts_with(&word.tokens);
+        let word = self
+            .words
+            .iter()
+            .filter(begins)
+            .max_by_key(|word| word.tokens.len())?;
+        Some((word.tokens.len(), word.ids.clone()))
+    }
+
+    /// The word of this name.
+    pub(super) fn named(&self, name: &str) -> Option<Range<u32>> {
+        let word = self
+            .words
+            .iter()
+            .find(|word| word.text.eq_ignore_ascii_case(name))?;
+        Some(word.ids.clone())
     }
 
     /// The longest word that begins there, and is no part of a longer one of letters and digits.
@@ -341,7 +371,7 @@ mod tests {
                 names: vec![(*name).into()],
                 parts: Vec::new(),
             };
-            learned.add(&embedding, first, *count)?;
+            learned.add(&embedding, first, *count, &|_| Ok(Vec::new()))?;
             first += *count as u32;
         }
         Ok(learned)

@@ -3,6 +3,7 @@
 mod learned;
 mod run;
 mod tower;
+mod weighted;
 
 use std::path::Path;
 
@@ -11,9 +12,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-pub use self::learned::EmbeddingFile;
-use self::{learned::LearnedEmbedding, tower::Tower};
-use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
+use self::learned::LearnedEmbedding;
+pub(super) use self::tower::Tower;
+pub use self::{learned::EmbeddingFile, weighted::TextChunk};
+use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, PromptSyntax, RunSource, Source};
 use crate::{
     Error, Result,
     models::{
@@ -44,6 +46,7 @@ pub struct TextCondition {
 }
 
 /// What texts come to.
+#[derive(Clone, Debug)]
 struct Encoded {
     sequence: Tensor<3>,
     pooled: Option<Tensor<2>>,
@@ -191,38 +194,51 @@ impl TextCondition {
                 _ => tower.tokens(texts)?,
             };
             let encoder = if place == 0 { encoder } else { &tower.encoder };
-            let output = tower.forward(encoder, &ids)?;
-            let layers = output.hidden_states.len();
-            let at = |back: usize| {
-                layers
-                    .checked_sub(back + 1)
-                    .and_then(|layer| output.hidden_states.get(layer).cloned())
-                    .ok_or_else(|| {
-                        Error::option(
-                            &["clip_skip"],
-                            format!(
-                                "`clip_skip` is {back}, and the text encoder has {} layers",
-                                layers - 1
-                            ),
-                        )
-                    })
-            };
-            sequences.push(match (self.is_xl, skipped) {
-                (true, skipped) => at(skipped.unwrap_or(0) + 1)?,
-                (false, None) => output.last_hidden_state,
-                (false, Some(skipped)) => encoder.text_model.final_layer_norm.forward(at(skipped)?),
-            });
-            if self.is_xl {
-                pooled = match &encoder.text_projection {
-                    Some(projection) => Some(projection.forward(output.pooled)),
-                    None => Some(output.pooled),
-                };
-            }
+            let states = self.states(place, encoder, &ids, None, skipped)?;
+            sequences.push(states.sequence);
+            pooled = states.pooled;
         }
         Ok(Encoded {
             sequence: Tensor::cat(sequences, 2),
             pooled,
         })
+    }
+
+    /// What a model looks at of one encoder: without the last `skipped` layers, and tokens with 0 in a mask are not looked at.
+    fn states(
+        &self,
+        place: usize,
+        encoder: &ClipTextEncoder,
+        ids: &[Vec<u32>],
+        mask: Option<&[Vec<f32>]>,
+        skipped: Option<usize>,
+    ) -> Result<Encoded> {
+        let output = self.towers[place].forward(encoder, ids, mask)?;
+        let layers = output.hidden_states.len();
+        let at = |back: usize| {
+            layers
+                .checked_sub(back + 1)
+                .and_then(|layer| output.hidden_states.get(layer).cloned())
+                .ok_or_else(|| {
+                    Error::option(
+                        &["clip_skip"],
+                        format!(
+                            "`clip_skip` is {back}, and the text encoder has {} layers",
+                            layers - 1
+                        ),
+                    )
+                })
+        };
+        let sequence = match (self.is_xl, skipped) {
+            (true, skipped) => at(skipped.unwrap_or(0) + 1)?,
+            (false, None) => output.last_hidden_state,
+            (false, Some(skipped)) => encoder.text_model.final_layer_norm.forward(at(skipped)?),
+        };
+        let pooled = self.is_xl.then(|| match &encoder.text_projection {
+            Some(projection) => projection.forward(output.pooled),
+            None => output.pooled,
+        });
+        Ok(Encoded { sequence, pooled })
     }
 
     /// What a call draws towards.
@@ -324,6 +340,9 @@ impl Condition for TextCondition {
         if let Some(embeddings) = &options.embeddings {
             return self.given(embeddings, guided, options.batch_size);
         }
+        if options.prompt_syntax != PromptSyntax::Plain {
+            return self.of_syntax(options, guided);
+        }
         let towards = self.towards(options)?;
         if !guided {
             return Ok(Pair::both(towards.into()));
@@ -423,6 +442,7 @@ impl ConditionKind for TextCondition {
         options.second_prompts = ask.turns(&request.prompt_2);
         options.negative_second_prompts = ask.turns(&request.negative_prompt_2);
         options.clip_skip = request.clip_skip;
+        options.prompt_syntax = request.prompt_syntax;
         options.embeddings = request.embeddings.clone();
         Ok(())
     }

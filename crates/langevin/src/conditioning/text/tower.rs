@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// A token of a text, and the bytes of it that it stands for.
-pub(super) type Piece = (u32, Range<usize>);
+pub(in crate::conditioning) type Piece = (u32, Range<usize>);
 
 /// A text encoder with its tokenizer, and the names of their folders.
 #[derive(Clone, Debug)]
-pub(super) struct Tower {
+pub(in crate::conditioning) struct Tower {
     pub encoder: ClipTextEncoder,
     pub tokenizer: Arc<ClipTokenizer>,
     pub folders: [&'static str; 2],
@@ -82,7 +82,12 @@ impl Tower {
             None => (self.encoder.config().vocab_size as u32, None),
         };
         let known = before.as_ref().map_or(0, |before: &Tensor<2>| before.dims()[0]);
-        self.learned.add(embedding, first + known as u32, count)?;
+        let tokens = |text: &str| {
+            let pieces = self.tokenizer.pieces(text)?;
+            Ok(pieces.into_iter().map(|(id, _)| id).collect())
+        };
+        self.learned
+            .add(embedding, first + known as u32, count, &tokens)?;
         let vectors = match before {
             Some(before) => Tensor::cat(vec![before, vectors], 0),
             None => vectors,
@@ -95,7 +100,7 @@ impl Tower {
     ///
     /// # Errors
     /// If the tokenizer fails on it.
-    pub(super) fn pieces(&self, text: &str) -> Result<Vec<Piece>> {
+    pub(in crate::conditioning) fn pieces(&self, text: &str) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         let plain = |from: usize, to: usize, pieces: &mut Vec<Piece>| -> Result<()> {
             let found = self.tokenizer.pieces(&text[from..to])?.into_iter();
@@ -110,6 +115,16 @@ impl Tower {
         }
         plain(from, text.len(), &mut pieces)?;
         Ok(pieces)
+    }
+
+    /// The learned word whose own tokens these begin with: how many those are, and the tokens that stand for it.
+    pub(in crate::conditioning) fn learned_at(&self, tokens: &[u32]) -> Option<(usize, Range<u32>)> {
+        self.learned.at_tokens(tokens)
+    }
+
+    /// The tokens of the learned word of this name, in capitals or not.
+    pub(in crate::conditioning) fn learned_named(&self, name: &str) -> Option<Range<u32>> {
+        self.learned.named(name)
     }
 
     /// Token ids, one row per text: start, tokens, end and padding.
@@ -137,11 +152,16 @@ impl Tower {
             .filter(|rest| !rest.is_empty()))
     }
 
-    /// What an encoder of this kind, such as the one that was trained along, makes of token ids.
+    /// What an encoder of this kind, such as the one that was trained along, makes of token ids; tokens with 0 in a mask are not looked at.
     ///
     /// # Errors
     /// As [`ClipTextModel::forward`](crate::models::clip::ClipTextModel::forward).
-    pub(super) fn forward(&self, encoder: &ClipTextEncoder, ids: &[Vec<u32>]) -> Result<TextOutput> {
-        encoder.text_model.forward_with(ids, self.added.as_ref())
+    pub(super) fn forward(
+        &self,
+        encoder: &ClipTextEncoder,
+        ids: &[Vec<u32>],
+        mask: Option<&[Vec<f32>]>,
+    ) -> Result<TextOutput> {
+        encoder.text_model.forward_with(ids, self.added.as_ref(), mask)
     }
 }

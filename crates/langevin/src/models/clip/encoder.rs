@@ -39,7 +39,7 @@ impl ClipAttention {
     }
 
     /// Adds what the tokens `x` (already normalised) find in each other to `residual`.
-    fn forward_add(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    fn forward_add(&self, x: Tensor<3>, bias: Option<&Tensor<2>>, residual: Tensor<3>) -> Tensor<3> {
         let options = AttentionOptions {
             heads: self.heads,
             scale: self.scale as f32,
@@ -48,8 +48,11 @@ impl ClipAttention {
         let q = self.q_proj.forward(x.clone());
         let k = self.k_proj.forward(x.clone());
         let v = self.v_proj.forward(x);
-        self.out_proj
-            .forward_add(ops::attention(q, k, v, options), residual)
+        let found = match bias {
+            Some(bias) => ops::biased_attention(q, k, v, bias.clone(), options),
+            None => ops::attention(q, k, v, options),
+        };
+        self.out_proj.forward_add(found, residual)
     }
 }
 
@@ -92,9 +95,9 @@ impl ClipEncoderLayer {
     }
 
     /// `[batch, tokens, width]`, in and out
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, bias: Option<&Tensor<2>>) -> Tensor<3> {
         let normed = self.layer_norm1.forward(x.clone());
-        let x = self.self_attn.forward_add(normed, x);
+        let x = self.self_attn.forward_add(normed, bias, x);
         let wide = self.mlp.fc1.forward(self.layer_norm2.forward(x.clone()));
         self.mlp.fc2.forward_add(self.mlp.activation.forward(wide), x)
     }
@@ -116,11 +119,12 @@ impl ClipEncoder {
         }
     }
 
-    /// The tokens before the first layer and after each: `[batch, tokens, width]`, one more than there are layers.
-    pub(super) fn hidden_states(&self, x: Tensor<3>) -> Vec<Tensor<3>> {
+    /// The tokens before the first layer and after each: `[batch, tokens, width]`, one more than there are layers. A bias, `[batch, tokens]`,
+    /// is added to every token's scores.
+    pub(super) fn hidden_states(&self, x: Tensor<3>, bias: Option<&Tensor<2>>) -> Vec<Tensor<3>> {
         let mut states = vec![x];
         for layer in &self.layers {
-            let next = states.last().map(|state| layer.forward(state.clone()));
+            let next = states.last().map(|state| layer.forward(state.clone(), bias));
             states.extend(next);
         }
         states

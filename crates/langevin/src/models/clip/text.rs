@@ -81,14 +81,19 @@ impl ClipTextModel {
     /// # Errors
     /// If there are none, their lengths differ or are longer than the model's, or one is not of the vocabulary.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<TextOutput> {
-        self.forward_with(ids, None)
+        self.forward_with(ids, None, None)
     }
 
-    /// The same where there are tokens besides the vocabulary's.
+    /// The same where there are tokens besides the vocabulary's, and where those are not looked at that have a 0 in a `mask` of as many rows.
     ///
     /// # Errors
-    /// As [`Self::forward`].
-    pub fn forward_with(&self, ids: &[Vec<u32>], added: Option<&AddedTokens>) -> Result<TextOutput> {
+    /// As [`Self::forward`], or if the mask is of another shape.
+    pub fn forward_with(
+        &self,
+        ids: &[Vec<u32>],
+        added: Option<&AddedTokens>,
+        mask: Option<&[Vec<f32>]>,
+    ) -> Result<TextOutput> {
         let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.config.max_position_embeddings;
         if length == 0 || length > longest || ids.iter().any(|row| row.len() != length) {
@@ -138,7 +143,10 @@ impl ClipTextModel {
             .narrow(0, 0, length)
             .unsqueeze_dim::<3>(0);
         let x = tokens.reshape([batch, length, width]) + places;
-        let hidden_states = self.encoder.hidden_states(x.clone());
+        let bias = mask
+            .map(|mask| self.bias(mask, [batch, length], &device))
+            .transpose()?;
+        let hidden_states = self.encoder.hidden_states(x.clone(), bias.as_ref());
         let last = hidden_states.last().cloned().unwrap_or(x);
         let last_hidden_state = self.final_layer_norm.forward(last);
         let ends: Vec<i64> = ids
@@ -156,6 +164,23 @@ impl ClipTextModel {
             last_hidden_state,
             pooled,
         })
+    }
+
+    /// What is added to a token's scores, `[batch, length]`.
+    fn bias(&self, mask: &[Vec<f32>], [batch, length]: [usize; 2], device: &Device) -> Result<Tensor<2>> {
+        /// As good as none of it, and far from what overflows.
+        const UNSEEN: f32 = -1e9;
+        if mask.len() != batch || mask.iter().any(|row| row.len() != length) {
+            return Err(Error::Shape(
+                "a mask of texts must have a number for each token".into(),
+            ));
+        }
+        let bias: Vec<f32> = mask
+            .iter()
+            .flatten()
+            .map(|&seen| if seen == 0.0 { UNSEEN } else { 0.0 })
+            .collect();
+        Ok(Tensor::from_data(TensorData::new(bias, [batch, length]), device))
     }
 
     /// The place of a text's end: its first end token; in configurations that call it 2, as early ones wrongly did, the largest id of the

@@ -94,7 +94,7 @@ impl ClipVisionModel {
         let places = self.embeddings.position_embedding.weight.val();
         let x = Tensor::cat(vec![whole, patches], 1) + places.unsqueeze_dim::<3>(0);
         let x = self.pre_layrnorm.forward(x);
-        let x = self.encoder.hidden_states(x.clone()).pop().unwrap_or(x);
+        let x = self.encoder.hidden_states(x.clone(), None).pop().unwrap_or(x);
         let whole = x.narrow(1, 0, 1).reshape([batch, c.hidden_size]);
         Ok(self.post_layernorm.forward(whole))
     }

@@ -1,0 +1,70 @@
+//! `GET /api/tokens`: how many tokens a text has, and where its chunks end.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use langevin::{
+    conditioning::{PromptSyntax, TextChunk, TextCondition},
+    named::Named,
+};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use crate::{order::unknown_model, refusal::Refusal};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    model: Option<String>,
+    text: String,
+    syntax: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Tokens {
+    /// What goes through the text encoder together.
+    chunks: Vec<TextChunk>,
+    /// How many tokens a chunk has room for.
+    room: usize,
+    /// What of the text the model does not see, since it is cut; null where it sees all.
+    unseen: Option<String>,
+}
+
+pub(super) async fn tokens(
+    State(app): State<Arc<App>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Tokens>, Refusal> {
+    let Query(asked) = asked.map_err(|error| Refusal::unprocessable(error.body_text()))?;
+    let number = match &asked.model {
+        None => 0,
+        Some(name) => app
+            .models
+            .find(name)
+            .ok_or_else(|| unknown_model(name, &app.models))?,
+    };
+    let most = app.options.limits.text;
+    if asked.text.chars().count() > most {
+        return Err(Refusal::beyond("text", asked.text.chars().count(), most as u64));
+    }
+    let text = app
+        .models
+        .get(number)
+        .and_then(|model| model.pipeline.condition::<TextCondition>());
+    let text = text.ok_or_else(|| Refusal::unprocessable("this model looks at no texts"))?;
+    let syntax = match asked.syntax.as_deref() {
+        None | Some("") => PromptSyntax::Plain,
+        Some(name) => PromptSyntax::from_name(name)?,
+    };
+    let unseen = match syntax {
+        PromptSyntax::Plain => text.unseen(&asked.text)?,
+        _ => None,
+    };
+    Ok(Json(Tokens {
+        chunks: text.chunks(&asked.text, syntax)?,
+        room: text.tokenizer().length() - 2,
+        unseen,
+    }))
+}
