@@ -248,6 +248,55 @@ fn pictures_are_as_large_as_those_that_they_follow() {
 }
 
 #[test]
+fn every_picture_of_a_batch_is_led() {
+    // What led half of a batch, or the first batch alone, elsewhere: Mikubill/sd-webui-controlnet#680 and #184.
+    let pipeline = pipeline();
+    let with = |batch_size, guess_mode| Request {
+        count: Some(4),
+        seeds: vec![1, 2, 3, 4],
+        batch_size,
+        guess_mode,
+        ..asked(vec![ControlInput {
+            end: 0.7,
+            ..control("net_a")
+        }])
+    };
+    for guess_mode in [false, true] {
+        let together = drawn(&pipeline, &with(4, guess_mode));
+        assert_eq!(together, drawn(&pipeline, &with(1, guess_mode)));
+        for (place, picture) in together.chunks(together.len() / 4).enumerate() {
+            let alone = Request {
+                count: Some(1),
+                seeds: vec![place as u64 + 1],
+                ..with(1, guess_mode)
+            };
+            assert_eq!(picture, drawn(&pipeline, &alone), "{place}");
+        }
+    }
+    // With one generator for all as well, where batches of pictures follow one another.
+    let one = |batch_size| Request {
+        seeds: vec![],
+        ..with(batch_size, true)
+    };
+    assert_eq!(drawn(&pipeline, &one(4)), drawn(&pipeline, &one(2)));
+}
+
+#[test]
+fn the_third_of_several_networks_is_kept() {
+    // diffusers called its folder controlnet_1_2 once, and did not find it again: huggingface/diffusers#7814.
+    let network = || Arc::new(ControlNetModel::open(network("net_a"), &device()).unwrap());
+    let three = pipeline()
+        .with_controls(vec![network(), network(), network()])
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("saved");
+    three.save(&saved).unwrap();
+    assert_eq!(Pipeline::load(&saved, &device()).unwrap().controls().len(), 3);
+    fs::rename(saved.join("controlnet_2"), saved.join("controlnet_1_2")).unwrap();
+    assert_eq!(Pipeline::load(&saved, &device()).unwrap().controls().len(), 3);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let with = |change: fn(&mut ControlInput)| {
         let mut control = control("net_a");

@@ -215,15 +215,9 @@ impl PipelineSource {
             return Ok(Vec::new());
         };
         let class_name = &self.index.component(component, self.path())?.class_name;
-        let count = match class_name.as_str() {
-            ControlNetConfig::CLASS => 1,
-            SEVERAL_CONTROLS => {
-                let is_there = |number: &usize| {
-                    let folder = self.path().join(control_folder(component, *number));
-                    folder.is_dir()
-                };
-                (0..).take_while(is_there).count().max(1)
-            }
+        let folders = match class_name.as_str() {
+            ControlNetConfig::CLASS => vec![component.to_string()],
+            SEVERAL_CONTROLS => self.several_folders(component),
             other => {
                 let message = format!(
                     "names a {other} as its `{component}`, which is not there yet; a {} is, and a {SEVERAL_CONTROLS}",
@@ -232,10 +226,26 @@ impl PipelineSource {
                 return Err(Error::file(self.path().join(MODEL_INDEX), message));
             }
         };
-        let folders = (0..count).map(|number| control_folder(component, number));
         folders
-            .map(|folder| Ok(Arc::new(components::load(self, &folder, device)?)))
+            .iter()
+            .map(|folder| Ok(Arc::new(components::load(self, folder, device)?)))
             .collect()
+    }
+
+    /// The folders of a component of several networks.
+    fn several_folders(&self, component: &str) -> Vec<String> {
+        let mut folders = vec![component.to_string()];
+        // As diffusers named them before its version 0.28: controlnet, controlnet_1, controlnet_1_2.
+        let mut old = component.to_string();
+        for number in 1.. {
+            old = format!("{old}_{number}");
+            let names = [control_folder(component, number), old.clone()];
+            match names.into_iter().find(|name| self.path().join(name).is_dir()) {
+                Some(name) => folders.push(name),
+                None => break,
+            }
+        }
+        folders
     }
 
     /// Its model's weights.
