@@ -287,6 +287,181 @@ fn clip_s_embedding_of_a_picture_as_a_vector() {
     sample(folder, &["--vector-of", &picture]).refused(1, &["--clip"]);
 }
 
+/// Pictures of 8x8, whose left half is light where they have `left`, and whose right half is where they have `right`.
+fn halves(folder: &Path) {
+    let pictures = folder.join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let mut lines = "file_name,left,right,mood\n".to_string();
+    for index in 0..16u8 {
+        let has = |bit: u8| index >> bit & 1 == 1;
+        let light = |column: usize| if has(u8::from(column >= 4)) { 240 } else { 15 };
+        let pixels = (0..64).map(|i| light(i % 8) - index % 5).collect();
+        let picture = Picture::new(8, 8, Channels::Grey, pixels).unwrap();
+        grid::write_png(pictures.join(format!("{index}.png")), &picture, &[]).unwrap();
+        lines += &format!("{index}.png,{},{},fine\n", u8::from(has(0)), has(1));
+    }
+    fs::write(pictures.join("metadata.csv"), lines).unwrap();
+}
+
+const HALVES: &str = "--train-data-dir pictures --model digits --channels grey --resolution 8 --conditioning attributes \
+                      --attribute-columns left,right";
+
+#[test]
+fn attributes_are_learned_each_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    halves(folder);
+    let flags = "--max-train-steps 250 --train-batch-size 16 --eval-batch-size 4 --ddpm-num-inference-steps 10 --learning-rate 2e-3 \
+                 --lr-warmup-steps 20 --prediction-type v_prediction --ddpm-beta-schedule squaredcos_cap_v2 --seed 1";
+    line(folder, &format!("train {flags} {HALVES} --output-dir run")).ok();
+    let light = |list: &str| {
+        let flags = "sample run --count 4 --steps 20 --scheduler ddim --guidance-scale 2 --overwrite --output out --attributes";
+        let ran = langevin(folder, flags.split(' ').chain([list]));
+        ran.ok();
+        let drawn =
+            (0..4).map(|number| data::read_picture(folder.join(format!("out/{number}.png"))).unwrap());
+        let drawn: Vec<Picture> = drawn.collect();
+        let mean = |columns: std::ops::Range<usize>| {
+            let pixels = drawn
+                .iter()
+                .flat_map(|picture| picture.pixels().iter().enumerate());
+            let half: Vec<f64> = pixels
+                .filter(|(i, _)| columns.contains(&(i % 8)))
+                .map(|(_, &p)| f64::from(p))
+                .collect();
+            half.iter().sum::<f64>() / half.len() as f64 > 127.5
+        };
+        [mean(0..4), mean(4..8)]
+    };
+    for (list, halves) in [
+        ("left", [true, false]),
+        ("right", [false, true]),
+        ("right,left", [true; 2]),
+        ("none", [false; 2]),
+    ] {
+        assert_eq!(light(list), halves, "{list}");
+    }
+}
+
+#[test]
+fn attributes_are_asked_for_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    halves(folder);
+    train(folder, &format!("{HALVES} --attribute-dropout 0.3")).ok();
+    let config = config(folder);
+    assert_eq!(config["class_embed_type"], "projection");
+    assert_eq!(config["projection_class_embeddings_input_dim"], 3);
+    assert_eq!(config["conditioning_attributes"], json!(["left", "right"]));
+    let card = fs::read_to_string(folder.join("run/README.md")).unwrap();
+    assert!(card.contains("langevin sample . --attributes left"), "{card}");
+
+    let drawn = |words: &[&str]| {
+        sample(folder, &[words, &["--output", "drawn", "--overwrite"]].concat()).ok();
+        fs::read(folder.join("drawn/0.png")).unwrap()
+    };
+    // Seed and steps are written into a picture, and so is what it was asked for.
+    let text =
+        String::from_utf8_lossy(&drawn(&["--attributes", "right", "--guidance-scale", "3"])).into_owned();
+    assert!(text.contains("attributes\0right"), "{text}");
+    assert_ne!(drawn(&["--attributes", "left"]), drawn(&["--attributes", "none"]));
+    sample(folder, &["--attributes", "left", "--attributes", "left, right"]).ok();
+    sample(folder, &[]).ok();
+    sample(folder, &["--attributes", "left,beard"])
+        .refused(1, &["`beard`", "knows left, right", "--attributes"]);
+    sample(folder, &["--attributes", ""]).refused(1, &["there is no attribute ``"]);
+    sample(folder, &["--class", "3"]).refused(1, &["knows no classes"]);
+    sample(folder, &["--vector", "1,0,1"]).refused(1, &["told none"]);
+    let info = line(folder, "info run").ok().out;
+    assert!(info.contains("attributes 2: left, right"), "{info}");
+
+    // It goes on as what it is, and as nothing else.
+    let on = |flags: &str| {
+        line(
+            folder,
+            &format!(
+                "train --pretrained run --train-data-dir pictures --max-train-steps 1 --eval-batch-size 1 --ddpm-num-inference-steps 1 {flags}"
+            ),
+        )
+    };
+    on("--output-dir on").ok();
+    on("--output-dir other --attribute-columns right,left").refused(1, &["--attribute-columns"]);
+    line(folder, "sample on --count 1 --steps 1 --attributes right").ok();
+
+    // A configuration that its weights contradict.
+    let path = folder.join("run/unet/config.json");
+    let mut broken = config.clone();
+    for (names, why) in [
+        (json!(["left"]), "1 attributes"),
+        (json!(["left", "left"]), "`left` twice"),
+        (json!("left,right"), "is no list of names"),
+        (json!(["a,b", "c"]), "no comma"),
+    ] {
+        broken["conditioning_attributes"] = names;
+        fs::write(&path, broken.to_string()).unwrap();
+        sample(folder, &[]).refused(1, &[why]);
+    }
+}
+
+#[test]
+fn attributes_that_are_not_there_are_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    halves(folder);
+    let data = "--train-data-dir pictures --model digits --channels grey --resolution 8";
+    for (flags, parts) in [
+        (
+            "--conditioning attributes",
+            &["--attribute-columns", "smiling,glasses"][..],
+        ),
+        (
+            "--attribute-columns left",
+            &["--attribute-columns", "`conditioning`"],
+        ),
+        ("--attribute-dropout 0.1", &["attribute_dropout"]),
+        (
+            "--conditioning attributes --attribute-columns left --attribute-dropout 2",
+            &["attribute_dropout"],
+        ),
+        (
+            "--conditioning attributes --attribute-columns left,up",
+            &["metadata.csv", "no column `up`"],
+        ),
+        (
+            "--conditioning attributes --attribute-columns left,left",
+            &["`left` twice"],
+        ),
+        (
+            "--conditioning attributes --attribute-columns left,",
+            &["not empty"],
+        ),
+        (
+            "--conditioning attributes --attribute-columns mood",
+            &["line 2", "`mood` fine", "1 or true"],
+        ),
+    ] {
+        train(folder, &format!("{data} {flags}")).refused(1, parts);
+    }
+    train(
+        folder,
+        "--dataset-name digits --conditioning attributes --attribute-columns left",
+    )
+    .refused(1, &["digits", "no columns", "--attribute-columns"]);
+    // A cell that is empty, and a row of JSON that lacks it.
+    let pictures = folder.join("pictures");
+    fs::write(pictures.join("metadata.csv"), "file_name,left\n0.png,1\n1.png,\n").unwrap();
+    let left = format!("{data} --conditioning attributes --attribute-columns left");
+    train(folder, &left).refused(1, &["line 3", "has no `left`"]);
+    fs::remove_file(pictures.join("metadata.csv")).unwrap();
+    fs::write(
+        pictures.join("metadata.jsonl"),
+        "{\"file_name\": \"0.png\", \"left\": true}\n{\"file_name\": \"1.png\"}\n",
+    )
+    .unwrap();
+    train(folder, &left).refused(1, &["line 2", "has no `left`"]);
+    assert!(!folder.join("run").exists());
+}
+
 #[test]
 fn what_a_model_is_told_it_is_told_when_it_is_trained_on() {
     let captions = "--train-data-dir pictures --model digits --channels grey --resolution 8";

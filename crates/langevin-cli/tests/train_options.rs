@@ -83,6 +83,14 @@ fn given(option: &str, default: &Value) -> (String, &'static str) {
             "--train-data-dir pictures --conditioning vector --vector clip",
         ),
         "vector_dropout" => ("0.3", "--train-data-dir pictures --conditioning vector"),
+        "attribute_columns" => (
+            "smiling,glasses",
+            "--train-data-dir pictures --conditioning attributes",
+        ),
+        "attribute_dropout" => (
+            "0.3",
+            "--train-data-dir pictures --conditioning attributes --attribute-columns smiling",
+        ),
         "mixed_precision" => ("bf16", PICTURES),
         _ => {
             let value = match default {

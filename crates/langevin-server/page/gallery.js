@@ -104,7 +104,7 @@ const NAMES = {
   guidance_scale: "Guidance scale", negative_class: "Away from", negative_prompt: "Negative prompt", colour: "Colour",
   colour_scale: "Colour strength", clip: "CLIP prompt", clip_scale: "CLIP strength", brightness: "Brightness",
   brightness_scale: "Brightness strength", symmetry_scale: "Symmetry strength", strength: "Strength",
-  told_colour: "Mean colour", vector: "Vector", size: "Size", prompt_2: "Second prompt", negative_prompt_2: "Second negative prompt",
+  told_colour: "Mean colour", vector: "Vector", attributes: "Attributes", size: "Size", prompt_2: "Second prompt", negative_prompt_2: "Second negative prompt",
   clip_skip: "Layers left out", prompt_syntax: "Written as in", image_guidance_scale: "Closeness to the picture", noise_level: "Noise on the picture", mask_crop: "Around the mask",
   control: "ControlNet", control_preprocess: "Shown to it", control_scale: "ControlNet's strength", control_end: "ControlNet's end",
   guess_mode: "Led without the prompt",

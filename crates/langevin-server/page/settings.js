@@ -1,6 +1,7 @@
 // The form, the request that it stands for, and the link that brings it back.
 
 import { getJson } from "./api.js";
+import * as attributes from "./attributes.js";
 import { covered, paint, shade } from "./mask.js";
 import * as size from "./size.js";
 
@@ -20,7 +21,7 @@ const CONTROL = ["control", "control_preprocess", "control_scale", "control_end"
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
-  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "size", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax",
+  "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "attributes", "size", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax",
   "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL,
 ];
 /** Where pictures are chosen. */
@@ -49,6 +50,7 @@ export async function begin(onChange) {
     });
   }
   size.begin(refresh);
+  attributes.begin(refresh);
   field("paint").addEventListener("change", () => setUse());
   document.getElementById("paint-mask").addEventListener("click", async () => {
     setMask(await paint(files.init_image, files.mask));
@@ -113,9 +115,9 @@ function fit() {
   fill(field("control"), model().controls.map((name) => [name, name]));
   fill(field("negative_class"), [["", null_class ? "No class in particular" : "Choose one"], ...names]);
   const needs = {
-    classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null, "told-colour": isColour(vector),
+    classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null || model().attributes !== null, "told-colour": isColour(vector),
     vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
-    negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
+    attributes: model().attributes !== null, negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
     paint: init_image !== null && canPaint(model()), control: model().controls.length > 0,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
@@ -134,6 +136,7 @@ function fit() {
   document.getElementById("title-init").textContent = BEGINNINGS[init_image] ?? "Paint in a picture";
   if (latent) document.getElementById("details-init").open ||= model().needs_picture;
   size.fit(model(), server.limits.size);
+  attributes.fit(model().attributes);
   document.getElementById("about-shown").textContent = conditioning_image ? `This model is shown a picture (${conditioning_image}).` : "";
   if (vector) {
     const one = "-?[0-9]*[.]?[0-9]+";
@@ -279,6 +282,10 @@ export function read(link) {
     if (OPENING.includes(name)) input.closest("details").open = true;
   }
   if (link.has("size")) size.set(link.get("size"));
+  if (link.has("attributes")) {
+    const unknown = attributes.set(link.get("attributes"));
+    if (unknown.length > 0) missing.push(`This model has no attribute “${unknown.join("”, “")}”.`);
+  }
   if ((link.has("strength") || link.has("paint")) && !files.init_image) {
     field("strength").closest("details").open = true;
     missing.push(`The picture that this drawing began with is not in the link: choose it under “${document.getElementById("title-init").textContent}”.`);
@@ -357,7 +364,7 @@ export function requestOf(link, pictures = {}) {
   const strength = begun && number("strength");
   const request = {
     model: text("model"), sampler: text("sampler"), steps: number("steps"), count: number("count"), seed: number("seed") ?? 0,
-    class: text("class"), prompt: text("prompt"), prompt_2: text("prompt_2"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")],
+    class: text("class"), attributes: text("attributes"), prompt: text("prompt"), prompt_2: text("prompt_2"), eta: number("eta") ?? USUAL_ETA[link.get("sampler")],
     guidance_scale: number("guidance_scale"), guide, vector: told(link), size: text("size"), clip_skip: number("clip_skip"), prompt_syntax: text("prompt_syntax"),
     init_image: isPainted ? undefined : begun, inpaint: isPainted ? begun : undefined, mask: isPainted ? pictures.mask : undefined,
     mask_crop: isPainted ? number("mask_crop") : undefined, image_guidance_scale: number("image_guidance_scale"),

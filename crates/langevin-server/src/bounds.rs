@@ -49,12 +49,13 @@ pub(crate) fn check_decoded(
 }
 
 /// The texts that a request lists, by the names of their fields.
-fn lists_of_texts(request: &Request) -> [(&'static str, &Vec<String>); 4] {
+fn lists_of_texts(request: &Request) -> [(&'static str, &Vec<String>); 5] {
     [
         ("prompt", &request.prompt),
         ("negative_prompt", &request.negative_prompt),
         ("prompt_2", &request.prompt_2),
         ("negative_prompt_2", &request.negative_prompt_2),
+        ("attributes", &request.attributes),
     ]
 }
 

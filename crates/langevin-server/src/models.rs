@@ -5,7 +5,7 @@ use std::path::Path;
 use langevin::{
     Error, Result, Size,
     codec::Codec,
-    conditioning::{DistilledGuidance, SizeCondition, TextCondition},
+    conditioning::{AttributesCondition, DistilledGuidance, SizeCondition, TextCondition, VectorCondition},
     device::Device,
     pipelines::{LoadOptions, PictureUse, Pipeline, Usage},
     schedulers::{AnyScheduler, SamplerName, Scheduler},
@@ -183,10 +183,17 @@ impl Model {
             safety_checker: self.pipeline.safety().is_some(),
             controls: self.controls(controls),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
-            vector: config.vector_dim().map(|numbers| VectorDescription {
-                of: config.picture_vector().map(|vector| vector.to_string()),
-                numbers,
-            }),
+            vector: self
+                .pipeline
+                .condition()
+                .map(|vector: &VectorCondition| VectorDescription {
+                    of: vector.kind().map(|kind| kind.to_string()),
+                    numbers: vector.dimension(),
+                }),
+            attributes: self
+                .pipeline
+                .condition()
+                .map(|attributes: &AttributesCondition| attributes.names().to_vec()),
             guides: [
                 ("colour", colours),
                 ("brightness", true),
@@ -241,6 +248,8 @@ pub(crate) struct Description<'a> {
     controls: Vec<String>,
     conditioning_image: Option<String>,
     vector: Option<VectorDescription>,
+    /// The names of the attributes that it knows.
+    attributes: Option<Vec<String>>,
     guides: Vec<&'static str>,
     sampler: &'static str,
     samplers: Vec<SamplerDescription>,

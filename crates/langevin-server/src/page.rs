@@ -31,6 +31,11 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/style.css", CSS, include_str!("../page/style.css")),
     ("/page/api.js", SCRIPT, include_str!("../page/api.js")),
     ("/page/app.js", SCRIPT, include_str!("../page/app.js")),
+    (
+        "/page/attributes.js",
+        SCRIPT,
+        include_str!("../page/attributes.js"),
+    ),
     ("/page/chart.js", SCRIPT, include_str!("../page/chart.js")),
     ("/page/docs.js", SCRIPT, include_str!("../page/docs.js")),
     ("/page/drawing.js", SCRIPT, include_str!("../page/drawing.js")),

@@ -557,6 +557,47 @@ fn a_model_can_be_told_a_vector() {
 }
 
 #[test]
+fn a_model_can_be_asked_for_attributes() {
+    let server = Server::with_attributes();
+    let model = &server.get("/api/models").json()["models"][0];
+    assert_eq!(model["attributes"], json!(["smiling", "hat"]));
+    assert_eq!(model["vector"], Value::Null);
+    let draw = |attributes: Value| {
+        let request = json!({ "sampler": "ddim", "steps": 3, "attributes": attributes, "guidance_scale": 2 });
+        server.generate("image/png", &request)
+    };
+    for (asked, has) in [
+        ("hat", [false, true]),
+        ("hat,smiling", [true; 2]),
+        ("none", [false; 2]),
+    ] {
+        let options = SampleOptions {
+            attributes: Some(vec![has.to_vec()]),
+            guidance: ClassifierFree {
+                scale: Some(2.0),
+                ..ClassifierFree::default()
+            },
+            ..SampleOptions::default()
+        };
+        let alone = alone(&server.folder.path().join("told"), "ddim", 3, 0, options);
+        assert_eq!(draw(json!(asked)).expect(200).picture(), alone);
+        assert_eq!(draw(json!([asked])).expect(200).picture(), alone);
+    }
+    draw(Value::Null).expect(200);
+    draw(json!([])).expect(200);
+    draw(json!("beard")).refused(422, &["`beard`", "smiling, hat"]);
+    draw(json!(1)).refused(422, &["1"]);
+    draw(json!("x".repeat(100_000))).refused(422, &["attributes", "characters"]);
+    draw(json!(vec!["hat"; 1000])).refused(422, &["attributes"]);
+    // A model that knows none.
+    let other = Server::told();
+    let request = json!({ "steps": 1, "attributes": "hat" });
+    other
+        .generate("image/png", &request)
+        .refused(422, &["attributes", "knows none"]);
+}
+
+#[test]
 fn requests_of_all_kinds_go_together_and_come_out_as_alone() {
     let server = server();
     let samplers = [

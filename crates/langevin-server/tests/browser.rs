@@ -236,6 +236,34 @@ fn a_colour_can_be_told() {
 }
 
 #[test]
+fn attributes_can_be_ticked() {
+    let server = Server::with_attributes();
+    let link = "#sampler=ddim&steps=4&count=1&seed=4&attributes=hat,beard";
+    let Some(browser) = open(&server, link, DESKTOP) else {
+        return;
+    };
+    let warned = browser.run("return document.getElementById('alert').textContent;");
+    assert!(warned.as_str().unwrap().contains("beard"), "{warned}");
+    let asked = || browser.run("return new URLSearchParams(location.hash.slice(1)).get('attributes');");
+    assert_eq!(asked(), "hat");
+    browser.click("#attributes [value=smiling]");
+    assert_eq!(asked(), "smiling,hat");
+    browser.click("#generate");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    let drawn = browser.run("return document.querySelector('#gallery img').src;");
+    let request = json!({ "sampler": "ddim", "steps": 4, "seed": 4, "eta": 0, "attributes": "smiling,hat" });
+    let answer = STANDARD.encode(server.generate("image/png", &request).expect(200).body);
+    assert_eq!(drawn, format!("data:image/png;base64,{answer}"));
+    for value in ["smiling", "hat"] {
+        browser.click(&format!("#attributes [value={value}]"));
+    }
+    assert_eq!(asked(), "none");
+    browser.click("[name=attributes_on]");
+    assert_eq!(asked(), Value::Null);
+    assert_quiet(&browser);
+}
+
+#[test]
 fn a_picture_can_be_chosen_to_begin_with() {
     let server = Server::start(ServerOptions::default());
     let link = "#model=colour&sampler=ddim&steps=10&count=1&strength=0.2&seed=4";

@@ -86,6 +86,15 @@ impl Error {
     }
 }
 
+/// An error in a configuration unless `holds`.
+pub(crate) fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Config(message()))
+    }
+}
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -22,8 +22,8 @@ use langevin::{
     data::{Picture, decode_picture},
     device::default_device,
     models::{
-        AnyModelConfig, ModelInputs, ModelPreset, PictureVector, UNet2DConfig, VectorInput,
-        unet2d::SampleSize, unet2d_condition::ConditionClassEmbedType,
+        AnyModelConfig, ModelInputs, ModelPreset, UNet2DConfig, VectorInput, unet2d::SampleSize,
+        unet2d_condition::ConditionClassEmbedType,
     },
     pipelines::{Classes, LoadOptions, Pipeline, SampleOptions, to_pictures},
     random::Generator,
@@ -62,11 +62,11 @@ pub(crate) fn save_model(folder: &Path, grey: bool) {
         .unwrap();
 }
 
-/// Saves an untrained model of colour pictures that is told their mean colour.
-pub(crate) fn save_told_model(folder: &Path) {
+/// Saves an untrained model of colour pictures that takes a vector, as its configuration says it.
+fn save_told_model(folder: &Path, note: (&'static str, Value)) {
     let inputs = ModelInputs {
         vector: Some(VectorInput {
-            kind: PictureVector::Colour,
+            note,
             dimension: 3,
             embedding: ConditionClassEmbedType::Projection,
         }),
@@ -161,9 +161,18 @@ impl Server {
 
     /// A server of a model `told`, that is told a colour.
     pub(crate) fn told() -> Self {
+        Self::of_told(("conditioning_vector", "colour".into()))
+    }
+
+    /// The same of one that knows the attributes `smiling` and `hat`.
+    pub(crate) fn with_attributes() -> Self {
+        Self::of_told(("conditioning_attributes", json!(["smiling", "hat"])))
+    }
+
+    fn of_told(note: (&'static str, Value)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut models) = (folder.path().join("told"), Models::default());
-        save_told_model(&path);
+        save_told_model(&path, note);
         models
             .load("told", &path, &LoadOptions::default(), &default_device())
             .unwrap();

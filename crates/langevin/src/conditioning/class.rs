@@ -7,13 +7,18 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source};
+use super::{
+    Ask, Call, Condition, ConditionKind, Examples, Pair, Pretrained, RunSource, Source, check_dropout,
+    would_be,
+};
 use crate::{
-    Error, Result, files,
+    Error, Result,
+    error::require,
+    files,
     models::{AnyModelConfig, ClassChannels, Components, Conditioning, ModelInputs},
     options::{ClassName, Request, SampleOptions},
     random::Generator,
-    training::ConditioningKind,
+    training::{ConditioningKind, TrainingConfig},
 };
 
 /// How a model takes a class.
@@ -235,6 +240,36 @@ impl ConditionKind for ClassCondition {
             input,
         };
         Ok(Some((condition, config.class_dropout())))
+    }
+
+    fn check(config: &TrainingConfig) -> Result<()> {
+        let kind = config.conditioning;
+        check_dropout(
+            ("class_dropout", config.class_dropout),
+            kind.tells_classes(),
+            || would_be(ConditioningKind::Class, config),
+        )?;
+        require(
+            config.class_emb_size == ClassChannels::default() || kind == ConditioningKind::Channels,
+            || {
+                format!(
+                    "`class_emb_size` is the size of a class's channels, and `conditioning` is `{kind}`, not `channels`"
+                )
+            },
+        )
+    }
+
+    fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+        config.conditioning = match model.config {
+            AnyModelConfig::ClassChannels(own) => {
+                config.class_emb_size = own.class_emb_size;
+                ConditioningKind::Channels
+            }
+            AnyModelConfig::Condition(_) => return Ok(false),
+            model if model.num_class_embeds().is_some() => ConditioningKind::Class,
+            _ => return Ok(false),
+        };
+        Ok(true)
     }
 
     fn rows(request: &Request) -> Vec<usize> {

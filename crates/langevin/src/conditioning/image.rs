@@ -2,13 +2,17 @@
 
 use burn::tensor::Tensor;
 
-use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
+use super::{
+    Ask, Call, Condition, ConditionKind, Examples, Pair, Pretrained, RunSource, Source, check_dropout,
+    dropped,
+};
 use crate::{
     Error, Result, Size,
     data::ImageInput,
     models::{Conditioning, ImageCondition, ModelInputs, image_condition},
     options::{ConditioningImage, Request, SampleOptions},
     random::Generator,
+    training::TrainingConfig,
 };
 
 /// One conditioning picture per picture.
@@ -120,6 +124,23 @@ impl ConditionKind for ConditioningImages {
         let config = source.config;
         let condition = config.conditioning_image.clone().map(|kind| Self { kind });
         Ok(condition.map(|condition| (condition, config.image_dropout.unwrap_or(0.0))))
+    }
+
+    fn check(config: &TrainingConfig) -> Result<()> {
+        let image = &config.conditioning_image;
+        check_dropout(("image_dropout", config.image_dropout), image.is_some(), || {
+            "there is no `conditioning_image`".into()
+        })?;
+        match image {
+            Some(image) => image.validate(config.channels.count(), [config.resolution; 2]),
+            None => Ok(()),
+        }
+    }
+
+    /// It stands beside other kinds, so that it is never all that a model is conditioned on.
+    fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+        config.conditioning_image = model.config.image_condition();
+        Ok(false)
     }
 
     fn rows(request: &Request) -> Vec<usize> {

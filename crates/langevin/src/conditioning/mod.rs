@@ -4,9 +4,11 @@
 //! batch, and what it saves. It runs once per call or batch; what comes of it is a [`Conditioning`], tensors that a model takes in every
 //! step. A new kind is a file here and a row of `KINDS`.
 
+mod attributes;
 mod class;
 mod distilled;
 mod image;
+mod picture_vector;
 mod prompt;
 mod size;
 mod text;
@@ -17,9 +19,11 @@ use std::{any::Any, fmt::Debug, path::Path, sync::Arc};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+pub use attributes::AttributesCondition;
 pub use class::{CLASSES, ClassCondition, Classes};
 pub use distilled::DistilledGuidance;
 pub use image::ConditioningImages;
+pub use picture_vector::{PictureEncoder, PictureVector};
 pub use prompt::PromptSyntax;
 pub(crate) use prompt::network_tags;
 pub use size::SizeCondition;
@@ -30,11 +34,12 @@ pub use vector::VectorCondition;
 
 use crate::{
     Error, Result, Size,
+    error::require,
     guidance::GuideMaker,
     models::{AnyModelConfig, ClipTextEncoder, Components, Conditioning, ModelInputs},
     options::{Request, SampleOptions},
     random::Generator,
-    training::TrainingConfig,
+    training::{ConditioningKind, TrainingConfig},
 };
 
 /// One kind of condition of one model.
@@ -196,6 +201,8 @@ pub struct Examples<'a> {
     pub classes: Option<&'a [i64]>,
     /// Each picture's caption.
     pub captions: &'a [Option<String>],
+    /// Which attributes each has.
+    pub attributes: &'a [Vec<bool>],
     /// The clean pictures, `[batch, channels, height, width]` in -1..1.
     pub clean: &'a Tensor<4>,
     /// The conditioning pictures that the data hold beside them.
@@ -244,6 +251,15 @@ pub struct RunSource<'a> {
     pub device: &'a Device,
 }
 
+/// A model that a run starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pretrained<'a> {
+    /// Its configuration.
+    pub config: &'a AnyModelConfig,
+    /// Whether a text encoder lies beside it.
+    pub has_text: bool,
+}
+
 /// A condition of a training run, and how often a picture goes without.
 #[derive(Clone, Debug)]
 pub struct Trained {
@@ -259,6 +275,10 @@ struct Kind {
     of_pipeline: fn(&Source<'_>) -> Result<Option<AnyCondition>>,
     /// The condition of a training run, if it is asked for; new weights are drawn from the generator.
     of_run: fn(&RunSource<'_>, &mut Generator) -> Result<Option<Trained>>,
+    /// Checks what a run's options say of this kind.
+    check: fn(&TrainingConfig) -> Result<()>,
+    /// Sets a run's options to how a model that is there is conditioned; whether that is by this kind.
+    of_pretrained: fn(&Pretrained<'_>, &mut TrainingConfig) -> Result<bool>,
     /// How many pictures a request tells apart by this kind.
     rows: fn(&Request) -> Vec<usize>,
     /// Puts what a request says of this kind into a call's numbers.
@@ -279,6 +299,8 @@ impl Kind {
                     dropout,
                 }))
             },
+            check: K::check,
+            of_pretrained: K::of_pretrained,
             rows: K::rows,
             ask: |conditions, ask, options| K::ask(find::<K>(conditions), ask, options),
             refuse: K::refuse,
@@ -293,6 +315,16 @@ trait ConditionKind: Condition + Sized {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>>;
     /// The condition of a training run with its dropout, if it is asked for.
     fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>>;
+    /// Checks what a run's options say of this kind, without looking at the data.
+    fn check(config: &TrainingConfig) -> Result<()> {
+        let _ = config;
+        Ok(())
+    }
+    /// Sets a run's options to how a model that is there is conditioned; whether that is by this kind.
+    fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+        let _ = (model, config);
+        Ok(false)
+    }
     /// How many pictures a request tells apart by this kind: the lengths of its lists.
     fn rows(request: &Request) -> Vec<usize>;
     /// Puts what a request says of this kind into a call's numbers; where the model does not take it, [`Self::refuse`] has the last word.
@@ -302,11 +334,12 @@ trait ConditionKind: Condition + Sized {
 }
 
 /// Every kind. A batch's dropout is drawn in this order.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::of::<ClassCondition>(),
     Kind::of::<TextCondition>(),
     Kind::of::<ConditioningImages>(),
     Kind::of::<VectorCondition>(),
+    Kind::of::<AttributesCondition>(),
     Kind::of::<VariationCondition>(),
     Kind::of::<SizeCondition>(),
     Kind::of::<DistilledGuidance>(),
@@ -337,6 +370,47 @@ pub fn of_pipeline(
 pub fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Vec<Trained>> {
     let conditions = KINDS.iter().map(|kind| (kind.of_run)(source, generator));
     conditions.filter_map(Result::transpose).collect()
+}
+
+/// Checks what a run's options say of every kind, without looking at the data.
+///
+/// # Errors
+/// If it makes no sense, with the option's name and what would be right.
+pub(crate) fn check_run(config: &TrainingConfig) -> Result<()> {
+    KINDS.iter().try_for_each(|kind| (kind.check)(config))
+}
+
+/// Sets a run's options to how a model that is there is conditioned; whether by any kind.
+///
+/// # Errors
+/// If it cannot be trained so.
+pub(crate) fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+    KINDS.iter().try_fold(false, |found, kind| {
+        Ok((kind.of_pretrained)(model, config)? || found)
+    })
+}
+
+/// Checks an option that says how often something is withheld: that there is something, and that it is a probability.
+fn check_dropout(
+    (option, dropout): (&str, Option<f64>),
+    is_given: bool,
+    nothing: impl FnOnce() -> String,
+) -> Result<()> {
+    let Some(dropout) = dropout else { return Ok(()) };
+    require(is_given, || {
+        format!("`{option}` has nothing to drop: {}", nothing())
+    })?;
+    require((0.0..=1.0).contains(&dropout), || {
+        format!("`{option}` is {dropout}; it must be between 0 and 1")
+    })
+}
+
+/// What a run would have to be conditioned on, as the end of a sentence.
+fn would_be(kind: ConditioningKind, config: &TrainingConfig) -> String {
+    format!(
+        "`conditioning` is `{}`; it would have to be `{kind}`",
+        config.conditioning
+    )
 }
 
 /// After how many pictures a request's lists begin anew together.
@@ -420,6 +494,14 @@ pub fn of_batch(
             let own = trained.condition.of_batch(examples, trained.dropout, generator)?;
             Ok(all.and(own))
         })
+}
+
+/// A vector for each picture.
+fn of_vector(vector: Tensor<2>) -> Conditioning {
+    Conditioning {
+        vector: Some(vector),
+        ..Conditioning::default()
+    }
 }
 
 /// Zeros in place of what some pictures are given, which has a row per picture.

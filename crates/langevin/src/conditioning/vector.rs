@@ -2,14 +2,21 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, RunSource, Source, dropped};
+use super::{
+    Ask, Call, Condition, ConditionKind, Examples, Pair, PictureEncoder, PictureVector, Pretrained,
+    RunSource, Source, check_dropout, dropped, of_vector, would_be,
+};
 use crate::{
     Error, Result,
-    models::{Conditioning, ModelInputs, PictureEncoder, PictureVector, VectorInput, clip::ClipModel},
+    error::require,
+    models::{AnyModelConfig, Conditioning, ModelInputs, VectorInput, clip::ClipModel},
     options::{Request, SampleOptions},
     random::Generator,
-    training::ConditioningKind,
+    training::{ConditioningKind, TrainingConfig, VectorEmbedding},
 };
+
+/// Says in a model's configuration what its vector is of a picture.
+const NOTE: &str = "conditioning_vector";
 
 /// One vector per picture.
 #[derive(Clone, Debug)]
@@ -46,16 +53,15 @@ impl VectorCondition {
     }
 }
 
-fn of_vector(vector: Tensor<2>) -> Conditioning {
-    Conditioning {
-        vector: Some(vector),
-        ..Conditioning::default()
-    }
+/// What a model's vector is of a picture, if it is that.
+fn noted(config: &AnyModelConfig) -> Option<PictureVector> {
+    let (note, value) = config.vector_note()?;
+    value.as_str().filter(|_| note == NOTE)?.parse().ok()
 }
 
 impl Condition for VectorCondition {
     fn fit(&self, inputs: &mut ModelInputs) {
-        inputs.vector = self.trained.as_ref().map(|(input, _)| *input);
+        inputs.vector = self.trained.as_ref().map(|(input, _)| input.clone());
     }
 
     fn of_call(&self, call: &Call<'_>) -> Result<Pair> {
@@ -94,9 +100,14 @@ impl Condition for VectorCondition {
 
 impl ConditionKind for VectorCondition {
     fn of_pipeline(source: &Source<'_>) -> Result<Option<Self>> {
-        Ok(source.config.vector_dim().map(|dimension| Self {
+        let config = source.config;
+        // Another note is another kind's.
+        if config.vector_note().is_some_and(|(note, _)| note != NOTE) {
+            return Ok(None);
+        }
+        Ok(config.vector_dim().map(|dimension| Self {
             dimension,
-            kind: source.config.picture_vector(),
+            kind: noted(config),
             trained: None,
         }))
     }
@@ -111,7 +122,7 @@ impl ConditionKind for VectorCondition {
         let encoder = PictureEncoder::new(config.vector, clip)?;
         let dimension = encoder.dimension(config.channels.count());
         let input = VectorInput {
-            kind: config.vector,
+            note: (NOTE, config.vector.to_string().into()),
             dimension,
             embedding: config.vector_embedding.into(),
         };
@@ -121,6 +132,34 @@ impl ConditionKind for VectorCondition {
             trained: Some((input, encoder)),
         };
         Ok(Some((condition, config.vector_dropout())))
+    }
+
+    fn check(config: &TrainingConfig) -> Result<()> {
+        let is_vector = config.conditioning == ConditioningKind::Vector;
+        check_dropout(("vector_dropout", config.vector_dropout), is_vector, || {
+            would_be(ConditioningKind::Vector, config)
+        })?;
+        let is_clip = is_vector && config.vector == PictureVector::Clip;
+        require(is_clip == config.vector_clip.is_some(), || {
+            if is_clip {
+                "the vector is CLIP's embedding of a picture: `vector_clip` must name a CLIP model".into()
+            } else {
+                "`vector_clip` has nothing to embed: `conditioning` would have to be `vector`, and `vector` `clip`".into()
+            }
+        })
+    }
+
+    fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+        let (Some(vector), AnyModelConfig::Condition(own)) = (noted(model.config), model.config) else {
+            return Ok(false);
+        };
+        let Some(embedding) = own.class_embed_type.filter(|_| !model.has_text) else {
+            return Ok(false);
+        };
+        config.vector = vector;
+        config.vector_embedding = VectorEmbedding::try_from(embedding)?;
+        config.conditioning = ConditioningKind::Vector;
+        Ok(true)
     }
 
     fn rows(request: &Request) -> Vec<usize> {

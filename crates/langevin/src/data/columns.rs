@@ -152,6 +152,7 @@ fn classes(
             caption: None,
             label,
             conditioning: None,
+            attributes: Vec::new(),
         });
     }
     let known = |label: &Label| !matches!(label, Label::Index(-1)) && *label != Label::Name(String::new());

@@ -13,7 +13,7 @@ use super::{
     idx::folder_name,
     left_out,
     metadata::{self, Row, Rows},
-    open::no_column,
+    open::{no_attributes, no_column},
     out_of_range, split,
     store::{Listing, Store, sort_key},
     tar::TarFiles,
@@ -56,6 +56,7 @@ struct Entry {
     caption_file: Option<PathBuf>,
     /// As `path`.
     conditioning: Option<PathBuf>,
+    attributes: Vec<bool>,
 }
 
 impl ImageFolder {
@@ -109,8 +110,7 @@ impl ImageFolder {
 
     /// The pictures of a folder or archive, which has been looked through.
     pub(super) fn of(store: Store, listing: Listing, options: &OpenOptions) -> Result<Self> {
-        let conditioning = options.conditioning_column.as_deref();
-        let tables = tables(&store, &listing, conditioning)?;
+        let tables = tables(&store, &listing, options)?;
         let by_metadata = !tables.is_empty();
         let wanted = (!listing.is_split).then(|| split::canonical(&options.split));
         let mut left_out = Vec::new();
@@ -217,6 +217,7 @@ impl Dataset for ImageFolder {
             class: entry.class,
             caption: self.caption(entry)?,
             conditioning: conditioning.map(|path| self.decode(path)).transpose()?,
+            attributes: entry.attributes.clone(),
         })
     }
 
@@ -304,6 +305,7 @@ fn from_folders(
         caption: None,
         caption_file: None,
         conditioning: None,
+        attributes: Vec::new(),
     };
     Ok((kept.into_iter().map(entry).collect(), names))
 }
@@ -315,6 +317,7 @@ fn from_columns(
     options: &OpenOptions,
     left_out: &mut Vec<String>,
 ) -> Result<Found> {
+    no_attributes(store.root().display(), options)?;
     let column = options.conditioning_column.as_deref();
     let wanted = (!listing.is_split).then(|| split::canonical(&options.split));
     let kept = part(store, listing.pictures.clone(), |path| path, wanted, left_out)?;
@@ -334,6 +337,7 @@ fn from_columns(
                 caption: None,
                 caption_file: None,
                 conditioning: None,
+                attributes: Vec::new(),
             };
             (
                 pictures.into_iter().zip(classes).map(entry).collect(),
@@ -359,7 +363,7 @@ struct Line {
 type Table<'a> = (&'a PathBuf, Rows);
 
 /// The metadata files with what they say.
-fn tables<'a>(store: &Store, listing: &'a Listing, conditioning: Option<&str>) -> Result<Vec<Table<'a>>> {
+fn tables<'a>(store: &Store, listing: &'a Listing, options: &OpenOptions) -> Result<Vec<Table<'a>>> {
     let mut tables: Vec<Table> = Vec::new();
     let is_json = |file: &PathBuf| file.extension().is_some_and(|ending| ending == "json");
     // JSON last, which counts where there is nothing else.
@@ -385,7 +389,7 @@ fn tables<'a>(store: &Store, listing: &'a Listing, conditioning: Option<&str>) -
                 message,
             ));
         }
-        match metadata::rows(&whole, store.open(file)?, conditioning)? {
+        match metadata::rows(&whole, store.open(file)?, options)? {
             Some(rows) => tables.push((file, rows)),
             None => tracing::warn!(
                 "{}: is not used: metadata of pictures would be a list of objects with `file_name`, or an object by their names",
@@ -478,6 +482,7 @@ fn from_metadata(
         caption: line.row.caption,
         caption_file: None,
         conditioning: line.conditioning,
+        attributes: line.row.attributes,
     };
     Ok((rows.into_iter().enumerate().map(entry).collect(), names))
 }

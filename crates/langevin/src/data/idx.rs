@@ -293,6 +293,7 @@ impl Dataset for IdxDataset {
             class: self.labels.as_ref().map(|labels| usize::from(labels[index])),
             caption: None,
             conditioning: None,
+            attributes: Vec::new(),
         })
     }
 

@@ -65,6 +65,8 @@ pub struct Batch {
     pub conditioning: Option<Vec<f32>>,
     /// The caption of each picture.
     pub captions: Vec<Option<String>>,
+    /// Each picture's attributes, see [`OpenOptions::attribute_columns`](super::OpenOptions).
+    pub attributes: Vec<Vec<bool>>,
     /// The index of each picture in the data set.
     pub indices: Vec<usize>,
     /// Which batch of its epoch this is, from 0.
@@ -284,7 +286,7 @@ impl Shared {
         let caption = example.caption.as_ref().map_or(0, String::len);
         let pixels = |picture: &Picture| picture.pixels().len();
         let shown = example.conditioning.as_ref().map_or(0, pixels);
-        let bytes = (pixels(&example.picture) + shown + caption) as u64;
+        let bytes = (pixels(&example.picture) + shown + caption + example.attributes.len()) as u64;
         let after = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= self.config.cache_bytes);
         self.cached_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
@@ -341,6 +343,7 @@ impl Job {
             classes: dataset.class_names().map(|_| Vec::with_capacity(indices.len())),
             conditioning: None,
             captions: Vec::with_capacity(indices.len()),
+            attributes: Vec::with_capacity(indices.len()),
             indices: Vec::with_capacity(indices.len()),
             number,
         };
@@ -369,6 +372,7 @@ impl Job {
                 classes.push(example.class.map_or(-1, |class| class as i64));
             }
             batch.captions.push(example.caption.clone());
+            batch.attributes.push(example.attributes.clone());
             batch.indices.push(index);
         }
         batch.shape[0] = batch.indices.len();

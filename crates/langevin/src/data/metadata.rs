@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
+use super::{OpenOptions, attribute};
 use crate::{Error, Result};
 
 /// The column that names a picture, relative to the metadata file.
@@ -53,6 +54,8 @@ pub(super) struct Row {
     pub label: Option<Label>,
     /// The picture in the column of conditioning pictures, relative to the metadata file.
     pub conditioning: Option<String>,
+    /// Whether it has each attribute that is asked for.
+    pub attributes: Vec<bool>,
 }
 
 /// What a metadata file says.
@@ -67,18 +70,28 @@ pub(super) struct Rows {
 /// A row's number and what is wrong with it, as the end of a sentence.
 type Wrong = (u64, String);
 
-/// What the file `path` says, by its ending: `.jsonl`, `.json`, or else `.csv`. `conditioning` names a column of pictures, as Hugging
-/// Face's ImageFolder reads them: their names stand in `COLUMN_file_name`. `None` where it is JSON, but not of pictures.
+/// The columns that are asked for besides those that are always read.
+#[derive(Clone, Debug, Default)]
+struct Asked<'a> {
+    /// Pictures, as Hugging Face's ImageFolder reads them: their names stand in `COLUMN_file_name`.
+    conditioning: Option<String>,
+    attributes: &'a [String],
+}
+
+/// What the file `path` says, by its ending: `.jsonl`, `.json`, or else `.csv`. `None` where it is JSON, but not of pictures.
 ///
 /// # Errors
 /// [`Error::File`] with the line that is wrong.
-pub(super) fn rows(path: &Path, source: impl Read, conditioning: Option<&str>) -> Result<Option<Rows>> {
-    let conditioning = conditioning.map(|column| format!("{column}_{FILE_NAME}"));
-    let conditioning = conditioning.as_deref();
+pub(super) fn rows(path: &Path, source: impl Read, options: &OpenOptions) -> Result<Option<Rows>> {
+    let conditioning = options.conditioning_column.as_ref();
+    let asked = Asked {
+        conditioning: conditioning.map(|column| format!("{column}_{FILE_NAME}")),
+        attributes: &options.attribute_columns,
+    };
     let rows = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => parse_jsonl(source, conditioning).map(Some),
-        Some("json") => parse_json(path, source, conditioning)?,
-        _ => parse_csv(source, conditioning).map(Some),
+        Some("jsonl") => parse_jsonl(source, &asked).map(Some),
+        Some("json") => parse_json(path, source, &asked)?,
+        _ => parse_csv(source, &asked).map(Some),
     };
     rows.map_err(|(line, message)| Error::file(path, format!("line {line} {message}")))
 }
@@ -123,14 +136,14 @@ fn too_long() -> String {
 }
 
 /// One JSON object a line; blank lines are skipped.
-fn parse_jsonl(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wrong> {
+fn parse_jsonl(source: impl Read, asked: &Asked<'_>) -> Result<Rows, Wrong> {
     let mut lines = Lines::new(BufReader::new(source));
     let mut rows = Rows::default();
     while let Some(line) = lines.next()? {
         if !line.trim().is_empty() {
             from_json(&line)
                 .map_err(|e| format!("is not a JSON object: {e}"))
-                .and_then(|fields| rows.add(&fields, lines.number, conditioning))
+                .and_then(|fields| rows.add(&fields, lines.number, asked))
                 .map_err(|message| (lines.number, message))?;
         }
     }
@@ -175,11 +188,7 @@ fn without_nan(text: &str) -> String {
 ///
 /// # Errors
 /// If it is too large, or no JSON; within, the number of an entry and what is wrong with it.
-fn parse_json(
-    path: &Path,
-    source: impl Read,
-    conditioning: Option<&str>,
-) -> Result<Result<Option<Rows>, Wrong>> {
+fn parse_json(path: &Path, source: impl Read, asked: &Asked<'_>) -> Result<Result<Option<Rows>, Wrong>> {
     let mut bytes = Vec::new();
     source
         .take(MAX_WHOLE + 1)
@@ -226,41 +235,48 @@ fn parse_json(
     };
     let mut rows = Rows::default();
     let added = entries.iter().zip(1..).try_for_each(|(fields, number)| {
-        rows.add(fields, number, conditioning)
+        rows.add(fields, number, asked)
             .map_err(|message| (number, message))
     });
     Ok(added.map(|()| Some(rows)))
 }
 
 impl Rows {
-    fn add(
-        &mut self,
-        fields: &Map<String, Value>,
-        line: u64,
-        conditioning: Option<&str>,
-    ) -> Result<(), String> {
+    fn add(&mut self, fields: &Map<String, Value>, line: u64, asked: &Asked<'_>) -> Result<(), String> {
         let caption = CAPTIONS
             .into_iter()
             .find(|column| fields.get(*column).is_some_and(|value| !value.is_null()));
-        let used = [Some(FILE_NAME), Some(LABEL), conditioning, caption];
-        for name in fields.keys().filter(|name| !used.contains(&Some(name.as_str()))) {
+        let used = [
+            Some(FILE_NAME),
+            Some(LABEL),
+            asked.conditioning.as_deref(),
+            caption,
+        ];
+        let is_used = |name: &String| used.contains(&Some(name.as_str())) || asked.attributes.contains(name);
+        for name in fields.keys().filter(|name| !is_used(name)) {
             if !self.unused.contains(name) && self.unused.len() < MAX_NAMES {
                 self.unused.insert(name.clone());
             }
         }
-        self.rows.push(json_row(fields, line, conditioning)?);
+        self.rows.push(json_row(fields, line, asked)?);
         Ok(())
     }
 }
 
-fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) -> Result<Row, String> {
+fn json_row(fields: &Map<String, Value>, line: u64, asked: &Asked<'_>) -> Result<Row, String> {
     let file = |column: &str| match fields.get(column) {
         Some(Value::String(name)) if !name.is_empty() => Ok(name.clone()),
         Some(other) => Err(format!("has a `{column}` that is no file's name: {other}")),
         None => Err(format!("has no `{column}`")),
     };
     let file_name = file(FILE_NAME)?;
-    let conditioning = conditioning.map(file).transpose()?;
+    let conditioning = asked.conditioning.as_deref().map(file).transpose()?;
+    let attribute = |column: &String| {
+        let value = fields.get(column);
+        let has = value.and_then(attribute::of_json);
+        has.ok_or_else(|| attribute::wrong(column, value.map(Value::to_string)))
+    };
+    let attributes = asked.attributes.iter().map(attribute).collect::<Result<_, _>>()?;
     let caption = CAPTIONS.iter().find_map(|column| match fields.get(*column) {
         None | Some(Value::Null) => None,
         Some(value) => Some((column, value)),
@@ -278,6 +294,7 @@ fn json_row(fields: &Map<String, Value>, line: u64, conditioning: Option<&str>) 
         caption,
         label: label.filter(|label| *label != Label::Index(UNKNOWN)),
         conditioning,
+        attributes,
     })
 }
 
@@ -344,7 +361,7 @@ impl<R: BufRead> Read for Records<R> {
 
 /// Values with a header line, set apart by commas, or as spreadsheets have them where a comma stands in numbers, by semicolons; or by
 /// tabs. If all labels are whole numbers, they are indices.
-fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wrong> {
+fn parse_csv(source: impl Read, asked: &Asked<'_>) -> Result<Rows, Wrong> {
     let mut lines = Lines::new(BufReader::new(source));
     let mut first = lines.next()?.unwrap_or_default();
     while first.trim().is_empty() {
@@ -378,7 +395,9 @@ fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wron
     let column = |name: &str| headers.iter().position(|header| header == name);
     let needed = |name: &str| column(name).ok_or_else(|| (before + 1, format!("names no column `{name}`")));
     let file_name = needed(FILE_NAME)?;
-    let shown = conditioning.map(needed).transpose()?;
+    let shown = asked.conditioning.as_deref().map(needed).transpose()?;
+    let attributes = asked.attributes.iter().map(|name| Ok((needed(name)?, name)));
+    let attributes: Vec<(usize, &String)> = attributes.collect::<Result<_, _>>()?;
     let caption = CAPTIONS.into_iter().find_map(column);
     let label = column(LABEL);
     let mut rows = Vec::new();
@@ -399,14 +418,20 @@ fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wron
         let Some(file_name) = cell(Some(file_name)) else {
             return Err((line, format!("has no `{FILE_NAME}`")));
         };
-        let conditioning = match (conditioning, cell(shown)) {
+        let conditioning = match (&asked.conditioning, cell(shown)) {
             (Some(column), None) => return Err((line, format!("has no `{column}`"))),
             (_, name) => name.map(str::to_string),
+        };
+        let attribute = |&(column, name): &(usize, &String)| {
+            let value = cell(Some(column));
+            let has = value.and_then(attribute::of_text);
+            has.ok_or_else(|| (line, attribute::wrong(name, value.map(str::to_string))))
         };
         rows.push(Row {
             line,
             file_name: file_name.to_string(),
             conditioning,
+            attributes: attributes.iter().map(attribute).collect::<Result<_, _>>()?,
             caption: cell(caption).map(str::to_string),
             label: cell(label).map(|name| Label::Name(name.to_string())),
         });
@@ -425,10 +450,11 @@ fn parse_csv(source: impl Read, conditioning: Option<&str>) -> Result<Rows, Wron
         }
     }
     let used = [Some(file_name), shown, caption, label];
+    let is_used = |at: usize| used.contains(&Some(at)) || attributes.iter().any(|(column, _)| *column == at);
     let others = headers
         .into_iter()
         .enumerate()
-        .filter(|(at, name)| !used.contains(&Some(*at)) && !name.is_empty());
+        .filter(|(at, name)| !is_used(*at) && !name.is_empty());
     let unused = others.map(|(_, name)| name).take(MAX_NAMES).collect();
     Ok(Rows { rows, unused })
 }
@@ -564,12 +590,12 @@ mod tests {
         )
     }
 
-    fn csv(source: impl Read, conditioning: Option<&str>) -> Result<Vec<Row>, Wrong> {
-        parse_csv(source, conditioning).map(|rows| rows.rows)
+    fn csv(source: impl Read) -> Result<Vec<Row>, Wrong> {
+        parse_csv(source, &Asked::default()).map(|rows| rows.rows)
     }
 
     fn json(lines: &[&str]) -> Result<Vec<Row>, (u64, String)> {
-        parse_jsonl(lines.join("\n").as_bytes(), None).map(|rows| rows.rows)
+        parse_jsonl(lines.join("\n").as_bytes(), &Asked::default()).map(|rows| rows.rows)
     }
 
     #[test]
@@ -611,26 +637,19 @@ mod tests {
 
     #[test]
     fn csv_is_read_with_quotes_and_numbers() {
-        let rows = csv(
-            &b"label,file_name,text\n3,a.png,\"one, two\"\n0,b.png,\n"[..],
-            None,
-        )
-        .unwrap();
+        let rows = csv(&b"label,file_name,text\n3,a.png,\"one, two\"\n0,b.png,\n"[..]).unwrap();
         assert_eq!(rows[0].caption.as_deref(), Some("one, two"));
         assert_eq!((rows[0].label.clone(), rows[0].line), (Some(Label::Index(3)), 2));
         assert_eq!(rows[1].caption, None);
-        let rows = csv(&b"file_name,label\na.png,dog\nb.png,7\n"[..], None).unwrap();
+        let rows = csv(&b"file_name,label\na.png,dog\nb.png,7\n"[..]).unwrap();
         assert_eq!(
             resolve(&rows, None).unwrap().unwrap(),
             (vec![1, 0], vec!["7".into(), "dog".into()])
         );
-        assert_eq!(csv(&b"name\na.png\n"[..], None).unwrap_err().0, 1);
+        assert_eq!(csv(&b"name\na.png\n"[..]).unwrap_err().0, 1);
+        assert_eq!(csv(&b"file_name,text\na.png,x\nb.png\n"[..]).unwrap_err().0, 3);
         assert_eq!(
-            csv(&b"file_name,text\na.png,x\nb.png\n"[..], None).unwrap_err().0,
-            3
-        );
-        assert_eq!(
-            csv(&b"file_name,text\n,x\n"[..], None).unwrap_err(),
+            csv(&b"file_name,text\n,x\n"[..]).unwrap_err(),
             (2, "has no `file_name`".into())
         );
     }
@@ -661,7 +680,7 @@ mod tests {
 
     #[test]
     fn csv_is_read_as_spreadsheets_write_it() {
-        let csv = |text: &str| csv(text.as_bytes(), None);
+        let csv = |text: &str| csv(text.as_bytes());
         let rows =
             csv("\u{FEFF}file_name;caption;label\r\na\\1.png;\"x; y\r\nz\";1.0\r\n\r\nb.png;5\" plate;-1")
                 .unwrap();
@@ -679,7 +698,7 @@ mod tests {
             4
         );
         assert_eq!(csv("file_name,x\r\na,1\r\nb\r\n").unwrap_err().0, 3);
-        let (line, message) = parse_csv(&b"file_name,text\na.png,\xE4\n"[..], None).unwrap_err();
+        let (line, message) = parse_csv(&b"file_name,text\na.png,\xE4\n"[..], &Asked::default()).unwrap_err();
         assert!(message.contains("UTF-8"), "{line} {message}");
     }
 
@@ -687,24 +706,28 @@ mod tests {
     fn a_line_without_end_is_refused_in_bounded_memory() {
         let endless = || io::repeat(b'x').take(1 << 40);
         assert!(
-            parse_jsonl(endless(), None)
+            parse_jsonl(endless(), &Asked::default())
                 .unwrap_err()
                 .1
                 .contains("longer than the 16 MiB")
         );
-        assert!(csv(endless(), None).unwrap_err().1.contains("longer than"));
+        assert!(csv(endless()).unwrap_err().1.contains("longer than"));
         // A quote that is never closed.
         let line = [b"x".repeat(1000), b"\n".to_vec()].concat();
         let text = [b"file_name\n\"".to_vec(), line.repeat(MAX_RECORD / 1000 + 2)].concat();
-        assert!(csv(&text[..], None).unwrap_err().1.contains("longer than"));
+        assert!(csv(&text[..]).unwrap_err().1.contains("longer than"));
     }
 
     #[test]
     fn a_whole_file_of_json_lists_or_names_its_pictures() {
         let json = |text: &str| {
-            rows(Path::new("metadata.json"), text.as_bytes(), None)
-                .map(|found| found.map(|rows| rows.rows))
-                .map_err(|e| e.to_string())
+            rows(
+                Path::new("metadata.json"),
+                text.as_bytes(),
+                &OpenOptions::default(),
+            )
+            .map(|found| found.map(|rows| rows.rows))
+            .map_err(|e| e.to_string())
         };
         let read = json(r#"[{"file_name": "a.png", "text": "x"}, {"file_name": "b.png", "label": 1}]"#)
             .unwrap()
@@ -779,9 +802,11 @@ mod tests {
     proptest! {
         #[test]
         fn random_text_never_panics(text in "(?s).{0,200}", names in "[\\[\\]{}0-9a\":, ]{0,40}") {
-            _ = parse_jsonl(text.as_bytes(), Some("x"));
-            _ = csv(text.as_bytes(), Some("x"));
-            _ = csv(format!("file_name,label\n{text}").as_bytes(), None);
+            let columns = ["x".to_string()];
+            let asked = Asked { conditioning: Some("x".into()), attributes: &columns };
+            _ = parse_jsonl(text.as_bytes(), &asked);
+            _ = parse_csv(text.as_bytes(), &asked);
+            _ = csv(format!("file_name,label\n{text}").as_bytes());
             if let Ok(value) = serde_json::from_str(&names) {
                 _ = parse_names(value);
             }

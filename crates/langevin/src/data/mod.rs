@@ -15,6 +15,7 @@
 //! # Ok::<(), langevin::Error>(())
 //! ```
 
+mod attribute;
 mod columns;
 mod contain;
 mod crop;
@@ -86,6 +87,8 @@ pub struct Example {
     /// Another picture that belongs to it, where [`OpenOptions::conditioning_column`] asks for one: what a model is shown
     /// while it draws this one.
     pub conditioning: Option<Picture>,
+    /// Whether it has each of the attributes in [`OpenOptions::attribute_columns`], in their order.
+    pub attributes: Vec<bool>,
 }
 
 /// A finite, ordered collection of pictures, read by index from any thread.

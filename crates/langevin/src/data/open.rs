@@ -24,6 +24,9 @@ pub struct OpenOptions {
     /// The column of pictures that [`Example::conditioning`](super::Example) is read from: of parquet files, or
     /// `COLUMN_file_name` in the metadata of a folder.
     pub conditioning_column: Option<String>,
+    /// The columns that [`Example::attributes`](super::Example) are read from: 1 or true where a picture has the attribute, 0, -1 or
+    /// false where it has not.
+    pub attribute_columns: Vec<String>,
     /// The classes whose pictures are kept, by names or numbers, each or several with commas between them; empty keeps all.
     pub only_classes: Vec<String>,
 }
@@ -36,6 +39,7 @@ impl Default for OpenOptions {
             split: split::TRAIN.into(),
             alpha: Alpha::default(),
             conditioning_column: None,
+            attribute_columns: vec![],
             only_classes: vec![],
         }
     }
@@ -182,8 +186,23 @@ fn no_config(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> 
     }
 }
 
-/// Refuses a column of conditioning pictures where there are only pictures and classes.
+/// Refuses columns of attributes where there are none.
+pub(super) fn no_attributes(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    let Some(column) = options.attribute_columns.first() else {
+        return Ok(());
+    };
+    Err(Error::option(
+        &["attribute_columns"],
+        format!(
+            "the data set {name} has no columns, so there is no `{column}` (`attribute_columns`): attributes are columns of a \
+             metadata.csv or metadata.jsonl beside the pictures, or of parquet files"
+        ),
+    ))
+}
+
+/// Refuses columns where there are only pictures and classes.
 pub(super) fn no_column(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    no_attributes(&name, options)?;
     match &options.conditioning_column {
         None => Ok(()),
         Some(column) => Err(Error::Config(format!(

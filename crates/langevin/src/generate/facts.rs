@@ -21,6 +21,8 @@ pub(super) struct Facts<'a> {
     pub eta: Option<f64>,
     /// What was put on the model's weights.
     pub loras: &'a [Lora],
+    /// The attributes that pictures were to have.
+    pub attributes: &'a [String],
     /// The texts that were drawn.
     pub prompts: &'a [String],
     /// The texts that guidance led away from.
@@ -54,6 +56,7 @@ impl Facts<'_> {
             ("model", Some(self.model.to_string())),
             ("lora", filled(loras.join("; "))),
             ("eta", self.eta.map(|eta| eta.to_string())),
+            ("attributes", filled(self.attributes.join("; "))),
             ("prompts", filled(self.prompts.join("; "))),
             ("negative prompts", filled(self.negative_prompts.join("; "))),
             ("size", self.size.map(|size| size.to_string())),

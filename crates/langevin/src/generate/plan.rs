@@ -452,6 +452,7 @@ impl Plan {
             model,
             loras: &self.loras,
             eta: self.request.eta,
+            attributes: &self.request.attributes,
             prompts: &self.request.prompt,
             negative_prompts: if self.guidance.is_on() {
                 &self.request.negative_prompt

@@ -1,21 +1,22 @@
 //! What a model is told besides the noisy picture and its timestep: read off a configuration, and written into one.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     AnyModelConfig, BasicUNetConfig, ClassChannels, ClassConditionedConfig, ImageCondition, ModelConfig,
-    PictureVector, UNet2DConditionConfig, UNet2DConfig,
+    UNet2DConditionConfig, UNet2DConfig,
     unet2d::{ClassEmbedType, SampleSize},
     unet2d_condition::ConditionClassEmbedType,
 };
 use crate::{Error, Result};
 
-/// The key of a UNet's configuration that says what picture it is shown beside the noisy one; diffusers overlooks it.
+/// What the keys of a UNet's configuration begin with that say what it is conditioned on, where diffusers has no place for it; diffusers
+/// overlooks them.
+const NOTE: &str = "conditioning_";
+/// The one that says what picture a model is shown beside the noisy one.
 const CONDITIONING_IMAGE: &str = "conditioning_image";
-/// The same for the vector that it is told of a picture.
-const CONDITIONING_VECTOR: &str = "conditioning_vector";
 
-/// What a model is to be told besides the noisy picture and its timestep.
+/// What a model is given besides the noisy picture and its timestep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelInputs {
     /// How many classes it tells apart, the null class included; `None` where it is told none.
@@ -32,11 +33,11 @@ pub struct ModelInputs {
     pub vector: Option<VectorInput>,
 }
 
-/// A vector of a picture that a model is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A vector that is added to a model's time embedding.
+#[derive(Clone, Debug, PartialEq)]
 pub struct VectorInput {
-    /// What it is.
-    pub kind: PictureVector,
+    /// What it is, as the model's configuration says it: a key that begins with `conditioning_`, and its value.
+    pub note: (&'static str, Value),
     /// How many numbers it has.
     pub dimension: usize,
     /// How it is brought to the time embedding's dimension: as it is, or by one or two linear layers.
@@ -116,12 +117,13 @@ impl AnyModelConfig {
         unknown.get(CONDITIONING_IMAGE)?.as_str()?.parse().ok()
     }
 
-    /// The vector of a picture that it is told.
-    pub fn picture_vector(&self) -> Option<PictureVector> {
-        match self {
-            Self::Condition(config) => config.unknown.get(CONDITIONING_VECTOR)?.as_str()?.parse().ok(),
-            _ => None,
-        }
+    /// What the vector is that is added to its time embedding, where its configuration says so: [`VectorInput::note`].
+    pub fn vector_note(&self) -> Option<(&str, &Value)> {
+        let Self::Condition(config) = self else {
+            return None;
+        };
+        let mut notes = config.unknown.iter().map(|(key, value)| (key.as_str(), value));
+        notes.find(|(key, _)| key.starts_with(NOTE) && *key != CONDITIONING_IMAGE)
     }
 
     /// How many numbers that vector has, of whatever kind; `None` where it is told none.
@@ -189,30 +191,30 @@ impl AnyModelConfig {
             image.validate(channels, size)?;
             in_channels += image.channels(channels);
         }
-        let told = |unknown: &mut serde_json::Map<String, Value>| {
-            unknown.remove(CONDITIONING_IMAGE);
+        let note = |unknown: &mut Map<String, Value>| {
+            unknown.retain(|key, _| !key.starts_with(NOTE));
             if let Some(image) = &inputs.image {
                 unknown.insert(CONDITIONING_IMAGE.into(), Value::String(image.to_string()));
             }
         };
         let sample_size = Some(SampleSize::Square(resolution));
-        if let Some(vector) = inputs.vector {
+        if let Some(vector) = &inputs.vector {
             let mut config = match (self, inputs.sequence_dim) {
                 (Self::UNet2D(plain), dim) => UNet2DConditionConfig::of_plain(&plain, dim)?,
                 (Self::Condition(config), _) => config,
                 (model, _) => {
                     return Err(Error::Config(format!(
-                        "a {} cannot be told a vector: `conditioning` cannot be `vector`",
+                        "a {} cannot be told a vector: `conditioning` cannot be `vector` or `attributes`",
                         model.class_name()
                     )));
                 }
             };
             config.sample_size = sample_size;
             (config.in_channels, config.out_channels) = (in_channels, channels);
-            told(&mut config.unknown);
-            config.told_vector(vector)?;
-            let name = Value::String(vector.kind.to_string());
-            config.unknown.insert(CONDITIONING_VECTOR.into(), name);
+            note(&mut config.unknown);
+            config.take_vector(vector)?;
+            let (key, value) = vector.note.clone();
+            config.unknown.insert(key.into(), value);
             return Ok(Self::Condition(config));
         }
         match (self, inputs.sequence_dim, inputs.class_channels) {
@@ -230,7 +232,7 @@ impl AnyModelConfig {
                 config.sample_size = sample_size;
                 (config.in_channels, config.out_channels) = (in_channels, channels);
                 config.num_class_embeds = inputs.num_classes;
-                told(&mut config.unknown);
+                note(&mut config.unknown);
                 Ok(Self::Condition(config))
             }
             (Self::UNet2D(mut model), None, Some(class_emb_size)) => {
@@ -243,7 +245,7 @@ impl AnyModelConfig {
                 model.sample_size = sample_size;
                 (model.in_channels, model.out_channels) = (in_channels + config.class_channels(), channels);
                 (model.num_class_embeds, model.class_embed_type) = (None, None);
-                told(&mut model.unknown);
+                note(&mut model.unknown);
                 config.model = model;
                 Ok(Self::ClassChannels(config))
             }
@@ -257,7 +259,7 @@ impl AnyModelConfig {
                 if inputs.class_timestep {
                     config.class_embed_type = Some(ClassEmbedType::Timestep);
                 }
-                told(&mut config.unknown);
+                note(&mut config.unknown);
                 Ok(Self::UNet2D(config))
             }
             (Self::Basic(mut config), None, None) if inputs.image.is_none() => {

@@ -87,6 +87,11 @@ pub struct Request {
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS"))]
     pub class: Vec<ClassName>,
+    /// What the picture has of the attributes that the model knows, such as smiling,glasses, or none; given several times, pictures take
+    /// turns [nothing said of them].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAMES"))]
+    pub attributes: Vec<String>,
     /// The text to draw, for a model that looks at texts; given several times, pictures take turns.
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
@@ -354,6 +359,7 @@ impl Default for Request {
             timesteps: Vec::new(),
             original_inference_steps: None,
             class: Vec::new(),
+            attributes: Vec::new(),
             prompt: Vec::new(),
             conditioning_image: None,
             conditioning_as_is: false,

@@ -21,6 +21,8 @@ pub struct SampleOptions {
     pub use_clipped_model_output: bool,
     /// One class per picture. `None` is the null class of a class-conditional model, and right for any other.
     pub classes: Option<Vec<i64>>,
+    /// Which of the model's attributes each picture has. `None` says nothing of them, and is right for any other model.
+    pub attributes: Option<Vec<Vec<bool>>>,
     /// One text per picture. `None` is the empty text of a model that looks at texts, and right for any other.
     pub prompts: Option<Vec<String>>,
     /// The picture beside the noisy one, for a model that takes one.
@@ -89,6 +91,7 @@ impl Default for SampleOptions {
             eta: None,
             use_clipped_model_output: false,
             classes: None,
+            attributes: None,
             prompts: None,
             conditioning_image: None,
             vectors: None,

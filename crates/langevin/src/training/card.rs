@@ -103,6 +103,7 @@ impl Card<'_> {
         let kind = match self.config.conditioning {
             ConditioningKind::None | ConditioningKind::Vector => "unconditional-image-generation",
             ConditioningKind::CrossAttention => "text-to-image",
+            ConditioningKind::Attributes => "conditional-image-generation",
             ConditioningKind::Class | ConditioningKind::Channels | ConditioningKind::ClassTimestep => {
                 "class-conditional-image-generation"
             }
@@ -156,34 +157,44 @@ impl Card<'_> {
         self.config.ddpm_num_inference_steps
     }
 
+    /// What to ask for as an example: as flags, and as a field of a request.
+    fn asked(&self) -> Option<(String, String)> {
+        Some(
+            match (self.config.conditioning, self.config.attribute_columns.first()) {
+                (ConditioningKind::CrossAttention, _) => (
+                    " --prompt 'what to draw'".into(),
+                    "    prompt: vec![\"what to draw\".into()],\n".into(),
+                ),
+                (_, Some(name)) => (
+                    format!(" --attributes {}", shell_word(name)),
+                    format!("    attributes: vec![{name:?}.into()],\n"),
+                ),
+                _ => {
+                    let (number, name) = self.example()?;
+                    let comment = name.replace(['\n', '\r'], " ");
+                    (
+                        format!(" --class {}", shell_word(name)),
+                        format!("    class: vec![{number}.into()], // {comment}\n"),
+                    )
+                }
+            },
+        )
+    }
+
     fn shell(&self) -> String {
-        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
-            " --prompt 'what to draw'".to_string()
-        } else {
-            self.example()
-                .map_or_else(String::new, |(_, name)| format!(" --class {}", shell_word(name)))
-        };
+        let asked = self.asked().map(|(flags, _)| flags).unwrap_or_default();
         format!(
-            "langevin sample .{told} --count 4 --steps {} --output pictures.png",
+            "langevin sample .{asked} --count 4 --steps {} --output pictures.png",
             self.steps()
         )
     }
 
     fn rust(&self) -> String {
-        let told = if self.config.conditioning == ConditioningKind::CrossAttention {
-            "    prompt: vec![\"what to draw\".into()],\n".to_string()
-        } else {
-            self.example().map_or_else(String::new, |(number, name)| {
-                format!(
-                    "    class: vec![{number}.into()], // {}\n",
-                    name.replace(['\n', '\r'], " ")
-                )
-            })
-        };
+        let asked = self.asked().map(|(_, field)| field).unwrap_or_default();
         format!(
             "use langevin::{{Pipeline, Request, device::default_device, grid}};\n\n\
              let pipeline = Pipeline::load(\".\", &default_device())?;\n\
-             let request = Request {{\n    count: Some(4),\n    steps: Some({}),\n{told}    ..Request::default()\n}};\n\
+             let request = Request {{\n    count: Some(4),\n    steps: Some({}),\n{asked}    ..Request::default()\n}};\n\
              let pictures = pipeline.generate(&request)?;\n\
              grid::write_png(\"pictures.png\", &grid::grid(&pictures, 4, 2, 1)?, &[])?;\n",
             self.steps()

@@ -22,6 +22,8 @@ named_enum! {
         CrossAttention = "cross-attention",
         /// A vector of the picture itself, such as its mean colour or CLIP's embedding, added to that of the timestep.
         Vector = "vector",
+        /// Several labels of the picture at once, each a column of the data, added to that of the timestep.
+        Attributes = "attributes",
     }
 }
 

@@ -9,8 +9,9 @@ use super::{
     TrackerKind, VectorEmbedding, options::options, step::Saving,
 };
 use crate::{
+    conditioning::PictureVector,
     data::{Alpha, Channels, Resize, split},
-    models::{ClassChannels, ImageCondition, ModelPreset, PictureVector},
+    models::{ClassChannels, ImageCondition, ModelPreset},
     objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
     schedulers::BetaSchedule,
 };
@@ -290,6 +291,12 @@ options! {
         /// How often the vector is withheld [0.1].
         #[flag("Model", value_name = "PROBABILITY")]
         pub vector_dropout: Option<f64> = None,
+        /// attributes: the columns of the data that say whether a picture has each, such as smiling,glasses.
+        #[flag("Model", value_name = "COLUMNS", value_delimiter = ',')]
+        pub attribute_columns: Vec<String> = vec![],
+        /// How often the attributes are withheld [0.1].
+        #[flag("Model", value_name = "PROBABILITY")]
+        pub attribute_dropout: Option<f64> = None,
         /// The seed that everything random comes from [0].
         #[flag("Training", value_name = "N")]
         pub seed: u64 = 0,

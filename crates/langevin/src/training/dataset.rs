@@ -14,6 +14,7 @@ impl TrainingConfig {
                 Some(ImageCondition::Column(name)) => Some(name.clone()),
                 _ => None,
             },
+            attribute_columns: self.attribute_columns.clone(),
             only_classes: self.only_classes.clone(),
         }
     }

@@ -5,12 +5,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{ConditioningKind, ModelSource, TrainingConfig, choices::VectorEmbedding};
+use super::{ConditioningKind, ModelSource, TrainingConfig};
 use crate::{
     Error, Result,
-    conditioning::TEXT_ENCODER,
+    conditioning::{self, Pretrained, TEXT_ENCODER},
     data::{Channels, looks_like_hub_name},
-    models::{AnyModel, AnyModelConfig, PictureVector, unet2d_condition::ConditionClassEmbedType},
+    models::{AnyModel, AnyModelConfig},
     named::Named,
     objectives::{ObjectiveKind, PredictionType},
     pipelines::{self, MODEL_INDEX},
@@ -50,7 +50,7 @@ impl TrainingConfig {
             )));
         }
         self.use_model(source)?;
-        self.told_as(&model, folder)?;
+        self.condition_as(&model, folder)?;
         self.pretrained = Some(folder.to_path_buf());
         let scheduler = scheduler(folder)?;
         self.objective = match scheduler.facts().model {
@@ -84,40 +84,22 @@ impl TrainingConfig {
         Ok(())
     }
 
-    /// Tells the model what it is told already.
-    fn told_as(&mut self, model: &AnyModelConfig, folder: &Path) -> Result<()> {
-        let has_text = folder.join(TEXT_ENCODER).is_dir();
-        self.conditioning_image = model.image_condition();
-        self.conditioning = match model {
-            AnyModelConfig::ClassChannels(config) => {
-                self.class_emb_size = config.class_emb_size;
-                ConditioningKind::Channels
-            }
-            AnyModelConfig::Condition(config)
-                if has_text
-                    && config.num_class_embeds.is_none()
-                    && config.class_embed_type.is_none()
-                    && config.addition_embed_type.is_none() =>
-            {
-                ConditioningKind::CrossAttention
-            }
-            AnyModelConfig::Condition(config) => {
-                let vector = model.picture_vector().filter(|_| !has_text);
-                let (Some(vector), Some(embedding)) = (vector, config.class_embed_type) else {
-                    return Err(Error::Unsupported(format!(
-                        "{}: a {} is trained on where it looks at captions alone, with a text encoder beside it, or is told a \
-                         vector that `langevin train` made, and this one is told something else",
-                        folder.display(),
-                        model.class_name()
-                    )));
-                };
-                self.vector = vector;
-                self.vector_embedding = VectorEmbedding::try_from(embedding)?;
-                ConditioningKind::Vector
-            }
-            model if model.num_class_embeds().is_some() => ConditioningKind::Class,
-            _ => ConditioningKind::None,
+    /// Conditions the model on what it is conditioned on already.
+    fn condition_as(&mut self, model: &AnyModelConfig, folder: &Path) -> Result<()> {
+        self.conditioning = ConditioningKind::None;
+        let pretrained = Pretrained {
+            config: model,
+            has_text: folder.join(TEXT_ENCODER).is_dir(),
         };
+        let is_known = conditioning::of_pretrained(&pretrained, self)?;
+        if !is_known && matches!(model, AnyModelConfig::Condition(_)) {
+            return Err(Error::Unsupported(format!(
+                "{}: a {} is trained on where it looks at captions alone, with a text encoder beside it, or takes a vector that a run \
+                 of this program made, and this one takes something else",
+                folder.display(),
+                model.class_name()
+            )));
+        }
         Ok(())
     }
 }
@@ -147,6 +129,7 @@ pub(super) fn model(
         "conditioning_image",
         "vector",
         "vector_embedding",
+        "attribute_columns",
         "class_emb_size",
         "channels",
     ];
@@ -169,9 +152,9 @@ pub(super) fn model(
             shown(config)
         )));
     }
-    if told_vector(own) != told_vector(config) {
+    if vector(own) != vector(config) {
         return Err(differs(
-            "is told another vector, or in another way: leave `vector` and `vector_embedding` out".into(),
+            "takes another vector, or in another way: leave `vector`, `vector_embedding` and `attribute_columns` out".into(),
         ));
     }
     if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (own, config)
@@ -212,10 +195,10 @@ pub(super) fn model(
     }
 }
 
-/// The vector that a model is told, and how.
-fn told_vector(config: &AnyModelConfig) -> Option<(Option<PictureVector>, Option<ConditionClassEmbedType>)> {
+/// What the vector is that a model takes, and how it takes it.
+fn vector(config: &AnyModelConfig) -> Option<impl PartialEq> {
     match config {
-        AnyModelConfig::Condition(of_unet) => Some((config.picture_vector(), of_unet.class_embed_type)),
+        AnyModelConfig::Condition(of_unet) => Some((config.vector_note(), of_unet.class_embed_type)),
         _ => None,
     }
 }

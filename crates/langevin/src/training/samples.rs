@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Request, Result,
-    conditioning::{ConditioningImages, TextCondition, VectorCondition},
+    conditioning::{AttributesCondition, ConditioningImages, TextCondition, VectorCondition},
     data::{Crop, Example, ImageInput, Picture, Transform},
     generate::{Plan, Watch},
     grid,
@@ -62,6 +62,7 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
         steps: Some(config.ddpm_num_inference_steps),
         class: classes.into_iter().map(ClassName::Number).collect(),
         prompt: examples.prompts(0..count),
+        attributes: examples.attributes(0..count)?,
         conditioning_image,
         mask,
         vectors: examples.vectors(0..count)?,
@@ -196,6 +197,15 @@ impl<'a> Examples<'a> {
         let caption = |index| self.example(index).ok().and_then(|example| example.caption);
         let captions = range.map(|index| caption(index).unwrap_or_default());
         captions.filter(|_| self.captioned).collect()
+    }
+
+    /// The attributes of these pictures, for a model that knows any.
+    fn attributes(&self, range: Range<usize>) -> Result<Vec<String>> {
+        let Some(attributes) = self.trainer.condition::<AttributesCondition>() else {
+            return Ok(Vec::new());
+        };
+        let list = |index| Ok(attributes.list(&self.example(index)?.attributes));
+        range.map(list).collect()
     }
 
     /// The vectors of these pictures, for a model that is told one.

@@ -166,6 +166,7 @@ impl Trainer {
             let examples = Examples {
                 classes: Some(&vec![0; pictures]),
                 captions: &vec![None; pictures],
+                attributes: &vec![vec![false; self.config.attribute_columns.len()]; pictures],
                 clean: &clean,
                 conditioning: Some(&clean),
                 text_encoder: model.text_encoder(),
@@ -366,6 +367,7 @@ impl Trainer {
         let examples = Examples {
             classes: batch.classes.as_deref(),
             captions: &batch.captions,
+            attributes: &batch.attributes,
             clean: &clean,
             conditioning: given.as_ref(),
             text_encoder: trainee.text_encoder(),

@@ -1,12 +1,7 @@
 //! Which training configurations make sense.
 
-use super::{
-    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TextEncoderSource, TrainingConfig,
-};
-use crate::{
-    Error, Result,
-    models::{ClassChannels, ModelPreset, PictureVector},
-};
+use super::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TrainingConfig};
+use crate::{Error, Result, conditioning, error::require, models::ModelPreset};
 
 impl TrainingConfig {
     /// Checks every value, alone and against the others, without looking at the data or the model's file.
@@ -125,84 +120,7 @@ impl TrainingConfig {
     }
 
     fn check_model(&self) -> Result<()> {
-        let kind = self.conditioning;
-        for (name, dropout, told, would) in [
-            (
-                "class_dropout",
-                self.class_dropout,
-                kind.tells_classes(),
-                "`class`",
-            ),
-            (
-                "caption_dropout",
-                self.caption_dropout,
-                kind == ConditioningKind::CrossAttention,
-                "`cross-attention`",
-            ),
-            (
-                "vector_dropout",
-                self.vector_dropout,
-                kind == ConditioningKind::Vector,
-                "`vector`",
-            ),
-        ] {
-            require(dropout.is_none() || told, || {
-                format!(
-                    "`{name}` has nothing to drop: `conditioning` is `{kind}`; it would have to be {would}"
-                )
-            })?;
-        }
-        require(
-            self.image_dropout.is_none() || self.conditioning_image.is_some(),
-            || "`image_dropout` has nothing to drop: there is no `conditioning_image`".into(),
-        )?;
-        for (name, dropout) in [
-            ("class_dropout", self.class_dropout),
-            ("caption_dropout", self.caption_dropout),
-            ("image_dropout", self.image_dropout),
-            ("vector_dropout", self.vector_dropout),
-        ] {
-            require(
-                dropout.is_none_or(|dropout| (0.0..=1.0).contains(&dropout)),
-                || {
-                    format!(
-                        "`{name}` is {}; it must be between 0 and 1",
-                        dropout.unwrap_or_default()
-                    )
-                },
-            )?;
-        }
-        require(
-            self.class_emb_size == ClassChannels::default() || kind == ConditioningKind::Channels,
-            || {
-                format!(
-                    "`class_emb_size` is the size of a class's channels, and `conditioning` is `{kind}`, not `channels`"
-                )
-            },
-        )?;
-        require(
-            self.text_encoder == TextEncoderSource::Small || kind == ConditioningKind::CrossAttention,
-            || {
-                format!(
-                    "`text_encoder` reads captions, and `conditioning` is `{kind}`, not `cross-attention`"
-                )
-            },
-        )?;
-        let clip = kind == ConditioningKind::Vector && self.vector == PictureVector::Clip;
-        require(clip == self.vector_clip.is_some(), || {
-            if clip {
-                "the vector is CLIP's embedding of a picture: `vector_clip` must name a CLIP model".into()
-            } else {
-                "`vector_clip` has nothing to embed: `conditioning` would have to be `vector`, and `vector` `clip`".into()
-            }
-        })?;
-        require(
-            self.pretrained.is_none() || self.text_encoder == TextEncoderSource::Small,
-            || "`text_encoder` cannot be chosen for a model that is there: leave it out".into(),
-        )?;
-        if let Some(image) = &self.conditioning_image {
-            image.validate(self.channels.count(), [self.resolution; 2])?;
-        }
+        conditioning::check_run(self)?;
         let ModelSource::Preset(preset) = self.model else {
             return Ok(());
         };
@@ -235,15 +153,6 @@ impl TrainingConfig {
                 )
             },
         )
-    }
-}
-
-/// An error in the configuration unless `holds`.
-fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Error::Config(message()))
     }
 }
 

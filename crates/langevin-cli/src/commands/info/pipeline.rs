@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Result;
 use langevin::{
+    conditioning::AttributesCondition,
     device::default_device,
     files,
     models::{AnyModel, AnyModelConfig, Checkpoint},
@@ -47,6 +48,10 @@ pub(super) fn describe_pipeline(folder: &Path) -> Result<()> {
             "classes",
             &format!("{}: {}{null}", classes.names.len(), shortened(&classes.names)),
         )?;
+    }
+    if let Some(attributes) = pipeline.condition::<AttributesCondition>() {
+        let names = attributes.names();
+        line("attributes", &format!("{}: {}", names.len(), shortened(names)))?;
     }
     if folder.join(RUN_CONFIG).is_file() {
         print_run(folder)?;

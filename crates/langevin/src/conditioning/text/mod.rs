@@ -15,15 +15,19 @@ use burn::{
 use self::learned::LearnedEmbedding;
 pub(super) use self::tower::Tower;
 pub use self::{learned::EmbeddingFile, weighted::TextChunk};
-use super::{Ask, Call, Condition, ConditionKind, Examples, Pair, PromptSyntax, RunSource, Source};
+use super::{
+    Ask, Call, Condition, ConditionKind, Examples, Pair, Pretrained, PromptSyntax, RunSource, Source, check_dropout, would_be,
+};
 use crate::{
     Error, Result,
+    error::require,
     models::{
         AnyModelConfig, ClipTextEncoder, ClipTokenizer, Conditioning, Model, ModelInputs,
         unet2d_condition::AdditionEmbedType,
     },
     options::{Embeddings, Request, SampleOptions},
     random::Generator,
+    training::{ConditioningKind, TextEncoderSource, TrainingConfig},
 };
 
 /// The folder of a text encoder, in a pipeline's.
@@ -422,6 +426,35 @@ impl ConditionKind for TextCondition {
 
     fn of_run(source: &RunSource<'_>, generator: &mut Generator) -> Result<Option<(Self, f64)>> {
         run::condition(source, generator)
+    }
+
+    fn check(config: &TrainingConfig) -> Result<()> {
+        let kind = config.conditioning;
+        let is_text = kind == ConditioningKind::CrossAttention;
+        check_dropout(("caption_dropout", config.caption_dropout), is_text, || {
+            would_be(ConditioningKind::CrossAttention, config)
+        })?;
+        let is_small = config.text_encoder == TextEncoderSource::Small;
+        require(is_small || is_text, || {
+            format!("`text_encoder` reads captions, and `conditioning` is `{kind}`, not `cross-attention`")
+        })?;
+        require(is_small || config.pretrained.is_none(), || {
+            "`text_encoder` cannot be chosen for a model that is there: leave it out".into()
+        })
+    }
+
+    fn of_pretrained(model: &Pretrained<'_>, config: &mut TrainingConfig) -> Result<bool> {
+        let AnyModelConfig::Condition(own) = model.config else {
+            return Ok(false);
+        };
+        let looks_at_nothing_else = own.num_class_embeds.is_none()
+            && own.class_embed_type.is_none()
+            && own.addition_embed_type.is_none();
+        let is_text = model.has_text && looks_at_nothing_else;
+        if is_text {
+            config.conditioning = ConditioningKind::CrossAttention;
+        }
+        Ok(is_text)
     }
 
     fn rows(request: &Request) -> Vec<usize> {

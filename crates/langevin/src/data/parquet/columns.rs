@@ -3,12 +3,15 @@
 use parquet::{basic::Type, file::metadata::ParquetMetaData, schema::types::ColumnDescriptor};
 use serde_json::{Map, Value};
 
-use crate::data::metadata::CAPTIONS;
+use crate::data::{OpenOptions, metadata::CAPTIONS};
 
 /// Names that columns of classes have, the preferred first.
 const LABELS: [&str; 2] = ["label", "labels"];
 /// Names that columns of pictures have where nothing else says which they are, the preferred first.
 const PICTURES: [&str; 2] = ["image", "img"];
+
+/// The types that a column of attributes may have.
+const ATTRIBUTES: &[Type] = &[Type::BOOLEAN, Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE];
 
 /// The columns of a file, as indices into its leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(super) struct Columns {
     pub path: Option<usize>,
     /// The bytes of the pictures in another column, where one is asked for.
     pub conditioning: Option<usize>,
+    /// Attributes, where any are asked for, with their columns' names.
+    pub attributes: Vec<(String, usize)>,
     /// Captions.
     pub caption: Option<usize>,
     /// Classes.
@@ -28,12 +33,12 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns: by the features that `datasets` leaves in the file's metadata, else by their names. `conditioning`
-    /// names the other column of pictures.
+    /// Finds the columns: by the features that `datasets` leaves in the file's metadata, else by their names.
     ///
     /// # Errors
-    /// The part of a sentence that follows the file's name, if no column holds pictures, or not the one that is named.
-    pub(super) fn of(metadata: &ParquetMetaData, conditioning: Option<&str>) -> Result<Self, String> {
+    /// The part of a sentence that follows the file's name, if no column holds pictures, or one that is asked for is not there.
+    pub(super) fn of(metadata: &ParquetMetaData, options: &OpenOptions) -> Result<Self, String> {
+        let conditioning = options.conditioning_column.as_deref();
         let leaves = metadata.file_metadata().schema_descr().columns();
         let features = features(metadata).unwrap_or_default();
         let leaf = |path: &[&str], types: &[Type]| {
@@ -46,6 +51,10 @@ impl Columns {
                     && types.contains(&leaf.physical_type())
                     && is_flat(leaf)
             })
+        };
+        let there = || {
+            let names: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
+            names.join(", ")
         };
         let bytes_of = |column: &str| {
             leaf(&[column, "bytes"], &[Type::BYTE_ARRAY]).or_else(|| leaf(&[column], &[Type::BYTE_ARRAY]))
@@ -65,23 +74,29 @@ impl Columns {
             .filter(|column| Some(column.as_str()) != conditioning)
             .find_map(|column| bytes_of(&column).map(|leaf| (column, leaf)))
             .ok_or_else(|| {
-                let there: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
                 format!(
                     "has no column of pictures: looked for `image` with `bytes` in it, and there are {}",
-                    there.join(", ")
+                    there()
                 )
             })?;
         let conditioning = match conditioning {
             None => None,
             Some(column) => Some(bytes_of(column).ok_or_else(|| {
-                let there: Vec<String> = leaves.iter().map(|leaf| leaf.path().string()).collect();
                 format!(
                     "has no column `{column}` of conditioning pictures: there are {}; what can be made of the pictures \
                      themselves is grey, blur:SIGMA, downscale:FACTOR, edges and mask",
-                    there.join(", ")
+                    there()
                 )
             })?),
         };
+        let attribute = |column: &String| match leaf(&[column], ATTRIBUTES) {
+            Some(leaf) => Ok((column.clone(), leaf)),
+            None => Err(format!(
+                "has no column `{column}` of attributes, which are 0 and 1 or false and true: there are {}",
+                there()
+            )),
+        };
+        let attributes = options.attribute_columns.iter().map(attribute);
         let label_types = [Type::INT32, Type::INT64, Type::BYTE_ARRAY];
         let classes = named("ClassLabel");
         let preferred = LABELS.iter().map(|name| (*name).to_string());
@@ -101,6 +116,7 @@ impl Columns {
         Ok(Self {
             bytes,
             conditioning,
+            attributes: attributes.collect::<Result<_, _>>()?,
             path: leaf(&[&picture, "path"], &[Type::BYTE_ARRAY]),
             caption: CAPTIONS
                 .iter()

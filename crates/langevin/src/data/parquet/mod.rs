@@ -22,7 +22,7 @@ use self::{
     rows::{Label, ParquetFile, Row, text},
 };
 use super::{
-    Alpha, Dataset, Example, Fingerprint, Group, OpenOptions,
+    Dataset, Example, Fingerprint, Group, OpenOptions, attribute,
     contain::contain,
     decode,
     fingerprint::Fingerprinting,
@@ -51,9 +51,8 @@ pub struct ParquetDataset {
     places: Vec<(usize, usize)>,
     class_names: Option<Vec<String>>,
     left_out: Vec<String>,
-    alpha: Alpha,
-    /// The column of conditioning pictures.
-    conditioning: Option<String>,
+    /// Which columns are asked for, and what becomes of transparency.
+    options: OpenOptions,
     held: Mutex<Held<Vec<Row>>>,
 }
 
@@ -116,14 +115,13 @@ impl ParquetDataset {
     }
 
     fn of(name: String, description: String, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Self> {
-        let conditioning = options.conditioning_column.as_deref();
         let (mut groups, mut places) = (Vec::new(), Vec::new());
         let mut classes = Classes::default();
         let mut count = 0;
         let mut unused = BTreeSet::new();
         for (number, path) in files.iter().enumerate() {
             let wrong = |message: String| Error::file(path, message);
-            let file = ParquetFile::open(path, conditioning).map_err(wrong)?;
+            let file = ParquetFile::open(path, options).map_err(wrong)?;
             for left_out in &file.left_out {
                 tracing::warn!("{}: {left_out}", path.display());
             }
@@ -155,8 +153,7 @@ impl ParquetDataset {
             left_out: left_out::columns("columns that are", &unused)
                 .into_iter()
                 .collect(),
-            alpha: options.alpha,
-            conditioning: options.conditioning_column.clone(),
+            options: options.clone(),
             held: Mutex::default(),
         })
     }
@@ -166,7 +163,7 @@ impl ParquetDataset {
         let (file, place) = self.places[group];
         let path = &self.files[file];
         let read = || {
-            let rows = ParquetFile::open(path, self.conditioning.as_deref())?.rows(place)?;
+            let rows = ParquetFile::open(path, &self.options)?.rows(place)?;
             if rows.len() == self.groups[group].pictures.len() {
                 Ok(rows)
             } else {
@@ -200,17 +197,28 @@ impl ParquetDataset {
     fn example(&self, row: &Row) -> Result<Example, String> {
         let class = self.class_of(row)?;
         let bytes = row.bytes.as_ref().ok_or("holds no picture")?;
-        let conditioning = match (&self.conditioning, &row.conditioning) {
+        let conditioning = match (&self.options.conditioning_column, &row.conditioning) {
             (None, _) => None,
             (Some(column), None) => return Err(format!("holds no picture in `{column}`")),
-            (Some(_), Some(bytes)) => Some(decode::decode(bytes.data(), self.alpha)?),
+            (Some(_), Some(bytes)) => Some(decode::decode(bytes.data(), self.options.alpha)?),
         };
         Ok(Example {
-            picture: decode::decode(bytes.data(), self.alpha)?,
+            picture: decode::decode(bytes.data(), self.options.alpha)?,
             class,
             caption: row.caption.as_ref().map(text),
             conditioning,
+            attributes: self.attributes(row)?,
         })
+    }
+
+    fn attributes(&self, row: &Row) -> Result<Vec<bool>, String> {
+        let columns = self.options.attribute_columns.iter().zip(&row.attributes);
+        columns
+            .map(|(column, number)| {
+                let has = number.and_then(attribute::of_number);
+                has.ok_or_else(|| attribute::wrong(column, number.map(|number| number.to_string())))
+            })
+            .collect()
     }
 
     /// What `read` takes from a row; its errors are told with the row's place.

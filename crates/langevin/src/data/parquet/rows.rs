@@ -13,7 +13,7 @@ use parquet::{
 };
 
 use super::{columns::Columns, delta, pages};
-use crate::data::contain::contain;
+use crate::data::{OpenOptions, contain::contain};
 
 /// One row, its picture not yet decoded.
 ///
@@ -26,6 +26,8 @@ pub(super) struct Row {
     pub path: Option<ByteArray>,
     /// The file of the conditioning picture, where one is asked for.
     pub conditioning: Option<ByteArray>,
+    /// What the columns of attributes say, where any are asked for.
+    pub attributes: Vec<Option<f64>>,
     /// The caption.
     pub caption: Option<ByteArray>,
     /// The class.
@@ -88,8 +90,8 @@ fn unsupported(metadata: &ParquetMetaData, leaf: usize) -> Option<String> {
 }
 
 impl ParquetFile {
-    /// Reads a file's footer; `conditioning` as [`Columns::of`] takes it.
-    pub(super) fn open(path: &Path, conditioning: Option<&str>) -> Result<Self, String> {
+    /// Reads a file's footer.
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self, String> {
         let io = |e: std::io::Error| format!("cannot be read: {e}");
         // Opening a pipe would wait for whoever writes into it.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -100,13 +102,11 @@ impl ParquetFile {
             let second = file.try_clone().map_err(io)?;
             let reader = SerializedFileReader::new(second)
                 .map_err(|e| format!("is a damaged parquet file: {}", reason(&e)))?;
-            let mut columns = Columns::of(reader.metadata(), conditioning)?;
+            let mut columns = Columns::of(reader.metadata(), options)?;
             let why = |leaf| unsupported(reader.metadata(), leaf);
-            if let Some(why) = [Some(columns.bytes), columns.conditioning]
-                .into_iter()
-                .flatten()
-                .find_map(why)
-            {
+            let needed = [Some(columns.bytes), columns.conditioning];
+            let attributes = columns.attributes.iter().map(|(_, leaf)| *leaf);
+            if let Some(why) = needed.into_iter().flatten().chain(attributes).find_map(why) {
                 return Err(format!("has {why}"));
             }
             let mut left_out = Vec::new();
@@ -162,11 +162,13 @@ impl ParquetFile {
             conditioning,
             caption,
             label,
+            attributes,
             ..
         } = &self.columns;
         [Some(*bytes), *path, *conditioning, *caption, *label]
             .into_iter()
             .flatten()
+            .chain(attributes.iter().map(|(_, leaf)| *leaf))
     }
 
     /// What the footer says of the row groups. A row takes at least a byte in the file, so a file of N bytes that
@@ -216,15 +218,32 @@ impl ParquetFile {
             Some(leaf) => read_labels(reader.as_ref(), leaf, rows)?,
             None => vec![None; rows],
         };
-        let columns = bytes.into_iter().zip(paths).zip(shown).zip(captions).zip(labels);
+        let mut attributes = vec![Vec::new(); rows];
+        for (_, leaf) in &self.columns.attributes {
+            let column = read_numbers(reader.as_ref(), *leaf, rows)?;
+            attributes
+                .iter_mut()
+                .zip(column)
+                .for_each(|(row, number)| row.push(number));
+        }
+        let columns = bytes
+            .into_iter()
+            .zip(paths)
+            .zip(shown)
+            .zip(captions)
+            .zip(labels)
+            .zip(attributes);
         Ok(columns
-            .map(|((((bytes, path), conditioning), caption), label)| Row {
-                bytes,
-                path,
-                conditioning,
-                caption,
-                label,
-            })
+            .map(
+                |(((((bytes, path), conditioning), caption), label), attributes)| Row {
+                    bytes,
+                    path,
+                    conditioning,
+                    caption,
+                    label,
+                    attributes,
+                },
+            )
             .collect())
     }
 
@@ -327,6 +346,35 @@ fn read_labels(group: &dyn RowGroupReader, leaf: usize, rows: usize) -> Result<V
     })
 }
 
+/// A column of numbers, or of truths as 0 and 1.
+fn read_numbers(group: &dyn RowGroupReader, leaf: usize, rows: usize) -> Result<Vec<Option<f64>>, String> {
+    fn numbers<T>(values: Vec<Option<T>>, number: impl Fn(T) -> f64) -> Vec<Option<f64>> {
+        values.into_iter().map(|value| value.map(&number)).collect()
+    }
+    read_column(group, leaf, |reader| {
+        Ok(match reader {
+            ColumnReader::BoolColumnReader(reader) => {
+                numbers(read_values(reader, group, leaf, rows)?, |has| {
+                    f64::from(u8::from(has))
+                })
+            }
+            ColumnReader::Int32ColumnReader(reader) => {
+                numbers(read_values(reader, group, leaf, rows)?, f64::from)
+            }
+            ColumnReader::Int64ColumnReader(reader) => {
+                numbers(read_values(reader, group, leaf, rows)?, |number| number as f64)
+            }
+            ColumnReader::FloatColumnReader(reader) => {
+                numbers(read_values(reader, group, leaf, rows)?, f64::from)
+            }
+            ColumnReader::DoubleColumnReader(reader) => {
+                numbers(read_values(reader, group, leaf, rows)?, |number| number)
+            }
+            _ => return Err("holds no numbers".into()),
+        })
+    })
+}
+
 fn read_column<T>(
     group: &dyn RowGroupReader,
     leaf: usize,
@@ -344,7 +392,7 @@ fn read_column<T>(
     })
 }
 
-/// All values of a column that has one a row at most; `None` where a row has none.
+/// All values of a column that has one per row at most; `None` where a row has none.
 fn read_values<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     group: &dyn RowGroupReader,

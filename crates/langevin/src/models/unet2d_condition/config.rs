@@ -296,7 +296,7 @@ impl UNet2DConditionConfig {
     ///
     /// # Errors
     /// If it is to be added as it is, and the time embedding has another dimension.
-    pub(in crate::models) fn told_vector(&mut self, vector: VectorInput) -> Result<()> {
+    pub(in crate::models) fn take_vector(&mut self, vector: &VectorInput) -> Result<()> {
         let (dimension, time) = (vector.dimension, self.time_embed_dim());
         if vector.embedding == ConditionClassEmbedType::Identity && dimension != time {
             return Err(Error::Config(format!(

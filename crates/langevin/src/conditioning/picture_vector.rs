@@ -1,9 +1,8 @@
-//! A picture as one vector, for models to which it is told beside the timestep.
+//! A picture as one vector.
 
 use burn::tensor::Tensor;
 
-use super::clip::ClipModel;
-use crate::{Error, Result, named::named_enum};
+use crate::{Error, Result, models::clip::ClipModel, named::named_enum};
 
 named_enum! {
     /// What a picture's vector is.
