@@ -319,7 +319,7 @@ fn attributes_are_learned_each_for_itself() {
         let ran = langevin(folder, flags.split(' ').chain([list]));
         ran.ok();
         let drawn =
-            (0..4).map(|number| data::read_picture(folder.join(format!("out/{number}.png"))).unwrap());
+            (0..4).map(|number| data::read_picture(folder.join(format!("out/{number:04}.png"))).unwrap());
         let drawn: Vec<Picture> = drawn.collect();
         let mean = |columns: std::ops::Range<usize>| {
             let pixels = drawn
@@ -358,7 +358,7 @@ fn attributes_are_asked_for_by_their_names() {
 
     let drawn = |words: &[&str]| {
         sample(folder, &[words, &["--output", "drawn", "--overwrite"]].concat()).ok();
-        fs::read(folder.join("drawn/0.png")).unwrap()
+        fs::read(folder.join("drawn/0000.png")).unwrap()
     };
     // Seed and steps are written into a picture, and so is what it was asked for.
     let text =
@@ -416,7 +416,7 @@ fn attributes_that_are_not_there_are_a_sentence() {
         ),
         (
             "--attribute-columns left",
-            &["--attribute-columns", "`conditioning`"],
+            &["--attribute-columns", "--conditioning is `none`"],
         ),
         ("--attribute-dropout 0.1", &["attribute_dropout"]),
         (

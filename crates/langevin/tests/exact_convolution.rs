@@ -1,10 +1,10 @@
-//! The switch between Winograd and plain sums. It is one for the process, so this is the only test of its program.
+//! The choice between Winograd and plain sums.
 
 use burn::tensor::Tensor;
 use langevin::{
     device::default_device,
     models::{Conditioning, Denoiser, ModelPreset},
-    ops::set_exact_convolution,
+    ops::{Algorithm, Geometry, conv2d, convolving, in_pool},
     random::Generator,
 };
 
@@ -22,10 +22,13 @@ fn exact_convolution_changes_the_last_places_only() {
         y.into_data().try_to_vec().unwrap()
     };
     let fast = predict();
-    set_exact_convolution(true);
-    let exact = predict();
-    set_exact_convolution(false);
-    assert!(predict() == fast, "the switch goes back");
+    let (exact, elsewhere) = convolving(Algorithm::Exact, || {
+        assert!(in_pool(predict) == predict(), "it holds in the pool");
+        let elsewhere = std::thread::scope(|scope| scope.spawn(predict).join().unwrap());
+        (predict(), elsewhere)
+    });
+    assert!(elsewhere == fast, "it is not another thread's");
+    assert!(predict() == fast, "it ends with its scope");
     assert!(
         fast != exact,
         "the layers of this model are large enough for Winograd"
@@ -34,4 +37,28 @@ fn exact_convolution_changes_the_last_places_only() {
     for (fast, exact) in fast.iter().zip(&exact) {
         assert!((fast - exact).abs() <= 3e-5 * largest, "{fast} {exact}");
     }
+}
+
+#[test]
+fn a_backward_follows_its_forward() {
+    let input = |seed, shape| {
+        Generator::new(seed)
+            .randn_tensor(shape, &default_device())
+            .autodiff()
+            .require_grad()
+    };
+    let gradients = |forward: Algorithm, backward: Algorithm| {
+        let (x, weight) = (input(1, [2, 16, 16, 32]), input(2, [3, 3, 32, 32]));
+        let y = convolving(forward, || {
+            conv2d(x.clone(), weight.clone(), None, None, Geometry::uniform(1, 1))
+        });
+        let loss = (y.clone() * y).sum();
+        let gradients = convolving(backward, || loss.backward());
+        [&x, &weight]
+            .map(|leaf| -> Vec<f32> { leaf.grad(&gradients).unwrap().into_data().try_into_vec().unwrap() })
+    };
+    let [fast, exact] = [Algorithm::Fastest, Algorithm::Exact].map(|both| gradients(both, both));
+    assert!(fast != exact);
+    assert!(gradients(Algorithm::Fastest, Algorithm::Exact) == fast);
+    assert!(gradients(Algorithm::Exact, Algorithm::Fastest) == exact);
 }

@@ -7,6 +7,7 @@ use langevin::{
         Conditioning, DiTTransformer2DConfig, DiTTransformer2DModel, Model, UNet2DConditionConfig,
         UNet2DConditionModel, UNet2DConfig, UNet2DModel,
     },
+    nn::dropping,
     objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
     ops::{self, AttentionOptions, Geometry, GroupNormOptions, KeptAs, keeping},
     random::Generator,
@@ -261,10 +262,11 @@ fn a_unet_learns_the_same() {
             UNet2DModel::new(&unet(norm, dropout), &default_device(), &mut Generator::new(0)).unwrap();
         let model = Module::train(model);
         let run = |saving: Saving| {
-            model.set_dropout(Some(Generator::new(7)));
-            let lesson = lesson(&model, &Conditioning::default(), saving);
-            let drawn_to = model.take_dropout().unwrap().state();
-            (named(&model, &lesson.gradients), lesson.losses, drawn_to)
+            let mut generator = Generator::new(7);
+            let lesson = dropping(&mut generator, || {
+                lesson(&model, &Conditioning::default(), saving)
+            });
+            (named(&model, &lesson.gradients), lesson.losses, generator.state())
         };
         let [whole, whole_again, half, half_again] = ALL.map(run);
         assert!(whole.0.len() > 50);

@@ -20,7 +20,7 @@ use langevin::{
     Pipeline, Request,
     generate::{Aids, Plan},
     grid,
-    ops::{Precision, in_pool, set_exact_convolution},
+    ops::{Algorithm, Precision, convolving, in_pool},
     pipelines::Latents,
     settings::ModelName,
 };
@@ -37,9 +37,16 @@ use crate::{hub, loading::Loading, stop::Stop, terminal};
 const USUAL_COUNT: usize = 16;
 
 /// Draws pictures and writes them.
-pub(crate) fn run(mut args: SampleArgs) -> Result<()> {
+pub(crate) fn run(args: SampleArgs) -> Result<()> {
+    let algorithm = match args.exact_convolution {
+        true => Algorithm::Exact,
+        false => Algorithm::Fastest,
+    };
+    convolving(algorithm, || sample(args))
+}
+
+fn sample(mut args: SampleArgs) -> Result<()> {
     let output_path = args.output.clone().unwrap_or_else(usual_output);
-    set_exact_convolution(args.exact_convolution);
     if args.exact_convolution && args.request.0.precision == Precision::Bf16 {
         bail!("--exact-convolution and --precision bf16 exclude each other: leave one out");
     }

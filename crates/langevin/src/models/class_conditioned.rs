@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Conditioning, Denoiser, Model, ModelConfig, UNet2DConfig, UNet2DModel};
 use crate::{
     Error, Result,
-    nn::{Embedding, Init, dropout::DropoutGenerator},
+    nn::{Embedding, Init},
 };
 
 /// How a class becomes channels.
@@ -156,10 +156,6 @@ impl Model for ClassConditionedUnet {
 
     fn config(&self) -> &ClassConditionedConfig {
         &self.config
-    }
-
-    fn dropout(&self) -> Option<&DropoutGenerator> {
-        self.model.dropout()
     }
 }
 

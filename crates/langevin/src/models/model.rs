@@ -1,6 +1,6 @@
 //! What all models have in common: a configuration that can be checked, and a network that is built from it, loaded and saved.
 
-use std::{fmt, path::Path, sync::PoisonError};
+use std::{fmt, path::Path};
 
 use burn::{module::Module, tensor::Device};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Error, Result, files,
-    nn::{Init, dropout::DropoutGenerator},
+    nn::Init,
     random::Generator,
     weights::{self, CONFIG_NAME, Checkpoint, DIFFUSERS, FileNames},
 };
@@ -81,11 +81,6 @@ pub trait Model: Module {
         self.config().clone()
     }
 
-    /// Where its dropout draws from, where it has dropout.
-    fn dropout(&self) -> Option<&DropoutGenerator> {
-        None
-    }
-
     /// A new model with PyTorch's initialisation: the weights that `torch.manual_seed(seed)` followed by the Python class's constructor
     /// give, where the generator was seeded with `seed`.
     ///
@@ -129,18 +124,5 @@ pub trait Model: Module {
     /// How many parameters it has.
     fn num_parameters(&self) -> usize {
         self.num_params()
-    }
-
-    /// Where dropout draws from from now on; `None` ends it, as `eval()` does in PyTorch.
-    fn set_dropout(&self, generator: Option<Generator>) {
-        if let Some(dropout) = self.dropout() {
-            *dropout.lock().unwrap_or_else(PoisonError::into_inner) = generator;
-        }
-    }
-
-    /// Ends dropout, and gives back what it drew from.
-    fn take_dropout(&self) -> Option<Generator> {
-        let dropout = self.dropout()?;
-        dropout.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -182,20 +182,6 @@ macro_rules! models {
                     $(Self::$variant(model) => model.config().clone().into(),)+
                 }
             }
-
-            /// Where dropout draws from from now on, where the model has dropout; `None` ends it.
-            pub fn set_dropout(&self, generator: Option<Generator>) {
-                match self {
-                    $(Self::$variant(model) => model.set_dropout(generator),)+
-                }
-            }
-
-            /// Ends dropout, and gives back what it drew from.
-            pub fn take_dropout(&self) -> Option<Generator> {
-                match self {
-                    $(Self::$variant(model) => model.take_dropout(),)+
-                }
-            }
         }
 
         impl Denoiser for AnyModel {

@@ -60,7 +60,7 @@ impl AdaZeroBlock {
         let [batch, tokens, channels] = x.dims();
         let x = x.reshape([batch, tokens, 1, channels]);
         let told = told.reshape([batch, 1, channels]);
-        checkpoint::block(self, x, Some(told), None, Self::compute).reshape([batch, tokens, channels])
+        checkpoint::block(self, x, Some(told), Self::compute).reshape([batch, tokens, channels])
     }
 
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {

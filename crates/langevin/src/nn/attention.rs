@@ -76,7 +76,7 @@ impl Attention {
     /// # Shapes
     /// `[batch, height, width, channels]`, in and out
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        checkpoint::block(self, x, None, None, Self::compute)
+        checkpoint::block(self, x, None, Self::compute)
     }
 
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {

@@ -15,9 +15,9 @@ use burn::{
     tensor::{self, Tensor},
 };
 
-use super::dropout::DropoutGenerator;
+use super::dropout;
 use crate::{
-    ops::{self, BlockInputs, KeptAs, Recompute},
+    ops::{self, Algorithm, BlockInputs, KeptAs, Recompute},
     random::Generator,
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn checkpointing<R>(work: impl FnOnce() -> R) -> (R, Collected) {
 /// What computes a block.
 type Compute<M> = fn(&M, BlockInputs) -> Tensor<4>;
 
-/// `compute(module, inputs)`, checkpointed within [`checkpointing`]. `dropout` is what the block draws from, if it does.
+/// `compute(module, inputs)`, checkpointed within [`checkpointing`].
 ///
 /// # Shapes
 /// - `x`: `[batch, height, width, channels]`
@@ -58,7 +58,6 @@ pub(super) fn block<M: Module + Sync + 'static>(
     module: &M,
     x: Tensor<4>,
     told: Option<Tensor<3>>,
-    dropout: Option<&DropoutGenerator>,
     compute: Compute<M>,
 ) -> Tensor<4> {
     let inputs = BlockInputs {
@@ -75,13 +74,13 @@ pub(super) fn block<M: Module + Sync + 'static>(
         shortcut: inputs.shortcut.clone().inner(),
         told: inputs.told.clone().map(Tensor::inner),
     };
-    let dropout = dropout.map(|source| (source.clone(), lock(source).clone()));
     let block = Block {
         module: module.valid(),
         inputs: plain.clone(),
         compute,
-        dropout,
+        dropout: dropout::generator(),
         kept_as: ops::kept_as(),
+        algorithm: ops::algorithm(),
         collected,
     };
     let y = compute(&block.module, plain);
@@ -123,9 +122,10 @@ struct Block<M> {
     module: M,
     inputs: BlockInputs,
     compute: Compute<M>,
-    /// What it drew from, and how that stood before.
-    dropout: Option<(DropoutGenerator, Option<Generator>)>,
+    /// What dropout drew from, as that stood before.
+    dropout: Option<Generator>,
     kept_as: KeptAs,
+    algorithm: Algorithm,
     collected: Arc<Mutex<Collected>>,
 }
 
@@ -137,8 +137,12 @@ impl<M: Module + Sync> Recompute for Block<M> {
             shortcut: leaf(&self.inputs.shortcut),
             told: self.inputs.told.as_ref().map(leaf),
         };
-        let y = self
-            .with_dropout_of_then(|| ops::keeping(self.kept_as, || (self.compute)(&module, inputs.clone())));
+        // Dropout draws the masks of the forward again.
+        let (y, _) = dropout::drawing_from(self.dropout.clone(), || {
+            ops::convolving(self.algorithm, || {
+                ops::keeping(self.kept_as, || (self.compute)(&module, inputs.clone()))
+            })
+        });
         // The gradient of this sum at y is gy to the bit.
         let mut backward = (y * Tensor::from_inner(gy)).sum().backward();
         self.collected
@@ -151,23 +155,6 @@ impl<M: Module + Sync> Recompute for Block<M> {
             told: inputs.told.map(|told| taken(told, &mut backward)),
         }
     }
-}
-
-impl<M> Block<M> {
-    /// Lets dropout draw the masks of the forward again, and puts the generator back where it stands.
-    fn with_dropout_of_then<R>(&self, work: impl FnOnce() -> R) -> R {
-        let Some((source, then)) = &self.dropout else {
-            return work();
-        };
-        let now = std::mem::replace(&mut *lock(source), then.clone());
-        let done = work();
-        *lock(source) = now;
-        done
-    }
-}
-
-fn lock(source: &DropoutGenerator) -> std::sync::MutexGuard<'_, Option<Generator>> {
-    source.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The tensor at the start of a graph of its own.

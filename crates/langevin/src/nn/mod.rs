@@ -9,7 +9,7 @@ mod ada_norm;
 mod attention;
 pub(crate) mod checkpoint;
 mod conv;
-pub(crate) mod dropout;
+mod dropout;
 mod embedding;
 mod fir;
 pub(crate) mod init;
@@ -29,7 +29,7 @@ pub(crate) use ada_norm::{ADA_NORM_EPS, TIME_CHANNELS, ada_numbers, modulated, p
 pub use ada_norm::{AdaLayerNorm, ClassAdaLayerNorm, LabelEmbedding, TimestepLabelEmbedding};
 pub use attention::{Attention, AttentionConfig};
 pub use conv::Conv2d;
-pub use dropout::Dropout;
+pub use dropout::{Dropout, dropping};
 pub use embedding::{Embedding, TextProjection, TimestepEmbedding, sinusoidal_embedding};
 pub use fir::{fir_downsample, fir_upsample};
 pub use init::Init;

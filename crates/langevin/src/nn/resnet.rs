@@ -4,8 +4,8 @@ use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Activation, Conv2d, Dropout, GroupNorm, Init, Linear, average_pool, checkpoint,
-    dropout::DropoutGenerator, fir_downsample, fir_upsample,
+    Activation, Conv2d, Dropout, GroupNorm, Init, Linear, average_pool, checkpoint, fir_downsample,
+    fir_upsample,
 };
 use crate::{
     Result,
@@ -115,7 +115,7 @@ impl ResnetBlock2D {
     ///
     /// # Errors
     /// If the groups do not divide the channels.
-    pub fn new(config: &ResnetConfig, dropout: &DropoutGenerator, init: &mut Init<'_>) -> Result<Self> {
+    pub fn new(config: &ResnetConfig, init: &mut Init<'_>) -> Result<Self> {
         let c = config;
         let projected = match c.time_embedding_norm {
             TimeEmbeddingNorm::Default => c.out_channels,
@@ -138,7 +138,7 @@ impl ResnetBlock2D {
             norm2,
             conv2,
             conv_shortcut,
-            dropout: Dropout::new(c.dropout, dropout),
+            dropout: Dropout::new(c.dropout),
             activation: c.activation,
             time_embedding_norm: c.time_embedding_norm,
             resampling: c.resampling,
@@ -153,7 +153,7 @@ impl ResnetBlock2D {
     pub fn forward(&self, x: Tensor<4>, temb: &Tensor<2>) -> Tensor<4> {
         let [batch, dimension] = temb.dims();
         let told = temb.clone().reshape([batch, 1, dimension]);
-        checkpoint::block(self, x, Some(told), self.dropout.source(), Self::compute)
+        checkpoint::block(self, x, Some(told), Self::compute)
     }
 
     /// The same in a model that knows no time.
@@ -161,7 +161,7 @@ impl ResnetBlock2D {
     /// # Shapes
     /// `[batch, height, width, in]` → `[batch, height, width, out]`
     pub fn forward_without_time(&self, x: Tensor<4>) -> Tensor<4> {
-        checkpoint::block(self, x, None, self.dropout.source(), Self::compute)
+        checkpoint::block(self, x, None, Self::compute)
     }
 
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {

@@ -319,7 +319,7 @@ impl Transformer2DModel {
     /// - `x` and the result: `[batch, height, width, channels]`
     /// - `sequence`: `[batch, length, cross_attention_dim]`
     pub fn forward(&self, x: Tensor<4>, sequence: &Tensor<3>) -> Tensor<4> {
-        checkpoint::block(self, x, Some(sequence.clone()), None, Self::compute)
+        checkpoint::block(self, x, Some(sequence.clone()), Self::compute)
     }
 
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {

@@ -1,5 +1,7 @@
 //! Two-dimensional convolution with bias and residual in one pass, and linear layers, which are its 1x1 case.
 
+use std::cell::Cell;
+
 use burn::backend::{
     Backend, Dispatch, Flex,
     autodiff::{
@@ -13,8 +15,8 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 use burn::tensor::Tensor;
-use langevin_kernels::conv::{self, Algorithm, Conv2dShape, Residual};
-use std::sync::atomic::{AtomicBool, Ordering};
+pub use langevin_kernels::conv::Algorithm;
+use langevin_kernels::conv::{self, Conv2dShape, Residual};
 
 use super::{
     flex,
@@ -42,24 +44,54 @@ impl Geometry {
     }
 }
 
-/// Whether convolutions are plain sums.
-static EXACT: AtomicBool = AtomicBool::new(false);
-
-/// Makes all convolutions of the process plain sums (`true`), or lets layers with 3x3 kernels use Winograd's F(4x4, 3x3), which is up to
-/// three times as fast (`false`, the default).
-///
-/// Winograd's rounding errors are at most 1e-5 of an output's largest value and 3e-5 of a gradient's; a plain sum's are a few units of the
-/// last place. It is for comparisons, and to be set before anything is computed: a forward and its backward should agree.
-pub fn set_exact_convolution(exact: bool) {
-    EXACT.store(exact, Ordering::Relaxed);
+thread_local! {
+    static ALGORITHM: Cell<Algorithm> = const { Cell::new(Algorithm::Fastest) };
 }
 
-/// How convolutions are computed now.
-fn algorithm() -> Algorithm {
-    match (EXACT.load(Ordering::Relaxed), precision()) {
-        (true, _) => Algorithm::Exact,
-        (false, Precision::Float32) => Algorithm::Fastest,
-        (false, Precision::Bf16) => Algorithm::Bf16,
+/// Runs `work` with convolutions computed by this algorithm: by [`Algorithm::Fastest`], the default, layers with 3x3 kernels use
+/// Winograd's F(4x4, 3x3), which is up to three times as fast.
+///
+/// Winograd's rounding errors are at most 1e-5 of an output's largest value and 3e-5 of a gradient's; a plain sum's are a few units of the
+/// last place. It holds on this thread, and within [`in_pool`](super::in_pool), until `work` returns; a backward follows its forward.
+pub fn convolving<R>(algorithm: Algorithm, work: impl FnOnce() -> R) -> R {
+    struct Restore(Algorithm);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALGORITHM.set(self.0);
+        }
+    }
+    let _restore = Restore(ALGORITHM.replace(algorithm));
+    work()
+}
+
+/// How convolutions are computed on this thread.
+pub(crate) fn algorithm() -> Algorithm {
+    ALGORITHM.get()
+}
+
+/// How one convolution is computed, forward and backward.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Convolution {
+    pub geometry: Geometry,
+    pub algorithm: Algorithm,
+}
+
+impl Convolution {
+    /// As this thread computes them now.
+    pub(super) fn now(geometry: Geometry) -> Self {
+        let algorithm = match (algorithm(), precision()) {
+            (Algorithm::Fastest, Precision::Bf16) => Algorithm::Bf16,
+            (algorithm, _) => algorithm,
+        };
+        Self { geometry, algorithm }
+    }
+
+    /// How its gradients are computed, which are float32's.
+    fn backward(self) -> Algorithm {
+        match self.algorithm {
+            Algorithm::Bf16 => Algorithm::Fastest,
+            algorithm => algorithm,
+        }
     }
 }
 
@@ -84,7 +116,7 @@ pub fn conv2d(
         weight.into_dispatch(),
         optional::dispatch(bias),
         optional::dispatch(residual),
-        geometry,
+        Convolution::now(geometry),
     ))
 }
 
@@ -134,7 +166,7 @@ pub(crate) trait ConvOps: Backend {
         weight: FloatTensor<Self>,
         #[extension_type] bias: Optional<Self>,
         #[extension_type] residual: Optional<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> FloatTensor<Self>;
 }
 
@@ -145,13 +177,13 @@ pub(crate) trait ConvGradients: Packing {
         x: &FloatTensor<Self>,
         weight: &FloatTensor<Self>,
         gy: &FloatTensor<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> FloatTensor<Self>;
     fn conv2d_weight_gradient(
         x: &FloatTensor<Self>,
         weight: &FloatTensor<Self>,
         gy: &FloatTensor<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -161,12 +193,12 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
         weight: FloatTensor<Self>,
         bias: Optional<Self>,
         residual: Optional<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Conv2dBackward;
         impl<B: ConvGradients> Backward<B, 4> for Conv2dBackward {
-            type State = (Kept<B>, FloatTensor<B>, bool, bool, Geometry);
+            type State = (Kept<B>, FloatTensor<B>, bool, bool, Convolution);
             fn backward(
                 self,
                 ops: Ops<Self::State, 4>,
@@ -175,14 +207,14 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
             ) {
                 let gy = grads.consume::<B>(&ops.node);
                 let [x_node, weight_node, bias_node, residual_node] = ops.parents;
-                let (x, weight, has_bias, has_residual, geometry) = ops.state;
+                let (x, weight, has_bias, has_residual, how) = ops.state;
                 if let Some(node) = x_node {
-                    let gx = B::conv2d_input_gradient(x.as_kept(), &weight, &gy, geometry);
+                    let gx = B::conv2d_input_gradient(x.as_kept(), &weight, &gy, how);
                     grads.register::<B>(node.id, gx);
                 }
                 let bias_node = bias_node.filter(|_| has_bias);
                 if weight_node.is_some() || bias_node.is_some() {
-                    let (gw, gb) = B::conv2d_weight_gradient(&x.get(), &weight, &gy, geometry);
+                    let (gw, gb) = B::conv2d_weight_gradient(&x.get(), &weight, &gy, how);
                     if let Some(node) = weight_node {
                         grads.register::<B>(node.id, gw);
                     }
@@ -211,16 +243,10 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
         let preparation = Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful();
         match preparation {
             OpsKind::Tracked(prep) => {
-                let state = (
-                    Kept::new(&x, x_id),
-                    weight.clone(),
-                    has_bias,
-                    has_residual,
-                    geometry,
-                );
-                prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, geometry))
+                let state = (Kept::new(&x, x_id), weight.clone(), has_bias, has_residual, how);
+                prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, how))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::conv2d_nhwc(x, weight, bias, residual, geometry)),
+            OpsKind::UnTracked(prep) => prep.finish(B::conv2d_nhwc(x, weight, bias, residual, how)),
         }
     }
 }
@@ -250,12 +276,12 @@ impl ConvOps for Flex {
         weight: FlexTensor,
         bias: Optional<Self>,
         residual: Optional<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> FlexTensor {
         let (x, weight) = (flex::contiguous(x), flex::contiguous(weight));
         let bias = bias.into_option().map(flex::contiguous);
         let residual = residual.into_option().map(flex::contiguous);
-        let shape = shape_of(&x, &weight, geometry);
+        let shape = shape_of(&x, &weight, how.geometry);
         let out = [
             shape.batch,
             shape.out_height(),
@@ -274,7 +300,7 @@ impl ConvOps for Flex {
         };
         conv::conv2d_forward(
             &shape,
-            algorithm(),
+            how.algorithm,
             flex::floats(&x),
             flex::floats(&weight),
             flex::optional_floats(&bias),
@@ -290,14 +316,14 @@ impl ConvGradients for Flex {
         x: &FlexTensor,
         weight: &FlexTensor,
         gy: &FlexTensor,
-        geometry: Geometry,
+        how: Convolution,
     ) -> FlexTensor {
         let (weight, gy) = (flex::contiguous(weight.clone()), flex::contiguous(gy.clone()));
-        let shape = shape_of(x, &weight, geometry);
+        let shape = shape_of(x, &weight, how.geometry);
         let mut gx = flex::room(x.layout().num_elements());
         conv::conv2d_input_gradient(
             &shape,
-            algorithm(),
+            how.backward(),
             flex::floats(&gy),
             flex::floats(&weight),
             &mut gx,
@@ -309,15 +335,15 @@ impl ConvGradients for Flex {
         x: &FlexTensor,
         weight: &FlexTensor,
         gy: &FlexTensor,
-        geometry: Geometry,
+        how: Convolution,
     ) -> (FlexTensor, FlexTensor) {
         let (x, gy) = (flex::contiguous(x.clone()), flex::contiguous(gy.clone()));
-        let shape = shape_of(&x, weight, geometry);
+        let shape = shape_of(&x, weight, how.geometry);
         let mut gw = flex::room(weight.layout().num_elements());
         let mut gb = flex::room(shape.out_channels);
         conv::conv2d_weight_gradient(
             &shape,
-            algorithm(),
+            how.backward(),
             flex::floats(&x),
             flex::floats(&gy),
             &mut gw,

@@ -6,10 +6,10 @@ use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTens
 use burn::tensor::{FloatDType, Tensor};
 
 use super::{
-    AdamW, AttentionOptions, Geometry,
+    AdamW, AttentionOptions,
     attention::{AttentionGradients, AttentionOps, Qkv},
     concat::{ConcatGradient, ConcatOps},
-    conv::{ConvGradients, ConvOps},
+    conv::{ConvGradients, ConvOps, Convolution},
     geglu::{GegluGradient, GegluOps},
     generic,
     kept::Packing,
@@ -41,19 +41,25 @@ impl ConvOps for Cube {
         weight: Float,
         bias: Optional<Self>,
         residual: Optional<Self>,
-        geometry: Geometry,
+        how: Convolution,
     ) -> Float {
-        generic::conv2d::<Self>(x, weight, bias.into_option(), residual.into_option(), geometry)
+        generic::conv2d::<Self>(
+            x,
+            weight,
+            bias.into_option(),
+            residual.into_option(),
+            how.geometry,
+        )
     }
 }
 
 impl ConvGradients for Cube {
-    fn conv2d_input_gradient(x: &Float, weight: &Float, gy: &Float, geometry: Geometry) -> Float {
-        generic::conv2d_input_gradient::<Self>(x, weight, gy, geometry)
+    fn conv2d_input_gradient(x: &Float, weight: &Float, gy: &Float, how: Convolution) -> Float {
+        generic::conv2d_input_gradient::<Self>(x, weight, gy, how.geometry)
     }
 
-    fn conv2d_weight_gradient(x: &Float, weight: &Float, gy: &Float, geometry: Geometry) -> (Float, Float) {
-        generic::conv2d_weight_gradient::<Self>(x, weight, gy, geometry)
+    fn conv2d_weight_gradient(x: &Float, weight: &Float, gy: &Float, how: Convolution) -> (Float, Float) {
+        generic::conv2d_weight_gradient::<Self>(x, weight, gy, how.geometry)
     }
 }
 

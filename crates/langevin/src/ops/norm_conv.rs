@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 
 use super::{
     Geometry, GroupNormOptions,
-    conv::{ConvGradients, ConvOps},
+    conv::{ConvGradients, ConvOps, Convolution},
     kept::{KeptAs, kept_as},
     norm::{KeptNorm, NormGradients, NormOps, NormParameters},
     optional::{self, Optional},
@@ -52,7 +52,10 @@ pub fn norm_conv2d(
             bias: optional::dispatch(bias),
             residual: optional::dispatch(residual),
         },
-        Settings { options, geometry },
+        Settings {
+            options,
+            how: Convolution::now(geometry),
+        },
     ))
 }
 
@@ -81,7 +84,7 @@ pub(crate) struct ConvArguments<B: Backend> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     options: GroupNormOptions,
-    geometry: Geometry,
+    how: Convolution,
 }
 
 /// The forward, dispatched to the tensor's backend.
@@ -109,7 +112,7 @@ pub(super) fn unfused<B: NormOps + ConvOps>(
         shift,
     } = norm;
     let normed = B::group_norm_nhwc(x, gamma, beta, scale, shift, settings.options);
-    B::conv2d_nhwc(normed, conv.weight, conv.bias, conv.residual, settings.geometry)
+    B::conv2d_nhwc(normed, conv.weight, conv.bias, conv.residual, settings.how)
 }
 
 impl NormConvOps for Flex {
@@ -132,7 +135,7 @@ struct State<B: Backend> {
     weight: FloatTensor<B>,
     has_bias: bool,
     has_residual: bool,
-    geometry: Geometry,
+    how: Convolution,
 }
 
 impl<B, C> NormConvOps for Autodiff<B, C>
@@ -173,12 +176,12 @@ where
                     weight,
                     has_bias,
                     has_residual,
-                    geometry,
+                    how,
                 } = ops.state;
                 let bias_node = bias_node.filter(|_| has_bias);
                 let learns = weight_node.is_some() || bias_node.is_some();
                 let learn = |normed: FloatTensor<B>, gy: &FloatTensor<B>, grads: &mut Gradients| {
-                    let (gw, gb) = B::conv2d_weight_gradient(&normed, &weight, gy, geometry);
+                    let (gw, gb) = B::conv2d_weight_gradient(&normed, &weight, gy, how);
                     if let Some(node) = weight_node {
                         grads.register::<B>(node.id, gw);
                     }
@@ -194,7 +197,7 @@ where
                 {
                     learn(normed, &gy, grads);
                 }
-                let normed_gradient = B::conv2d_input_gradient(norm.x(), &weight, &gy, geometry);
+                let normed_gradient = B::conv2d_input_gradient(norm.x(), &weight, &gy, how);
                 let parents = [x, gamma, beta, scale, shift].map(|node| node.map(|node| node.id));
                 let again = norm.backward(normed_gradient, parents, grads, wanted);
                 if let (Some(normed), Some(learn)) = (again, learn) {
@@ -230,7 +233,7 @@ where
             shift: inner(shift),
             options: settings.options,
         };
-        let (weight, geometry) = (weight.into_primitive(), settings.geometry);
+        let (weight, how) = (weight.into_primitive(), settings.how);
         let (bias, residual) = (Optional::from(inner(bias)), Optional::from(inner(residual)));
         match NormConvBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
@@ -241,13 +244,13 @@ where
                     weight: weight.clone(),
                     has_bias,
                     has_residual,
-                    geometry,
+                    how,
                 };
-                prep.finish(state, B::conv2d_nhwc(normed, weight, bias, residual, geometry))
+                prep.finish(state, B::conv2d_nhwc(normed, weight, bias, residual, how))
             }
             OpsKind::UnTracked(prep) => {
                 let normed = parameters.without_graph(x);
-                prep.finish(B::conv2d_nhwc(normed, weight, bias, residual, geometry))
+                prep.finish(B::conv2d_nhwc(normed, weight, bias, residual, how))
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     data::{Alpha, Channels, Resize, split},
     models::{ClassChannels, ImageCondition, ModelPreset},
     objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
+    ops::Algorithm,
     schedulers::BetaSchedule,
 };
 
@@ -343,6 +344,15 @@ impl TrainingConfig {
             ddpm_beta_schedule: BetaSchedule::SquaredcosCapV2,
             conditioning: ConditioningKind::Class,
             ..Self::script()
+        }
+    }
+
+    /// How convolutions are computed.
+    pub fn convolution(&self) -> Algorithm {
+        if self.exact_convolution {
+            Algorithm::Exact
+        } else {
+            Algorithm::Fastest
         }
     }
 

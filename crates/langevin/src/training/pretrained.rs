@@ -154,7 +154,7 @@ pub(super) fn model(
     }
     if vector(own) != vector(config) {
         return Err(differs(
-            "takes another vector, or in another way: leave `vector`, `vector_embedding` and `attribute_columns` out".into(),
+            "takes another vector, or in another way: leave `vector` and `vector_embedding` out, or `attribute_columns`".into(),
         ));
     }
     if let (AnyModelConfig::ClassChannels(own), AnyModelConfig::ClassChannels(config)) = (own, config)

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Error, Result, files,
+    nn::dropping,
     ops::in_pool,
     pipelines::{MODEL_INDEX, Pipeline},
     random::Generator,
@@ -330,15 +331,12 @@ impl Run {
         let objective = trainer.objective.as_ref();
         let noise = trainer.config.noise_options();
         let draw = Draw::new(&batch.clean, objective, noise, &mut trainer.generator);
-        // Only learning drops activations: the average, whose samples are drawn in between, shares the model's source.
-        let model = learner.model();
-        model.model().set_dropout(Some(trainer.dropout.clone()));
-        let saving = trainer.config.saving();
-        let lesson = in_pool(|| step::gradients_saving(saving, model, objective, &batch, &draw));
-        if let Some(drawn_from) = model.model().take_dropout() {
-            trainer.dropout = drawn_from;
-        }
-        let lesson = lesson?;
+        let (model, saving) = (learner.model(), trainer.config.saving());
+        let lesson = in_pool(|| {
+            dropping(&mut trainer.dropout, || {
+                step::gradients_saving(saving, model, objective, &batch, &draw)
+            })
+        })?;
         if !lesson.loss.is_finite() {
             return Err(no_longer_finite(
                 "loss",

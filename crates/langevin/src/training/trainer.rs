@@ -28,7 +28,7 @@ use crate::{
     data::{self, Channels, Dataset, Fingerprint, Loader, Picture},
     device::default_device,
     objectives::{NoiseOptions, Objective},
-    ops::{self, keeping},
+    ops::{convolving, keeping},
     random::Generator,
     schedulers::AnyScheduler,
 };
@@ -77,7 +77,6 @@ impl Trainer {
     pub fn on(config: TrainingConfig, dataset: Arc<dyn Dataset>, device: &Device) -> Result<Self> {
         config.validate()?;
         check_device(&config, device)?;
-        ops::set_exact_convolution(config.exact_convolution);
         let resumed = checkpoints::asked_for(&config)?;
         if let Some(run) = ended(&config, dataset.len())? {
             return Err(Error::Config(format!(
@@ -154,6 +153,10 @@ impl Trainer {
     /// # Errors
     /// If the pictures do not fit the model.
     pub fn estimate(&self) -> Result<Estimate> {
+        convolving(self.config.convolution(), || self.measured())
+    }
+
+    fn measured(&self) -> Result<Estimate> {
         const MEASURED: usize = 4;
         let pictures = self.config.train_batch_size.min(MEASURED);
         let side = self.config.resolution;
@@ -207,6 +210,10 @@ impl Trainer {
     /// If something cannot be read or written, or the loss is no longer a finite number. In the last case, the pipeline of the last good
     /// step is written first.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        convolving(self.config.convolution(), || self.whole_run(observer))
+    }
+
+    fn whole_run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
         let info = run.info(self)?;

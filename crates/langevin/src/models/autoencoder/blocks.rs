@@ -6,7 +6,7 @@ use burn::{module::Module, tensor::Tensor};
 use super::levels::Levels;
 use crate::{
     Result,
-    nn::{Attention, Downsample2D, Init, ResnetBlock2D, Upsample2D, dropout::DropoutGenerator},
+    nn::{Attention, Downsample2D, Init, ResnetBlock2D, Upsample2D},
 };
 
 /// The kind of all levels of an encoder.
@@ -21,7 +21,7 @@ fn resnet(
     init: &mut Init<'_>,
 ) -> Result<ResnetBlock2D> {
     let config = levels.resnet(in_channels, out_channels);
-    ResnetBlock2D::new(&config, &DropoutGenerator::default(), init)
+    ResnetBlock2D::new(&config, init)
 }
 
 /// So many residual blocks, of which the first changes the channels.

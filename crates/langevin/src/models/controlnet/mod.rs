@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    nn::{Conv2d, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator},
+    nn::{Conv2d, Init, Linear, TimestepEmbedding},
     ops::Geometry,
     random::Generator,
 };
@@ -62,7 +62,6 @@ impl Model for ControlNetModel {
 
     fn build(config: &ControlNetConfig, init: &mut Init<'_>) -> Result<Self> {
         let unet = config.unet();
-        let dropout = DropoutGenerator::default();
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let time_embed_dim = unet.time_embed_dim();
@@ -85,7 +84,7 @@ impl Model for ControlNetModel {
         let mut controlnet_down_blocks = vec![zero_convolution(first, first, 1, init)];
         let mut down_blocks = Vec::with_capacity(channels.len());
         for (level, &out) in channels.iter().enumerate() {
-            let block = ConditionDownBlock::new(&unet, level, &dropout, init)?;
+            let block = ConditionDownBlock::new(&unet, level, init)?;
             let outputs = block.resnets.len() + block.downsamplers.len();
             down_blocks.push(block);
             controlnet_down_blocks.extend((0..outputs).map(|_| zero_convolution(out, out, 1, init)));
@@ -93,7 +92,7 @@ impl Model for ControlNetModel {
         let controlnet_mid_block = zero_convolution(last, last, 1, init);
         let mid_block = config
             .mid_block_type
-            .map(|_| ConditionMidBlock::new(&unet, &dropout, init))
+            .map(|_| ConditionMidBlock::new(&unet, init))
             .transpose()?;
         Ok(Self {
             conv_in,

@@ -8,7 +8,7 @@ use crate::{
     Result,
     nn::{
         Activation, Attention, AttentionConfig, Conv2d, Downsample2D, GroupNorm, Init, Resampling,
-        ResnetBlock2D, ResnetConfig, Upsample2D, dropout::DropoutGenerator, fir_downsample, fir_upsample,
+        ResnetBlock2D, ResnetConfig, Upsample2D, fir_downsample, fir_upsample,
     },
     ops::{self, Geometry},
 };
@@ -45,7 +45,6 @@ pub enum Upsampler {
 /// Makes a block's parts from what the whole UNet has in common.
 struct Parts<'a, 'b> {
     config: &'a UNet2DConfig,
-    dropout: &'a DropoutGenerator,
     init: &'a mut Init<'b>,
     /// By what sums are divided: √2 in NCSN++.
     scale_factor: f64,
@@ -73,7 +72,7 @@ impl Parts<'_, '_> {
             force_shortcut,
             resampling,
         };
-        ResnetBlock2D::new(&config, self.dropout, self.init)
+        ResnetBlock2D::new(&config, self.init)
     }
 
     fn attention(&mut self, channels: usize, norm_num_groups: Option<usize>) -> Result<Attention> {
@@ -118,12 +117,7 @@ pub struct DownBlock {
 }
 
 impl DownBlock {
-    pub(super) fn new(
-        config: &UNet2DConfig,
-        level: usize,
-        dropout: &DropoutGenerator,
-        init: &mut Init<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UNet2DConfig, level: usize, init: &mut Init<'_>) -> Result<Self> {
         let kind = config.down_block_types[level];
         let out = config.block_out_channels[level];
         let first_in = config.block_out_channels[level.saturating_sub(1)];
@@ -135,7 +129,6 @@ impl DownBlock {
         };
         let mut parts = Parts {
             config,
-            dropout,
             init,
             scale_factor,
         };
@@ -225,12 +218,7 @@ pub struct MidBlock {
 }
 
 impl MidBlock {
-    pub(super) fn new(
-        config: &UNet2DConfig,
-        channels: usize,
-        dropout: &DropoutGenerator,
-        init: &mut Init<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UNet2DConfig, channels: usize, init: &mut Init<'_>) -> Result<Self> {
         let groups = config.norm_num_groups.unwrap_or_else(|| quarter_groups(channels));
         let attention_groups = config
             .attn_norm_num_groups
@@ -240,7 +228,6 @@ impl MidBlock {
             });
         let mut parts = Parts {
             config,
-            dropout,
             init,
             scale_factor: config.mid_block_scale_factor,
         };
@@ -284,12 +271,7 @@ pub struct UpBlock {
 }
 
 impl UpBlock {
-    pub(super) fn new(
-        config: &UNet2DConfig,
-        level: usize,
-        dropout: &DropoutGenerator,
-        init: &mut Init<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UNet2DConfig, level: usize, init: &mut Init<'_>) -> Result<Self> {
         let kind = config.up_block_types[level];
         let levels = config.block_out_channels.len();
         // Level 0 of the way up is the deepest.
@@ -305,7 +287,6 @@ impl UpBlock {
         };
         let mut parts = Parts {
             config,
-            dropout,
             init,
             scale_factor,
         };

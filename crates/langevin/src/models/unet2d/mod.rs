@@ -3,8 +3,6 @@
 mod blocks;
 mod config;
 
-use std::sync::Arc;
-
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
@@ -19,10 +17,7 @@ pub use config::{
 use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model, ModelConfig};
 use crate::{
     Error, Result,
-    nn::{
-        Activation, Conv2d, Embedding, GroupNorm, Init, TimestepEmbedding, dropout::DropoutGenerator,
-        sinusoidal_embedding,
-    },
+    nn::{Activation, Conv2d, Embedding, GroupNorm, Init, TimestepEmbedding, sinusoidal_embedding},
     ops::Geometry,
 };
 
@@ -90,15 +85,12 @@ pub struct UNet2DModel {
     pub conv_out: Conv2d,
     #[module(skip)]
     config: UNet2DConfig,
-    #[module(skip)]
-    dropout: DropoutGenerator,
 }
 
 impl Model for UNet2DModel {
     type Config = UNet2DConfig;
 
     fn build(config: &UNet2DConfig, init: &mut Init<'_>) -> Result<Self> {
-        let dropout: DropoutGenerator = Arc::default();
         let channels = &config.block_out_channels;
         let (first, deepest) = (channels[0], channels[channels.len() - 1]);
         let time_embed_dim = config.time_embed_dim();
@@ -138,14 +130,14 @@ impl Model for UNet2DModel {
                 (Some(ClassEmbedType::Identity), _) | (None, None) => None,
             };
         let down_blocks = (0..channels.len())
-            .map(|level| DownBlock::new(config, level, &dropout, init))
+            .map(|level| DownBlock::new(config, level, init))
             .collect::<Result<_>>()?;
         let mid_block = config
             .mid_block_type
-            .map(|_| MidBlock::new(config, deepest, &dropout, init))
+            .map(|_| MidBlock::new(config, deepest, init))
             .transpose()?;
         let up_blocks = (0..channels.len())
-            .map(|level| UpBlock::new(config, level, &dropout, init))
+            .map(|level| UpBlock::new(config, level, init))
             .collect::<Result<_>>()?;
         let groups_out = config.norm_num_groups.unwrap_or_else(|| (first / 4).min(32));
         let conv_norm_out = GroupNorm::new(groups_out, first, config.norm_eps, init)?;
@@ -161,7 +153,6 @@ impl Model for UNet2DModel {
             conv_norm_out,
             conv_out,
             config: config.clone(),
-            dropout,
         })
     }
 
@@ -175,10 +166,6 @@ impl Model for UNet2DModel {
             diffusers_version: DIFFUSERS_VERSION.into(),
             ..self.config.clone()
         }
-    }
-
-    fn dropout(&self) -> Option<&DropoutGenerator> {
-        Some(&self.dropout)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     Result,
     nn::{
         Downsample2D, Init, Resampling, ResnetBlock2D, ResnetConfig, Transformer2DConfig, Transformer2DModel,
-        Upsample2D, dropout::DropoutGenerator,
+        Upsample2D,
     },
     ops,
 };
@@ -26,7 +26,6 @@ struct Parts<'a, 'b> {
     config: &'a UNet2DConditionConfig,
     /// Counted from the picture's size down.
     level: usize,
-    dropout: &'a DropoutGenerator,
     init: &'a mut Init<'b>,
     /// By what sums are divided.
     scale_factor: f64,
@@ -48,7 +47,7 @@ impl Parts<'_, '_> {
             force_shortcut: false,
             resampling: Resampling::None,
         };
-        ResnetBlock2D::new(&config, self.dropout, self.init)
+        ResnetBlock2D::new(&config, self.init)
     }
 
     /// `only_cross`: whether its tokens look at the sequence twice and not at each other.
@@ -89,7 +88,6 @@ impl ConditionDownBlock {
     pub(in crate::models) fn new(
         config: &UNet2DConditionConfig,
         level: usize,
-        dropout: &DropoutGenerator,
         init: &mut Init<'_>,
     ) -> Result<Self> {
         let attends = config.down_block_types[level] == ConditionDownBlockType::CrossAttnDownBlock2D;
@@ -99,7 +97,6 @@ impl ConditionDownBlock {
         let mut parts = Parts {
             config,
             level,
-            dropout,
             init,
             scale_factor: 1.0,
         };
@@ -152,7 +149,6 @@ pub struct ConditionMidBlock {
 impl ConditionMidBlock {
     pub(in crate::models) fn new(
         config: &UNet2DConditionConfig,
-        dropout: &DropoutGenerator,
         init: &mut Init<'_>,
     ) -> Result<Self> {
         let level = config.block_out_channels.len() - 1;
@@ -160,7 +156,6 @@ impl ConditionMidBlock {
         let mut parts = Parts {
             config,
             level,
-            dropout,
             init,
             scale_factor: config.mid_block_scale_factor,
         };
@@ -195,12 +190,7 @@ pub struct ConditionUpBlock {
 
 impl ConditionUpBlock {
     /// Number `place` of the way up, from the smallest size.
-    pub(super) fn new(
-        config: &UNet2DConditionConfig,
-        place: usize,
-        dropout: &DropoutGenerator,
-        init: &mut Init<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &UNet2DConditionConfig, place: usize, init: &mut Init<'_>) -> Result<Self> {
         let attends = config.up_block_types[place] == ConditionUpBlockType::CrossAttnUpBlock2D;
         let channels = &config.block_out_channels;
         let level = channels.len() - 1 - place;
@@ -210,7 +200,6 @@ impl ConditionUpBlock {
         let mut parts = Parts {
             config,
             level,
-            dropout,
             init,
             scale_factor: 1.0,
         };

@@ -4,8 +4,6 @@ mod blocks;
 mod config;
 mod embed;
 
-use std::sync::Arc;
-
 use burn::{module::Module, tensor::Tensor};
 
 pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
@@ -19,7 +17,7 @@ pub(in crate::models) use self::{blocks::Told, embed::Vectors};
 use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
 use crate::{
     Result,
-    nn::{Conv2d, GroupNorm, Init, Linear, TimestepEmbedding, dropout::DropoutGenerator},
+    nn::{Conv2d, GroupNorm, Init, Linear, TimestepEmbedding},
     ops::Geometry,
 };
 
@@ -51,15 +49,12 @@ pub struct UNet2DConditionModel {
     pub conv_out: Conv2d,
     #[module(skip)]
     config: UNet2DConditionConfig,
-    #[module(skip)]
-    dropout: DropoutGenerator,
 }
 
 impl Model for UNet2DConditionModel {
     type Config = UNet2DConditionConfig;
 
     fn build(config: &UNet2DConditionConfig, init: &mut Init<'_>) -> Result<Self> {
-        let dropout: DropoutGenerator = Arc::default();
         let levels = config.block_out_channels.len();
         let first = config.block_out_channels[0];
         let time_embed_dim = config.time_embed_dim();
@@ -80,14 +75,14 @@ impl Model for UNet2DConditionModel {
             .and(config.projection_class_embeddings_input_dim)
             .map(|dim| TimestepEmbedding::new(dim, time_embed_dim, init));
         let down_blocks = (0..levels)
-            .map(|level| ConditionDownBlock::new(config, level, &dropout, init))
+            .map(|level| ConditionDownBlock::new(config, level, init))
             .collect::<Result<_>>()?;
         let mid_block = config
             .mid_block_type
-            .map(|_| ConditionMidBlock::new(config, &dropout, init))
+            .map(|_| ConditionMidBlock::new(config, init))
             .transpose()?;
         let up_blocks = (0..levels)
-            .map(|place| ConditionUpBlock::new(config, place, &dropout, init))
+            .map(|place| ConditionUpBlock::new(config, place, init))
             .collect::<Result<_>>()?;
         let conv_norm_out = GroupNorm::new(config.norm_num_groups, first, config.norm_eps, init)?;
         let kernel = config.conv_out_kernel;
@@ -104,7 +99,6 @@ impl Model for UNet2DConditionModel {
             conv_norm_out,
             conv_out,
             config: config.clone(),
-            dropout,
         })
     }
 
@@ -118,10 +112,6 @@ impl Model for UNet2DConditionModel {
             diffusers_version: DIFFUSERS_VERSION.into(),
             ..self.config.clone()
         }
-    }
-
-    fn dropout(&self) -> Option<&DropoutGenerator> {
-        Some(&self.dropout)
     }
 }
 

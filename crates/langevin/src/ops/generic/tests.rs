@@ -12,7 +12,7 @@ use crate::{
         AdamW, AttentionOptions, Geometry, GroupNormOptions,
         attention::AttentionGradients,
         concat::{ConcatGradient, ConcatOps},
-        conv::{ConvGradients, ConvOps},
+        conv::{ConvGradients, ConvOps, Convolution},
         flex,
         geglu::{GegluGradient, GegluOps},
         norm::{NormGradients, NormParameters},
@@ -63,13 +63,8 @@ fn convolution() {
         let x = random([2, size[0], size[1], input], generator);
         let weight = random([kernel, kernel, input, output], generator);
         let bias = random([output], generator);
-        let plain = Flex::conv2d_nhwc(
-            x.clone(),
-            weight.clone(),
-            Optional::Absent,
-            Optional::Absent,
-            geometry,
-        );
+        let how = Convolution::now(geometry);
+        let plain = Flex::conv2d_nhwc(x.clone(), weight.clone(), Optional::Absent, Optional::Absent, how);
         let residual = random(flex::dims::<4>(&plain), generator);
         let gy = random(flex::dims::<4>(&plain), generator);
         same(
@@ -89,15 +84,15 @@ fn convolution() {
                 weight.clone(),
                 Optional::Present(bias),
                 Optional::Present(residual),
-                geometry,
+                how,
             ),
         );
         same(
             conv2d_input_gradient::<Flex>(&x, &weight, &gy, geometry),
-            Flex::conv2d_input_gradient(&x, &weight, &gy, geometry),
+            Flex::conv2d_input_gradient(&x, &weight, &gy, how),
         );
         let (gw, gb) = conv2d_weight_gradient::<Flex>(&x, &weight, &gy, geometry);
-        let (expected_gw, expected_gb) = Flex::conv2d_weight_gradient(&x, &weight, &gy, geometry);
+        let (expected_gw, expected_gb) = Flex::conv2d_weight_gradient(&x, &weight, &gy, how);
         same(gw, expected_gw);
         same(gb, expected_gb);
     }
