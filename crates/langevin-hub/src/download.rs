@@ -14,7 +14,8 @@ use crate::{
     cache::RepoCache,
     failure::{Failure, Refusal},
     hash::{Hasher, hash_file},
-    http::{Ask, Http, text},
+    headers::text,
+    http::{Ask, Http},
     lock::Lock,
     refused::refused,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use ureq::{Body, http::Response};
 
-use crate::{address, http::text, limit::asked_to_wait};
+use crate::{address, headers::text, limit::asked_to_wait};
 
 /// What is shown of a message that the Hub sends along.
 const MAX_MESSAGE: usize = 300;

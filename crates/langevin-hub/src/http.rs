@@ -12,6 +12,7 @@ use ureq::{
 use crate::{
     Error, Progress, Result, Settings, TokenSource, address,
     failure::{Failure, Refusal},
+    headers::text,
     limit::{LONGEST, Limit, sleep},
 };
 
@@ -337,11 +338,6 @@ pub(crate) fn json<T: DeserializeOwned>(response: Response<Body>, url: &str) -> 
         .read_to_end(&mut bytes)
         .map_err(|e| Failure::Network(e.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|e| Failure::unexpected(url, &e.to_string()))
-}
-
-/// A header as text.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<Certificate<'static>>> {

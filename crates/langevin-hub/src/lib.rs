@@ -18,6 +18,7 @@ mod download;
 mod error;
 mod failure;
 mod hash;
+mod headers;
 mod http;
 mod limit;
 mod lock;

@@ -7,7 +7,7 @@ use std::{
 
 use ureq::http::HeaderMap;
 
-use crate::{Progress, http::text};
+use crate::{Progress, headers::text};
 
 /// The longest that the Hub is waited for: its windows are five minutes long.
 pub(crate) const LONGEST: Duration = Duration::from_secs(330);

@@ -16,7 +16,7 @@ use crate::{
     cache::RepoCache,
     download::Download,
     failure::Failure,
-    http::text,
+    headers::text,
     name::is_commit,
     refused::failed,
     tree::{self, TreeFile},

@@ -4,8 +4,9 @@
 //! would be fresh memory, whose pages are faulted in and zeroed by the kernel, only to be overwritten. Here a dropped
 //! buffer's memory waits for the next request, whatever its size: buffers are cut out of slabs, and what is free side by side
 //! is one piece again. So the process holds about what is in use at once, and not as much of every size as was ever in use of it.
+//! [`trim`] gives slabs back of which nothing is in use.
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -43,15 +44,30 @@ unsafe impl Send for Block {}
 // SAFETY: shared, it is only read.
 unsafe impl Sync for Block {}
 
-/// The start of memory that is never given back.
-struct Slab(NonNull<f32>);
+/// Memory that blocks are cut out of.
+struct Slab {
+    /// On a line's boundary.
+    start: NonNull<f32>,
+    lines: usize,
+    /// What was allocated, and how.
+    allocated: NonNull<u8>,
+    layout: Layout,
+}
 
 // SAFETY: it is a place; what is there is used by the blocks.
 unsafe impl Send for Slab {}
 
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated so; a slab is dropped where all of it is free, so that no block leads to it.
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
+    }
+}
+
 /// All slabs, and what is free of them.
 struct Pool {
-    slabs: Vec<Slab>,
+    /// By their number; `None` where one was given back.
+    slabs: Vec<Option<Slab>>,
     /// The lines of each free piece by its slab and offset; no two touch.
     free: BTreeMap<(usize, usize), usize>,
     used_lines: usize,
@@ -81,8 +97,12 @@ impl Pool {
         }
         self.used_lines += lines;
         self.most_used_lines = self.most_used_lines.max(self.used_lines);
+        let start = self.slabs[slab]
+            .as_ref()
+            .expect("a free piece is of a slab that is there")
+            .start;
         // SAFETY: the piece is within its slab.
-        let start = unsafe { self.slabs[slab].0.add(offset * LINE_VALUES) };
+        let start = unsafe { start.add(offset * LINE_VALUES) };
         Block {
             start,
             slab,
@@ -100,16 +120,44 @@ impl Pool {
             .and_then(|lines| Layout::array::<[f32; LINE_VALUES]>(lines).ok())
             .expect("a buffer smaller than the address space");
         // SAFETY: there is at least one line.
-        let start: *mut f32 = unsafe { alloc_zeroed(layout) }.cast();
-        let Some(start) = NonNull::new(start) else {
+        let Some(allocated) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
             handle_alloc_error(layout)
         };
+        let start: NonNull<f32> = allocated.cast();
         // SAFETY: less than the line that is there besides.
         let start = unsafe { start.add(start.align_offset(LINE)) };
-        self.slabs.push(Slab(start));
-        let slab = self.slabs.len() - 1;
-        self.free.insert((slab, 0), lines);
-        (slab, 0, lines)
+        let slab = Some(Slab {
+            start,
+            lines,
+            allocated,
+            layout,
+        });
+        let number = match self.slabs.iter().position(Option::is_none) {
+            Some(number) => {
+                self.slabs[number] = slab;
+                number
+            }
+            None => {
+                self.slabs.push(slab);
+                self.slabs.len() - 1
+            }
+        };
+        self.free.insert((number, 0), lines);
+        (number, 0, lines)
+    }
+
+    /// Gives the slabs back that are free as a whole; how many lines they had.
+    fn trim(&mut self) -> usize {
+        let mut given_back = 0;
+        for (number, place) in self.slabs.iter_mut().enumerate() {
+            let Some(slab) = place else { continue };
+            if self.free.get(&(number, 0)) == Some(&slab.lines) {
+                self.free.remove(&(number, 0));
+                given_back += slab.lines;
+                *place = None;
+            }
+        }
+        given_back
     }
 
     /// Makes a block's memory free, and one piece with what is free on either side of it.
@@ -137,6 +185,12 @@ fn with_pool<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
 /// How many bytes of buffers were in use at once at most, so far.
 pub fn most_used() -> usize {
     with_pool(|pool| pool.most_used_lines * LINE)
+}
+
+/// Gives memory back to the system: slabs of which no buffer is in use, such as those that a network took which is not to run again.
+/// Returns how many bytes; the next buffers may need them anew.
+pub fn trim() -> usize {
+    with_pool(Pool::trim) * LINE
 }
 
 impl Buffer {
@@ -236,6 +290,27 @@ mod tests {
         // More than a slab has a slab of its own.
         let huge = pool.take(SLAB_LINES + 1);
         assert_eq!((huge.slab, huge.offset, pool.slabs.len()), (1, 0, 2));
+    }
+
+    #[test]
+    fn slabs_that_are_free_as_a_whole_are_given_back() {
+        let mut pool = pool();
+        let [first, second, third] = [10, SLAB_LINES, 20].map(|lines| pool.take(lines));
+        assert_eq!([first.slab, second.slab, third.slab], [0, 1, 0]);
+        pool.give_back(&second);
+        pool.give_back(&first);
+        // Of the first slab something is in use.
+        assert_eq!(pool.trim(), SLAB_LINES);
+        assert_eq!(pool.trim(), 0);
+        assert!(pool.slabs[1].is_none() && pool.free.keys().all(|(slab, _)| *slab == 0));
+        // Its number is the next one's, and its pieces are found again.
+        let another = pool.take(SLAB_LINES + 5);
+        assert_eq!((another.slab, another.offset, pool.slabs.len()), (1, 0, 2));
+        pool.give_back(&another);
+        pool.give_back(&third);
+        assert_eq!(pool.trim(), 2 * SLAB_LINES + 5);
+        assert!(pool.free.is_empty() && pool.used_lines == 0);
+        assert_eq!(pool.take(1).slab, 0);
     }
 
     #[test]

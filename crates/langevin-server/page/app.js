@@ -78,7 +78,7 @@ async function begin() {
   byId("tab-training").hidden = !settings.server.runs;
   drawing.begin();
   training.begin();
-  await gallery.begin();
+  await gallery.begin(drawing.showAgain);
   const wanted = tab && byId(`tab-${tab}`);
   if (wanted && !wanted.hidden) choose(wanted);
   document.documentElement.dataset.ready = "yes";

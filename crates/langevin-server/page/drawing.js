@@ -2,7 +2,7 @@
 
 import { Refused, generate } from "./api.js";
 import { keep } from "./gallery.js";
-import { columns, image, isLarge, png, proportion } from "./picture.js";
+import { columns, describe, image, isLarge, png, proportion } from "./picture.js";
 import { model, request, sent, write } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
@@ -111,9 +111,6 @@ async function watch(asked, shown, result) {
   }
   if (!ended) throw new Refused("The connection to the server was lost.", 0);
 }
-
-export const describe = ({ seed, class: name, flagged: isFlagged }, { name: model }) =>
-  `${name ? `${name}, ` : ""}drawn by ${model} from seed ${seed}${isFlagged ? ", black since the safety checker flagged it" : ""}`;
 
 /** What is to be said of pictures that the safety checker flagged. */
 function flagged(drawn) {

@@ -1,14 +1,14 @@
 // Every result with its settings, kept in this browser.
 
 import { gif } from "./api.js";
-import { describe, showAgain } from "./drawing.js";
-import { columns, download, fileName, image, isLarge, png } from "./picture.js";
+import { columns, describe, download, fileName, image, isLarge, png } from "./picture.js";
 import { read, requestOf, setFiles } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
 const dialog = byId("shown");
 let database = null;
 let shown = null;
+let opened = () => {};
 /** What is in the gallery, the newest first; also where the browser keeps nothing, as in a private window. */
 let results = [];
 /** The list item of each. */
@@ -25,7 +25,9 @@ const settled = (request) =>
 
 const store = (mode) => database?.transaction("results", mode).objectStore("results");
 
-export async function begin() {
+/** `show` is called with a result that is opened. */
+export async function begin(show) {
+  opened = show;
   dialog.addEventListener("click", (event) => act(event.target.dataset.do));
   dialog.addEventListener("close", () => making?.abort());
   byId("clear").addEventListener("click", () => {
@@ -125,7 +127,7 @@ function open(result) {
   byId("shown-title").textContent = `${result.model}, seed ${pictures[0].seed}`;
   byId("shown-status").textContent = "";
   if (!dialog.open) dialog.showModal();
-  showAgain(result);
+  opened(result);
 }
 
 function text(tag, content) {

@@ -22,6 +22,10 @@ export function image(src, alt, { width, height }) {
   return img;
 }
 
+/** What a picture is, for those who do not see it. */
+export const describe = ({ seed, class: name, flagged: isFlagged }, { name: model }) =>
+  `${name ? `${name}, ` : ""}drawn by ${model} from seed ${seed}${isFlagged ? ", black since the safety checker flagged it" : ""}`;
+
 /** How many pictures stand side by side. */
 export const columns = (count) => Math.ceil(Math.sqrt(count));
 

@@ -136,7 +136,7 @@ fn guidance_that_cannot_be_is_refused() {
         ..guided.clone()
     };
     assert!(refused(&conditional(), negative(vec![3])).contains("there is no class 3"));
-    assert!(refused(&conditional(), negative(vec![0, 0])).contains("one a picture"));
+    assert!(refused(&conditional(), negative(vec![0, 0])).contains("one per picture"));
     let off = SampleOptions {
         guidance: ClassifierFree::default(),
         ..negative(vec![0])
@@ -301,7 +301,7 @@ fn losses_that_lead_nowhere_are_told_so() {
     let message = refused(|clean| half_squares(clean - 1.0).sqrt());
     assert!(message.contains("gradient"), "{message}");
     let message = refused(|clean| clean.mean());
-    assert!(message.contains("one number a picture"), "{message}");
+    assert!(message.contains("one number per picture"), "{message}");
     let message = refused(|clean| Tensor::zeros([clean.dims()[0]], &clean.device()));
     assert!(message.contains("does not change"), "{message}");
 }

@@ -257,7 +257,7 @@ fn options_that_do_not_fit_are_refused() {
         ..options(2, 2)
     };
     assert!(refused(&conditional(None), options(1, 2)).contains("null class"));
-    assert!(refused(&conditional(None), with(&[1])).contains("one a picture"));
+    assert!(refused(&conditional(None), with(&[1])).contains("one per picture"));
     assert!(refused(&conditional(None), with(&[1, 4])).contains("class 4"));
     assert!(refused(&conditional(None), with(&[-1, 0])).contains("class -1"));
     assert!(refused(&conditional(Some(3)), options(0, 2)).contains("batch_size"));

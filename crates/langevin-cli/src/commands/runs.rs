@@ -16,7 +16,7 @@ pub(crate) struct RunsArgs {
     pub folder: PathBuf,
 }
 
-/// Prints a line a run.
+/// Prints a line for each run.
 pub(crate) fn run(args: RunsArgs) -> Result<()> {
     let mut rows = vec![["run", "data", "model", "steps", "loss", "state", "last step"].map(String::from)];
     for folder in find_runs(&args.folder)? {

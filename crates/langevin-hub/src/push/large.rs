@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{BATCH, Outgoing};
 use crate::{
-    Error, Hash, Hub, MAIN, Progress, RepoId, Result, failure::Failure, http::text, refused::failed,
+    Error, Hash, Hub, MAIN, Progress, RepoId, Result, failure::Failure, headers::text, refused::failed,
     snapshot::each,
 };
 

@@ -7,6 +7,7 @@ mod narrow;
 mod panels;
 mod product;
 mod shape;
+mod tasks;
 mod weight_gradient;
 mod weight_task;
 mod winograd;

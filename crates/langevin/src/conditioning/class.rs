@@ -98,7 +98,7 @@ impl ClassCondition {
         let batch = call.options.batch_size;
         if numbers.len() != batch {
             return Err(Error::Shape(format!(
-                "{} classes were given for a batch of {batch}; there must be one a picture",
+                "{} classes were given for a batch of {batch}; there must be one per picture",
                 numbers.len()
             )));
         }

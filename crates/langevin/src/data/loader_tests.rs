@@ -41,7 +41,7 @@ impl Dataset for Fake {
             picture,
             class: Some(index % 2),
             caption: Some(index.to_string()),
-            attributes: vec![index % 3 == 0],
+            attributes: vec![index.is_multiple_of(3)],
         })
     }
 

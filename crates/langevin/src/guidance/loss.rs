@@ -143,7 +143,7 @@ impl LossGuidance {
     /// predicted clean picture as it was computed from that leaf; `alpha_cumprod` tells the share of the signal there.
     ///
     /// # Errors
-    /// If a loss has another shape than one number a picture, is not a number, or does not depend on the sample.
+    /// If a loss has another shape than one number per picture, is not a number, or does not depend on the sample.
     pub fn shift(
         &mut self,
         x: &Tensor<4>,
@@ -206,7 +206,7 @@ fn check(loss: &Tensor<1>, clean: &Tensor<4>, name: &str, timestep: f64) -> Resu
     let [batch, ..] = clean.dims();
     if loss.dims() != [batch] {
         return Err(Error::Shape(format!(
-            "{name} has the shape {:?} for {batch} pictures; it must be one number a picture",
+            "{name} has the shape {:?} for {batch} pictures; it must be one number per picture",
             loss.dims()
         )));
     }

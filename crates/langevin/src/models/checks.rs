@@ -158,7 +158,7 @@ impl Conditioning {
         let expected = [batch, dimension];
         if vector.dims() != expected {
             return Err(Error::Shape(format!(
-                "the vectors have shape {:?} where {expected:?} is needed: one a picture",
+                "the vectors have shape {:?} where {expected:?} is needed: one per picture",
                 vector.dims()
             )));
         }

@@ -177,7 +177,7 @@ impl Conditioning {
 }
 
 /// Refuses pictures that do not fit a model of `in_channels` whose `parts` need sizes that `divisor` divides, and timesteps that are not
-/// one a picture.
+/// one per picture.
 fn check_input(
     x: &Tensor<4>,
     timesteps: &Tensor<1>,

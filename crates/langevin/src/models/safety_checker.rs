@@ -141,7 +141,7 @@ impl SafetyChecker {
     /// Which pictures resemble what they should not show.
     ///
     /// # Shapes
-    /// `[batch, channels, image_size, image_size]`, as [`ClipImageProcessor`](super::clip::ClipImageProcessor) makes them → one a picture
+    /// `[batch, channels, image_size, image_size]`, as [`ClipImageProcessor`](super::clip::ClipImageProcessor) makes them → one per picture
     ///
     /// # Errors
     /// If the pictures have another shape.
@@ -166,7 +166,7 @@ impl SafetyChecker {
     /// Which embeddings, of length 1, are too near to what they should not be.
     ///
     /// # Shapes
-    /// `[batch, projection_dim]` → one a picture
+    /// `[batch, projection_dim]` → one per picture
     pub fn resemble(&self, embeddings: Tensor<2>) -> Vec<bool> {
         let special = nearness(&embeddings, &self.special_care_embeds);
         let concepts = nearness(&embeddings, &self.concept_embeds);

@@ -1,4 +1,4 @@
-//! Pictures as tokens, one a patch, and back (Dosovitskiy et al. 2021), with sines and cosines of each patch's place.
+//! Pictures as tokens, one per patch, and back (Dosovitskiy et al. 2021), with sines and cosines of each patch's place.
 
 use burn::{
     module::{Module, Param},

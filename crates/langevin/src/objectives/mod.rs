@@ -88,14 +88,14 @@ named_enum! {
     }
 }
 
-/// A number a picture, `[batch, 1, 1, 1]`.
+/// A number for each picture, `[batch, 1, 1, 1]`.
 fn column(values: impl Iterator<Item = f64>, pictures: &Tensor<4>) -> Tensor<4> {
     let values: Vec<f32> = values.map(|value| value as f32).collect();
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n, 1, 1, 1]), &pictures.device())
 }
 
-/// Refuses a batch whose times are not one a picture, or noise of another shape.
+/// Refuses a batch whose times are not one per picture, or noise of another shape.
 fn check(pictures: &Tensor<4>, other: &Tensor<4>, what: &str, times: &[f64]) -> Result<()> {
     same_shape(what, other, "the pictures", pictures)?;
     let [batch, ..] = pictures.dims();

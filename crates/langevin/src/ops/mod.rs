@@ -44,7 +44,7 @@ pub use norm::{GroupNormOptions, group_norm, layer_norm};
 pub use norm_conv::norm_conv2d;
 pub use optimizer::{AdamW, AdamWState, adamw, moving_average, sum_of_squares};
 pub use per_picture::add_per_picture;
-pub use pool::in_pool;
+pub use pool::{in_pool, trim};
 pub use precision::{Precision, computing, precision};
 pub(crate) use recompute::{BlockInputs, Recompute, recomputed};
 pub use silu::silu;

@@ -1,4 +1,6 @@
-//! Where kernels run.
+//! Where kernels run, and the memory that they take.
+
+pub use langevin_kernels::buffer::trim;
 
 use super::{algorithm, computing, convolving, keeping, kept_as, precision};
 

@@ -20,7 +20,7 @@ pub struct Latents {
     pub values: Tensor<4>,
     /// The steps of the inversion.
     pub steps: usize,
-    /// The classes that the model was told, one a picture; none for an unconditional model.
+    /// The classes that the model was told, one per picture; none for an unconditional model.
     pub classes: Vec<i64>,
 }
 

@@ -28,6 +28,7 @@ use crate::{
         AnyModel, AnyModelConfig, ControlNetConfig, ControlNetModel, Model, ModelConfig,
         UNet2DConditionConfig,
     },
+    ops,
     options::{ClassName, Lora, SampleOptions},
     random::Generator,
     schedulers::{AnyScheduler, DDPMConfig, DDPMScheduler, LoopOptions, Scheduler},
@@ -447,11 +448,14 @@ impl Pipeline {
 
     /// The same without what encodes texts and the like, whose memory returns to the system: enough to draw plans that have been made.
     pub fn without_conditions(self) -> Self {
-        Self {
+        let pipeline = Self {
             conditions: Vec::new(),
             depth_estimation: None,
             ..self
-        }
+        };
+        // What the encoders computed with.
+        ops::trim();
+        pipeline
     }
 
     /// How many parameters its networks have: the model's, the codec's, and those of its conditions.

@@ -1,4 +1,4 @@
-//! Where the pictures go: one grid, or a folder with a file a picture.
+//! Where the pictures go: one grid, or a folder with a file for each picture.
 
 use std::{
     fs,

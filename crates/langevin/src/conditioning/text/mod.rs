@@ -326,7 +326,7 @@ impl TextCondition {
 fn rows<'a>(what: &str, texts: Option<&'a Vec<String>>, batch: usize) -> Result<Option<&'a [String]>> {
     match texts {
         Some(texts) if texts.len() != batch => Err(Error::Shape(format!(
-            "{} {what}s were given for a batch of {batch}; there must be one a picture",
+            "{} {what}s were given for a batch of {batch}; there must be one per picture",
             texts.len()
         ))),
         texts => Ok(texts.map(Vec::as_slice)),

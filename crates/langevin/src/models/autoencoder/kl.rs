@@ -108,7 +108,7 @@ impl AutoencoderKLConfig {
         };
         if numbers.len() != self.latent_channels {
             return Err(Error::Config(format!(
-                "{name} has {} entries but there are {} latent_channels: there is one a channel",
+                "{name} has {} entries but there are {} latent_channels: there is one per channel",
                 numbers.len(),
                 self.latent_channels
             )));

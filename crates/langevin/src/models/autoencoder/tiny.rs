@@ -90,7 +90,7 @@ impl AutoencoderTinyConfig {
         ] {
             if length != levels {
                 return fail(format!(
-                    "{name} has {length} entries but encoder_block_out_channels has {levels}: there is one a level"
+                    "{name} has {length} entries but encoder_block_out_channels has {levels}: there is one per level"
                 ));
             }
         }

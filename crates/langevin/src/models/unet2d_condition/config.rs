@@ -452,7 +452,7 @@ impl ModelConfig for UNet2DConditionConfig {
         for (name, length) in lengths {
             if let Some(length) = length.filter(|&length| length != levels) {
                 return fail(format!(
-                    "{name} has {length} entries but block_out_channels has {levels}: there is one a level"
+                    "{name} has {length} entries but block_out_channels has {levels}: there is one per level"
                 ));
             }
         }

@@ -112,7 +112,7 @@ impl Side {
             .collect()
     }
 
-    /// The depths as diffusers has them: a number a block, or one a layer. Where there is no attention any will do.
+    /// The depths as diffusers has them: a number per block, or one per layer. Where there is no attention any will do.
     fn depths(&self, without: usize) -> Vec<Value> {
         let depth = |(depths, attends): (&Vec<usize>, &bool)| match attends {
             true => same_or_all(depths),
