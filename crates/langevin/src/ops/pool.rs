@@ -10,8 +10,6 @@ use super::{algorithm, computing, convolving, keeping, kept_as, precision};
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let (algorithm, precision, kept_as) = (algorithm(), precision(), kept_as());
     langevin_kernels::parallel::lead(|| {
-        convolving(algorithm, || {
-            computing(precision, || keeping(kept_as, work))
-        })
+        convolving(algorithm, || computing(precision, || keeping(kept_as, work)))
     })
 }
