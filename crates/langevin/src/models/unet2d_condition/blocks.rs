@@ -147,10 +147,7 @@ pub struct ConditionMidBlock {
 }
 
 impl ConditionMidBlock {
-    pub(in crate::models) fn new(
-        config: &UNet2DConditionConfig,
-        init: &mut Init<'_>,
-    ) -> Result<Self> {
+    pub(in crate::models) fn new(config: &UNet2DConditionConfig, init: &mut Init<'_>) -> Result<Self> {
         let level = config.block_out_channels.len() - 1;
         let channels = config.block_out_channels[level];
         let mut parts = Parts {
