@@ -16,7 +16,8 @@ use self::learned::LearnedEmbedding;
 pub(super) use self::tower::Tower;
 pub use self::{learned::EmbeddingFile, weighted::TextChunk};
 use super::{
-    Ask, Call, Condition, ConditionKind, Examples, Pair, Pretrained, PromptSyntax, RunSource, Source, check_dropout, would_be,
+    Ask, Call, Condition, ConditionKind, Examples, Pair, Pretrained, PromptSyntax, RunSource, Source,
+    check_dropout, would_be,
 };
 use crate::{
     Error, Result,
