@@ -467,7 +467,7 @@ fn a_model_of_a_few_steps_gets_a_line_where_it_is_drawn_otherwise() {
     let draw = |words: &str| {
         line(
             folder,
-            &format!("sample my-lcm --prompt x --steps 4 {words} --output few.png"),
+            &format!("sample my-lcm --prompt x --steps 4 {words} --overwrite --output few.png"),
         )
         .ok()
     };
@@ -490,7 +490,15 @@ fn combinations_are_drawn_as_one_labelled_picture() {
             folder,
             sd1(),
             &[
-                &["--prompt", "a cat", "--vary", what, "--output", "all.png"],
+                &[
+                    "--prompt",
+                    "a cat",
+                    "--vary",
+                    what,
+                    "--overwrite",
+                    "--output",
+                    "all.png",
+                ],
                 words,
             ]
             .concat(),
@@ -659,7 +667,7 @@ fn a_single_file_is_drawn_with_directly() {
         line(
             folder,
             &format!(
-                "sample sdxl_lightning_2step.safetensors --prompt x --size 32x32 {words} --output few.png"
+                "sample sdxl_lightning_2step.safetensors --prompt x --size 32x32 {words} --overwrite --output few.png"
             ),
         )
     };

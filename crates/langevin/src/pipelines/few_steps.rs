@@ -203,7 +203,7 @@ mod tests {
             ("sd_xl_turbo_1.0_fp16.safetensors", Some(("Turbo", 1))),
             ("sdxl_lightning_4step.safetensors", Some(("Lightning", 4))),
             ("SDXL-Lightning-8-step", Some(("Lightning", 8))),
-            ("dreamshaperXL_lightningSDXL.safetensors", None),
+            ("dreamshaperXL_lightningSDXL.safetensors", Some(("Lightning", 4))),
             ("juggernautXL_v9Rdphoto2Lightning.safetensors", None),
             ("RealVisXL_V4.0_Lightning", Some(("Lightning", 4))),
             ("Hyper-SD15-8steps.safetensors", Some(("Hyper-SD", 8))),

@@ -288,7 +288,11 @@ impl Settings {
         let whole = |name: &str| parameters.get(name).and_then(|value| value.parse::<u64>().ok());
         let mut request = Request {
             prompt: vec![parameters.prompt.clone()],
-            prompt_syntax: PromptSyntax::A1111,
+            // What this program adds where it is another.
+            prompt_syntax: parameters
+                .get("Prompt syntax")
+                .and_then(|name| name.parse().ok())
+                .unwrap_or(PromptSyntax::A1111),
             steps: whole("Steps").map(|steps| steps as usize),
             size: parameters.get("Size").and_then(|size| size.parse().ok()),
             // A picture has a generator of its own there.
