@@ -251,7 +251,7 @@ fn until_zero(bytes: &[u8]) -> String {
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         let (high, low) = field.split_at(field.len() - 8);
-        let is_small = high[0] == 0x80 && high[1..].iter().all(|&byte| byte == 0);
+        let is_small = high.first() == Some(&0x80) && high[1..].iter().all(|&byte| byte == 0);
         return is_small.then(|| low.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)));
     }
     let digits = std::str::from_utf8(field)
