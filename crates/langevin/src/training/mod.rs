@@ -13,6 +13,7 @@ pub mod gradients;
 pub mod learner;
 mod length;
 pub mod lock;
+mod loss_curve;
 pub mod lr_schedule;
 mod memory;
 pub mod model;
@@ -44,6 +45,7 @@ pub use choices::{
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use ended::ended;
 pub use lock::RunLock;
+pub use loss_curve::LossCurve;
 pub use model::ModelSource;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use reduce::{Alone, Reduce};

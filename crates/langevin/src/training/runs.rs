@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{METRICS, RUN_CONFIG, TrainingConfig, lock, samples::SAMPLES};
+use super::{METRICS, RUN_CONFIG, TrainingConfig, lock, loss_curve::recent_losses, samples::SAMPLES};
 use crate::{Error, Result, files, named::named_enum};
 
 /// A run that has written nothing for so long is not going on, where the file system has no locks to tell.
@@ -46,15 +46,13 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// Reads the run in `folder`.
+    /// Reads the run in `folder`, of its numbers the last ones alone.
     ///
     /// # Errors
     /// If there is none, or its configuration cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
         let config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
-        let losses = read_metric(folder, "loss")?;
-        let recent = &losses[losses.len().saturating_sub(RECENT)..];
-        let sum: f64 = recent.iter().map(|(_, loss)| loss).sum();
+        let (steps, recent) = recent_losses(folder, RECENT)?;
         let modified = |name: &str| {
             fs::metadata(folder.join(name))
                 .and_then(|file| file.modified())
@@ -74,8 +72,8 @@ impl RunSummary {
         };
         Ok(Self {
             folder: folder.to_path_buf(),
-            steps: losses.last().map_or(0, |&(step, _)| step),
-            loss: (!recent.is_empty()).then(|| sum / recent.len() as f64),
+            steps,
+            loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
             config,
             state,
             modified: last,
