@@ -18,6 +18,7 @@ mod pipeline;
 mod safety;
 mod sampling;
 mod single_file;
+mod size;
 mod source;
 mod staging;
 mod together;
@@ -39,6 +40,7 @@ pub use safety::Safety;
 pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};
 pub use single_file::{pack, repack, unpack};
+pub use size::loaded_bytes;
 pub use together::step_together;
 
 pub use crate::{

@@ -23,7 +23,7 @@ use crate::{
     named::Named,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG},
     weights::{
-        CONFIG_NAME, DIFFUSERS, FileNames,
+        CONFIG_NAME, DIFFUSERS, FileNames, TRANSFORMERS,
         lora::LoraFit,
         single_file::{Component, Kind, SingleFile},
     },
@@ -255,6 +255,24 @@ impl PipelineSource {
     pub(super) fn model_weights(&self) -> Result<Checkpoint> {
         let (name, _) = self.component(Role::Denoiser)?;
         self.weights(name, &DIFFUSERS)
+    }
+
+    /// How many numbers the weights of its other components hold.
+    pub(super) fn other_values(&self, without_safety_checker: bool) -> u64 {
+        let denoiser = self.class.component(Role::Denoiser);
+        let is_wanted = |name: &&String| {
+            Some(name.as_str()) != denoiser && !(without_safety_checker && name.as_str() == "safety_checker")
+        };
+        let values = |name: &String| {
+            // Schedulers and tokenizers have none.
+            let found = [&DIFFUSERS, &TRANSFORMERS].map(|names| self.weights(name, names).ok());
+            found
+                .into_iter()
+                .flatten()
+                .next()
+                .map_or(0, |weights| weights.values())
+        };
+        self.index.components.keys().filter(is_wanted).map(values).sum()
     }
 }
 

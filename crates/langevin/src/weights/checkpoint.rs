@@ -266,6 +266,16 @@ impl Checkpoint {
         names.take_while(move |name| name.starts_with(prefix))
     }
 
+    /// How many numbers it holds.
+    pub(crate) fn values(&self) -> u64 {
+        let count = |tensor: &StoredTensor| {
+            let sides = tensor.shape.iter().map(|&side| side as u64);
+            sides.fold(1, u64::saturating_mul)
+        };
+        let tensors = self.names().filter_map(|name| self.get(name));
+        tensors.map(count).fold(0, u64::saturating_add)
+    }
+
     /// Type and shape of a tensor; `None` if there is no such.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.places.get(name).map(|place| &place.stored)

@@ -1,0 +1,21 @@
+//! How much memory a pipeline takes, before it is loaded.
+
+use std::path::Path;
+
+use super::{LoadOptions, source::PipelineSource};
+use crate::Result;
+
+/// The bytes that the weights of the pipeline in a folder or a file take once they are loaded, as far as its files tell. They are not read;
+/// what else would keep the pipeline from being loaded is mostly found out.
+///
+/// # Errors
+/// If there is no pipeline, it is of a class that is not there yet, or a component or the model's weights are missing.
+pub fn loaded_bytes(path: impl AsRef<Path>, options: &LoadOptions) -> Result<u64> {
+    let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+    source.check(options.codec.is_some())?;
+    source.model_config()?;
+    let denoiser = source.model_weights()?.values();
+    let others = source.other_values(options.without_safety_checker);
+    // As they are kept, whatever they are stored as.
+    Ok((denoiser.saturating_add(others)).saturating_mul(size_of::<f32>() as u64))
+}
