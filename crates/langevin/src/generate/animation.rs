@@ -42,14 +42,17 @@ impl Animation {
         Ok(())
     }
 
-    /// The frames, each one grid of all pictures, large enough to be seen.
+    /// The frames, each one grid of all pictures, or the picture itself where there is one, large enough to be seen.
     ///
     /// # Errors
     /// If there are no pictures, or `columns` is 0.
     pub fn grids(&self, columns: usize) -> Result<Vec<Picture>> {
         let frames = self.frames.iter();
         frames
-            .map(|pictures| grid::side_by_side(pictures, columns))
+            .map(|pictures| match pictures.as_slice() {
+                [one] => grid::enlarge(one, grid::visible_scale(one)),
+                all => grid::side_by_side(all, columns),
+            })
             .collect()
     }
 }

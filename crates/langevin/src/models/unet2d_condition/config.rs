@@ -461,8 +461,11 @@ impl ModelConfig for UNet2DConditionConfig {
                 return fail(format!("{name} is {value}: it must be from 1 to {limit}"));
             }
         }
-        if self.time_cond_proj_dim.is_some_and(|dim| dim < 4 || dim % 2 == 1) {
-            return fail("time_cond_proj_dim must be even and at least 4".into());
+        if self
+            .time_cond_proj_dim
+            .is_some_and(|dim| !(4..=1 << 16).contains(&dim) || dim % 2 == 1)
+        {
+            return fail("time_cond_proj_dim must be even and from 4 to 65536".into());
         }
         if self.conv_in_kernel.is_multiple_of(2) || self.conv_out_kernel.is_multiple_of(2) {
             return fail("conv_in_kernel and conv_out_kernel must be odd".into());
