@@ -32,7 +32,8 @@ pub trait Named: Copy + Sized + 'static {
     }
 }
 
-/// Defines an enum whose variants have names: [`Named`], `Display`, `FromStr`, serde and, with the feature `clap`, flags all use them.
+/// Defines an enum whose variants have names: [`Named`], `Display`, `FromStr`, serde and, with
+/// the features `clap` and `schema`, flags and JSON Schema all use them.
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
@@ -68,6 +69,21 @@ macro_rules! named_enum {
 
             fn from_str(name: &str) -> $crate::Result<Self> {
                 $crate::named::Named::from_name(name)
+            }
+        }
+
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "enum": [$( $name, )+] })
             }
         }
 

@@ -43,6 +43,11 @@ fn sides(size: Size) -> [f64; 2] {
 }
 
 impl SizeCondition {
+    /// Whether its model is told scores too.
+    pub fn takes_scores(&self) -> bool {
+        self.aesthetics
+    }
+
     /// As diffusers' `_get_add_time_ids` of its pipelines.
     fn numbers(self, asked: &SizeOptions, size: Size) -> Numbers {
         let original = asked.original_size.unwrap_or(size);

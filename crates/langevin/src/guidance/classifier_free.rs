@@ -19,6 +19,7 @@ use crate::{
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ClassifierFree {
     /// How many times as far towards what is asked for as the model goes by itself: 1 is no guidance, 3 is much [1; Stable Diffusion:
@@ -34,6 +35,7 @@ pub struct ClassifierFree {
             help_heading = "Guidance"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(range(min = -1000, max = 1000), extend("x-needs" = "guidance")))]
     pub scale: Option<f64>,
     /// How much of the unguided contrast is given back, 0 to 1 [0].
     #[serde(rename = "guidance_rescale")]
@@ -46,6 +48,7 @@ pub struct ClassifierFree {
             help_heading = "Guidance"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1), extend("x-needs" = "guidance")))]
     pub rescale: f64,
     /// The timesteps to guide at, such as 200:800, or fractions of the schedule, such as 0.2:0.8 [all].
     #[serde(rename = "guidance_interval")]
@@ -58,6 +61,7 @@ pub struct ClassifierFree {
             help_heading = "Guidance"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "guidance")))]
     pub interval: Option<Interval>,
 }
 

@@ -7,6 +7,8 @@ mod lora;
 mod lora_tags;
 mod request;
 mod sample;
+#[cfg(feature = "schema")]
+mod schema;
 
 pub use class_name::ClassName;
 pub use control::ControlInput;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize};
 
+#[cfg(feature = "schema")]
+use super::schema::OneOrMany;
 use super::{ClassName, ControlInput, Embeddings};
 use crate::{
     Offset, Size,
@@ -32,10 +34,12 @@ use crate::{
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Request {
     /// How many pictures [the program: 16, others: 1; Stable Diffusion: one for each prompt].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub count: Option<usize>,
     /// Pictures drawn together [16].
     #[serde(skip)]
@@ -43,6 +47,7 @@ pub struct Request {
     pub batch_size: usize,
     /// Denoising steps [ddpm: 1000, lcm and tcd: 4, others: 50; Stable Diffusion: as in diffusers, mostly 50].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub steps: Option<usize>,
     /// The pictures' size, such as 64x48; what it must be a multiple of follows from the model [the model's].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WIDTHxHEIGHT"))]
@@ -67,6 +72,7 @@ pub struct Request {
     pub scheduler: Option<String>,
     /// ddim and tcd: how much noise a step adds, 0 for none to 1 for as much as ddpm [ddim: 0, tcd: 0.3].
     #[cfg_attr(feature = "clap", arg(long, value_name = "ETA"))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1), extend("x-needs" = "eta")))]
     pub eta: Option<f64>,
     /// The timesteps themselves, from the noisiest on, such as 999,749,499,249, in place of a number of steps.
     #[cfg_attr(
@@ -78,14 +84,17 @@ pub struct Request {
             conflicts_with = "steps"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(inner(range(min = 0, max = 100_000))))]
     pub timesteps: Vec<f64>,
     /// lcm and tcd: the steps of the model's teacher [the model's].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1), extend("x-needs" = "teacher")))]
     pub original_inference_steps: Option<usize>,
 
     /// The class to draw, by name or number, or none; given several times, pictures take turns [all in turn].
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS"))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<ClassName>", extend("x-needs" = "classes")))]
     pub class: Vec<ClassName>,
     /// What the picture has of the attributes that the model knows, such as smiling,glasses, or none; given several times, pictures take
     /// turns [nothing said of them].
@@ -95,15 +104,19 @@ pub struct Request {
     /// The text to draw, for a model that looks at texts; given several times, pictures take turns.
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<String>", extend("x-needs" = "prompt")))]
     pub prompt: Vec<String>,
     /// The picture to colour, sharpen or paint in, for a model that is shown one; with a mask where it paints under one.
     #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "conditioning_image")))]
     pub conditioning_image: Option<ImageInput>,
     /// Show the conditioning picture as it is: it is blurred, small or an edge drawing already.
     #[cfg_attr(feature = "clap", arg(long, requires = "conditioning_image"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "conditioning_image")))]
     pub conditioning_as_is: bool,
     /// Draw with this picture's vector, for a model that is told one; where it is CLIP's, a CLIP model must be named.
     #[cfg_attr(feature = "clap", arg(long, value_name = "PICTURE"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "vector_of")))]
     pub vector_of: Option<ImageInput>,
     /// Draw with this vector, such as the colour 0.8,-0.2,-1.
     #[cfg_attr(
@@ -116,6 +129,7 @@ pub struct Request {
             conflicts_with = "vector_of"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "vector")))]
     pub vector: Vec<f32>,
     /// A vector for each picture, `[1 or count, dimension]`, in place of `vector`.
     #[serde(skip)]
@@ -129,9 +143,11 @@ pub struct Request {
     /// The text that guidance leads away from; given several times, pictures take turns [the empty text].
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT", help_heading = "Guidance"))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<String>", extend("x-needs" = "negative_prompt")))]
     pub negative_prompt: Vec<String>,
     /// The class that guidance leads away from [the null class].
     #[cfg_attr(feature = "clap", arg(long, value_name = "CLASS", help_heading = "Guidance"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "classes")))]
     pub negative_class: Option<ClassName>,
 
     /// Lead every step by a loss: colour:#1AE680, brightness:0.8, symmetry, picture:FILE, known:FILE, clip:TEXT, clip-picture:FILE;
@@ -148,6 +164,7 @@ pub struct Request {
     pub guide_schedule: GuidanceSchedule,
     /// The most that a step may move a picture, as a Euclidean norm [no bound].
     #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", help_heading = "Guidance"))]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub guide_clip: Option<f64>,
     /// White where to paint, black where the picture is known: that of `inpaint`, the conditioning picture, or the guide known's.
     #[cfg_attr(
@@ -169,6 +186,7 @@ pub struct Request {
         feature = "clap",
         arg(long, value_name = "N", help_heading = "Stable Diffusion")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(max = 100), extend("x-needs" = "texts")))]
     pub clip_skip: Option<usize>,
     /// How weights, schedules and the like are written in prompts: plain, a1111, comfy or compel; docs/prompts.md has the differences [plain].
     #[serde(deserialize_with = "by_name")]
@@ -183,6 +201,7 @@ pub struct Request {
         feature = "clap",
         arg(long, value_name = "TEXT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<String>", extend("x-needs" = "prompt_2")))]
     pub prompt_2: Vec<String>,
     /// The text that guidance leads away from, for the second text encoder [the negative prompt].
     #[serde(deserialize_with = "one_or_many")]
@@ -190,6 +209,7 @@ pub struct Request {
         feature = "clap",
         arg(long, value_name = "TEXT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<String>", extend("x-needs" = "prompt_2")))]
     pub negative_prompt_2: Vec<String>,
     /// What texts come to, computed already, in place of prompts.
     #[serde(skip)]
@@ -204,78 +224,91 @@ pub struct Request {
         feature = "clap",
         arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub original_size: Option<Size>,
     /// XL: where the picture is said to have been cut out [0,0].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub crop_top_left: Option<Offset>,
     /// XL: the size that the picture is said to have [the picture's].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub target_size: Option<Size>,
     /// XL: what guidance leads away from in place of the original size; needs the negative target size too.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub negative_original_size: Option<Size>,
     /// XL: what guidance leads away from in place of the place of the cut [0,0].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "TOP,LEFT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub negative_crop_top_left: Option<Offset>,
     /// XL: what guidance leads away from in place of the target size; needs the negative original size too.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "WIDTHxHEIGHT", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "sizes")))]
     pub negative_target_size: Option<Size>,
     /// XL's refiner: how well the picture is said to be liked, 1 to 10 [6].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "SCORE", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 10), extend("x-needs" = "scores")))]
     pub aesthetic_score: Option<f64>,
     /// XL's refiner: the score that guidance leads away from [2.5].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "SCORE", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 10), extend("x-needs" = "scores")))]
     pub negative_aesthetic_score: Option<f64>,
     /// XL: the part of the noise, from the cleanest, at which another model goes on, such as 0.8.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "PART", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1, "x-needs" = "parts")))]
     pub denoising_end: Option<f64>,
     /// XL: the part at which another model ended; begins with its latents.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "PART", help_heading = "Stable Diffusion XL")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1, "x-needs" = "parts")))]
     pub denoising_start: Option<f64>,
     /// InstructPix2Pix: how closely the edited picture follows the initial one [1.5].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "SCALE", help_heading = "Stable Diffusion")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(min = -1000, max = 1000), extend("x-needs" = "edit")))]
     pub image_guidance_scale: Option<f64>,
     /// Upscaling: how much noise the small picture is given, a timestep [20].
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "N", help_heading = "Stable Diffusion")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(max = 100_000), extend("x-needs" = "upscale")))]
     pub noise_level: Option<usize>,
     /// Depth to image: a picture of the depths, near white and far black.
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "PICTURE", help_heading = "Stable Diffusion")
     )]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "depth")))]
     pub depth: Option<ImageInput>,
     /// Paint only what the mask covers, enlarged, with so many pixels around, and paste it back.
     #[cfg_attr(
@@ -296,14 +329,17 @@ pub struct Request {
             help_heading = "Control"
         )
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<ControlInput>", extend("x-needs" = "control")))]
     pub control: Vec<ControlInput>,
     /// Let the ControlNets lead where the prompt says nothing: they add only to what is drawn towards, most where the picture is coarse.
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Control"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "control")))]
     pub guess_mode: bool,
     /// What is made of the controls' pictures first: canny, canny:100:200, blur, blur:9, grey, invert, joined by + where there are
     /// several; once for all of them, or once for each, with none in between [none].
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Control"))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<Preprocess>", extend("x-needs" = "control")))]
     pub control_preprocess: Vec<Preprocess>,
     /// How controls' pictures of other proportions are brought to the size [stretch].
     #[cfg_attr(
@@ -317,6 +353,7 @@ pub struct Request {
         )
     )]
     #[serde(deserialize_with = "by_name")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "control")))]
     pub control_resize: Fit,
 
     /// Begin with this picture under noise, in place of noise alone; what an editing, varying or upscaling model begins with.
@@ -330,6 +367,7 @@ pub struct Request {
         feature = "clap",
         arg(long, value_name = "PART", help_heading = "From a picture")
     )]
+    #[cfg_attr(feature = "schema", schemars(range(max = 1), extend("exclusiveMinimum" = 0, "x-needs" = "picture")))]
     pub strength: Option<f64>,
     /// Paint the white part of the mask anew in this picture: in latents, or by RePaint's sampler.
     #[cfg_attr(
