@@ -22,14 +22,25 @@ function ticks(low, high) {
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
 }
 
+/** The same on a logarithmic axis, between two logarithms to base 10: powers of ten with their doubles and halves, or what is round. */
+function logTicks(low, high) {
+  const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, i) => Math.floor(low) + i);
+  const factors = high - low > 3 ? [1] : [1, 2, 5];
+  const values = powers.flatMap((power) => factors.map((factor) => factor * 10 ** power));
+  const within = values.map(Math.log10).filter((value) => value >= low && value <= high);
+  return within.length > 1 ? within : ticks(10 ** low, 10 ** high).filter((value) => value > 0).map(Math.log10);
+}
+
 const written = (value) => (Math.abs(value) >= 1000 ? `${value / 1000}k` : `${Number(value.toPrecision(4))}`);
 
 /**
  * A figure with lines and dots: `lines` are { kind, points: [x, y][], dots?: [x, y][], name?, faint? }. What it shows is said in
- * `summary` for whoever does not see it.
+ * `summary` for whoever does not see it. On a logarithmic axis values stand at their logarithms, and what has none is left out.
  */
-export function chart(title, summary, across, lines, shape = [WIDTH, HEIGHT]) {
+export function chart(title, summary, across, values, shape = [WIDTH, HEIGHT], logarithmic = false) {
   const [width, height] = shape;
+  const up = ([x, value]) => [x, logarithmic ? Math.log10(value) : value];
+  const lines = values.map((line) => ({ ...line, points: line.points.map(up), dots: line.dots?.map(up) }));
   const all = lines.flatMap(({ points, dots }) => [...points, ...(dots ?? [])]).filter(([, y]) => Number.isFinite(y));
   const range = (i) => {
     const values = all.map((point) => point[i]);
@@ -41,10 +52,11 @@ export function chart(title, summary, across, lines, shape = [WIDTH, HEIGHT]) {
   const x = (value) => ROOM.left + ((value - left) / (right - left)) * (width - ROOM.left - ROOM.right);
   const y = (value) => height - ROOM.bottom - ((value - low) / (high - low)) * (height - ROOM.top - ROOM.bottom);
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary });
-  for (const value of ticks(low, high)) {
+  for (const value of logarithmic ? logTicks(low, high) : ticks(low, high)) {
+    const label = written(logarithmic ? 10 ** value : value);
     svg.append(
       element("line", { class: "grid", x1: ROOM.left, x2: width - ROOM.right, y1: y(value), y2: y(value) }),
-      element("text", { x: ROOM.left - 6, y: y(value) + 4, "text-anchor": "end" }, written(value)),
+      element("text", { x: ROOM.left - 6, y: y(value) + 4, "text-anchor": "end" }, label),
     );
   }
   for (const value of ticks(left, right)) {

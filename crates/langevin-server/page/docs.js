@@ -23,6 +23,8 @@ const resolve = (schema) => (schema.$ref ? description.components.schemas[schema
 function kind(schema) {
   if (schema.$ref) return schema.$ref.split("/").at(-1);
   if (schema.oneOf) return schema.oneOf.map(kind).join(" or ");
+  if (schema.contentEncoding) return "picture in base64, or a list of them";
+  if (schema.enum) return schema.enum.filter((one) => one !== null).join(", ");
   if (schema.type === "array") return `list of ${kind(schema.items)}`;
   return `${[schema.type].flat().join(" or ")}${range(schema)}`;
 }

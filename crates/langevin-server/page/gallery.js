@@ -153,8 +153,8 @@ async function act(what) {
   if (what === "close") dialog.close();
   if (what === "reuse") {
     setFiles(shown.files);
-    read(new URLSearchParams(shown.link));
     dialog.close();
+    await read(new URLSearchParams(shown.link));
     byId("generate").focus();
   }
   if (what === "remove") {

@@ -3,6 +3,7 @@
 import { getJson } from "./api.js";
 import * as attributes from "./attributes.js";
 import { covered, paint, shade } from "./mask.js";
+import * as options from "./options.js";
 import * as size from "./size.js";
 
 const form = document.getElementById("settings");
@@ -17,7 +18,7 @@ const SIDE = 1024;
 const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 /** What belongs to the picture that is followed. */
 const CONTROL = ["control", "control_preprocess", "control_scale", "control_end", "guess_mode"];
-/** What a link carries: every control but files. */
+/** What a link carries: every control but files; those of other options come to it. */
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
@@ -31,18 +32,23 @@ export let server = { models: [], limits: {} };
 /** Pictures that were chosen, and the mask of the one that is painted in, as data: URLs. */
 export const files = { init_image: null, conditioning_image: null, control_image: null, mask: null };
 let changed = () => {};
+/** The model that the form was last made for. */
+let fitted = null;
 /** What the form was last filled with where nobody said: what still stands as it was follows the model. */
 let filled = {};
 
 /** Reads the models and the link; `onChange` is called after every change. */
 export async function begin(onChange) {
   server = await getJson("/api/models");
+  await options.begin();
+  NAMES.push(...options.names().filter((name) => !NAMES.includes(name)));
+  for (const name of options.pictures()) if (!CHOSEN.includes(name)) CHOSEN.push(name);
   fill(field("model"), server.models.map(({ name }) => [name, name]));
   field("steps").max = server.limits.steps;
   field("count").max = server.limits.count;
   field("mask_crop").max = server.limits.side;
   for (const name of ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2"]) field(name).maxLength = server.limits.text;
-  field("model").addEventListener("change", () => fit());
+  field("model").addEventListener("change", () => choose());
   field("sampler").addEventListener("change", () => setSampler());
   for (const name of ["prompt", "negative_prompt"]) {
     field(name).addEventListener("keydown", (event) => {
@@ -74,7 +80,7 @@ export async function begin(onChange) {
     });
   }
   changed = onChange;
-  read(new URLSearchParams(location.hash.slice(1)));
+  await read(new URLSearchParams(location.hash.slice(1)));
   addEventListener("hashchange", () => {
     const link = new URLSearchParams(location.hash.slice(1));
     // A place on the page, not settings.
@@ -95,7 +101,36 @@ function warn(sentences) {
   alert.hidden = sentences.length === 0;
 }
 
-export const model = () => server.models.find(({ name }) => name === field("model").value) ?? server.models[0];
+/** Whether the server has said what a model is: it does so once the model was loaded. */
+const isKnown = ({ samplers }) => samplers !== undefined;
+
+export const model = () => {
+  const known = server.models.filter(isKnown);
+  return known.find(({ name }) => name === field("model").value) ?? known[0] ?? server.models[0];
+};
+
+/** Has the server load a model that nobody has used yet, and takes what it is. */
+async function learn(name) {
+  const place = server.models.findIndex((one) => one.name === name);
+  if (place < 0 || isKnown(server.models[place])) return;
+  document.getElementById("about-model").textContent = "Loading this model…";
+  server.models[place] = await getJson(`/api/models/${encodeURIComponent(name)}`);
+}
+
+/** Takes the model that was chosen; where it cannot be had, the one before stays. */
+async function choose() {
+  const name = field("model").value;
+  const before = fitted;
+  warn([]);
+  try {
+    await learn(name);
+  } catch (error) {
+    warn([error.message]);
+    if (field("model").value === name) field("model").value = before ?? model().name;
+  }
+  if (field("model").value === name || model().name === before) fit();
+}
+
 const sampler = () => model().samplers.find(({ name }) => name === field("sampler").value);
 
 function fill(select, choices) {
@@ -104,6 +139,7 @@ function fill(select, choices) {
 
 /** Fits the form to the model: what it cannot do is not shown. */
 function fit() {
+  fitted = model().name;
   const { classes, null_class, prompt, guides, conditioning_image, vector, samplers, sampler: own, latent, init_image } = model();
   const old = field("sampler").value;
   fill(field("sampler"), samplers.map(({ name }) => [name, name]));
@@ -120,6 +156,8 @@ function fit() {
     attributes: model().attributes !== null, negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
     paint: init_image !== null && canPaint(model()), control: model().controls.length > 0,
+    sizes: model().sizes, scores: model().scores, parts: model().sizes, depth: model().depth, vector_of: Boolean(vector?.of),
+    guidance: latent || classes !== null || prompt || vector !== null,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
   for (const element of form.querySelectorAll("[data-needs]")) {
@@ -201,8 +239,8 @@ function setSampler() {
   document.getElementById("about-sampler").textContent = about ?? "";
   // Each sampler of pictures has steps of its own.
   if (!model().latent) delete filled.steps;
-  const element = form.querySelector("[data-needs=eta]");
-  element.hidden = !eta;
+  form.querySelector("[data-needs=eta]").hidden = !eta;
+  for (const element of form.querySelectorAll("[data-needs=teacher]")) element.hidden = !["lcm", "tcd"].includes(field("sampler").value);
   field("eta").value = USUAL_ETA[field("sampler").value] ?? 0;
   setUse();
 }
@@ -243,15 +281,24 @@ export function write() {
 }
 
 /** What is shown where a link has it. */
-const OPENING = ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax"];
+const opening = () => ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax", ...options.names()];
 
 /** Puts the settings of a link into the form, and says what of them is not to be had here. */
-export function read(link) {
+export async function read(link) {
   const missing = [];
   const named = link.get("model");
   form.reset();
   const isThere = server.models.some(({ name }) => name === named);
-  field("model").value = isThere ? named : server.models[0].name;
+  const chosen = isThere ? named : server.models[0].name;
+  field("model").value = chosen;
+  try {
+    await learn(chosen);
+  } catch (error) {
+    // Another one does, if there is one.
+    if (!server.models.some(isKnown)) throw error;
+    missing.push(error.message);
+    field("model").value = model().name;
+  }
   if (named && !isThere) missing.push(`This server has no model “${named}”: “${model().name}” is chosen instead.`);
   field("seed").value = link.get("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
   field("count").value = link.get("count") ?? Math.min(model().latent ? 1 : 4, server.limits.count);
@@ -279,7 +326,7 @@ export function read(link) {
         missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
       }
     }
-    if (OPENING.includes(name)) input.closest("details").open = true;
+    if (opening().includes(name)) input.closest("details").open = true;
   }
   if (link.has("size")) size.set(link.get("size"));
   if (link.has("attributes")) {
@@ -340,9 +387,10 @@ function lacks() {
 }
 
 /** The pictures of a request. */
-export const sent = ({ init_image, inpaint, mask, conditioning_image, control }) => ({
+export const sent = ({ init_image, inpaint, mask, conditioning_image, control, ...others }) => ({
   init_image: init_image ?? inpaint ?? null, mask: mask ?? null, conditioning_image: conditioning_image ?? null,
   control_image: control?.picture ?? null,
+  ...Object.fromEntries(options.pictures().map((name) => [name, others[name] ?? null])),
 });
 
 /** The request that a link stands for. */
@@ -371,6 +419,7 @@ export function requestOf(link, pictures = {}) {
     // A slider has no room for 0.9999, which is near enough to it.
     noise_level: number("noise_level"), strength: usual && Math.abs(usual - strength) < 0.001 ? undefined : strength,
     conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
+    ...options.values(link), ...options.chosen(pictures, described),
   };
   if (link.get("control") && pictures.control_image) {
     const picture = pictures.control_image;
@@ -379,6 +428,8 @@ export function requestOf(link, pictures = {}) {
       control_preprocess: text("control_preprocess"), guess_mode: link.get("guess_mode") ? true : undefined,
     });
   }
+  // They take the place of a number of steps.
+  if (request.timesteps) delete request.steps;
   // Without guidance there is nothing to lead away from.
   if ((request.guidance_scale ?? 1) > 1) {
     Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt"), negative_prompt_2: text("negative_prompt_2") });

@@ -93,35 +93,39 @@ function draw({ dataset, model, steps, loss, state, losses }) {
   const text = `${model} on ${dataset}: ${state}, ${steps.toLocaleString("en")} steps` + (loss === null ? "" : `, loss ${loss.toFixed(4)}`);
   byId("run-about").textContent = text;
   if (!losses.length) return byId("run-chart").replaceChildren();
-  const logs = losses.map(([step, value]) => [step, Math.log10(value)]);
   const lines = [
-    { kind: "signal", points: logs, faint: true },
-    { kind: "signal", points: smooth(logs) },
+    { kind: "signal", points: losses, faint: true },
+    { kind: "signal", points: smooth(losses) },
   ];
-  const summary = `Logarithm of the loss by step, from ${losses[0][1].toFixed(3)} to ${losses.at(-1)[1].toFixed(3)}`;
+  const said = (value) => Number(value.toPrecision(3));
+  const summary = `Loss by step on a logarithmic axis, from ${said(losses[0][1])} to ${said(losses.at(-1)[1])}`;
   const wide = byId("run-chart").clientWidth > 600;
-  byId("run-chart").replaceChildren(chart("Loss, as its logarithm to base 10", summary, "step", lines, wide ? [900, 280] : [360, 220]));
+  byId("run-chart").replaceChildren(chart("Loss, on a logarithmic axis", summary, "step", lines, wide ? [900, 280] : [360, 220], true));
 }
 
-/** The mean of each point's neighbours. */
+/** The geometric mean of each point's neighbours: on a logarithmic axis, the middle between them. */
 function smooth(points) {
   const reach = Math.max(1, Math.round(points.length / 50));
   return points.map(([step], i) => {
-    const near = points.slice(Math.max(0, i - reach), i + reach + 1);
-    return [step, near.reduce((sum, [, value]) => sum + value, 0) / near.length];
+    const near = points.slice(Math.max(0, i - reach), i + reach + 1).filter(([, value]) => value > 0);
+    return [step, 10 ** (near.reduce((sum, [, value]) => sum + Math.log10(value), 0) / near.length)];
   });
 }
 
+/** Which weights drew a picture, in words. */
+const WEIGHTS = { average: "by the average of the weights", trained: "by the weights as they were trained" };
+
 async function showPictures(run, there, isLatest) {
   const items = [];
-  for (const { name, modified } of there) {
+  for (const { name, modified, of } of there) {
     const id = `${name} ${modified}`;
     if (!pictures.has(id)) {
       const url = await pictureUrl(`/api/runs/${encodeURIComponent(run)}/pictures/${encodeURIComponent(name)}`);
       if (!isLatest()) return URL.revokeObjectURL(url);
       const item = document.createElement("li");
-      const img = Object.assign(new Image(), { src: url, alt: `${name} of the run ${run}` });
-      item.append(img, name.replace(/\.png$/, ""));
+      const img = Object.assign(new Image(), { src: url, alt: `${name} of the run ${run}, drawn ${WEIGHTS[of]}` });
+      const by = Object.assign(document.createElement("span"), { className: "by", textContent: WEIGHTS[of] });
+      item.append(img, name.replace(/\.png$/, ""), by);
       pictures.set(id, { url, item });
     }
     items.push(pictures.get(id).item);

@@ -1,50 +1,97 @@
 //! The routes, and what their handlers share.
 
+mod automatic;
+mod body;
+mod foreign;
+mod form;
 mod generate;
+mod openai;
 mod schedule;
 mod tokens;
 mod training;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Extension, Path, State, rejection::PathRejection},
     http::header,
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
     routing::{get, post},
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use serde_json::Value;
 
 use crate::{
     access,
     metrics::Metrics,
-    models::{Description, Models},
+    models::{Lease, Models},
     options::{Limits, ServerOptions},
     page,
     queue::{Queue, QueueStatus},
     refusal::Refusal,
+    runs::Runs,
+    schema::RequestSchema,
+    stage::{Room, Stage},
 };
 
-/// Requests that are checked at once, pictures in them decoded: more would take memory and win no time.
-const CHECKED_AT_ONCE: usize = 2;
-/// Requests whose bodies are in memory at once, on their way in or waiting to be checked.
-const READ_AT_ONCE: usize = 64;
+/// Who calls, as far as the connection tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) IpAddr);
+
+/// What a request goes through before it waits to be drawn.
+pub(crate) struct Stages {
+    /// Bodies that may hold pictures are in memory, from when they are read until they are checked.
+    pub(crate) bodies: Arc<Stage>,
+    /// Pictures are decoded: more at once would take memory and win no time.
+    pub(crate) pictures: Arc<Stage>,
+    /// Models are waited for, where they are not in memory.
+    pub(crate) models: Arc<Stage>,
+    /// Texts are encoded, and what is asked for is held to the model.
+    pub(crate) plans: Arc<Stage>,
+    /// What training runs have written is read.
+    pub(crate) runs: Arc<Stage>,
+}
+
+impl Stages {
+    fn new() -> Self {
+        let stage = |name, at_once, at_once_of_one, there| {
+            Stage::new(
+                name,
+                Room {
+                    at_once,
+                    at_once_of_one,
+                    there,
+                },
+            )
+        };
+        Self {
+            bodies: stage("sending pictures", 32, 16, 32),
+            pictures: stage("having their pictures decoded", 2, 1, 32),
+            models: stage("waiting for a model", 128, 64, 128),
+            plans: stage("being checked", 2, 1, 128),
+            runs: stage("reading training runs", 1, 1, 128),
+        }
+    }
+}
 
 /// What handlers share.
 pub(crate) struct App {
-    pub models: Arc<Models>,
-    pub options: Arc<ServerOptions>,
-    pub queue: Arc<Queue>,
-    pub metrics: Arc<Metrics>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) options: Arc<ServerOptions>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Whether nothing but this machine can call, and whoever calls is let in.
-    pub only_local: bool,
-    /// Held while a request is checked, also where whoever sent it has gone away by then.
-    pub checking: Arc<Semaphore>,
-    /// Held from before a body is read until it is checked.
-    pub reading: Semaphore,
+    pub(crate) only_local: bool,
+    pub(crate) stages: Stages,
+    /// What a request may hold.
+    pub(crate) schema: RequestSchema,
+    /// The training runs that are shown.
+    pub(crate) runs: Option<Arc<Runs>>,
 }
 
 impl App {
@@ -55,14 +102,16 @@ impl App {
         metrics: Arc<Metrics>,
         address: SocketAddr,
     ) -> Arc<Self> {
+        let (runs, schema) = (options.runs.clone(), RequestSchema::new(&options));
         Arc::new(Self {
             only_local: address.ip().is_loopback() && options.api_key.is_none(),
             models,
             options,
             queue,
             metrics,
-            checking: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
-            reading: Semaphore::new(READ_AT_ONCE),
+            stages: Stages::new(),
+            schema,
+            runs: runs.map(|folder| Arc::new(Runs::new(folder))),
         })
     }
 }
@@ -72,6 +121,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/api/generate", post(generate::generate))
         .route("/api/models", get(models))
+        .route("/api/models/{model}", get(model))
         .route("/api/queue", get(queue))
         .route("/api/schedule", get(schedule::schedule))
         .route("/api/tokens", get(tokens::tokens))
@@ -79,10 +129,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/runs/{run}", get(training::run))
         .route("/api/runs/{run}/pictures/{picture}", get(training::picture))
         .route("/metrics", get(metrics))
+        .route("/sdapi/v1/txt2img", post(automatic::txt2img))
+        .route("/sdapi/v1/img2img", post(automatic::img2img))
+        .route("/sdapi/v1/options", get(automatic::options))
+        .route("/sdapi/v1/sd-models", get(automatic::models))
+        .route("/sdapi/v1/samplers", get(automatic::samplers))
+        .route("/v1/images/generations", post(openai::generations))
         .route_layer(from_fn_with_state(app.clone(), access::guard));
     Router::new()
         .merge(guarded)
         .route("/health", get(health))
+        .route("/api/openapi.json", get(description))
         .merge(page::routes())
         .fallback(|| async { Refusal::not_found("there is nothing at this address; /docs lists the API") })
         .layer(DefaultBodyLimit::max(app.options.limits.body))
@@ -115,27 +172,48 @@ async fn plain_method_error(
 }
 
 #[derive(Serialize)]
-struct ModelList<'a> {
+struct ModelList {
     version: &'static str,
-    models: Vec<Description<'a>>,
+    models: Vec<Value>,
     limits: Limits,
     /// Whether there are training runs to follow.
     runs: bool,
 }
 
 async fn models(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let clip = app.options.clip.is_some();
     let list = ModelList {
         version: env!("CARGO_PKG_VERSION"),
-        models: app
-            .models
-            .iter()
-            .map(|model| model.describe(clip, app.options.controls.as_deref()))
-            .collect(),
+        models: app.models.describe(&app.options),
         limits: app.options.limits,
         runs: app.options.runs.is_some(),
     };
     Json(list).into_response()
+}
+
+/// One model, loaded where it is not.
+async fn model(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name.map_err(|rejection| Refusal::not_found(rejection.body_text()))?;
+    let number = app.models.number(Some(&name)).map_err(Refusal::into_not_found)?;
+    let _model = lease(&app, number, caller).await?;
+    Ok(Json(app.models.describe_one(number, &app.options)))
+}
+
+/// A model, for which a caller may have to wait.
+async fn lease(app: &App, number: usize, caller: Caller) -> Result<Lease, Refusal> {
+    let _place = app.stages.models.enter(caller.0).await?;
+    app.models.lease(number).await
+}
+
+/// What the API is, with the schema of a request in its place.
+async fn description(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refusal> {
+    let description = serde_json::from_str::<Value>(page::DESCRIPTION);
+    let mut description = description.map_err(|error| Refusal::internal(error.to_string()))?;
+    description["components"]["schemas"]["GenerateRequest"] = app.schema.to_value();
+    Ok(([(header::CACHE_CONTROL, "no-cache")], Json(description)))
 }
 
 async fn queue(State(app): State<Arc<App>>) -> Json<QueueStatus> {

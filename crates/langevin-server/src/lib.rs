@@ -19,9 +19,11 @@
 mod access;
 mod api;
 mod bounds;
+mod connections;
 mod controls;
 mod events;
 mod metrics;
+mod model;
 mod models;
 mod options;
 mod order;
@@ -32,6 +34,8 @@ mod refusal;
 mod request;
 mod run;
 mod runs;
+mod schema;
+mod stage;
 mod worker;
 
 pub use controls::Controls;

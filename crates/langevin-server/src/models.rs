@@ -1,26 +1,119 @@
-//! The models that are served, by the names that callers know them by.
+//! The models that are served, by the names that callers know them by: loaded when somebody asks for them, and let go again, the one that
+//! was asked for longest ago first, where others need the memory.
 
-use std::path::Path;
-
-use langevin::{
-    Error, Result, Size,
-    codec::Codec,
-    conditioning::{AttributesCondition, DistilledGuidance, SizeCondition, TextCondition, VectorCondition},
-    device::Device,
-    pipelines::{LoadOptions, PictureUse, Pipeline, Usage},
-    schedulers::{AnyScheduler, SamplerName, Scheduler},
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-use serde::Serialize;
 
-use crate::controls::Controls;
+use axum::http::StatusCode;
+use langevin::{
+    Error, Result,
+    data::free_memory,
+    device::Device,
+    files::is_plain_name,
+    pipelines::{LoadOptions, loaded_bytes},
+};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::{model::Model, options::ServerOptions, refusal::Refusal};
+
+/// Endings of single files that hold a pipeline.
+const FILES: [&str; 2] = ["safetensors", "ckpt"];
+/// What shows that a folder is a pipeline.
+const INDEX: &str = "model_index.json";
 
 /// The models of a server. The first is drawn from where a request names none.
 #[derive(Debug, Default)]
 pub struct Models {
-    all: Vec<Model>,
+    all: Vec<Entry>,
+    /// Bytes that may be in memory at once; `None` for what is free.
+    most: Option<u64>,
+    state: Mutex<State>,
+    /// Told whenever somebody is done with a model.
+    freed: Arc<Notify>,
+    /// Whoever wants a model that is not there waits in turn.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the first of them waits for memory: then nobody else begins, and what is under way comes to an end.
+    is_short: AtomicBool,
+}
+
+/// A model, loaded or not.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    path: PathBuf,
+    options: LoadOptions,
+    device: Device,
+    /// What its weights take.
+    bytes: u64,
+    /// What a caller may know of it, once it was loaded.
+    description: OnceLock<Value>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By numbers.
+    loaded: Vec<Option<Loaded>>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    model: Arc<Model>,
+    /// When it was asked for last.
+    used: u64,
+}
+
+/// A model that stays in memory for as long as somebody has this.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    // Let go of before the others hear that it was.
+    model: Arc<Model>,
+    _notice: Notice,
+}
+
+/// Tells that something was let go of.
+#[derive(Clone, Debug)]
+struct Notice(Arc<Notify>);
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Deref for Lease {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
+/// Says that somebody waits for memory, until it is dropped.
+struct Short<'a>(&'a AtomicBool);
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Models {
+    /// Lets models take so many bytes of memory together, in place of what is free.
+    pub fn with_max_memory(self, bytes: u64) -> Self {
+        Self {
+            most: Some(bytes),
+            ..self
+        }
+    }
+
     /// Loads the pipeline of a folder or of a single file, to be known as `name`.
     ///
     /// # Errors
@@ -32,22 +125,87 @@ impl Models {
         options: &LoadOptions,
         device: &Device,
     ) -> Result<()> {
+        self.add(name, path, options, device)?;
+        let number = self.all.len() - 1;
+        self.read(number).map(drop).inspect_err(|_| {
+            self.all.pop();
+        })
+    }
+
+    /// Takes the pipeline of a folder or of a single file, to be known as `name`; it is loaded once somebody asks for it.
+    ///
+    /// # Errors
+    /// If there is none, as far as its configuration tells, or another model has that name.
+    pub fn add(
+        &mut self,
+        name: &str,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<()> {
         let path = path.as_ref();
-        if name.is_empty() || self.find(name).is_some() {
+        if !is_plain_name(name) || self.find(name).is_some() {
             return Err(Error::Config(format!(
-                "every model needs a name of its own, and `{name}` is none: give it one, as in my-name={}",
+                "every model needs a plain name of its own, and `{name}` is none: give it one, as in my-name={}",
                 path.display()
             )));
         }
-        let pipeline = Pipeline::load_with(path, options, device)?;
-        let size = pipeline.size()?;
-        self.all.push(Model {
+        self.all.push(Entry {
             name: name.to_string(),
-            samplers: samplers(&pipeline),
-            pipeline,
-            size,
+            path: path.to_path_buf(),
+            bytes: loaded_bytes(path, options)?,
+            options: options.clone(),
+            device: device.clone(),
+            description: OnceLock::new(),
         });
         Ok(())
+    }
+
+    /// Whether a model of so many bytes fits beside those that are loaded, none of them let go.
+    pub fn has_room(&self, path: impl AsRef<Path>, options: &LoadOptions) -> Result<bool> {
+        Ok(self.fits(loaded_bytes(path, options)?, &self.state()))
+    }
+
+    /// The pipelines in a folder that is none itself, by the names of their folders and files, in order. Those that have no plain name are
+    /// left out.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn in_folder(folder: impl AsRef<Path>) -> Result<Vec<(String, PathBuf)>> {
+        let folder = folder.as_ref();
+        let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, error))?;
+        let is_model = |path: &PathBuf| {
+            let is_file = || {
+                path.extension()
+                    .is_some_and(|ending| FILES.iter().any(|file| ending == *file))
+            };
+            path.join(INDEX).is_file() || (path.is_file() && is_file())
+        };
+        let mut paths: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(is_model)
+            .collect();
+        paths.sort();
+        let mut models: Vec<(String, PathBuf)> = Vec::new();
+        for path in paths {
+            let whole = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let stem = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let is_taken = models.iter().any(|(name, _)| *name == stem);
+            let name = if path.is_dir() || is_taken { whole } else { stem };
+            if is_plain_name(&name) {
+                models.push((name, path));
+            }
+        }
+        Ok(models)
     }
 
     /// How many there are.
@@ -60,261 +218,206 @@ impl Models {
         self.all.is_empty()
     }
 
-    /// The number of the model of this name.
-    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+    /// The number of the model of this name; of the first, where none is named.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn number(&self, name: Option<&str>) -> Result<usize, Refusal> {
+        match name {
+            None if self.is_empty() => {
+                Err(Refusal::unprocessable("this server has no model").with_field("model"))
+            }
+            None => Ok(0),
+            Some(name) => self.find(name).ok_or_else(|| self.unknown(name)),
+        }
+    }
+
+    /// The names of all of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|model| model.name.as_str())
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
         self.all.iter().position(|model| model.name == name)
     }
 
-    pub(crate) fn get(&self, number: usize) -> Option<&Model> {
-        self.all.get(number)
+    fn unknown(&self, name: &str) -> Refusal {
+        let names: Vec<&str> = self.all.iter().map(|model| model.name.as_str()).collect();
+        let message = format!(
+            "there is no model `{name}` on this server; there are {}",
+            names.join(", ")
+        );
+        Refusal::unprocessable(message).with_field("model")
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
-        self.all.iter()
-    }
-}
-
-/// A model with what requests are made into orders by.
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub name: String,
-    pub pipeline: Pipeline,
-    pub size: Size,
-    /// Those that fit it.
-    samplers: Vec<&'static SamplerName>,
-}
-
-/// The samplers that draw pictures with this model.
-fn samplers(pipeline: &Pipeline) -> Vec<&'static SamplerName> {
-    let fits = |sampler: &&SamplerName| pipeline.sampler(sampler.name).is_ok();
-    SamplerName::ALL.iter().filter(fits).collect()
-}
-
-impl Model {
-    /// The sampler of a name, or the model's own, with its name.
-    pub(crate) fn sampler(&self, name: Option<&str>) -> Result<(String, AnyScheduler)> {
-        let own = &self.pipeline.scheduler;
-        match name {
-            Some(name) => Ok((name.to_string(), self.pipeline.sampler(name)?)),
-            None => Ok((self.own_sampler().to_string(), own.clone())),
-        }
+    /// What a caller may know of all of them.
+    pub(crate) fn describe(&self, options: &ServerOptions) -> Vec<Value> {
+        (0..self.len())
+            .map(|number| self.describe_one(number, options))
+            .collect()
     }
 
-    /// The short name of the model's own sampler.
-    fn own_sampler(&self) -> &'static str {
-        let class_name = self.pipeline.scheduler.class_name();
-        let named = SamplerName::ALL.iter().find(|s| s.class_name == class_name);
-        named.map_or(class_name, |sampler| sampler.name)
+    /// What a caller may know of one: all of it, once it was loaded, and before that its name.
+    pub(crate) fn describe_one(&self, number: usize, options: &ServerOptions) -> Value {
+        let entry = &self.all[number];
+        let loaded = |state: &State| Some(self.lease_of(&state.loaded.get(number)?.as_ref()?.model));
+        let model = loaded(&self.state());
+        let of = |model: &Lease| {
+            let description = model.describe(options.clip.is_some(), options.controls.as_deref());
+            serde_json::to_value(description).unwrap_or_default()
+        };
+        let known = match &model {
+            Some(model) => Some(entry.description.get_or_init(|| of(model))),
+            None => entry.description.get(),
+        };
+        let mut description = known.cloned().unwrap_or_else(|| json!({ "name": entry.name }));
+        description["loaded"] = model.is_some().into();
+        description
     }
 
-    /// Whether it paints in a picture, and in nothing else: it is shown the picture's known part.
-    fn only_paints(&self) -> bool {
-        let codec = self.pipeline.codec();
-        let is_start = self.pipeline.class().picture_use() == PictureUse::Start;
-        codec.is_latent() && is_start && self.pipeline.model.config().in_channels() != codec.channels()
-    }
-
-    /// What becomes of a picture to begin with, where it can.
-    fn init_image(&self) -> Option<&'static str> {
-        match self.pipeline.class().picture_use() {
-            PictureUse::Start if self.only_paints() => None,
-            PictureUse::Start => Some("start"),
-            PictureUse::Edit => Some("edit"),
-            PictureUse::Depth => Some("depth"),
-            PictureUse::Variation => Some("variation"),
-            PictureUse::Upscale => Some("upscale"),
-        }
-    }
-
-    fn inpaints(&self) -> bool {
-        self.pipeline.class().picture_use() == PictureUse::Start
-    }
-
-    fn draws_from_noise(&self) -> bool {
-        self.pipeline.class().picture_use() == PictureUse::Start && !self.only_paints()
-    }
-
-    /// The names of its own ControlNets, and of those of a folder that are made for it.
-    fn controls(&self, folder: Option<&Controls>) -> Vec<String> {
-        let mut names: Vec<String> = self.pipeline.control_names().collect();
-        for name in folder
-            .into_iter()
-            .flat_map(|folder| folder.for_pipeline(&self.pipeline))
+    /// A model, which is loaded where it is not: where memory is short, once those who draw with others are done.
+    ///
+    /// # Errors
+    /// If it does not fit into memory by itself, or cannot be loaded.
+    pub(crate) async fn lease(self: &Arc<Self>, number: usize) -> Result<Lease, Refusal> {
+        if !self.is_short.load(Ordering::Relaxed)
+            && let Some(lease) = self.there(number)
         {
-            if !names.iter().any(|own| own == name) {
-                names.push(name.to_string());
+            return Ok(lease);
+        }
+        let turn = self.turn.clone().lock_owned().await;
+        let mut short = None;
+        loop {
+            if let Some(lease) = self.there(number) {
+                return Ok(lease);
+            }
+            if self.make_room(number)? {
+                break;
+            }
+            short.get_or_insert_with(|| {
+                self.is_short.store(true, Ordering::Relaxed);
+                Short(&self.is_short)
+            });
+            self.freed.notified().await;
+        }
+        drop(short);
+        let models = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let lease = models.read(number);
+            // The next one's turn comes once this one counts as loaded.
+            drop(turn);
+            lease
+        });
+        let name = &self.all[number].name;
+        let failed = || {
+            Refusal::internal(format!(
+                "the model `{name}` cannot be loaded: the server's log says why"
+            ))
+        };
+        read.await.map_err(|_| failed())?.map_err(|error| {
+            tracing::warn!("{name}: {error}");
+            failed()
+        })
+    }
+
+    /// A model that is loaded.
+    fn there(&self, number: usize) -> Option<Lease> {
+        let mut state = self.state();
+        state.clock += 1;
+        let clock = state.clock;
+        let loaded = state.loaded.get_mut(number)?.as_mut()?;
+        loaded.used = clock;
+        Some(self.lease_of(&loaded.model))
+    }
+
+    fn lease_of(&self, model: &Arc<Model>) -> Lease {
+        Lease {
+            model: model.clone(),
+            _notice: Notice(self.freed.clone()),
+        }
+    }
+
+    /// Lets go of models that nobody uses until another one fits; whether it does.
+    ///
+    /// # Errors
+    /// If it never will.
+    fn make_room(&self, number: usize) -> Result<bool, Refusal> {
+        let Entry { bytes, name, .. } = &self.all[number];
+        if let Some(most) = self.most.filter(|most| bytes > most) {
+            let message = format!(
+                "the model `{name}` takes {} of memory, and models may take {} on this server (--max-memory)",
+                gibibytes(*bytes),
+                gibibytes(most)
+            );
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_field("model"));
+        }
+        let mut state = self.state();
+        loop {
+            if self.fits(*bytes, &state) {
+                return Ok(true);
+            }
+            let idle = |loaded: &Option<Loaded>| {
+                loaded
+                    .as_ref()
+                    .filter(|one| Arc::strong_count(&one.model) == 1)
+                    .map(|one| one.used)
+            };
+            let numbers = 0..state.loaded.len();
+            let least = numbers
+                .filter_map(|number| Some((idle(&state.loaded[number])?, number)))
+                .min();
+            match least {
+                Some((_, number)) => state.loaded[number] = None,
+                None if state.loaded.iter().any(Option::is_some) => return Ok(false),
+                None => {
+                    let message = format!(
+                        "the model `{name}` takes {} of memory, which are not free",
+                        gibibytes(*bytes)
+                    );
+                    return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_field("model"));
+                }
             }
         }
-        names
     }
 
-    /// What a caller may know of it.
-    pub(crate) fn describe<'a>(&'a self, clip: bool, controls: Option<&'a Controls>) -> Description<'a> {
-        let model = &self.pipeline.model;
-        let config = model.config();
-        let classes = self.pipeline.known_classes();
-        let channels = self.pipeline.picture_channels();
-        let colours = channels == 3;
-        let texts = self.pipeline.condition::<TextCondition>();
-        let picture_use = self.pipeline.class().picture_use();
-        Description {
-            name: &self.name,
-            class_name: config.class_name(),
-            pipeline: self.pipeline.class().name,
-            latent: self.pipeline.codec().is_latent(),
-            parameters: self.pipeline.num_parameters(),
-            height: self.size.height,
-            width: self.size.width,
-            divisor: self.pipeline.size_divisor(),
-            channels,
-            usual: UsualDescription::of(&self.pipeline),
-            null_class: classes
-                .as_ref()
-                .is_some_and(|classes| classes.null_class.is_some()),
-            classes: classes.map(|classes| classes.names),
-            prompt: texts.is_some(),
-            negative_prompt: texts.is_some() && self.pipeline.condition::<DistilledGuidance>().is_none(),
-            prompt_2: texts.is_some_and(TextCondition::takes_second_texts),
-            sizes: self.pipeline.condition::<SizeCondition>().is_some(),
-            init_image: self.init_image(),
-            inpaint: self.inpaints(),
-            needs_picture: !self.draws_from_noise(),
-            depth: picture_use == PictureUse::Depth,
-            safety_checker: self.pipeline.safety().is_some(),
-            controls: self.controls(controls),
-            conditioning_image: config.image_condition().map(|condition| condition.to_string()),
-            vector: self
-                .pipeline
-                .condition()
-                .map(|vector: &VectorCondition| VectorDescription {
-                    of: vector.kind().map(|kind| kind.to_string()),
-                    numbers: vector.dimension(),
-                }),
-            attributes: self
-                .pipeline
-                .condition()
-                .map(|attributes: &AttributesCondition| attributes.names().to_vec()),
-            guides: [
-                ("colour", colours),
-                ("brightness", true),
-                ("symmetry", true),
-                ("clip", clip),
-            ]
-            .into_iter()
-            .filter_map(|(guide, possible)| possible.then_some(guide))
-            .collect(),
-            sampler: self.own_sampler(),
-            samplers: self
-                .samplers
-                .iter()
-                .filter_map(|sampler| SamplerDescription::of(sampler, &self.pipeline))
-                .collect(),
+    /// Whether so many bytes fit beside the models that are loaded.
+    fn fits(&self, bytes: u64, state: &State) -> bool {
+        let loaded = state.loaded.iter().zip(&self.all);
+        let used: u64 = loaded
+            .filter_map(|(loaded, entry)| loaded.as_ref().map(|_| entry.bytes))
+            .sum();
+        match self.most {
+            Some(most) => used.saturating_add(bytes) <= most,
+            None => free_memory().is_none_or(|free| bytes <= free),
         }
     }
-}
 
-/// What `GET /api/models` says of a model.
-#[derive(Debug, Serialize)]
-pub(crate) struct Description<'a> {
-    name: &'a str,
-    class_name: &'static str,
-    /// Its pipeline's class.
-    pipeline: &'static str,
-    /// Whether it denoises latents.
-    latent: bool,
-    parameters: usize,
-    height: usize,
-    width: usize,
-    /// What sides are divisible by.
-    divisor: usize,
-    channels: usize,
-    /// What its class does where nobody says; of pictures the sampler says.
-    usual: Option<UsualDescription>,
-    classes: Option<Vec<String>>,
-    null_class: bool,
-    prompt: bool,
-    negative_prompt: bool,
-    prompt_2: bool,
-    /// Whether it is told sizes, as Stable Diffusion XL is.
-    sizes: bool,
-    /// What becomes of a picture to begin with.
-    init_image: Option<&'static str>,
-    inpaint: bool,
-    /// Whether it draws nothing from noise alone.
-    needs_picture: bool,
-    depth: bool,
-    safety_checker: bool,
-    /// The ControlNets that a request may name.
-    controls: Vec<String>,
-    conditioning_image: Option<String>,
-    vector: Option<VectorDescription>,
-    /// The names of the attributes that it knows.
-    attributes: Option<Vec<String>>,
-    guides: Vec<&'static str>,
-    sampler: &'static str,
-    samplers: Vec<SamplerDescription>,
-}
+    /// Loads a model.
+    fn read(&self, number: usize) -> Result<Lease> {
+        let Entry {
+            name,
+            path,
+            options,
+            device,
+            ..
+        } = &self.all[number];
+        let model = Arc::new(Model::load(name, path, options, device)?);
+        let lease = self.lease_of(&model);
+        let mut state = self.state();
+        state.clock += 1;
+        let used = state.clock;
+        let places = state.loaded.len().max(number + 1);
+        state.loaded.resize_with(places, || None);
+        state.loaded[number] = Some(Loaded { model, used });
+        Ok(lease)
+    }
 
-/// What it says of requests that leave it open.
-#[derive(Debug, Serialize)]
-struct UsualDescription {
-    draw: UsageDescription,
-    picture: UsageDescription,
-    inpaint: UsageDescription,
-}
-
-/// Of one use.
-#[derive(Debug, Serialize)]
-struct UsageDescription {
-    steps: usize,
-    guidance_scale: f64,
-    strength: f64,
-}
-
-impl UsualDescription {
-    fn of(pipeline: &Pipeline) -> Option<Self> {
-        let latent = pipeline.class().latent?;
-        let of = |usage: Usage| UsageDescription {
-            steps: usage.steps.min(pipeline.scheduler.num_train_timesteps()),
-            guidance_scale: usage.guidance_scale,
-            strength: usage.strength,
-        };
-        Some(Self {
-            draw: of(latent.draw),
-            picture: of(latent.picture),
-            inpaint: of(latent.inpaint),
-        })
+    /// A panic while the lock was held left nothing half done: every change is one assignment.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What it says of the vector that a model is told.
-#[derive(Debug, Serialize)]
-struct VectorDescription {
-    /// What of a picture it is, where that is known: `colour` or `clip`.
-    of: Option<String>,
-    numbers: usize,
-}
-
-/// What it says of a sampler.
-#[derive(Debug, Serialize)]
-struct SamplerDescription {
-    name: &'static str,
-    about: String,
-    steps: usize,
-    eta: bool,
-    stochastic: bool,
-}
-
-impl SamplerDescription {
-    fn of(sampler: &SamplerName, pipeline: &Pipeline) -> Option<Self> {
-        let scheduler = pipeline.sampler(sampler.name).ok()?;
-        Some(Self {
-            name: sampler.name,
-            // The library's words are for a command line.
-            about: sampler.about.replace("--eta", "eta"),
-            steps: pipeline.steps_by(&scheduler),
-            eta: scheduler.takes_eta(),
-            stochastic: sampler.is_stochastic,
-        })
-    }
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }

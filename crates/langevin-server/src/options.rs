@@ -1,6 +1,6 @@
 //! How a server is set up.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use langevin::{guidance::ClipLoss, models::clip::ClipModel};
 use serde::Serialize;
@@ -52,6 +52,8 @@ pub struct ServerOptions {
     pub queue: usize,
     /// Pictures that are drawn at once.
     pub batch_size: usize,
+    /// How long a caller may take for the head of a request and again for its body, and how long a connection may be idle.
+    pub patience: Duration,
     /// What callers of the API must know; `None` lets everybody in.
     pub api_key: Option<String>,
     /// The origin whose pages may call the API from a browser, besides the server's own; `*` for all.
@@ -74,6 +76,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             queue: 64,
             batch_size: 16,
+            patience: Duration::from_secs(30),
             api_key: None,
             allow_origin: None,
             runs: None,

@@ -8,11 +8,7 @@ use langevin::{
 };
 
 use crate::{
-    bounds, controls,
-    models::{Model, Models},
-    options::ServerOptions,
-    pictures,
-    refusal::Refusal,
+    bounds, model::Model, models::Lease, options::ServerOptions, pictures, refusal::Refusal,
     request::GenerateRequest,
 };
 
@@ -23,43 +19,82 @@ const USUAL_PREVIEWS: usize = 24;
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     /// The model's number.
-    pub model: usize,
-    pub plan: Plan,
-    pub count: usize,
-    pub size: Size,
+    pub(crate) number: usize,
+    /// The model, which stays in memory until the order is done.
+    pub(crate) model: Lease,
+    pub(crate) plan: Plan,
+    pub(crate) count: usize,
+    pub(crate) size: Size,
     /// The classes that the pictures take turns in; none for an unconditional model.
     classes: Vec<i64>,
-    pub previews: usize,
+    pub(crate) previews: usize,
 }
 
-impl Order {
-    /// What a request means on a server with these models. It decodes pictures and begins a loop, so it is work for a thread
-    /// that may block.
+/// A request on its way to an order: each step is bounded by the one before.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    number: usize,
+    model: Lease,
+    request: Request,
+    count: usize,
+    previews: usize,
+}
+
+impl Asked {
+    /// Holds what a request says to what its model can be.
     ///
     /// # Errors
-    /// If it asks for more than the limits, or for what the model cannot do.
+    /// If it asks for more, or for a sampler or a guide that is not there.
     pub(crate) fn of(
-        asked: &GenerateRequest,
-        models: &Models,
+        asked: GenerateRequest,
+        number: usize,
+        model: Lease,
         options: &ServerOptions,
     ) -> Result<Self, Refusal> {
-        bounds::check_texts(asked, options.limits.text)?;
-        let number = match &asked.model {
-            None => 0,
-            Some(name) => models.find(name).ok_or_else(|| unknown_model(name, models))?,
-        };
-        let model = models
-            .get(number)
-            .ok_or_else(|| Refusal::unprocessable("this server has no model"))?;
-        let mut request = asked.request.clone();
+        let mut request = asked.request;
         // So that a sampler that is not there is found out before the rest.
-        model.sampler(request.scheduler.as_deref())?;
+        let sampler = model.sampler(request.scheduler.as_deref());
+        sampler.map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "scheduler"))?;
         let count = request.count.unwrap_or(1);
-        request.count = Some(count);
-        bounds::check(asked, count, model, options)?;
+        bounds::check_size(&request, &model, options)?;
         check_guides(&request, options)?;
-        pictures::decode(&mut request, options)?;
-        bounds::check_decoded(&request, count, model, options)?;
+        request.count = Some(count);
+        Ok(Self {
+            number,
+            model,
+            request,
+            count,
+            previews: asked.previews.unwrap_or(USUAL_PREVIEWS),
+        })
+    }
+
+    /// Whether there are pictures in it.
+    pub(crate) fn has_pictures(&mut self) -> bool {
+        self.request.images_mut().next().is_some()
+    }
+
+    /// Decodes its pictures, which is work for a thread that may block.
+    ///
+    /// # Errors
+    /// If one is none, or they are larger than the limits.
+    pub(crate) fn decode(&mut self, options: &ServerOptions) -> Result<(), Refusal> {
+        pictures::decode(&mut self.request, options)?;
+        bounds::check_begun(&self.request, &self.model, options)
+    }
+
+    /// What it means for its model. This encodes texts and begins a loop, so it is work for a thread that may block.
+    ///
+    /// # Errors
+    /// If it asks for what the model cannot do.
+    pub(crate) fn order(self, options: &ServerOptions) -> Result<Order, Refusal> {
+        let Self {
+            number,
+            model,
+            mut request,
+            count,
+            previews,
+        } = self;
+        bounds::check_drawn(&request, count, &model, options)?;
         if request.class.is_empty() {
             request.class = model.pipeline.every_class();
         }
@@ -68,7 +103,12 @@ impl Order {
             .class
             .iter()
             .map(|class| model.pipeline.class_number(class));
-        let classes = classes.collect::<langevin::Result<_>>()?;
+        let classes = classes.collect::<langevin::Result<_>>();
+        let classes = classes.map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "class"))?;
+        if let Some(class) = &request.negative_class {
+            let known = model.pipeline.class_number(class);
+            known.map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "negative_class"))?;
+        }
         // What cannot be begun is refused now and not when its turn has come.
         let load_control = |name: &str| match &options.controls {
             Some(controls) => controls.get(name),
@@ -87,16 +127,19 @@ impl Order {
                 options.limits.steps as u64,
             ));
         }
-        Ok(Self {
-            model: number,
+        Ok(Order {
+            number,
             plan,
             count,
-            size: bounds::drawn(&request, model),
+            size: bounds::drawn(&request, &model),
             classes,
-            previews: asked.previews.unwrap_or(USUAL_PREVIEWS),
+            previews,
+            model,
         })
     }
+}
 
+impl Order {
     /// The loop that draws picture `number` of the order, with a generator of its own.
     pub(crate) fn start<'m>(&self, model: &'m Model, number: usize) -> langevin::Result<Sampling<'m>> {
         self.plan.picture(&model.pipeline, number)
@@ -131,26 +174,18 @@ impl Order {
     }
 }
 
-pub(crate) fn unknown_model(name: &str, models: &Models) -> Refusal {
-    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-    Refusal::unprocessable(format!(
-        "there is no model `{name}` on this server; there are {}",
-        names.join(", ")
-    ))
-}
-
 /// Refuses guides that name a file of this machine, or need what the server was not started with.
 fn check_guides(request: &Request, options: &ServerOptions) -> Result<(), Refusal> {
     for guide in &request.guide {
         if guide.names_a_file() {
-            return Err(Refusal::unprocessable(format!(
+            let message = format!(
                 "`{guide}` names a file, and a request may not; colour, brightness, symmetry and clip can guide here"
-            )));
+            );
+            return Err(Refusal::unprocessable(message).with_field("guide"));
         }
         if guide.needs_clip() && options.clip.is_none() {
-            return Err(Refusal::unprocessable(format!(
-                "`{guide}` needs CLIP, which this server was not started with (--clip)"
-            )));
+            let message = format!("`{guide}` needs CLIP, which this server was not started with (--clip)");
+            return Err(Refusal::unprocessable(message).with_field("guide"));
         }
     }
     Ok(())

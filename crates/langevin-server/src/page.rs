@@ -6,6 +6,9 @@ use axum::{Router, http::header, routing::get};
 
 use crate::api::App;
 
+/// What the API is, but for the schema of a request.
+pub(crate) const DESCRIPTION: &str = include_str!("../page/openapi.json");
+
 /// Address, kind and content of every file.
 const FILES: &[(&str, &str, &str)] = &[
     (
@@ -17,11 +20,6 @@ const FILES: &[(&str, &str, &str)] = &[
         "/docs",
         "text/html; charset=utf-8",
         include_str!("../page/docs.html"),
-    ),
-    (
-        "/api/openapi.json",
-        "application/json",
-        include_str!("../page/openapi.json"),
     ),
     (
         "/page/icon.svg",
@@ -41,6 +39,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/drawing.js", SCRIPT, include_str!("../page/drawing.js")),
     ("/page/gallery.js", SCRIPT, include_str!("../page/gallery.js")),
     ("/page/mask.js", SCRIPT, include_str!("../page/mask.js")),
+    ("/page/options.js", SCRIPT, include_str!("../page/options.js")),
     ("/page/picture.js", SCRIPT, include_str!("../page/picture.js")),
     ("/page/schedule.js", SCRIPT, include_str!("../page/schedule.js")),
     ("/page/settings.js", SCRIPT, include_str!("../page/settings.js")),

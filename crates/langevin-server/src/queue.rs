@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
@@ -16,6 +16,9 @@ use crate::{
     order::Order,
     refusal::Refusal,
 };
+
+/// The longest time after which somebody is asked to come again.
+const LONGEST_WAIT: f64 = 120.0;
 
 /// An order with whoever waits for it.
 #[derive(Debug)]
@@ -42,9 +45,24 @@ struct State {
     waiting: VecDeque<Job>,
     /// Orders and pictures that are being drawn.
     running: [usize; 2],
-    /// How long an order takes of late, in seconds.
+    /// Seconds from one order's end to the next one's, of late.
     pace: f64,
+    /// When an order ended last.
+    ended: Option<Instant>,
+    /// When the order that is nearest to its end will be there, as far as is known.
+    next_end: Option<Instant>,
     closing: bool,
+}
+
+impl State {
+    /// How long it will be until the first of those that wait has its turn: until the next order ends, and as long as one takes where
+    /// nobody can say when that is.
+    fn seconds_until_room(&self) -> f64 {
+        let left = self
+            .next_end
+            .map(|end| end.saturating_duration_since(Instant::now()));
+        left.map_or(self.pace, |left| left.as_secs_f64())
+    }
 }
 
 /// What `GET /api/queue` says.
@@ -86,7 +104,7 @@ impl Queue {
         if waiting < self.limit {
             return Ok(());
         }
-        let seconds = (state.pace * waiting as f64).ceil().clamp(1.0, 120.0);
+        let seconds = state.seconds_until_room().ceil().clamp(1.0, LONGEST_WAIT);
         let message = format!(
             "{waiting} requests are waiting, as many as this server lets wait: try again in {seconds} seconds"
         );
@@ -134,16 +152,27 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Says how many orders and pictures are being drawn.
-    pub(crate) fn set_running(&self, orders: usize, pictures: usize) {
-        self.lock().running = [orders, pictures];
+    /// Says how many orders and pictures are being drawn, and in how many seconds the first of them will be, where that is known.
+    pub(crate) fn set_running(&self, orders: usize, pictures: usize, seconds_left: Option<f64>) {
+        let mut state = self.lock();
+        state.running = [orders, pictures];
+        let left = seconds_left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        state.next_end = left.and_then(|left| Instant::now().checked_add(left));
     }
 
-    /// Says that an order was drawn in so many seconds.
-    pub(crate) fn set_pace(&self, seconds: f64) {
+    /// Says that an order is drawn, which was begun so long ago.
+    pub(crate) fn set_drawn(&self, began: Instant) {
         let mut state = self.lock();
-        let old = if state.pace == 0.0 { seconds } else { state.pace };
+        // Several are drawn at once: what counts is how often one ends.
+        let since = state.ended.map_or(began, |ended| ended.max(began));
+        let seconds = since.elapsed().as_secs_f64();
+        let old = if state.ended.is_none() {
+            seconds
+        } else {
+            state.pace
+        };
         state.pace = 0.8 * old + 0.2 * seconds;
+        state.ended = Some(Instant::now());
     }
 
     pub(crate) fn status(&self) -> QueueStatus {
@@ -168,5 +197,34 @@ impl Queue {
     /// A panic while the lock was held left nothing half done: every change is one assignment or one push.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_sent_away_hears_when_the_next_order_ends() {
+        let mut state = State::default();
+        assert_eq!(state.seconds_until_room(), 0.0);
+        let now = Instant::now();
+        state.next_end = now.checked_add(Duration::from_secs(40));
+        assert!((39.0..=40.0).contains(&state.seconds_until_room()));
+        // It should have ended by now.
+        state.next_end = Some(now);
+        assert_eq!(state.seconds_until_room(), 0.0);
+    }
+
+    #[test]
+    fn the_pace_is_that_of_ends_and_not_of_orders() {
+        let queue = Queue::new(1, Arc::default());
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        // Ten that were drawn together for ten seconds make room ten times.
+        for _ in 0..10 {
+            queue.set_drawn(long_ago);
+        }
+        let pace = queue.lock().pace;
+        assert!(pace > 0.5 && pace < 2.0, "{pace}");
     }
 }

@@ -1,49 +1,70 @@
 //! What a request says, as it is written.
 
 use langevin::Request;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::refusal::Refusal;
-
-/// What `scheduler` was called first, and may still be.
-const SAMPLER: &str = "sampler";
+use crate::{
+    refusal::Refusal,
+    schema::{self, RequestSchema},
+};
 
 /// The body of `POST /api/generate`. Every field may be left out.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GenerateRequest {
-    /// The model's name; the first one's by default.
+    /// The model's name [the first one's].
     pub model: Option<String>,
-    /// How many moments of the denoising an event stream shows; 24 by default.
+    /// How many moments of the denoising an event stream shows, 0 for no progress at all [24].
     pub previews: Option<usize>,
     /// The pictures that are asked for.
     #[serde(flatten)]
     pub request: Request,
 }
 
-impl GenerateRequest {
+/// A request, with the names of the fields that were given.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) request: GenerateRequest,
+    pub(crate) given: Vec<String>,
+}
+
+impl Read {
     /// Reads a body. `null` stands for a field that is left out.
     ///
     /// # Errors
-    /// If it is no JSON object, has a field that there is not, or one of another type.
-    pub(crate) fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let body: Value = serde_json::from_slice(body)
-            .map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))?;
-        let Value::Object(mut fields) = body else {
-            return Err(Refusal::unprocessable(
-                "a request is a JSON object, such as {\"steps\": 50}",
-            ));
-        };
+    /// If it is no JSON object, or has a field that is not as the schema has it.
+    pub(crate) fn of(body: &[u8], schema: &RequestSchema) -> Result<Self, Refusal> {
+        Self::of_fields(object(body)?, schema)
+    }
+
+    /// Reads the fields of a body.
+    ///
+    /// # Errors
+    /// If there is one that is not as the schema has it.
+    pub(crate) fn of_fields(mut fields: Map<String, Value>, schema: &RequestSchema) -> Result<Self, Refusal> {
         fields.retain(|_, value| !value.is_null());
-        let known = serde_json::to_value(Self::default()).unwrap_or_default();
-        let is_known = |field: &str| field == SAMPLER || known.get(field).is_some();
-        if let Some(field) = fields.keys().find(|field| !is_known(field)) {
-            return Err(Refusal::unprocessable(format!(
-                "there is no field `{field}`; /docs lists those that there are"
-            )));
+        schema.check(&mut fields)?;
+        let given = fields.keys().cloned().collect();
+        let request = serde_json::from_value(Value::Object(fields.clone()));
+        let request = request.map_err(|error| schema::unreadable(&fields, &error))?;
+        Ok(Self { request, given })
+    }
+}
+
+/// The fields of a body.
+///
+/// # Errors
+/// If it is no JSON object.
+pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))?;
+    match body {
+        Value::Object(fields) => Ok(fields),
+        _ => {
+            let message = "a request is a JSON object, such as {\"steps\": 50}";
+            Err(Refusal::unprocessable(message).with_field("body"))
         }
-        serde_json::from_value(Value::Object(fields))
-            .map_err(|error| Refusal::unprocessable(format!("the request is not as /docs has it: {error}")))
     }
 }

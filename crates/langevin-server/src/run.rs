@@ -2,10 +2,9 @@
 
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
-use tokio::sync::Notify;
-
 use crate::{
     api::{App, router},
+    connections::Connections,
     metrics::Metrics,
     models::Models,
     options::ServerOptions,
@@ -35,6 +34,7 @@ pub fn serve(
     listener.set_nonblocking(true)?;
     let metrics = Arc::new(Metrics::default());
     let queue = Arc::new(Queue::new(options.queue, metrics.clone()));
+    let patience = options.patience;
     let (models, options) = (Arc::new(models), Arc::new(options));
     let worker = Worker {
         models: models.clone(),
@@ -53,12 +53,6 @@ pub fn serve(
         .build()?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let drawn = Arc::new(Notify::new());
-        let end = {
-            let drawn = drawn.clone();
-            async move { drawn.notified().await }
-        };
-        let served = axum::serve(listener, router(app)).with_graceful_shutdown(end);
         let ending = async {
             while !is_over() {
                 tokio::time::sleep(ASK_EVERY).await;
@@ -67,13 +61,14 @@ pub fn serve(
             while !drawing.is_finished() {
                 tokio::time::sleep(ASK_EVERY).await;
             }
-            drawn.notify_one();
-            tokio::time::sleep(LINGER).await;
         };
+        let connections = Connections::new(router(app), patience);
         tokio::select! {
-            served = async { served.await } => served,
-            () = ending => Ok(()),
+            never = connections.accept(listener) => match never {},
+            () = ending => {}
         }
+        let _ = tokio::time::timeout(LINGER, connections.end()).await;
+        Ok(())
     });
     // A file that is being read must not hold up the end.
     runtime.shutdown_background();

@@ -3,10 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use langevin::training::runs::{RunSummary, find_runs, read_metric};
+use axum::body::Bytes;
+use langevin::training::{
+    LossCurve,
+    runs::{RunSummary, find_runs},
+    samples::SAMPLES_TRAINED,
+};
 use serde::Serialize;
 
 use crate::refusal::Refusal;
@@ -44,56 +50,134 @@ pub(crate) struct RunPicture {
     name: String,
     /// When it was written, in seconds since 1970: whoever has seen it knows by this whether it is another.
     modified: u64,
+    /// Which weights drew it: `average`, the moving average of those that are trained, or `trained`, themselves.
+    of: &'static str,
     #[serde(skip)]
     path: PathBuf,
 }
 
-/// The runs in a folder.
-///
-/// # Errors
-/// If it cannot be read.
-pub(crate) fn list(folder: &Path) -> Result<Vec<RunEntry>, Refusal> {
-    // One broken run does not hide the others.
-    let read = |path: PathBuf| RunSummary::read(&path).ok().map(|run| entry(&path, &run));
-    Ok(find_runs(folder)
-        .map_err(unreadable)?
-        .into_iter()
-        .filter_map(read)
-        .collect())
+/// An answer is given again for so long: many who look cost no more than one.
+const FRESH: Duration = Duration::from_secs(1);
+/// Runs that are held with their curves, the last that were looked at.
+const FOLLOWED: usize = 8;
+
+/// The runs of a folder, and what was read of them.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    folder: PathBuf,
+    read: Mutex<Read>,
 }
 
-/// The run of this name.
-///
-/// # Errors
-/// If there is none, or it cannot be read.
-pub(crate) fn details(folder: &Path, name: &str) -> Result<RunDetails, Refusal> {
-    let path = find(folder, name)?;
-    let run = RunSummary::read(&path).map_err(unreadable)?;
-    let losses = read_metric(&path, "loss").map_err(unreadable)?;
-    let stretch = losses.len().div_ceil(POINTS).max(1);
-    let mean = |points: &[(u64, f64)]| {
-        let step = points.last().map_or(0, |(step, _)| *step);
-        (
-            step,
-            points.iter().map(|(_, loss)| loss).sum::<f64>() / points.len() as f64,
-        )
-    };
-    Ok(RunDetails {
-        entry: entry(&path, &run),
-        losses: losses.chunks(stretch).map(mean).collect(),
-        pictures: pictures(&path),
-    })
+#[derive(Debug, Default)]
+struct Read {
+    list: Option<(Instant, Bytes)>,
+    /// The last that was looked at comes last.
+    followed: Vec<Followed>,
 }
 
-/// The bytes of a picture of a run.
-///
-/// # Errors
-/// If there is none of that name.
-pub(crate) fn picture(folder: &Path, run: &str, name: &str) -> Result<Vec<u8>, Refusal> {
-    let pictures = pictures(&find(folder, run)?);
-    let picture = pictures.into_iter().find(|picture| picture.name == name);
-    let bytes = picture.and_then(|picture| fs::read(picture.path).ok());
-    bytes.ok_or_else(|| Refusal::not_found(format!("the run {run} has no picture `{name}`")))
+/// A run that somebody looks at.
+#[derive(Debug)]
+struct Followed {
+    path: PathBuf,
+    curve: LossCurve,
+    answer: Option<(Instant, Bytes)>,
+}
+
+/// An answer, if it is not too old.
+fn fresh(answer: &Option<(Instant, Bytes)>) -> Option<Bytes> {
+    let (when, bytes) = answer.as_ref()?;
+    (when.elapsed() < FRESH).then(|| bytes.clone())
+}
+
+impl Runs {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            read: Mutex::default(),
+        }
+    }
+
+    /// The runs, as JSON.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub(crate) fn list(&self) -> Result<Bytes, Refusal> {
+        let mut read = self.read();
+        if let Some(list) = fresh(&read.list) {
+            return Ok(list);
+        }
+        // One broken run does not hide the others.
+        let entry = |path: PathBuf| RunSummary::read(&path).ok().map(|run| entry(&path, &run));
+        let runs = find_runs(&self.folder).map_err(unreadable)?;
+        let list = as_json(&runs.into_iter().filter_map(entry).collect::<Vec<_>>())?;
+        read.list = Some((Instant::now(), list.clone()));
+        Ok(list)
+    }
+
+    /// The run of this name, as JSON: of its numbers what is new is read, whoever looked before.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub(crate) fn details(&self, name: &str) -> Result<Bytes, Refusal> {
+        let path = find(&self.folder, name)?;
+        let mut read = self.read();
+        let place = read.followed.iter().position(|run| run.path == path);
+        let mut followed = match place {
+            Some(place) => read.followed.remove(place),
+            None => Followed {
+                curve: LossCurve::new(&path),
+                answer: None,
+                path: path.clone(),
+            },
+        };
+        let answer = match fresh(&followed.answer) {
+            Some(answer) => answer,
+            None => followed.look()?,
+        };
+        if read.followed.len() == FOLLOWED {
+            read.followed.remove(0);
+        }
+        read.followed.push(followed);
+        Ok(answer)
+    }
+
+    /// The bytes of a picture of a run.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub(crate) fn picture(&self, run: &str, name: &str) -> Result<Vec<u8>, Refusal> {
+        let pictures = pictures(&find(&self.folder, run)?, false);
+        let picture = pictures.into_iter().find(|picture| picture.name == name);
+        let bytes = picture.and_then(|picture| fs::read(picture.path).ok());
+        bytes.ok_or_else(|| Refusal::not_found(format!("the run {run} has no picture `{name}`")))
+    }
+
+    /// A panic while the lock was held left answers that are old, or a curve that is gone and read again.
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Followed {
+    /// Looks at the run again.
+    fn look(&mut self) -> Result<Bytes, Refusal> {
+        let run = RunSummary::read(&self.path).map_err(unreadable)?;
+        self.curve.update().map_err(unreadable)?;
+        let details = RunDetails {
+            entry: entry(&self.path, &run),
+            losses: self.curve.points(POINTS),
+            pictures: pictures(&self.path, run.config.use_ema),
+        };
+        let answer = as_json(&details)?;
+        self.answer = Some((Instant::now(), answer.clone()));
+        Ok(answer)
+    }
+}
+
+fn as_json(value: &impl Serialize) -> Result<Bytes, Refusal> {
+    let json = serde_json::to_vec(value);
+    json.map(Bytes::from)
+        .map_err(|error| Refusal::internal(format!("the runs make no JSON: {error}")))
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf, Refusal> {
@@ -130,8 +214,18 @@ fn entry(path: &Path, run: &RunSummary) -> RunEntry {
     }
 }
 
+/// Which weights drew the picture of this name, in a run with or without an average of them.
+fn drawn_by(name: &str, has_average: bool) -> &'static str {
+    let trained = SAMPLES_TRAINED.trim_end_matches(".png");
+    if has_average && !name.starts_with(trained) {
+        "average"
+    } else {
+        "trained"
+    }
+}
+
 /// The pictures at a run's root and among its samples, the newest first.
-fn pictures(run: &Path) -> Vec<RunPicture> {
+fn pictures(run: &Path, has_average: bool) -> Vec<RunPicture> {
     let in_folder = |folder: PathBuf, prefix: &'static str| {
         // A link may lead to anybody's pictures.
         let is_own = prefix.is_empty() || folder.symlink_metadata().is_ok_and(|own| own.is_dir());
@@ -147,10 +241,14 @@ fn pictures(run: &Path) -> Vec<RunPicture> {
             let modified = file.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let is_png = path.extension().is_some_and(|extension| extension == "png");
-            is_png.then(|| RunPicture {
-                name: format!("{prefix}{}", name_of(&path)),
-                modified,
-                path,
+            is_png.then(|| {
+                let name = name_of(&path);
+                RunPicture {
+                    of: drawn_by(&name, has_average),
+                    name: format!("{prefix}{name}"),
+                    modified,
+                    path,
+                }
             })
         })
     };

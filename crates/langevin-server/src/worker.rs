@@ -1,6 +1,7 @@
 //! The thread that draws: all pictures under way go a step further in turn, and new ones join as places become free.
 
 use std::{
+    cell::OnceCell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +17,8 @@ use langevin::{
 use crate::{
     events::{Event, Finished, Preview, Progress},
     metrics::{Metrics, add},
-    models::{Model, Models},
+    model::Model,
+    models::{Lease, Models},
     options::ServerOptions,
     queue::{Job, Queue},
 };
@@ -80,18 +82,21 @@ impl Worker {
                 add(&self.metrics.failed, self.queue.status().running.max(1));
                 tracing::warn!("drawing failed in a way that it should not; the requests under way are lost");
             }
-            self.queue.set_running(0, 0);
+            self.queue.set_running(0, 0, None);
         }
     }
 
     /// Draws until there is nothing left to draw.
     fn rounds(&self) {
+        // Models stay until all that is under way is done; whoever waits for their memory lets nothing new begin.
+        let models: Vec<OnceCell<Lease>> = (0..self.models.len()).map(|_| OnceCell::new()).collect();
         let mut running: Vec<Running<'_>> = Vec::new();
         loop {
             self.forget_the_gone(&mut running);
-            self.admit(&mut running);
+            self.admit(&mut running, &models);
             let pictures = running.iter().map(|order| order.pictures.len()).sum();
-            self.queue.set_running(running.len(), pictures);
+            let seconds_left = running.iter().filter_map(Running::seconds_left).reduce(f64::min);
+            self.queue.set_running(running.len(), pictures, seconds_left);
             if running.is_empty() {
                 return;
             }
@@ -117,7 +122,7 @@ impl Worker {
     }
 
     /// Begins pictures while there are places: those of orders under way first, then those that wait.
-    fn admit<'m>(&'m self, running: &mut Vec<Running<'m>>) {
+    fn admit<'m>(&self, running: &mut Vec<Running<'m>>, models: &'m [OnceCell<Lease>]) {
         let mut places = self.options.batch_size.max(1);
         let taken = running.iter().flat_map(|order| &order.pictures);
         places = places.saturating_sub(taken.map(|picture| picture.places).sum());
@@ -131,18 +136,16 @@ impl Worker {
             }
             let order = &mut running[at];
             while places > 0 && order.next < order.job.order.count && order.failure.is_none() {
-                places = places.saturating_sub(self.begin(order));
+                let order_model = &order.job.order.model;
+                let model = models[order.job.order.number].get_or_init(|| order_model.clone());
+                places = places.saturating_sub(self.begin(order, model));
             }
             at += 1;
         }
     }
 
     /// Begins the next picture of an order; the places that it takes.
-    fn begin<'m>(&'m self, order: &mut Running<'m>) -> usize {
-        let Some(model) = self.models.get(order.job.order.model) else {
-            order.failure = Some("the model is gone".into());
-            return 0;
-        };
+    fn begin<'m>(&self, order: &mut Running<'m>, model: &'m Model) -> usize {
         let number = order.next;
         order.next += 1;
         let begun = order.job.order.start(model, number);
@@ -175,7 +178,7 @@ impl Worker {
         let orders = || 0..running.len();
         let of_model = |&place: &usize| {
             let order = &running[place];
-            order.job.order.model == model && order.failure.is_none()
+            order.job.order.number == model && order.failure.is_none()
         };
         let places: Vec<usize> = orders()
             .filter(of_model)
@@ -186,7 +189,7 @@ impl Worker {
         }
         let mut loops: Vec<&mut Sampling<'_>> = running
             .iter_mut()
-            .filter(|order| order.job.order.model == model && order.failure.is_none())
+            .filter(|order| order.job.order.number == model && order.failure.is_none())
             .flat_map(|order| order.pictures.iter_mut().map(|picture| &mut picture.sampling))
             .collect();
         let results = step_together(&mut loops);
@@ -229,12 +232,12 @@ impl Worker {
         } else {
             Ok(Vec::new())
         };
-        let pace = order.began.elapsed().as_secs_f64() / order.steps.max(1) as f64;
+        let seconds_left = order.seconds_left().unwrap_or_default();
         match previews {
             Ok(previews) => order.send(Event::Progress(Progress {
                 done: order.steps,
                 total: order.total,
-                seconds_left: pace * (order.total - order.steps) as f64,
+                seconds_left,
                 previews,
             })),
             Err(error) => order.failure = Some(error.to_string()),
@@ -243,9 +246,7 @@ impl Worker {
 
     /// Hands out the pictures that have no step left.
     fn finish_pictures(&self, order: &mut Running<'_>) {
-        let Some(model) = self.models.get(order.job.order.model) else {
-            return;
-        };
+        let model = order.job.order.model.clone();
         let (done, under_way): (Vec<_>, Vec<_>) = std::mem::take(&mut order.pictures)
             .into_iter()
             .partition(|picture| picture.sampling.done() == picture.sampling.total());
@@ -262,12 +263,12 @@ impl Worker {
                     order.send(Event::Finished(Finished {
                         number,
                         seed: order.job.order.seed_of(number),
-                        class: order.job.order.class_name(model, number),
+                        class: order.job.order.class_name(&model, number),
                         picture,
                         flagged,
                         texts: match self.options.no_metadata {
                             true => Vec::new(),
-                            false => order.job.order.texts(model, number),
+                            false => order.job.order.texts(&model, number),
                         },
                     }));
                 }
@@ -294,7 +295,7 @@ impl Worker {
         }
         self.metrics.order(order.job.since.elapsed().as_secs_f64());
         let seconds = order.began.elapsed().as_secs_f64();
-        self.queue.set_pace(seconds);
+        self.queue.set_drawn(order.began);
         order.send(Event::Done(seconds));
         true
     }
@@ -331,6 +332,12 @@ impl Running<'_> {
     /// Sends news. There is room for all that must arrive; where nobody listens any more, the next round finds that out.
     fn send(&self, event: Event) {
         let _ = self.job.events.try_send(event);
+    }
+
+    /// How long the rest will take at the pace so far; `None` before the first step.
+    fn seconds_left(&self) -> Option<f64> {
+        let pace = self.began.elapsed().as_secs_f64() / self.steps as f64;
+        (self.steps > 0).then(|| pace * self.total.saturating_sub(self.steps) as f64)
     }
 
     fn previews(&self) -> Result<Vec<Preview>> {

@@ -1122,6 +1122,176 @@ fn the_description_is_true() {
     }
 }
 
+/// Values that are none of those that a field may have, as its schema tells.
+fn beyond(schema: &Value) -> Vec<Value> {
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    };
+    let is = |kind: &str| types.contains(&kind);
+    let mut wrong = vec![json!({}), json!({ "a": 1 })];
+    if !is("boolean") {
+        wrong.push(json!(true));
+    }
+    if !is("string") {
+        wrong.push(json!("many"));
+    }
+    if !is("integer") && !is("number") {
+        wrong.push(json!(8));
+    }
+    if is("integer") && !is("number") {
+        wrong.extend([json!(1.5), json!(-1), json!(1e300)]);
+    }
+    if !is("array") {
+        wrong.push(json!([1, 2]));
+    }
+    let number = |keyword: &str| schema[keyword].as_f64();
+    if let Some(least) = number("minimum") {
+        wrong.push(json!(least - 1.0));
+    }
+    if let Some(most) = number("maximum") {
+        wrong.push(json!(most + 1.0));
+    }
+    wrong.extend(number("exclusiveMinimum").map(|bound| json!(bound)));
+    wrong.extend(number("exclusiveMaximum").map(|bound| json!(bound)));
+    if let Some(limit) = schema["maxLength"].as_u64() {
+        wrong.push(json!("a".repeat(limit as usize + 1)));
+    }
+    if schema.get("enum").is_some() || schema.get("pattern").is_some() {
+        wrong.extend([json!("walls"), json!(""), json!("1x1x1")]);
+    }
+    if let Some(limit) = schema["maxItems"].as_u64() {
+        let one = if schema["items"]["type"] == "string" {
+            json!("a")
+        } else {
+            json!(1)
+        };
+        wrong.push(json!(vec![one; limit as usize + 1]));
+    }
+    if is("array") {
+        wrong.extend(beyond(&schema["items"]).into_iter().map(|one| json!([one])));
+    }
+    if schema.get("contentEncoding").is_some() {
+        wrong.extend([json!("?"), json!("AAAA"), json!(["?"])]);
+    }
+    wrong
+}
+
+#[test]
+fn every_field_is_held_to_its_schema() {
+    let server = server();
+    let description = server.get("/api/openapi.json").expect(200).json();
+    let fields = description["components"]["schemas"]["GenerateRequest"]["properties"]
+        .as_object()
+        .unwrap();
+    assert!(fields.len() > 45, "{}", fields.len());
+    let mut driven = 0;
+    for (field, schema) in fields {
+        assert!(
+            schema["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{field}"
+        );
+        for value in beyond(schema) {
+            let mut request = json!({});
+            request[field] = value.clone();
+            let answer = server.generate("image/png", &request);
+            let shown: String = format!("{field}: {value}").chars().take(120).collect();
+            let refused = answer.refused(422, &[]);
+            assert_eq!(refused["field"], *field, "{shown}: {refused}");
+            // In words that somebody knows who writes JSON, not Rust.
+            let message = refused["error"].as_str().unwrap();
+            let names = [
+                "usize",
+                "u64",
+                "f64",
+                "f32",
+                "expected",
+                "invalid type",
+                "variant",
+                "struct",
+                "untagged",
+            ];
+            for name in names {
+                assert!(!message.contains(name), "{shown}: {message}");
+            }
+            assert!(message.chars().count() < 400, "{shown}: {message}");
+            driven += 1;
+        }
+    }
+    println!("{driven} values of {} fields", fields.len());
+    // Limits are those of the server.
+    assert_eq!(fields["steps"]["maximum"], Limits::default().steps);
+    assert_eq!(fields["count"]["maximum"], Limits::default().count);
+    // A field that there is not, and a body that is no object.
+    assert_eq!(
+        server
+            .generate("*/*", &json!({ "stepz": 3 }))
+            .refused(422, &["stepz"])["field"],
+        "stepz"
+    );
+    for body in [json!([]), json!("steps"), json!(3), json!(null)] {
+        assert_eq!(
+            server.generate("*/*", &body).refused(422, &["JSON object"])["field"],
+            "body"
+        );
+    }
+}
+
+#[test]
+fn numbers_and_names_are_taken_as_callers_write_them() {
+    let server = server();
+    let draw = |request: Value| server.generate("image/png", &request).expect(200).picture();
+    let whole = draw(json!({ "class": 1, "sampler": "ddim", "steps": 2, "seed": 5 }));
+    assert_eq!(
+        whole,
+        draw(json!({ "class": "1", "scheduler": "ddim", "steps": 2.0, "seed": 5.0 }))
+    );
+    assert_eq!(
+        whole,
+        draw(json!({ "class": ["light"], "sampler": "ddim", "steps": 2, "seed": 5, "guidance_scale": null }))
+    );
+    // A field is called as the caller called it.
+    for field in ["sampler", "scheduler"] {
+        let mut request = json!({});
+        request[field] = "euler-b".into();
+        assert_eq!(
+            server.generate("*/*", &request).refused(422, &["euler-b"])["field"],
+            field
+        );
+    }
+    // Each of these is about one field, whatever the library calls it.
+    for (request, field) in [
+        (json!({ "model": "nobody" }), "model"),
+        (json!({ "class": "cow" }), "class"),
+        (json!({ "model": "colour", "class": "dark" }), "class"),
+        (
+            json!({ "negative_class": "cow", "guidance_scale": 3 }),
+            "negative_class",
+        ),
+        (json!({ "guide": ["clip:a cow"] }), "guide"),
+        (json!({ "guide": ["colr:#123456"] }), "guide"),
+        (json!({ "prompt": "a cow" }), "prompt"),
+        (json!({ "eta": 0.5, "sampler": "euler" }), "eta"),
+        (json!({ "strength": 0.5 }), "strength"),
+        (json!({ "size": "9x8" }), "size"),
+        (json!({ "steps": 2000, "timesteps": [3, 2] }), "steps"),
+    ] {
+        let refused = server.generate("*/*", &request).refused(422, &[]);
+        assert_eq!(refused["field"], field, "{request}: {refused}");
+    }
+    for (query, field) in [
+        ("steps=x", "steps"),
+        ("steps=5000", "steps"),
+        ("sampler=euler-b", "sampler"),
+        ("model=x", "model"),
+    ] {
+        let refused = server.get(&format!("/api/schedule?{query}")).refused(422, &[]);
+        assert_eq!(refused["field"], field, "{query}: {refused}");
+    }
+}
+
 #[test]
 fn a_run_is_shown_as_it_goes() {
     let server = Server::of(|folder| {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use support::{
     Server, alone,
     browser::{Browser, MISSING, axe},
-    until,
+    save_model, until,
 };
 
 /// A window of this size on a server's page; `None`, with a word, where there is no browser.
@@ -629,7 +629,102 @@ fn a_run_is_followed_as_it_goes() {
     grid::write_png(run.join("samples/step-000003.png"), &picture, &[]).unwrap();
     browser.until("document.getElementById('run-about').textContent.includes('3 steps, loss 0.4000')");
     browser.until("document.querySelector('#run-pictures img')?.naturalWidth === 2");
-    assert!(browser.text("#run-pictures").contains("samples-step-000003"));
+    let pictures = browser.text("#run-pictures");
+    assert!(pictures.contains("samples-step-000003"), "{pictures}");
+    assert!(
+        pictures.contains("by the weights as they were trained"),
+        "{pictures}"
+    );
+    // Losses stand on the axis, and not their logarithms.
+    let chart = browser.text("#run-chart");
+    assert!(
+        chart.contains("logarithmic axis") && chart.contains("0.4"),
+        "{chart}"
+    );
+    assert!(!chart.contains('-'), "{chart}");
+    assert_quiet(&browser);
+}
+
+#[test]
+fn every_option_has_a_control_and_those_of_other_models_are_hidden() {
+    let server = Server::latent(ServerOptions::default());
+    let Some(browser) = open(
+        &server,
+        "#model=xl&prompt=a+hill&seed=5&steps=2&sampler=euler",
+        DESKTOP,
+    ) else {
+        return;
+    };
+    let description = server.get("/api/openapi.json").json();
+    let fields = description["components"]["schemas"]["GenerateRequest"]["properties"]
+        .as_object()
+        .unwrap();
+    // Other controls stand for these.
+    let by_hand = ["scheduler", "guide", "inpaint", "mask", "previews"];
+    for field in fields.keys().filter(|field| !by_hand.contains(&field.as_str())) {
+        let is_there = format!("return Boolean(document.getElementById('settings').elements.{field});");
+        assert!(browser.run(&is_there) == true, "{field}");
+    }
+    let is_shown = |field: &str| {
+        browser.run(&format!(
+            "return document.getElementById('settings').elements.{field}.closest('#settings [hidden]') === null;"
+        )) == true
+    };
+    assert!(
+        is_shown("original_size") && is_shown("seeds") && !is_shown("depth") && !is_shown("aesthetic_score")
+    );
+    for (field, value) in [
+        ("original_size", "64x64"),
+        ("crop_top_left", "0,8"),
+        ("guidance_rescale", "0.5"),
+    ] {
+        browser.set(field, value);
+    }
+    draw(&browser);
+    let asked = json!({
+        "model": "xl", "prompt": "a hill", "seed": 5, "steps": 2, "sampler": "euler", "original_size": "64x64", "crop_top_left": "0,8",
+        "guidance_rescale": 0.5
+    });
+    assert_eq!(shown(&browser), answered(&server, &asked));
+    let link = browser.run("return location.hash;");
+    assert!(link.as_str().unwrap().contains("original_size=64x64"), "{link}");
+    // What is no size is said by the browser, before anything is sent.
+    browser.set("original_size", "large");
+    assert!(
+        browser.run("return document.getElementById('settings').elements.original_size.checkValidity();")
+            == false
+    );
+    browser.set("model", "sd");
+    browser.until(
+        "document.getElementById('settings').elements.original_size.closest('#settings [hidden]') !== null",
+    );
+    assert_quiet(&browser);
+}
+
+#[test]
+fn a_model_that_is_not_in_memory_is_loaded_when_it_is_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut models = Models::default();
+    for (name, grey) in [("colour", false), ("grey", true)] {
+        let path = folder.path().join(name);
+        save_model(&path, grey);
+        models
+            .add(name, path, &LoadOptions::default(), &default_device())
+            .unwrap();
+    }
+    let server = Server::with(folder, models, ServerOptions::default());
+    let Some(browser) = open(&server, "#sampler=ddim&steps=2&seed=3&count=1", DESKTOP) else {
+        return;
+    };
+    assert!(browser.text("#about-model").contains("in colour"));
+    browser.set("model", "grey");
+    browser.until("document.getElementById('about-model').textContent.includes('in greys')");
+    browser.set("class", "light");
+    browser.set("steps", "2");
+    browser.set("sampler", "ddim");
+    draw(&browser);
+    let asked = json!({ "model": "grey", "class": "light", "sampler": "ddim", "steps": 2, "seed": 3 });
+    assert_eq!(shown(&browser), answered(&server, &asked));
     assert_quiet(&browser);
 }
 

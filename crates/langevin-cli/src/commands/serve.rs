@@ -3,6 +3,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
 };
 
@@ -12,6 +13,7 @@ use langevin::{
     device::{Device, DeviceName},
     guidance::ClipLoss,
     models::clip::ClipModel,
+    pipelines::LoadOptions,
 };
 use langevin_server::{Controls, Limits, Models, ServerOptions, serve};
 
@@ -29,6 +31,7 @@ Examples:
   langevin serve runs/digits-1
   langevin serve runs/digits-1 emoji --runs runs --port 8080
   langevin serve stable-diffusion-v1-5 dreamshaper.safetensors --vae-tiling
+  langevin serve checkpoints --max-memory 12GiB
   langevin serve faces=models/celebahq --clip clip-vit-base-patch32
   langevin serve stable-diffusion-v1-5 --control-dir controlnets
   LANGEVIN_API_KEY=secret langevin serve emoji --host 0.0.0.0";
@@ -40,7 +43,8 @@ const KEY_VARIABLE: &str = "LANGEVIN_API_KEY";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
-    /// The runs, pipelines, single files or ORG/NAME of the Hub; NAME=MODEL gives one another name than its folder's or file's
+    /// The runs, pipelines, single files or ORG/NAME of the Hub, or folders of several; NAME=MODEL gives one another name than its folder's or
+    /// file's
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
     /// How they are loaded
@@ -76,6 +80,9 @@ pub(crate) struct ServeArgs {
     /// Requests that may wait; further ones are answered by 429
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().queue, help_heading = "Limits")]
     pub queue: usize,
+    /// The most memory that models take together, such as 12GiB; the least used are let go for others [what is free]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub max_memory: Option<Memory>,
     /// The most steps of a request
     #[arg(long, value_name = "N", default_value_t = Limits::default().steps, help_heading = "Limits")]
     pub max_steps: usize,
@@ -120,11 +127,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .with_context(|| format!("cannot listen at {}:{}", args.host, args.port))?;
     let loading = args.loading.options()?;
-    let mut models = Models::default();
-    for model in &args.models {
-        let (name, path) = named(model);
-        models.load(&name, args.loading.folder(&path)?, &loading, &device)?;
-    }
+    let models = load(&args, &loading, &device)?;
     let address = listener.local_addr().context("cannot tell the address")?;
     if !address.ip().is_loopback() && options.api_key.is_none() {
         terminal::note(
@@ -149,6 +152,86 @@ fn controls(folder: &Path, device: &Device) -> Result<Arc<Controls>> {
         );
     }
     Ok(Arc::new(controls))
+}
+
+/// The models that are named, the first of them loaded. The others are as well, where they fit; those of a folder of models, and what does
+/// not fit, once somebody asks for them.
+fn load(args: &ServeArgs, loading: &LoadOptions, device: &Device) -> Result<Models> {
+    let mut models = match args.max_memory {
+        Some(Memory(bytes)) => Models::default().with_max_memory(bytes),
+        None => Models::default(),
+    };
+    for model in &args.models {
+        let (name, path) = named(model);
+        let several = if path.is_dir() {
+            Models::in_folder(&path)?
+        } else {
+            Vec::new()
+        };
+        if !is_model(&path) && !several.is_empty() {
+            for (name, path) in several {
+                // One that cannot be served does not keep the others from it.
+                if let Err(error) = models.add(&name, &path, loading, device) {
+                    terminal::note(&format!("{} is left out: {error}", path.display()));
+                }
+            }
+            continue;
+        }
+        let folder = args.loading.folder(&path)?;
+        if models.is_empty() || models.has_room(&folder, loading)? {
+            models.load(&name, folder, loading, device)?;
+        } else {
+            models.add(&name, folder, loading, device)?;
+        }
+    }
+    if models.is_empty() {
+        bail!("none of the models can be served");
+    }
+    Ok(models)
+}
+
+/// Whether a folder is a pipeline or a run itself.
+fn is_model(folder: &Path) -> bool {
+    ["model_index.json", "training.json", "config.json"]
+        .iter()
+        .any(|file| folder.join(file).is_file())
+}
+
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Memory(u64);
+
+impl FromStr for Memory {
+    type Err = String;
+
+    /// Reads a number with a unit, as in `8GiB`, `500MB` or `0.5G`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let factor: f64 = match unit.to_ascii_lowercase().as_str() {
+            "k" | "kib" => 1024.0,
+            "m" | "mib" => 1024_f64.powi(2),
+            "g" | "gib" => 1024_f64.powi(3),
+            "t" | "tib" => 1024_f64.powi(4),
+            "kb" => 1e3,
+            "mb" => 1e6,
+            "gb" => 1e9,
+            "tb" => 1e12,
+            _ => {
+                return Err(format!(
+                    "`{text}` is no amount of memory: it is written as in 8GiB or 500MB"
+                ));
+            }
+        };
+        let number = number
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite() && *number > 0.0);
+        let number = number
+            .ok_or_else(|| format!("`{text}` is no amount of memory: it is more than nothing, as in 8GiB"))?;
+        Ok(Self((number * factor) as u64))
+    }
 }
 
 /// What the flags mean, but for CLIP and ControlNets.
@@ -231,6 +314,17 @@ fn named(model: &str) -> (String, PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_a_number_with_a_unit() {
+        let of = |text: &str| text.parse::<Memory>().ok().map(|Memory(bytes)| bytes);
+        assert_eq!(of("8GiB"), Some(8 << 30));
+        assert_eq!(of("0.5g"), Some(512 << 20));
+        assert_eq!(of("500 MB"), Some(500_000_000));
+        for wrong in ["8", "GiB", "-1GiB", "0GiB", "8GiBs", "nanGiB", ""] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_model_is_called_as_its_folder_or_as_it_is_named() {

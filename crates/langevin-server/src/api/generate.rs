@@ -1,15 +1,11 @@
 //! `POST /api/generate`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{FromRequest, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Extension, Request, State},
+    http::header,
     response::{
         IntoResponse, Response, Sse,
         sse::{self, KeepAlive},
@@ -21,100 +17,131 @@ use langevin::{data::Picture, generate::Animation, grid};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::App;
+use super::{App, Caller, body::Body, form::Form, lease};
 use crate::{
     bounds,
     events::{Event, Finished, Preview, Progress},
-    order::Order,
+    order::{Asked, Order},
     queue::Job,
     refusal::Refusal,
-    request::GenerateRequest,
+    request::{GenerateRequest, Read},
+    stage::Pass,
     worker,
 };
 
-/// How long a body may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The forms of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// One picture, or a grid of all.
-    Png,
-    /// The way out of the noise.
-    Gif,
-    /// All pictures in base64, with their seeds.
-    Json,
-    /// News while they are drawn.
-    Events,
-}
-
-impl Form {
-    /// The form that a caller wants: the first one of `Accept` that there is.
-    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let Some(accept) = headers.get(header::ACCEPT) else {
-            return Ok(Self::Png);
-        };
-        let accept = accept.to_str().unwrap_or_default();
-        let kinds = accept
-            .split(',')
-            .map(|kind| kind.split(';').next().unwrap_or_default().trim());
-        let forms = kinds.map(|kind| match kind {
-            "image/png" | "image/*" | "*/*" => Some(Self::Png),
-            "image/gif" => Some(Self::Gif),
-            "application/json" => Some(Self::Json),
-            "text/event-stream" => Some(Self::Events),
-            _ => None,
-        });
-        forms.flatten().next().ok_or_else(|| {
-            let message = "pictures come as image/png, image/gif, application/json or text/event-stream: Accept one of them";
-            Refusal::new(StatusCode::NOT_ACCEPTABLE, message)
-        })
-    }
-}
-
-pub(super) async fn generate(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn generate(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let form = Form::of(request.headers())?;
     // Whoever would be sent away in the end is so before there is work with the request.
     app.queue.has_room()?;
-    let reading = app.reading.acquire().await;
-    let asked = read(&app, request).await?;
+    let body = Body::read(&app, caller, request).await?;
+    let read = Read::of(&body.bytes, &app.schema)?;
+    let submitted = submit(&app, caller, read, body, form).await?;
+    if form == Form::Events {
+        let first = json!({ "ahead": submitted.ahead, "count": submitted.count });
+        let first = sse::Event::default().event("queued").data(first.to_string());
+        return Ok(stream(first, submitted.events));
+    }
+    answer(form, submitted.drawn().await?)
+}
+
+/// Draws what was asked for, as pictures.
+///
+/// # Errors
+/// If it is refused, or drawing fails.
+pub(super) async fn draw(app: &Arc<App>, caller: Caller, read: Read, body: Body) -> Result<Drawn, Refusal> {
+    submit(app, caller, read, body, Form::Json).await?.drawn().await
+}
+
+/// Pictures that are drawn.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    /// The model that drew them.
+    pub(super) model: String,
+    /// In order.
+    pub(super) finished: Vec<Finished>,
+    gif: Option<Vec<u8>>,
+    seconds: f64,
+}
+
+/// What waits in the queue or is being drawn.
+struct Submitted {
+    given: Vec<String>,
+    model: String,
+    count: usize,
+    /// How many are before it.
+    ahead: usize,
+    events: mpsc::Receiver<Event>,
+}
+
+/// Holds a request to its model, and has it wait for its turn.
+async fn submit(
+    app: &Arc<App>,
+    caller: Caller,
+    Read { request, given }: Read,
+    body: Body,
+    form: Form,
+) -> Result<Submitted, Refusal> {
     let since = Instant::now();
-    let mut order = check(&app, asked).await?;
-    drop(reading);
+    // What fits no one field does not fit the model.
+    let order = check(app, request, caller).await;
+    let mut order = order.map_err(|refusal| refusal.or_field(given.iter().map(String::as_str), "model"))?;
+    drop(body);
     if form != Form::Events {
         order.previews = 0;
     }
     if form == Form::Gif {
         bounds::check_animation(order.count, order.size, &app.options)?;
     }
-    let (count, model) = (order.count, order.model);
-    let (sender, mut events) = mpsc::channel(worker::room(count));
+    let (count, model) = (order.count, order.model.name.clone());
+    let (sender, events) = mpsc::channel(worker::room(count));
     let ahead = app.queue.submit(Job {
         order,
         animated: form == Form::Gif,
         events: sender,
         since,
     })?;
-    if form == Form::Events {
-        let first = sse::Event::default()
-            .event("queued")
-            .data(json!({ "ahead": ahead, "count": count }).to_string());
-        return Ok(stream(first, events));
-    }
-    let model = app.models.get(model).map(|model| model.name.clone());
-    let (mut finished, mut gif) = (Vec::new(), None);
-    loop {
-        match events.recv().await {
-            Some(Event::Finished(picture)) => finished.push(picture),
-            Some(Event::Animation(animation)) => gif = Some(encode(animation, count).await?),
-            Some(Event::Done(seconds)) => {
-                finished.sort_by_key(|picture| picture.number);
-                return answer(form, &model.unwrap_or_default(), &finished, gif, seconds);
+    Ok(Submitted {
+        given,
+        model,
+        count,
+        ahead,
+        events,
+    })
+}
+
+impl Submitted {
+    /// Waits for all pictures.
+    async fn drawn(mut self) -> Result<Drawn, Refusal> {
+        let (mut finished, mut gif) = (Vec::new(), None);
+        loop {
+            match self.events.recv().await {
+                Some(Event::Finished(picture)) => finished.push(picture),
+                Some(Event::Animation(animation)) => gif = Some(encode(animation, self.count).await?),
+                Some(Event::Done(seconds)) => {
+                    finished.sort_by_key(|picture| picture.number);
+                    return Ok(Drawn {
+                        model: self.model,
+                        finished,
+                        gif,
+                        seconds,
+                    });
+                }
+                // Scales that drive a sample beyond all numbers, say: what was asked for cannot be drawn.
+                Some(Event::Failed(message)) => {
+                    let given = || self.given.iter().map(String::as_str);
+                    let scale = match given().any(|name| name == "guide") {
+                        true => "guide",
+                        false => "guidance_scale",
+                    };
+                    return Err(Refusal::unprocessable(message).or_field(given(), scale));
+                }
+                Some(Event::Started | Event::Progress(_)) => {}
+                None => return Err(lost()),
             }
-            // Scales that drive a sample beyond all numbers, say: what was asked for cannot be drawn.
-            Some(Event::Failed(message)) => return Err(Refusal::unprocessable(message)),
-            Some(Event::Started | Event::Progress(_)) => {}
-            None => return Err(lost()),
         }
     }
 }
@@ -123,45 +150,36 @@ fn lost() -> Refusal {
     Refusal::internal("the picture was lost to a defect of this server: its log says more")
 }
 
-/// Reads the body.
-async fn read(app: &App, request: Request) -> Result<GenerateRequest, Refusal> {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind
-        .split(';')
-        .next()
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-    {
-        let message = "a request is JSON, and says so: `Content-Type: application/json`";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+/// Makes an order of a request, on threads that may block. Pictures have a stage of their own, which requests without them pass by.
+async fn check(app: &Arc<App>, asked: GenerateRequest, caller: Caller) -> Result<Order, Refusal> {
+    let number = app.models.number(asked.model.as_deref())?;
+    let model = lease(app, number, caller).await?;
+    let mut asked = Asked::of(asked, number, model, &app.options)?;
+    if asked.has_pictures() {
+        let pass = app.stages.pictures.enter(caller.0).await?;
+        let shared = app.clone();
+        asked = blocking(pass, move || {
+            asked.decode(&shared.options)?;
+            Ok(asked)
+        })
+        .await?;
     }
-    let body = tokio::time::timeout(PATIENCE, Bytes::from_request(request, &())).await;
-    let body = body.map_err(|_| {
-        let message = format!("the body did not arrive within {} seconds", PATIENCE.as_secs());
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
-    })?;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let limit = app.options.limits.body as u64;
-            let message = format!("a request may have {limit} bytes at most on this server");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_limit("body", limit)
-        }
-        status => Refusal::new(status, "the body did not arrive whole"),
-    })?;
-    GenerateRequest::read(&body)
+    let pass = app.stages.plans.enter(caller.0).await?;
+    let shared = app.clone();
+    blocking(pass, move || asked.order(&shared.options)).await
 }
 
-/// Makes an order of a request, on a thread that may block.
-async fn check(app: &Arc<App>, asked: GenerateRequest) -> Result<Order, Refusal> {
-    // The semaphore is never closed.
-    let permit = app.checking.clone().acquire_owned().await;
-    let shared = app.clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        let order = Order::of(&asked, &shared.models, &shared.options);
-        drop(permit);
-        order
+/// Does work on a thread that may block. The place at its stage is kept until it is done, also where whoever asked has gone away by then.
+async fn blocking<T: Send + 'static>(
+    pass: Pass,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(pass);
+        done
     });
-    checked.await.unwrap_or_else(|_| Err(lost()))
+    done.await.unwrap_or_else(|_| Err(lost()))
 }
 
 /// The bytes of a GIF of `count` pictures, made on a thread that may block.
@@ -175,15 +193,15 @@ async fn encode(animation: Box<Animation>, count: usize) -> Result<Vec<u8>, Refu
 }
 
 /// The answer to somebody who waited for all pictures.
-fn answer(
-    form: Form,
-    model: &str,
-    finished: &[Finished],
-    gif: Option<Vec<u8>>,
-    seconds: f64,
-) -> Result<Response, Refusal> {
+fn answer(form: Form, drawn: Drawn) -> Result<Response, Refusal> {
     let refused = |error: langevin::Error| Refusal::internal(error.to_string());
-    match (form, finished) {
+    let Drawn {
+        model,
+        finished,
+        gif,
+        seconds,
+    } = drawn;
+    match (form, finished.as_slice()) {
         (Form::Json, _) => {
             let pictures = finished.iter().map(finished_json).collect::<Result<Vec<_>, _>>();
             let pictures = pictures.map_err(refused)?;
@@ -278,26 +296,4 @@ fn finished_json(finished: &Finished) -> langevin::Result<Value> {
         "flagged": finished.flagged,
         "png": STANDARD.encode(png),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn the_first_form_that_there_is_is_taken() {
-        let of = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            Form::of(&headers).ok()
-        };
-        assert_eq!(Form::of(&HeaderMap::new()).ok(), Some(Form::Png));
-        assert_eq!(of("*/*"), Some(Form::Png));
-        assert_eq!(of("text/html, image/gif;q=0.9, */*"), Some(Form::Gif));
-        assert_eq!(of("application/json"), Some(Form::Json));
-        assert_eq!(of("text/event-stream"), Some(Form::Events));
-        assert_eq!(of("text/html"), None);
-    }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Extension, Query, State, rejection::QueryRejection},
 };
 use langevin::{plot::ScheduleCurves, schedulers::Scheduler};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use crate::{order::unknown_model, refusal::Refusal};
+use super::{App, Caller, lease};
+use crate::refusal::Refusal;
 
 /// Points of a curve that are sent at most.
 const POINTS: usize = 250;
@@ -20,7 +20,7 @@ const POINTS: usize = 250;
 pub(super) struct Asked {
     model: Option<String>,
     sampler: Option<String>,
-    steps: Option<usize>,
+    steps: Option<String>,
 }
 
 /// A place on the schedule.
@@ -45,27 +45,25 @@ pub(super) struct Schedule {
 
 pub(super) async fn schedule(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Schedule>, Refusal> {
-    let Query(asked) = asked.map_err(|error| Refusal::unprocessable(error.body_text()))?;
-    let number = match &asked.model {
-        None => 0,
-        Some(name) => app
-            .models
-            .find(name)
-            .ok_or_else(|| unknown_model(name, &app.models))?,
-    };
-    let model = app
-        .models
-        .get(number)
-        .ok_or_else(|| Refusal::unprocessable("this server has no model"))?;
-    let (sampler, mut scheduler) = model.sampler(asked.sampler.as_deref())?;
-    let steps = asked.steps.unwrap_or_else(|| model.pipeline.steps_by(&scheduler));
+    let Query(asked) =
+        asked.map_err(|error| Refusal::unprocessable(error.body_text()).with_field("query"))?;
+    let steps = asked.steps.as_deref().map(whole_number).transpose()?;
+    let number = app.models.number(asked.model.as_deref())?;
+    let model = lease(&app, number, caller).await?;
+    let sampler = model.sampler(asked.sampler.as_deref());
+    let (sampler, mut scheduler) =
+        sampler.map_err(|error| Refusal::from(error).or_field(std::iter::once("sampler"), "sampler"))?;
+    let steps = steps.unwrap_or_else(|| model.pipeline.steps_by(&scheduler));
     if steps > app.options.limits.steps {
         return Err(Refusal::beyond("steps", steps, app.options.limits.steps as u64));
     }
-    scheduler.set_timesteps(steps)?;
-    let curves = ScheduleCurves::of(&scheduler)?;
+    // A sampler that has no schedule, or none of so many steps.
+    let refused = |error| Refusal::from(error).or_field(["sampler", "steps"].into_iter(), "sampler");
+    scheduler.set_timesteps(steps).map_err(refused)?;
+    let curves = ScheduleCurves::of(&scheduler).map_err(refused)?;
     let last = curves.signal.len().saturating_sub(1);
     let stride = (last as f64 / POINTS as f64).max(1.0);
     let places = (0..=POINTS)
@@ -78,6 +76,15 @@ pub(super) async fn schedule(
         curve: places.map(|t| point(&curves, t)).collect(),
         calls: curves.timesteps.iter().map(|&t| point(&curves, t)).collect(),
     }))
+}
+
+/// A number of steps in an address.
+fn whole_number(text: &str) -> Result<usize, Refusal> {
+    text.parse().map_err(|error| {
+        let shown: String = text.chars().take(40).collect();
+        Refusal::unprocessable(format!("steps is a whole number, and not `{shown}` ({error})"))
+            .with_field("steps")
+    })
 }
 
 /// The place of a timestep, which may lie between two of the table.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Extension, Query, State, rejection::QueryRejection},
 };
 use langevin::{
     conditioning::{PromptSyntax, TextChunk, TextCondition},
@@ -12,8 +12,8 @@ use langevin::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use crate::{order::unknown_model, refusal::Refusal};
+use super::{App, Caller, lease};
+use crate::refusal::Refusal;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,28 +35,24 @@ pub(super) struct Tokens {
 
 pub(super) async fn tokens(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Tokens>, Refusal> {
-    let Query(asked) = asked.map_err(|error| Refusal::unprocessable(error.body_text()))?;
-    let number = match &asked.model {
-        None => 0,
-        Some(name) => app
-            .models
-            .find(name)
-            .ok_or_else(|| unknown_model(name, &app.models))?,
-    };
+    let Query(asked) =
+        asked.map_err(|error| Refusal::unprocessable(error.body_text()).with_field("query"))?;
+    let number = app.models.number(asked.model.as_deref())?;
     let most = app.options.limits.text;
     if asked.text.chars().count() > most {
         return Err(Refusal::beyond("text", asked.text.chars().count(), most as u64));
     }
-    let text = app
-        .models
-        .get(number)
-        .and_then(|model| model.pipeline.condition::<TextCondition>());
-    let text = text.ok_or_else(|| Refusal::unprocessable("this model looks at no texts"))?;
+    let model = lease(&app, number, caller).await?;
+    let text = model.pipeline.condition::<TextCondition>();
+    let text =
+        text.ok_or_else(|| Refusal::unprocessable("this model looks at no texts").with_field("model"))?;
     let syntax = match asked.syntax.as_deref() {
         None | Some("") => PromptSyntax::Plain,
-        Some(name) => PromptSyntax::from_name(name)?,
+        Some(name) => PromptSyntax::from_name(name)
+            .map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "syntax"))?,
     };
     let unseen = match syntax {
         PromptSyntax::Plain => text.unseen(&asked.text)?,

@@ -100,6 +100,7 @@ pub struct Request {
     /// turns [nothing said of them].
     #[serde(deserialize_with = "one_or_many")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAMES"))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<String>", extend("x-needs" = "attributes")))]
     pub attributes: Vec<String>,
     /// The text to draw, for a model that looks at texts; given several times, pictures take turns.
     #[serde(deserialize_with = "one_or_many")]
