@@ -25,6 +25,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::{
     access,
@@ -38,6 +39,9 @@ use crate::{
     schema::RequestSchema,
     stage::{Room, Stage},
 };
+
+/// Mebibytes of decoded pictures that wait at once, which is five times what one request may have.
+const PICTURES_KEPT: usize = 1024;
 
 /// Who calls, as far as the connection tells.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,8 @@ pub(crate) struct App {
     /// Whether nothing but this machine can call, and whoever calls is let in.
     pub(crate) only_local: bool,
     pub(crate) stages: Stages,
+    /// The mebibytes that decoded pictures of requests may take until these are drawn.
+    pub(crate) kept: Arc<Semaphore>,
     /// What a request may hold.
     pub(crate) schema: RequestSchema,
     /// The training runs that are shown.
@@ -110,6 +116,7 @@ impl App {
             queue,
             metrics,
             stages: Stages::new(),
+            kept: Arc::new(Semaphore::new(PICTURES_KEPT)),
             schema,
             runs: runs.map(|folder| Arc::new(Runs::new(folder))),
         })

@@ -1,14 +1,18 @@
 //! What a request means: everything in it checked against the model and the limits, before it waits.
 
+use std::sync::Arc;
+
+use axum::http::StatusCode;
 use langevin::{
     Request, Size,
     generate::{Aids, Plan},
     pipelines::Sampling,
     settings::ModelName,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    bounds, model::Model, models::Lease, options::ServerOptions, pictures, refusal::Refusal,
+    bounds, controls, model::Model, models::Lease, options::ServerOptions, pictures, refusal::Refusal,
     request::GenerateRequest,
 };
 
@@ -28,6 +32,8 @@ pub(crate) struct Order {
     /// The classes that the pictures take turns in; none for an unconditional model.
     classes: Vec<i64>,
     pub(crate) previews: usize,
+    /// The room in memory that its pictures take while it waits and is drawn.
+    _kept: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// A request on its way to an order: each step is bounded by the one before.
@@ -38,6 +44,15 @@ pub(crate) struct Asked {
     request: Request,
     count: usize,
     previews: usize,
+    kept: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// When those may try again whose pictures there was no room for.
+const FEW_SECONDS: u64 = 5;
+
+/// Mebibytes, of which the last may not be full.
+fn mebibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
 }
 
 impl Asked {
@@ -65,6 +80,7 @@ impl Asked {
             request,
             count,
             previews: asked.previews.unwrap_or(USUAL_PREVIEWS),
+            kept: None,
         })
     }
 
@@ -77,9 +93,16 @@ impl Asked {
     ///
     /// # Errors
     /// If one is none, or they are larger than the limits.
-    pub(crate) fn decode(&mut self, options: &ServerOptions) -> Result<(), Refusal> {
-        pictures::decode(&mut self.request, options)?;
-        bounds::check_begun(&self.request, &self.model, options)
+    pub(crate) fn decode(&mut self, options: &ServerOptions, kept: &Arc<Semaphore>) -> Result<(), Refusal> {
+        let bytes = pictures::decode(&mut self.request, options)?;
+        bounds::check_begun(&self.request, &self.model, options)?;
+        let kept = kept.clone().try_acquire_many_owned(mebibytes(bytes));
+        let kept = kept.map_err(|_| {
+            let message = "the pictures of requests that wait take as much memory as they may: try again in a few seconds";
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(FEW_SECONDS)
+        })?;
+        self.kept = Some(Arc::new(kept));
+        Ok(())
     }
 
     /// What it means for its model. This encodes texts and begins a loop, so it is work for a thread that may block.
@@ -93,6 +116,7 @@ impl Asked {
             mut request,
             count,
             previews,
+            kept,
         } = self;
         bounds::check_drawn(&request, count, &model, options)?;
         if request.class.is_empty() {
@@ -135,6 +159,7 @@ impl Asked {
             classes,
             previews,
             model,
+            _kept: kept,
         })
     }
 }

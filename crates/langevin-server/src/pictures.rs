@@ -11,14 +11,14 @@ use crate::{bounds::too_many, options::ServerOptions, refusal::Refusal};
 /// The pictures of a request may together have as many pixels as this many of the largest.
 const LARGEST_PICTURES: u64 = 4;
 
-/// Puts decoded pictures in place of those that were sent.
+/// Puts decoded pictures in place of those that were sent, and says how many bytes they take.
 ///
 /// # Errors
 /// If one is none, or they are more or larger than the server allows.
-pub(crate) fn decode(request: &mut Request, options: &ServerOptions) -> Result<(), Refusal> {
+pub(crate) fn decode(request: &mut Request, options: &ServerOptions) -> Result<usize, Refusal> {
     let (side, count) = (u64::from(options.limits.side), options.limits.count);
     let most = LARGEST_PICTURES * side * side;
-    let mut pixels = 0;
+    let (mut pixels, mut bytes) = (0, 0);
     for (field, image) in request.images_mut() {
         let images = image.each_mut();
         if images.len() > count {
@@ -33,10 +33,11 @@ pub(crate) fn decode(request: &mut Request, options: &ServerOptions) -> Result<(
                 );
                 return Err(Refusal::unprocessable(message).with_limit(field, most));
             }
+            bytes += picture.pixels().len();
             *image = picture.into();
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn decoded(field: &'static str, image: &ImageInput, options: &ServerOptions) -> Result<Picture, Refusal> {

@@ -159,7 +159,7 @@ async fn check(app: &Arc<App>, asked: GenerateRequest, caller: Caller) -> Result
         let pass = app.stages.pictures.enter(caller.0).await?;
         let shared = app.clone();
         asked = blocking(pass, move || {
-            asked.decode(&shared.options)?;
+            asked.decode(&shared.options, &shared.kept)?;
             Ok(asked)
         })
         .await?;
