@@ -130,14 +130,12 @@ fn write(path: &Path, tensors: &Tensors, metadata: &[(&str, &str)]) {
     let views = bytes
         .iter()
         .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
-    let metadata = metadata
+    let pairs = metadata
         .iter()
         .map(|(key, value)| ((*key).to_string(), (*value).to_string()));
-    fs::write(
-        path,
-        safetensors::serialize(views, Some(metadata.collect())).unwrap(),
-    )
-    .unwrap();
+    // The format's own library writes what is no JSON of neither tensors nor metadata.
+    let metadata = (!metadata.is_empty()).then(|| pairs.collect());
+    fs::write(path, safetensors::serialize(views, metadata).unwrap()).unwrap();
 }
 
 const RESNET: &str = "down_blocks.0.resnets.0";

@@ -41,6 +41,7 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     }
     for questions in [controlled, plain] {
         if let Some((denoiser, precision)) = asked
+            && !questions.all.is_empty()
             && let Ok(answers) = ops::computing(precision, || answers(denoiser, &questions.all))
         {
             let all = questions.places.iter().zip(&questions.all).zip(answers);
