@@ -304,7 +304,7 @@ fn options_of_drawing_are_flags_and_fields_alike() {
     /// What is no option of a caller of the API: how much is drawn together, and the CLIP model, are the server's to say.
     const PROGRAM_ONLY: [&str; 3] = ["batch_size", "clip", "cuts"];
     /// What is about the program and not about the pictures.
-    const NO_OPTIONS: [&str; 14] = [
+    const NO_OPTIONS: [&str; 21] = [
         "device",
         "output",
         "overwrite",
@@ -318,6 +318,15 @@ fn options_of_drawing_are_flags_and_fields_alike() {
         "vae_tiling",
         "preview_vae",
         "no_safety_checker",
+        "embedding",
+        "lora",
+        "lora_dir",
+        // What is read of a picture's file, and what is written beside the pictures.
+        "like",
+        "no_metadata",
+        "keep_control",
+        // Several requests in one.
+        "vary",
         // Two requests in one, with a model each.
         "refiner",
         "refiner_start",

@@ -1035,7 +1035,7 @@ fn latents_are_inverted_edited_and_described() {
         assert!(ran.out.contains(shown), "{}", ran.out);
         assert!(folder.join(file).is_file(), "{file}");
     }
-    line(folder, &format!("invert {path} photo.png --steps 2")).refused(1, &["at least 3 steps"]);
+    line(folder, &format!("invert {path} photo.png --steps 2 --overwrite")).refused(1, &["at least 3 steps"]);
     let info = line(folder, &format!("info {path}")).ok();
     let parts = ["latents    16x16, 4 channels", "pictures   32x32, colour"];
     assert!(parts.iter().all(|part| info.out.contains(part)), "{}", info.out);
@@ -1087,13 +1087,15 @@ fn pictures_follow_another_by_a_controlnet() {
     refused(&["--control", "nowhere/net=photo.png"], "nowhere/net");
     refused(&["--control", &format!("{net}=nothing.png")], "nothing.png");
     refused(&["--control", &format!("{control}:1:0.5:0.2")], "from 0.5 to 0.2");
-    refused(
+    refused(&["--guess-mode"], "--guess-mode does nothing without --control");
+    let wrong = |words: &[&str], part: &str| {
+        sample(folder.path(), &sd2, &[&text, words].concat()).refused(2, &[part]);
+    };
+    wrong(&["--keep-control", "shown"], "--control");
+    wrong(
         &["--control", &control, "--control-preprocess", "edges"],
         "canny:100:200",
     );
-    refused(&["--guess-mode"], "--guess-mode does nothing without --control");
-    let idle = ["--keep-control", "shown"];
-    sample(folder.path(), &sd2, &[&text[..], &idle].concat()).refused(2, &["--control"]);
     let unet = sd2.join("unet").display().to_string();
     refused(
         &["--control", &format!("{unet}=photo.png")],

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fmt::Write, fs, path::Path};
 
 use clap::{Args, Command, FromArgMatches};
 use langevin::training::TrainingConfig;
@@ -85,11 +85,11 @@ fn given(option: &str, default: &Value) -> (String, &'static str) {
         "vector_dropout" => ("0.3", "--train-data-dir pictures --conditioning vector"),
         "attribute_columns" => (
             "smiling,glasses",
-            "--train-data-dir pictures --conditioning attributes",
+            "--train-data-dir faces --conditioning attributes",
         ),
         "attribute_dropout" => (
             "0.3",
-            "--train-data-dir pictures --conditioning attributes --attribute-columns smiling",
+            "--train-data-dir faces --conditioning attributes --attribute-columns smiling",
         ),
         "mixed_precision" => ("bf16", PICTURES),
         _ => {
@@ -125,6 +125,15 @@ fn scene() -> tempfile::TempDir {
         fs::create_dir_all(&folder).unwrap();
         fs::copy(&shard, folder.join(format!("{split}-00000-of-00001.parquet"))).unwrap();
     }
+    let faces = scene.path().join("faces");
+    fs::create_dir_all(&faces).unwrap();
+    let mut rows = "file_name,smiling,glasses\n".to_string();
+    for i in (0..12).step_by(2) {
+        let name = format!("{i:02}.png");
+        fs::copy(scene.path().join("pictures/dark").join(&name), faces.join(&name)).unwrap();
+        writeln!(rows, "{name},{},{}", i % 4 / 2, i / 6).unwrap();
+    }
+    fs::write(faces.join("metadata.csv"), rows).unwrap();
     let model = small_model(scene.path(), 3, false);
     line(
         scene.path(),
