@@ -16,7 +16,7 @@ use crate::{
 pub struct GenerateRequest {
     /// The model's name [the first one's].
     pub model: Option<String>,
-    /// How many moments of the denoising an event stream shows, 0 for no progress at all [24].
+    /// How many moments of the denoising an event stream shows, 0 for no progress at all [24 of them].
     pub previews: Option<usize>,
     /// The pictures that are asked for.
     #[serde(flatten)]

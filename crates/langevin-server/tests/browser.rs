@@ -294,17 +294,43 @@ fn a_picture_can_be_chosen_to_begin_with() {
     assert_quiet(&browser);
 }
 
-/// The pictures on the stage, as `data:` URLs.
-fn shown(browser: &Browser) -> Value {
-    browser.run("return [...document.querySelectorAll('#pictures img')].map((img) => img.src);")
+/// The pictures on the stage, see [`without_texts`].
+fn shown(browser: &Browser) -> Vec<Vec<u8>> {
+    let urls = browser.run("return [...document.querySelectorAll('#pictures img')].map((img) => img.src);");
+    let urls = urls.as_array().unwrap().iter();
+    urls.map(|url| {
+        let encoded = url.as_str().unwrap().strip_prefix("data:image/png;base64,");
+        without_texts(encoded.unwrap())
+    })
+    .collect()
+}
+
+/// A PNG file without its texts: they say what was asked, and the page asks for what is usual by name.
+fn without_texts(encoded: &str) -> Vec<u8> {
+    let bytes = STANDARD.decode(encoded).unwrap();
+    let (signature, mut rest) = bytes.split_at(8);
+    let mut kept = signature.to_vec();
+    while let Some((length, _)) = rest.split_first_chunk::<4>() {
+        // Length, kind and checksum are 12 bytes.
+        let (chunk, others) = rest.split_at(u32::from_be_bytes(*length) as usize + 12);
+        if ![b"tEXt", b"iTXt", b"zTXt"]
+            .iter()
+            .any(|kind| chunk[4..8] == kind[..])
+        {
+            kept.extend(chunk);
+        }
+        rest = others;
+    }
+    kept
 }
 
 /// The same as the API answers with.
-fn answered(server: &Server, request: &Value) -> Value {
+fn answered(server: &Server, request: &Value) -> Vec<Vec<u8>> {
     let answer = server.generate("application/json", request).expect(200).json();
-    let pictures = answer["pictures"].as_array().unwrap();
-    let url = |picture: &Value| format!("data:image/png;base64,{}", picture["png"].as_str().unwrap());
-    pictures.iter().map(url).collect::<Vec<_>>().into()
+    let pictures = answer["pictures"].as_array().unwrap().iter();
+    pictures
+        .map(|picture| without_texts(picture["png"].as_str().unwrap()))
+        .collect()
 }
 
 /// Draws what the form says, to the end.
@@ -720,8 +746,9 @@ fn a_model_that_is_not_in_memory_is_loaded_when_it_is_chosen() {
     browser.set("model", "grey");
     browser.until("document.getElementById('about-model').textContent.includes('in greys')");
     browser.set("class", "light");
-    browser.set("steps", "2");
+    // A sampler brings its usual steps.
     browser.set("sampler", "ddim");
+    browser.set("steps", "2");
     draw(&browser);
     let asked = json!({ "model": "grey", "class": "light", "sampler": "ddim", "steps": 2, "seed": 3 });
     assert_eq!(shown(&browser), answered(&server, &asked));

@@ -10,8 +10,11 @@ use langevin::{
     data::{Channels, Picture},
     device::default_device,
     grid,
+    models::{ControlNetConfig, ControlNetModel, Model, unet2d_condition::PerLevel},
     options::ControlInput,
-    pipelines::LoadOptions,
+    pipelines::{LoadOptions, pack},
+    random::Generator,
+    weights::Precision,
 };
 use langevin_server::{Controls, Models, ServerOptions};
 use serde_json::{Value, json};
@@ -34,8 +37,16 @@ fn server() -> Server {
         support::copy(&reference("controlnet/models").join(from), &nets.join(name));
     }
     // One of another base, as a single file; and a file that is broken.
-    let other = reference("single_file/controlnet/controlnet.safetensors");
-    fs::copy(other, nets.join("other.safetensors")).unwrap();
+    let config = ControlNetConfig {
+        block_out_channels: vec![32; 4],
+        cross_attention_dim: PerLevel::All(768),
+        conditioning_embedding_out_channels: vec![4, 8, 8, 16],
+        ..ControlNetConfig::default()
+    };
+    let other = ControlNetModel::new(&config, &default_device(), &mut Generator::new(1)).unwrap();
+    let (unpacked, file) = (folder.path().join("other"), nets.join("other.safetensors"));
+    other.save(&unpacked).unwrap();
+    pack(&unpacked, &file, None, None, Precision::Stored, &[]).unwrap();
     fs::write(nets.join("broken.safetensors"), b"no weights").unwrap();
     fs::write(nets.join("README.md"), b"not looked at").unwrap();
     let controls = Controls::of(&nets, &default_device()).unwrap();
