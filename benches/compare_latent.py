@@ -200,7 +200,7 @@ def ours(name, program, folder, out, size, threads, precision):
 
     def seconds(steps, target):
         command = [program, "sample", folder, *asked, "--steps", str(steps), "--seed", str(SEED), "--output", target]
-        command += ["--precision", precision]
+        command += ["--precision", precision, "--overwrite"]
         environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
         best = float("inf")
         for _ in range(2):
@@ -229,7 +229,7 @@ def peak_of(program, folder, name, out, size, threads, precision):
     """The peak memory of this program's whole call, in MiB."""
     asked = ["--class", "207"] if name == "dit" else ["--prompt", PROMPT, "--size", f"{size}x{size}"]
     words = [program, "sample", folder, *asked, "--steps", "1", "--seed", str(SEED), "--output", out.with_suffix(".png")]
-    words += ["--precision", precision]
+    words += ["--precision", precision, "--overwrite"]
     script = (
         "import os, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL, "
         "stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"

@@ -101,7 +101,7 @@ class Sides:
 
     def sample(self, folder, steps, batch, out):
         command = [self.langevin, "sample", folder, "--steps", steps, "--count", batch, "--batch-size", batch]
-        return self.seconds(*command, "--output", Path(out) / "ours.png")
+        return self.seconds(*command, "--output", Path(out) / "ours.png", "--overwrite")
 
     def torch_sample(self, folder, steps, batch, layout, out):
         script = ROOT / "benches" / "torch_sample.py"
