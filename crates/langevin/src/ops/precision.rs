@@ -39,7 +39,7 @@ impl Precision {
                 "this processor has AMX: precision bf16 would take about half of the time (docs/performance.md)",
             ),
             (Self::Float32, Some(Bf16Unit::Avx512)) => Some(
-                "this processor has AVX-512 BF16: precision bf16 would take about a quarter off the time (docs/performance.md)",
+                "this processor has AVX-512 BF16: precision bf16 would take less time (docs/performance.md)",
             ),
             (Self::Float32, None) | (Self::Bf16, Some(_)) => None,
         }
