@@ -1072,6 +1072,10 @@ fn pictures_follow_another_by_a_controlnet() {
         "shown",
     ];
     let edges = drawn(&canny);
+    // One like it, where the networks are not named again: what was said of them goes too.
+    let like = line(folder.path(), "sample --like one/0000.png --output again").ok();
+    assert!(like.err.contains("name them again"), "{}", like.err);
+    assert!(plain == pixels(&folder.path().join("again/0000.png")));
     assert_eq!(names(&folder.path().join("shown")), ["control-1.png"]);
     let shown = read_picture(folder.path().join("shown/control-1.png")).unwrap();
     assert!(shown.pixels().iter().all(|value| [0, 255].contains(value)));

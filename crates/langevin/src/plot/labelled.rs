@@ -20,6 +20,8 @@ const SPACE: usize = 8;
 const LONGEST: usize = 40;
 /// Smaller pictures are enlarged, so that a label has room above them.
 const SMALLEST: usize = 96;
+/// Pictures of this width are not, however long a label is.
+const WIDEST: usize = 256;
 
 /// Pictures row by row, with a label above each column and before each row; an empty one is none.
 ///
@@ -45,8 +47,6 @@ pub fn labelled(pictures: &[Picture], columns: &[String], rows: &[String]) -> Re
             "pictures beside each other are of one size, and not {first:?} and {other:?}"
         )));
     }
-    let scale = visible_scale(first).max(SMALLEST.div_ceil(first.width()));
-    let (height, width) = (first.height() * scale, first.width() * scale);
     let undrawn = |e: Box<dyn std::error::Error>| Error::Shape(format!("labels cannot be drawn: {e}"));
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| Error::Shape("the built-in font is damaged".into()))?;
@@ -59,6 +59,10 @@ pub fn labelled(pictures: &[Picture], columns: &[String], rows: &[String]) -> Re
         }
         shown
     };
+    let widest = columns.iter().map(|label| wide(&fitted(label, usize::MAX))).max();
+    let room = widest.unwrap_or_default().clamp(SMALLEST, WIDEST);
+    let scale = visible_scale(first).max(room.div_ceil(first.width()));
+    let (height, width) = (first.height() * scale, first.width() * scale);
     let rows: Vec<String> = rows.iter().map(|label| fitted(label, usize::MAX)).collect();
     let left = rows
         .iter()
@@ -135,6 +139,13 @@ mod tests {
                 .count();
             assert!(count >= 8 * 12 * 64, "{value}: {count}");
         }
+        let long = labelled(
+            &pictures,
+            &labels(&["what does not fit", "two"]),
+            &labels(&["a", "b"]),
+        )
+        .unwrap();
+        assert!(long.width() > whole.width());
         let bare = labelled(&pictures, &labels(&["", ""]), &labels(&["", ""])).unwrap();
         assert!(bare.height() < whole.height() && bare.width() < whole.width());
         let ink = |p: &Picture| {

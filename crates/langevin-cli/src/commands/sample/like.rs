@@ -45,6 +45,21 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf)> {
         (None, None) => bail!("--like {}: names no model; name one before it", picture.display()),
     };
     let mut request = args.request.over(request)?;
+    if request.control.is_empty() {
+        // What was said about controls that are not named again means nothing.
+        let Request {
+            guess_mode,
+            control_preprocess,
+            control_resize,
+            ..
+        } = args.request.0.clone();
+        request = Request {
+            guess_mode,
+            control_preprocess,
+            control_resize,
+            ..request
+        };
+    }
     let typed = &args.request.0;
     // One of them in place of the other, whichever the picture has.
     if typed.seed != Request::default().seed {
