@@ -43,7 +43,9 @@ fn layers(c: &mut Criterion) {
         let mut y = values(shape.output_len());
         let name = format!("{kernel}x{kernel} stride {stride} {from} to {to} at {size}x{size} batch {batch}");
         let mut group = c.benchmark_group(name);
-        group.throughput(Throughput::Elements((2 * shape.output_len() * kernel * kernel * from) as u64));
+        group.throughput(Throughput::Elements(
+            (2 * shape.output_len() * kernel * kernel * from) as u64,
+        ));
         for algorithm in [Algorithm::Fastest, Algorithm::Bf16] {
             group.bench_function(format!("{algorithm:?}"), |b| {
                 run(b, || {
@@ -75,14 +77,23 @@ fn attention(c: &mut Criterion) {
         let [q, k, v] = [queries, keys, keys].map(|tokens| values(2 * tokens * heads * head_dim));
         let (mut out, mut lse) = (q.clone(), values(2 * heads * queries));
         let scale = (head_dim as f32).powf(-0.5);
-        let mut group = c.benchmark_group(format!("attention of {heads} heads of {head_dim}, {queries} to {keys}"));
-        group.throughput(Throughput::Elements((8 * queries * keys * heads * head_dim) as u64));
+        let mut group = c.benchmark_group(format!(
+            "attention of {heads} heads of {head_dim}, {queries} to {keys}"
+        ));
+        group.throughput(Throughput::Elements(
+            (8 * queries * keys * heads * head_dim) as u64,
+        ));
         for (name, forward) in [
-            ("Float32", attention_forward as fn(&AttentionShape, f32, &[f32], &[f32], &[f32], &mut [f32], &mut [f32])),
+            (
+                "Float32",
+                attention_forward as fn(&AttentionShape, f32, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]),
+            ),
             ("Bf16", attention_forward_bf16),
         ] {
             group.bench_function(name, |b| {
-                run(b, || forward(&shape, scale, &q, &k, &v, black_box(&mut out), &mut lse));
+                run(b, || {
+                    forward(&shape, scale, &q, &k, &v, black_box(&mut out), &mut lse)
+                });
             });
         }
         group.finish();
@@ -93,8 +104,12 @@ fn gate(c: &mut Criterion) {
     let (rows, width) = (2 * 4096, 1280);
     let (x, mut y) = (values(2 * rows * width), values(rows * width));
     let mut group = c.benchmark_group("gate of GEGLU");
-    group.throughput(Throughput::BytesDecimal((3 * rows * width * size_of::<f32>()) as u64));
-    group.bench_function("forward", |b| run(b, || geglu_forward(width, &x, black_box(&mut y))));
+    group.throughput(Throughput::BytesDecimal(
+        (3 * rows * width * size_of::<f32>()) as u64,
+    ));
+    group.bench_function("forward", |b| {
+        run(b, || geglu_forward(width, &x, black_box(&mut y)))
+    });
     group.finish();
 }
 
