@@ -138,7 +138,7 @@ impl TowerSizes {
 }
 
 /// Every number must be from 1 to its limit.
-fn within(tower: &str, numbers: &[(&str, usize, usize)]) -> Result<()> {
+pub(in crate::models) fn within(tower: &str, numbers: &[(&str, usize, usize)]) -> Result<()> {
     match numbers
         .iter()
         .find(|(_, value, limit)| *value == 0 || value > limit)

@@ -20,6 +20,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
+pub(super) use config::within;
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
 pub use image_processor::{ClipImageProcessor, ResizeTo};

@@ -5,7 +5,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, Result, models::ModelConfig, nn::Activation};
+use crate::{
+    Error, Result,
+    models::{ModelConfig, clip::within},
+    nn::Activation,
+};
+
+/// What sentences call it.
+const WHAT: &str = "the depth estimator";
 
 /// The first stages of the convolutional part, whose pictures go to the neck as they are.
 pub(super) const EARLY_STAGES: usize = 2;
@@ -125,22 +132,12 @@ impl Default for BitConfig {
     }
 }
 
-fn within(numbers: &[(&str, usize, usize)]) -> Result<()> {
-    let wrong = |(_, value, limit): &&(&str, usize, usize)| *value == 0 || value > limit;
-    match numbers.iter().find(wrong) {
-        None => Ok(()),
-        Some((name, value, limit)) => Err(refused(format!(
-            "{name} is {value}: it must be from 1 to {limit}"
-        ))),
-    }
-}
-
 fn refused(message: impl std::fmt::Display) -> Error {
-    Error::Config(format!("the depth estimator: {message}"))
+    Error::Config(format!("{WHAT}: {message}"))
 }
 
 fn unsupported(message: impl std::fmt::Display) -> Error {
-    Error::Unsupported(format!("the depth estimator: {message}"))
+    Error::Unsupported(format!("{WHAT}: {message}"))
 }
 
 impl BitConfig {
@@ -181,7 +178,7 @@ impl BitConfig {
         ];
         numbers.extend(each("hidden_sizes", &self.hidden_sizes, 1 << 14));
         numbers.extend(each("depths", &self.depths, 64));
-        within(&numbers)
+        within(WHAT, &numbers)
     }
 }
 
@@ -291,7 +288,7 @@ impl ModelConfig for DptConfig {
                 .iter()
                 .map(|size| ("neck_hidden_sizes", *size, 1 << 14)),
         );
-        within(&numbers)?;
+        within(WHAT, &numbers)?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(refused(format!(
                 "num_attention_heads {} does not divide hidden_size {}",
