@@ -31,6 +31,11 @@ fn open(server: &Server, link: &str, [width, height]: [u32; 2]) -> Option<Browse
     Some(browser)
 }
 
+/// Whether a download has ended. Chromium takes the name with an empty file first, and puts the whole one in its place.
+fn downloaded(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
 const DESKTOP: [u32; 2] = [1280, 900];
 const PHONE: [u32; 2] = [390, 844];
 
@@ -93,7 +98,7 @@ fn a_user_draws_looks_stops_and_finds_it_again() {
     }
     browser.click("#shown-pictures a");
     let file = browser.downloads.path().join("grey-7.png");
-    until("the picture is downloaded", || file.exists());
+    until("the picture is downloaded", || downloaded(&file));
     let options = SampleOptions {
         classes: Some(vec![1]),
         ..SampleOptions::default()
@@ -106,7 +111,7 @@ fn a_user_draws_looks_stops_and_finds_it_again() {
     // The GIF is drawn again from the same settings.
     browser.click("#shown [data-do=gif]");
     let gif = browser.downloads.path().join("grey-7.gif");
-    until("the GIF is downloaded", || gif.exists());
+    until("the GIF is downloaded", || downloaded(&gif));
     assert!(fs::read(&gif).unwrap().starts_with(b"GIF89a"));
 
     // Settings are changed, and taken back from the gallery.
