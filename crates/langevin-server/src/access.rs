@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{api::App, refusal::Refusal};
+use crate::{app::App, refusal::Refusal};
 
 /// What a key comes after in its header.
 const SCHEME: &[u8] = b"Bearer ";

@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::api::Caller;
+use crate::app::Caller;
 
 /// Connections that are open at once; fewer than the files that a process may have open.
 const OPEN: usize = 768;

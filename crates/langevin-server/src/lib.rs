@@ -18,6 +18,7 @@
 
 mod access;
 mod api;
+mod app;
 mod bounds;
 mod connections;
 mod controls;

@@ -9,10 +9,20 @@ use std::{
     },
 };
 
-use crate::queue::QueueStatus;
+use serde::Serialize;
 
 /// The upper ends of the histogram of how long requests take, in seconds.
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
+
+/// What is told of the queue: `GET /api/queue` says this.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct QueueStatus {
+    pub waiting: usize,
+    pub limit: usize,
+    pub running: usize,
+    pub running_pictures: usize,
+    pub draining: bool,
+}
 
 /// Counts since the start.
 #[derive(Debug, Default)]

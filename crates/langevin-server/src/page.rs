@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, http::header, routing::get};
 
-use crate::api::App;
+use crate::app::App;
 
 /// What the API is, but for the schema of a request.
 pub(crate) const DESCRIPTION: &str = include_str!("../page/openapi.json");

@@ -7,12 +7,11 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::{
     events::Event,
-    metrics::{Metrics, add},
+    metrics::{Metrics, QueueStatus, add},
     order::Order,
     refusal::Refusal,
 };
@@ -63,16 +62,6 @@ impl State {
             .map(|end| end.saturating_duration_since(Instant::now()));
         left.map_or(self.pace, |left| left.as_secs_f64())
     }
-}
-
-/// What `GET /api/queue` says.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct QueueStatus {
-    pub waiting: usize,
-    pub limit: usize,
-    pub running: usize,
-    pub running_pictures: usize,
-    pub draining: bool,
 }
 
 impl Queue {

@@ -3,13 +3,8 @@
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
 use crate::{
-    api::{App, router},
-    connections::Connections,
-    metrics::Metrics,
-    models::Models,
-    options::ServerOptions,
-    queue::Queue,
-    worker::Worker,
+    api::router, app::App, connections::Connections, metrics::Metrics, models::Models,
+    options::ServerOptions, queue::Queue, worker::Worker,
 };
 
 /// How often the end is asked for.

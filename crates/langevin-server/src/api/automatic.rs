@@ -16,12 +16,12 @@ use langevin::{grid, schedulers::SamplerName};
 use serde_json::{Map, Value, json};
 
 use super::{
-    App, Caller,
     body::Body,
     foreign::{Names, Translation, refused},
     generate::{Drawn, draw},
 };
 use crate::{
+    app::{App, Caller},
     refusal::Refusal,
     request::{Read, object},
 };

@@ -6,8 +6,11 @@ use axum::{
     http::{StatusCode, header},
 };
 
-use super::{App, Caller};
-use crate::{refusal::Refusal, stage::Pass};
+use crate::{
+    app::{App, Caller},
+    refusal::Refusal,
+    stage::Pass,
+};
 
 /// A longer body may hold pictures, and so needs a place in memory.
 const SHORT: u64 = 64 << 10;

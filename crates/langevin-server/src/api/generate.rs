@@ -17,8 +17,9 @@ use langevin::{data::Picture, generate::Animation, grid};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{App, Caller, body::Body, form::Form, lease};
+use super::{body::Body, form::Form};
 use crate::{
+    app::{App, Caller},
     bounds,
     events::{Event, Finished, Preview, Progress},
     order::{Asked, Order},
@@ -153,7 +154,7 @@ fn lost() -> Refusal {
 /// Makes an order of a request, on threads that may block. Pictures have a stage of their own, which requests without them pass by.
 async fn check(app: &Arc<App>, asked: GenerateRequest, caller: Caller) -> Result<Order, Refusal> {
     let number = app.models.number(asked.model.as_deref())?;
-    let model = lease(app, number, caller).await?;
+    let model = app.lease(number, caller).await?;
     let mut asked = Asked::of(asked, number, model, &app.options)?;
     if asked.has_pictures() {
         let pass = app.stages.pictures.enter(caller.0).await?;

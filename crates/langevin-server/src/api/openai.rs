@@ -15,12 +15,12 @@ use langevin::grid;
 use serde_json::{Map, Value, json};
 
 use super::{
-    App, Caller,
     body::Body,
     foreign::{Names, Translation},
     generate::draw,
 };
 use crate::{
+    app::{App, Caller},
     refusal::Refusal,
     request::{Read, object},
 };

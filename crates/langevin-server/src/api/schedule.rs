@@ -9,8 +9,10 @@ use axum::{
 use langevin::{plot::ScheduleCurves, schedulers::Scheduler};
 use serde::{Deserialize, Serialize};
 
-use super::{App, Caller, lease};
-use crate::refusal::Refusal;
+use crate::{
+    app::{App, Caller},
+    refusal::Refusal,
+};
 
 /// Points of a curve that are sent at most.
 const POINTS: usize = 250;
@@ -52,7 +54,7 @@ pub(super) async fn schedule(
         asked.map_err(|error| Refusal::unprocessable(error.body_text()).with_field("query"))?;
     let steps = asked.steps.as_deref().map(whole_number).transpose()?;
     let number = app.models.number(asked.model.as_deref())?;
-    let model = lease(&app, number, caller).await?;
+    let model = app.lease(number, caller).await?;
     let sampler = model.sampler(asked.sampler.as_deref());
     let (sampler, mut scheduler) =
         sampler.map_err(|error| Refusal::from(error).or_field(std::iter::once("sampler"), "sampler"))?;

@@ -12,8 +12,10 @@ use langevin::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{App, Caller, lease};
-use crate::refusal::Refusal;
+use crate::{
+    app::{App, Caller},
+    refusal::Refusal,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +47,7 @@ pub(super) async fn tokens(
     if asked.text.chars().count() > most {
         return Err(Refusal::beyond("text", asked.text.chars().count(), most as u64));
     }
-    let model = lease(&app, number, caller).await?;
+    let model = app.lease(number, caller).await?;
     let text = model.pipeline.condition::<TextCondition>();
     let text =
         text.ok_or_else(|| Refusal::unprocessable("this model looks at no texts").with_field("model"))?;

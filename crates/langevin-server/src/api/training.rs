@@ -9,8 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, Caller};
-use crate::{refusal::Refusal, runs::Runs};
+use crate::{
+    app::{App, Caller},
+    refusal::Refusal,
+    runs::Runs,
+};
 
 /// Does `work` with the runs on a thread that may block, one at a time, so that drawing keeps the other threads.
 async fn with_runs<T: Send + 'static>(

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::data::store::sort_key;
+use crate::data::paths::sort_key;
 
 /// A folder with one-pixel pictures at the paths that end in `.png`, and texts elsewhere.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -8,8 +8,11 @@ use std::{
 use flate2::read::MultiGzDecoder;
 
 use super::{
-    Channels, Dataset, Example, Fingerprint, Picture, fingerprint::Fingerprinting, metadata, out_of_range,
-    split, store::is_file_beside,
+    Channels, Dataset, Example, Fingerprint, Picture,
+    fingerprint::Fingerprinting,
+    metadata, out_of_range,
+    paths::{folder_name, is_file_beside},
+    split,
 };
 use crate::{Error, Result, files};
 
@@ -264,17 +267,6 @@ fn labels_beside(pictures: &Path) -> Option<PathBuf> {
 fn read_file(path: &Path) -> Result<IdxArray> {
     let file = files::open(path)?;
     read_idx(BufReader::new(file)).map_err(|message| Error::file(path, message))
-}
-
-/// What a folder is called, also where it is given as `.` or ends in a slash.
-pub(super) fn folder_name(folder: &Path) -> String {
-    if let Some(repository) = files::cached_repository(folder) {
-        return repository.name().to_string();
-    }
-    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-    whole
-        .file_name()
-        .map_or_else(|| "pictures".into(), |name| name.to_string_lossy().into_owned())
 }
 
 impl Dataset for IdxDataset {

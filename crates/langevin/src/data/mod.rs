@@ -36,6 +36,7 @@ mod open;
 mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod paths;
 mod picture;
 mod preprocess;
 mod repository;

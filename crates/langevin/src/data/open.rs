@@ -3,11 +3,8 @@
 use std::{fs::File, io::Read, path::Path};
 
 use super::{
-    Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, named,
-    repository::CARD,
-    split,
-    store::{Store, is_file_beside},
-    tar, zip,
+    Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, named, paths::is_file_beside,
+    repository::CARD, split, store::Store, tar, zip,
 };
 use crate::{Error, Result};
 

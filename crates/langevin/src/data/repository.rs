@@ -7,8 +7,9 @@ use super::{
     decode::is_picture_name,
     idx,
     named::keep_named,
+    paths::{is_shown, sort_key},
     split,
-    store::{Listing, is_shown, sort_key},
+    store::Listing,
 };
 use crate::{Error, Result};
 

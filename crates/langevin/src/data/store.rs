@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     decode::{is_picture_name, read_limited},
-    idx::folder_name,
     left_out::{self, Endings},
+    paths::{folder_name, is_shown, sort_key},
     tar::TarFiles,
     zip::ZipFiles,
 };
@@ -246,38 +246,6 @@ impl Listing {
     pub(super) fn text_beside(&self, picture: &Path) -> Option<PathBuf> {
         Some(picture.with_extension("txt")).filter(|text| self.texts.contains(text))
     }
-}
-
-/// Whether a file is there that lies in its folder indeed, or leads to a blob of the Hub's cache: a link that leads out of its folder is
-/// passed over, and told of.
-pub(super) fn is_file_beside(path: &Path) -> bool {
-    let is_inside = || {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        let inside = Inside::of(folder.unwrap_or(Path::new("."))).ok()?;
-        inside.holds(path).ok()
-    };
-    let is_there = path.is_file();
-    let counts = is_there && is_inside().unwrap_or(false);
-    if is_there && !counts {
-        tracing::warn!("{}: leads out of its folder, and is not read", path.display());
-    }
-    counts
-}
-
-/// Whether a file is neither hidden nor in a folder that is, or that starts with `__`.
-pub(super) fn is_shown(path: &Path) -> bool {
-    let mut parts = path.iter().map(|part| part.as_encoded_bytes());
-    let is_hidden_folder = |part: &[u8]| part.starts_with(b".") || part.starts_with(b"__");
-    let name = parts.next_back();
-    name.is_some_and(|name| !name.starts_with(b".")) && !parts.any(is_hidden_folder)
-}
-
-/// The same order on every system: the path's text with `/` between its parts.
-pub(super) fn sort_key(path: &Path) -> String {
-    path.components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
 }
 
 /// What lies beside `training.json` in the folder of a training run, at its beginning, on its way or at its end.

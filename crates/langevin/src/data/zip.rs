@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive, result::ZipError};
 use super::{
     contain::contain,
     decode::{MAX_BYTES, is_picture_name},
-    store::is_shown,
+    paths::is_shown,
 };
 use crate::{Error, Result, files};
 

@@ -2,12 +2,7 @@
 
 use burn::backend::{
     Backend, Dispatch, Flex,
-    autodiff::{
-        Autodiff,
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
-    },
+    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
     backend_extension,
     flex::FlexTensor,
     tensor::FloatTensor,
@@ -15,10 +10,7 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use langevin_kernels::gated;
 
-use super::{
-    flex,
-    kept::{Kept, Packing},
-};
+use super::{flex, kept::Packing, one_input::differentiable};
 
 /// `a · gelu(b)` of the two halves `a` and `b` of the last dimension (Shazeer 2020). Keeps `x` for the backward, as
 /// [`keeping`](super::keeping) says.
@@ -45,29 +37,7 @@ pub(crate) trait GegluGradient: Packing {
 
 impl<B: GegluOps + GegluGradient, C: CheckpointStrategy> GegluOps for Autodiff<B, C> {
     fn geglu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct GegluBackward;
-        impl<B: GegluGradient> Backward<B, 1> for GegluBackward {
-            type State = Kept<B>;
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gy = grads.consume::<B>(&ops.node);
-                let [node] = ops.parents;
-                if let Some(node) = node {
-                    grads.register::<B>(node.id, B::geglu_gradient(ops.state.get(), gy));
-                }
-            }
-        }
-        let (nodes, id) = ([x.node()], x.id());
-        let x = x.into_primitive();
-        match GegluBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new(&x, id), B::geglu_forward(x)),
-            OpsKind::UnTracked(prep) => prep.finish(B::geglu_forward(x)),
-        }
+        differentiable::<B, C>(x, B::geglu_forward, B::geglu_gradient)
     }
 }
 

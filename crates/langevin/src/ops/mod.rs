@@ -23,6 +23,7 @@ mod generic;
 mod kept;
 mod norm;
 mod norm_conv;
+mod one_input;
 mod optimizer;
 mod optional;
 mod per_picture;

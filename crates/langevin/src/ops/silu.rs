@@ -2,12 +2,7 @@
 
 use burn::backend::{
     Backend, Dispatch, Flex,
-    autodiff::{
-        Autodiff,
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
-    },
+    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
     backend_extension,
     flex::FlexTensor,
     tensor::FloatTensor,
@@ -15,10 +10,7 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use langevin_kernels::elementwise;
 
-use super::{
-    flex,
-    kept::{Kept, Packing},
-};
+use super::{flex, kept::Packing, one_input::differentiable};
 
 /// `x · σ(x)`, element by element. Keeps `x` for the backward, as [`keeping`](super::keeping) says.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -38,29 +30,7 @@ pub(crate) trait SiluGradient: Packing {
 
 impl<B: SiluOps + SiluGradient, C: CheckpointStrategy> SiluOps for Autodiff<B, C> {
     fn silu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct SiluBackward;
-        impl<B: SiluGradient> Backward<B, 1> for SiluBackward {
-            type State = Kept<B>;
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gy = grads.consume::<B>(&ops.node);
-                let [node] = ops.parents;
-                if let Some(node) = node {
-                    grads.register::<B>(node.id, B::silu_gradient(ops.state.get(), gy));
-                }
-            }
-        }
-        let (nodes, id) = ([x.node()], x.id());
-        let x = x.into_primitive();
-        match SiluBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new(&x, id), B::silu_forward(x)),
-            OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(x)),
-        }
+        differentiable::<B, C>(x, B::silu_forward, B::silu_gradient)
     }
 }
 

@@ -6,28 +6,22 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use serde_json::Value;
 
+use super::feature_extractor::FeatureExtractor;
 use crate::{
     Result,
     data::Picture,
-    files,
-    models::{ClipImageProcessor, Components, DptForDepthEstimation, Model, components},
+    models::{Components, DptForDepthEstimation, Model, components},
 };
 
-/// The folders of its parts.
+/// The folder of its network.
 const ESTIMATOR: &str = "depth_estimator";
-const PROCESSOR: &str = "feature_extractor";
-/// The file of a processor.
-const PROCESSOR_CONFIG: &str = "preprocessor_config.json";
 
 /// An estimator of depths, and what it is shown of a picture. Mirrors `StableDiffusionDepth2ImgPipeline.prepare_depth_map` of diffusers.
 #[derive(Clone, Debug)]
 pub struct DepthEstimation {
     estimator: DptForDepthEstimation,
-    processor: ClipImageProcessor,
-    /// The processor's file as it was.
-    processor_config: Value,
+    processor: FeatureExtractor,
 }
 
 impl DepthEstimation {
@@ -39,15 +33,12 @@ impl DepthEstimation {
         if !source.has(ESTIMATOR) {
             return Ok(None);
         }
-        if !source.has(PROCESSOR) {
-            let what = "which shows pictures to its depth estimator; add the folder, or give the depths";
-            return Err(components::missing(source, PROCESSOR, what));
-        }
-        let folder = source.path().join(PROCESSOR);
+        let what = "which shows pictures to its depth estimator; add the folder, or give the depths";
+        // Before the weights are read.
+        let processor = FeatureExtractor::load(source, what)?;
         Ok(Some(Self {
             estimator: components::load(source, ESTIMATOR, device)?,
-            processor: ClipImageProcessor::load(&folder)?,
-            processor_config: files::read_json(folder.join(PROCESSOR_CONFIG))?,
+            processor,
         }))
     }
 
@@ -66,13 +57,10 @@ impl DepthEstimation {
     /// Writes its folders, and names them: name and class.
     pub(super) fn save(&self, folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
         self.estimator.save(folder.join(ESTIMATOR))?;
-        files::write_json(
-            folder.join(PROCESSOR).join(PROCESSOR_CONFIG),
-            &self.processor_config,
-        )?;
+        let processor = self.processor.save(folder)?;
         Ok(vec![
             (ESTIMATOR, "DPTForDepthEstimation"),
-            (PROCESSOR, "DPTImageProcessor"),
+            (processor, "DPTImageProcessor"),
         ])
     }
 

@@ -6,6 +6,7 @@
 mod classes;
 mod control;
 mod depth;
+mod feature_extractor;
 mod few_steps;
 mod folder;
 mod inpainting;

@@ -3,28 +3,22 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::Device};
-use serde_json::Value;
 
+use super::feature_extractor::FeatureExtractor;
 use crate::{
     Result,
     data::Picture,
-    files,
-    models::{ClipImageProcessor, Components, Model, SafetyChecker, components},
+    models::{Components, Model, SafetyChecker, components},
 };
 
-/// The folders of its parts.
+/// The folder of its network.
 const CHECKER: &str = "safety_checker";
-const PROCESSOR: &str = "feature_extractor";
-/// The file of a processor.
-const PROCESSOR_CONFIG: &str = "preprocessor_config.json";
 
 /// A checker, and what it is shown of a picture. Mirrors how diffusers' pipelines run `StableDiffusionSafetyChecker`.
 #[derive(Clone, Debug)]
 pub struct Safety {
     checker: SafetyChecker,
-    processor: ClipImageProcessor,
-    /// The processor's file as it was.
-    processor_config: Value,
+    processor: FeatureExtractor,
 }
 
 impl Safety {
@@ -36,15 +30,12 @@ impl Safety {
         if !source.has(CHECKER) {
             return Ok(None);
         }
-        if !source.has(PROCESSOR) {
-            let what = "which shows pictures to its safety checker; leave the checker out, or add the folder";
-            return Err(components::missing(source, PROCESSOR, what));
-        }
-        let folder = source.path().join(PROCESSOR);
+        let what = "which shows pictures to its safety checker; leave the checker out, or add the folder";
+        // Before the weights are read.
+        let processor = FeatureExtractor::load(source, what)?;
         Ok(Some(Self {
             checker: components::load(source, CHECKER, device)?,
-            processor: ClipImageProcessor::load(&folder)?,
-            processor_config: files::read_json(folder.join(PROCESSOR_CONFIG))?,
+            processor,
         }))
     }
 
@@ -60,13 +51,10 @@ impl Safety {
     /// Writes its folders, and names them: name and class.
     pub(super) fn save(&self, folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
         self.checker.save(folder.join(CHECKER))?;
-        files::write_json(
-            folder.join(PROCESSOR).join(PROCESSOR_CONFIG),
-            &self.processor_config,
-        )?;
+        let processor = self.processor.save(folder)?;
         Ok(vec![
             (CHECKER, "StableDiffusionSafetyChecker"),
-            (PROCESSOR, "CLIPImageProcessor"),
+            (processor, "CLIPImageProcessor"),
         ])
     }
 

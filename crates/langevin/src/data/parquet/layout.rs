@@ -11,7 +11,7 @@ use super::{
     card::{Card, Config, DataFiles},
     split,
 };
-use crate::data::store::sort_key;
+use crate::data::paths::sort_key;
 
 /// A split's files, relative to the repository.
 #[derive(Debug, PartialEq, Eq)]

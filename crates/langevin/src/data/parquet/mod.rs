@@ -26,9 +26,10 @@ use super::{
     contain::contain,
     decode,
     fingerprint::Fingerprinting,
-    idx::folder_name,
-    left_out, out_of_range, split,
-    store::{Store, is_file_beside},
+    left_out, out_of_range,
+    paths::{folder_name, is_file_beside},
+    split,
+    store::Store,
 };
 use crate::{Error, Result, files};
 
