@@ -140,7 +140,12 @@ fn shapes() -> Vec<Layer> {
         Layer::new(1, 33, 7, 2, 40),
         Layer::new(1, 5, 100, 1, 100),
         Layer::new(1, 256, 256, 2, 16),
+        // More keys than go through at a time.
+        Layer::new(2, 150, 700, 2, 24),
+        Layer::new(1, 33, 1030, 1, 64),
+        Layer::new(1, 3, 513, 2, 5),
         Layer::new(2, 77, 77, 2, 8).causal(),
+        Layer::new(1, 600, 600, 1, 8).causal(),
         Layer::new(1, 3, 3, 1, 20).causal(),
     ]
 }
@@ -169,9 +174,11 @@ fn agrees_with_plain_sums() {
 
 #[test]
 fn survives_scores_that_overflow_an_exponential() {
-    let mut layer = Layer::new(1, 20, 20, 1, 8);
-    layer.q.iter_mut().for_each(|q| *q *= 1e4);
-    assert!(layer.run().concat().iter().all(|v| v.is_finite()));
+    for keys in [20, 1000] {
+        let mut layer = Layer::new(1, 20, keys, 1, 8);
+        layer.q.iter_mut().for_each(|q| *q *= 1e4);
+        assert!(layer.run().concat().iter().all(|v| v.is_finite()));
+    }
 }
 
 #[test]
@@ -185,7 +192,12 @@ fn logarithms_of_other_scores_give_no_gradient_that_looks_like_one() {
 
 #[test]
 fn gives_the_same_bits_with_any_number_of_threads_and_alone() {
-    let layer = Layer::new(4, 100, 130, 4, 24);
+    for keys in [130, 600] {
+        one_sequence_and_all(&Layer::new(4, 100, keys, 4, 24));
+    }
+}
+
+fn one_sequence_and_all(layer: &Layer) {
     with_thread_counts("attention", || layer.run().concat());
     let all = layer.run();
     let part = |values: &[f32], n: usize| values[n * values.len() / 4..][..values.len() / 4].to_vec();

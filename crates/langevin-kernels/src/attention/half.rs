@@ -5,7 +5,7 @@
 //! down (Milakov & Gimelshein 2018; Dao et al. 2022). Queries are in the lanes, as in [`super::forward`], and their weights become the right-hand
 //! panel of the second product as they are.
 
-use super::{AttentionShape, Input, Place};
+use super::{AttentionShape, Input, Place, online_softmax};
 use crate::half::{Bf16Unit, Block, COLUMNS, ROWS, STEP, Segment, Session, round_panel, round_rows};
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
@@ -229,7 +229,15 @@ impl Kernel for Queries<'_> {
                     });
                 }
             }
-            let shrink = softmax(s, &mut scores[..count * COLUMNS], &mut largest, &mut sums);
+            let scores = &mut scores[..count * COLUMNS];
+            let shrink = online_softmax(
+                s,
+                scores,
+                &mut largest,
+                &mut sums,
+                #[inline(always)]
+                |s, x| exp2_of_weight(s, x),
+            );
             if i > 0 {
                 for found in found.chunks_exact_mut(COLUMNS) {
                     found
@@ -276,39 +284,4 @@ impl Kernel for Queries<'_> {
             *row = (largest + sum.log2()) * std::f32::consts::LN_2;
         }
     }
-}
-
-/// Makes weights of some keys' scores, relative to the largest score so far; what earlier sums are to be multiplied with.
-#[inline(always)]
-fn softmax<S: Simd>(
-    s: S,
-    scores: &mut [f32],
-    largest: &mut [f32; COLUMNS],
-    sums: &mut [f32; COLUMNS],
-) -> [f32; COLUMNS] {
-    let mut shrink = [0.0f32; COLUMNS];
-    let keys = scores.len() / COLUMNS;
-    for start in (0..COLUMNS).step_by(S::LANES) {
-        // SAFETY: there are `keys` rows of `COLUMNS` values, and `COLUMNS` is a multiple of the lanes.
-        unsafe {
-            let p = scores.as_mut_ptr().add(start);
-            let before = s.load(largest.as_ptr().add(start));
-            let mut m = before;
-            for key in 0..keys {
-                m = s.max(m, s.load(p.add(key * COLUMNS)));
-            }
-            let mut total = s.zero();
-            for key in 0..keys {
-                let weight = exp2_of_weight(s, s.sub(s.load(p.add(key * COLUMNS)), m));
-                s.store(p.add(key * COLUMNS), weight);
-                total = s.add(total, weight);
-            }
-            let factor = exp2_of_weight(s, s.sub(before, m));
-            s.store(shrink.as_mut_ptr().add(start), factor);
-            s.store(largest.as_mut_ptr().add(start), m);
-            let sum = s.fma(s.load(sums.as_ptr().add(start)), factor, total);
-            s.store(sums.as_mut_ptr().add(start), sum);
-        }
-    }
-    shrink
 }

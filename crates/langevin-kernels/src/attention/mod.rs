@@ -9,6 +9,7 @@
 //! blocks of queries in order.
 
 mod backward;
+mod blocked;
 mod forward;
 mod half;
 
@@ -18,6 +19,7 @@ use crate::scratch::Scratch;
 use crate::simd::{Isa, Simd, TILE_VECTORS};
 use crate::tile::{self, Left};
 use backward::{Backward, Outcome};
+use blocked::Blocked;
 use forward::Forward;
 
 /// The sizes of an attention layer.
@@ -106,19 +108,31 @@ pub fn attention_forward(
         k,
         v,
     };
-    parallel::for_each(
-        shape.batch * shape.heads * blocks,
-        shape.worth_threads(),
-        |task| {
-            let place = input.place(isa, task / blocks, task % blocks);
-            isa.run(Forward {
+    let (heads, worth) = (shape.batch * shape.heads, shape.worth_threads());
+    if blocked::suits(shape) {
+        let tasks = blocks.div_ceil(blocked::BLOCKS);
+        return parallel::for_each(heads * tasks, worth, |task| {
+            let first = task % tasks * blocked::BLOCKS;
+            isa.run(Blocked {
                 input: &input,
-                place,
+                isa,
+                head: task / tasks,
+                first,
+                count: blocked::BLOCKS.min(blocks - first),
                 out,
                 log_sum_exp,
             });
-        },
-    );
+        });
+    }
+    parallel::for_each(heads * blocks, worth, |task| {
+        let place = input.place(isa, task / blocks, task % blocks);
+        isa.run(Forward {
+            input: &input,
+            place,
+            out,
+            log_sum_exp,
+        });
+    });
 }
 
 /// [`attention_forward`] by products of values rounded to bf16, with sums and softmax in float32, where the processor has instructions for it and
@@ -252,12 +266,20 @@ impl Place {
     /// # Safety
     /// As its.
     #[inline(always)]
-    unsafe fn product<S: Simd>(&self, s: S, size: [usize; 2], a: Left, b: *const f32, c: *mut f32) {
+    unsafe fn product<S: Simd>(
+        &self,
+        s: S,
+        size: [usize; 2],
+        a: Left,
+        b: *const f32,
+        c: *mut f32,
+        accumulate: bool,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self.vectors::<S>() {
-                1 => tile::product::<S, 1>(s, size, a, b, c, false),
-                _ => tile::product::<S, TILE_VECTORS>(s, size, a, b, c, false),
+                1 => tile::product::<S, 1>(s, size, a, b, c, accumulate),
+                _ => tile::product::<S, TILE_VECTORS>(s, size, a, b, c, accumulate),
             }
         }
     }
@@ -387,7 +409,7 @@ impl Input<'_> {
         let a = self.tokens(tokens, place);
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            place.product(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr());
+            place.product(s, [keys, head_dim], a, block.as_ptr(), to.as_mut_ptr(), false);
         }
     }
 
@@ -421,9 +443,47 @@ impl Input<'_> {
         };
         // SAFETY: `tokens` checked the left matrix, and the others just were.
         unsafe {
-            place.product(s, [head_dim, keys], a, weights.as_ptr(), to.as_mut_ptr());
+            place.product(s, [head_dim, keys], a, weights.as_ptr(), to.as_mut_ptr(), false);
         }
     }
+}
+
+/// Makes weights of some keys' scores, relative to the largest score so far, by the exponential `exp`; what earlier sums are to be multiplied
+/// with. A score is a row as wide as the register tile, which has at most 32 columns.
+#[inline(always)]
+fn online_softmax<S: Simd>(
+    s: S,
+    scores: &mut [f32],
+    largest: &mut [f32; 32],
+    sums: &mut [f32; 32],
+    exp: impl Fn(S, S::F) -> S::F,
+) -> [f32; 32] {
+    let columns = TILE_VECTORS * S::LANES;
+    let mut shrink = [0.0f32; 32];
+    let keys = scores.len() / columns;
+    for start in (0..columns).step_by(S::LANES) {
+        // SAFETY: there are `keys` rows of `columns` values, `columns` is a multiple of the lanes, and at most 32.
+        unsafe {
+            let p = scores.as_mut_ptr().add(start);
+            let before = s.load(largest.as_ptr().add(start));
+            let mut m = before;
+            for key in 0..keys {
+                m = s.max(m, s.load(p.add(key * columns)));
+            }
+            let mut total = s.zero();
+            for key in 0..keys {
+                let weight = exp(s, s.sub(s.load(p.add(key * columns)), m));
+                s.store(p.add(key * columns), weight);
+                total = s.add(total, weight);
+            }
+            let factor = exp(s, s.sub(before, m));
+            s.store(shrink.as_mut_ptr().add(start), factor);
+            s.store(largest.as_mut_ptr().add(start), m);
+            let sum = s.fma(s.load(sums.as_ptr().add(start)), factor, total);
+            s.store(sums.as_mut_ptr().add(start), sum);
+        }
+    }
+    shrink
 }
 
 /// Calls `f(start, size)` for the squares, as wide as a vector, that a matrix of this size falls into, and for what is left at its edges.
