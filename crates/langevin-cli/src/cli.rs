@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
+    completions::{self, CompletionsArgs},
     convert::{self, ConvertArgs},
     edit::{self, EditArgs},
     evaluate::{self, EvaluateArgs},
@@ -10,6 +11,7 @@ use crate::commands::{
     interpolate::{self, InterpolateArgs},
     invert::{self, InvertArgs},
     list::ListArgs,
+    man::{self, ManArgs},
     plot::PlotArgs,
     plot_schedule::PlotScheduleArgs,
     plot_weighting::PlotWeightingArgs,
@@ -18,6 +20,7 @@ use crate::commands::{
     remove::RemoveArgs,
     runs::RunsArgs,
     sample::{self, SampleArgs},
+    schedulers::SchedulersArgs,
     serve::{self, ServeArgs},
     space::{self, SpaceArgs},
     train::{self, TrainArgs},
@@ -111,9 +114,15 @@ pub(crate) enum Command {
     #[command(long_about = space::LONG_ABOUT)]
     Space(SpaceArgs),
     /// List the samplers
-    Schedulers,
+    Schedulers(SchedulersArgs),
     /// Draw a noise schedule, and the steps that a sampler would take
     PlotSchedule(PlotScheduleArgs),
     /// Draw how much each timestep counts under the weightings of the loss
     PlotWeighting(PlotWeightingArgs),
+    /// Print what makes a shell complete a command's words
+    #[command(long_about = completions::LONG_ABOUT)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(long_about = man::LONG_ABOUT)]
+    Man(ManArgs),
 }

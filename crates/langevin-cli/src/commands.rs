@@ -1,5 +1,6 @@
 //! One module a command: what its user typed, what that means, and the library call that does it.
 
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod edit;
 pub(crate) mod evaluate;
@@ -7,6 +8,7 @@ pub(crate) mod info;
 pub(crate) mod interpolate;
 pub(crate) mod invert;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod plot;
 pub(crate) mod plot_schedule;
 pub(crate) mod plot_weighting;
@@ -38,7 +40,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Edit(args) => edit::run(args),
         Command::Interpolate(args) => interpolate::run(args),
         Command::Convert(args) => convert::run(args),
-        Command::Schedulers => schedulers::run(),
+        Command::Schedulers(args) => schedulers::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Pull(args) => pull::run(args),
@@ -49,6 +51,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Plot(args) => plot::run(args),
         Command::PlotSchedule(args) => plot_schedule::run(args),
         Command::PlotWeighting(args) => plot_weighting::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use crate::flags;
@@ -132,6 +133,14 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     text.split('\n').try_for_each(print_line)
 }
 
+/// A value as JSON on the standard output, for programs.
+///
+/// # Errors
+/// As [`print_line`].
+pub(crate) fn print_json(value: &serde_json::Value) -> io::Result<()> {
+    print(&format!("{value:#}"))
+}
+
 /// An error as its user should see it: one line, with its causes, and the library's options as flags.
 pub(crate) fn report(error: &anyhow::Error) {
     let spelled = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<langevin::Error>() {
@@ -166,6 +175,13 @@ pub(crate) fn duration(seconds: f64) -> String {
         3600..172_800 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
         _ => format!("{} days {} h", whole / 86_400, whole % 86_400 / 3600),
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// A whole number with its thousands apart: `113,673,219`.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use clap::Args;
 use langevin_hub::{CachedRepo, CachedRevision};
+use serde_json::{Value, json};
 
 use crate::{
     hub::Names,
@@ -17,6 +18,9 @@ pub(crate) struct ListArgs {
     /// Show the commits of each
     #[arg(long)]
     pub revisions: bool,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Prints a line a repository.
@@ -24,6 +28,10 @@ pub(crate) fn run(args: ListArgs) -> Result<()> {
     let hub = Names::default().hub()?;
     let repos = hub.cached()?;
     let cache = hub.settings().cache.display();
+    if args.json {
+        let repos: Vec<Value> = repos.iter().map(as_json).collect();
+        return Ok(terminal::print_json(&repos.into())?);
+    }
     if repos.is_empty() {
         terminal::note(&format!("there is nothing in {cache}"));
         return Ok(());
@@ -55,6 +63,24 @@ pub(crate) fn run(args: ListArgs) -> Result<()> {
     };
     terminal::say(&format!("{} in {cache}{of_them}", bytes(total)));
     Ok(())
+}
+
+fn as_json(repo: &CachedRepo) -> Value {
+    let revisions = repo.revisions.iter().map(|revision| {
+        json!({
+            "commit": revision.commit,
+            "refs": revision.refs,
+            "files": revision.files,
+            "bytes": revision.size,
+        })
+    });
+    json!({
+        "kind": repo.repo.kind.spoken(),
+        "name": repo.repo.id,
+        "bytes": repo.size,
+        "modified": repo.modified.map(terminal::unix_seconds),
+        "revisions": revisions.collect::<Vec<_>>(),
+    })
 }
 
 /// The branches that are known, and how long ago something came.

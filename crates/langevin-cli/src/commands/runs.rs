@@ -1,10 +1,14 @@
 //! `langevin runs`.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use anyhow::Result;
 use clap::Args;
 use langevin::training::runs::{RunSummary, find_runs};
+use serde_json::json;
 
 use crate::terminal::{self, duration, thousands};
 
@@ -14,10 +18,16 @@ pub(crate) struct RunsArgs {
     /// The folder that the runs are in
     #[arg(default_value = "runs")]
     pub folder: PathBuf,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Prints a line for each run.
 pub(crate) fn run(args: RunsArgs) -> Result<()> {
+    if args.json {
+        return print_json(&args.folder);
+    }
     let mut rows = vec![["run", "data", "model", "steps", "loss", "state", "last step"].map(String::from)];
     for folder in find_runs(&args.folder)? {
         match RunSummary::read(&folder) {
@@ -44,6 +54,26 @@ pub(crate) fn run(args: RunsArgs) -> Result<()> {
         terminal::print_line(line.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// Prints a list of the runs.
+fn print_json(folder: &Path) -> Result<()> {
+    let mut runs = Vec::new();
+    for folder in find_runs(folder)? {
+        match RunSummary::read(&folder) {
+            Ok(run) => runs.push(json!({
+                "folder": run.folder,
+                "dataset": run.dataset(),
+                "model": run.config.model.short_name(),
+                "steps": run.steps,
+                "loss": run.loss,
+                "state": run.state.to_string(),
+                "modified": terminal::unix_seconds(run.modified),
+            })),
+            Err(error) => terminal::note(&error.to_string()),
+        }
+    }
+    Ok(terminal::print_json(&runs.into())?)
 }
 
 fn row(run: &RunSummary) -> [String; 7] {
