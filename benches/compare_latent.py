@@ -14,6 +14,7 @@ the same with -bf16: seconds and MiB of both sides, and the ratio of diffusers' 
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -260,7 +261,12 @@ def main():
     for name, precision in ((name, precision) for name in args.models.split(",") for precision in args.precisions.split(",")):
         folder = args.folder / name
         if not (folder / "model_index.json").exists():
-            make(name, folder, tokenizer)
+            # In a process of its own, which takes what it held with it.
+            maker = multiprocessing.get_context("spawn").Process(target=make, args=(name, folder, tokenizer))
+            maker.start()
+            maker.join()
+            if maker.exitcode != 0:
+                sys.exit(f"{folder}: the pipeline could not be made")
         size = args.size or SIZES[name]
         theirs_file = args.folder / f"{name}-diffusers.safetensors"
         command = [sys.executable, __file__, "--folder", args.folder, "--threads", args.threads, "--python-side", name, theirs_file, size, precision]
