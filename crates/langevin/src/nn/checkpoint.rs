@@ -15,7 +15,10 @@ use burn::{
     tensor::{self, Tensor},
 };
 
-use super::dropout;
+use super::{
+    adapter::{self, Strengths},
+    dropout,
+};
 use crate::{
     ops::{self, Algorithm, BlockInputs, KeptAs, Recompute},
     random::Generator,
@@ -79,6 +82,7 @@ pub(super) fn block<M: Module + Sync + 'static>(
         inputs: plain.clone(),
         compute,
         dropout: dropout::generator(),
+        strengths: adapter::strengths(),
         kept_as: ops::kept_as(),
         algorithm: ops::algorithm(),
         collected,
@@ -124,6 +128,8 @@ struct Block<M> {
     compute: Compute<M>,
     /// What dropout drew from, as that stood before.
     dropout: Option<Generator>,
+    /// How strongly adapters count.
+    strengths: Option<Arc<Strengths>>,
     kept_as: KeptAs,
     algorithm: Algorithm,
     collected: Arc<Mutex<Collected>>,
@@ -140,7 +146,9 @@ impl<M: Module + Sync> Recompute for Block<M> {
         // Dropout draws the masks of the forward again.
         let (y, _) = dropout::drawing_from(self.dropout.clone(), || {
             ops::convolving(self.algorithm, || {
-                ops::keeping(self.kept_as, || (self.compute)(&module, inputs.clone()))
+                ops::keeping(self.kept_as, || {
+                    adapter::adapting_as(self.strengths.clone(), || (self.compute)(&module, inputs.clone()))
+                })
             })
         });
         // The gradient of this sum at y is gy to the bit.

@@ -5,7 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::{GroupNorm, Init};
+use super::{Activation, Adapters, GroupNorm, Init};
 use crate::ops::{self, Geometry};
 
 /// A convolution over channels-last pictures. Mirrors `torch.nn.Conv2d`.
@@ -15,6 +15,8 @@ pub struct Conv2d {
     pub weight: Param<Tensor<4>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is put on it.
+    pub adapters: Adapters,
     #[module(skip)]
     geometry: Geometry,
 }
@@ -36,6 +38,7 @@ impl Conv2d {
         Self {
             weight: init.parameter(weight),
             bias: Some(Param::from_tensor(bias)),
+            adapters: Adapters::default(),
             geometry,
         }
     }
@@ -54,6 +57,7 @@ impl Conv2d {
         Self {
             weight: init.parameter(weight),
             bias: None,
+            adapters: Adapters::default(),
             geometry,
         }
     }
@@ -61,19 +65,21 @@ impl Conv2d {
     /// # Shapes
     /// `[batch, height, width, in]` → `[batch, out height, out width, out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(
-            x,
-            self.weight.val(),
-            self.bias.as_ref().map(Param::val),
-            None,
-            self.geometry,
-        )
+        self.run(x, None)
     }
 
     /// [`Self::forward`] plus `residual`, in one pass.
     pub fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
-        let bias = self.bias.as_ref().map(Param::val);
-        ops::conv2d(x, self.weight.val(), bias, Some(residual), self.geometry)
+        self.run(x, Some(residual))
+    }
+
+    fn run(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        if self.adapters.is_empty() {
+            return ops::conv2d(x, weight, bias, residual, self.geometry);
+        }
+        let y = ops::conv2d(x.clone(), weight, bias, residual, self.geometry);
+        self.adapters.add(&x, y, self.geometry)
     }
 
     /// [`Self::forward`] of `norm` and SiLU of `x`, plus `residual`, in one operation.
@@ -84,6 +90,10 @@ impl Conv2d {
         modulation: Option<(Tensor<2>, Tensor<2>)>,
         residual: Option<Tensor<4>>,
     ) -> Tensor<4> {
+        if !self.adapters.is_empty() {
+            // They take what the convolution takes.
+            return self.run(norm.modulated(x, modulation, Activation::Silu), residual);
+        }
         ops::norm_conv2d(
             x,
             [norm.weight.val(), norm.bias.val()],

@@ -5,7 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::Init;
+use super::{Adapters, Init};
 use crate::ops;
 
 /// `x · weight + bias` over the last dimension. Mirrors `torch.nn.Linear`.
@@ -15,6 +15,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is put on it.
+    pub adapters: Adapters,
 }
 
 impl Linear {
@@ -25,6 +27,7 @@ impl Linear {
         Self {
             weight: init.parameter(weight),
             bias: Some(Param::from_tensor(bias)),
+            adapters: Adapters::default(),
         }
     }
 
@@ -34,22 +37,27 @@ impl Linear {
         Self {
             weight: init.parameter(weight),
             bias: None,
+            adapters: Adapters::default(),
         }
     }
 
     /// # Shapes
     /// `[..., in]` → `[..., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), None)
+        self.run(x, None)
     }
 
     /// [`Self::forward`] plus `residual`, in one pass.
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        ops::linear(
-            x,
-            self.weight.val(),
-            self.bias.as_ref().map(Param::val),
-            Some(residual),
-        )
+        self.run(x, Some(residual))
+    }
+
+    fn run<const D: usize>(&self, x: Tensor<D>, residual: Option<Tensor<D>>) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        if self.adapters.is_empty() {
+            return ops::linear(x, weight, bias, residual);
+        }
+        let y = ops::linear(x.clone(), weight, bias, residual);
+        self.adapters.add_linear(x, y)
     }
 }

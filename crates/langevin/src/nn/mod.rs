@@ -6,6 +6,7 @@
 mod activation;
 mod ada_block;
 mod ada_norm;
+pub(crate) mod adapter;
 mod attention;
 pub(crate) mod checkpoint;
 mod conv;
@@ -27,6 +28,7 @@ pub(crate) use ada_block::scale_shift_table;
 pub use ada_block::{AdaBlockConfig, AdaSingleBlock, AdaZeroBlock};
 pub(crate) use ada_norm::{ADA_NORM_EPS, TIME_CHANNELS, ada_numbers, modulated, plain_layer_norm, rows};
 pub use ada_norm::{AdaLayerNorm, ClassAdaLayerNorm, LabelEmbedding, TimestepLabelEmbedding};
+pub use adapter::{AdaptedLayer, Adapter, AdapterInit, Adapters, Strength, Strengths, adapting};
 pub use attention::{Attention, AttentionConfig};
 pub use conv::Conv2d;
 pub use dropout::{Dropout, dropping};

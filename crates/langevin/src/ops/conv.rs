@@ -21,6 +21,7 @@ use langevin_kernels::conv::{self, Conv2dShape, Residual};
 use super::{
     flex,
     kept::{Kept, Packing},
+    learns::learn,
     optional::{self, Optional},
     precision::{Precision, precision},
 };
@@ -236,6 +237,7 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
             residual.as_ref().unwrap_or(&weight).node(),
         ];
         let x_id = x.id();
+        let learns = learn::<B, C, 2>([weight.node(), bias.as_ref().unwrap_or(&weight).node()]);
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         let bias = Optional::from(bias.map(|b| b.into_primitive()));
@@ -243,7 +245,13 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
         let preparation = Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful();
         match preparation {
             OpsKind::Tracked(prep) => {
-                let state = (Kept::new(&x, x_id), weight.clone(), has_bias, has_residual, how);
+                // Of the input of a layer that is not trained, the backward wants the shape alone.
+                let kept = if learns {
+                    Kept::new(&x, x_id)
+                } else {
+                    Kept::shape_of(&x)
+                };
+                let state = (kept, weight.clone(), has_bias, has_residual, how);
                 prep.finish(state, B::conv2d_nhwc(x, weight, bias, residual, how))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::conv2d_nhwc(x, weight, bias, residual, how)),

@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use burn::backend::{Backend, Flex, autodiff::NodeId, flex::FlexTensor, tensor::FloatTensor};
-use burn::tensor::DType;
+use burn::backend::{Backend, Flex, TensorMetadata, autodiff::NodeId, flex::FlexTensor, tensor::FloatTensor};
+use burn::tensor::{DType, FloatDType, Shape};
 use langevin_kernels::bf16;
 
 use super::flex;
@@ -69,6 +69,13 @@ impl<B: Packing> Kept<B> {
             KeptAs::Float32 => Self(Arc::new(x.clone())),
             KeptAs::Bf16 => Self::packed_by(id, || B::pack(x.clone())),
         }
+    }
+
+    /// A tensor of the shape of `x` without its values, for a backward that wants nothing else of it.
+    pub(super) fn shape_of(x: &FloatTensor<B>) -> Self {
+        let (shape, device) = (x.shape(), x.device());
+        let one = B::float_zeros(Shape::from(vec![1; shape.num_dims()]), &device, FloatDType::F32);
+        Self(Arc::new(B::float_expand(one, shape)))
     }
 
     /// What was packed and kept of the node `id`, if that is still there.

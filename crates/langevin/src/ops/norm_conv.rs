@@ -18,6 +18,7 @@ use super::{
     Geometry, GroupNormOptions,
     conv::{ConvGradients, ConvOps, Convolution},
     kept::{KeptAs, kept_as},
+    learns::learn,
     norm::{KeptNorm, NormGradients, NormOps, NormParameters},
     optional::{self, Optional},
 };
@@ -223,6 +224,7 @@ where
             residual.as_ref().unwrap_or(&weight).node(),
         ];
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
+        let learns = learn::<B, C, 2>([weight.node(), bias.as_ref().unwrap_or(&weight).node()]);
         let id = x.id();
         let inner = |tensor: Option<FloatTensor<Self>>| tensor.map(|tensor| tensor.into_primitive());
         let x = x.into_primitive();
@@ -240,7 +242,7 @@ where
                 let (normed, norm) = KeptNorm::forward(x, parameters, id);
                 let state = State {
                     norm,
-                    normed: (kept_as() == KeptAs::Float32).then(|| normed.clone()),
+                    normed: (learns && kept_as() == KeptAs::Float32).then(|| normed.clone()),
                     weight: weight.clone(),
                     has_bias,
                     has_residual,

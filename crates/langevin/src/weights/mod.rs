@@ -1,6 +1,7 @@
 //! Where weights come from and go: the walk over a module's parameters, and the formats of files: safetensors, shards with an index,
 //! PyTorch's pickles, all components of a pipeline in one file ([`single_file`]), and what is put on top of weights ([`lora`]). Knows no model.
 
+mod adapt;
 mod checkpoint;
 mod edit;
 mod find;
@@ -12,21 +13,24 @@ mod names;
 mod pickle;
 mod precision;
 mod rebuild;
+mod replace;
 mod safetensors;
 pub mod single_file;
 mod tensors;
 mod torch;
 mod walk;
 
+pub use adapt::{NamedAdapter, adapt, adapters, is_adapter, layers, without_adapters};
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use edit::Edit;
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
 pub use hashes::FileHashes;
 pub use layout::to_f32;
 pub use precision::Precision;
+pub use replace::replace;
 pub use safetensors::{read_tensors, write_tensors};
 pub use tensors::NamedTensor;
-pub use walk::{load, load_but, named_tensors, parameter_names, parameters, save};
+pub use walk::{load, load_but, named_tensors, named_tensors_of, parameter_names, parameters, save, shapes};
 
 /// The name of a model's configuration, in diffusers and transformers.
 pub const CONFIG_NAME: &str = "config.json";

@@ -24,19 +24,19 @@ use crate::{Error, Result, nn::init::without_memory};
 
 /// Where the walk is: the names on the way, and the struct that holds the parameter.
 #[derive(Default)]
-struct Location(Vec<(String, String)>);
+pub(super) struct Location(Vec<(String, String)>);
 
 impl Location {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(super) fn enter(&mut self, name: &str, container: &str) {
         self.0.push((name.to_string(), container.to_string()));
     }
 
-    fn exit(&mut self) {
+    pub(super) fn exit(&mut self) {
         self.0.pop();
     }
 
     /// The key. An enum's variant is a choice of this library, not a level of the checkpoint.
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         let names: Vec<&str> = self
             .0
             .iter()
@@ -47,14 +47,25 @@ impl Location {
     }
 
     /// Whether the parameter is a weight that lies with its outputs last in a module, and first in a checkpoint.
-    fn is_turned(&self) -> bool {
+    pub(super) fn is_turned(&self) -> bool {
         self.0.last().is_some_and(|(name, container)| {
-            name == "weight" && ["Struct:Linear", "Struct:Conv2d"].contains(&container.as_str())
+            let of_layer = ["Struct:Linear", "Struct:Conv2d"].contains(&container.as_str());
+            name == "weight" && of_layer || container == "Struct:Adapter"
+        })
+    }
+
+    /// The layer whose weight this is, if it is that of a linear layer or a convolution.
+    pub(super) fn turned_weight_of(&self) -> Option<String> {
+        let is_weight = self.0.last().is_some_and(|(name, _)| name == "weight");
+        let key = self.key();
+        (is_weight && self.is_turned()).then(|| {
+            key.strip_suffix(".weight")
+                .map_or_else(String::new, str::to_string)
         })
     }
 
     /// The shape in a checkpoint of a parameter that has this shape in its module.
-    fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
+    pub(super) fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
         match shape {
             [taps @ .., inputs, outputs] if self.is_turned() => [&[*outputs, *inputs], taps].concat(),
             _ => shape.to_vec(),
@@ -80,12 +91,17 @@ fn as_stored<const D: usize>(weight: Tensor<D>) -> Vec<f32> {
 
 /// All parameters as a checkpoint has them, in the module's order.
 pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
-    #[derive(Default)]
-    struct Collector {
+    named_tensors_of(module, |_| true)
+}
+
+/// The parameters whose keys are wanted as a checkpoint has them, in the module's order.
+pub fn named_tensors_of<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> Vec<NamedTensor> {
+    struct Collector<F> {
         location: Location,
+        wanted: F,
         tensors: Vec<NamedTensor>,
     }
-    impl ModuleVisitor for Collector {
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Collector<F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.location.enter(name, container);
         }
@@ -93,9 +109,13 @@ pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
             self.location.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.location.key();
+            if !(self.wanted)(&name) {
+                return;
+            }
             let tensor = param.val().inner();
             self.tensors.push(NamedTensor {
-                name: self.location.key(),
+                name,
                 shape: self.location.stored_shape(&tensor.dims()),
                 values: if self.location.is_turned() {
                     as_stored(tensor)
@@ -105,7 +125,11 @@ pub fn named_tensors<M: Module>(module: &M) -> Vec<NamedTensor> {
             });
         }
     }
-    let mut collector = Collector::default();
+    let mut collector = Collector {
+        location: Location::default(),
+        wanted,
+        tensors: Vec::new(),
+    };
     module.visit(&mut collector);
     collector.tensors
 }
@@ -131,6 +155,30 @@ pub fn parameters<M: Module>(module: &M) -> Vec<(String, ParamId)> {
     let mut names = Names::default();
     module.visit(&mut names);
     names.found
+}
+
+/// Every parameter's key with its shape in a checkpoint, in the module's order.
+pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    #[derive(Default)]
+    struct Shapes {
+        location: Location,
+        found: Vec<(String, Vec<usize>)>,
+    }
+    impl ModuleVisitor for Shapes {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.location.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.location.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = self.location.stored_shape(&param.dims());
+            self.found.push((self.location.key(), shape));
+        }
+    }
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    shapes.found
 }
 
 /// Every parameter's key, in the module's order.
