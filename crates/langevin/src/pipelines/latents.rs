@@ -66,7 +66,7 @@ impl Latents {
         let file = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let view = file.tensor(LATENTS).map_err(|_| {
             wrong(format!(
-                "holds no tensor `{LATENTS}`, as `langevin invert` writes it"
+                "holds no tensor `{LATENTS}`, as an inversion writes it"
             ))
         })?;
         let ([_, _, _, _], Dtype::F32) = (view.shape(), view.dtype()) else {
@@ -84,7 +84,7 @@ impl Latents {
         let metadata = header.metadata().clone().unwrap_or_default();
         let missing = |key: &str| {
             wrong(format!(
-                "does not say its `{key}`, as `langevin invert` writes it"
+                "does not say its `{key}`, as an inversion writes it"
             ))
         };
         let text = |key: &str| metadata.get(key).ok_or_else(|| missing(key));

@@ -42,7 +42,7 @@ scheduler_class! {
     }
 
     samplers {
-        "ddim", "1", false, "deterministic; --eta adds noise";
+        "ddim", "1", false, "deterministic; eta adds noise";
     }
 }
 

@@ -37,7 +37,7 @@ scheduler_class! {
     }
 
     samplers {
-        "ddim-inverse", "1", false, "from a picture to its noise: `langevin invert`";
+        "ddim-inverse", "1", false, "from a picture to its noise (inversion)";
     }
 }
 

@@ -30,7 +30,7 @@ scheduler_class! {
     }
 
     samplers {
-        "repaint", "noise", true, "paints the unknown part of a picture: `langevin sample --inpaint`";
+        "repaint", "noise", true, "paints the unknown part of a picture (inpainting)";
     }
 }
 
