@@ -33,7 +33,11 @@ fn check(folder: &Path) -> Result<Outcome, String> {
     let [batch, ..] = sample.dims();
     let timesteps = Tensor::from_data(TensorData::new(io["timestep"].f32(), [batch]), &training);
     let optional = |name: &str| io.get(name).map(|stored| stored.tensor::<2>(&training));
+    let classes = io
+        .get("class_ids")
+        .map(|stored| Tensor::<1>::from_floats(stored.f32().as_slice(), &training).int());
     let conditioning = Conditioning {
+        classes,
         vector: optional("class_labels").or_else(|| optional("text_embeds")),
         time_ids: optional("time_ids"),
         sequence: Some(io["encoder_hidden_states"].tensor(&training)),

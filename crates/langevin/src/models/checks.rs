@@ -1,6 +1,7 @@
 //! What several models check of their configurations and of what they are told.
 
 use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::Conditioning;
@@ -17,10 +18,28 @@ pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<()> {
     }
 }
 
+/// Whether Python takes the value for a no, as diffusers takes a setting that is written so.
+fn is_no(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(yes) => !yes,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+    }
+}
+
+/// A setting of diffusers that is on or off, which any JSON may say: what Python takes for a no is off.
+pub(super) fn on_or_off<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<bool, D::Error> {
+    Value::deserialize(value).map(|value| !is_no(&value))
+}
+
 /// Refuses settings of diffusers that change a model and have only one meaning here yet.
 pub(super) fn only(class: &str, given: &Map<String, Value>, only: &[(&str, Value)]) -> Result<()> {
     for (name, only) in only {
-        if let Some(value) = given.get(*name).filter(|value| *value != only) {
+        let is_other = |value: &&Value| *value != only && !(is_no(value) && is_no(only));
+        if let Some(value) = given.get(*name).filter(is_other) {
             return Err(Error::Unsupported(format!(
                 "{name} {value} is not there yet for a {class}; {only} is"
             )));

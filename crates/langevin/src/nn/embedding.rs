@@ -70,22 +70,27 @@ impl TimestepEmbedding {
         }
     }
 
-    /// [`Self::forward`] with the second vector, where the layer takes one.
+    /// [`Self::forward_by`] with the second vector, where the layer takes one.
     ///
     /// # Shapes
     /// `[batch, in]` and `[batch, condition]` → `[batch, out]`
-    pub fn forward_with(&self, x: Tensor<2>, condition: Tensor<2>) -> Tensor<2> {
+    pub fn forward_with(&self, x: Tensor<2>, condition: Tensor<2>, activation: Activation) -> Tensor<2> {
         match &self.cond_proj {
-            Some(projection) => self.forward(x + projection.forward(condition)),
-            None => self.forward(x),
+            Some(projection) => self.forward_by(x + projection.forward(condition), activation),
+            None => self.forward_by(x, activation),
         }
     }
 
     /// # Shapes
     /// `[batch, in]` → `[batch, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.forward_by(x, Activation::Silu)
+    }
+
+    /// [`Self::forward`] with another activation between the layers.
+    pub fn forward_by(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
         self.linear_2
-            .forward(Activation::Silu.forward(self.linear_1.forward(x)))
+            .forward(activation.forward(self.linear_1.forward(x)))
     }
 }
 

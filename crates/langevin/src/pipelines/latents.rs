@@ -64,11 +64,9 @@ impl Latents {
         let unreadable = |e| wrong(format!("is not a whole safetensors file: {e}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let file = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
-        let view = file.tensor(LATENTS).map_err(|_| {
-            wrong(format!(
-                "holds no tensor `{LATENTS}`, as an inversion writes it"
-            ))
-        })?;
+        let view = file
+            .tensor(LATENTS)
+            .map_err(|_| wrong(format!("holds no tensor `{LATENTS}`, as an inversion writes it")))?;
         let ([_, _, _, _], Dtype::F32) = (view.shape(), view.dtype()) else {
             return Err(wrong(format!(
                 "`{LATENTS}` is of shape {:?} and type {:?}; float32 of four dimensions is needed",
@@ -82,11 +80,7 @@ impl Latents {
             .collect();
 
         let metadata = header.metadata().clone().unwrap_or_default();
-        let missing = |key: &str| {
-            wrong(format!(
-                "does not say its `{key}`, as an inversion writes it"
-            ))
-        };
+        let missing = |key: &str| wrong(format!("does not say its `{key}`, as an inversion writes it"));
         let text = |key: &str| metadata.get(key).ok_or_else(|| missing(key));
         let classes = text(CLASSES)?.split(',').filter(|class| !class.is_empty());
         let latents = Self {

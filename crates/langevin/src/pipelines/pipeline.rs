@@ -719,11 +719,14 @@ impl Pipeline {
         };
         scheduler.set_loop(loop_options)?;
         let calls = scheduler.timesteps().len().div_ceil(scheduler.order());
+        // What guidance pushes out of the pictures' range is clipped, and the noise has to follow. Latents have no such range: where a
+        // scheduler bounds them all the same, noise is what was predicted, as diffusers has it.
+        let clipped = options.use_clipped_model_output || guidance.is_on() && !self.codec.is_latent();
         let sampling = Sampling::start(denoiser, scheduler, noise, generator)
             .of_steps(loop_options.num_inference_steps.unwrap_or(calls))
             .with_conditioning(pair.towards)
             .with_turns(pair.turns)
-            .with_step_options(options.eta, options.use_clipped_model_output || guidance.is_on());
+            .with_step_options(options.eta, clipped);
         Ok(if self.codec.is_latent() {
             sampling.with_codec(&self.codec)
         } else {

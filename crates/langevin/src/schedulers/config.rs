@@ -34,16 +34,31 @@ pub(super) fn read<C: SchedulerConfig>(mut map: ConfigMap) -> Result<C> {
     for key in [CLASS_NAME, VERSION, USED_DEFAULTS].iter().chain(&UNWRITTEN) {
         map.remove(*key);
     }
-    let missing: Vec<Value> = known_keys::<C>()?
-        .into_iter()
-        .filter_map(|(key, _)| (!map.contains_key(&key)).then_some(Value::String(key)))
-        .collect();
+    let mut missing = Vec::new();
+    for (key, default) in known_keys::<C>()? {
+        match map.get_mut(&key) {
+            Some(value) => as_python(&default, value),
+            None => missing.push(Value::String(key)),
+        }
+    }
     let mut config: C =
         serde_json::from_value(Value::Object(map.clone())).map_err(|error| culprit::<C>(map, &error))?;
     config
         .extra_mut()
         .insert(USED_DEFAULTS.to_owned(), Value::Array(missing));
     Ok(config)
+}
+
+/// Makes of a value what it is to Python where `default` stands else: nothing is a no, and 1.0 is 1.
+fn as_python(default: &Value, value: &mut Value) {
+    let whole = value
+        .as_f64()
+        .filter(|number| number.fract() == 0.0 && (0.0..1e9).contains(number));
+    match (default, whole) {
+        (Value::Bool(_), _) if value.is_null() => *value = false.into(),
+        (Value::Number(default), Some(whole)) if default.is_u64() => *value = (whole as u64).into(),
+        _ => {}
+    }
 }
 
 /// The config in memory: every key that the class knows, those that it keeps for others, and which nobody set. Where that

@@ -41,9 +41,13 @@ pub struct AutoencoderKLConfig {
     pub shift_factor: Option<f64>,
     pub latents_mean: Option<Vec<f64>>,
     pub latents_std: Option<Vec<f64>>,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub force_upcast: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub use_quant_conv: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub use_post_quant_conv: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub mid_block_add_attention: bool,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -40,6 +40,7 @@ pub struct AutoencoderTinyConfig {
     pub num_decoder_blocks: Vec<usize>,
     pub latent_magnitude: f64,
     pub latent_shift: f64,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub force_upcast: bool,
     pub scaling_factor: f64,
     pub shift_factor: f64,

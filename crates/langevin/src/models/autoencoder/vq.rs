@@ -49,8 +49,11 @@ pub struct VQModelConfig {
     pub vq_embed_dim: Option<usize>,
     pub scaling_factor: f64,
     pub norm_type: String,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub mid_block_add_attention: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub lookup_from_codebook: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub force_upcast: bool,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -37,6 +37,7 @@ pub struct ControlNetConfig {
     pub diffusers_version: String,
     pub in_channels: usize,
     pub conditioning_channels: usize,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub flip_sin_to_cos: bool,
     pub freq_shift: f64,
     pub down_block_types: Vec<ConditionDownBlockType>,
@@ -54,6 +55,7 @@ pub struct ControlNetConfig {
     pub encoder_hid_dim: Option<usize>,
     pub encoder_hid_dim_type: Option<EncoderHidDimType>,
     pub attention_head_dim: PerLevel,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub use_linear_projection: bool,
     pub class_embed_type: Option<ConditionClassEmbedType>,
     pub num_class_embeds: Option<usize>,
@@ -63,6 +65,7 @@ pub struct ControlNetConfig {
     pub resnet_time_scale_shift: TimeEmbeddingNorm,
     pub controlnet_conditioning_channel_order: ChannelOrder,
     pub conditioning_embedding_out_channels: Vec<usize>,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub global_pool_conditions: bool,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    nn::{Conv2d, Init, Linear, TimestepEmbedding},
+    nn::{Activation, Conv2d, Init, Linear, TimestepEmbedding},
     ops::Geometry,
     random::Generator,
 };
@@ -279,6 +279,7 @@ impl ControlNetModel {
             config: &self.unet,
             time: &self.time_embedding,
             class: self.class_embedding.as_ref(),
+            class_activation: Activation::Silu,
             added: self.add_embedding.as_ref(),
         }
     }

@@ -27,6 +27,7 @@ pub struct DiTTransformer2DConfig {
     pub out_channels: Option<usize>,
     pub num_layers: usize,
     pub dropout: f64,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub attention_bias: bool,
     pub sample_size: usize,
     pub patch_size: usize,

@@ -28,6 +28,7 @@ pub struct PixArtTransformer2DConfig {
     pub num_layers: usize,
     pub dropout: f64,
     pub cross_attention_dim: Option<usize>,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub attention_bias: bool,
     pub sample_size: usize,
     pub patch_size: usize,

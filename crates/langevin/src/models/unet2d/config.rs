@@ -150,10 +150,12 @@ pub struct UNet2DConfig {
     pub sample_size: Option<SampleSize>,
     pub in_channels: usize,
     pub out_channels: usize,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub center_input_sample: bool,
     pub time_embedding_type: TimeEmbeddingType,
     pub time_embedding_dim: Option<usize>,
     pub freq_shift: f64,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub flip_sin_to_cos: bool,
     pub down_block_types: Vec<DownBlockType>,
     pub mid_block_type: Option<MidBlockType>,
@@ -171,6 +173,7 @@ pub struct UNet2DConfig {
     pub attn_norm_num_groups: Option<usize>,
     pub norm_eps: f64,
     pub resnet_time_scale_shift: TimeEmbeddingNorm,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub add_attention: bool,
     #[serde(deserialize_with = "class_embed_type")]
     pub class_embed_type: Option<ClassEmbedType>,

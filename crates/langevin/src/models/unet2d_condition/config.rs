@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Error, Result,
     models::{
-        DIFFUSERS_VERSION, ModelConfig, VectorInput,
+        DIFFUSERS_VERSION, ModelConfig, VectorInput, checks,
         unet2d::{DownBlockType, SampleSize, TimeEmbeddingType, UNet2DConfig, UpBlockType},
     },
     nn::{Activation, TimeEmbeddingNorm},
@@ -121,18 +121,20 @@ pub enum EncoderHidDimType {
     TextProj,
 }
 
-/// Settings of diffusers that change the model and have only one meaning here yet.
-fn only_values() -> [(&'static str, Value); 7] {
+/// Settings of diffusers that change the model and have only one meaning here yet. (`resnet_skip_time_act` is of blocks that are not here;
+/// diffusers' others do not look at it.)
+fn only_values() -> [(&'static str, Value); 5] {
     [
         ("dual_cross_attention", json!(false)),
         ("num_attention_heads", Value::Null),
-        ("resnet_skip_time_act", json!(false)),
         ("time_embedding_type", json!("positional")),
         ("timestep_post_act", Value::Null),
-        ("attention_type", json!("default")),
         ("class_embeddings_concat", json!(false)),
     ]
 }
+
+/// The types of attention that change a model; diffusers takes every other word for none of them.
+const OTHER_ATTENTION: [&str; 2] = ["gated", "gated-text-image"];
 
 /// The configuration of a [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and defaults; a key that is
 /// missing takes its default, and one that is unknown is kept. `attention_head_dim` is, as in diffusers, the number of heads.
@@ -147,7 +149,9 @@ pub struct UNet2DConditionConfig {
     pub sample_size: Option<SampleSize>,
     pub in_channels: usize,
     pub out_channels: usize,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub center_input_sample: bool,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub flip_sin_to_cos: bool,
     pub freq_shift: f64,
     pub down_block_types: Vec<ConditionDownBlockType>,
@@ -167,6 +171,7 @@ pub struct UNet2DConditionConfig {
     pub encoder_hid_dim_type: Option<EncoderHidDimType>,
     pub attention_head_dim: PerLevel,
     pub only_cross_attention: FlagPerLevel,
+    #[serde(deserialize_with = "crate::models::checks::on_or_off")]
     pub use_linear_projection: bool,
     pub class_embed_type: Option<ConditionClassEmbedType>,
     pub num_class_embeds: Option<usize>,
@@ -424,12 +429,13 @@ impl ModelConfig for UNet2DConditionConfig {
 
     fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
-        for (name, only) in only_values() {
-            if let Some(value) = self.unknown.get(name).filter(|value| **value != only) {
-                return Err(Error::Unsupported(format!(
-                    "{name} {value} is not there yet for a UNet2DConditionModel; {only} is"
-                )));
-            }
+        checks::only(Self::CLASS, &self.unknown, &only_values())?;
+        let attention = self.unknown.get("attention_type").and_then(Value::as_str);
+        if let Some(name) = attention.filter(|name| OTHER_ATTENTION.contains(name)) {
+            return Err(Error::Unsupported(format!(
+                "attention_type \"{name}\" is not there yet for a {}; \"default\" is",
+                Self::CLASS
+            )));
         }
         let levels = self.block_out_channels.len();
         if levels == 0 || levels > 16 {

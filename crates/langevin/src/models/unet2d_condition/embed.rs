@@ -6,7 +6,7 @@ use super::config::{ConditionClassEmbedType, UNet2DConditionConfig};
 use crate::{
     Error, Result,
     models::Conditioning,
-    nn::{Embedding, Init, Linear, TimestepEmbedding, sinusoidal_embedding},
+    nn::{Activation, Embedding, Init, Linear, TimestepEmbedding, sinusoidal_embedding},
 };
 
 /// The parameters of the class embedding, where it has any.
@@ -51,6 +51,8 @@ pub(in crate::models) struct Vectors<'a> {
     pub config: &'a UNet2DConditionConfig,
     pub time: &'a TimestepEmbedding,
     pub class: Option<&'a VectorEmbedding>,
+    /// Between the layers of a class that is a second timestep.
+    pub class_activation: Activation,
     /// Of a pooled embedding and the picture's sizes.
     pub added: Option<&'a TimestepEmbedding>,
 }
@@ -78,9 +80,9 @@ impl Vectors<'_> {
         let mut embedding = match self.config.time_cond_proj_dim {
             Some(dimension) => {
                 let scale = self.guidance_scale(conditioning, dimension, batch)?;
-                self.time.forward_with(projected, scale)
+                self.time.forward_with(projected, scale, self.config.act_fn)
             }
-            None => self.time.forward(projected),
+            None => self.time.forward_by(projected, self.config.act_fn),
         };
         if let Some(class) = self.embed_class(conditioning, batch)? {
             embedding = embedding + class;
@@ -137,7 +139,7 @@ impl Vectors<'_> {
             (Some(VectorEmbedding::Table(embedding)), _) => embedding.forward(table()?),
             (Some(VectorEmbedding::Layers(layers)), Some(ConditionClassEmbedType::Timestep)) => {
                 let first = self.config.block_out_channels[0];
-                layers.forward(self.project(table()?.float(), first))
+                layers.forward_by(self.project(table()?.float(), first), self.class_activation)
             }
             (Some(VectorEmbedding::Layers(layers)), _) => layers.forward(self.vector(conditioning, batch)?),
             (Some(VectorEmbedding::Linear(linear)), _) => linear.forward(self.vector(conditioning, batch)?),

@@ -122,6 +122,7 @@ impl UNet2DConditionModel {
             config: &self.config,
             time: &self.time_embedding,
             class: self.class_embedding.as_ref(),
+            class_activation: self.config.act_fn,
             added: self.add_embedding.as_ref(),
         }
     }
