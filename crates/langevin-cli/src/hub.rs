@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use langevin::{
     data::{OpenOptions, Unread, repository_files},
+    models::{IpAdapterConfig, ip_adapter::encoder_of},
     pipelines::PipelineClass,
     training::{ModelSource, TextEncoderSource},
 };
@@ -79,6 +80,68 @@ pub(crate) fn lora(path: &Path) -> Result<PathBuf> {
         ..ModelFiles::default()
     };
     Names::default().model(path, &wanted)
+}
+
+/// The file of an IP-Adapter: `ORG/NAME/FOLDER/FILE` is a file of a repository, which is pulled, with the image encoder that it was made with
+/// where that is wanted.
+///
+/// # Errors
+/// If it is a name of the Hub and cannot be pulled.
+pub(crate) fn ip_adapter(path: &Path, with_encoder: bool) -> Result<PathBuf> {
+    let typed = path.to_str().unwrap_or_default();
+    let bare = typed.strip_prefix(SCHEME).unwrap_or(typed);
+    let parts: Vec<&str> = bare.splitn(3, '/').collect();
+    let [org, name, file] = parts.as_slice() else {
+        return Ok(path.to_path_buf());
+    };
+    let local = bare == typed && (path.exists() || Path::new(org).is_dir());
+    let Ok(repository) = format!("{org}/{name}").parse::<RepoName>() else {
+        return Ok(path.to_path_buf());
+    };
+    if local {
+        return Ok(path.to_path_buf());
+    }
+    let (hub, progress) = (Names::default().hub()?, Transfer::pulling());
+    let snapshot = hub
+        .open(RepoKind::Model, &repository, &progress)
+        .with_context(|| no_path(typed))?;
+    let files = snapshot.files();
+    let encoders: Vec<&str> = files
+        .iter()
+        .filter_map(|(path, _)| path.strip_suffix("image_encoder/config.json"))
+        .collect();
+    let configs: Vec<String> = encoders
+        .iter()
+        .map(|folder| format!("{folder}image_encoder/config.json"))
+        .collect();
+    let mut needed = vec![*file];
+    if with_encoder {
+        needed.extend(configs.iter().map(String::as_str));
+    }
+    let folder = snapshot.fetch(&needed, &progress)?;
+    let pulled = folder.join(file);
+    if !with_encoder {
+        return Ok(pulled);
+    }
+    let config = IpAdapterConfig::at(&pulled)?;
+    let encoder = encoder_of(&pulled, &config)?;
+    let encoder = encoder.canonicalize().unwrap_or(encoder);
+    let weights = ["model.safetensors", "pytorch_model.bin"]
+        .into_iter()
+        .find_map(|weights| {
+            let mut all = files.iter().map(|(path, _)| *path);
+            all.find(|path| {
+                path.strip_suffix(weights).is_some_and(|rest| {
+                    folder
+                        .join(rest)
+                        .canonicalize()
+                        .is_ok_and(|found| found == encoder)
+                })
+            })
+        });
+    let weights = weights.with_context(|| format!("{repository} has no weights in {}", encoder.display()))?;
+    snapshot.fetch(&[weights], &progress)?;
+    Ok(pulled)
 }
 
 /// The path of a data set.

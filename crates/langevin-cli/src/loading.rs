@@ -1,9 +1,6 @@
 //! How a pipeline is loaded: flags of every command that draws with one.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -11,7 +8,7 @@ use langevin::{
     Lora, Pipeline,
     conditioning::EmbeddingFile,
     device::Device,
-    models::ControlNetModel,
+    models::{AnyControl, IpAdapterModel},
     options::{LoraTag, take_loras},
     pipelines::LoadOptions,
     weights::{lora, single_file::Kind},
@@ -52,7 +49,24 @@ pub(crate) struct Loading {
     depths_given: bool,
 }
 
+/// LoRA and learned words that a picture's settings name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Additions {
+    pub loras: Vec<Lora>,
+    pub embeddings: Vec<EmbeddingFile>,
+}
+
 impl Loading {
+    /// With these, where none of their kind are named.
+    pub(crate) fn add(&mut self, additions: Additions) {
+        if self.lora.is_empty() {
+            self.lora = additions.loras;
+        }
+        if self.embedding.is_empty() {
+            self.embedding = additions.embeddings;
+        }
+    }
+
     /// For a request that gives depths, or does not.
     pub(crate) fn with_depths(self, depths_given: bool) -> Self {
         Self { depths_given, ..self }
@@ -66,14 +80,30 @@ impl Loading {
         Ok(Pipeline::load_with(self.folder(path)?, &self.options()?, device)?)
     }
 
-    /// The ControlNet of a folder, a single file, or a name of the Hub.
+    /// The ControlNet or T2I-Adapter of a folder, a single file, or a name of the Hub.
     ///
     /// # Errors
     /// If there is none, or a part of it is missing or broken.
-    pub(crate) fn control(name: &str, device: &Device) -> langevin::Result<Arc<ControlNetModel>> {
+    pub(crate) fn control(name: &str, device: &Device) -> langevin::Result<AnyControl> {
         let path =
             hub::model(Path::new(name)).map_err(|error| langevin::Error::Config(format!("{error:#}")))?;
-        ControlNetModel::open(path, device).map(Arc::new)
+        AnyControl::open(path, device)
+    }
+
+    /// The IP-Adapter of a file, or of a file in a repository of the Hub, as in h94/IP-Adapter/models/ip-adapter_sd15.safetensors, with its
+    /// image encoder.
+    ///
+    /// # Errors
+    /// If there is none, or a part of it is missing or broken.
+    pub(crate) fn ip_adapter(
+        name: &str,
+        encoder: Option<&Path>,
+        device: &Device,
+    ) -> langevin::Result<IpAdapterModel> {
+        let told = |error: anyhow::Error| langevin::Error::Config(format!("{error:#}"));
+        let encoder = encoder.map(hub::model).transpose().map_err(told)?;
+        let file = hub::ip_adapter(Path::new(name), encoder.is_none()).map_err(told)?;
+        IpAdapterModel::open(file, encoder.as_deref(), device)
     }
 
     /// The folder of a pipeline; of one of the Hub's, what is large and not wanted is not pulled.

@@ -109,7 +109,7 @@ const NAMES = {
   told_colour: "Mean colour", vector: "Vector", attributes: "Attributes", size: "Size", prompt_2: "Second prompt", negative_prompt_2: "Second negative prompt",
   clip_skip: "Layers left out", prompt_syntax: "Written as in", image_guidance_scale: "Closeness to the picture", noise_level: "Noise on the picture", mask_crop: "Around the mask",
   control: "ControlNet", control_preprocess: "Shown to it", control_scale: "ControlNet's strength", control_end: "ControlNet's end",
-  guess_mode: "Led without the prompt",
+  guess_mode: "Led without the prompt", ip_adapter: "IP-Adapter", ip_adapter_scale: "IP-Adapter's strength",
 };
 
 function open(result) {

@@ -7,7 +7,7 @@ const form = document.getElementById("settings");
 /** Fields that other controls stand for. */
 const BY_HAND = ["scheduler", "guide", "inpaint", "mask", "vector", "previews"];
 /** Where options go that need this of a model; the others go under "More options". */
-const PLACES = { sizes: "sizes", scores: "sizes", parts: "sizes", depth: "init", conditioning_image: "shown", control: "control" };
+const PLACES = { sizes: "sizes", scores: "sizes", parts: "sizes", depth: "init", conditioning_image: "shown", control: "control", enlarge: "enlarge" };
 /** Models that have use for a picture, where not all have. */
 const TAKES = { depth: ({ depth }) => depth, vector_of: ({ vector }) => vector?.of };
 

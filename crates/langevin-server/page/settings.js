@@ -18,19 +18,21 @@ const SIDE = 1024;
 const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 /** What belongs to the picture that is followed. */
 const CONTROL = ["control", "control_preprocess", "control_scale", "control_end", "guess_mode"];
+/** What belongs to the picture that is drawn like. */
+const LIKE = ["ip_adapter", "ip_adapter_scale"];
 /** What a link carries: every control but files; those of other options come to it. */
 const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
   "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "attributes", "size", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax",
-  "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL,
+  "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL, ...LIKE,
 ];
 /** Where pictures are chosen. */
-const CHOSEN = ["init_image", "conditioning_image", "control_image"];
+const CHOSEN = ["init_image", "conditioning_image", "control_image", "prompt_image"];
 
 export let server = { models: [], limits: {} };
 /** Pictures that were chosen, and the mask of the one that is painted in, as data: URLs. */
-export const files = { init_image: null, conditioning_image: null, control_image: null, mask: null };
+export const files = { init_image: null, conditioning_image: null, control_image: null, prompt_image: null, mask: null };
 let changed = () => {};
 /** The model that the form was last made for. */
 let fitted = null;
@@ -149,14 +151,15 @@ function fit() {
   const none = null_class ? [["none", "None: the model chooses"]] : [];
   fill(field("class"), [["", "All in turn"], ...names, ...none]);
   fill(field("control"), model().controls.map((name) => [name, name]));
+  fill(field("ip_adapter"), model().ip_adapters.map((name) => [name, name]));
   fill(field("negative_class"), [["", null_class ? "No class in particular" : "Choose one"], ...names]);
   const needs = {
     classes: classes !== null, prompt, told: classes !== null || prompt || vector !== null || model().attributes !== null, "told-colour": isColour(vector),
     vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
     attributes: model().attributes !== null, negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
-    paint: init_image !== null && canPaint(model()), control: model().controls.length > 0,
-    sizes: model().sizes, scores: model().scores, parts: model().sizes, depth: model().depth, vector_of: Boolean(vector?.of),
+    paint: init_image !== null && canPaint(model()), control: model().controls.length > 0, image_prompts: model().ip_adapters.length > 0,
+    enlarge: latent && init_image === "start", sizes: model().sizes, scores: model().scores, parts: model().sizes, depth: model().depth, vector_of: Boolean(vector?.of),
     guidance: latent || classes !== null || prompt || vector !== null,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
@@ -273,6 +276,7 @@ export function write() {
   if (!field("told_on").checked) link.delete("told_colour");
   if (!files.init_image) ["strength", "paint", "mask_crop"].forEach((name) => link.delete(name));
   if (!files.control_image) CONTROL.forEach((name) => link.delete(name));
+  if (!files.prompt_image) LIKE.forEach((name) => link.delete(name));
   if (link.get("guidance_scale") === "1" && !model().latent) link.delete("guidance_scale");
   if (Number(link.get("eta")) === USUAL_ETA[link.get("sampler")]) link.delete("eta");
   const tab = document.querySelector("[role=tab][aria-selected=true]").id.slice(4);
@@ -322,6 +326,9 @@ export async function read(link) {
       if (name === "control") {
         input.selectedIndex = 0;
         missing.push(`This server has no ControlNet “${link.get(name)}” for this model.`);
+      } else if (name === "ip_adapter") {
+        input.selectedIndex = 0;
+        missing.push(`This server has no IP-Adapter “${link.get(name)}” for this model.`);
       } else if (link.get(name)) {
         missing.push(`This model has no class “${link.get(name)}”: that choice is left open.`);
       }
@@ -340,6 +347,10 @@ export async function read(link) {
   if (link.has("control") && !files.control_image && model().controls.length > 0) {
     field("control").closest("details").open = true;
     missing.push("The picture that this drawing followed is not in the link: choose it under “Follow a picture”.");
+  }
+  if (link.has("ip_adapter") && !files.prompt_image && model().ip_adapters.length > 0) {
+    field("ip_adapter").closest("details").open = true;
+    missing.push("The picture that this drawing was to be like is not in the link: choose it under “Draw like a picture”.");
   }
   setUse();
   warn(missing);
@@ -387,9 +398,9 @@ function lacks() {
 }
 
 /** The pictures of a request. */
-export const sent = ({ init_image, inpaint, mask, conditioning_image, control, ...others }) => ({
+export const sent = ({ init_image, inpaint, mask, conditioning_image, control, ip_adapter, ...others }) => ({
   init_image: init_image ?? inpaint ?? null, mask: mask ?? null, conditioning_image: conditioning_image ?? null,
-  control_image: control?.picture ?? null,
+  control_image: control?.picture ?? null, prompt_image: ip_adapter?.picture ?? null,
   ...Object.fromEntries(options.pictures().map((name) => [name, others[name] ?? null])),
 });
 
@@ -427,6 +438,9 @@ export function requestOf(link, pictures = {}) {
       control: { model: text("control"), picture, scale: number("control_scale"), end: number("control_end") },
       control_preprocess: text("control_preprocess"), guess_mode: link.get("guess_mode") ? true : undefined,
     });
+  }
+  if (link.get("ip_adapter") && pictures.prompt_image) {
+    request.ip_adapter = { model: text("ip_adapter"), picture: pictures.prompt_image, scale: number("ip_adapter_scale") };
   }
   // They take the place of a number of steps.
   if (request.timesteps) delete request.steps;

@@ -52,10 +52,10 @@ pub(crate) fn check_begun(request: &Request, model: &Model, options: &ServerOpti
     }
     let (side, drawn) = (options.limits.size, drawn(request, model));
     if drawn.height.max(drawn.width) > side {
-        let begun = if request.init_image.is_some() {
-            " with this `init_image`"
-        } else {
-            ""
+        let begun = match (request.init_image.is_some(), request.upscale.is_some()) {
+            (_, true) => " with this `upscale`",
+            (true, false) => " with this `init_image`",
+            (false, false) => "",
         };
         let instead = match model.pipeline.class().picture_use() {
             PictureUse::Upscale => "begin with a smaller one",
@@ -119,6 +119,14 @@ fn pixels(size: Size) -> usize {
 
 /// The size of the pictures that a request draws, once the pictures in it are decoded.
 pub(crate) fn drawn(request: &Request, model: &Model) -> Size {
+    let size = first(request, model);
+    let factor = request.upscale.filter(|factor| *factor > 1.0).unwrap_or(1.0);
+    let side = |side: usize| (side as f64 * factor) as usize;
+    [side(size.height), side(size.width)].into()
+}
+
+/// The size of what the first pass draws.
+fn first(request: &Request, model: &Model) -> Size {
     let picture_use = model.pipeline.class().picture_use();
     if let Some(size) = request.size {
         return size;

@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use langevin::{
     Error, Pipeline, Result,
     device::Device,
-    models::{ControlNetConfig, ControlNetModel},
+    models::{AnyControl, AnyControlConfig},
 };
 
 /// How many stay loaded: as many as one request usually names, since each takes a third of its base's memory.
@@ -23,14 +23,14 @@ const ENDINGS: [&str; 5] = ["safetensors", "pth", "pt", "ckpt", "bin"];
 pub struct Controls {
     all: BTreeMap<String, Entry>,
     /// The last that was named comes last.
-    loaded: Mutex<Vec<(String, Arc<ControlNetModel>)>>,
+    loaded: Mutex<Vec<(String, AnyControl)>>,
     device: Device,
     passed_over: Vec<String>,
 }
 
 struct Entry {
     path: PathBuf,
-    config: ControlNetConfig,
+    config: AnyControlConfig,
 }
 
 impl Controls {
@@ -52,7 +52,7 @@ impl Controls {
             let Some(name) = name_of(&path) else {
                 continue;
             };
-            match ControlNetConfig::at(&path) {
+            match AnyControlConfig::at(&path) {
                 Ok(config) => {
                     let entry = Entry { path, config };
                     if let Some(other) = controls.all.insert(name.clone(), entry) {
@@ -93,7 +93,7 @@ impl Controls {
     ///
     /// # Errors
     /// If there is none of this name, or its weights are broken.
-    pub(crate) fn get(&self, name: &str) -> Result<Arc<ControlNetModel>> {
+    pub(crate) fn get(&self, name: &str) -> Result<AnyControl> {
         let Some(entry) = self.all.get(name) else {
             return Err(unknown(name));
         };
@@ -104,7 +104,7 @@ impl Controls {
             None => {
                 let excess = (loaded.len() + 1).saturating_sub(KEPT);
                 loaded.drain(..excess);
-                Arc::new(ControlNetModel::open(&entry.path, &self.device)?)
+                AnyControl::open(&entry.path, &self.device)?
             }
         };
         loaded.push((name.to_string(), found.clone()));

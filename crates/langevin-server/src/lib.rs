@@ -23,6 +23,7 @@ mod bounds;
 mod connections;
 mod controls;
 mod events;
+mod ip_adapters;
 mod metrics;
 mod model;
 mod models;
@@ -40,6 +41,7 @@ mod stage;
 mod worker;
 
 pub use controls::Controls;
+pub use ip_adapters::IpAdapters;
 pub use models::Models;
 pub use options::{Limits, ServerOptions};
 pub use request::GenerateRequest;

@@ -12,7 +12,7 @@ use langevin::{
 };
 use serde::Serialize;
 
-use crate::controls::Controls;
+use crate::{controls::Controls, options::ServerOptions};
 
 /// A model with what requests are made into orders by.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Model {
     }
 
     /// What a caller may know of it.
-    pub(crate) fn describe<'a>(&'a self, clip: bool, controls: Option<&'a Controls>) -> Description<'a> {
+    pub(crate) fn describe<'a>(&'a self, options: &'a ServerOptions) -> Description<'a> {
         let model = &self.pipeline.model;
         let config = model.config();
         let classes = self.pipeline.known_classes();
@@ -138,7 +138,11 @@ impl Model {
             needs_picture: !self.draws_from_noise(),
             depth: picture_use == PictureUse::Depth,
             safety_checker: self.pipeline.safety().is_some(),
-            controls: self.controls(controls),
+            controls: self.controls(options.controls.as_deref()),
+            ip_adapters: match &options.ip_adapters {
+                Some(adapters) => adapters.for_pipeline(&self.pipeline),
+                None => Vec::new(),
+            },
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
             vector: self
                 .pipeline
@@ -155,7 +159,7 @@ impl Model {
                 ("colour", colours),
                 ("brightness", true),
                 ("symmetry", true),
-                ("clip", clip),
+                ("clip", options.clip.is_some()),
             ]
             .into_iter()
             .filter_map(|(guide, possible)| possible.then_some(guide))
@@ -205,6 +209,8 @@ pub(crate) struct Description<'a> {
     safety_checker: bool,
     /// The ControlNets that a request may name.
     controls: Vec<String>,
+    /// The IP-Adapters that it may name.
+    ip_adapters: Vec<&'a str>,
     conditioning_image: Option<String>,
     vector: Option<VectorDescription>,
     /// The names of the attributes that it knows.

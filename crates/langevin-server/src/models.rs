@@ -263,7 +263,7 @@ impl Models {
         let loaded = |state: &State| Some(self.lease_of(&state.loaded.get(number)?.as_ref()?.model));
         let model = loaded(&self.state());
         let of = |model: &Lease| {
-            let description = model.describe(options.clip.is_some(), options.controls.as_deref());
+            let description = model.describe(options);
             serde_json::to_value(description).unwrap_or_default()
         };
         let known = match &model {

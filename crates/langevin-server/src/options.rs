@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use langevin::{guidance::ClipLoss, models::clip::ClipModel};
 use serde::Serialize;
 
-use crate::controls::Controls;
+use crate::{controls::Controls, ip_adapters::IpAdapters};
 
 /// What one request may ask for. More is answered by 422, a larger body by 413.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +66,8 @@ pub struct ServerOptions {
     pub cuts: usize,
     /// The ControlNets that requests may name besides a model's own; `None` lets them name no other.
     pub controls: Option<Arc<Controls>>,
+    /// The IP-Adapters that requests may name; `None` lets them name none.
+    pub ip_adapters: Option<Arc<IpAdapters>>,
     /// Whether pictures say nothing about how they were drawn.
     pub no_metadata: bool,
 }
@@ -83,6 +85,7 @@ impl Default for ServerOptions {
             clip: None,
             cuts: ClipLoss::USUAL_CUTS,
             controls: None,
+            ip_adapters: None,
             no_metadata: false,
         }
     }

@@ -12,8 +12,8 @@ use langevin::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    bounds, controls, model::Model, models::Lease, options::ServerOptions, pictures, refusal::Refusal,
-    request::GenerateRequest,
+    bounds, controls, ip_adapters, model::Model, models::Lease, options::ServerOptions, pictures,
+    refusal::Refusal, request::GenerateRequest,
 };
 
 /// Moments of the denoising that are shown where nobody says.
@@ -138,9 +138,14 @@ impl Asked {
             Some(controls) => controls.get(name),
             None => Err(controls::unknown(name)),
         };
+        let load_ip_adapter = |name: &str| match &options.ip_adapters {
+            Some(adapters) => adapters.get(name),
+            None => Err(ip_adapters::unknown(name)),
+        };
         let aids = Aids {
             clip: options.clip.clone(),
             controls: &load_control,
+            ip_adapters: &load_ip_adapter,
         };
         let plan = Plan::with(&model.pipeline, &request, aids)?;
         // Where nobody said how many, the model's class or the sampler did.

@@ -9,7 +9,7 @@ use crate::{
     request::GenerateRequest,
 };
 
-/// Controls of a request; each asks another network in every step.
+/// Controls of a request, each of which asks another network in every step, and picture prompts.
 const MOST_CONTROLS: usize = 4;
 /// More numbers than any vector that a model is told has.
 const MOST_NUMBERS: usize = 1 << 14;
@@ -47,6 +47,8 @@ impl RequestSchema {
             ("timesteps", "maxItems", limits.steps),
             ("guide", "maxItems", limits.guides),
             ("control", "maxItems", MOST_CONTROLS),
+            ("ip_adapter", "maxItems", MOST_CONTROLS),
+            ("upscale_steps", "maximum", limits.steps),
             ("vector", "maxItems", MOST_NUMBERS),
         ] {
             if let Some(field) = fields.get_mut(field) {

@@ -70,6 +70,8 @@ struct Drawing<'m> {
     sampling: Sampling<'m>,
     /// How many of the places it takes.
     places: usize,
+    /// Whether it draws on at a larger size what a first loop came to.
+    is_second: bool,
 }
 
 impl Worker {
@@ -105,7 +107,7 @@ impl Worker {
             }
             for order in &mut running {
                 self.tell(order);
-                self.finish_pictures(order);
+                self.finish_pictures(order, &models);
             }
             running.retain_mut(|order| !self.is_over(order));
         }
@@ -157,12 +159,14 @@ impl Worker {
         });
         match begun {
             Ok(sampling) => {
-                order.total = sampling.total() * order.job.order.count;
+                let plan = &order.job.order.plan;
+                order.total = plan.steps_of_all_passes(sampling.total()) * order.job.order.count;
                 let places = places(model, &sampling);
                 order.pictures.push(Drawing {
                     number,
                     sampling,
                     places,
+                    is_second: false,
                 });
                 places
             }
@@ -244,16 +248,37 @@ impl Worker {
         }
     }
 
-    /// Hands out the pictures that have no step left.
-    fn finish_pictures(&self, order: &mut Running<'_>) {
+    /// Hands out the pictures that have no step left; those that have a second pass begin it.
+    fn finish_pictures<'m>(&self, order: &mut Running<'m>, models: &'m [OnceCell<Lease>]) {
         let model = order.job.order.model.clone();
         let (done, under_way): (Vec<_>, Vec<_>) = std::mem::take(&mut order.pictures)
             .into_iter()
             .partition(|picture| picture.sampling.done() == picture.sampling.total());
         order.pictures = under_way;
-        for Drawing { number, sampling, .. } in done {
+        for Drawing {
+            number,
+            sampling,
+            is_second,
+            ..
+        } in done
+        {
             let plan = &order.job.order.plan;
             let samples = sampling.finish();
+            if plan.has_second_pass() && !is_second {
+                let shared: &'m Model = models[order.job.order.number].get_or_init(|| model.clone());
+                let second =
+                    samples.and_then(|samples| plan.go_on(&shared.pipeline, samples, number..number + 1));
+                match second {
+                    Ok(sampling) => order.pictures.push(Drawing {
+                        number,
+                        places: places(shared, &sampling),
+                        sampling,
+                        is_second: true,
+                    }),
+                    Err(error) => order.failure = Some(error.to_string()),
+                }
+                continue;
+            }
             let picture = samples.and_then(|samples| plan.pictures(&model.pipeline, samples));
             let picture = picture.map(|(pictures, flags)| pictures.into_iter().zip(flags).next());
             match picture {

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use langevin::{
     Error, Request,
     data::{Channels, Fit, ImageInput, Picture, Preprocess},
     generate::{Aids, Plan},
-    models::{ControlNetConfig, ControlNetModel, Model, unet2d_condition::PerLevel},
+    models::{AnyControl, ControlNetConfig, ControlNetModel, Model, unet2d_condition::PerLevel},
     options::ControlInput,
     pipelines::{Pipeline, pack, step_together},
     random::Generator,
@@ -129,7 +129,7 @@ fn the_same_pictures_come_of_every_place_that_a_network_lies_in() {
     let other = ControlNetModel::open(network("net_b"), &device()).unwrap();
     let both = pipeline
         .clone()
-        .with_controls(vec![Arc::new(other), Arc::new(own)])
+        .with_controls(vec![other.into(), own.into()])
         .unwrap();
     let named = ControlInput {
         model: Some("controlnet_1".into()),
@@ -386,7 +386,7 @@ fn a_program_decides_where_networks_come_from() {
     // By default nothing is loaded: who may name a model may not read this machine's files.
     let error = Plan::with(&pipeline, &request, Aids::default()).unwrap_err();
     assert!(error.to_string().contains("there is no ControlNet"), "{error}");
-    let load = |_: &str| ControlNetModel::open(network("net_b"), &device()).map(Arc::new);
+    let load = |_: &str| ControlNetModel::open(network("net_b"), &device()).map(AnyControl::from);
     let aids = Aids {
         controls: &load,
         ..Aids::default()

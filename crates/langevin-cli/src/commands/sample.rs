@@ -63,7 +63,8 @@ fn sample(mut args: SampleArgs) -> Result<()> {
         false => Some(Output::of(&output_path, args.overwrite)?),
     };
     let mut animation = args.animate.as_deref().map(Animation::of).transpose()?;
-    let (mut request, path) = like::resolve(&args)?;
+    let (mut request, path, additions) = like::resolve(&args)?;
+    args.loading.add(additions);
     let device = args.device.open()?;
     if let Some(folder) = &args.lora_dir {
         args.loading.take_tags(folder, &mut request.prompt)?;
@@ -71,20 +72,21 @@ fn sample(mut args: SampleArgs) -> Result<()> {
     let loading = args.loading.clone().with_depths(request.depth.is_some());
     let pipeline = loading.load(&path, &device)?;
     // Read through while pictures are drawn.
-    let hash = (!args.no_metadata && pipeline.codec().is_latent())
-        .then(|| Hash::of(&path))
-        .flatten();
+    let hash = (!args.no_metadata && pipeline.codec().is_latent()).then(|| Hash::of(&path, &pipeline));
     let mut request = resolve(request, &pipeline)?;
+    if request.upscale.is_some() && animation.is_some() {
+        bail!("--animate shows one pass, and with --upscale there are two: leave one of them out");
+    }
     let load_control = |name: &str| Loading::control(name, &device);
+    let encoder = request.image_encoder.clone();
+    let load_ip_adapter = |name: &str| Loading::ip_adapter(name, encoder.as_deref(), &device);
     let aids = Aids {
         controls: &load_control,
+        ip_adapters: &load_ip_adapter,
         ..Aids::default()
     };
     if let Some(axes) = &args.vary {
-        let model = ModelName {
-            path: path.display().to_string(),
-            sha256: None,
-        };
+        let model = ModelName::of(path.display().to_string());
         return vary::run(
             axes,
             &request,
@@ -139,9 +141,9 @@ fn sample(mut args: SampleArgs) -> Result<()> {
         true => Facts::none(),
         false => Facts::of(
             &drawn,
-            &ModelName {
-                path: model,
-                sha256: hash.and_then(Hash::digits),
+            &match hash {
+                Some(hash) => hash.name(model),
+                None => ModelName::of(model),
             },
         ),
     };

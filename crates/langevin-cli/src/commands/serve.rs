@@ -15,7 +15,7 @@ use langevin::{
     models::clip::ClipModel,
     pipelines::LoadOptions,
 };
-use langevin_server::{Controls, Limits, Models, ServerOptions, serve};
+use langevin_server::{Controls, IpAdapters, Limits, Models, ServerOptions, serve};
 
 use crate::{hub, loading::Loading, stop::Stop, terminal};
 
@@ -65,9 +65,12 @@ pub(crate) struct ServeArgs {
     /// A CLIP model for guidance by a text: a folder of transformers', or an open_clip checkpoint
     #[arg(long, value_name = "FOLDER")]
     pub clip: Option<PathBuf>,
-    /// Let requests name the ControlNets of this folder: its subfolders, and its single files without their endings
+    /// Let requests name the ControlNets and T2I-Adapters of this folder: its subfolders, and its single files without their endings
     #[arg(long, value_name = "FOLDER")]
     pub control_dir: Option<PathBuf>,
+    /// Let requests name the IP-Adapters of this folder, its files without their endings; their image encoder lies in image_encoder in it
+    #[arg(long, value_name = "FOLDER")]
+    pub ip_adapter_dir: Option<PathBuf>,
     /// Write nothing into pictures about how they were drawn; else prompts are in them
     #[arg(long)]
     pub no_metadata: bool,
@@ -121,6 +124,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
             .as_ref()
             .map(|folder| controls(folder, &device))
             .transpose()?,
+        ip_adapters: args
+            .ip_adapter_dir
+            .as_ref()
+            .map(|folder| ip_adapters(folder, &device))
+            .transpose()?,
         ..options
     };
     // Before the models, which take longer to load than an address that is taken takes to be found out.
@@ -147,11 +155,26 @@ fn controls(folder: &Path, device: &Device) -> Result<Arc<Controls>> {
     }
     if controls.is_empty() {
         bail!(
-            "--control-dir {}: holds no ControlNet: folders of diffusers' and single files are looked for in it",
+            "--control-dir {}: holds no ControlNet and no T2I-Adapter: folders of diffusers' and single files are looked for in it",
             folder.display()
         );
     }
     Ok(Arc::new(controls))
+}
+
+/// The IP-Adapters of a folder, of which there must be one.
+fn ip_adapters(folder: &Path, device: &Device) -> Result<Arc<IpAdapters>> {
+    let adapters = IpAdapters::of(folder, device)?;
+    for why in adapters.passed_over() {
+        terminal::note(&format!("passed over in --ip-adapter-dir: {why}"));
+    }
+    if adapters.is_empty() {
+        bail!(
+            "--ip-adapter-dir {}: holds no IP-Adapter: files are looked for in it, and the image encoder in image_encoder below it",
+            folder.display()
+        );
+    }
+    Ok(Arc::new(adapters))
 }
 
 /// The models that are named, the first of them loaded. The others are as well, where they fit; those of a folder of models, and what does

@@ -146,8 +146,7 @@ fn translated(given: Map<String, Value>, from_picture: bool) -> Result<(Map<Stri
     if from_picture {
         picture(&mut theirs)?;
     } else {
-        // It is of the second pass.
-        theirs.pass(&["denoising_strength"]);
+        second_pass(&mut theirs)?;
     }
     clip_skip(&mut theirs, "clip_skip")?;
     // This server keeps no pictures, and one request's settings for no other.
@@ -162,7 +161,7 @@ fn translated(given: Map<String, Value>, from_picture: bool) -> Result<(Map<Stri
     theirs.pass_as("send_images", &[true.into()]);
     theirs.pass_as("s_noise", &[1.into(), json!(1.0)]);
     theirs.pass_as("initial_noise_multiplier", &[1.into(), json!(1.0)]);
-    if !theirs.asks("enable_hr") {
+    if from_picture && !theirs.asks("enable_hr") {
         theirs.pass_all_of("hr_");
         theirs.pass(&["firstphase_width", "firstphase_height"]);
     }
@@ -183,6 +182,20 @@ fn sampler(theirs: &mut Translation) -> Result<(), Refusal> {
         .filter(|value| value != "" && *value != 0);
     let name = theirs.take("sampler_name").filter(|value| value != "").or(index);
     let levels = theirs.take("scheduler");
+    match named_sampler("sampler_name", name, "scheduler", levels)? {
+        Some(ours) => theirs.put("sampler_name", "scheduler", ours.name.into()),
+        None => {}
+    }
+    Ok(())
+}
+
+/// The sampler of their name, with the noise levels that are named beside it; `None` where neither is.
+fn named_sampler(
+    field: &'static str,
+    name: Option<Value>,
+    levels_field: &'static str,
+    levels: Option<Value>,
+) -> Result<Option<&'static SamplerName>, Refusal> {
     let levels = levels
         .as_ref()
         .and_then(Value::as_str)
@@ -191,9 +204,9 @@ fn sampler(theirs: &mut Translation) -> Result<(), Refusal> {
     let is_usual = USUAL_LEVELS.contains(&levels.as_str());
     let Some(name) = name else {
         return if is_usual {
-            Ok(())
+            Ok(None)
         } else {
-            Err(refused("scheduler", &levels.into()))
+            Err(refused(levels_field, &levels.into()))
         };
     };
     let plain = |name: &str| -> String { name.to_lowercase().split([' ', '-', '_']).collect() };
@@ -220,9 +233,78 @@ fn sampler(theirs: &mut Translation) -> Result<(), Refusal> {
             "there is no sampler {name}{levels}; there are {}",
             there.join(", ")
         );
-        Refusal::unprocessable(message).with_field("sampler_name")
+        Refusal::unprocessable(message).with_field(field)
     })?;
-    theirs.put("sampler_name", "scheduler", ours.name.into());
+    Ok(Some(ours))
+}
+
+/// Their names of ways to enlarge a picture that are here.
+const UPSCALERS: [(&str, &str); 6] = [
+    ("latent", "latent"),
+    // What differs in them differs in making a picture smaller alone.
+    ("latent (antialiased)", "latent"),
+    ("latent (bicubic)", "latent-bicubic"),
+    ("latent (nearest)", "latent-nearest"),
+    ("latent (nearest-exact)", "latent-nearest"),
+    ("lanczos", "lanczos"),
+];
+
+/// The second pass at a larger size.
+fn second_pass(theirs: &mut Translation) -> Result<(), Refusal> {
+    if !theirs.asks("enable_hr") {
+        theirs.pass_all_of("hr_");
+        // It is of the second pass.
+        theirs.pass(&[
+            "enable_hr",
+            "denoising_strength",
+            "firstphase_width",
+            "firstphase_height",
+        ]);
+        return Ok(());
+    }
+    theirs.pass(&["enable_hr"]);
+    let scale = theirs.take("hr_scale").unwrap_or(json!(2.0));
+    let scale = scale.as_f64().ok_or_else(|| refused("hr_scale", &scale))?;
+    let sides = [theirs.take("hr_resize_x"), theirs.take("hr_resize_y")];
+    let sides = sides.map(|side| side.and_then(|side| side.as_u64()).unwrap_or(0));
+    let size = theirs
+        .fields
+        .get("size")
+        .and_then(Value::as_str)
+        .unwrap_or("512x512");
+    let first: langevin::Size = size.parse().map_err(|_| refused("width", &size.into()))?;
+    let by = |side: u64, own: usize| side as f64 / own.max(1) as f64;
+    let factors = [by(sides[0], first.width), by(sides[1], first.height)];
+    let scale = match (factors, sides) {
+        (_, [0, 0]) => scale,
+        ([across, _], [_, 0]) => across,
+        ([_, down], [0, _]) => down,
+        ([across, down], _) if (across - down).abs() < 1e-3 => across,
+        _ => return Err(refused("hr_resize_x", &sides[0].into())),
+    };
+    theirs.put("hr_scale", "upscale", scale.into());
+    let strength = theirs.take("denoising_strength").unwrap_or(json!(0.75));
+    theirs.put("denoising_strength", "upscale_strength", strength);
+    if let Some(steps) = theirs.take("hr_second_pass_steps").filter(|steps| *steps != 0) {
+        theirs.put("hr_second_pass_steps", "upscale_steps", steps);
+    }
+    let asked = theirs.take("hr_upscaler").unwrap_or(json!("Latent"));
+    let name = asked.as_str().unwrap_or_default().to_lowercase();
+    let ours = UPSCALERS.iter().find(|(theirs, _)| *theirs == name);
+    let (_, ours) = ours.ok_or_else(|| refused("hr_upscaler", &asked))?;
+    theirs.put("hr_upscaler", "upscale_by", (*ours).into());
+    let sampler = theirs
+        .take("hr_sampler_name")
+        .filter(|name| name != "" && name != "Use same sampler");
+    let levels = theirs
+        .take("hr_scheduler")
+        .filter(|levels| levels != "Use same scheduler");
+    if let Some(ours) = named_sampler("hr_sampler_name", sampler, "hr_scheduler", levels)? {
+        theirs.put("hr_sampler_name", "upscale_scheduler", ours.name.into());
+    }
+    theirs.pass_as("hr_checkpoint_name", &["Use same checkpoint".into(), "".into()]);
+    theirs.pass_as("hr_prompt", &["".into()]);
+    theirs.pass_as("hr_negative_prompt", &["".into()]);
     Ok(())
 }
 

@@ -95,6 +95,11 @@ async fn submit(
         order.previews = 0;
     }
     if form == Form::Gif {
+        if order.plan.has_second_pass() {
+            let message =
+                "a GIF shows one pass, and with `upscale` there are two: ask for PNG, or leave it out";
+            return Err(Refusal::unprocessable(message).with_field("upscale"));
+        }
         bounds::check_animation(order.count, order.size, &app.options)?;
     }
     let (count, model) = (order.count, order.model.name.clone());

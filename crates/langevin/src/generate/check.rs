@@ -6,7 +6,7 @@ use crate::{
     conditioning::{PromptSyntax, TextCondition},
     data::Fit,
     guidance::{ClassifierFree, GuidanceSchedule, Through},
-    options::names_lora,
+    options::{UpscaleBy, names_lora},
     pipelines::{PictureUse, Pipeline},
     schedulers::AnyScheduler,
 };
@@ -50,7 +50,24 @@ pub(super) fn check(
         || request.conditioning_image.is_some();
     let latent = pipeline.codec().is_latent();
     let begins = request.init_image.is_some();
-    let idle: [(&'static [&'static str], bool); 11] = [
+    let second = request.upscale.is_some();
+    let idle: [(&'static [&'static str], bool); 15] = [
+        (
+            &["upscale_strength", "upscale"],
+            request.upscale_strength.is_some() && !second,
+        ),
+        (
+            &["upscale_steps", "upscale"],
+            request.upscale_steps.is_some() && !second,
+        ),
+        (
+            &["upscale_scheduler", "upscale"],
+            request.upscale_scheduler.is_some() && !second,
+        ),
+        (
+            &["upscale_by", "upscale"],
+            request.upscale_by != UpscaleBy::Lanczos && !second,
+        ),
         (
             &["guess_mode", "control"],
             request.guess_mode && request.control.is_empty(),

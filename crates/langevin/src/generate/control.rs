@@ -1,24 +1,23 @@
 //! The controls of a request: which networks they mean, and what those are shown.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 
 use super::start::{MaskCrop, Rows};
 use crate::{
     Error, Request, Result, Size,
-    codec::Codec,
     data::{Channels, Fit, ImageInput, Picture, Preprocess},
-    models::{ControlNetConfig, ControlNetModel, Model},
+    models::{AnyControl, Model},
     options::ControlInput,
-    pipelines::{Control, Pipeline},
+    pipelines::{Adds, Control, Pipeline},
 };
 
-/// Loads the ControlNet that a request calls so, which is none of the pipeline's own.
-pub type ControlLoader<'a> = &'a dyn Fn(&str) -> Result<Arc<ControlNetModel>>;
+/// Loads the ControlNet or T2I-Adapter that a request calls so, which is none of the pipeline's own.
+pub type ControlLoader<'a> = &'a dyn Fn(&str) -> Result<AnyControl>;
 
 /// The networks of a request, in its order.
-pub(super) struct Networks(Vec<Arc<ControlNetModel>>);
+pub(super) struct Networks(Vec<AnyControl>);
 
 impl Networks {
     /// Those that the request names.
@@ -38,7 +37,7 @@ impl Networks {
                 Some(name) => match pipeline.control_names().position(|own| own == *name) {
                     Some(number) => own[number].clone(),
                     None => match loaded.get(name) {
-                        Some(network) => Arc::clone(network),
+                        Some(network) => AnyControl::clone(network),
                         None => {
                             let network = load(name)?;
                             loaded.insert(name.clone(), network.clone());
@@ -47,7 +46,7 @@ impl Networks {
                     },
                 },
             };
-            pipeline.check_control(network.config())?;
+            pipeline.check_control(&network.config())?;
             all.push(network);
         }
         Ok(Self(all))
@@ -94,9 +93,15 @@ impl Controls {
     ) -> Result<Self> {
         let mut controls = Self::default();
         check_preprocess(request)?;
+        let answers = |network: &AnyControl| matches!(network, AnyControl::ControlNet(_));
+        if request.guess_mode && !networks.0.iter().any(answers) {
+            return Err(Error::option(
+                &["guess_mode"],
+                "`guess_mode` is for ControlNets, and there are T2I-Adapters alone",
+            ));
+        }
         for (number, (input, network)) in request.control.iter().zip(networks.0).enumerate() {
             check(input)?;
-            check_factor(network.config(), pipeline.codec().factor())?;
             let bring = Bring {
                 size,
                 crop,
@@ -105,11 +110,19 @@ impl Controls {
             };
             let shown = controls.shown(input, &network, pipeline, &bring)?;
             controls.all.push(Control {
-                embedded: network.embed(shown)?,
-                scale: input.scale.unwrap_or(usual_scale),
+                scale: input.scale.unwrap_or(match &network {
+                    AnyControl::ControlNet(_) => usual_scale,
+                    AnyControl::T2IAdapter(_) => 1.0,
+                }),
                 part: [input.start, input.end],
-                guess: request.guess_mode || network.config().global_pool_conditions,
-                network,
+                adds: match network {
+                    AnyControl::ControlNet(network) => Adds::Answer {
+                        embedded: network.embed(shown)?,
+                        guess: request.guess_mode || network.config().global_pool_conditions,
+                        network,
+                    },
+                    AnyControl::T2IAdapter(network) => Adds::Same(network.residuals(shown)?),
+                },
             });
         }
         Ok(controls)
@@ -119,7 +132,7 @@ impl Controls {
     fn shown(
         &mut self,
         input: &ControlInput,
-        network: &ControlNetModel,
+        network: &AnyControl,
         pipeline: &Pipeline,
         bring: &Bring<'_>,
     ) -> Result<Tensor<4>> {
@@ -133,7 +146,7 @@ impl Controls {
             }
             return Ok(tensor.clone() / 2.0 + 0.5);
         }
-        let channels = match network.config().conditioning_channels {
+        let channels = match network.picture_channels() {
             1 => Channels::Grey,
             _ => Channels::Rgb,
         };
@@ -152,12 +165,14 @@ impl Controls {
 
     /// Those of a batch's pictures.
     pub(super) fn of_batch(&self, batch: &Rows) -> Vec<Control> {
-        let of = |control: &Control| Control {
-            embedded: match control.embedded.dims()[0] {
-                1 => control.embedded.clone(),
-                _ => batch.of(&control.embedded),
-            },
-            ..control.clone()
+        let of = |control: &Control| {
+            let mut control = control.clone();
+            match &mut control.adds {
+                Adds::Answer { embedded, .. } if embedded.dims()[0] > 1 => *embedded = batch.of(embedded),
+                Adds::Same(residuals) => *residuals = residuals.rows(&batch.numbers(residuals.count())),
+                Adds::Answer { .. } => {}
+            }
+            control
         };
         self.all.iter().map(of).collect()
     }
@@ -231,18 +246,4 @@ fn check(input: &ControlInput) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn check_factor(network: &ControlNetConfig, codec: usize) -> Result<()> {
-    if network.factor() == codec {
-        return Ok(());
-    }
-    Err(Error::option(
-        &["control"],
-        format!(
-            "the ControlNet is made for another model: it makes its picture {} times smaller, and the model's latents are {codec} times \
-             smaller than pictures",
-            network.factor()
-        ),
-    ))
 }

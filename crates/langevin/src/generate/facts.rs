@@ -3,7 +3,7 @@
 use crate::{
     Lora, Size,
     guidance::{ClassifierFree, Guide},
-    options::ControlInput,
+    options::{ControlInput, IpAdapterInput},
 };
 
 /// How a picture was drawn, for its file.
@@ -35,10 +35,14 @@ pub(super) struct Facts<'a> {
     pub guidance: ClassifierFree,
     /// Losses that led it.
     pub guides: &'a [Guide],
+    /// How it was drawn on at a larger size.
+    pub upscale: Option<String>,
     /// The part of the steps that was walked from an initial picture.
     pub strength: Option<f64>,
     /// What the picture followed.
     pub controls: &'a [ControlInput],
+    /// What it was drawn like.
+    pub image_prompts: &'a [IpAdapterInput],
 }
 
 impl Facts<'_> {
@@ -47,6 +51,7 @@ impl Facts<'_> {
         let guides: Vec<String> = self.guides.iter().map(ToString::to_string).collect();
         let loras: Vec<String> = self.loras.iter().map(ToString::to_string).collect();
         let controls: Vec<String> = self.controls.iter().map(ToString::to_string).collect();
+        let image_prompts: Vec<String> = self.image_prompts.iter().map(ToString::to_string).collect();
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let scale = self.guidance.is_on().then(|| self.guidance.scale().to_string());
         [
@@ -61,10 +66,12 @@ impl Facts<'_> {
             ("negative prompts", filled(self.negative_prompts.join("; "))),
             ("size", self.size.map(|size| size.to_string())),
             ("clip skip", self.clip_skip.map(|layers| layers.to_string())),
+            ("upscale", self.upscale.clone()),
             ("guidance scale", scale),
             ("guides", filled(guides.join(" "))),
             ("strength", self.strength.map(|strength| strength.to_string())),
             ("controls", filled(controls.join("; "))),
+            ("ip-adapters", filled(image_prompts.join("; "))),
         ]
         .into_iter()
         .filter_map(|(keyword, text)| Some((keyword, text?)))

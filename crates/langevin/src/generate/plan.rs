@@ -8,18 +8,20 @@ use super::{
     ControlLoader, Facts,
     check::{check, size},
     control::{self, Controls, Networks},
+    image_prompts::{self, Adapters, IpAdapterLoader},
     memory,
     notices::{idle_negative, idle_networks, idle_sizes, unseen},
-    start::{Begin, MaskCrop, Parts, Rows, Start},
+    second::Second,
+    start::{Begin, Enlarged, MaskCrop, Parts, Rows, Start},
     usual::Usual,
 };
 use crate::{
     Error, Lora, Request, Result,
     codec::Codec,
-    conditioning::{self, Ask, DistilledGuidance, Pair},
+    conditioning::{self, Ask, DistilledGuidance, EmbeddingFile, Pair},
     data::Picture,
     guidance::{ClassifierFree, GuideMaker, LossGuidance},
-    models::{ControlNetModel, clip::ClipModel},
+    models::{AnyControl, IpAdapterModel, clip::ClipModel},
     ops,
     options::SampleOptions,
     pipelines::{Draws, Pipeline, Sampling, cutoff, to_pictures},
@@ -33,8 +35,10 @@ use crate::{
 pub struct Aids<'a> {
     /// CLIP, for guides and vectors that need it, in place of the request's.
     pub clip: Option<ClipModel>,
-    /// Where ControlNets come from that are none of the pipeline's own.
+    /// Where ControlNets and T2I-Adapters come from that are none of the pipeline's own.
     pub controls: ControlLoader<'a>,
+    /// Where IP-Adapters come from.
+    pub ip_adapters: IpAdapterLoader<'a>,
 }
 
 /// None but the pipeline's own.
@@ -43,6 +47,7 @@ impl Default for Aids<'_> {
         Self {
             clip: None,
             controls: &|name| Err(control::unknown(name)),
+            ip_adapters: &|name| Err(image_prompts::unknown(name)),
         }
     }
 }
@@ -78,7 +83,9 @@ pub struct Plan {
     maker: GuideMaker,
     is_latent: bool,
     loras: Vec<Lora>,
+    embeddings: Vec<EmbeddingFile>,
     notices: Vec<String>,
+    pub(super) second: Option<Second>,
 }
 
 impl Plan {
@@ -88,9 +95,11 @@ impl Plan {
     /// If it asks for what the pipeline cannot do, or a file that it names cannot be read.
     pub fn of(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let device = pipeline.model.device();
-        let controls = |name: &str| ControlNetModel::open(name, &device).map(Arc::new);
+        let controls = |name: &str| AnyControl::open(name, &device);
+        let ip_adapters = |name: &str| IpAdapterModel::open(name, request.image_encoder.as_deref(), &device);
         let aids = Aids {
             controls: &controls,
+            ip_adapters: &ip_adapters,
             ..Aids::default()
         };
         Self::with(pipeline, request, aids)
@@ -113,16 +122,42 @@ impl Plan {
     /// # Errors
     /// As [`Self::of`].
     pub fn with(pipeline: &Pipeline, request: &Request, aids: Aids<'_>) -> Result<Self> {
-        ops::computing(request.precision, || Self::checked(pipeline, request, aids))
+        ops::computing(request.precision, || {
+            let mut plan = Self::checked(pipeline, request, aids.clone(), None)?;
+            if let Some(enlarged) = Enlarged::of(request, pipeline, plan.steps, plan.maker.size)? {
+                let second = Self::checked(pipeline, &enlarged.request(request), aids, Some(enlarged))?;
+                let [channels, height, width] = pipeline.codec().latent_shape(enlarged.size);
+                let nothing = Tensor::zeros([1, channels, height, width], &pipeline.model.device());
+                // What cannot be begun is refused now.
+                let trial = second.start(pipeline, 0..1, Generator::new(0).into(), Some(nothing))?;
+                plan.second = Some(Second {
+                    total: trial.total(),
+                    plan: Box::new(second),
+                    enlarged,
+                });
+            }
+            Ok(plan)
+        })
     }
 
-    fn checked(pipeline: &Pipeline, request: &Request, aids: Aids<'_>) -> Result<Self> {
-        let Aids { clip, controls } = aids;
+    /// A pass of a request: the first, or a second that begins so.
+    fn checked(
+        pipeline: &Pipeline,
+        request: &Request,
+        aids: Aids<'_>,
+        enlarged: Option<Enlarged>,
+    ) -> Result<Self> {
+        let Aids {
+            clip,
+            controls,
+            ip_adapters,
+        } = aids;
         let clip = match (clip, &request.clip) {
             (None, Some(path)) => Some(ClipModel::load(path, &pipeline.model.device())?),
             (clip, _) => clip,
         };
         let networks = Networks::of(request, pipeline, controls)?;
+        let adapters = Adapters::of(request, pipeline, ip_adapters)?;
         let scheduler = match &request.scheduler {
             Some(name) => pipeline.sampler(name)?,
             None => pipeline.scheduler.clone(),
@@ -143,7 +178,15 @@ impl Plan {
             size,
             crop,
             image_guidance_scale,
-        } = Begin::of(request, pipeline, &maker)?;
+        } = match enlarged {
+            Some(enlarged) => Begin {
+                size: enlarged.size,
+                start: Box::new(enlarged),
+                crop: None,
+                image_guidance_scale: None,
+            },
+            None => Begin::of(request, pipeline, &maker)?,
+        };
         let maker = GuideMaker { size, ..maker };
         let controls = Controls::of(
             request,
@@ -188,12 +231,23 @@ impl Plan {
             let is_given = pipeline.condition::<DistilledGuidance>().is_some();
             let scale = if is_given { 1.0 } else { guidance.scale() };
             notices.extend(few.warnings(&scheduler, steps, scale));
+            let is_chosen =
+                request.scheduler.is_none() && request.steps.is_none() && request.guidance.scale.is_none();
+            if pipeline.is_quickened() && is_chosen && enlarged.is_none() {
+                notices.push(format!(
+                    "the LoRA is of {}, so the picture is drawn with {}",
+                    few.name(),
+                    few.wants()
+                ));
+            }
         }
+        let mut pair = pipeline.pair(&options, size)?;
+        adapters.put_into(request, pipeline, &mut pair, rows)?;
         let plan = Self {
             steps,
             guidance: options.guidance,
             image_guidance_scale,
-            pair: pipeline.pair(&options, size)?,
+            pair,
             request: request.clone(),
             scheduler,
             count,
@@ -204,7 +258,9 @@ impl Plan {
             maker,
             is_latent: pipeline.codec().is_latent(),
             loras: pipeline.loras().to_vec(),
+            embeddings: pipeline.embeddings().to_vec(),
             notices,
+            second: None,
         };
         let together = plan.count.min(if plan.has_own_seeds() {
             1
@@ -285,7 +341,7 @@ impl Plan {
         generator: &'a mut Generator,
     ) -> Result<Sampling<'a>> {
         ops::computing(self.request.precision, || {
-            let sampling = self.start(pipeline, pictures, generator.into())?;
+            let sampling = self.start(pipeline, pictures, generator.into(), None)?;
             self.guided(sampling, self.seed())
         })
     }
@@ -297,7 +353,7 @@ impl Plan {
     pub fn picture<'a>(&self, pipeline: &'a Pipeline, number: usize) -> Result<Sampling<'a>> {
         let seed = self.seed_of(number);
         ops::computing(self.request.precision, || {
-            let sampling = self.start(pipeline, number..number + 1, Generator::new(seed).into())?;
+            let sampling = self.start(pipeline, number..number + 1, Generator::new(seed).into(), None)?;
             self.guided(sampling, seed)
         })
     }
@@ -324,17 +380,19 @@ impl Plan {
         !self.request.seeds.is_empty()
     }
 
-    fn start<'a>(
+    /// The loop of a batch; `first` is what it begins with in place of what is drawn for that.
+    pub(super) fn start<'a>(
         &self,
         pipeline: &'a Pipeline,
         pictures: Range<usize>,
         mut generator: Draws<'a>,
+        first: Option<Tensor<4>>,
     ) -> Result<Sampling<'a>> {
         let rows: Vec<usize> = pictures.clone().map(|number| number % self.rows).collect();
         let batch = Rows::new(pictures);
         let mut pair = self.pair.rows(&rows);
         let drawn = generator.get_mut();
-        let first = self.start.draw_first(&batch, drawn, pipeline);
+        let first = first.or_else(|| self.start.draw_first(&batch, drawn, pipeline));
         let noise = match &self.request.latents {
             Some(latents) => batch.of(latents),
             None => pipeline.noise(batch.len(), self.maker.size, drawn),
@@ -425,7 +483,7 @@ impl Plan {
     }
 
     /// The loop led by the request's losses; what is random in them comes from `seed`.
-    fn guided<'a>(&self, sampling: Sampling<'a>, seed: u64) -> Result<Sampling<'a>> {
+    pub(super) fn guided<'a>(&self, sampling: Sampling<'a>, seed: u64) -> Result<Sampling<'a>> {
         let request = &self.request;
         if request.guide.is_empty() {
             return Ok(sampling);
@@ -464,7 +522,12 @@ impl Plan {
             guidance: self.guidance,
             guides: &self.request.guide,
             strength: self.start.strength(),
+            upscale: self.second.as_ref().map(|second| {
+                let (by, strength) = (second.enlarged.by, second.enlarged.strength());
+                format!("to {} by {by}, strength {strength}", second.enlarged.size)
+            }),
             controls: &self.request.control,
+            image_prompts: &self.request.ip_adapter,
         }
         .texts()
     }
@@ -487,6 +550,9 @@ impl Plan {
             guidance_scale: self.guidance.scale(),
             size: self.maker.size,
             strength: self.start.strength(),
+            second: self.second.as_ref().map(|second| second.enlarged),
+            loras: &self.loras,
+            embeddings: &self.embeddings,
             sampler: match &self.request.scheduler {
                 Some(name) => name.clone(),
                 None => self

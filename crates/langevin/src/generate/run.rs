@@ -76,28 +76,45 @@ impl Plan {
         let (mut all, mut done) = (Vec::with_capacity(batches), 0);
         for number in 0..batches {
             let first = number * together;
-            let mut sampling = if self.has_own_seeds() {
+            let pictures = first..self.count().min(first + together);
+            let sampling = if self.has_own_seeds() {
                 self.picture(pipeline, first)?
             } else {
-                self.batch(
-                    pipeline,
-                    first..self.count().min(first + together),
-                    &mut generator,
-                )?
+                self.batch(pipeline, pictures.clone(), &mut generator)?
             };
-            let total = batches * sampling.total();
-            watch.begin(&sampling)?;
-            while let Some(step) = sampling.next() {
-                let step = step?;
-                done += 1;
-                if !watch.step(&step, done, total)? {
-                    return Ok(None);
-                }
+            let total = batches * self.steps_of_all_passes(sampling.total());
+            let Some(mut samples) = walk(sampling, watch, &mut done, total)? else {
+                return Ok(None);
+            };
+            if self.has_second_pass() {
+                let second = self.go_on(pipeline, samples, pictures)?;
+                samples = match walk(second, watch, &mut done, total)? {
+                    Some(samples) => samples,
+                    None => return Ok(None),
+                };
             }
-            all.push(sampling.finish()?);
+            all.push(samples);
         }
         Ok(Some(all))
     }
+}
+
+/// Takes all steps of a loop; `None` where `watch` ended it.
+fn walk(
+    mut sampling: Sampling<'_>,
+    watch: &mut dyn Watch,
+    done: &mut usize,
+    total: usize,
+) -> Result<Option<Tensor<4>>> {
+    watch.begin(&sampling)?;
+    while let Some(step) = sampling.next() {
+        let step = step?;
+        *done += 1;
+        if !watch.step(&step, *done, total)? {
+            return Ok(None);
+        }
+    }
+    sampling.finish().map(Some)
 }
 
 impl Pipeline {

@@ -33,7 +33,7 @@ impl Usual {
             (None, Some(_)) => latent.picture,
             (None, None) => latent.draw,
         };
-        let few = pipeline.few_steps().filter(|_| pipeline.is_single_file());
+        let few = pipeline.unsaid_few_steps();
         Self {
             steps: few
                 .map_or(usage.steps, |few| few.steps())

@@ -276,7 +276,8 @@ impl<D: Denoiser> Guided<D> {
     pub(crate) fn turn(&mut self, texts: &Texts) {
         self.negative = texts.away.clone().and(self.negative.clone());
         if let Some(parts) = &mut self.parts {
-            parts.also.clone_from(&texts.also);
+            let turned = texts.also.iter().zip(&mut parts.also);
+            turned.for_each(|(text, also)| *also = text.clone().and(also.clone()));
         }
     }
 

@@ -6,12 +6,15 @@ mod checks;
 pub mod class_conditioned;
 pub mod clip;
 pub mod components;
+mod control;
 pub mod controlnet;
 pub mod dit_transformer2d;
 pub mod dpt;
 pub mod image_condition;
+mod image_prompts;
 mod inception;
 mod inputs;
+pub mod ip_adapter;
 pub mod model;
 pub mod pixart_transformer2d;
 pub mod presets;
@@ -19,6 +22,7 @@ pub mod registry;
 mod residuals;
 pub mod safety_checker;
 pub mod sd3_transformer2d;
+pub mod t2i_adapter;
 pub mod unet2d;
 pub mod unet2d_condition;
 
@@ -29,12 +33,15 @@ pub use basic_unet::{BasicUNet, BasicUNetConfig};
 pub use class_conditioned::{ClassChannels, ClassConditionedConfig, ClassConditionedUnet};
 pub use clip::{ClipImageProcessor, ClipModel, ClipTextEncoder, ClipTokenizer, ClipVisionEncoder};
 pub use components::Components;
+pub use control::{AnyControl, AnyControlConfig};
 pub use controlnet::{ControlNetConfig, ControlNetModel};
 pub use dit_transformer2d::{DiTTransformer2DConfig, DiTTransformer2DModel};
 pub use dpt::{DptConfig, DptForDepthEstimation};
 pub use image_condition::ImageCondition;
+pub use image_prompts::ImagePrompts;
 pub use inception::{INCEPTION_FEATURES, INCEPTION_SPACE, Inception};
 pub use inputs::{ModelInputs, VectorInput};
+pub use ip_adapter::{ImageEncoder, IpAdapter, IpAdapterConfig, IpAdapterModel};
 pub use model::{Model, ModelConfig};
 pub use pixart_transformer2d::{PixArtTransformer2DConfig, PixArtTransformer2DModel};
 pub use presets::ModelPreset;
@@ -42,6 +49,7 @@ pub use registry::{AnyModel, AnyModelConfig};
 pub use residuals::Residuals;
 pub use safety_checker::{SafetyChecker, SafetyCheckerConfig};
 pub use sd3_transformer2d::{SD3Transformer2DConfig, SD3Transformer2DModel};
+pub use t2i_adapter::{AdapterType, T2IAdapter, T2IAdapterConfig};
 pub use unet2d::{UNet2DConfig, UNet2DModel};
 pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 
@@ -73,6 +81,8 @@ pub struct Conditioning {
     pub guidance_scale: Option<Tensor<1>>,
     /// What networks beside the model add inside of it.
     pub residuals: Option<Residuals>,
+    /// Pictures that are looked at beside the sequence.
+    pub images: Option<ImagePrompts>,
 }
 
 impl Conditioning {
@@ -90,6 +100,7 @@ impl Conditioning {
             channels,
             guidance_scale,
             residuals,
+            images,
         } = self;
         Ok(Self {
             classes: one_after_another("classes", classes, &other.classes)?,
@@ -100,6 +111,7 @@ impl Conditioning {
             channels: one_after_another("channels", channels, &other.channels)?,
             guidance_scale: one_after_another("a guidance scale", guidance_scale, &other.guidance_scale)?,
             residuals: Residuals::one_after_another(residuals.as_ref(), other.residuals.as_ref())?,
+            images: ImagePrompts::one_after_another(images.as_ref(), other.images.as_ref())?,
         })
     }
 
@@ -114,6 +126,7 @@ impl Conditioning {
             channels,
             guidance_scale,
             residuals,
+            images,
         } = self;
         // A sequence has its own mask, or none.
         let masked = if sequence.is_some() {
@@ -130,6 +143,7 @@ impl Conditioning {
             channels: channels.or(other.channels),
             guidance_scale: guidance_scale.or(other.guidance_scale),
             residuals: residuals.or(other.residuals),
+            images: images.or(other.images),
         }
     }
 
@@ -144,6 +158,7 @@ impl Conditioning {
             channels,
             guidance_scale,
             residuals,
+            images,
         } = self;
         Self {
             classes: of_rows(classes, rows),
@@ -154,6 +169,7 @@ impl Conditioning {
             channels: of_rows(channels, rows),
             guidance_scale: of_rows(guidance_scale, rows),
             residuals: residuals.as_ref().map(|residuals| residuals.rows(rows)),
+            images: images.as_ref().map(|images| images.rows(rows)),
         }
     }
 

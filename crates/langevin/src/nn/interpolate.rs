@@ -5,6 +5,8 @@ use burn::tensor::{Tensor, TensorData};
 /// How the values between pixels are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpolation {
+    /// The pixel that a place lies in: `nearest`.
+    Nearest,
     /// Along straight lines, with pixels as squares: `align_corners=False`.
     Bilinear,
     /// Along straight lines, with the corners' centres at the corners' centres: `align_corners=True`.
@@ -51,6 +53,7 @@ impl Interpolation {
     fn center(self, at: usize, input: usize, output: usize) -> f64 {
         let squares = (at as f64 + 0.5) * input as f64 / output as f64 - 0.5;
         match self {
+            Self::Nearest => (at as f64 * input as f64 / output as f64).floor(),
             Self::Bicubic => squares,
             Self::Bilinear => squares.max(0.0),
             Self::BilinearCorners if output > 1 => at as f64 * (input - 1) as f64 / (output - 1) as f64,
@@ -63,6 +66,7 @@ impl Interpolation {
         match self {
             Self::Bicubic => &[-1, 0, 1, 2],
             Self::Bilinear | Self::BilinearCorners => &[0, 1],
+            Self::Nearest => &[0],
         }
     }
 
@@ -71,6 +75,7 @@ impl Interpolation {
         const A: f64 = -0.75;
         let x = distance.abs();
         match self {
+            Self::Nearest => 1.0,
             Self::Bilinear | Self::BilinearCorners => 1.0 - x,
             Self::Bicubic if x <= 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
             Self::Bicubic => ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A,

@@ -44,5 +44,5 @@ pub use patch::{PatchConfig, PatchEmbed};
 pub use resample::{Downsample2D, Upsample2D, average_pool};
 pub use resnet::{Resampling, ResnetBlock2D, ResnetConfig, TimeEmbeddingNorm};
 pub use transformer::{
-    BasicTransformerBlock, FeedForward, TokenAttention, Transformer2DConfig, Transformer2DModel,
+    BasicTransformerBlock, FeedForward, Look, TokenAttention, Transformer2DConfig, Transformer2DModel,
 };

@@ -61,8 +61,15 @@ impl TokenAttention {
     /// # Shapes
     /// - `x`, `residual` and the result: `[batch, tokens, channels]`
     /// - `context`: `[batch, length, context channels]`
-    fn forward_add(&self, x: Tensor<3>, context: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let mut y = self.look(x, context, None);
+    /// - `looks`: what else they look at, whose findings are added
+    fn forward_add(
+        &self,
+        x: Tensor<3>,
+        context: Tensor<3>,
+        looks: &[Look],
+        residual: Tensor<3>,
+    ) -> Tensor<3> {
+        let mut y = self.look(x, context, looks, None);
         // One layer; the list is there for its name in the checkpoint.
         for layer in &self.to_out {
             y = layer.forward_add(y, residual.clone());
@@ -77,12 +84,12 @@ impl TokenAttention {
     /// - `context`: `[batch, length, context channels]`
     /// - `bias`: `[batch, length]`, what is added to the scores of each token of `context`
     pub(super) fn forward(&self, x: Tensor<3>, context: Tensor<3>, bias: Option<&Tensor<2>>) -> Tensor<3> {
-        let y = self.look(x, context, bias);
+        let y = self.look(x, context, &[], bias);
         self.to_out.iter().fold(y, |y, layer| layer.forward(y))
     }
 
     /// The attention before its output projection.
-    fn look(&self, x: Tensor<3>, context: Tensor<3>, bias: Option<&Tensor<2>>) -> Tensor<3> {
+    fn look(&self, x: Tensor<3>, context: Tensor<3>, looks: &[Look], bias: Option<&Tensor<2>>) -> Tensor<3> {
         let q = self.to_q.forward(x);
         let k = self.to_k.forward(context.clone());
         let v = self.to_v.forward(context);
@@ -91,11 +98,25 @@ impl TokenAttention {
             scale: self.scale as f32,
             causal: false,
         };
-        match bias {
-            Some(bias) => ops::biased_attention(q, k, v, bias.clone(), options),
-            None => ops::attention(q, k, v, options),
-        }
+        let found = match bias {
+            Some(bias) => ops::biased_attention(q.clone(), k, v, bias.clone(), options),
+            None => ops::attention(q.clone(), k, v, options),
+        };
+        looks.iter().fold(found, |found, look| {
+            found + ops::attention(q.clone(), look.keys.clone(), look.values.clone(), options)
+        })
     }
+}
+
+/// What else the tokens of a cross-attention look at, each with a softmax of its own: the keys and values of a picture's tokens.
+///
+/// Shapes are `[batch, tokens, channels]`.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What queries are compared with.
+    pub keys: Tensor<3>,
+    /// What is found, as much as it counts.
+    pub values: Tensor<3>,
 }
 
 /// A gated linear layer, `a · gelu(b)` (Shazeer 2020, "GLU Variants"). Mirrors `diffusers.models.activations.GEGLU`.
@@ -205,17 +226,17 @@ impl BasicTransformerBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, sequence: &Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, sequence: &Tensor<3>, looks: &[Look]) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
         let context = if self.only_cross_attention {
             sequence
         } else {
             &normed
         };
-        let x = self.attn1.forward_add(normed.clone(), context.clone(), x);
+        let x = self.attn1.forward_add(normed.clone(), context.clone(), &[], x);
         let x = self
             .attn2
-            .forward_add(self.norm2.forward(x.clone()), sequence.clone(), x);
+            .forward_add(self.norm2.forward(x.clone()), sequence.clone(), looks, x);
         self.ff.forward(self.norm3.forward(x.clone())) + x
     }
 }
@@ -322,7 +343,24 @@ impl Transformer2DModel {
         checkpoint::block(self, x, Some(sequence.clone()), Self::compute)
     }
 
+    /// The same with what each block looks at besides the sequence; nothing of it is computed again for a backward.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]
+    pub fn forward_with(&self, x: Tensor<4>, sequence: &Tensor<3>, looks: &[Vec<Look>]) -> Tensor<4> {
+        let inputs = BlockInputs {
+            shortcut: x.clone(),
+            x,
+            told: Some(sequence.clone()),
+        };
+        self.compute_with(inputs, looks)
+    }
+
     fn compute(&self, inputs: BlockInputs) -> Tensor<4> {
+        self.compute_with(inputs, &[])
+    }
+
+    fn compute_with(&self, inputs: BlockInputs, looks: &[Vec<Look>]) -> Tensor<4> {
         let BlockInputs { x, shortcut, told } = inputs;
         let [batch, height, width, channels] = x.dims();
         let projected = self.proj_in.forward(self.norm.forward(x));
@@ -330,8 +368,12 @@ impl Transformer2DModel {
         let tokens = self
             .transformer_blocks
             .iter()
-            .fold(tokens, |tokens, block| match &told {
-                Some(sequence) => block.forward(tokens, sequence),
+            .enumerate()
+            .fold(tokens, |tokens, (place, block)| match &told {
+                Some(sequence) => {
+                    let looks = looks.get(place).map_or(&[][..], Vec::as_slice);
+                    block.forward(tokens, sequence, looks)
+                }
                 None => tokens,
             });
         let y = tokens.reshape([batch, height, width, channels]);

@@ -3,18 +3,22 @@
 mod class_name;
 mod control;
 mod embeddings;
+mod ip_adapter;
 mod lora;
 mod lora_tags;
 mod request;
 mod sample;
 #[cfg(feature = "schema")]
 mod schema;
+mod upscale;
 
 pub use class_name::ClassName;
 pub use control::ControlInput;
 pub use embeddings::Embeddings;
+pub use ip_adapter::IpAdapterInput;
 pub use lora::Lora;
 pub(crate) use lora_tags::names_lora;
 pub use lora_tags::{LoraTag, take_loras};
 pub use request::Request;
 pub use sample::{ConditioningImage, SampleOptions, SizeOptions};
+pub use upscale::UpscaleBy;

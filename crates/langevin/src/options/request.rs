@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema::OneOrMany;
-use super::{ClassName, ControlInput, Embeddings};
+use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, UpscaleBy};
 use crate::{
     Offset, Size,
     conditioning::PromptSyntax,
@@ -357,6 +357,61 @@ pub struct Request {
     #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "control")))]
     pub control_resize: Fit,
 
+    /// Draw like a picture, beside the prompt, by an IP-Adapter: its file or Hub's name, the picture, or several with commas that are seen
+    /// together, and how strongly it leads, as in ip-adapter_sd15.safetensors=cat.png:0.6. Several add up [scale 1].
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "MODEL=PICTURE[:SCALE]", help_heading = "Control")
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<IpAdapterInput>", extend("x-needs" = "image_prompts")))]
+    pub ip_adapter: Vec<IpAdapterInput>,
+    /// The image encoder of the IP-Adapters [the one beside their file].
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FOLDER", help_heading = "Control"))]
+    pub image_encoder: Option<PathBuf>,
+
+    /// Draw the picture on so many times as large, as A1111's hires fix does: 2 for twice the width and height [one pass].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "FACTOR", help_heading = "Larger pictures")
+    )]
+    #[cfg_attr(feature = "schema", schemars(range(max = 8), extend("exclusiveMinimum" = 1, "x-needs" = "enlarge")))]
+    pub upscale: Option<f64>,
+    /// The part of the noise that the larger picture is drawn through anew, above 0 to 1 [0.5].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "PART", help_heading = "Larger pictures")
+    )]
+    #[cfg_attr(feature = "schema", schemars(range(max = 1), extend("exclusiveMinimum" = 0, "x-needs" = "enlarge")))]
+    pub upscale_strength: Option<f64>,
+    /// The steps of the second pass, all of which are taken [as many as the first has].
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", help_heading = "Larger pictures")
+    )]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1), extend("x-needs" = "enlarge")))]
+    pub upscale_steps: Option<usize>,
+    /// The sampler of the second pass [that of the first].
+    #[cfg_attr(feature = "clap", arg(long, value_parser = samplers(), hide_possible_values = true, value_name = "NAME", help_heading = "Larger pictures"))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "enlarge")))]
+    pub upscale_scheduler: Option<String>,
+    /// How the picture comes to its new size: as a picture (lanczos), or in latents, which is faster and wants a strength of 0.55 or more
+    /// [lanczos].
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "HOW",
+            default_value_t = UpscaleBy::Lanczos,
+            hide_default_value = true,
+            help_heading = "Larger pictures"
+        )
+    )]
+    #[serde(deserialize_with = "by_name")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-needs" = "enlarge")))]
+    pub upscale_by: UpscaleBy,
+
     /// Begin with this picture under noise, in place of noise alone; what an editing, varying or upscaling model begins with.
     #[cfg_attr(
         feature = "clap",
@@ -439,6 +494,13 @@ impl Default for Request {
             guess_mode: false,
             control_preprocess: Vec::new(),
             control_resize: Fit::Stretch,
+            upscale: None,
+            upscale_strength: None,
+            upscale_steps: None,
+            upscale_scheduler: None,
+            upscale_by: UpscaleBy::Lanczos,
+            ip_adapter: Vec::new(),
+            image_encoder: None,
             init_image: None,
             strength: None,
             inpaint: None,
@@ -474,6 +536,7 @@ impl Request {
             *place = None;
         }
         self.control.clear();
+        self.ip_adapter.clear();
     }
 
     /// The pictures that it brings along, by the names of their options.
@@ -492,6 +555,11 @@ impl Request {
             self.control
                 .iter_mut()
                 .map(|control| ("control", &mut control.picture)),
+        )
+        .chain(
+            self.ip_adapter
+                .iter_mut()
+                .map(|prompt| ("ip_adapter", &mut prompt.picture)),
         )
     }
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, marker::PhantomData};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{ClassName, ControlInput};
+use super::{ClassName, ControlInput, IpAdapterInput};
 use crate::{
     Offset, Size,
     data::{ImageInput, Preprocess},
@@ -70,6 +70,31 @@ schemas! {
             },
             "start": { "type": "number", "minimum": 0, "maximum": 1, "description": "The part of the steps before it leads [0]." },
             "end": { "type": "number", "minimum": 0, "maximum": 1, "description": "The part of the steps after which it leads no more [1]." }
+        }
+    };
+    IpAdapterInput = {
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["model", "picture"],
+        "properties": {
+            "model": {
+                "type": "string",
+                "maxLength": 1000,
+                "description": "The IP-Adapter's name, one of the model's `ip_adapters`."
+            },
+            "picture": {
+                "type": ["string", "array"],
+                "items": { "type": "string" },
+                "contentEncoding": "base64",
+                "description": "What to draw like, or several pictures that are seen together."
+            },
+            "scale": { "type": "number", "minimum": -1000, "maximum": 1000, "description": "How strongly it leads [1]." },
+            "parts": {
+                "type": "object",
+                "maxProperties": 100,
+                "additionalProperties": { "type": "number", "minimum": -1000, "maximum": 1000 },
+                "description": "Another scale in some of the model's cross-attentions, by the beginnings of their paths."
+            }
         }
     };
     ImageInput = { "type": ["string", "array"], "items": { "type": "string" }, "contentEncoding": "base64" };

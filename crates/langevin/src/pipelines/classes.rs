@@ -1,6 +1,6 @@
 //! The table of pipeline classes: what diffusers calls them, what they consist of, and what their calls do where nobody says.
 
-use crate::schedulers::AnyScheduler;
+use crate::{models::AnyControlConfig, schedulers::AnyScheduler};
 
 /// What a component is in its pipeline. What conditions consist of, such as text encoders, is theirs to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Role {
     Codec,
     /// The noise schedule of the small picture that is enlarged.
     LowResolutionScheduler,
-    /// What lets pictures follow another: a ControlNet, or several.
+    /// What lets pictures follow another: a ControlNet or a T2I-Adapter, or several.
     Control,
 }
 
@@ -73,8 +73,10 @@ pub struct PipelineClass {
     pub sampler: Option<&'static str>,
     /// What its calls do; `None` where it denoises pictures and the scheduler says.
     pub latent: Option<LatentUsage>,
-    /// The class of the same pipeline with controls; `None` where diffusers has none.
+    /// The class of the same pipeline with ControlNets; `None` where diffusers has none.
     pub controlled: Option<&'static str>,
+    /// That with T2I-Adapters.
+    pub adapted: Option<&'static str>,
     /// Whether a pipeline of pictures with this scheduler is of this class. The last row that says yes names it.
     holds: fn(&AnyScheduler) -> bool,
 }
@@ -94,6 +96,14 @@ const CONTROLLED: &[(&str, Role)] = &[
     ("scheduler", Role::Scheduler),
     ("vae", Role::Codec),
     ("controlnet", Role::Control),
+];
+
+/// Stable Diffusion with T2I-Adapters.
+const ADAPTED: &[(&str, Role)] = &[
+    ("unet", Role::Denoiser),
+    ("scheduler", Role::Scheduler),
+    ("vae", Role::Codec),
+    ("adapter", Role::Control),
 ];
 
 const fn usage(steps: usize, guidance_scale: f64, strength: f64) -> Usage {
@@ -166,6 +176,7 @@ const fn of(name: &'static str, latent: LatentUsage) -> PipelineClass {
         sampler: None,
         latent: Some(latent),
         controlled: None,
+        adapted: None,
         holds: |_| false,
     }
 }
@@ -178,7 +189,16 @@ const fn and_controlled(name: &'static str, controlled: &'static str, latent: La
     }
 }
 
-/// A class that has controls.
+/// A class that has T2I-Adapters.
+const fn adapted(name: &'static str, latent: LatentUsage) -> PipelineClass {
+    PipelineClass {
+        components: ADAPTED,
+        adapted: Some(name),
+        ..of(name, latent)
+    }
+}
+
+/// A class that has ControlNets.
 const fn controlled(name: &'static str, latent: LatentUsage) -> PipelineClass {
     PipelineClass {
         components: CONTROLLED,
@@ -187,13 +207,14 @@ const fn controlled(name: &'static str, latent: LatentUsage) -> PipelineClass {
 }
 
 /// Every class that there is.
-pub(super) static CLASSES: [PipelineClass; 22] = [
+pub(super) static CLASSES: [PipelineClass; 24] = [
     PipelineClass {
         name: "DDPMPipeline",
         components: UNET_AND_SCHEDULER,
         sampler: None,
         latent: None,
         controlled: None,
+        adapted: None,
         holds: |_| true,
     },
     PipelineClass {
@@ -202,13 +223,17 @@ pub(super) static CLASSES: [PipelineClass; 22] = [
         sampler: Some("ddim"),
         latent: None,
         controlled: None,
+        adapted: None,
         holds: |scheduler| matches!(scheduler, AnyScheduler::DDIM(_)),
     },
-    and_controlled(
-        "StableDiffusionPipeline",
-        "StableDiffusionControlNetPipeline",
-        stable(PictureUse::Start),
-    ),
+    PipelineClass {
+        adapted: Some("StableDiffusionAdapterPipeline"),
+        ..and_controlled(
+            "StableDiffusionPipeline",
+            "StableDiffusionControlNetPipeline",
+            stable(PictureUse::Start),
+        )
+    },
     and_controlled(
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionControlNetImg2ImgPipeline",
@@ -248,11 +273,14 @@ pub(super) static CLASSES: [PipelineClass; 22] = [
     },
     of("LatentConsistencyModelPipeline", CONSISTENCY),
     of("LatentConsistencyModelImg2ImgPipeline", CONSISTENCY),
-    and_controlled(
-        "StableDiffusionXLPipeline",
-        "StableDiffusionXLControlNetPipeline",
-        XL,
-    ),
+    PipelineClass {
+        adapted: Some("StableDiffusionXLAdapterPipeline"),
+        ..and_controlled(
+            "StableDiffusionXLPipeline",
+            "StableDiffusionXLControlNetPipeline",
+            XL,
+        )
+    },
     and_controlled(
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLControlNetImg2ImgPipeline",
@@ -269,6 +297,14 @@ pub(super) static CLASSES: [PipelineClass; 22] = [
     controlled("StableDiffusionXLControlNetPipeline", XL_CONTROLLED),
     controlled("StableDiffusionXLControlNetImg2ImgPipeline", XL_CONTROLLED),
     controlled("StableDiffusionXLControlNetInpaintPipeline", XL_CONTROLLED),
+    adapted(
+        "StableDiffusionAdapterPipeline",
+        LatentUsage {
+            insists_on_offset: false,
+            ..stable(PictureUse::Start)
+        },
+    ),
+    adapted("StableDiffusionXLAdapterPipeline", XL),
     PipelineClass {
         components: &[
             ("unet", Role::Denoiser),
@@ -326,9 +362,13 @@ impl PipelineClass {
             .unwrap_or(&CLASSES[0])
     }
 
-    /// The class of the same pipeline with controls, where diffusers has one.
-    pub fn with_controls(&self) -> Option<&'static Self> {
-        self.controlled.and_then(Self::named)
+    /// The class of the same pipeline with controls of this class, where diffusers has one.
+    pub fn with_controls(&self, of: &AnyControlConfig) -> Option<&'static Self> {
+        let name = match of {
+            AnyControlConfig::ControlNet(_) => self.controlled,
+            AnyControlConfig::T2IAdapter(_) => self.adapted,
+        };
+        name.and_then(Self::named)
     }
 
     /// The name of the component of this role.

@@ -1,12 +1,13 @@
 //! Models that were distilled to draw in a few steps: which they are, and what they want.
 //!
-//! Weights do not say it, and single files hold no scheduler, so it is the name that tells, as it is published.
+//! Weights do not say it, and single files hold no scheduler, so it is the name that tells, as it is published: of a model, or of a LoRA that
+//! makes one of another model, or what a LoRA's file says of itself.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use crate::{Result, schedulers::AnyScheduler};
+use crate::{Lora, Result, schedulers::AnyScheduler, weights::lora};
 
 /// What a kind of such models wants.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ struct Kind {
 }
 
 /// Latent consistency (Luo et al. 2023), Turbo (Sauer et al. 2023), Lightning (Lin et al. 2024), Hyper (Ren et al. 2024), trajectory
-/// consistency (Zheng et al. 2024); settings from their cards.
-const KINDS: [Kind; 5] = [
+/// consistency (Zheng et al. 2024), distribution matching (Yin et al. 2024); settings from their cards.
+const KINDS: [Kind; 6] = [
     Kind {
         mark: "turbo",
         name: "Turbo",
@@ -74,7 +75,19 @@ const KINDS: [Kind; 5] = [
         most_steps: 8,
         most_guidance: 1.0,
     },
+    Kind {
+        mark: "dmd2",
+        name: "DMD2",
+        sampler: "lcm",
+        is_trailing: false,
+        steps: 4,
+        most_steps: 8,
+        most_guidance: 1.0,
+    },
 ];
+
+/// How many folders above a file of a usual name may say what it is: in the Hub's cache three.
+const FOLDERS: usize = 4;
 
 /// A model that draws in a few steps, by what its name says.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +99,34 @@ pub struct FewSteps {
 impl FewSteps {
     /// Reads the name of a file or folder: `sdxl_lightning_4step.safetensors`, `sd-turbo`, `Hyper-SD15-8steps`.
     pub fn of_name(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_string_lossy().to_lowercase();
+        Self::of_words(&path.file_name()?.to_string_lossy())
+    }
+
+    /// What a LoRA makes of the model that it is put on: by what its file says of itself, its name, or, where that is one that many have,
+    /// the folders that it lies in, as `models--latent-consistency--lcm-lora-sdv1-5`.
+    pub fn of_lora(lora: &Lora) -> Option<Self> {
+        if !lora.scale.numbers().any(|scale| scale != 0.0) {
+            return None;
+        }
+        let file = lora::file_of(&lora.path).unwrap_or_else(|_| lora.path.clone());
+        if let Some(found) = Self::of_name(&file) {
+            return Some(found);
+        }
+        let titles = lora::titles(&file);
+        if let Some(found) = titles.iter().find_map(|title| Self::of_words(title)) {
+            return Some(found);
+        }
+        if !lora::has_usual_name(&file) && !lora.path.is_dir() {
+            return None;
+        }
+        let folders = file.ancestors().skip(1).take(FOLDERS);
+        folders
+            .filter_map(Path::file_name)
+            .find_map(|name| Self::of_words(&name.to_string_lossy()))
+    }
+
+    fn of_words(name: &str) -> Option<Self> {
+        let name = name.to_lowercase();
         let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         let is_marked = |kind: &&Kind| {
             words.iter().any(|word| {
@@ -108,6 +148,11 @@ impl FewSteps {
             kind,
             steps: steps.unwrap_or(kind.steps),
         })
+    }
+
+    /// What people call models of its kind.
+    pub fn name(&self) -> &'static str {
+        self.kind.name
     }
 
     /// How many steps it is drawn in.
@@ -212,6 +257,13 @@ mod tests {
             ("stable-diffusion-v1-5", None),
             ("turbocharged", None),
             ("film4steps", None),
+            ("lcm-lora-sdv1-5", Some(("LCM", 4))),
+            ("models--latent-consistency--lcm-lora-sdxl", Some(("LCM", 4))),
+            ("Hyper-SDXL-8steps-lora.safetensors", Some(("Hyper-SD", 8))),
+            ("sdxl_lightning_4step_lora.safetensors", Some(("Lightning", 4))),
+            ("sd_xl_turbo_lora_v1.safetensors", Some(("Turbo", 1))),
+            ("TCD-SDXL-LoRA", Some(("TCD", 4))),
+            ("dmd2_sdxl_4step_lora_fp16.safetensors", Some(("DMD2", 4))),
         ];
         for (name, expected) in cases {
             let found = FewSteps::of_name(Path::new(name)).map(|found| (found.kind.name, found.steps));

@@ -6,13 +6,16 @@ use super::{MODEL_INDEX, ModelIndex, Pipeline, Role, staging::Staging};
 use crate::{
     Result,
     codec::Codec,
-    models::{AnyModel, Checkpoint, ControlNetConfig, Model, ModelConfig},
+    models::{AnyControl, AnyModel, Checkpoint},
     schedulers::SCHEDULER_CONFIG,
     weights::CONFIG_NAME,
 };
 
-/// The class of a component of several ControlNets.
-pub(super) const SEVERAL_CONTROLS: &str = "MultiControlNetModel";
+/// The classes of components of several ControlNets, and of several T2I-Adapters.
+const SEVERAL_CONTROLNETS: &str = "MultiControlNetModel";
+const SEVERAL_ADAPTERS: &str = "MultiAdapter";
+/// Both.
+pub(super) const SEVERAL_CONTROLS: [&str; 2] = [SEVERAL_CONTROLNETS, SEVERAL_ADAPTERS];
 
 /// The weights of the model of the pipeline in `folder`: the plain ones, or a variant of them.
 ///
@@ -33,7 +36,7 @@ pub(crate) fn component_folder(folder: &Path, component: &str) -> PathBuf {
     }
 }
 
-/// The folder of one of several controls, as diffusers' `MultiControlNetModel` names them.
+/// The folder of one of several controls, as diffusers' `MultiControlNetModel` and `MultiAdapter` name them.
 pub(super) fn control_folder(component: &str, number: usize) -> String {
     match number {
         0 => component.to_string(),
@@ -81,8 +84,9 @@ pub(super) fn save(pipeline: &Pipeline, folder: &Path) -> Result<()> {
                 }
                 match pipeline.controls() {
                     [] => None,
-                    [_] => Some(ControlNetConfig::CLASS),
-                    _ => Some(SEVERAL_CONTROLS),
+                    [one] => Some(one.config().class_name()),
+                    [AnyControl::ControlNet(_), ..] => Some(SEVERAL_CONTROLNETS),
+                    [AnyControl::T2IAdapter(_), ..] => Some(SEVERAL_ADAPTERS),
                 }
             }
         };

@@ -25,7 +25,7 @@ mod staging;
 mod together;
 
 pub use classes::{LatentUsage, PictureUse, PipelineClass, Role, Usage};
-pub(crate) use control::Control;
+pub(crate) use control::{Adds, Control};
 pub use depth::DepthEstimation;
 pub use few_steps::FewSteps;
 pub(crate) use folder::component_folder;

@@ -24,10 +24,7 @@ use crate::{
         self, AnyCondition, Call, ClassCondition, Classes, Condition, EmbeddingFile, Pair, TextCondition,
     },
     guidance::{GuideMaker, Guided},
-    models::{
-        AnyModel, AnyModelConfig, ControlNetConfig, ControlNetModel, Model, ModelConfig,
-        UNet2DConditionConfig,
-    },
+    models::{AnyControl, AnyControlConfig, AnyModel},
     ops,
     options::{ClassName, Lora, SampleOptions},
     random::Generator,
@@ -59,8 +56,11 @@ pub struct Pipeline {
     safety: Option<Arc<Safety>>,
     depth_estimation: Option<Arc<DepthEstimation>>,
     loras: Vec<Lora>,
-    controls: Vec<Arc<ControlNetModel>>,
+    embeddings: Vec<EmbeddingFile>,
+    controls: Vec<AnyControl>,
     few_steps: Option<FewSteps>,
+    /// Whether it is a LoRA that makes it a model of a few steps.
+    few_steps_by_lora: bool,
     is_single_file: bool,
 }
 
@@ -121,8 +121,10 @@ impl Pipeline {
             safety: None,
             depth_estimation: None,
             loras: Vec::new(),
+            embeddings: Vec::new(),
             controls: Vec::new(),
             few_steps: None,
+            few_steps_by_lora: false,
             is_single_file: false,
         }
     }
@@ -188,6 +190,7 @@ impl Pipeline {
         let model = AnyModel::with_weights(&config, &mut source.model_weights()?, device)?;
         let pipeline = Self {
             loras: options.loras.clone(),
+            embeddings: options.embeddings.clone(),
             ..Self::of_parts(model, scheduler, conditions)
         };
         let Some(codec) = codec else {
@@ -218,8 +221,10 @@ impl Pipeline {
             None => codec,
         };
         let controls = source.controls(device)?;
-        for network in &controls {
-            check_fits(network.config(), &config, codec.channels())?;
+        for control in &controls {
+            control
+                .config()
+                .check_fits(&config, codec.channels(), codec.factor())?;
         }
         Self {
             codec,
@@ -229,7 +234,9 @@ impl Pipeline {
             low_resolution_scheduler,
             safety: safety.map(Arc::new),
             depth_estimation: depth_estimation.map(Arc::new),
-            few_steps: FewSteps::of_name(path.as_ref()),
+            few_steps: FewSteps::of_name(path.as_ref())
+                .or_else(|| options.loras.iter().find_map(FewSteps::of_lora)),
+            few_steps_by_lora: FewSteps::of_name(path.as_ref()).is_none(),
             is_single_file: path.as_ref().is_file(),
             ..pipeline
         }
@@ -244,20 +251,28 @@ impl Pipeline {
     /// As that, or if the model looks at no texts.
     pub fn with_embeddings(mut self, files: &[EmbeddingFile]) -> Result<Self> {
         learn(&mut self.conditions, files)?;
+        self.embeddings.extend_from_slice(files);
         Ok(self)
     }
 
-    /// A single file holds no scheduler: of a model of a few steps, it is the one that such models want.
+    /// A single file holds no scheduler, and a LoRA none for what it makes of a model: of a model of a few steps, it is the one that such
+    /// models want.
     fn for_few_steps(mut self) -> Result<Self> {
-        if let Some(few) = self.few_steps.filter(|_| self.is_single_file) {
+        if let Some(few) = self.unsaid_few_steps() {
             self.scheduler = few.sampler(&self.scheduler)?.insisting(&[UNBOUNDED])?;
         }
         Ok(self)
     }
 
-    /// Whether it was loaded from a single file, which holds no scheduler and no settings.
-    pub(crate) fn is_single_file(&self) -> bool {
-        self.is_single_file
+    /// What draws in a few steps where its scheduler and settings do not say so: a single file, which has none, or a LoRA on another model.
+    pub(crate) fn unsaid_few_steps(&self) -> Option<FewSteps> {
+        self.few_steps
+            .filter(|_| self.is_single_file || self.few_steps_by_lora)
+    }
+
+    /// Whether a LoRA makes it a model of a few steps.
+    pub(crate) fn is_quickened(&self) -> bool {
+        self.few_steps.is_some() && self.few_steps_by_lora
     }
 
     /// Whether its name says that it was distilled to draw in a few steps.
@@ -368,30 +383,47 @@ impl Pipeline {
         &self.loras
     }
 
-    /// Its own ControlNets, which a request calls `controlnet`, `controlnet_1` and so on.
-    pub fn controls(&self) -> &[Arc<ControlNetModel>] {
+    /// The files of learned words that it was given.
+    pub fn embeddings(&self) -> &[EmbeddingFile] {
+        &self.embeddings
+    }
+
+    /// Its own ControlNets or T2I-Adapters.
+    pub fn controls(&self) -> &[AnyControl] {
         &self.controls
     }
 
-    /// What a request calls each of them.
+    /// What a request calls each of them: `controlnet`, `controlnet_1` and so on, or `adapter`, as their folders are called.
     pub fn control_names(&self) -> impl Iterator<Item = String> {
-        (0..self.controls.len()).map(|number| folder::control_folder("controlnet", number))
+        let component = self.class().component(Role::Control);
+        (0..self.controls.len()).filter_map(move |number| Some(folder::control_folder(component?, number)))
     }
 
-    /// The same pipeline with ControlNets of its own, in place of those that it has; it is saved with them, as the class of diffusers that
-    /// has them.
+    /// The same pipeline with ControlNets or T2I-Adapters of its own, in place of those that it has; it is saved with them, as the class of
+    /// diffusers that has them.
     ///
     /// # Errors
     /// If one is made for another model, or diffusers has no such class.
-    pub fn with_controls(self, controls: Vec<Arc<ControlNetModel>>) -> Result<Self> {
-        let class = self.class().with_controls().ok_or_else(|| {
-            Error::option(
-                &["control"],
-                format!("a {} cannot be given a ControlNet", self.class().name),
-            )
-        })?;
-        for network in &controls {
-            self.check_control(network.config())?;
+    pub fn with_controls(self, controls: Vec<AnyControl>) -> Result<Self> {
+        let mut class = self.class();
+        for control in &controls {
+            let config = control.config();
+            self.check_control(&config)?;
+            let with = self.class().with_controls(&config);
+            let is_alike = controls
+                .iter()
+                .all(|other| other.config().class_name() == config.class_name());
+            class = with.filter(|_| is_alike).ok_or_else(|| {
+                let message = match is_alike {
+                    true => format!(
+                        "a {} cannot be given a {}",
+                        self.class().name,
+                        config.class_name()
+                    ),
+                    false => "a pipeline has ControlNets or T2I-Adapters of its own, and not both".into(),
+                };
+                Error::option(&["control"], message)
+            })?;
         }
         Ok(Self {
             class: Some(class),
@@ -400,18 +432,22 @@ impl Pipeline {
         })
     }
 
-    /// Refuses a ControlNet that was made for another model.
+    /// Refuses a control that was made for another model.
     ///
     /// # Errors
     /// If it was.
-    pub fn check_control(&self, network: &ControlNetConfig) -> Result<()> {
-        check_fits(network, &self.model.config(), self.codec.channels())
+    pub fn check_control(&self, control: &AnyControlConfig) -> Result<()> {
+        control.check_fits(&self.model.config(), self.codec.channels(), self.codec.factor())
     }
 
     /// What calls do where nobody says, with controls or without; `None` where the pipeline denoises pictures.
     pub fn usage(&self, controlled: bool) -> Option<LatentUsage> {
         let class = self.class();
-        match class.with_controls().filter(|_| controlled) {
+        match class
+            .controlled
+            .and_then(PipelineClass::named)
+            .filter(|_| controlled)
+        {
             Some(class) => class.latent,
             None => class.latent,
         }
@@ -464,7 +500,7 @@ impl Pipeline {
         let safety = self.safety.as_ref().map_or(0, |safety| safety.num_parameters());
         let depths = self.depth_estimation.as_ref();
         let depths = depths.map_or(0, |estimation| estimation.num_parameters());
-        let controls = self.controls.iter().map(|network| network.num_parameters());
+        let controls = self.controls.iter().map(AnyControl::num_parameters);
         self.model.num_parameters()
             + self.codec.num_parameters()
             + conditions.sum::<usize>()
@@ -762,21 +798,6 @@ fn learn(conditions: &mut [AnyCondition], files: &[EmbeddingFile]) -> Result<()>
         .filter(is_text)
         .for_each(|condition| *condition = text.clone());
     Ok(())
-}
-
-/// Refuses a ControlNet that was made for another model than that of this configuration.
-fn check_fits(network: &ControlNetConfig, config: &AnyModelConfig, latent_channels: usize) -> Result<()> {
-    match config {
-        AnyModelConfig::Condition(unet) => network.check_fits(unet, latent_channels),
-        other => Err(Error::option(
-            &["control"],
-            format!(
-                "a ControlNet adds to a {}, and this model is a {}",
-                UNet2DConditionConfig::CLASS,
-                other.class_name()
-            ),
-        )),
-    }
 }
 
 fn is_class(condition: &Arc<dyn Condition>) -> bool {

@@ -408,7 +408,24 @@ impl<'a> Sampling<'a> {
     /// # Errors
     /// If the strength is not above 0 and at most 1, or leaves no step, or the pictures have another shape than the noise.
     pub fn starting_from(self, pictures: &Tensor<4>, strength: f64) -> Result<Self> {
+        let steps = self.steps;
         let step = first_step(self.steps, self.scheduler.order(), strength)?;
+        self.noising(pictures, step, || no_step(steps, strength))
+    }
+
+    /// Begins with `pictures` under noise, so that the last `walked` of the steps are taken.
+    ///
+    /// # Errors
+    /// If there are fewer steps, or the pictures have another shape than the noise.
+    pub(crate) fn walking_last(self, pictures: &Tensor<4>, walked: usize) -> Result<Self> {
+        let step = self.steps.saturating_sub(walked) * self.scheduler.order();
+        let steps = self.steps;
+        self.noising(pictures, step, || {
+            Error::Config(format!("{walked} steps cannot be taken of {steps}"))
+        })
+    }
+
+    fn noising(self, pictures: &Tensor<4>, step: usize, missing: impl Fn() -> Error) -> Result<Self> {
         let noise = self.sample.clone() / self.scheduler.init_noise_sigma();
         let [batch, ..] = noise.dims();
         let pictures = match pictures.dims()[0] {
@@ -416,10 +433,7 @@ impl<'a> Sampling<'a> {
             _ => pictures.clone(),
         };
         same_shape("the pictures", &pictures, "the noise", &noise)?;
-        let timestep = *self
-            .timesteps
-            .get(step)
-            .ok_or_else(|| no_step(self.steps, strength))?;
+        let timestep = *self.timesteps.get(step).ok_or_else(missing)?;
         let mut sampling = self.starting_at(noise.clone(), step)?;
         sampling.sample = sampling.scheduler.add_noise_at(pictures, noise, timestep)?;
         Ok(sampling)

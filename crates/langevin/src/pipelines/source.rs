@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use burn::tensor::Device;
@@ -17,8 +16,8 @@ use super::{
 use crate::{
     Error, Result, files,
     models::{
-        AnyModelConfig, Checkpoint, ClipTokenizer, Components, ControlNetConfig, ControlNetModel,
-        ModelConfig, components,
+        AnyControl, AnyModelConfig, Checkpoint, ClipTokenizer, Components, ControlNetConfig, ModelConfig,
+        T2IAdapterConfig,
     },
     named::Named,
     schedulers::{AnyScheduler, SCHEDULER_CONFIG},
@@ -206,29 +205,31 @@ impl PipelineSource {
         self.class.component(Role::Codec)
     }
 
-    /// Its ControlNets; none where its class has none.
+    /// What lets its pictures follow another; none where its class has none.
     ///
     /// # Errors
     /// If one is missing or broken.
-    pub(super) fn controls(&self, device: &Device) -> Result<Vec<Arc<ControlNetModel>>> {
+    pub(super) fn controls(&self, device: &Device) -> Result<Vec<AnyControl>> {
         let Some(component) = self.class.component(Role::Control) else {
             return Ok(Vec::new());
         };
-        let class_name = &self.index.component(component, self.path())?.class_name;
-        let folders = match class_name.as_str() {
-            ControlNetConfig::CLASS => vec![component.to_string()],
-            SEVERAL_CONTROLS => self.several_folders(component),
-            other => {
-                let message = format!(
-                    "names a {other} as its `{component}`, which is not there yet; a {} is, and a {SEVERAL_CONTROLS}",
-                    ControlNetConfig::CLASS
-                );
-                return Err(Error::file(self.path().join(MODEL_INDEX), message));
-            }
+        let class_name = self.index.component(component, self.path())?.class_name.as_str();
+        let single = [ControlNetConfig::CLASS, T2IAdapterConfig::CLASS];
+        let folders = if single.contains(&class_name) {
+            vec![component.to_string()]
+        } else if SEVERAL_CONTROLS.contains(&class_name) {
+            self.several_folders(component)
+        } else {
+            let message = format!(
+                "names a {class_name} as its `{component}`, which is not there yet; a {} is, and a {}",
+                single.join(" and a "),
+                SEVERAL_CONTROLS.join(" and a ")
+            );
+            return Err(Error::file(self.path().join(MODEL_INDEX), message));
         };
         folders
             .iter()
-            .map(|folder| Ok(Arc::new(components::load(self, folder, device)?)))
+            .map(|folder| AnyControl::load(self, folder, device))
             .collect()
     }
 

@@ -6,7 +6,7 @@ use super::{Sampling, sampling::SharedDenoiser};
 use crate::{
     Error, Result,
     guidance::Question,
-    models::{Conditioning, Denoiser},
+    models::{Conditioning, Denoiser, ImagePrompts},
     ops::{self, Precision},
 };
 
@@ -18,19 +18,20 @@ use crate::{
 pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
     let mut results: Vec<Option<Result<()>>> = loops.iter().map(|_| None).collect();
     let mut asked: Option<(SharedDenoiser<'_>, Precision)> = None;
-    // One batch is computed in one way: with what networks beside the model add, or without.
-    let (mut controlled, mut plain) = (Questions::default(), Questions::default());
+    // One batch is computed in one way.
+    let mut kinds: Vec<(Beside, Questions)> = Vec::new();
     for (place, sampling) in loops.iter_mut().enumerate() {
         match sampling.open().and_then(|mut step| step.question()) {
             Some(Ok((question, denoiser))) => {
                 let (first, precision) = *asked.get_or_insert((denoiser, sampling.precision));
                 if std::ptr::addr_eq(first, denoiser) && precision == sampling.precision {
-                    let is_controlled = question.conditioning.residuals.is_some();
-                    let questions = if is_controlled {
-                        &mut controlled
-                    } else {
-                        &mut plain
-                    };
+                    let beside = Beside::of(&question.conditioning);
+                    let known = kinds.iter().position(|(kind, _)| *kind == beside);
+                    let kind = known.unwrap_or_else(|| {
+                        kinds.push((beside, Questions::default()));
+                        kinds.len() - 1
+                    });
+                    let questions = &mut kinds[kind].1;
                     questions.places.push(place);
                     questions.all.push(question);
                 }
@@ -39,7 +40,7 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
             None => {}
         }
     }
-    for questions in [controlled, plain] {
+    for (_, questions) in kinds {
         if let Some((denoiser, precision)) = asked
             && !questions.all.is_empty()
             && let Ok(answers) = ops::computing(precision, || answers(denoiser, &questions.all))
@@ -58,6 +59,25 @@ pub fn step_together(loops: &mut [&mut Sampling<'_>]) -> Vec<Result<()>> {
             None => sampling.next().map_or(Ok(()), |step| step.map(drop)),
         })
         .collect()
+}
+
+/// What is computed beside the model itself: questions of which it is the same can be asked as one batch.
+#[derive(PartialEq, Eq)]
+struct Beside {
+    /// How many additions there are to the way down's outputs, and to its levels.
+    additions: Option<[usize; 2]>,
+    /// How many tokens of pictures are looked at beside a text, for each adapter.
+    tokens: Vec<usize>,
+}
+
+impl Beside {
+    fn of(conditioning: &Conditioning) -> Self {
+        let (residuals, images) = (&conditioning.residuals, &conditioning.images);
+        Self {
+            additions: residuals.as_ref().map(|all| [all.skips.len(), all.levels.len()]),
+            tokens: images.as_ref().map(ImagePrompts::tokens).unwrap_or_default(),
+        }
+    }
 }
 
 /// Questions that are asked as one batch, and the numbers of the loops that ask them.

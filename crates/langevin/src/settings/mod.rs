@@ -1,18 +1,30 @@
 //! How a picture was drawn, as its file says it: in words of our own, from which it can be drawn again, and as AUTOMATIC1111's web UI writes
 //! them, which many programs read. What that program and ComfyUI wrote is read, too.
 
+mod additions;
 mod comfy;
 mod parameters;
 mod samplers;
+mod upscalers;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 
+pub use additions::{NotedEmbedding, NotedLora, addition_hash};
 pub use parameters::Parameters;
 
 use crate::{
-    Error, Request, Result, conditioning::PromptSyntax, data::ImageInput, grid, schedulers::SamplerName,
+    Error, Lora, Request, Result,
+    conditioning::{EmbeddingFile, PromptSyntax},
+    data::ImageInput,
+    generate::Enlarged,
+    grid,
+    options::{UpscaleBy, names_lora},
+    schedulers::SamplerName,
 };
 
 /// The keyword of A1111's text.
@@ -31,6 +43,8 @@ pub struct ModelName {
     pub path: String,
     /// The SHA-256 of its file, in hexadecimal digits, where it is a single one.
     pub sha256: Option<String>,
+    /// The hashes of the LoRA and learned words on it, by their files, see [`addition_hash`].
+    pub hashes: BTreeMap<PathBuf, String>,
 }
 
 impl ModelName {
@@ -38,7 +52,7 @@ impl ModelName {
     pub fn of(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
-            sha256: None,
+            ..Self::default()
         }
     }
 
@@ -68,8 +82,14 @@ pub(crate) struct Drawn<'a> {
     pub guidance_scale: f64,
     pub size: crate::Size,
     pub strength: Option<f64>,
+    /// The second pass.
+    pub second: Option<Enlarged>,
     /// The sampler's short name, or its class.
     pub sampler: String,
+    /// What was put on the model's weights.
+    pub loras: &'a [Lora],
+    /// What words were learned.
+    pub embeddings: &'a [EmbeddingFile],
 }
 
 impl Drawn<'_> {
@@ -100,12 +120,25 @@ impl Drawn<'_> {
             pairs.push(("Model hash", hash.chars().take(10).collect()));
         }
         pairs.push(("Model", model.short()));
-        if let Some(strength) = self.strength {
+        if let Some(strength) = self.second.map(|second| second.strength()).or(self.strength) {
             pairs.push(("Denoising strength", strength.to_string()));
+        }
+        if let Some((second, factor)) = self.second.zip(request.upscale) {
+            pairs.push(("Hires upscale", factor.to_string()));
+            pairs.push(("Hires steps", second.walked().to_string()));
+            pairs.push(("Hires upscaler", upscalers::written(second.by).into()));
+            if let Some(sampler) = &request.upscale_scheduler {
+                let (sampler, schedule) = samplers::written(sampler);
+                pairs.push(("Hires sampler", sampler));
+                pairs.push(("Hires schedule type", schedule.into()));
+            }
         }
         if let Some(skipped) = request.clip_skip.filter(|&skipped| skipped > 0) {
             pairs.push(("Clip skip", (skipped + 1).to_string()));
         }
+        let prompt = self.one(&request.prompt).trim().to_string();
+        let negative_prompt = self.one(&request.negative_prompt).trim().to_string();
+        pairs.extend(additions::pairs(self, model, [&prompt, &negative_prompt]));
         // The noise is PyTorch's of a CPU, and not of a graphics card as is usual there.
         pairs.push(("RNG", "CPU".into()));
         if request.prompt_syntax != PromptSyntax::A1111 {
@@ -113,8 +146,8 @@ impl Drawn<'_> {
         }
         pairs.push(("Version", format!("langevin {}", env!("CARGO_PKG_VERSION"))));
         Parameters {
-            prompt: self.one(&request.prompt).trim().into(),
-            negative_prompt: self.one(&request.negative_prompt).trim().into(),
+            prompt: additions::with_tags(&prompt, self.loras),
+            negative_prompt,
             pairs: pairs
                 .into_iter()
                 .map(|(name, value)| (name.into(), value))
@@ -167,6 +200,7 @@ impl Drawn<'_> {
         if !pictures.is_empty() {
             own["pictures"] = json!(pictures);
         }
+        additions::note(self, model, &mut own);
         Some(own)
     }
 }
@@ -198,6 +232,10 @@ pub struct Settings {
     pub facts: Vec<(String, String)>,
     /// The model, where it is named.
     pub model: Option<ModelName>,
+    /// What was put on the model's weights.
+    pub loras: Vec<NotedLora>,
+    /// What words were learned.
+    pub embeddings: Vec<NotedEmbedding>,
     /// What to ask for to draw it again; `None` where too little is known.
     pub request: Option<Request>,
     /// What will not be as it was.
@@ -243,6 +281,8 @@ impl Settings {
                 .find(|(name, _)| name == "Model")
                 .map(|(_, name)| ModelName::of(name)),
             facts,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
             request: None,
             notices: Vec::new(),
         }))
@@ -263,6 +303,12 @@ impl Settings {
                 _ if name == "control" => {
                     notices.push("it was drawn with ControlNets, which are left out: name them again".into());
                 }
+                _ if name == "ip_adapter" => {
+                    notices.push(
+                        "it was drawn like a picture by an IP-Adapter, which is left out: name it again"
+                            .into(),
+                    );
+                }
                 Some(path) => request.set_image(name, ImageInput::File(path.into())),
                 None => notices.push(format!(
                     "it was drawn with a picture (`{name}`) that its file does not name: give it again"
@@ -275,7 +321,10 @@ impl Settings {
             model: own["model"].as_str().map(|path| ModelName {
                 path: path.into(),
                 sha256: own["sha256"].as_str().map(String::from),
+                hashes: BTreeMap::new(),
             }),
+            loras: additions::loras(&own),
+            embeddings: additions::embeddings(&own),
             request: Some(request),
             notices,
         })
@@ -323,6 +372,28 @@ impl Settings {
                 )),
             }
         }
+        if let Some(factor) = number("Hires upscale") {
+            request.upscale = Some(factor);
+            request.upscale_strength = number("Denoising strength");
+            request.upscale_steps = whole("Hires steps")
+                .filter(|&steps| steps > 0)
+                .map(|steps| steps as usize);
+            let upscaler = parameters.get("Hires upscaler").unwrap_or("Latent");
+            request.upscale_by = upscalers::read(upscaler).unwrap_or_else(|| {
+                notices.push(format!(
+                    "there is no upscaler {upscaler} here: lanczos takes its place"
+                ));
+                UpscaleBy::Lanczos
+            });
+            if let Some(sampler) = parameters.get("Hires sampler") {
+                match samplers::read(sampler, parameters.get("Hires schedule type")) {
+                    Some((name, _)) => request.upscale_scheduler = Some(name.into()),
+                    None => notices.push(format!(
+                        "there is no sampler {sampler} here: that of the first pass takes its place in the second"
+                    )),
+                }
+            }
+        }
         let is_ours = parameters
             .get("Version")
             .is_some_and(|version| version.starts_with("langevin"));
@@ -332,22 +403,30 @@ impl Settings {
             );
         }
         let absent = [
-            ("Hires upscale", "a second pass at a larger size"),
-            ("Lora hashes", "LoRAs"),
+            ("Hires resize", "a second pass at a size of its own"),
             ("TI hashes", "learned words"),
             ("ControlNet 0", "a ControlNet"),
             ("Variation seed", "a variation seed"),
             ("Face restoration", "face restoration"),
-            ("Denoising strength", "a picture to begin with, or a second pass"),
+            ("Denoising strength", "a picture to begin with"),
         ];
         for (name, what) in absent {
-            if let Some(value) = parameters.get(name) {
+            let is_had = name == "Denoising strength" && request.upscale.is_some();
+            if let Some(value) = parameters.get(name).filter(|_| !is_had) {
                 notices.push(format!("it was drawn with {what} ({name}: {value}), which is left out: name it again where you have it"));
             }
+        }
+        let hashes = parameters.get("Lora hashes").unwrap_or_default();
+        if !hashes.is_empty() && !names_lora(&parameters.prompt) {
+            notices.push(format!(
+                "it was drawn with LoRAs (Lora hashes: {hashes}), which are left out: name them again where you have them"
+            ));
         }
         Self {
             program: Program::A1111,
             facts: facts(parameters),
+            loras: Vec::new(),
+            embeddings: Vec::new(),
             model: parameters.get("Model").map(ModelName::of),
             request: (!parameters.pairs.is_empty()).then_some(request),
             notices,

@@ -221,6 +221,9 @@ fn broken_zip(error: zip::result::ZipError) -> String {
 /// The tensors of a pickled state dict: of the whole pickle, or of what trainers keep under `state_dict` beside other things.
 fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, String> {
     let root = pickle.root();
+    if let Some(parts) = parts(pickle) {
+        return Ok(parts);
+    }
     let inner = innermost(pickle);
     let is_whole = std::ptr::eq(root, inner);
     if let Value::Unknown(name) = inner {
@@ -247,6 +250,26 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, Arc<TensorRef>>, Strin
         }
     }
     Ok(tensors)
+}
+
+/// The two dicts that an IP-Adapter's file consists of.
+const PARTS: [&str; 2] = ["image_proj", "ip_adapter"];
+
+/// The tensors of an IP-Adapter's two dicts, with the dict's name before their own, as its safetensors have them; `None` where these are
+/// not all that there is.
+fn parts(pickle: &Pickle) -> Option<BTreeMap<String, Arc<TensorRef>>> {
+    let mut tensors = BTreeMap::new();
+    for part in PARTS {
+        let inner = pickle.get(pickle.root(), part)?;
+        let (entries, _) = pickle.items(inner).as_chunks::<2>();
+        for entry in entries {
+            let [Value::Text(name), Value::Tensor(tensor)] = entry else {
+                return None;
+            };
+            tensors.insert(format!("{part}.{name}"), tensor.clone());
+        }
+    }
+    Some(tensors)
 }
 
 /// Where the trainers of textual inversion keep what was learned.

@@ -12,13 +12,14 @@ use langevin::{
     conditioning::EmbeddingFile,
     data::ImageInput,
     generate::Plan,
-    options::{ClassName, ControlInput, Embeddings},
+    options::{ClassName, ControlInput, Embeddings, IpAdapterInput},
     pipelines::{LoadOptions, Pipeline, PipelineClass},
 };
 use serde_json::{Value, json};
 
 use super::{
-    Outcome, Stored, largest_difference, read_tensors, reference, relative_difference, values, within,
+    Outcome, Stored, largest_difference, own_reference, read_tensors, reference, relative_difference, values,
+    within,
 };
 
 /// A folder with a `call.json` and what came of the call.
@@ -62,14 +63,11 @@ impl Case {
         }
     }
 
-    /// A path of the JSON: beside it, or from the reference folder.
+    /// A path of the JSON: beside it, or from the reference folder, or from the repository's own.
     fn path(&self, name: &str) -> PathBuf {
-        let beside = self.folder.join(name);
-        if beside.exists() {
-            beside
-        } else {
-            reference().join(name)
-        }
+        let places = [self.folder.clone(), reference(), own_reference()].map(|place| place.join(name));
+        let there = places.iter().find(|path| path.exists());
+        there.unwrap_or(&places[1]).clone()
     }
 
     /// The pipeline's folder: the model's, with what the call replaces.
@@ -91,6 +89,9 @@ impl Case {
                 ("depth_estimator", _) => json!(["transformers", "DPTForDepthEstimation"]),
                 ("controlnet", Value::Array(_)) => json!(["diffusers", "MultiControlNetModel"]),
                 ("controlnet", _) => json!(["diffusers", "ControlNetModel"]),
+                ("adapter", Value::Array(_)) => json!(["diffusers", "MultiAdapter"]),
+                ("adapter", _) => json!(["diffusers", "T2IAdapter"]),
+                ("unet", _) => json!(["diffusers", "UNet2DConditionModel"]),
                 _ => json!(["transformers", "CLIPImageProcessor"]),
             };
             for (number, path) in several(paths).iter().enumerate() {
@@ -230,7 +231,11 @@ impl Case {
                 "batch_size" => request.count = Some(whole()),
                 "guess_mode" => request.guess_mode = value.as_bool().unwrap(),
                 // Of each control, see `Self::controls`.
-                "controlnet_conditioning_scale" | "control_guidance_start" | "control_guidance_end" => {}
+                "controlnet_conditioning_scale"
+                | "control_guidance_start"
+                | "control_guidance_end"
+                | "adapter_conditioning_scale"
+                | "adapter_conditioning_factor" => {}
                 other => return Err(format!("the argument `{other}` is not known to this test")),
             }
         }
@@ -276,6 +281,16 @@ impl Case {
             }
         }
         request.control = self.controls(device);
+        request.ip_adapter = self.picture_prompts();
+        let upscale = &self.call["upscale"];
+        request.upscale = upscale["factor"].as_f64();
+        request.upscale_strength = upscale["strength"].as_f64();
+        request.upscale_steps = upscale["steps"].as_u64().map(|steps| steps as usize);
+        request.upscale_scheduler = upscale["scheduler"].as_str().map(str::to_owned);
+        if let Some(by) = upscale["by"].as_str() {
+            request.upscale_by = by.parse().map_err(said)?;
+        }
+        request.image_encoder = self.call["image_encoder"].as_str().map(|path| self.path(path));
         let generator = &self.call["generator"];
         if let Some(seed) = generator["seed"].as_u64() {
             request.seed = seed;
@@ -287,11 +302,12 @@ impl Case {
         Ok(request)
     }
 
-    /// The ControlNets that the call's pipeline has.
+    /// The ControlNets or T2I-Adapters that the call's pipeline has.
     fn networks(&self) -> Vec<Value> {
-        match &self.call["components"]["controlnet"] {
-            Value::Null => Vec::new(),
-            networks => several(networks),
+        let components = &self.call["components"];
+        match [&components["controlnet"], &components["adapter"]] {
+            [Value::Null, Value::Null] => Vec::new(),
+            [Value::Null, networks] | [networks, _] => several(networks),
         }
     }
 
@@ -314,14 +330,38 @@ impl Case {
                 None => self.images(name, device).unwrap(),
             }
         };
+        let either = |one: &str, other: &str, place| number(one, place).or_else(|| number(other, place));
         let control = |place| ControlInput {
             model: None,
             picture: pictures(place),
-            scale: number("controlnet_conditioning_scale", place),
+            scale: either(
+                "controlnet_conditioning_scale",
+                "adapter_conditioning_scale",
+                place,
+            ),
             start: number("control_guidance_start", place).unwrap_or(0.0),
-            end: number("control_guidance_end", place).unwrap_or(1.0),
+            end: either("control_guidance_end", "adapter_conditioning_factor", place).unwrap_or(1.0),
         };
         (0..networks.len()).map(control).collect()
+    }
+
+    /// The IP-Adapters that the call's pipeline was loaded with, and what each is shown.
+    fn picture_prompts(&self) -> Vec<IpAdapterInput> {
+        let prompt = |value: &Value| {
+            let pictures = several(&value["pictures"]);
+            let file = |name: &Value| ImageInput::File(self.path(name.as_str().unwrap()));
+            let parts = value["parts"].as_object().into_iter().flatten();
+            IpAdapterInput {
+                model: self.path(value["file"].as_str().unwrap()).display().to_string(),
+                picture: ImageInput::Several(pictures.iter().map(file).collect()),
+                scale: value["scale"].as_f64().unwrap(),
+                parts: parts
+                    .map(|(part, scale)| (part.clone(), scale.as_f64().unwrap()))
+                    .collect(),
+            }
+        };
+        let all = self.call["ip_adapters"].as_array();
+        all.into_iter().flatten().map(prompt).collect()
     }
 
     /// Makes the call with a pipeline.
@@ -403,7 +443,7 @@ fn texts(value: Option<&Value>) -> Vec<String> {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));

@@ -22,10 +22,7 @@ use safetensors::{Dtype, SafeTensors};
 
 /// The folder of reference values.
 pub(crate) fn reference() -> PathBuf {
-    env::var_os("LANGEVIN_REFERENCE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
-        PathBuf::from,
-    )
+    env::var_os("LANGEVIN_REFERENCE").map_or_else(own_reference, PathBuf::from)
 }
 
 /// The device to test on: the CPU, or the one that the environment variable `LANGEVIN_DEVICE` names.
@@ -52,6 +49,20 @@ pub(crate) fn folders(path: impl AsRef<Path>) -> Vec<PathBuf> {
         .collect();
     folders.sort();
     folders
+}
+
+/// The values in the repository, of which those that its scripts make need not be in another folder.
+pub(crate) fn own_reference() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference")
+}
+
+/// The sub-folders of a folder that one of the repository's scripts makes: of the reference folder, or else of the repository.
+pub(crate) fn own_or_given(path: &str) -> Vec<PathBuf> {
+    if reference().join(path).is_dir() {
+        folders(path)
+    } else {
+        folders(own_reference().join(path))
+    }
 }
 
 /// One stored tensor: its shape, and its values as 64-bit numbers, which hold every stored type exactly

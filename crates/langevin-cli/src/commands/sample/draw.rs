@@ -47,7 +47,7 @@ impl Watch for Drawing<'_> {
             if batches == 1 {
                 String::new()
             } else {
-                format!("batch {}/{batches}", done.div_ceil(step.total))
+                format!("batch {}/{batches}", (done * batches).div_ceil(total))
             }
         });
         Ok(!self.stop.requested())

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use langevin::{
-    Request,
-    settings::{ModelName, Settings},
+    Lora, Request,
+    conditioning::EmbeddingFile,
+    settings::{ModelName, Settings, addition_hash},
 };
 
 use super::SampleArgs;
-use crate::terminal;
+use crate::{loading::Additions, terminal};
 
 /// Endings of single files, where a picture names a model without one.
 const ENDINGS: [&str; 3] = ["safetensors", "ckpt", "pt"];
@@ -18,11 +19,11 @@ const ENDINGS: [&str; 3] = ["safetensors", "ckpt", "pt"];
 ///
 /// # Errors
 /// If the picture says nothing, or too little, or no model is named.
-pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf)> {
+pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf, Additions)> {
     let Some(picture) = &args.like else {
         // The command line has been checked for it.
         let path = args.path.clone().unwrap_or_default();
-        return Ok((args.request.0.clone(), path));
+        return Ok((args.request.0.clone(), path, Additions::default()));
     };
     let Some(settings) = Settings::read(picture)? else {
         bail!(
@@ -30,7 +31,7 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf)> {
             picture.display()
         );
     };
-    let Some(request) = settings.request else {
+    let Some(request) = settings.request.clone() else {
         bail!(
             "--like {}: says something about how it was drawn, but not enough to draw it again; `langevin info {0}` shows it",
             picture.display()
@@ -39,6 +40,7 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf)> {
     for notice in &settings.notices {
         terminal::say(notice);
     }
+    let additions = additions(&settings);
     let path = match (&args.path, &settings.model) {
         (Some(path), _) => path.clone(),
         (None, Some(model)) => found(picture, model)?,
@@ -71,7 +73,55 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf)> {
     if typed.steps.is_some() {
         request.timesteps = Vec::new();
     }
-    Ok((request, path))
+    Ok((request, path, additions))
+}
+
+/// The LoRA and learned words that a picture names, as far as they are here.
+fn additions(settings: &Settings) -> Additions {
+    let mut additions = Additions::default();
+    let is_here = |what: &str, path: &Path, hash: &Option<String>, is_lora: bool| {
+        let noted = hash
+            .as_deref()
+            .map_or(String::new(), |hash| format!(" ({})", short(hash)));
+        if !path.exists() {
+            terminal::say(&format!(
+                "it was drawn with the {what} {}{noted}, which is not here and is left out",
+                path.display()
+            ));
+            return false;
+        }
+        let own = addition_hash(path, is_lora).ok();
+        if let (Some(noted), Some(own)) = (hash, own)
+            && *noted != own
+        {
+            terminal::say(&format!(
+                "{} is another {what} than the picture was drawn with: its hash is {}, and was {}",
+                path.display(),
+                short(&own),
+                short(noted)
+            ));
+        }
+        true
+    };
+    for noted in &settings.loras {
+        if is_here("LoRA", &noted.path, &noted.hash, true) {
+            additions.loras.push(Lora::new(&noted.path, noted.scale.clone()));
+        }
+    }
+    for noted in &settings.embeddings {
+        if is_here("file of learned words", &noted.path, &noted.hash, false) {
+            additions.embeddings.push(EmbeddingFile {
+                path: noted.path.clone(),
+                token: noted.token.clone(),
+            });
+        }
+    }
+    additions
+}
+
+/// As many digits of a hash as others show.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
 }
 
 /// The model that a picture names, where it is there; a name of the Hub is taken at its word.

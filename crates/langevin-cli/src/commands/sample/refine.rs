@@ -60,6 +60,8 @@ pub(super) fn run(
         guess_mode: false,
         control_preprocess: Vec::new(),
         control_resize: Fit::Stretch,
+        ip_adapter: Vec::new(),
+        image_encoder: None,
         strength: None,
         size: None,
         ..request

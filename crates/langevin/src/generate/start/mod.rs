@@ -5,6 +5,7 @@
 
 mod depth;
 mod edit;
+mod enlarged;
 mod images;
 mod inpaint;
 mod picture;
@@ -128,6 +129,11 @@ impl Rows {
         )
     }
 
+    /// Which of `count` things of the request the batch's pictures take.
+    pub(super) fn numbers(&self, count: usize) -> Vec<usize> {
+        self.0.clone().map(|number| number % count.max(1)).collect()
+    }
+
     /// Of all things of the request, those that the batch's pictures take.
     pub(super) fn of(&self, all: &Tensor<4>) -> Tensor<4> {
         let [count, ..] = all.dims();
@@ -156,6 +162,7 @@ pub(super) struct Begin {
     pub image_guidance_scale: Option<f64>,
 }
 
+pub(crate) use enlarged::Enlarged;
 pub(super) use images::MaskCrop;
 
 impl Begin {

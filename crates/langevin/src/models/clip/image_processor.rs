@@ -156,6 +156,18 @@ impl ClipImageProcessor {
         })
     }
 
+    /// CLIP's own for a tower that looks at squares of this side.
+    ///
+    /// # Errors
+    /// If there is none so large.
+    pub fn of_side(side: usize) -> Result<Self> {
+        Self::of(File {
+            size: Some(Size::Number(side)),
+            crop_size: Some(Size::Number(side)),
+            ..File::default()
+        })
+    }
+
     fn of(file: File) -> Result<Self> {
         let class = file.image_processor_type.or(file.feature_extractor_type);
         let family = match class {

@@ -70,6 +70,32 @@ impl ClipVisionModel {
     /// # Errors
     /// If the pictures have another shape.
     pub fn forward(&self, pictures: Tensor<4>) -> Result<Tensor<2>> {
+        let [batch, ..] = pictures.dims();
+        let mut states = self.hidden_states(pictures)?;
+        let whole = states
+            .pop()
+            .map(|last| last.narrow(1, 0, 1).reshape([batch, self.config.hidden_size]));
+        let whole = whole.ok_or_else(|| Error::Config("this CLIP's picture tower has no layers".into()))?;
+        Ok(self.post_layernorm.forward(whole))
+    }
+
+    /// The vectors of the whole picture and of its patches before the last layer: transformers' `hidden_states[-2]`.
+    ///
+    /// # Shapes
+    /// `[batch, channels, image_size, image_size]`, already normalised → `[batch, patches + 1, hidden_size]`
+    ///
+    /// # Errors
+    /// If the pictures have another shape.
+    pub fn penultimate(&self, pictures: Tensor<4>) -> Result<Tensor<3>> {
+        let mut states = self.hidden_states(pictures)?;
+        states.pop();
+        states
+            .pop()
+            .ok_or_else(|| Error::Config("this CLIP's picture tower has no layers".into()))
+    }
+
+    /// What each layer is given, and what the last gives.
+    fn hidden_states(&self, pictures: Tensor<4>) -> Result<Vec<Tensor<3>>> {
         let c = &self.config;
         let [batch, channels, height, width] = pictures.dims();
         if [channels, height, width] != [c.num_channels, c.image_size, c.image_size] {
@@ -94,8 +120,6 @@ impl ClipVisionModel {
         let places = self.embeddings.position_embedding.weight.val();
         let x = Tensor::cat(vec![whole, patches], 1) + places.unsqueeze_dim::<3>(0);
         let x = self.pre_layrnorm.forward(x);
-        let x = self.encoder.hidden_states(x.clone(), None).pop().unwrap_or(x);
-        let whole = x.narrow(1, 0, 1).reshape([batch, c.hidden_size]);
-        Ok(self.post_layernorm.forward(whole))
+        Ok(self.encoder.hidden_states(x, None))
     }
 }

@@ -16,11 +16,17 @@ impl ControlNetConfig {
         self.mid_block_type.is_some() || self.down_block_types.iter().any(looks)
     }
 
-    /// Refuses a network that was made for another UNet, or for latents of other channels, and says for which.
+    /// Refuses a network that was made for another UNet, or for latents of other channels or that are not `factor` times smaller than
+    /// pictures, and says for which.
     ///
     /// # Errors
     /// If it was.
-    pub fn check_fits(&self, unet: &UNet2DConditionConfig, latent_channels: usize) -> Result<()> {
+    pub fn check_fits(
+        &self,
+        unet: &UNet2DConditionConfig,
+        latent_channels: usize,
+        factor: usize,
+    ) -> Result<()> {
         let own = self.unet();
         let (theirs, ours) = (own.sequence_dim(), unet.sequence_dim());
         let wrong = if self.attends() && theirs != ours {
@@ -47,6 +53,11 @@ impl ControlNetConfig {
                 outputs(&own).len(),
                 unet.block_out_channels,
                 outputs(unet).len()
+            )
+        } else if self.factor() != factor {
+            format!(
+                "it makes its picture {} times smaller, and the model's latents are {factor} times smaller than pictures",
+                self.factor()
             )
         } else {
             return Ok(());

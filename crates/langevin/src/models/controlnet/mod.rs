@@ -220,10 +220,7 @@ impl ControlNetModel {
         };
         let embedding = self.vectors().embed(timesteps, &vectors, batch)?;
         let sequence = self.sequence(conditioning, batch)?;
-        let told = Told {
-            embedding: &embedding,
-            sequence: sequence.as_ref(),
-        };
+        let told = Told::new(&embedding, sequence.as_ref());
         let x = self.conv_in.forward(x.permute([0, 2, 3, 1]));
         if embedded.dims() != x.dims() {
             let ([_, height, width, _], [rows, h, w, _]) = (x.dims(), embedded.dims());
@@ -244,6 +241,7 @@ impl ControlNetModel {
         Ok(Residuals {
             skips: pairs.map(|(layer, output)| layer.forward(output)).collect(),
             middle: Some(self.controlnet_mid_block.forward(x)),
+            levels: Vec::new(),
         })
     }
 
@@ -271,6 +269,7 @@ impl ControlNetModel {
         Residuals {
             skips: residuals.skips.into_iter().enumerate().map(of).collect(),
             middle: residuals.middle.map(|middle| of((count, middle))),
+            levels: residuals.levels,
         }
     }
 

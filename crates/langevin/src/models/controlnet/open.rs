@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::{ControlNetConfig, ControlNetModel};
 use crate::{
     Error, Result, files,
-    models::{Model, ModelConfig},
+    models::{Model, ModelConfig, control::weights_in},
     named::Named,
     weights::{
-        CONFIG_NAME, Checkpoint, DIFFUSERS,
+        CONFIG_NAME,
         single_file::{Component, SingleFile},
     },
 };
@@ -28,12 +28,7 @@ impl ControlNetModel {
             let file = SingleFile::open(path)?;
             return Self::with_weights(&config, &mut file.component(Component::ControlNet)?, device);
         }
-        // Some repositories have nothing but weights of half the size.
-        let mut checkpoint = match Checkpoint::named(path, None, &DIFFUSERS) {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => Checkpoint::named(path, Some("fp16"), &DIFFUSERS).map_err(|_| error)?,
-        };
-        Self::with_weights(&config, &mut checkpoint, device)
+        Self::with_weights(&config, &mut weights_in(path)?, device)
     }
 }
 

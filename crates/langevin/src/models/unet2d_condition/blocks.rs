@@ -1,14 +1,17 @@
 //! The levels of the conditional UNet. Mirrors `CrossAttnDownBlock2D`, `DownBlock2D` and their like of
 //! `diffusers.models.unets.unet_2d_blocks`: with transformers, or with none.
 
+use std::cell::Cell;
+
 use burn::{module::Module, tensor::Tensor};
 
 use super::config::{ConditionDownBlockType, ConditionUpBlockType, UNet2DConditionConfig};
 use crate::{
     Result,
+    models::residuals,
     nn::{
-        Downsample2D, Init, Resampling, ResnetBlock2D, ResnetConfig, Transformer2DConfig, Transformer2DModel,
-        Upsample2D,
+        Downsample2D, Init, Look, Resampling, ResnetBlock2D, ResnetConfig, Transformer2DConfig,
+        Transformer2DModel, Upsample2D,
     },
     ops,
 };
@@ -19,6 +22,27 @@ pub(in crate::models) struct Told<'a> {
     pub embedding: &'a Tensor<2>,
     /// The sequence of each level's dimension, which is one and the same tensor: `[batch, length, cross_attention_dim]`.
     pub sequence: Option<&'a Tensor<3>>,
+    /// What is looked at besides, in each cross-attention that is still to come.
+    pub looks: Cell<&'a [Vec<Look>]>,
+}
+
+impl<'a> Told<'a> {
+    /// Nothing but these.
+    pub(in crate::models) fn new(embedding: &'a Tensor<2>, sequence: Option<&'a Tensor<3>>) -> Self {
+        Self {
+            embedding,
+            sequence,
+            looks: Cell::new(&[]),
+        }
+    }
+
+    /// What the next so many cross-attentions look at besides.
+    fn next_looks(&self, count: usize) -> &'a [Vec<Look>] {
+        let all = self.looks.get();
+        let (next, rest) = all.split_at(count.min(all.len()));
+        self.looks.set(rest);
+        next
+    }
 }
 
 /// Makes a level's parts from what the whole UNet has in common.
@@ -68,7 +92,10 @@ impl Parts<'_, '_> {
 /// Looks at the sequence where there is one to look at; the model makes sure of it.
 fn attend(transformer: Option<&Transformer2DModel>, x: Tensor<4>, told: &Told<'_>) -> Tensor<4> {
     match (transformer, told.sequence) {
-        (Some(transformer), Some(sequence)) => transformer.forward(x, sequence),
+        (Some(transformer), Some(sequence)) => match told.next_looks(transformer.transformer_blocks.len()) {
+            [] => transformer.forward(x, sequence),
+            looks => transformer.forward_with(x, sequence, looks),
+        },
         _ => x,
     }
 }
@@ -120,15 +147,56 @@ impl ConditionDownBlock {
     /// Returns the output; every layer's output, and the halved one, go onto `outputs` for the way up.
     pub(in crate::models) fn forward(
         &self,
-        mut x: Tensor<4>,
+        x: Tensor<4>,
         told: &Told<'_>,
         outputs: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
+        let x = self.layers(x, told, outputs);
+        self.halve(x, outputs)
+    }
+
+    /// The same with something added: before it is halved where the level looks at a sequence, and else at its end, as diffusers has it.
+    ///
+    /// # Errors
+    /// If it has another shape than what it is added to.
+    pub(super) fn forward_with(
+        &self,
+        x: Tensor<4>,
+        told: &Told<'_>,
+        outputs: &mut Vec<Tensor<4>>,
+        added: Option<&Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        let Some(added) = added else {
+            return Ok(self.forward(x, told, outputs));
+        };
+        // It counts for the way up too.
+        let add = |x: Tensor<4>, outputs: &mut Vec<Tensor<4>>| {
+            residuals::fits(&x, added)?;
+            let x = x + added.clone();
+            if let Some(last) = outputs.last_mut() {
+                *last = x.clone();
+            }
+            Ok::<_, crate::Error>(x)
+        };
+        let x = self.layers(x, told, outputs);
+        if self.attentions.is_empty() {
+            let x = self.halve(x, outputs);
+            return add(x, outputs);
+        }
+        let x = add(x, outputs)?;
+        Ok(self.halve(x, outputs))
+    }
+
+    fn layers(&self, mut x: Tensor<4>, told: &Told<'_>, outputs: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, told.embedding);
             x = attend(self.attentions.get(layer), x, told);
             outputs.push(x.clone());
         }
+        x
+    }
+
+    fn halve(&self, mut x: Tensor<4>, outputs: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for downsampler in &self.downsamplers {
             x = downsampler.forward(x);
             outputs.push(x.clone());

@@ -1,11 +1,13 @@
 //! `UNet2DConditionModel`: the UNet of Stable Diffusion (Rombach et al. 2022), which looks at a sequence by cross-attention.
 
+mod attentions;
 mod blocks;
 mod config;
 mod embed;
 
 use burn::{module::Module, tensor::Tensor};
 
+pub use attentions::CrossAttention;
 pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
 pub use config::{
     AdditionEmbedType, ConditionClassEmbedType, ConditionDownBlockType, ConditionMidBlockType,
@@ -14,10 +16,10 @@ pub use config::{
 pub use embed::VectorEmbedding;
 
 pub(in crate::models) use self::{blocks::Told, embed::Vectors};
-use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, Model};
+use super::{Conditioning, DIFFUSERS_VERSION, Denoiser, ImagePrompts, Model};
 use crate::{
-    Result,
-    nn::{Conv2d, GroupNorm, Init, Linear, TimestepEmbedding},
+    Error, Result,
+    nn::{Conv2d, GroupNorm, Init, Linear, Look, TimestepEmbedding},
     ops::Geometry,
 };
 
@@ -146,6 +148,25 @@ impl UNet2DConditionModel {
         }))
     }
 
+    /// What pictures come to in each of the cross-attentions.
+    fn looks<'a>(&self, images: &'a ImagePrompts, batch: usize) -> Result<&'a [Vec<Look>]> {
+        let (looks, own) = (images.layers(), self.config.cross_attentions());
+        let mut wanted = own.iter().flatten();
+        let fits = |looks: &Vec<Look>| {
+            let channels = wanted.next().map(|attention| attention.channels);
+            looks.iter().all(|look| {
+                let ([keys, tokens, width], values) = (look.keys.dims(), look.values.dims());
+                keys == batch && Some(width) == channels && values == [batch, tokens, width]
+            })
+        };
+        match looks.len() == own.iter().map(Vec::len).sum::<usize>() && looks.iter().all(fits) {
+            true => Ok(looks),
+            false => Err(Error::Shape(format!(
+                "the model is told pictures that are made for another one, or not for {batch} samples"
+            ))),
+        }
+    }
+
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>) -> Result<()> {
         let config = &self.config;
         let levels = config.block_out_channels.len();
@@ -166,10 +187,10 @@ impl Denoiser for UNet2DConditionModel {
         let [batch, ..] = x.dims();
         let sequence = self.sequence(conditioning, batch)?;
         let embedding = self.vectors().embed(timesteps, conditioning, batch)?;
-        let told = Told {
-            embedding: &embedding,
-            sequence: sequence.as_ref(),
-        };
+        let told = Told::new(&embedding, sequence.as_ref());
+        if let Some(images) = &conditioning.images {
+            told.looks.set(self.looks(images, batch)?);
+        }
 
         let x = if self.config.center_input_sample {
             x * 2.0 - 1.0
@@ -178,8 +199,9 @@ impl Denoiser for UNet2DConditionModel {
         };
         let mut x = self.conv_in.forward(x.permute([0, 2, 3, 1]));
         let mut outputs = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, &told, &mut outputs);
+        for (level, block) in self.down_blocks.iter().enumerate() {
+            let added = conditioning.residuals.as_ref().and_then(|all| all.level(level));
+            x = block.forward_with(x, &told, &mut outputs, added)?;
         }
         if let Some(residuals) = &conditioning.residuals {
             residuals.add_to_skips(&mut outputs)?;
@@ -188,7 +210,7 @@ impl Denoiser for UNet2DConditionModel {
             x = block.forward(x, &told);
         }
         if let Some(residuals) = &conditioning.residuals {
-            x = residuals.add_to_middle(x)?;
+            x = residuals.add_to_middle(x, self.down_blocks.len())?;
         }
         for block in &self.up_blocks {
             x = block.forward(x, &told, &mut outputs);

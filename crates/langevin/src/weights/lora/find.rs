@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, weights::Checkpoint};
 
 /// What diffusers and PEFT call theirs.
 const USUAL: [&str; 4] = [
@@ -44,6 +44,28 @@ pub fn file_of(path: &Path) -> Result<PathBuf> {
             format!("has several files that may be the LoRA, such as {first} and {second}: name one of them"),
         )),
     }
+}
+
+/// Whether a file is called as the ones of many repositories are.
+pub fn has_usual_name(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| USUAL.contains(&name))
+}
+
+/// What a LoRA's file calls itself; nothing where it cannot be read or does not say.
+pub fn titles(file: &Path) -> Vec<String> {
+    let Ok(file) = Checkpoint::open(file) else {
+        return Vec::new();
+    };
+    let keys = ["ss_output_name", "modelspec.title", "modelspec.architecture"];
+    keys.iter().filter_map(|key| file.metadata(key)).collect()
+}
+
+/// The hash that a LoRA's header notes of what it holds, by sd-scripts and those who follow it.
+pub fn header_hash(file: &Path) -> Option<String> {
+    let noted = Checkpoint::open(file).ok()?.metadata("sshs_model_hash")?;
+    let is_hash = noted.len() >= 8 && noted.chars().all(|digit| digit.is_ascii_hexdigit());
+    is_hash.then_some(noted)
 }
 
 /// The endings that a LoRA's file may have.

@@ -30,7 +30,7 @@ use self::{
     key::Part,
 };
 pub use self::{
-    find::{file_of, named, names_in},
+    find::{file_of, has_usual_name, header_hash, named, names_in, titles},
     scale::LoraScale,
     style::LoraStyle,
     targets::Targets,

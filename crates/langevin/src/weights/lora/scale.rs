@@ -57,7 +57,7 @@ impl LoraScale {
     }
 
     /// All its numbers.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = f64> {
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = f64> {
         std::iter::once(self.all).chain(self.parts.iter().map(|(_, scale)| *scale))
     }
 }
