@@ -14,11 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use langevin::{
     conditioning::EmbeddingFile,
     data::{self, Alpha},
-    models::{AnyModel, ControlNetModel, weights},
+    models::{AnyControl, AnyModel, IpAdapter, IpAdapterModel, weights},
     named::Named,
     weights::{
         Checkpoint, NamedTensor, Precision,
@@ -196,7 +196,23 @@ target!(single_file, 4000, |input| {
         }
     }
     _ = file.with_ema();
-    _ = ControlNetModel::open(&path, &Device::flex());
+    _ = AnyControl::open(&path, &Device::flex());
+});
+
+target!(ip_adapter, 3000, |input| {
+    // A pickle is told by its first bytes, whatever it is called.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    fs::write(&path, input).unwrap();
+    let Ok(adapter) = IpAdapter::open(&path, &Device::flex()) else {
+        return;
+    };
+    let config = adapter.config();
+    assert!(!config.widths.is_empty());
+    assert!(IpAdapterModel::open(&path, None, &Device::flex()).is_err());
+    let seen = Tensor::zeros([1, 2, config.image_embed_dim], &Device::flex());
+    let [_, _, dimension] = adapter.tokens(seen).dims();
+    assert_eq!(dimension, config.cross_attention_dim);
 });
 
 target!(embedding, 3000, |input| {
@@ -285,5 +301,5 @@ target!(model, 4000, |input| {
     // No tensor: a model is built of the configuration, and then lacks its weights.
     write(weights::FILE_NAME, b"\x02\0\0\0\0\0\0\0{}");
     assert!(AnyModel::load(folder.path(), &Device::flex()).is_err());
-    assert!(ControlNetModel::open(folder.path(), &Device::flex()).is_err());
+    assert!(AnyControl::open(folder.path(), &Device::flex()).is_err());
 });

@@ -8,6 +8,8 @@ use crate::{
     weights::Checkpoint,
 };
 
+/// More layers than any resampler has.
+const MOST_LAYERS: usize = 64;
 /// The dimension of a resampler's heads; the authors fix it.
 pub(super) const HEAD_DIM: usize = 64;
 /// The tokens that a picture's one vector becomes in a plain adapter; the authors fix it.
@@ -90,7 +92,7 @@ impl IpAdapterConfig {
                 let start = format!("{start}{number}.");
                 weights.names().any(|name| name.starts_with(&start))
             };
-            (0..).take_while(there).count()
+            (0..MOST_LAYERS).take_while(there).count()
         };
         let widths: Vec<usize> = (0..)
             .map_while(|number: usize| side(&format!("ip_adapter.{}.to_k_ip.weight", 2 * number + 1), 0))

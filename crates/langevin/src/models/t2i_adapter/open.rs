@@ -5,6 +5,8 @@ use crate::{Error, Result, weights::Checkpoint};
 
 /// What diffusers' names begin with.
 const PREFIX: &str = "adapter.";
+/// More levels, and more layers on one, than any adapter has.
+const MOST: usize = 64;
 /// The factor of adapters for Stable Diffusion XL, whose levels are halved otherwise: no name and no shape says so.
 const XL_FACTOR: usize = 16;
 
@@ -47,7 +49,7 @@ impl T2IAdapterConfig {
                 let start = format!("{PREFIX}{start}{number}.");
                 weights.names().any(|name| name.starts_with(&start))
             };
-            (0..).take_while(numbered).count()
+            (0..MOST).take_while(numbered).count()
         };
         let fail = |what: &str| Err(Error::file(weights.path(), format!("holds a T2I-Adapter {what}")));
         let (levels, num_res_blocks) = (count("body."), count("body.0.resnets."));
