@@ -137,10 +137,16 @@ for file, (model, make) in FILES.items():
         save_file({f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}, here / file)
 
 
+def on(scheduler, config):
+    """The scheduler on another's noise schedule; samples are latents, which have no bounds."""
+    bounded = {"clip_sample": False} if scheduler is DDIMScheduler else {}
+    return scheduler.from_config(config, **bounded)
+
+
 def load(pipeline_class, model, files, scheduler):
     extra = {} if model == "xl" else dict(safety_checker=None, feature_extractor=None)
     pipeline = pipeline_class.from_pretrained(root / MODELS[model], **extra)
-    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = on(scheduler, pipeline.scheduler.config)
     pipeline.load_ip_adapter(str(here), subfolder="", weight_name=files if len(files) > 1 else files[0], low_cpu_mem_usage=False)
     return pipeline
 
@@ -152,7 +158,7 @@ for file, (model, _) in FILES.items():
     pipeline = load(StableDiffusionXLPipeline if model == "xl" else StableDiffusionPipeline, model, [file], DDIMScheduler)
     names = ["0.png", "1.png"]
     for place, name in enumerate(names):
-        drawing(80 + place, (50, 40)).save(folder / name)
+        drawing(80 + place, (40, 32)).save(folder / name)
     pictures = [Image.open(folder / name) for name in names]
     with torch.no_grad():
         seen = pipeline.prepare_ip_adapter_image_embeds([pictures], None, "cpu", 1, True)
@@ -203,7 +209,7 @@ for name, call in CALLS.items():
     for file, seeds, scale, parts in call["adapters"]:
         names = [f"prompt.{seed}.png" for seed in seeds]
         for seed, picture in zip(seeds, names):
-            drawing(seed, (48, 36)).save(case / picture)
+            drawing(seed, (44, 32)).save(case / picture)
         shown.append([Image.open(case / picture) for picture in names])
         told.append({"file": f"ip_adapter/{file}", "pictures": names, "scale": scale, "parts": parts})
     common = dict(ip_adapter_image=shown, **call["arguments"])

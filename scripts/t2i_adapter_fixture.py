@@ -123,6 +123,12 @@ CALLS = {
 }
 
 
+def on(scheduler, config):
+    """The scheduler on another's noise schedule; samples are latents, which have no bounds."""
+    bounded = {"clip_sample": False} if scheduler is DDIMScheduler else {}
+    return scheduler.from_config(config, **bounded)
+
+
 def load(name):
     return T2IAdapter.from_pretrained(here / "models" / name).eval()
 
@@ -137,7 +143,7 @@ for name, call in CALLS.items():
         root / model, adapter=adapter, unet=UNet2DConditionModel.from_pretrained(here / "models" / unet).eval(),
         **({} if is_xl else dict(safety_checker=None, feature_extractor=None)),
     )
-    pipeline.scheduler = call["scheduler"].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = on(call["scheduler"], pipeline.scheduler.config)
     case = here / "cases" / name
     case.mkdir(parents=True, exist_ok=True)
     pictures, files = [], []

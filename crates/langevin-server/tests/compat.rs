@@ -9,6 +9,7 @@ use langevin::{
     device::default_device,
     grid,
     guidance::ClassifierFree,
+    options::UpscaleBy,
 };
 use langevin_server::ServerOptions;
 use serde_json::{Value, json};
@@ -96,6 +97,23 @@ fn a1111_s_clients_get_pictures() {
         ..asked()
     };
     assert_eq!(picture(&answer["images"][0]), generated(&request));
+    // A second pass at a larger size.
+    let hires = webuiapi(json!({
+        "enable_hr": true, "hr_scale": 1.5, "hr_upscaler": "Latent (bicubic)", "hr_second_pass_steps": 2, "denoising_strength": 0.6,
+        "hr_sampler_name": "Euler a", "hr_checkpoint_name": "Use same checkpoint", "hr_prompt": "",
+    }));
+    let answer = post(&server, "/sdapi/v1/txt2img", &hires).expect(200).json();
+    let request = Request {
+        upscale: Some(1.5),
+        upscale_by: UpscaleBy::LatentBicubic,
+        upscale_steps: Some(2),
+        upscale_strength: Some(0.6),
+        upscale_scheduler: Some("euler-a".into()),
+        ..asked()
+    };
+    let larger = generated(&request);
+    assert_eq!((larger.height(), larger.width()), (72, 48));
+    assert_eq!(picture(&answer["images"][0]), larger);
     // No seed and -1 are any seed.
     let seeds: Vec<Value> = (0..2)
         .map(|_| {
@@ -179,9 +197,21 @@ fn what_a1111_has_and_this_server_has_not_is_refused_by_name() {
     let txt2img = "/sdapi/v1/txt2img";
     refused(
         txt2img,
-        json!({ "enable_hr": true }),
-        "enable_hr",
-        &["`enable_hr`", "leave it out"],
+        json!({ "enable_hr": true, "hr_upscaler": "R-ESRGAN 4x+" }),
+        "hr_upscaler",
+        &["`hr_upscaler`", "R-ESRGAN 4x+"],
+    );
+    refused(
+        txt2img,
+        json!({ "enable_hr": true, "hr_prompt": "a cat" }),
+        "hr_prompt",
+        &["`hr_prompt`"],
+    );
+    refused(
+        txt2img,
+        json!({ "enable_hr": true, "hr_scale": 64 }),
+        "hr_scale",
+        &[],
     );
     refused(
         txt2img,

@@ -278,7 +278,7 @@ fn every_picture_of_a_batch_is_led() {
 #[test]
 fn the_third_of_several_networks_is_kept() {
     // diffusers called its folder controlnet_1_2 once, and did not find it again: huggingface/diffusers#7814.
-    let network = || Arc::new(ControlNetModel::open(network("net_a"), &device()).unwrap());
+    let network = || AnyControl::from(ControlNetModel::open(network("net_a"), &device()).unwrap());
     let three = pipeline()
         .with_controls(vec![network(), network(), network()])
         .unwrap();

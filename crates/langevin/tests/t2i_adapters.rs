@@ -68,7 +68,7 @@ fn an_adapter_leads_and_repeats_and_ends_where_it_is_to() {
     let led = drawn(&pipeline, &asked(&[&adapter("full")]));
     assert_ne!(plain, led);
     assert_eq!(led, drawn(&pipeline, &asked(&[&adapter("full")])));
-    for (scale, end) in [(0.0, 1.0), (1.0, 0.0)] {
+    for (scale, end) in [(0.0, 1.0), (1.0, 0.1)] {
         let mut request = asked(&[&adapter("full")]);
         (request.control[0].scale, request.control[0].end) = (Some(scale), end);
         assert_eq!(plain, drawn(&pipeline, &request), "{scale} {end}");
@@ -240,11 +240,9 @@ fn loops_with_adapters_and_without_step_together_as_they_do_alone() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let pipeline = pipeline();
-    refused(
-        &pipeline,
-        &asked(&[&adapter("xl")]),
-        &["the T2I-Adapter is made for another model"],
-    );
+    let other = Pipeline::load(own_reference().join("sd/models/sd1"), &device()).unwrap();
+    let parts = ["the T2I-Adapter is made for another model", "[8, 16, 16]", "[32, 64]"];
+    refused(&other, &asked(&[&adapter("full")]), &parts);
     let mut request = asked(&[&adapter("full")]);
     request.guess_mode = true;
     refused(&pipeline, &request, &["`guess_mode` is for ControlNets"]);
