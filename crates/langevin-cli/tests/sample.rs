@@ -302,7 +302,7 @@ fn a_device_that_is_not_built_in_is_refused_with_how_it_is() {
 #[test]
 fn options_of_drawing_are_flags_and_fields_alike() {
     /// What is no option of a caller of the API: how much is drawn together, and the CLIP model, are the server's to say.
-    const PROGRAM_ONLY: [&str; 3] = ["batch_size", "clip", "cuts"];
+    const PROGRAM_ONLY: [&str; 4] = ["batch_size", "clip", "cuts", "image_encoder"];
     /// What is about the program and not about the pictures.
     const NO_OPTIONS: [&str; 21] = [
         "device",

@@ -241,7 +241,11 @@ fn loops_with_adapters_and_without_step_together_as_they_do_alone() {
 fn what_does_not_fit_is_refused() {
     let pipeline = pipeline();
     let other = Pipeline::load(own_reference().join("sd/models/sd1"), &device()).unwrap();
-    let parts = ["the T2I-Adapter is made for another model", "[8, 16, 16]", "[32, 64]"];
+    let parts = [
+        "the T2I-Adapter is made for another model",
+        "[8, 16, 16]",
+        "[32, 64]",
+    ];
     refused(&other, &asked(&[&adapter("full")]), &parts);
     let mut request = asked(&[&adapter("full")]);
     request.guess_mode = true;
