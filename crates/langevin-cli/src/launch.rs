@@ -1,8 +1,12 @@
 //! Command lines written for `accelerate launch` or `python`, pasted whole.
 
+mod scripts;
+
 use std::{ffi::OsString, path::Path};
 
 use anyhow::{Result, bail};
+
+use self::scripts::Script;
 
 /// The script whose place `langevin train` takes.
 const SCRIPT: &str = "train_unconditional.py";
@@ -184,13 +188,21 @@ fn of_launcher(args: &[OsString], from: usize) -> Result<Launched> {
             _ => {}
         }
     };
-    if script.file_name().is_none_or(|name| name != SCRIPT) {
-        bail!(
-            "`{}` is not a script that langevin takes the place of; only `{SCRIPT}` is",
-            script.display()
-        );
-    }
     let rest: Vec<OsString> = words.cloned().collect();
+    if let Some((rest, more)) = on_latents(script, &rest)? {
+        let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
+        line.push("train".into());
+        let carried = carried
+            .into_iter()
+            .filter(|(name, _)| !rest.iter().any(|arg| names_flag(arg, name)));
+        line.extend(carried.map(|(name, value)| OsString::from(format!("{name}={value}"))));
+        line.extend(rest);
+        notes.extend(more);
+        return Ok(Launched { args: line, notes });
+    }
+    if script.file_name().is_none_or(|name| name != SCRIPT) {
+        bail!("{}", unknown(script));
+    }
     let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
     line.push("train".into());
     for (name, value) in carried {
@@ -227,18 +239,19 @@ fn of_python(args: &[OsString]) -> Result<Launched> {
     let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
     line.push("train".into());
     let rest = &args[at + 1..];
-    if is_script(script) {
+    if Path::new(script).file_name().is_some_and(|name| name == SCRIPT) {
         line.extend_from_slice(rest);
         return Ok(Launched {
             args: line,
             notes: Vec::new(),
         });
     }
+    if let Some((rest, notes)) = on_latents(Path::new(script), rest)? {
+        line.extend(rest);
+        return Ok(Launched { args: line, notes });
+    }
     if Path::new(script).file_name().is_none_or(|name| name != FINETUNE) {
-        bail!(
-            "`{}` is not a script that langevin takes the place of; `{SCRIPT}` and `{FINETUNE}` are",
-            script.display()
-        );
+        bail!("{}", unknown(Path::new(script)));
     }
     let (rest, notes) = finetuning(rest)?;
     for (name, value) in FINETUNE_DEFAULTS {
@@ -248,6 +261,28 @@ fn of_python(args: &[OsString]) -> Result<Launched> {
     }
     line.extend(rest);
     Ok(Launched { args: line, notes })
+}
+
+/// The flags of a script that trains on top of Stable Diffusion, as ours, with notes; `None` where it is another.
+///
+/// # Errors
+/// If one asks for what is not there yet, or the script is sd-scripts'.
+fn on_latents(script: &Path, words: &[OsString]) -> Result<Option<(Vec<OsString>, Vec<String>)>> {
+    let name = script
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    scripts::refuse_sd_scripts(name, words)?;
+    Script::named(name).map(|script| script.line(words)).transpose()
+}
+
+fn unknown(script: &Path) -> String {
+    let known: Vec<&str> = scripts::SCRIPTS.iter().map(|script| script.name).collect();
+    format!(
+        "`{}` is not a script that langevin takes the place of; `{SCRIPT}`, `{FINETUNE}` and diffusers' {} are",
+        script.display(),
+        known.join(", ")
+    )
 }
 
 /// The flags of the course's script without those that have no counterpart: its project at Weights & Biases becomes that tracker.
@@ -285,7 +320,8 @@ fn finetuning(words: &[OsString]) -> Result<(Vec<OsString>, Vec<String>)> {
 }
 
 fn is_script(arg: &OsString) -> bool {
-    Path::new(arg).file_name().is_some_and(|name| name == SCRIPT)
+    let name = Path::new(arg).file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == SCRIPT || Script::named(name).is_some())
 }
 
 /// Whether `arg` is the flag `name`, with or without a value, in either spelling.
@@ -429,8 +465,24 @@ mod tests {
     }
 
     #[test]
+    fn lines_on_top_of_stable_diffusion_are_taken_whole() {
+        for before in ["accelerate launch --mixed_precision fp16", "python"] {
+            let text = format!(
+                "langevin {before} examples/dreambooth/train_dreambooth_lora.py --pretrained_model_name_or_path=base --instance_data_dir=dog"
+            );
+            let line = line(&text);
+            assert!(line.starts_with("langevin train "), "{line}");
+            assert!(
+                line.contains("--trainee=lora") && line.contains("--pretrained=base"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn other_scripts_are_refused() {
-        assert!(launched("langevin accelerate launch train_text_to_image.py --a").is_err());
+        assert!(launched("langevin accelerate launch train_lcm_distill_sd_wds.py --a").is_err());
+        assert!(launched("langevin accelerate launch train_network.py --network_dim=8").is_err());
         assert!(launched("langevin accelerate launch --cpu").is_err());
         assert!(launched("langevin accelerate config").is_err());
     }

@@ -192,6 +192,6 @@ fn a_pretrained_model_is_gone_on_from_at_another_size_and_only_where_it_is_asked
         1,
         &["is no path here", "HF_HUB_OFFLINE"],
     );
-    refused("first --prediction-type epsilon", 2, &["cannot be used with"]);
+    refused("first --prediction-type epsilon", 1, &["cannot be used with"]);
     refused("first --model digits", 2, &["cannot be used with"]);
 }

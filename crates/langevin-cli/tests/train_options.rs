@@ -22,8 +22,11 @@ fn kebab(option: &str) -> String {
 }
 
 /// What an option is given, other than its default, and what has to stand beside it for the whole to make sense.
-fn given(option: &str, default: &Value) -> (String, &'static str) {
+fn given(option: &str, default: &Value) -> (String, String) {
     const PICTURES: &str = "--train-data-dir pictures";
+    if let Some(given) = of_latent(option) {
+        return given;
+    }
     let (value, beside) = match option {
         "dataset_name" => ("pictures", ""),
         "train_data_dir" => ("pictures", ""),
@@ -33,7 +36,7 @@ fn given(option: &str, default: &Value) -> (String, &'static str) {
         "model" => ("course-butterflies", PICTURES),
         "pretrained" => {
             let folder = reference_pipeline("ddpm").canonicalize().unwrap();
-            return (folder.to_str().unwrap().into(), PICTURES);
+            return (folder.to_str().unwrap().into(), PICTURES.into());
         }
         "train_only" => ("attention,norm", PICTURES),
         "output_dir" => ("out", PICTURES),
@@ -99,10 +102,57 @@ fn given(option: &str, default: &Value) -> (String, &'static str) {
                 Value::Number(number) => (number.as_f64().unwrap() / 2.0).to_string(),
                 _ => panic!("say what `{option}` may be given"),
             };
-            return (value, PICTURES);
+            return (value, PICTURES.into());
         }
     };
-    (value.into(), beside)
+    (value.into(), beside.into())
+}
+
+/// The same of the options of training on top of a latent pipeline; `None` for others.
+fn of_latent(option: &str) -> Option<(String, String)> {
+    let (value, trainee) = match option {
+        "trainee" => ("lora", ""),
+        "rank" => ("8", "lora"),
+        "lora_alpha" => ("2.5", "lora"),
+        "lora_targets" => ("to_q,to_v", "lora"),
+        "lora_text_targets" => ("q_proj", "lora --train-text-encoder"),
+        "lora_dropout" => ("0.5", "lora"),
+        "lora_init" => ("kaiming", "lora"),
+        "output_kohya_format" => ("true", "lora"),
+        "train_text_encoder" => ("true", "full"),
+        "text_encoder_lr" => ("0.5", "lora --train-text-encoder"),
+        "instance_prompt" => ("a-dog", "full"),
+        "class_prompt" => ("a-dog", "full"),
+        "class_data_dir" => ("dogs", "full --class-prompt a-dog"),
+        "num_class_images" => ("3", "full --class-prompt a-dog"),
+        "prior_loss_weight" => ("0.5", "full --class-prompt a-dog"),
+        "placeholder_token" => ("<toy>", "embedding --initializer-token cat"),
+        "initializer_token" => ("cat", "embedding --placeholder-token <toy>"),
+        "num_vectors" => ("3", "embedding --placeholder-token <toy> --initializer-token cat"),
+        "learnable_property" => (
+            "style",
+            "embedding --placeholder-token <toy> --initializer-token cat",
+        ),
+        "conditioning_dropout_prob" => ("0.25", "pix2pix --conditioning-image column"),
+        "validation_prompt" => ("a-dog", "lora"),
+        "validation_image" => ("a.png", "pix2pix --conditioning-image column"),
+        _ => return None,
+    };
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/sd_training/base");
+    let base = base.canonicalize().unwrap();
+    let data = if trainee.contains("column") {
+        "pairs"
+    } else {
+        "pictures"
+    };
+    let trainee = match trainee {
+        "" => String::new(),
+        trainee => format!(" --trainee {trainee}"),
+    };
+    Some((
+        value.into(),
+        format!("--train-data-dir {data} --pretrained {}{trainee}", base.display()),
+    ))
 }
 
 /// A value as a configuration file has it, of the type that the option's default is of.
@@ -134,6 +184,16 @@ fn scene() -> tempfile::TempDir {
         writeln!(rows, "{name},{},{}", i % 4 / 2, i / 6).unwrap();
     }
     fs::write(faces.join("metadata.csv"), rows).unwrap();
+    let pairs = scene.path().join("pairs");
+    fs::create_dir_all(&pairs).unwrap();
+    for name in ["a.png", "b.png"] {
+        fs::copy(scene.path().join("pictures/dark/00.png"), pairs.join(name)).unwrap();
+    }
+    fs::write(
+        pairs.join("metadata.csv"),
+        "file_name,column_file_name,text\na.png,b.png,a dog\n",
+    )
+    .unwrap();
     let model = small_model(scene.path(), 3, false);
     line(
         scene.path(),

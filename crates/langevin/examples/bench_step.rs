@@ -79,10 +79,8 @@ fn training(preset: ModelPreset, pictures: usize, counted: usize, saving: Saving
     })?;
     let objective = DdpmObjective::new(&scheduler, PredictionType::Epsilon, Weighting::default())?;
     let side = preset.resolution();
-    let batch = Batch {
-        clean: generator.randn_tensor([pictures, preset.channels(), side, side], &device),
-        conditioning: Conditioning::default(),
-    };
+    let clean = generator.randn_tensor([pictures, preset.channels(), side, side], &device);
+    let batch = Batch::new(clean, Conditioning::default());
     time(counted, || {
         let current = learner.take().expect("every step puts it back");
         let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);

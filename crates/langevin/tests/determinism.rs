@@ -34,10 +34,7 @@ fn trained(preset: ModelPreset, pictures: usize, steps: usize) -> Vec<u32> {
     let side = preset.resolution();
     for _ in 0..steps {
         let clean = generator.randn_tensor([pictures, preset.channels(), side, side], &default_device());
-        let batch = Batch {
-            clean,
-            conditioning: Conditioning::default(),
-        };
+        let batch = Batch::new(clean, Conditioning::default());
         let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
         let lesson = step::gradients(learner.model(), &objective, &batch, &draw).unwrap();
         learner = learner.update(lesson.gradients).0;

@@ -39,10 +39,8 @@ fn ten_steps(device: &Device) -> Vec<f64> {
     for batch in loader.epoch(0).take(10) {
         let batch = batch.unwrap();
         let pixels = TensorData::new(batch.pixels, batch.shape);
-        let batch = step::Batch {
-            clean: Tensor::from_data(pixels, &device.clone().autodiff()),
-            conditioning: Conditioning::default(),
-        };
+        let clean = Tensor::from_data(pixels, &device.clone().autodiff());
+        let batch = step::Batch::new(clean, Conditioning::default());
         let draw = Draw::new(&batch.clean, &objective, NoiseOptions::default(), &mut generator);
         let lesson = step::gradients(&model, &objective, &batch, &draw).unwrap();
         model = optimizer.step(model, lesson.gradients, 1.0, 1e-3);

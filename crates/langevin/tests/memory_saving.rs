@@ -205,10 +205,8 @@ where
     M: Module + langevin::models::Denoiser,
 {
     let mut generator = Generator::new(5);
-    let batch = Batch {
-        clean: generator.randn_tensor([3, 3, 16, 16], &default_device()),
-        conditioning: conditioning.clone(),
-    };
+    let clean = generator.randn_tensor([3, 3, 16, 16], &default_device());
+    let batch = Batch::new(clean, conditioning.clone());
     let draw = Draw::new(
         &batch.clean,
         &objective(),

@@ -154,13 +154,13 @@ fn read_step(steps: &BTreeMap<String, support::Stored>, i: usize, device: &Devic
         times: all("timesteps").f32().into_iter().map(f64::from).collect(),
     };
     (
-        Batch {
+        Batch::new(
             clean,
-            conditioning: Conditioning {
+            Conditioning {
                 classes,
                 ..Conditioning::default()
             },
-        },
+        ),
         draw,
     )
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use langevin::{
     data,
     device::DeviceName,
-    training::{Estimate, Outcome, Trainer, TrainingConfig, card::shell_word},
+    training::{Estimate, Outcome, TraineeKind, Trainer, TrainingConfig, card::shell_word},
 };
 
 pub(crate) use args::{LONG_ABOUT, TrainArgs};
@@ -58,6 +58,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
+    let next = Next::of(&resolved.config);
     let mut trainer = Trainer::on(resolved.config, resolved.dataset.into(), &device)?;
     if let Some(publish) = &publish {
         publish.make(trainer.folder())?;
@@ -76,7 +77,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         terminal::say(&memory_in_words(needed, free, all)?);
     }
     let outcome = trainer.run(&mut Watch::new(manner, stop))?;
-    summarise(&outcome)?;
+    summarise(&outcome, next.as_ref())?;
     match publish {
         Some(_) if outcome.interrupted => {
             terminal::note("the run was stopped before its end, so it is not published");
@@ -118,8 +119,53 @@ fn memory_in_words(needed: u64, free: u64, all: u64) -> Result<String> {
     })
 }
 
+/// What was trained on top of another pipeline, and how it is drawn with.
+struct Next {
+    what: &'static str,
+    trainee: TraineeKind,
+    base: String,
+    prompt: String,
+}
+
+impl Next {
+    /// Of a run that trains no pipeline of its own; `None` of others.
+    fn of(config: &TrainingConfig) -> Option<Self> {
+        let what = match config.trainee {
+            TraineeKind::Full | TraineeKind::Pix2Pix => return None,
+            TraineeKind::Lora => "LoRA      ",
+            TraineeKind::Embedding => "word      ",
+            TraineeKind::ControlNet => "network   ",
+        };
+        let prompts = config
+            .validation_prompt
+            .first()
+            .or(config.instance_prompt.as_ref());
+        let prompt = prompts.or(config.placeholder_token.as_ref());
+        Some(Self {
+            what,
+            trainee: config.trainee,
+            base: shell_word(&config.pretrained.as_ref()?.display().to_string()),
+            prompt: shell_word(prompt.map_or("what to draw", String::as_str)),
+        })
+    }
+
+    /// What `langevin sample` is told then.
+    fn asked(&self, folder: &str) -> String {
+        let (base, prompt) = (&self.base, &self.prompt);
+        let on_top = match self.trainee {
+            TraineeKind::Embedding => format!(
+                "--embedding {}",
+                shell_word(&format!("{folder}/learned_embeds.safetensors"))
+            ),
+            TraineeKind::ControlNet => format!("--control {}=picture.png", shell_word(folder)),
+            _ => format!("--lora {}", shell_word(folder)),
+        };
+        format!("{base} {on_top} --prompt {prompt} --output picture.png")
+    }
+}
+
 /// Says where things are, and what to try next.
-fn summarise(outcome: &Outcome) -> Result<()> {
+fn summarise(outcome: &Outcome, next: Option<&Next>) -> Result<()> {
     let ended = if outcome.interrupted {
         "stopped after"
     } else {
@@ -134,7 +180,8 @@ fn summarise(outcome: &Outcome) -> Result<()> {
         duration(outcome.seconds)
     ))?;
     let folder = outcome.folder.display();
-    terminal::print(&format!("pipeline  {folder}"))?;
+    let what = next.map_or("pipeline  ", |next| next.what);
+    terminal::print(&format!("{what}{folder}"))?;
     for (what, path) in [("samples ", &outcome.samples), ("loss    ", &outcome.plot)] {
         if let Some(path) = path {
             terminal::print(&format!("{what}  {}", path.display()))?;
@@ -145,6 +192,12 @@ fn summarise(outcome: &Outcome) -> Result<()> {
         terminal::print(&format!(
             "go on     langevin train --resume-from-checkpoint {path}"
         ))?;
+    }
+    if let Some(next) = next {
+        return Ok(terminal::print(&format!(
+            "next      langevin sample {}",
+            next.asked(&folder.to_string())
+        ))?);
     }
     let class = outcome.classes.first().map_or_else(String::new, |_| {
         // The last class is as good an example as any, and `3` reads well where the classes are digits.

@@ -121,12 +121,37 @@ impl Encoded {
     /// Drawn points; from points nothing is drawn.
     pub fn sample(&self, generator: &mut Generator) -> Tensor<4> {
         match &self.deviation {
-            Some(deviation) => {
-                let noise = generator.randn_tensor(self.mean.dims(), &self.mean.device());
-                self.mean.clone() + deviation.clone() * noise
-            }
+            Some(_) => self.with_noise(generator.randn_tensor(self.mean.dims(), &self.mean.device())),
             None => self.mode(),
         }
+    }
+
+    /// The points that this standard normal noise, of their shape, leads to.
+    pub fn with_noise(&self, noise: Tensor<4>) -> Tensor<4> {
+        match &self.deviation {
+            Some(deviation) => self.mean.clone() + deviation.clone() * noise,
+            None => self.mode(),
+        }
+    }
+
+    /// Several, one after another.
+    ///
+    /// # Errors
+    /// If there are none, or some are points and others not.
+    pub fn together(all: Vec<Self>) -> Result<Self> {
+        let deviations: Vec<Tensor<4>> = all
+            .iter()
+            .filter_map(|encoded| encoded.deviation.clone())
+            .collect();
+        if all.is_empty() || !(deviations.is_empty() || deviations.len() == all.len()) {
+            return Err(Error::Shape(
+                "encoded pictures must be of one kind to stand together".into(),
+            ));
+        }
+        Ok(Self {
+            mean: Tensor::cat(all.into_iter().map(|encoded| encoded.mean).collect(), 0),
+            deviation: (!deviations.is_empty()).then(|| Tensor::cat(deviations, 0)),
+        })
     }
 
     /// Those of the given pictures, in their order.

@@ -11,7 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
+use super::{Cut, Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
 use crate::{Error, Result, random::Generator};
 
 /// How a [`Loader`] makes batches.
@@ -69,6 +69,8 @@ pub struct Batch {
     pub attributes: Vec<Vec<bool>>,
     /// The index of each picture in the data set.
     pub indices: Vec<usize>,
+    /// How large each came, and where it was cut.
+    pub sizes: Vec<Cut>,
     /// Which batch of its epoch this is, from 0.
     pub number: usize,
 }
@@ -88,7 +90,7 @@ struct Shared {
     transform: Transform,
     config: LoaderConfig,
     /// Prepared pictures, where they are kept.
-    cache: Option<Vec<OnceLock<Example>>>,
+    cache: Option<Vec<OnceLock<Prepared>>>,
     /// What the kept pictures take, in bytes.
     cached_bytes: AtomicU64,
     broken: Mutex<Broken>,
@@ -241,22 +243,32 @@ impl Loader {
     }
 }
 
+/// An example with its picture resized.
+#[derive(Clone)]
+struct Prepared {
+    example: Example,
+    /// How it was cut so far.
+    cut: Cut,
+}
+
 impl Shared {
     fn broken(&self) -> MutexGuard<'_, Broken> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The example at `index` with its picture resized.
-    fn prepared(&self, index: usize) -> Result<Cow<'_, Example>> {
+    fn prepared(&self, index: usize) -> Result<Cow<'_, Prepared>> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
         if let Some(example) = place.and_then(OnceLock::get) {
             return Ok(Cow::Borrowed(example));
         }
         let example = self.dataset.get(index)?;
+        let cut = self.transform.middle(&example.picture);
         let example = self.resized(example)?;
+        let prepared = Prepared { example, cut };
         Ok(match place {
-            Some(place) if self.has_room(&example) => Cow::Borrowed(place.get_or_init(|| example)),
-            _ => Cow::Owned(example),
+            Some(place) if self.has_room(&prepared.example) => Cow::Borrowed(place.get_or_init(|| prepared)),
+            _ => Cow::Owned(prepared),
         })
     }
 
@@ -345,29 +357,31 @@ impl Job {
             captions: Vec::with_capacity(indices.len()),
             attributes: Vec::with_capacity(indices.len()),
             indices: Vec::with_capacity(indices.len()),
+            sizes: Vec::with_capacity(indices.len()),
             number,
         };
         for &index in indices {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let example = match self.shared.prepared(index) {
-                Ok(example) => example,
+            let prepared = match self.shared.prepared(index) {
+                Ok(prepared) => prepared,
                 Err(error) if config.strict => return Err(error),
                 Err(error) => {
                     self.shared.note_broken(index, &error);
                     continue;
                 }
             };
+            let Prepared { example, cut } = &*prepared;
             let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
             if let Some(picture) = &example.conditioning {
                 // By the same numbers, so that both stay in place.
-                let pixels = transform.finish(picture, &mut generator.clone());
+                let (pixels, _) = transform.finish(picture, *cut, &mut generator.clone());
                 batch.conditioning.get_or_insert_default().extend(pixels);
             }
-            batch
-                .pixels
-                .extend(transform.finish(&example.picture, &mut generator));
+            let (pixels, cut) = transform.finish(&example.picture, *cut, &mut generator);
+            batch.pixels.extend(pixels);
+            batch.sizes.push(cut);
             if let Some(classes) = &mut batch.classes {
                 classes.push(example.class.map_or(-1, |class| class as i64));
             }

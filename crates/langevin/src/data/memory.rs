@@ -43,7 +43,7 @@ fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
 }
 
 /// A number of bytes for a person: `5.7 MB`.
-pub(super) fn bytes_in_words(bytes: u64) -> String {
+pub(crate) fn bytes_in_words(bytes: u64) -> String {
     let scaled = |unit: f64| bytes as f64 / unit;
     match bytes {
         0..1_000_000 => format!("{:.1} kB", scaled(1e3)),

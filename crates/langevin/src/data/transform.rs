@@ -23,6 +23,31 @@ pub enum Crop {
     Random,
 }
 
+/// How a picture was before it was cut, and where: what Stable Diffusion XL is told (Podell et al. 2023, section 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The picture's height as it came.
+    pub height: usize,
+    /// Its width as it came.
+    pub width: usize,
+    /// Rows above what stayed, in the picture that was resized and perhaps mirrored.
+    pub top: usize,
+    /// Columns left of it.
+    pub left: usize,
+}
+
+impl Cut {
+    /// Of a square picture of which all stayed.
+    pub fn whole(side: usize) -> Self {
+        Self {
+            height: side,
+            width: side,
+            top: 0,
+            left: 0,
+        }
+    }
+}
+
 /// What is done to every picture. A pure function of the picture and a generator.
 ///
 /// Its numbers are those of `Resize` (Pillow, bilinear, antialiased), `CenterCrop` or `RandomCrop`,
@@ -68,7 +93,35 @@ impl Transform {
     /// [`Error::Shape`](crate::Error::Shape) if the resolution is zero, or the picture is so long and thin that resized it would take
     /// more than 512 MiB.
     pub fn apply(&self, picture: Picture, generator: &mut Generator) -> Result<Vec<f32>> {
-        Ok(self.finish(&self.prepare(picture)?, generator))
+        Ok(self.apply_and_tell(picture, generator)?.0)
+    }
+
+    /// The same, and how the picture was cut.
+    ///
+    /// # Errors
+    /// As [`Transform::apply`].
+    pub fn apply_and_tell(&self, picture: Picture, generator: &mut Generator) -> Result<(Vec<f32>, Cut)> {
+        let cut = self.middle(&picture);
+        Ok(self.finish(&self.prepare(picture)?, cut, generator))
+    }
+
+    /// How a picture is cut, but for chance.
+    pub(super) fn middle(&self, picture: &Picture) -> Cut {
+        let (height, width) = (picture.height(), picture.width());
+        let (top, left) = match self.crop {
+            Crop::Center if height > 0 && width > 0 => {
+                let (tall, wide) = self.resized_size(height, width);
+                let spare = |side: usize| half_to_even(side.saturating_sub(self.resolution));
+                (spare(tall), spare(wide))
+            }
+            _ => (0, 0),
+        };
+        Cut {
+            height,
+            width,
+            top,
+            left,
+        }
     }
 
     /// The part that does not depend on chance: channels, size, and a crop in the middle.
@@ -98,7 +151,7 @@ impl Transform {
     }
 
     /// The part that may depend on chance, on what [`Transform::prepare`] gave.
-    pub(super) fn finish(&self, prepared: &Picture, generator: &mut Generator) -> Vec<f32> {
+    pub(super) fn finish(&self, prepared: &Picture, cut: Cut, generator: &mut Generator) -> (Vec<f32>, Cut) {
         let n = self.resolution;
         let (spare_height, spare_width) = (prepared.height() - n, prepared.width() - n);
         let (top, left) = if spare_height == 0 && spare_width == 0 {
@@ -111,11 +164,23 @@ impl Transform {
         };
         let cropped = prepared.crop(top, left, n, n);
         let flipped = self.random_flip && generator.rand(1)[0] < 0.5;
-        if flipped {
+        // A picture that is mirrored after it was cut is one that was mirrored before, and cut on the other side.
+        let (chance, beyond) = (self.crop == Crop::Random, spare_width - left);
+        let cut = match (chance, flipped) {
+            (true, true) => Cut {
+                top,
+                left: beyond,
+                ..cut
+            },
+            (true, false) => Cut { top, left, ..cut },
+            (false, _) => cut,
+        };
+        let pixels = if flipped {
             cropped.flip().to_chw()
         } else {
             cropped.to_chw()
-        }
+        };
+        (pixels, cut)
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Conditioning {
     pub residuals: Option<Residuals>,
     /// Pictures that are looked at beside the sequence.
     pub images: Option<ImagePrompts>,
+    /// What a ControlNet that is trained along is shown, `[batch, channels, height, width]` in 0..1.
+    pub control: Option<Tensor<4>>,
 }
 
 impl Conditioning {
@@ -101,6 +103,7 @@ impl Conditioning {
             guidance_scale,
             residuals,
             images,
+            control,
         } = self;
         Ok(Self {
             classes: one_after_another("classes", classes, &other.classes)?,
@@ -112,6 +115,7 @@ impl Conditioning {
             guidance_scale: one_after_another("a guidance scale", guidance_scale, &other.guidance_scale)?,
             residuals: Residuals::one_after_another(residuals.as_ref(), other.residuals.as_ref())?,
             images: ImagePrompts::one_after_another(images.as_ref(), other.images.as_ref())?,
+            control: one_after_another("a control", control, &other.control)?,
         })
     }
 
@@ -127,6 +131,7 @@ impl Conditioning {
             guidance_scale,
             residuals,
             images,
+            control,
         } = self;
         // A sequence has its own mask, or none.
         let masked = if sequence.is_some() {
@@ -144,6 +149,7 @@ impl Conditioning {
             guidance_scale: guidance_scale.or(other.guidance_scale),
             residuals: residuals.or(other.residuals),
             images: images.or(other.images),
+            control: control.or(other.control),
         }
     }
 
@@ -159,6 +165,7 @@ impl Conditioning {
             guidance_scale,
             residuals,
             images,
+            control,
         } = self;
         Self {
             classes: of_rows(classes, rows),
@@ -170,6 +177,7 @@ impl Conditioning {
             guidance_scale: of_rows(guidance_scale, rows),
             residuals: residuals.as_ref().map(|residuals| residuals.rows(rows)),
             images: images.as_ref().map(|images| images.rows(rows)),
+            control: of_rows(control, rows),
         }
     }
 

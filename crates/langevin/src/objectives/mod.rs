@@ -31,6 +31,19 @@ pub struct TrainingPair {
 }
 
 impl TrainingPair {
+    /// The same where only the first so many pictures are weighted, and the others count 1.
+    pub fn weighting_first(mut self, count: usize) -> Self {
+        let [batch, ..] = self.input.dims();
+        self.weight = self.weight.map(|weight| {
+            if count >= batch {
+                return weight;
+            }
+            let ones = Tensor::ones([batch - count], &weight.device());
+            Tensor::cat(vec![weight.narrow(0, 0, count), ones], 0)
+        });
+        self
+    }
+
     /// For each picture the mean of the weighted squared errors of `prediction`, `[batch]`; their mean is the loss to
     /// minimise.
     ///

@@ -255,6 +255,21 @@ impl Pipeline {
         Ok(self)
     }
 
+    /// The same with another model of its kind, and texts read so: while it is trained.
+    pub(crate) fn with_parts(mut self, model: AnyModel, text: Option<TextCondition>) -> Self {
+        self.model = model;
+        if let Some(text) = text {
+            put_text(&mut self.conditions, text);
+        }
+        self
+    }
+
+    /// The same as another class of diffusers' pipelines, with the same components.
+    pub(crate) fn as_class(mut self, name: &str) -> Self {
+        self.class = PipelineClass::named(name).or(self.class);
+        self
+    }
+
     /// A single file holds no scheduler, and a LoRA none for what it makes of a model: of a model of a few steps, it is the one that such
     /// models want.
     fn for_few_steps(mut self) -> Result<Self> {
@@ -791,13 +806,19 @@ fn learn(conditions: &mut [AnyCondition], files: &[EmbeddingFile]) -> Result<()>
             format!("`embedding` {first} is for models that look at texts, and this one looks at none"),
         ));
     };
-    let text: AnyCondition = Arc::new(text.with_embeddings(files)?);
+    let text = text.with_embeddings(files)?;
+    put_text(conditions, text);
+    Ok(())
+}
+
+/// Puts another text condition in the place of the one that is there.
+fn put_text(conditions: &mut [AnyCondition], text: TextCondition) {
+    let text: AnyCondition = Arc::new(text);
     let is_text = |condition: &&mut AnyCondition| (condition.as_ref() as &dyn Any).is::<TextCondition>();
     conditions
         .iter_mut()
         .filter(is_text)
         .for_each(|condition| *condition = text.clone());
-    Ok(())
 }
 
 fn is_class(condition: &Arc<dyn Condition>) -> bool {

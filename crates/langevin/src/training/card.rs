@@ -6,13 +6,14 @@ use super::{
     ConditioningKind, MixedPrecision, Trainer, TrainingConfig,
     command::arguments,
     samples::{SAMPLES, SAMPLES_LAST},
+    tuned_card,
 };
 use crate::{Result, data::looks_like_hub_name, files::write_atomically, models::AnyModelConfig};
 
 /// The card's name in a run's folder.
 pub const MODEL_CARD: &str = "README.md";
 /// What tells a card that was written here from one that somebody wrote.
-const MARK: &str =
+pub(super) const MARK: &str =
     "<!-- Written by langevin. It is written anew when the run goes on, unless this line is gone. -->";
 
 /// What the run came to.
@@ -25,6 +26,8 @@ pub(super) struct Ended {
     pub parameters: usize,
     /// What they make up.
     pub model: AnyModelConfig,
+    /// The class of the latent pipeline that was trained on.
+    pub base: Option<&'static str>,
 }
 
 /// Writes the card of a run that is over. One that somebody has made their own is left alone.
@@ -50,19 +53,22 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
         command: command(arguments().into_iter()),
         ended,
     };
-    let text = card.text();
+    let text = match ended.base {
+        Some(class) => tuned_card::text(&card, class),
+        None => card.text(),
+    };
     write_atomically(path, |w| std::io::Write::write_all(w, text.as_bytes()))
 }
 
 /// All that a card tells of.
-struct Card<'a> {
-    config: &'a TrainingConfig,
-    dataset: &'a str,
-    pictures: usize,
+pub(super) struct Card<'a> {
+    pub(super) config: &'a TrainingConfig,
+    pub(super) dataset: &'a str,
+    pub(super) pictures: usize,
     classes: &'a [String],
     /// The grid of samples to show, where there is one.
-    samples: Option<&'static str>,
-    command: String,
+    pub(super) samples: Option<&'static str>,
+    pub(super) command: String,
     ended: &'a Ended,
 }
 
@@ -231,7 +237,7 @@ impl Card<'_> {
         ))
     }
 
-    fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let config = self.config;
         let average = if config.use_ema {
             format!("up to {}", config.ema_max_decay)
@@ -301,7 +307,7 @@ impl Card<'_> {
 }
 
 /// `ORG/NAME` of an `ORG/NAME@COMMIT`; anything else as it is.
-fn without_commit(name: &str) -> &str {
+pub(super) fn without_commit(name: &str) -> &str {
     match name.split_once('@') {
         Some((id, _)) if looks_like_hub_name(id) => id,
         _ => name,
@@ -359,7 +365,7 @@ fn without_paths(card: &str) -> String {
 }
 
 /// A word as YAML reads it, whatever is in it: every JSON string is one of YAML.
-fn yaml(word: &str) -> String {
+pub(super) fn yaml(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     if word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plain) {
         word.to_string()
@@ -412,6 +418,7 @@ mod tests {
                 steps: 100,
                 loss: Some(0.25),
                 parameters: 1000,
+                base: None,
                 model: config
                     .model_config(&crate::models::ModelInputs {
                         num_classes: (!classes.is_empty()).then_some(classes.len() + 1),

@@ -100,6 +100,18 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What a new word stands for, and so the sentences that it is learned in.
+    #[derive(Default)]
+    pub enum LearnableProperty: "a property to learn" {
+        /// A thing.
+        #[default]
+        Object = "object",
+        /// A manner.
+        Style = "style",
+    }
+}
+
 impl MixedPrecision {
     /// How operations keep activations then.
     pub fn kept_as(self) -> KeptAs {

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use super::options::Flag as _;
 use super::{
     ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
-    TrackerKind, VectorEmbedding, options::options, step::Saving,
+    TrackerKind, TraineeKind, VectorEmbedding, choices::LearnableProperty, options::options, step::Saving,
 };
 use crate::{
     conditioning::PictureVector,
     data::{Alpha, Channels, Resize, split},
     models::{ClassChannels, ImageCondition, ModelPreset},
+    nn::AdapterInit,
     objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
     ops::Algorithm,
     schedulers::BetaSchedule,
@@ -54,7 +55,7 @@ options! {
         pub model: ModelSource = ModelPreset::DdpmDefault.into(),
         /// Start from a pipeline's folder or ORG/NAME of the Hub: its model, its noise and its sizes.
         #[flag("Model", value_name = "PIPELINE", alias = "start-model", conflicts_with_all = [
-            "model", "objective", "prediction_type", "ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr",
+            "model", "objective", "ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr",
             "edm_sigma_data",
         ])]
         pub pretrained: Option<PathBuf> = None,
@@ -298,6 +299,78 @@ options! {
         /// How often the attributes are withheld [0.1].
         #[flag("Model", value_name = "PROBABILITY")]
         pub attribute_dropout: Option<f64> = None,
+        /// What is trained on top of a latent pipeline: full (the UNet), lora, embedding (new words), controlnet or pix2pix [full].
+        #[flag("Fine-tuning", value_name = "KIND")]
+        pub trainee: TraineeKind = TraineeKind::Full,
+        /// The rank of a LoRA's adapters [4].
+        #[flag("Fine-tuning", value_name = "N")]
+        pub rank: usize = 4,
+        /// A LoRA counts alpha / rank [the rank, which is 1].
+        #[flag("Fine-tuning", value_name = "ALPHA")]
+        pub lora_alpha: Option<f64> = None,
+        /// What the names of the UNet's layers end in that a LoRA is put on; where nobody says to_k,to_q,to_v,to_out.0, the projections of
+        /// attention.
+        #[flag("Fine-tuning", value_name = "NAMES", value_delimiter = ',')]
+        pub lora_targets: Vec<String> = vec![],
+        /// The same of text encoders, where they are trained; where nobody says q_proj,k_proj,v_proj,out_proj.
+        #[flag("Fine-tuning", value_name = "NAMES", value_delimiter = ',')]
+        pub lora_text_targets: Vec<String> = vec![],
+        /// How often a number that goes into a LoRA is dropped in training [0].
+        #[flag("Fine-tuning", value_name = "PROBABILITY")]
+        pub lora_dropout: f64 = 0.0,
+        /// How a LoRA begins: gaussian or kaiming; either changes nothing at first [gaussian].
+        #[flag("Fine-tuning", value_name = "HOW")]
+        pub lora_init: AdapterInit = AdapterInit::Gaussian,
+        /// Write a LoRA for A1111 and ComfyUI too, with sd-scripts' names.
+        #[flag("Fine-tuning", switch())]
+        #[resume(may_change)]
+        pub output_kohya_format: bool = false,
+        /// Train the text encoder too, or put a LoRA on it.
+        #[flag("Fine-tuning", switch())]
+        pub train_text_encoder: bool = false,
+        /// The learning rate of the text encoder [that of the model].
+        #[flag("Fine-tuning", value_name = "RATE")]
+        pub text_encoder_lr: Option<f64> = None,
+        /// The caption of all pictures, such as "a photo of sks dog"; without it each has its own.
+        #[flag("Fine-tuning", value_name = "TEXT")]
+        pub instance_prompt: Option<String> = None,
+        /// Train on pictures of the class too, so that the model does not forget what others of it look like: their caption, such as "a photo
+        /// of a dog". Missing pictures are drawn by the model itself.
+        #[flag("Fine-tuning", value_name = "TEXT")]
+        pub class_prompt: Option<String> = None,
+        /// The folder of the pictures of the class [class-pictures in the run's].
+        #[flag("Fine-tuning", value_name = "FOLDER")]
+        pub class_data_dir: Option<PathBuf> = None,
+        /// How many pictures of the class there are at least [100].
+        #[flag("Fine-tuning", value_name = "N")]
+        pub num_class_images: usize = 100,
+        /// How much the pictures of the class count [1].
+        #[flag("Fine-tuning", value_name = "WEIGHT")]
+        pub prior_loss_weight: f64 = 1.0,
+        /// embedding: the new word, such as <cat-toy>.
+        #[flag("Fine-tuning", value_name = "WORD")]
+        pub placeholder_token: Option<String> = None,
+        /// embedding: the word that the new one begins as, such as toy; one token of the vocabulary.
+        #[flag("Fine-tuning", value_name = "WORD")]
+        pub initializer_token: Option<String> = None,
+        /// embedding: how many vectors the new word has [1].
+        #[flag("Fine-tuning", value_name = "N")]
+        pub num_vectors: usize = 1,
+        /// embedding: whether the word stands for an object or a style [object].
+        #[flag("Fine-tuning", value_name = "WHAT")]
+        pub learnable_property: LearnableProperty = LearnableProperty::Object,
+        /// pix2pix: how often text, picture, and both are withheld [0.05].
+        #[flag("Fine-tuning", value_name = "PROBABILITY")]
+        pub conditioning_dropout_prob: Option<f64> = None,
+        /// What pictures are drawn of while training; several are drawn in turn; where nobody says, the captions of the first
+        /// pictures.
+        #[flag("Fine-tuning", value_name = "TEXT", alias = "validation-prompts")]
+        #[resume(may_change)]
+        pub validation_prompt: Vec<String> = vec![],
+        /// controlnet and pix2pix: the pictures that those are drawn after, one for each text; where nobody says, those of the first pictures.
+        #[flag("Fine-tuning", value_name = "FILE")]
+        #[resume(may_change)]
+        pub validation_image: Vec<PathBuf> = vec![],
         /// The seed that everything random comes from [0].
         #[flag("Training", value_name = "N")]
         pub seed: u64 = 0,

@@ -1,9 +1,25 @@
 //! The data set that a run trains on.
 
 use super::{TrainingConfig, config::DIGITS};
-use crate::{Error, Result, data::OpenOptions, models::ImageCondition};
+use crate::{
+    Error, Result,
+    data::{self, Dataset, OpenOptions, Repeated},
+    models::ImageCondition,
+};
 
 impl TrainingConfig {
+    /// The run's data set. Where the model denoises latents, sub-folders called `10_name class` are no classes, see [`Repeated`].
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_dataset(&self) -> Result<Box<dyn Dataset>> {
+        let dataset = data::open_with(&self.dataset()?, &self.open_options())?;
+        match self.latent_base()? {
+            Some(_) => Repeated::of(dataset),
+            None => Ok(dataset),
+        }
+    }
+
     /// How the data set is opened.
     pub fn open_options(&self) -> OpenOptions {
         OpenOptions {

@@ -103,6 +103,16 @@ impl<M: Module> Learner<M> {
         Ok(self)
     }
 
+    /// Moves each parameter by its own rate: so many times the learning rate, by its name.
+    pub fn with_rates(mut self, factor: impl Fn(&str) -> f64) -> Self {
+        let parameters = weights::parameters(&self.model).into_iter();
+        let factors = parameters.map(|(name, id)| (id, factor(&name)));
+        self.optimizer = self
+            .optimizer
+            .with_rates(factors.filter(|(_, factor)| *factor != 1.0).collect());
+        self
+    }
+
     /// How many numbers are trained.
     pub fn num_trained(&self) -> usize {
         struct Count(usize);

@@ -4,12 +4,14 @@ pub mod average;
 pub mod card;
 pub mod checkpoints;
 pub mod choices;
+mod class_pictures;
 mod command;
 pub mod config;
 mod dataset;
 pub mod ema;
 mod ended;
 pub mod gradients;
+mod latent;
 pub mod learner;
 mod length;
 pub mod lock;
@@ -34,13 +36,16 @@ pub mod samples;
 mod setup;
 pub mod state;
 pub mod step;
+mod templates;
 pub mod trackers;
-mod trainee;
+pub mod trainee;
 pub mod trainer;
+mod tuned_card;
 mod validate;
 
 pub use choices::{
-    ConditioningKind, LrSchedulerType, MixedPrecision, ResumeFrom, TextEncoderSource, VectorEmbedding,
+    ConditioningKind, LearnableProperty, LrSchedulerType, MixedPrecision, ResumeFrom, TextEncoderSource,
+    VectorEmbedding,
 };
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use ended::ended;
@@ -51,5 +56,5 @@ pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent
 pub use reduce::{Alone, Reduce};
 pub use state::SavedRun;
 pub use trackers::TrackerKind;
-pub use trainee::{Full, Trainee};
+pub use trainee::{AnyTrainee, Full, Latent, Trainee, TraineeKind};
 pub use trainer::Trainer;

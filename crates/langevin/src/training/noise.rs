@@ -1,8 +1,11 @@
 //! What a configuration says of noise: the scheduler that its pipeline samples with, and what its model learns.
 
+use serde_json::Value;
+
 use super::{TrainingConfig, pretrained};
 use crate::{
     Error, Result,
+    named::Named,
     objectives::{
         DdpmObjective, EdmObjective, FlowObjective, LossWeighting, NoiseOptions, Objective, ObjectiveKind,
         PredictionType, Weighting,
@@ -20,7 +23,13 @@ impl TrainingConfig {
     /// If a value makes no sense, or the pretrained pipeline's cannot be read.
     pub fn scheduler(&self) -> Result<AnyScheduler> {
         if let Some(folder) = &self.pretrained {
-            return pretrained::scheduler(folder);
+            let own = pretrained::scheduler(folder)?;
+            if self.latent_base()?.is_none() {
+                return Ok(own);
+            }
+            // What a model predicts may be another thing from now on.
+            let predicts = Value::from(self.prediction_type.name());
+            return own.insisting(&[("prediction_type", predicts)]);
         }
         Ok(match self.objective {
             ObjectiveKind::Ddpm => DDPMScheduler::new(self.noise_schedule())?.into(),

@@ -47,6 +47,8 @@ pub struct AdamWOptimizer {
     config: AdamWConfig,
     step: u64,
     moments: HashMap<ParamId, [Tensor<1>; 2]>,
+    /// By what the learning rate is multiplied for some parameters.
+    rates: HashMap<ParamId, f64>,
 }
 
 impl AdamWOptimizer {
@@ -56,7 +58,13 @@ impl AdamWOptimizer {
             config,
             step: 0,
             moments: HashMap::new(),
+            rates: HashMap::new(),
         }
+    }
+
+    /// The same with the learning rate multiplied by these for these parameters.
+    pub(super) fn with_rates(self, rates: HashMap<ParamId, f64>) -> Self {
+        Self { rates, ..self }
     }
 
     /// Both moments of every parameter that has moved, flat, for a checkpoint: `exp_avg.KEY` and `exp_avg_sq.KEY`.
@@ -105,6 +113,7 @@ impl AdamWOptimizer {
             hyper,
             gradients,
             moments: &mut self.moments,
+            rates: &self.rates,
         })
     }
 }
@@ -113,6 +122,7 @@ struct Update<'a> {
     hyper: AdamW,
     gradients: HashMap<ParamId, Tensor<1>>,
     moments: &'a mut HashMap<ParamId, [Tensor<1>; 2]>,
+    rates: &'a HashMap<ParamId, f64>,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -125,6 +135,10 @@ impl ModuleMapper for Update<'_> {
             let zeros = || Tensor::zeros(gradient.shape(), &gradient.device());
             [zeros(), zeros()]
         });
+        let hyper = AdamW {
+            learning_rate: self.hyper.learning_rate * self.rates.get(&id).copied().unwrap_or(1.0),
+            ..self.hyper
+        };
         param.map(|tensor| {
             let shape = tensor.shape();
             let requires_grad = tensor.is_require_grad();
@@ -134,7 +148,7 @@ impl ModuleMapper for Update<'_> {
                 first_moment,
                 second_moment,
             };
-            let state = ops::adamw(state, gradient, self.hyper);
+            let state = ops::adamw(state, gradient, hyper);
             self.moments.insert(id, [state.first_moment, state.second_moment]);
             Tensor::from_inner(state.parameter.reshape(shape)).set_require_grad(requires_grad)
         })

@@ -1,19 +1,20 @@
 //! Starting from a pipeline that is there: its model, its scheduler, and what they say of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{ConditioningKind, ModelSource, TrainingConfig};
+use super::{ConditioningKind, LrSchedulerType, ModelSource, TrainingConfig};
 use crate::{
     Error, Result,
     conditioning::{self, Pretrained, TEXT_ENCODER},
     data::{Channels, looks_like_hub_name},
-    models::{AnyModel, AnyModelConfig},
+    files,
+    models::{AnyModel, AnyModelConfig, AutoencoderKLConfig, ModelConfig},
     named::Named,
     objectives::{ObjectiveKind, PredictionType},
-    pipelines::{self, MODEL_INDEX},
+    pipelines::{self, MODEL_INDEX, PipelineClass},
     random::Generator,
     schedulers::{AnyScheduler, BetaSchedule, ModelKind},
 };
@@ -38,6 +39,9 @@ impl TrainingConfig {
                     format!("holds no pipeline: there is no {MODEL_INDEX} in it"),
                 )
             });
+        }
+        if is_latent(folder)? {
+            return self.use_latent(folder);
         }
         let source = ModelSource::Config(folder.to_path_buf());
         let model = source.config()?;
@@ -84,6 +88,68 @@ impl TrainingConfig {
         Ok(())
     }
 
+    /// The folder of the pipeline that the run starts from, where its model denoises latents.
+    ///
+    /// # Errors
+    /// If there is a pipeline that cannot be read.
+    pub(crate) fn latent_base(&self) -> Result<Option<PathBuf>> {
+        match &self.pretrained {
+            Some(folder) if is_latent(folder)? => Ok(Some(folder.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the run is on top of a pipeline whose model denoises latents.
+    ///
+    /// # Errors
+    /// If there is a pipeline that cannot be read.
+    pub fn tunes_latents(&self) -> Result<bool> {
+        Ok(self.latent_base()?.is_some())
+    }
+
+    /// Starts from a pipeline whose model denoises latents: its sizes, and settings that the scripts for such have, or that work.
+    fn use_latent(&mut self, folder: &Path) -> Result<()> {
+        let model = ModelSource::Config(folder.to_path_buf()).config()?;
+        if !matches!(model, AnyModelConfig::Condition(_)) {
+            return Err(Error::Unsupported(format!(
+                "{}: a {} that denoises latents is drawn from, and not trained on",
+                folder.display(),
+                model.class_name()
+            )));
+        }
+        let vae = AutoencoderKLConfig::load(folder.join("vae"))?;
+        if let Some([height, _]) = model.sample_size() {
+            self.resolution = height * vae.factor();
+        }
+        self.model = ModelSource::Config(folder.to_path_buf());
+        self.pretrained = Some(folder.to_path_buf());
+        self.channels = Channels::Rgb;
+        self.conditioning = ConditioningKind::CrossAttention;
+        self.objective = ObjectiveKind::Ddpm;
+        let config = scheduler(folder)?.config()?;
+        let word = |key: &str| config.get(key).and_then(Value::as_str);
+        let steps = config.get("num_train_timesteps").and_then(Value::as_u64);
+        self.ddpm_num_steps = steps.map_or(self.ddpm_num_steps, |steps| steps as usize);
+        self.prediction_type =
+            word("prediction_type").map_or(Ok(PredictionType::Epsilon), Named::from_name)?;
+        self.rescale_betas_zero_snr = config.get("rescale_betas_zero_snr") == Some(&Value::Bool(true));
+        if let Some(schedule) = word("beta_schedule").and_then(|name| BetaSchedule::from_name(name).ok()) {
+            self.ddpm_beta_schedule = schedule;
+        }
+        // What the scripts for latent pipelines have.
+        (self.adam_beta1, self.adam_weight_decay) = (0.9, 1e-2);
+        self.lr_scheduler = LrSchedulerType::Constant;
+        self.lr_warmup_steps = 0;
+        self.train_batch_size = 1;
+        self.caption_dropout = Some(0.0);
+        self.center_crop = true;
+        // Pictures take long to draw.
+        self.ddpm_num_inference_steps = 25.min(self.ddpm_num_steps);
+        self.eval_batch_size = 4;
+        (self.save_images_epochs, self.save_model_epochs) = (0, 0);
+        Ok(())
+    }
+
     /// Conditions the model on what it is conditioned on already.
     fn condition_as(&mut self, model: &AnyModelConfig, folder: &Path) -> Result<()> {
         self.conditioning = ConditioningKind::None;
@@ -102,6 +168,23 @@ impl TrainingConfig {
         }
         Ok(())
     }
+}
+
+/// Whether the folder holds a pipeline whose model denoises latents.
+///
+/// # Errors
+/// If its index cannot be read.
+fn is_latent(folder: &Path) -> Result<bool> {
+    let index = folder.join(MODEL_INDEX);
+    if !index.is_file() {
+        return Ok(false);
+    }
+    let index: Value = files::read_json(index)?;
+    let class = index
+        .get("_class_name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    Ok(PipelineClass::named(class).is_some_and(|class| class.latent.is_some()))
 }
 
 /// The scheduler of the pipeline in `folder`.

@@ -17,7 +17,7 @@ use super::{
     samples,
     state::{self, Place},
     step::{self, Draw},
-    trainee::{Full, Trainee},
+    trainee::{AnyTrainee, Trainee},
 };
 use crate::{
     Error, Result, files,
@@ -39,7 +39,7 @@ pub(super) enum Ended {
 /// A run in progress.
 pub(super) struct Run {
     /// Taken out only while a step moves it.
-    learner: Option<Learner<Full>>,
+    learner: Option<Learner<AnyTrainee>>,
     pub reports: Reports,
     /// Who else trains.
     reduce: Box<dyn Reduce>,
@@ -212,7 +212,7 @@ impl Run {
     }
 
     /// The model with all that moves it.
-    pub(super) fn learner(&self) -> Result<&Learner<Full>> {
+    pub(super) fn learner(&self) -> Result<&Learner<AnyTrainee>> {
         self.learner
             .as_ref()
             .ok_or_else(|| Error::Config("the run has no model".into()))
@@ -392,13 +392,16 @@ impl Run {
 
     /// The pipeline as it stands: with the average of the weights where there is one.
     pub(super) fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
-        Ok(pipeline(trainer, &self.learner()?.best()))
+        pipeline(trainer, &self.learner()?.best())
     }
 
     /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
     pub(super) fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
         let learner = self.learner()?;
-        Ok(learner.ema().map(|_| pipeline(trainer, &learner.plain())))
+        learner
+            .ema()
+            .map(|_| pipeline(trainer, &learner.plain()))
+            .transpose()
     }
 
     /// A sentence where the average is too young to be used.
@@ -419,20 +422,33 @@ impl Run {
     /// Writes the pipeline into the run's folder, where no samples of other weights stay as those of the end.
     pub(super) fn save(&mut self, trainer: &Trainer) -> Result<()> {
         samples::forget_end(&trainer.folder);
-        self.pipeline(trainer)?.save(&trainer.folder)?;
+        match &trainer.latent {
+            Some(latent) => latent.save(&trainer.config, &self.learner()?.best(), &trainer.folder)?,
+            None => self.pipeline(trainer)?.save(&trainer.folder)?,
+        }
         self.replaces = false;
         Ok(())
     }
 }
 
 /// The pipeline of what a run trains.
-fn pipeline(trainer: &Trainer, trainee: &Full) -> Pipeline {
-    let conditions = trainee.conditions(&trainer.conditions);
-    Pipeline::of_parts(trainee.model().clone(), trainer.scheduler.clone(), conditions)
+fn pipeline(trainer: &Trainer, trainee: &AnyTrainee) -> Result<Pipeline> {
+    match (trainee, &trainer.latent) {
+        (AnyTrainee::Latent(latent), Some(run)) => run.pipeline(&trainer.config, latent),
+        (AnyTrainee::Full(full), _) => {
+            let conditions = full.conditions(&trainer.conditions);
+            Ok(Pipeline::of_parts(
+                full.model().clone(),
+                trainer.scheduler.clone(),
+                conditions,
+            ))
+        }
+        (AnyTrainee::Latent(_), None) => Err(Error::Config("the run has no pipeline to train on".into())),
+    }
 }
 
 /// What is trained with what the configuration moves it by, in a run over so many pictures.
-fn learner(trainee: Full, config: &TrainingConfig, pictures: usize) -> Result<Learner<Full>> {
+fn learner(trainee: AnyTrainee, config: &TrainingConfig, pictures: usize) -> Result<Learner<AnyTrainee>> {
     let optimizer = AdamWConfig {
         beta1: config.adam_beta1,
         beta2: config.adam_beta2,
@@ -443,7 +459,8 @@ fn learner(trainee: Full, config: &TrainingConfig, pictures: usize) -> Result<Le
         max_decay: config.ema_max_decay,
         inv_gamma: config.ema_inv_gamma,
         power: config.ema_power,
-        use_ema_warmup: true,
+        // As the scripts for latent pipelines have it.
+        use_ema_warmup: matches!(trainee, AnyTrainee::Full(_)),
         ..EmaSchedule::default()
     });
     let schedule = config.lr_schedule(config.total_steps(pictures), config.steps_per_epoch(pictures))?;
@@ -455,11 +472,27 @@ fn learner(trainee: Full, config: &TrainingConfig, pictures: usize) -> Result<Le
         config.max_grad_norm,
         ema,
     );
-    if config.train_only.is_empty() {
+    let words = &config.train_only;
+    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    if let AnyTrainee::Latent(_) = learner.model() {
+        let trains = config.trainee.row().trains;
+        let learner = learner.train_only(|name| trains(config, name) && chosen(name))?;
+        let text_rate = config.text_encoder_lr.map(|rate| rate / config.learning_rate);
+        return Ok(match text_rate {
+            Some(factor) => learner.with_rates(|name| {
+                if name.starts_with("text_encoder") {
+                    factor
+                } else {
+                    1.0
+                }
+            }),
+            None => learner,
+        });
+    }
+    if words.is_empty() {
         return Ok(learner);
     }
-    let words = &config.train_only;
-    learner.train_only(|name| words.iter().any(|word| name.contains(word.as_str())))
+    learner.train_only(chosen)
 }
 
 fn no_longer_finite(what: &str, value: f64, step: usize, trainer: &Trainer) -> Error {

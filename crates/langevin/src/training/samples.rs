@@ -7,16 +7,17 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Drawn, Trainer, setup::transform, trackers::metrics::Metrics};
+use super::{Drawn, TraineeKind, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
-    Request, Result,
+    Error, Request, Result, Size,
+    codec::{AnyCodec, Codec},
     conditioning::{AttributesCondition, ConditioningImages, TextCondition, VectorCondition},
     data::{Crop, Example, ImageInput, Picture, Transform},
     generate::{Plan, Watch},
     grid,
     models::ImageCondition,
     ops::in_pool,
-    options::ClassName,
+    options::{ClassName, ControlInput},
     pipelines::{Pipeline, Sampling, Step, to_pictures},
     random::Generator,
 };
@@ -39,6 +40,41 @@ const MOMENTS: usize = 10;
 /// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
 /// `-denoising` added to its name, goes the way of a few of them out of the noise.
 pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Result<Drawn> {
+    let config = &trainer.config;
+    let (request, columns) = match &trainer.latent {
+        Some(_) => of_latent(trainer)?,
+        None => of_pictures(trainer)?,
+    };
+    let mut moments = Moments {
+        codec: pipeline.codec(),
+        all: Vec::new(),
+    };
+    let drawn = in_pool(|| Plan::of(pipeline, &request)?.run(pipeline, &mut moments))?;
+    let pictures = drawn.unwrap_or_default();
+    let moments = moments.all;
+    let scale = grid::visible_scale(&pictures[0]);
+    let whole = grid::grid(&pictures, columns, 2, scale)?;
+    let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
+    let text = [
+        ("seed", "0".to_string()),
+        ("scheduler", pipeline.scheduler.class_name().to_string()),
+        ("steps", config.ddpm_num_inference_steps.to_string()),
+        ("model", trainer.folder.display().to_string()),
+    ];
+    grid::write_png(path, &whole, &text)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    grid::write_png(path.with_file_name(self::denoising(&name)), &denoising, &text)?;
+    Ok(Drawn {
+        pictures,
+        columns,
+        grid: whole,
+        denoising,
+        path: path.to_path_buf(),
+    })
+}
+
+/// What is drawn of a model of pictures, and in how many columns.
+fn of_pictures(trainer: &Trainer) -> Result<(Request, usize)> {
     const MOST_ROWS: usize = 20;
     let config = &trainer.config;
     let (classes, columns) = match trainer.classes() {
@@ -68,29 +104,64 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
         vectors: examples.vectors(0..count)?,
         ..Request::default()
     };
-    let mut moments = Moments::default();
-    let drawn = in_pool(|| Plan::of(pipeline, &request)?.run(pipeline, &mut moments))?;
-    let pictures = drawn.unwrap_or_default();
-    let moments = moments.0;
-    let scale = grid::visible_scale(&pictures[0]);
-    let whole = grid::grid(&pictures, columns, 2, scale)?;
-    let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;
-    let text = [
-        ("seed", "0".to_string()),
-        ("scheduler", pipeline.scheduler.class_name().to_string()),
-        ("steps", config.ddpm_num_inference_steps.to_string()),
-        ("model", trainer.folder.display().to_string()),
-    ];
-    grid::write_png(path, &whole, &text)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    grid::write_png(path.with_file_name(self::denoising(&name)), &denoising, &text)?;
-    Ok(Drawn {
-        pictures,
-        columns,
-        grid: whole,
-        denoising,
-        path: path.to_path_buf(),
-    })
+    Ok((request, columns))
+}
+
+/// What is drawn to validate what is trained on a latent pipeline: the texts that the configuration names, or the captions of the first pictures,
+/// so many of each.
+fn of_latent(trainer: &Trainer) -> Result<(Request, usize)> {
+    let config = &trainer.config;
+    let examples = Examples::of(trainer);
+    let each = config.eval_batch_size;
+    let prompts = match (
+        &config.validation_prompt,
+        &config.instance_prompt,
+        &config.placeholder_token,
+    ) {
+        (prompts, ..) if !prompts.is_empty() => prompts.clone(),
+        (_, Some(prompt), _) => vec![prompt.clone()],
+        (.., Some(word)) => vec![format!("a photo of a {word}")],
+        _ => examples.prompts(0..each),
+    };
+    let rows = match config.validation_prompt.len() {
+        0 => 1,
+        rows => rows,
+    };
+    let count = each * rows;
+    // One text a row of the grid.
+    let prompt = match rows {
+        1 => prompts,
+        _ => prompts
+            .iter()
+            .flat_map(|prompt| vec![prompt.clone(); each])
+            .collect(),
+    };
+    let shown = matches!(config.trainee, TraineeKind::ControlNet | TraineeKind::Pix2Pix);
+    let shown = shown.then(|| examples.shown(rows, each)).transpose()?;
+    let edits = config.trainee == TraineeKind::Pix2Pix;
+    let request = Request {
+        count: Some(count),
+        batch_size: 1,
+        steps: Some(config.ddpm_num_inference_steps),
+        size: Some(Size {
+            height: config.resolution,
+            width: config.resolution,
+        }),
+        prompt,
+        control: match (&shown, edits) {
+            (Some(picture), false) => vec![ControlInput {
+                model: None,
+                picture: picture.clone(),
+                scale: None,
+                start: 0.0,
+                end: 1.0,
+            }],
+            _ => Vec::new(),
+        },
+        init_image: shown.filter(|_| edits),
+        ..Request::default()
+    };
+    Ok((request, each.min(8)))
 }
 
 /// Removes the copy of a grid that was drawn on the way, if there is one: another one holds now.
@@ -132,22 +203,24 @@ fn denoising(grid: &str) -> String {
 }
 
 /// A few pictures of the first batch at moments evenly apart, from the noise to the end.
-#[derive(Default)]
-struct Moments(Vec<Vec<Picture>>);
+struct Moments<'a> {
+    codec: &'a AnyCodec,
+    all: Vec<Vec<Picture>>,
+}
 
-impl Moments {
+impl Moments<'_> {
     fn add(&mut self, samples: &Tensor<4>) -> Result<()> {
-        let all = to_pictures(samples)?;
+        let all = to_pictures(&self.codec.preview(samples.clone())?)?;
         // Evenly apart, so that they are of several classes where there are some.
         let apart = all.len().div_ceil(SHOWN);
-        self.0.push(all.into_iter().step_by(apart).collect());
+        self.all.push(all.into_iter().step_by(apart).collect());
         Ok(())
     }
 }
 
-impl Watch for Moments {
+impl Watch for Moments<'_> {
     fn begin(&mut self, sampling: &Sampling<'_>) -> Result<()> {
-        match self.0.is_empty() {
+        match self.all.is_empty() {
             true => self.add(sampling.sample()),
             false => Ok(()),
         }
@@ -197,6 +270,24 @@ impl<'a> Examples<'a> {
         let caption = |index| self.example(index).ok().and_then(|example| example.caption);
         let captions = range.map(|index| caption(index).unwrap_or_default());
         captions.filter(|_| self.captioned).collect()
+    }
+
+    /// What rows of a grid are drawn after: the pictures that the configuration names, or those beside the first of the data.
+    fn shown(&self, rows: usize, each: usize) -> Result<ImageInput> {
+        let named = &self.trainer.config.validation_image;
+        let one = |row: usize| match named.get(row % named.len().max(1)) {
+            Some(path) => Ok(ImageInput::File(path.clone())),
+            None => match self.example(row)?.conditioning {
+                Some(picture) => Ok(ImageInput::Picture(picture)),
+                None => Err(Error::option(
+                    &["conditioning_image"],
+                    "the first picture of the data has no other beside it to be drawn after",
+                )),
+            },
+        };
+        let all: Vec<ImageInput> = (0..rows).map(one).collect::<Result<_>>()?;
+        let turns = all.into_iter().flat_map(|picture| vec![picture; each]);
+        Ok(ImageInput::Several(turns.collect()))
     }
 
     /// The attributes of these pictures, for a model that knows any.

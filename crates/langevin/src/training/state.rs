@@ -8,12 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ConditioningKind, RUN_CONFIG, TrainingConfig, checkpoints,
-    ema::EmaSchedule,
-    gradients::Gradients,
-    learner::Learner,
-    places::one_place,
-    trainee::{Full, Trainee},
+    ConditioningKind, RUN_CONFIG, TrainingConfig, checkpoints, ema::EmaSchedule, gradients::Gradients,
+    learner::Learner, places::one_place, trainee::AnyTrainee,
 };
 use crate::{
     Error, Result,
@@ -34,6 +30,9 @@ pub const STATE: &str = "state.json";
 const MODEL: &str = "unet";
 /// Their average, as diffusers' `EMAModel` saves it.
 const AVERAGE: &str = "unet_ema";
+/// What is trained of a latent pipeline, and its average.
+const LATENT: &str = "trained";
+const LATENT_AVERAGE: &str = "trained_ema";
 /// The noise that it is trained on.
 const SCHEDULER: &str = "scheduler";
 /// Both moments of AdamW.
@@ -81,17 +80,22 @@ pub(super) fn write(
     folder: &Path,
     config: &TrainingConfig,
     place: &Place,
-    learner: &Learner<Full>,
+    learner: &Learner<AnyTrainee>,
     conditions: &[Trained],
     gradients: &Gradients,
     scheduler: &AnyScheduler,
 ) -> Result<()> {
-    learner.plain().write(conditions, &folder.join(MODEL))?;
+    let trains = |name: &str| (config.trainee.row().trains)(config, name);
+    let is_latent = matches!(learner.model(), AnyTrainee::Latent(_));
+    let model = folder.join(if is_latent { LATENT } else { MODEL });
+    learner.plain().write_trained(conditions, &model, trains)?;
     scheduler.save(folder.join(SCHEDULER))?;
     if let Some(ema) = learner.ema() {
-        let average = folder.join(AVERAGE);
-        ema.average().write(conditions, &average)?;
-        add_schedule(&average.join(CONFIG_NAME), ema.schedule(), place.step)?;
+        let average = folder.join(if is_latent { LATENT_AVERAGE } else { AVERAGE });
+        ema.average().write_trained(conditions, &average, trains)?;
+        if !is_latent {
+            add_schedule(&average.join(CONFIG_NAME), ema.schedule(), place.step)?;
+        }
     }
     let moments = learner.optimizer().moments(learner.model());
     weights::write_tensors(folder.join(OPTIMIZER), &moments)?;
@@ -293,17 +297,31 @@ impl SavedRun {
         AnyModel::load(self.model_folder(), device)
     }
 
+    /// The networks of a latent pipeline with what was trained of them.
+    ///
+    /// # Errors
+    /// If a file is missing or broken.
+    pub(super) fn latent(&self, begun: AnyTrainee, device: &Device) -> Result<AnyTrainee> {
+        begun.load(&self.folder.join(LATENT), device)
+    }
+
     /// Puts the optimiser's moments and the average into a learner that was made with [`Self::model`], and gives the
     /// gradients that wait.
     ///
     /// # Errors
     /// If a file is missing or broken.
-    pub(super) fn restore(&self, learner: &mut Learner<Full>, device: &Device) -> Result<Gradients> {
+    pub(super) fn restore(&self, learner: &mut Learner<AnyTrainee>, device: &Device) -> Result<Gradients> {
         let moments = weights::read_tensors(self.folder.join(OPTIMIZER))?;
         let average = match learner.ema() {
             None => None,
             // Its own configuration holds the average's schedule besides.
-            Some(_) => Some(learner.model().load(&self.folder.join(AVERAGE), device)?),
+            Some(_) => {
+                let average = self.folder.join(match learner.model() {
+                    AnyTrainee::Full(_) => AVERAGE,
+                    AnyTrainee::Latent(_) => LATENT_AVERAGE,
+                });
+                Some(learner.plain().load(&average, device)?)
+            }
         };
         learner.resume(self.place.step, moments, average, device);
         if self.place.waiting == 0 {

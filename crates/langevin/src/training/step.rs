@@ -2,7 +2,7 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::gradients::Gradients;
+use super::gradients::{Beside, Gradients};
 use crate::{
     Error, Result,
     models::{Conditioning, Denoiser},
@@ -19,6 +19,45 @@ pub struct Batch {
     pub clean: Tensor<4>,
     /// Classes and the like.
     pub conditioning: Conditioning,
+    /// Rows beside the parameters whose gradients count for the norm.
+    pub beside: Vec<Beside>,
+    /// How much pictures of the class count, where the second half of the pictures are such: what the model drew before, so that it does not
+    /// forget what the class looks like (Ruiz et al. 2022, "DreamBooth", equation 2).
+    pub prior_weight: Option<f64>,
+}
+
+impl Batch {
+    /// Pictures of one kind.
+    pub fn new(clean: Tensor<4>, conditioning: Conditioning) -> Self {
+        Self {
+            clean,
+            conditioning,
+            beside: Vec::new(),
+            prior_weight: None,
+        }
+    }
+
+    /// How many pictures are of the instance, and not of its class.
+    fn instances(&self) -> usize {
+        let [batch, ..] = self.clean.dims();
+        match self.prior_weight {
+            Some(_) => batch / 2,
+            None => batch,
+        }
+    }
+
+    /// The loss of the pictures' losses: their mean, or that of the instances and the weighted one of their class.
+    fn loss(&self, losses: &Tensor<1>) -> Tensor<1> {
+        let instances = self.instances();
+        let [batch] = losses.dims();
+        match self.prior_weight {
+            Some(weight) => {
+                let class = losses.clone().narrow(0, instances, batch - instances).mean();
+                losses.clone().narrow(0, 0, instances).mean() + class * weight
+            }
+            None => losses.clone().mean(),
+        }
+    }
 }
 
 /// What chance decides in a step.
@@ -49,7 +88,7 @@ impl Draw {
 /// What the model learns from one batch.
 #[derive(Clone, Debug)]
 pub struct Lesson {
-    /// The mean of the pictures' losses.
+    /// The mean of the pictures' losses, or what the batch makes of them.
     pub loss: f64,
     /// Each picture's.
     pub losses: Vec<f32>,
@@ -75,11 +114,11 @@ pub fn losses(
     let timesteps = Tensor::<1>::from_floats(pair.timesteps.as_slice(), &batch.clean.device());
     let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
 
-    // Compare.
-    pair.losses(prediction)
+    // Compare. Pictures of the class are not weighted by their noise.
+    pair.weighting_first(batch.instances()).losses(prediction)
 }
 
-/// Predicts, compares, and finds how the loss, the mean over the pictures, changes with every parameter.
+/// Predicts, compares, and finds how the loss, the mean over the pictures or what the batch makes of them, changes with every parameter.
 ///
 /// # Errors
 /// If the batch does not fit the model.
@@ -90,9 +129,9 @@ pub fn gradients<M: Module + Denoiser>(
     draw: &Draw,
 ) -> Result<Lesson> {
     let losses = losses(model, objective, batch, draw)?;
-    let loss = losses.clone().mean();
+    let loss = batch.loss(&losses);
     let mut backward = loss.backward();
-    let gradients = Gradients::gather(model, &mut backward);
+    let gradients = Gradients::gather(model, &mut backward).and_beside(&batch.beside, &mut backward);
     Ok(Lesson::new(loss, losses, gradients))
 }
 
@@ -110,12 +149,13 @@ pub fn gradients_checkpointed<M: Module + Denoiser>(
 ) -> Result<Lesson> {
     let (found, collected) = checkpointing(|| {
         let losses = losses(model, objective, batch, draw)?;
-        let loss = losses.clone().mean();
+        let loss = batch.loss(&losses);
         let backward = loss.backward();
         Ok::<_, Error>((loss, losses, backward))
     });
     let (loss, losses, mut backward) = found?;
-    let gradients = Gradients::gather_checkpointed(model, &mut backward, collected);
+    let gradients = Gradients::gather_checkpointed(model, &mut backward, collected)
+        .and_beside(&batch.beside, &mut backward);
     Ok(Lesson::new(loss, losses, gradients))
 }
 

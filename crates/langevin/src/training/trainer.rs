@@ -7,20 +7,24 @@ use std::{
 };
 
 use burn::{
-    module::Module,
+    module::{Module, ModuleVisitor, Param},
     tensor::{Device, Tensor, TensorData},
 };
 
 use super::{
     Estimate, MixedPrecision, ModelSource, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
     ended::ended,
-    memory, pretrained,
+    latent::LatentRun,
+    learner::Learner,
+    memory,
+    optimizer::AdamWConfig,
+    pretrained,
     run::{Ended, Run},
     samples::{self, SAMPLES, SAMPLES_TRAINED},
     setup::{loader_config, model_config, transform},
     step::{self, Batch, Draw},
     trackers,
-    trainee::{Full, Trainee},
+    trainee::{AnyTrainee, Full},
 };
 use crate::{
     Error, Result,
@@ -41,7 +45,9 @@ pub struct Trainer {
     /// What it consists of.
     pub(super) data: Fingerprint,
     pub(super) loader: Loader,
-    pub(super) trainee: Option<Full>,
+    pub(super) trainee: Option<AnyTrainee>,
+    /// What it takes on a latent pipeline.
+    pub(super) latent: Option<LatentRun>,
     pub(super) scheduler: AnyScheduler,
     pub(super) objective: Box<dyn Objective>,
     pub(super) conditions: Vec<Trained>,
@@ -66,7 +72,7 @@ impl Trainer {
     /// If the configuration makes no sense, the data cannot be opened or do not fit it, or the folder holds a run already.
     pub fn new(config: TrainingConfig, device: &Device) -> Result<Self> {
         config.validate()?;
-        let dataset = data::open_with(&config.dataset()?, &config.open_options())?;
+        let dataset = config.open_dataset()?;
         Self::on(config, dataset.into(), device)
     }
 
@@ -102,6 +108,35 @@ impl Trainer {
             saved.check_data(&config, &data)?;
         }
         let mut generator = Generator::new(config.seed);
+        if let Some(base) = config.latent_base()? {
+            let latent = LatentRun::open(&config, &base, device)?;
+            let begun = AnyTrainee::Latent(latent.trainee(&config, &mut generator)?);
+            let trainee = match &resumed {
+                Some(saved) => saved.latent(begun, device)?,
+                None => begun,
+            };
+            let scheduler = match &resumed {
+                Some(saved) => saved.scheduler()?,
+                None => config.scheduler()?,
+            };
+            let objective = config.objective(&scheduler)?;
+            return Ok(Self {
+                conditions: latent.conditions(&config),
+                dropout: Generator::for_index(config.seed, u64::MAX, 0),
+                latent: Some(latent),
+                trainee: Some(trainee),
+                config,
+                folder,
+                dataset,
+                data,
+                loader,
+                scheduler,
+                objective,
+                generator,
+                resumed,
+                device: device.clone(),
+            });
+        }
         let saved = resumed.as_ref().map(SavedRun::model_folder);
         let source = RunSource {
             config: &config,
@@ -122,7 +157,7 @@ impl Trainer {
             }
             (None, None) => expected.build(device, &mut generator)?,
         };
-        let trainee = Some(Full::new(model, &conditions));
+        let trainee = Some(AnyTrainee::Full(Full::new(model, &conditions)));
         let scheduler = match &resumed {
             Some(saved) => saved.scheduler()?,
             None => config.scheduler()?,
@@ -138,6 +173,7 @@ impl Trainer {
             data,
             loader,
             trainee,
+            latent: None,
             scheduler,
             objective,
             conditions,
@@ -158,25 +194,31 @@ impl Trainer {
 
     fn measured(&self) -> Result<Estimate> {
         const MEASURED: usize = 4;
-        let pictures = self.config.train_batch_size.min(MEASURED);
-        let side = self.config.resolution;
+        let pictures = match self.latent {
+            Some(_) => 1,
+            None => self.config.train_batch_size.min(MEASURED),
+        };
         let mut generator = Generator::new(0);
-        let clean =
-            generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
-        let model = Module::train(self.trainee()?.clone());
         let saving = self.config.saving();
-        let conditioning = keeping(saving.kept_as, || {
-            let examples = Examples {
-                classes: Some(&vec![0; pictures]),
-                captions: &vec![None; pictures],
-                attributes: &vec![vec![false; self.config.attribute_columns.len()]; pictures],
-                clean: &clean,
-                conditioning: Some(&clean),
-                text_encoder: model.text_encoder(),
-            };
-            conditioning::of_batch(&self.conditions, &examples, &mut generator)
-        })?;
-        let batch = Batch { clean, conditioning };
+        let model = match self.trainee()?.clone() {
+            AnyTrainee::Latent(latent) => {
+                let trains = self.config.trainee.row().trains;
+                let learner = Learner::new(
+                    AnyTrainee::Latent(latent),
+                    AdamWConfig::default(),
+                    self.config.learning_rate,
+                    self.config.lr_schedule(1, 1)?,
+                    1.0,
+                    None,
+                );
+                learner
+                    .train_only(|name| trains(&self.config, name))?
+                    .model()
+                    .clone()
+            }
+            full => Module::train(full),
+        };
+        let batch = keeping(saving.kept_as, || self.blank(&model, pictures, &mut generator))?;
         let objective = self.objective.as_ref();
         let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
         let start = Instant::now();
@@ -189,8 +231,28 @@ impl Trainer {
             seconds_per_step: seconds_per_picture * pictures_per_step.min(self.dataset.len()) as f64,
             steps_per_epoch: self.config.steps_per_epoch(self.dataset.len()),
             steps: self.config.total_steps(self.dataset.len()),
-            memory: self.memory(Module::num_params(&model), grew, pictures),
+            memory: self.memory(num_trained(&model), grew, pictures),
         })
+    }
+
+    /// A batch of noise to measure a step with.
+    fn blank(&self, model: &AnyTrainee, pictures: usize, generator: &mut Generator) -> Result<Batch> {
+        if let (Some(latent), AnyTrainee::Latent(networks)) = (&self.latent, model) {
+            return latent.blank(&self.config, networks, pictures);
+        }
+        let side = self.config.resolution;
+        let clean =
+            generator.randn_tensor([pictures, self.config.channels.count(), side, side], &self.device);
+        let examples = Examples {
+            classes: Some(&vec![0; pictures]),
+            captions: &vec![None; pictures],
+            attributes: &vec![vec![false; self.config.attribute_columns.len()]; pictures],
+            clean: &clean,
+            conditioning: Some(&clean),
+            text_encoder: model.text_encoder(),
+        };
+        let conditioning = conditioning::of_batch(&self.conditions, &examples, generator)?;
+        Ok(Batch::new(clean, conditioning))
     }
 
     /// The bytes that the process will hold, from those that it grew by for the gradients of a batch of `pictures`.
@@ -216,6 +278,9 @@ impl Trainer {
     fn whole_run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
+        if let Some(latent) = &mut self.latent {
+            latent.prepare(&self.config, &self.folder, &mut |text| observer.message(text))?;
+        }
         let info = run.info(self)?;
         observer.started(&info);
         let goes_on_at = self.resumed.as_ref().map(|saved| saved.step() + 1);
@@ -283,6 +348,7 @@ impl Trainer {
             loss: run.reports.metrics().recent_loss(),
             parameters: info.parameters,
             model: run.learner()?.model().model().config(),
+            base: self.latent.as_ref().map(|latent| latent.base().class().name),
         };
         card::write(self, &ended)?;
         Ok(Outcome {
@@ -316,7 +382,10 @@ impl Trainer {
                 config.learning_rate
             ));
         }
-        if config.channels == Channels::Rgb && self.looks_grey() {
+        if let Some(latent) = &self.latent {
+            remarks.extend(latent.remarks(config, self.dataset.as_ref()));
+        }
+        if config.channels == Channels::Rgb && self.latent.is_none() && self.looks_grey() {
             remarks.push(
                 "the pictures are grey, and the model learns three channels of them: --channels grey, with a model of one channel, \
                  takes less"
@@ -360,14 +429,19 @@ impl Trainer {
         conditions.map(std::slice::from_ref).find_map(conditioning::find)
     }
 
-    pub(super) fn trainee(&self) -> Result<&Full> {
+    pub(super) fn trainee(&self) -> Result<&AnyTrainee> {
         self.trainee
             .as_ref()
             .ok_or_else(|| Error::Config("a trainer runs once: make a new one".into()))
     }
 
     /// A loader's batch on the device, with what the model is trained under.
-    pub(super) fn prepare(&mut self, trainee: &Full, batch: data::Batch) -> Result<Batch> {
+    pub(super) fn prepare(&mut self, trainee: &AnyTrainee, batch: data::Batch) -> Result<Batch> {
+        if let (Some(latent), AnyTrainee::Latent(networks)) = (&self.latent, trainee) {
+            return keeping(self.config.saving().kept_as, || {
+                latent.batch(&self.config, networks, batch, &mut self.generator)
+            });
+        }
         let tensor = |pixels| Tensor::from_data(TensorData::new(pixels, batch.shape), &self.device);
         let clean = tensor(batch.pixels);
         let given = batch.conditioning.map(tensor);
@@ -383,8 +457,23 @@ impl Trainer {
         let conditioning = keeping(self.config.saving().kept_as, || {
             conditioning::of_batch(&self.conditions, &examples, &mut self.generator)
         })?;
-        Ok(Batch { clean, conditioning })
+        Ok(Batch::new(clean, conditioning))
     }
+}
+
+/// How many numbers are trained.
+fn num_trained(model: &AnyTrainee) -> usize {
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.dims().iter().product::<usize>();
+            }
+        }
+    }
+    let mut count = Count(0);
+    model.visit(&mut count);
+    count.0
 }
 
 /// Refuses what only the CPU has.

@@ -1,7 +1,39 @@
 //! Which training configurations make sense.
 
-use super::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TrainingConfig};
-use crate::{Error, Result, conditioning, error::require, models::ModelPreset};
+use super::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TraineeKind, TrainingConfig};
+use crate::{
+    Error, Result, conditioning,
+    error::require,
+    models::{ImageCondition, ModelPreset},
+};
+
+/// The options of fine-tuning, which its sentences name.
+const TUNING: &[&str] = &[
+    "trainee",
+    "pretrained",
+    "rank",
+    "lora_alpha",
+    "lora_targets",
+    "lora_text_targets",
+    "lora_dropout",
+    "lora_init",
+    "output_kohya_format",
+    "train_text_encoder",
+    "text_encoder_lr",
+    "instance_prompt",
+    "class_prompt",
+    "class_data_dir",
+    "num_class_images",
+    "prior_loss_weight",
+    "placeholder_token",
+    "initializer_token",
+    "num_vectors",
+    "learnable_property",
+    "conditioning_dropout_prob",
+    "conditioning_image",
+    "validation_prompt",
+    "validation_image",
+];
 
 impl TrainingConfig {
     /// Checks every value, alone and against the others, without looking at the data or the model's file.
@@ -14,7 +46,176 @@ impl TrainingConfig {
         self.check_precision()?;
         self.check_optimiser()?;
         self.check_noise()?;
-        self.check_model()
+        self.check_model()?;
+        self.check_trainee()
+    }
+
+    /// What is said of fine-tuning, value by value and against each other.
+    fn check_trainee(&self) -> Result<()> {
+        let option = |message: String| Err(Error::option(TUNING, message));
+        let probability = |name: &'static str, value: f64| {
+            require((0.0..=1.0).contains(&value), || {
+                format!("`{name}` is {value}; it must be between 0 and 1")
+            })
+        };
+        probability("lora_dropout", self.lora_dropout)?;
+        probability(
+            "conditioning_dropout_prob",
+            self.conditioning_dropout_prob.unwrap_or(0.0) * 3.0,
+        )
+        .map_err(|_| Error::Config("`conditioning_dropout_prob` must be between 0 and 1/3".into()))?;
+        for (name, value) in [
+            ("prior_loss_weight", self.prior_loss_weight),
+            ("text_encoder_lr", self.text_encoder_lr.unwrap_or(0.0)),
+            ("lora_alpha", self.lora_alpha.unwrap_or(0.0)),
+        ] {
+            require(value.is_finite() && value >= 0.0, || {
+                format!("`{name}` is {value}; it must be 0 or more")
+            })?;
+        }
+        for (name, value) in [
+            ("rank", self.rank),
+            ("num_vectors", self.num_vectors),
+            ("num_class_images", self.num_class_images),
+        ] {
+            require(value > 0, || format!("`{name}` is 0; it must be at least 1"))?;
+        }
+        let kind = self.trainee;
+        let usual = Self::script();
+        let of_lora = [
+            ("rank", self.rank != usual.rank),
+            ("lora_alpha", self.lora_alpha.is_some()),
+            ("lora_targets", !self.lora_targets.is_empty()),
+            ("lora_text_targets", !self.lora_text_targets.is_empty()),
+            ("lora_dropout", self.lora_dropout != 0.0),
+            ("lora_init", self.lora_init != usual.lora_init),
+            ("output_kohya_format", self.output_kohya_format),
+        ];
+        let of_embedding = [
+            ("num_vectors", self.num_vectors != usual.num_vectors),
+            (
+                "learnable_property",
+                self.learnable_property != usual.learnable_property,
+            ),
+        ];
+        let whose = of_lora.map(|asked| (asked, TraineeKind::Lora)).into_iter();
+        for ((name, asked), whose) in whose.chain(of_embedding.map(|asked| (asked, TraineeKind::Embedding))) {
+            if asked && kind != whose {
+                return option(format!("`{name}` belongs to `trainee` {whose}, and it is {kind}"));
+            }
+        }
+        let needs = [
+            (
+                "num_class_images",
+                self.num_class_images != usual.num_class_images,
+                "class_prompt",
+                self.class_prompt.is_some(),
+            ),
+            (
+                "prior_loss_weight",
+                self.prior_loss_weight != usual.prior_loss_weight,
+                "class_prompt",
+                self.class_prompt.is_some(),
+            ),
+            (
+                "class_data_dir",
+                self.class_data_dir.is_some(),
+                "class_prompt",
+                self.class_prompt.is_some(),
+            ),
+            (
+                "text_encoder_lr",
+                self.text_encoder_lr.is_some(),
+                "train_text_encoder",
+                self.train_text_encoder,
+            ),
+            (
+                "lora_text_targets",
+                !self.lora_text_targets.is_empty(),
+                "train_text_encoder",
+                self.train_text_encoder,
+            ),
+        ];
+        if let Some((name, _, other, _)) = needs.into_iter().find(|(_, asked, _, there)| *asked && !there) {
+            return option(format!("`{name}` goes with `{other}`, and there is none"));
+        }
+        let shows = matches!(kind, TraineeKind::ControlNet | TraineeKind::Pix2Pix);
+        if !self.validation_image.is_empty() && !shows {
+            return option(format!(
+                "`validation_image` goes with `trainee` controlnet and pix2pix, and it is {kind}"
+            ));
+        }
+        let asks = [
+            ("train_text_encoder", self.train_text_encoder),
+            ("instance_prompt", self.instance_prompt.is_some()),
+            ("class_prompt", self.class_prompt.is_some()),
+            ("placeholder_token", self.placeholder_token.is_some()),
+            ("validation_prompt", !self.validation_prompt.is_empty()),
+        ];
+        if self.latent_base()?.is_none() {
+            if kind != TraineeKind::Full {
+                return option(format!(
+                    "`trainee` {kind} is trained on top of a latent pipeline, such as Stable Diffusion's, which `pretrained` names; it names none"
+                ));
+            }
+            return match asks.into_iter().find(|(_, asked)| *asked) {
+                Some((name, _)) => option(format!(
+                    "`{name}` is for training on top of a latent pipeline, which `pretrained` names; it names none"
+                )),
+                None => Ok(()),
+            };
+        }
+        let words = [
+            ("placeholder_token", self.placeholder_token.is_some()),
+            ("initializer_token", self.initializer_token.is_some()),
+        ];
+        for (name, given) in words {
+            match (kind == TraineeKind::Embedding, given) {
+                (true, false) => {
+                    return option(format!(
+                        "`trainee` embedding needs `{name}`: the new word, and one that it begins as"
+                    ));
+                }
+                (false, true) => {
+                    return option(format!(
+                        "`{name}` belongs to `trainee` embedding, and it is {kind}"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let alone = matches!(
+            kind,
+            TraineeKind::Embedding | TraineeKind::ControlNet | TraineeKind::Pix2Pix
+        );
+        for (name, given) in [
+            ("train_text_encoder", self.train_text_encoder),
+            ("class_prompt", self.class_prompt.is_some()),
+        ] {
+            if alone && given {
+                return option(format!(
+                    "`{name}` goes with `trainee` full and lora, and it is {kind}"
+                ));
+            }
+        }
+        let shown = matches!(kind, TraineeKind::ControlNet | TraineeKind::Pix2Pix);
+        let column = matches!(self.conditioning_image, Some(ImageCondition::Column(_)));
+        if shown && !column {
+            return option(format!(
+                "`trainee` {kind} is shown pictures beside those that it draws: `conditioning_image` names their column, and it names none"
+            ));
+        }
+        if !shown && self.conditioning_image.is_some() {
+            return option(format!(
+                "`conditioning_image` goes with `trainee` controlnet and pix2pix, and it is {kind}"
+            ));
+        }
+        if self.conditioning_dropout_prob.is_some() && kind != TraineeKind::Pix2Pix {
+            return option(format!(
+                "`conditioning_dropout_prob` belongs to `trainee` pix2pix, and it is {kind}"
+            ));
+        }
+        Ok(())
     }
 
     fn check_sizes(&self) -> Result<()> {

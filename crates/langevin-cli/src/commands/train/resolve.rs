@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::FromArgMatches;
 use langevin::{
-    data::{self, Dataset},
+    data::Dataset,
     models::ClassChannels,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
@@ -77,7 +77,7 @@ pub(super) fn resolve(args: &TrainArgs) -> Result<Resolved> {
     }
     config.validate()?;
     // A data set that is not there, or holds nothing, is told before anything is made.
-    let dataset = data::open_with(&config.dataset()?, &config.open_options())?;
+    let dataset = config.open_dataset()?;
     if !config.only_classes.is_empty() {
         // However they were typed.
         config.only_classes = dataset.class_names().unwrap_or_default().to_vec();
@@ -144,6 +144,13 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     if args.has("snr_gamma") && !args.has("loss_weighting") && config.loss_weighting == LossWeighting::Script
     {
         config.loss_weighting = LossWeighting::MinSnr;
+    }
+    let tunes = config.tunes_latents()?;
+    if args.has("prediction_type") && args.has("pretrained") && !tunes {
+        bail!("--prediction-type cannot be used with --pretrained: what the model predicts is settled");
+    }
+    if tunes && args.has("pretrained") && !args.has("learning_rate") {
+        config.learning_rate = config.trainee.learning_rate();
     }
     if args.has("ddpm_num_steps") && !args.has("ddpm_num_inference_steps") {
         // The samples on the way take no more steps than there are.

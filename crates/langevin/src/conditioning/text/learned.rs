@@ -194,6 +194,22 @@ impl LearnedEmbedding {
         })
     }
 
+    /// Vectors that are being learned under a word: for each text encoder its folder, the vectors' width and their numbers.
+    pub(super) fn of(word: &str, parts: Vec<(&'static str, usize, Vec<f32>)>) -> Self {
+        let is_xl = parts.len() > 1;
+        let part = |(folder, width, values): (&'static str, usize, Vec<f32>)| Part {
+            key: word.to_string(),
+            of: is_xl.then_some(folder),
+            width,
+            values,
+        };
+        Self {
+            path: PathBuf::from(word),
+            names: vec![word.to_string()],
+            parts: parts.into_iter().map(part).collect(),
+        }
+    }
+
     /// Refuses vectors for two text encoders where a model has one.
     ///
     /// # Errors

@@ -119,9 +119,52 @@ impl TextCondition {
         Ok(condition)
     }
 
+    /// The same with other text encoders of their kinds, as many as there are.
+    pub(crate) fn with_encoders(&self, encoders: impl IntoIterator<Item = ClipTextEncoder>) -> Self {
+        let mut condition = self.clone();
+        for (tower, encoder) in condition.towers.iter_mut().zip(encoders) {
+            tower.encoder = encoder;
+        }
+        condition
+    }
+
+    /// The same with a word of so many vectors that is being learned: their numbers for each text encoder, in order.
+    ///
+    /// # Errors
+    /// If they are of another width than a text encoder's, or there is such a word already.
+    pub(crate) fn with_word(&self, word: &str, vectors: &[Vec<f32>]) -> Result<Self> {
+        let mut condition = self.clone();
+        let parts = condition.towers.iter().zip(vectors).map(|(tower, values)| {
+            (
+                tower.folders[0],
+                tower.encoder.config().hidden_size,
+                values.clone(),
+            )
+        });
+        let embedding = LearnedEmbedding::of(word, parts.collect());
+        for tower in &mut condition.towers {
+            tower.learn(&embedding)?;
+        }
+        Ok(condition)
+    }
+
+    /// The tokens of a text in each encoder's vocabulary, learned words among them, without start, end and padding.
+    ///
+    /// # Errors
+    /// If a tokenizer fails on it.
+    pub(crate) fn plain_tokens(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        let ids = |tower: &Tower| Ok(tower.pieces(text)?.into_iter().map(|(id, _)| id).collect());
+        self.towers.iter().map(ids).collect()
+    }
+
     /// The text encoder; of two the first.
     pub fn encoder(&self) -> &ClipTextEncoder {
         &self.towers[0].encoder
+    }
+
+    /// All text encoders, in order.
+    pub fn encoders(&self) -> impl Iterator<Item = &ClipTextEncoder> {
+        self.towers.iter().map(|tower| &tower.encoder)
     }
 
     /// Its tokenizer.

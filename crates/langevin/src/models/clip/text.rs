@@ -45,6 +45,13 @@ pub struct AddedTokens {
     pub vectors: Tensor<2>,
 }
 
+impl AddedTokens {
+    /// Whether a token is one of these.
+    pub fn has(&self, id: u32) -> bool {
+        id >= self.first && ((id - self.first) as usize) < self.vectors.dims()[0]
+    }
+}
+
 /// What the text tower makes of a batch of token ids.
 #[derive(Clone, Debug)]
 pub struct TextOutput {
@@ -94,7 +101,7 @@ impl ClipTextModel {
         added: Option<&AddedTokens>,
         mask: Option<&[Vec<f32>]>,
     ) -> Result<TextOutput> {
-        let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let length = ids.first().map_or(0, Vec::len);
         let longest = self.config.max_position_embeddings;
         if length == 0 || length > longest || ids.iter().any(|row| row.len() != length) {
             return Err(Error::Shape(format!(
@@ -102,39 +109,30 @@ impl ClipTextModel {
             )));
         }
         let vocabulary = self.config.vocab_size;
-        let is_added = |id: u32| {
-            added.is_some_and(|added| {
-                id >= added.first && ((id - added.first) as usize) < added.vectors.dims()[0]
-            })
-        };
+        let is_added = |id: u32| added.is_some_and(|added| added.has(id));
         let unknown = |id: &&u32| **id as usize >= vocabulary && !is_added(**id);
         if let Some(id) = ids.iter().flatten().find(unknown) {
             return Err(Error::Config(format!(
                 "there is no token {id}: the text encoder knows {vocabulary}; its tokenizer is another model's"
             )));
         }
-        let device = self.final_layer_norm.weight.val().device();
-        let all = || ids.iter().flatten().copied();
-        let numbers = |numbers: Vec<i64>| {
-            Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * length]), &device)
-        };
-        let known = |id| if is_added(id) { 0 } else { i64::from(id) };
+        let tokens = self.embed(ids, added);
+        self.forward_embedded(ids, tokens, mask)
+    }
+
+    /// The same from the tokens' vectors, `[batch · length, hidden_size]`, whichever they are.
+    ///
+    /// # Errors
+    /// As [`Self::forward_with`].
+    pub(crate) fn forward_embedded(
+        &self,
+        ids: &[Vec<u32>],
+        tokens: Tensor<2>,
+        mask: Option<&[Vec<f32>]>,
+    ) -> Result<TextOutput> {
+        let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let width = self.config.hidden_size;
-        let tokens = self
-            .embeddings
-            .token_embedding
-            .forward(numbers(all().map(known).collect()));
-        let tokens = match added.filter(|_| all().any(is_added)) {
-            Some(added) => {
-                let place = |(row, id): (usize, u32)| match is_added(id) {
-                    true => (batch * length) as i64 + i64::from(id - added.first),
-                    false => row as i64,
-                };
-                let places = numbers(all().enumerate().map(place).collect());
-                Tensor::cat(vec![tokens, added.vectors.clone()], 0).select(0, places)
-            }
-            None => tokens,
-        };
+        let device = tokens.device();
         let places = self
             .embeddings
             .position_embedding
@@ -164,6 +162,33 @@ impl ClipTextModel {
             last_hidden_state,
             pooled,
         })
+    }
+
+    /// The vectors of token ids, `[batch · length, hidden_size]`, where there are tokens besides the vocabulary's.
+    fn embed(&self, ids: &[Vec<u32>], added: Option<&AddedTokens>) -> Tensor<2> {
+        let (batch, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let is_added = |id: u32| added.is_some_and(|added| added.has(id));
+        let device = self.final_layer_norm.weight.val().device();
+        let all = || ids.iter().flatten().copied();
+        let numbers = |numbers: Vec<i64>| {
+            Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * length]), &device)
+        };
+        let known = |id| if is_added(id) { 0 } else { i64::from(id) };
+        let tokens = self
+            .embeddings
+            .token_embedding
+            .forward(numbers(all().map(known).collect()));
+        match added.filter(|_| all().any(is_added)) {
+            Some(added) => {
+                let place = |(row, id): (usize, u32)| match is_added(id) {
+                    true => (batch * length) as i64 + i64::from(id - added.first),
+                    false => row as i64,
+                };
+                let places = numbers(all().enumerate().map(place).collect());
+                Tensor::cat(vec![tokens, added.vectors.clone()], 0).select(0, places)
+            }
+            None => tokens,
+        }
     }
 
     /// What is added to a token's scores, `[batch, length]`.

@@ -5,7 +5,10 @@ mod blocks;
 mod config;
 mod embed;
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
 
 pub use attentions::CrossAttention;
 pub use blocks::{ConditionDownBlock, ConditionMidBlock, ConditionUpBlock};
@@ -118,6 +121,17 @@ impl Model for UNet2DConditionModel {
 }
 
 impl UNet2DConditionModel {
+    /// The same that takes `more` channels behind those of the samples, which count for nothing yet.
+    pub fn taking_more(mut self, more: usize) -> Self {
+        let weight = self.conv_in.weight.val();
+        let ([height, width, _, outputs], device) = (weight.dims(), weight.device());
+        let zeros = Tensor::zeros([height, width, more, outputs], &device);
+        let wider = Tensor::cat(vec![weight, zeros], 2);
+        self.conv_in.weight = Param::from_tensor(Tensor::from_data(wider.into_data(), &device));
+        self.config.in_channels += more;
+        self
+    }
+
     /// The layers that embed timesteps, classes and vectors.
     fn vectors(&self) -> Vectors<'_> {
         Vectors {

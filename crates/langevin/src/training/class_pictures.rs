@@ -1,0 +1,130 @@
+//! Pictures of the class that an instance is of, so that the model does not forget what others of it look like (Ruiz et al. 2022, "DreamBooth",
+//! section 3.3). Those that are missing are drawn by the model as it was.
+
+use std::{fs, path::Path};
+
+use super::{TrainingConfig, latent::class_folder};
+use crate::{
+    Error, Request, Result, Size,
+    data::{self, Cut, Dataset, Transform},
+    generate::Plan,
+    grid,
+    ops::in_pool,
+    pipelines::Pipeline,
+    random::Generator,
+};
+
+/// The pictures, once they are all there.
+pub(super) struct ClassPictures {
+    prompt: String,
+    dataset: Option<Box<dyn Dataset>>,
+}
+
+/// Some of them, drawn by chance.
+pub(super) struct DrawnClass {
+    pub indices: Vec<usize>,
+    pub pixels: Vec<f32>,
+    pub sizes: Vec<Cut>,
+}
+
+impl ClassPictures {
+    pub(super) fn new(_: &TrainingConfig, prompt: &str) -> Self {
+        Self {
+            prompt: prompt.to_string(),
+            dataset: None,
+        }
+    }
+
+    /// What they are pictures of.
+    pub(super) fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    /// Draws those that are missing, each with a seed of its own, so that what was interrupted goes on.
+    ///
+    /// # Errors
+    /// If one cannot be drawn or written, or the folder holds none that can be read.
+    pub(super) fn fill(
+        &mut self,
+        config: &TrainingConfig,
+        base: &Pipeline,
+        run: &Path,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let folder = class_folder(config, run);
+        fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let entries = fs::read_dir(&folder).map_err(|e| Error::io("read", &folder, e))?;
+        let names = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let theirs = names
+            .filter(|name| data::is_picture_name(Path::new(name)) && !name.starts_with(PREFIX))
+            .count();
+        let wanted = config.num_class_images.saturating_sub(theirs);
+        let missing: Vec<usize> = (0..wanted)
+            .filter(|number| !folder.join(name(*number)).is_file())
+            .collect();
+        if let (Some(first), count) = (missing.first(), missing.len()) {
+            say(&format!(
+                "drawing {count} pictures of \"{}\" into {}, from number {first} on",
+                self.prompt,
+                folder.display()
+            ));
+        }
+        for number in missing {
+            let request = Request {
+                prompt: vec![self.prompt.clone()],
+                count: Some(1),
+                seed: config.seed.wrapping_add(number as u64),
+                size: Some(Size {
+                    height: config.resolution,
+                    width: config.resolution,
+                }),
+                ..Request::default()
+            };
+            let drawn = in_pool(|| Plan::of(base, &request)?.run(base, &mut ()))?;
+            if let Some(picture) = drawn.unwrap_or_default().first() {
+                grid::write_png(folder.join(name(number)), picture, &[])?;
+            }
+        }
+        let dataset = data::open(&folder.display().to_string())?;
+        self.dataset = Some(dataset);
+        Ok(())
+    }
+
+    /// So many of them, by chance.
+    ///
+    /// # Errors
+    /// If there are none, or one cannot be read.
+    pub(super) fn draw(
+        &self,
+        count: usize,
+        transform: &Transform,
+        generator: &mut Generator,
+    ) -> Result<DrawnClass> {
+        let Some(dataset) = self.dataset.as_ref().filter(|dataset| !dataset.is_empty()) else {
+            return Err(Error::Config("there are no pictures of the class".into()));
+        };
+        let mut drawn = DrawnClass {
+            indices: Vec::with_capacity(count),
+            pixels: Vec::new(),
+            sizes: Vec::with_capacity(count),
+        };
+        for index in generator.randint(0, dataset.len() as i64, count) {
+            let index = index as usize;
+            let picture = dataset.get(index)?.picture;
+            let (pixels, cut) = transform.apply_and_tell(picture, generator)?;
+            drawn.pixels.extend(pixels);
+            drawn.sizes.push(cut);
+            drawn.indices.push(index);
+        }
+        Ok(drawn)
+    }
+}
+
+/// What the names of those that are drawn here begin with.
+const PREFIX: &str = "drawn-";
+
+fn name(number: usize) -> String {
+    format!("{PREFIX}{number:05}.png")
+}

@@ -1,0 +1,529 @@
+//! A run on top of a latent pipeline: from pictures and captions to latents and what the model is told of them, and back to a pipeline.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{
+    LearnableProperty, TraineeKind, TrainingConfig,
+    class_pictures::ClassPictures,
+    setup::transform,
+    step::Batch,
+    templates,
+    trainee::{AnyTrainee, Finished, Latent, Start},
+};
+use crate::{
+    Error, Result,
+    codec::{Codec, Encoded},
+    conditioning::{TextCondition, Trained},
+    data::{self, Dataset, Transform, cache_limit},
+    models::Conditioning,
+    pipelines::Pipeline,
+    random::Generator,
+    weights,
+};
+
+/// What a run on a latent pipeline holds besides what it trains.
+pub(super) struct LatentRun {
+    /// The pipeline as it was.
+    base: Pipeline,
+    /// Its networks, outside of any graph.
+    frozen: Latent,
+    /// How texts are read, with the new word where one is learned.
+    text: TextCondition,
+    /// Each picture as the autoencoder has it, where nothing about it is random.
+    encoded: Mutex<Kept<(Whose, usize), Encoded>>,
+    /// What texts come to, where the encoders are not trained.
+    told: Mutex<Kept<String, Conditioning>>,
+    /// Pictures of the class, where there are some.
+    class: Option<ClassPictures>,
+    device: Device,
+}
+
+/// Which picture of several kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Instance,
+    Class,
+    Shown,
+}
+
+/// What was computed once, as far as memory has room.
+struct Kept<K, V> {
+    all: HashMap<K, V>,
+    room: u64,
+}
+
+impl<K: std::hash::Hash + Eq, V: Clone> Kept<K, V> {
+    fn new(room: u64) -> Self {
+        Self {
+            all: HashMap::new(),
+            room,
+        }
+    }
+
+    /// Takes a value of so many bytes up, if there is room.
+    fn keep(&mut self, key: K, value: &V, bytes: u64) {
+        if bytes <= self.room {
+            self.room -= bytes;
+            self.all.insert(key, value.clone());
+        }
+    }
+}
+
+impl LatentRun {
+    /// The run on the pipeline in the folder that the configuration names.
+    ///
+    /// # Errors
+    /// If it cannot be loaded, or takes no texts.
+    pub(super) fn open(config: &TrainingConfig, folder: &Path, device: &Device) -> Result<Self> {
+        let mut base = Pipeline::load(folder, device)?;
+        // What the model predicts may be another thing from now on.
+        base.scheduler = config.scheduler()?;
+        let frozen = Latent::of(&base)?;
+        let (takes, latents) = (base.model.config().in_channels(), base.codec().channels());
+        let edits = config.trainee == TraineeKind::Pix2Pix && takes == 2 * latents;
+        if takes != latents && !edits {
+            return Err(Error::Unsupported(format!(
+                "{}: the UNet of this {} takes {takes} channels, {latents} of them latents: what else it is shown is not there in training yet",
+                folder.display(),
+                base.class().name
+            )));
+        }
+        let text = base.condition::<TextCondition>().cloned().ok_or_else(|| {
+            Error::file(
+                folder,
+                "takes no texts, and what is trained on top of a pipeline is learned with texts",
+            )
+        })?;
+        let divisor = base.size_divisor();
+        if config.resolution % divisor != 0 {
+            return Err(Error::option(
+                &["resolution"],
+                format!(
+                    "`resolution` is {}, and this pipeline's pictures have sides that {divisor} divides",
+                    config.resolution
+                ),
+            ));
+        }
+        let text = match config.trainee {
+            TraineeKind::Embedding => {
+                let widths = frozen.text_encoders().map(|encoder| {
+                    let [_, width] = encoder.text_model.embeddings.token_embedding.weight.dims();
+                    vec![0.0; config.num_vectors * width]
+                });
+                let word = config.placeholder_token.as_deref().unwrap_or_default();
+                text.with_word(word, &widths.collect::<Vec<_>>())?
+            }
+            _ => text,
+        };
+        let class = match &config.class_prompt {
+            Some(prompt) => Some(ClassPictures::new(config, prompt)),
+            None => None,
+        };
+        Ok(Self {
+            base,
+            frozen,
+            text,
+            encoded: Mutex::new(Kept::new(cache_limit() / 2)),
+            told: Mutex::new(Kept::new(cache_limit() / 4)),
+            class,
+            device: device.clone(),
+        })
+    }
+
+    /// The networks with what is trained on them, as it begins.
+    ///
+    /// # Errors
+    /// If the configuration asks for what they have not.
+    pub(super) fn trainee(&self, config: &TrainingConfig, generator: &mut Generator) -> Result<Latent> {
+        let start = Start {
+            config,
+            base: &self.base,
+            device: &self.device,
+        };
+        (config.trainee.row().attach)(self.frozen.clone(), &start, generator)
+    }
+
+    /// The pipeline's conditions.
+    pub(super) fn conditions(&self, config: &TrainingConfig) -> Vec<Trained> {
+        let conditions = self.base.conditions().iter();
+        conditions
+            .map(|condition| Trained {
+                condition: Arc::clone(condition),
+                dropout: config.caption_dropout.unwrap_or(0.0),
+            })
+            .collect()
+    }
+
+    /// The pipeline that was trained on.
+    pub(super) fn base(&self) -> &Pipeline {
+        &self.base
+    }
+
+    /// Draws the pictures of the class that are missing, with the model as it was, and says so.
+    ///
+    /// # Errors
+    /// If they cannot be drawn, written or read.
+    pub(super) fn prepare(
+        &mut self,
+        config: &TrainingConfig,
+        run: &Path,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        match &mut self.class {
+            Some(class) => class.fill(config, &self.base, run, say),
+            None => Ok(()),
+        }
+    }
+
+    /// A loader's batch as latents, with what the model is told of them.
+    ///
+    /// # Errors
+    /// If a picture has no caption where it needs one, or does not fit.
+    pub(super) fn batch(
+        &self,
+        config: &TrainingConfig,
+        latent: &Latent,
+        batch: data::Batch,
+        generator: &mut Generator,
+    ) -> Result<Batch> {
+        let [count, ..] = batch.shape;
+        let mut captions = self.captions(config, &batch, generator)?;
+        let mut encoded = vec![self.encoded(
+            config,
+            Whose::Instance,
+            &batch.indices,
+            &batch.pixels,
+            batch.shape,
+        )?];
+        let mut sizes = batch.sizes.clone();
+        if let Some(class) = &self.class {
+            let drawn = class.draw(count, &transform(config), generator)?;
+            let shape = batch.shape;
+            encoded.push(self.encoded(config, Whose::Class, &drawn.indices, &drawn.pixels, shape)?);
+            captions.extend(vec![class.prompt().to_string(); count]);
+            sizes.extend(drawn.sizes);
+        }
+        let codec = self.base.codec();
+        let points = encoded.iter().map(|encoded| encoded.sample(generator)).collect();
+        let clean = codec.scale(Tensor::cat(points, 0));
+        let shown = batch.conditioning.as_deref();
+        let mut conditioning = Conditioning::default();
+        match config.trainee {
+            TraineeKind::ControlNet => {
+                let pixels = shown.ok_or_else(|| no_picture("conditioning_image"))?;
+                let picture = self.tensor(pixels.to_vec(), batch.shape);
+                conditioning.control = Some(picture * 0.5 + 0.5);
+            }
+            TraineeKind::Pix2Pix => {
+                let pixels = shown.ok_or_else(|| no_picture("input_image"))?;
+                let seen = self
+                    .encoded(config, Whose::Shown, &batch.indices, pixels, batch.shape)?
+                    .mode();
+                conditioning.channels = Some(withhold(config, seen, &mut captions, generator));
+            }
+            _ => {}
+        }
+        let dropout = config.caption_dropout.unwrap_or(0.0);
+        if dropout > 0.0 {
+            for (caption, u) in captions.iter_mut().zip(generator.rand(count)) {
+                if f64::from(u) < dropout {
+                    caption.clear();
+                }
+            }
+        }
+        let learns = config.train_text_encoder || latent.words.is_some();
+        let (told, beside) = match learns {
+            true => {
+                let told = latent.encode(&self.ids(&captions)?)?;
+                (told.conditioning, told.beside)
+            }
+            false => (self.told(&captions)?, Vec::new()),
+        };
+        conditioning = conditioning.and(told);
+        if latent.is_xl() {
+            conditioning.time_ids = Some(self.time_ids(config, &sizes));
+        }
+        Ok(Batch {
+            beside,
+            prior_weight: self.class.as_ref().map(|_| config.prior_loss_weight),
+            ..Batch::new(clean, conditioning)
+        })
+    }
+
+    /// A batch of noise, as large as the run's and told nothing, to measure a step with.
+    ///
+    /// # Errors
+    /// If the pictures do not fit the model.
+    pub(super) fn blank(&self, config: &TrainingConfig, latent: &Latent, count: usize) -> Result<Batch> {
+        let side = config.resolution;
+        let shape = [count, 3, side, side];
+        let pixels = vec![0.0; shape.iter().product()];
+        let shown = matches!(config.trainee, TraineeKind::ControlNet | TraineeKind::Pix2Pix);
+        let batch = data::Batch {
+            conditioning: shown.then(|| pixels.clone()),
+            pixels,
+            shape,
+            classes: None,
+            captions: vec![Some(String::new()); count],
+            attributes: Vec::new(),
+            // Of no picture, so that nothing is kept of it.
+            indices: vec![usize::MAX; count],
+            sizes: vec![data::Cut::whole(side); count],
+            number: 0,
+        };
+        let plain = Self {
+            base: self.base.clone(),
+            frozen: self.frozen.clone(),
+            text: self.text.clone(),
+            encoded: Mutex::new(Kept::new(0)),
+            told: Mutex::new(Kept::new(0)),
+            class: None,
+            device: self.device.clone(),
+        };
+        plain.batch(config, latent, batch, &mut Generator::new(0))
+    }
+
+    /// Each picture's caption.
+    fn captions(
+        &self,
+        config: &TrainingConfig,
+        batch: &data::Batch,
+        generator: &mut Generator,
+    ) -> Result<Vec<String>> {
+        if config.trainee == TraineeKind::Embedding {
+            let word = config.placeholder_token.as_deref().unwrap_or_default();
+            let templates: &[&str] = match config.learnable_property {
+                LearnableProperty::Object => &templates::OBJECTS,
+                LearnableProperty::Style => &templates::STYLES,
+            };
+            let drawn = generator.randint(0, templates.len() as i64, batch.captions.len());
+            let sentence = |drawn: i64| templates[drawn as usize].replace("{}", word);
+            return Ok(drawn.into_iter().map(sentence).collect());
+        }
+        if let Some(prompt) = &config.instance_prompt {
+            return Ok(vec![prompt.clone(); batch.captions.len()]);
+        }
+        let captions = batch.captions.iter().zip(&batch.indices);
+        captions
+            .map(|(caption, index)| caption.clone().ok_or_else(|| no_caption(*index)))
+            .collect()
+    }
+
+    fn tensor(&self, pixels: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(pixels, shape), &self.device)
+    }
+
+    /// Pictures as the autoencoder has them: computed once where nothing about them is random.
+    fn encoded(
+        &self,
+        config: &TrainingConfig,
+        whose: Whose,
+        indices: &[usize],
+        pixels: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Encoded> {
+        let codec = self.base.codec();
+        if !is_fixed(&transform(config)) {
+            return codec.encode(self.tensor(pixels.to_vec(), shape));
+        }
+        let [_, channels, height, width] = shape;
+        let size = channels * height * width;
+        let mut kept = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::with_capacity(indices.len());
+        for (row, &index) in indices.iter().enumerate() {
+            if let Some(encoded) = kept.all.get(&(whose, index)) {
+                all.push(encoded.clone());
+                continue;
+            }
+            let picture = pixels[row * size..][..size].to_vec();
+            let encoded = codec.encode(self.tensor(picture, [1, channels, height, width]))?;
+            let bytes = 2 * 4 * encoded.mode().shape().num_elements() as u64;
+            if index != usize::MAX {
+                kept.keep((whose, index), &encoded, bytes);
+            }
+            all.push(encoded);
+        }
+        Encoded::together(all)
+    }
+
+    /// The token ids of captions for each encoder.
+    fn ids(&self, captions: &[String]) -> Result<Vec<Vec<Vec<u32>>>> {
+        let rows: Vec<Vec<Vec<u32>>> = captions
+            .iter()
+            .map(|caption| self.text.token_ids(caption))
+            .collect::<Result<_>>()?;
+        let count = self.frozen.text_encoders().count();
+        Ok((0..count)
+            .map(|encoder| rows.iter().map(|row| row[encoder].clone()).collect())
+            .collect())
+    }
+
+    /// What captions come to by the encoders as they are.
+    fn told(&self, captions: &[String]) -> Result<Conditioning> {
+        let mut kept = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Option<Conditioning> = None;
+        for caption in captions {
+            let told = match kept.all.get(caption) {
+                Some(told) => told.clone(),
+                None => {
+                    let ids = self.ids(std::slice::from_ref(caption))?;
+                    let told = self.frozen.encode(&ids)?.conditioning;
+                    let numbers = told
+                        .sequence
+                        .as_ref()
+                        .map_or(0, |sequence| sequence.shape().num_elements());
+                    kept.keep(caption.clone(), &told, 4 * numbers as u64);
+                    told
+                }
+            };
+            all = Some(match all {
+                Some(all) => all.followed_by(&told)?,
+                None => told,
+            });
+        }
+        all.ok_or_else(|| Error::Config("a batch has no pictures".into()))
+    }
+
+    /// What Stable Diffusion XL is told of sizes: the picture's own, where it was cut, and the size that it has now.
+    fn time_ids(&self, config: &TrainingConfig, sizes: &[data::Cut]) -> Tensor<2> {
+        let side = config.resolution;
+        let numbers: Vec<f32> = sizes
+            .iter()
+            .flat_map(|cut| [cut.height, cut.width, cut.top, cut.left, side, side])
+            .map(|number| number as f32)
+            .collect();
+        Tensor::from_data(TensorData::new(numbers, [sizes.len(), 6]), &self.device)
+    }
+
+    /// The pipeline with what was trained.
+    ///
+    /// # Errors
+    /// If a ControlNet does not fit it.
+    pub(super) fn pipeline(&self, config: &TrainingConfig, latent: &Latent) -> Result<Pipeline> {
+        let mut text = self
+            .base
+            .condition::<TextCondition>()
+            .map(|text| text.with_encoders(latent.text_encoders().cloned()));
+        if let (Some(word), true) = (&config.placeholder_token, latent.words.is_some()) {
+            let vectors = weights::named_tensors_of(latent, |name| name.starts_with("words."));
+            let vectors: Vec<Vec<f32>> = vectors.into_iter().map(|tensor| tensor.values).collect();
+            text = text.map(|text| text.with_word(word, &vectors)).transpose()?;
+        }
+        let pipeline = self.base.clone().with_parts(latent.unet.clone(), text);
+        match &latent.controlnet {
+            Some(network) => pipeline.with_controls(vec![network.clone().into()]),
+            None if config.trainee == TraineeKind::Pix2Pix => {
+                Ok(pipeline.as_class("StableDiffusionInstructPix2PixPipeline"))
+            }
+            None => Ok(pipeline),
+        }
+    }
+
+    /// Leaves what was trained in a folder, in diffusers' files.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub(super) fn save(&self, config: &TrainingConfig, trainee: &AnyTrainee, folder: &Path) -> Result<()> {
+        let AnyTrainee::Latent(latent) = trainee else {
+            return Err(Error::Config("the run trains no latent pipeline".into()));
+        };
+        let pipeline = self.pipeline(config, latent)?;
+        let finished = Finished {
+            config,
+            pipeline: &pipeline,
+            folder,
+        };
+        (config.trainee.row().save)(latent, &finished)
+    }
+
+    /// Sentences about what is kept, and how much it takes.
+    pub(super) fn remarks(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Vec<String> {
+        let [channels, height, width] = self.base.codec().latent_shape(crate::Size {
+            height: config.resolution,
+            width: config.resolution,
+        });
+        let one = 2 * 4 * (channels * height * width) as u64;
+        let all = one * dataset.len() as u64;
+        let mut remarks = vec![match is_fixed(&transform(config)) {
+            true => format!(
+                "latents are computed once and kept: {}",
+                data::bytes_in_words(all)
+            ),
+            false => "latents are computed anew each time, for pictures are cropped or mirrored at random: --center-crop, and no \
+                      --random-flip, keeps them"
+                .into(),
+        }];
+        if config.train_text_encoder {
+            remarks.push("texts are encoded anew each time, for their encoder is trained".into());
+        }
+        remarks
+    }
+}
+
+/// Whether the same picture always becomes the same pixels.
+fn is_fixed(transform: &Transform) -> bool {
+    let cuts_nothing = transform.resize == data::Resize::Square || transform.crop == data::Crop::Center;
+    cuts_nothing && !transform.random_flip
+}
+
+/// Withholds the text, both, or the picture, as InstructPix2Pix is trained (Brooks et al. 2022, section 3.2.1): one number for each picture decides.
+fn withhold(
+    config: &TrainingConfig,
+    shown: Tensor<4>,
+    captions: &mut [String],
+    generator: &mut Generator,
+) -> Tensor<4> {
+    let dropout = config.conditioning_dropout_prob.unwrap_or(0.05);
+    if dropout == 0.0 {
+        return shown;
+    }
+    let [count, ..] = shown.dims();
+    let mut kept = Vec::with_capacity(count);
+    for (caption, u) in captions.iter_mut().zip(generator.rand(count)) {
+        let u = f64::from(u);
+        if u < 2.0 * dropout {
+            caption.clear();
+        }
+        kept.push(if u >= dropout && u < 3.0 * dropout {
+            0.0f32
+        } else {
+            1.0
+        });
+    }
+    let kept = Tensor::<1>::from_floats(kept.as_slice(), &shown.device());
+    shown * kept.reshape([count, 1, 1, 1])
+}
+
+fn no_caption(index: usize) -> Error {
+    Error::option(
+        &["instance_prompt"],
+        format!(
+            "picture {index} has no caption: a `.txt` beside each picture, a column `text` in metadata.jsonl, or `instance_prompt` for all \
+             of them says what they show"
+        ),
+    )
+}
+
+fn no_picture(column: &str) -> Error {
+    Error::option(
+        &["conditioning_image"],
+        format!(
+            "the pictures have no others beside them, which the model is to be shown: `conditioning_image` names the column, such as \
+             {column}"
+        ),
+    )
+}
+
+/// The folder of the class's pictures.
+pub(super) fn class_folder(config: &TrainingConfig, run: &Path) -> PathBuf {
+    config
+        .class_data_dir
+        .clone()
+        .unwrap_or_else(|| run.join("class-pictures"))
+}
