@@ -25,7 +25,7 @@ for case in sorted((root / "lora/cases").iterdir()):
     # Where diffusers drops what a file says, it can be no judge; where one scale is not a number, it is another call.
     if not loras or not all(isinstance(lora["weight"], (int, float)) for lora in loras):
         continue
-    if call["diffusers_reads"] is not True and "every_alpha" not in case.name:
+    if call.get("diffusers_reads") is not True and "every_alpha" not in case.name:
         continue
     for style in ["peft", "diffusers", "kohya"]:
         if "every_alpha" in case.name and style == "kohya":
