@@ -140,6 +140,7 @@ impl Loading {
             embeddings: self.embedding.clone(),
             without_depth_estimator: self.depths_given,
             loras: in_folders(&self.lora)?,
+            ..LoadOptions::default()
         })
     }
 

@@ -287,3 +287,29 @@ fn what_a_single_file_is_not_is_said() {
     convert(folder.path(), Path::new("text.ckpt"), &["out"]).refused(1, &["text.ckpt", "torch.save"]);
     assert_eq!(names(folder.path()), ["text.ckpt"]);
 }
+
+#[test]
+fn numbers_keep_their_type_or_get_the_one_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let file = |name: &str| at(name).join("unet/diffusion_pytorch_model.safetensors");
+    let bytes = |name: &str| fs::read(file(name)).unwrap();
+    let types = |name: &str| langevin(folder.path(), ["info", name]).ok().out;
+    for (asked, shown) in [("f16", "safetensors, F16\n"), ("bfloat16", "safetensors, BF16\n")] {
+        convert(folder.path(), &stored("early"), &[asked, "--dtype", asked]).ok();
+        assert!(types(asked).contains(shown), "{}", types(asked));
+        let again = format!("{asked}-again");
+        convert(folder.path(), &at(asked), &[&again]).ok();
+        assert!(bytes(asked) == bytes(&again));
+        // Widened, they draw the same pictures.
+        let wide = format!("{asked}-wide");
+        convert(folder.path(), &at(asked), &[&wide, "--precision", "float32"]).ok();
+        assert!(types(&wide).contains("safetensors, F32\n"), "{}", types(&wide));
+        let [a, b] =
+            [asked, wide.as_str()].map(|name| drawn(folder.path(), &at(name), &format!("{name}.png")));
+        assert_eq!(pixels(&a), pixels(&b));
+    }
+    let half = fs::metadata(file("f16")).unwrap().len();
+    assert!(fs::metadata(file("f16-wide")).unwrap().len() > half);
+    convert(folder.path(), &stored("early"), &["x", "--dtype", "f8"]).refused(2, &["float16", "bfloat16"]);
+}

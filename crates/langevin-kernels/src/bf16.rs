@@ -4,7 +4,7 @@
 //! A value is a `u16` here, its bits. Rounding is to the nearest, ties to even, and has the same bits on every instruction set.
 
 use crate::parallel::{self, GRAIN};
-use crate::simd::{Isa, Kernel, Simd, load, load_bf16, store, store_bf16};
+use crate::simd::{Isa, Kernel, MAX_LANES, Simd, load, load_bf16, store, store_bf16};
 
 /// Values of either type, which kernels read as vectors of `f32`.
 pub(crate) trait Values: Copy + Send + Sync {
@@ -17,6 +17,12 @@ pub(crate) trait Values: Copy + Send + Sync {
     /// If there are fewer.
     fn part(self, start: usize, len: usize) -> Self;
 
+    /// Value `i`.
+    ///
+    /// # Panics
+    /// If there is none.
+    fn value(self, i: usize) -> f32;
+
     /// Asks for the cache line of value `i`, which need not be there.
     fn prefetch<S: Simd>(self, s: S, i: usize);
 
@@ -25,6 +31,23 @@ pub(crate) trait Values: Copy + Send + Sync {
     /// # Safety
     /// There are `n` values from `i` on.
     unsafe fn load<S: Simd>(self, s: S, i: usize, n: usize) -> S::F;
+
+    /// Transposes a square block of `LANES` rows, `step` apart from the value at `start` on: `to[i · to_step + j] = value(start + j · step + i)`.
+    ///
+    /// # Safety
+    /// There are `LANES` values in each row, and each of `to` is valid for writing as many.
+    #[inline(always)]
+    unsafe fn transpose<S: Simd>(self, s: S, start: usize, step: usize, to: *mut f32, to_step: usize) {
+        let mut block = [0.0f32; MAX_LANES * MAX_LANES];
+        // SAFETY: the caller's promise; the block has room for a square of the widest vector.
+        unsafe {
+            for row in 0..S::LANES {
+                let values = self.load(s, start + row * step, S::LANES);
+                s.store(block.as_mut_ptr().add(row * S::LANES), values);
+            }
+            s.transpose(block.as_ptr(), S::LANES, to, to_step);
+        }
+    }
 }
 
 impl Values for &[f32] {
@@ -39,8 +62,20 @@ impl Values for &[f32] {
     }
 
     #[inline(always)]
+    fn value(self, i: usize) -> f32 {
+        self[i]
+    }
+
+    #[inline(always)]
     fn prefetch<S: Simd>(self, s: S, i: usize) {
         s.prefetch(self.as_ptr().wrapping_add(i));
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<S: Simd>(self, s: S, start: usize, step: usize, to: *mut f32, to_step: usize) {
+        debug_assert!(start + (S::LANES - 1) * step + S::LANES <= self.len());
+        // SAFETY: the caller's promise.
+        unsafe { s.transpose(self.as_ptr().add(start), step, to, to_step) }
     }
 
     #[inline(always)]
@@ -60,6 +95,11 @@ impl Values for &[u16] {
     #[inline(always)]
     fn part(self, start: usize, len: usize) -> Self {
         &self[start..][..len]
+    }
+
+    #[inline(always)]
+    fn value(self, i: usize) -> f32 {
+        f32::from_bits(u32::from(self[i]) << 16)
     }
 
     #[inline(always)]

@@ -5,6 +5,9 @@
 //! buffer's memory waits for the next request, whatever its size: buffers are cut out of slabs, and what is free side by side
 //! is one piece again. So the process holds about what is in use at once, and not as much of every size as was ever in use of it.
 //! [`trim`] gives slabs back of which nothing is in use.
+//!
+//! Weights, which stay, have slabs of their own, in the system's large pages where it has some: a model's gigabytes are then a thousand pages to
+//! fault in, and not a million. What nothing is left in goes back at once.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
@@ -22,6 +25,15 @@ pub(crate) const LINE_VALUES: usize = LINE / size_of::<f32>();
 /// cut out of yet cost nothing.
 const SLAB_LINES: usize = (256 << 20) / LINE;
 
+/// The same of what lasts: 64 MiB, so that what a text encoder took goes back although something else begins where it ended.
+const LASTING_SLAB_LINES: usize = (64 << 20) / LINE;
+
+/// What pages that are given back begin and end at, which every system's do.
+const PAGE_LINES: usize = (64 << 10) / LINE;
+
+/// A large page of the system's.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Values of arbitrary content; their memory waits for other buffers when they are dropped.
 #[derive(Debug)]
 pub struct Buffer {
@@ -33,6 +45,7 @@ pub struct Buffer {
 #[derive(Debug)]
 struct Block {
     start: NonNull<f32>,
+    lasts: bool,
     slab: usize,
     /// Within the slab, in lines.
     offset: usize,
@@ -66,6 +79,8 @@ impl Drop for Slab {
 
 /// All slabs, and what is free of them.
 struct Pool {
+    /// Whether what is cut out of it lasts.
+    lasts: bool,
     /// By their number; `None` where one was given back.
     slabs: Vec<Option<Slab>>,
     /// The lines of each free piece by its slab and offset; no two touch.
@@ -74,14 +89,20 @@ struct Pool {
     most_used_lines: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    slabs: Vec::new(),
-    free: BTreeMap::new(),
-    used_lines: 0,
-    most_used_lines: 0,
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool::new(false));
+static LASTING: Mutex<Pool> = Mutex::new(Pool::new(true));
 
 impl Pool {
+    const fn new(lasts: bool) -> Self {
+        Self {
+            lasts,
+            slabs: Vec::new(),
+            free: BTreeMap::new(),
+            used_lines: 0,
+            most_used_lines: 0,
+        }
+    }
+
     /// Cuts `lines` out of the smallest piece that has them, of several the first: large pieces stay whole for large requests, and what
     /// was never used, which is the largest piece, is touched last.
     fn take(&mut self, lines: usize) -> Block {
@@ -105,6 +126,7 @@ impl Pool {
         let start = unsafe { start.add(offset * LINE_VALUES) };
         Block {
             start,
+            lasts: self.lasts,
             slab,
             offset,
             lines,
@@ -113,10 +135,14 @@ impl Pool {
 
     /// A new slab, as one free piece of at least `lines`.
     fn add_slab(&mut self, lines: usize) -> (usize, usize, usize) {
-        let lines = lines.max(SLAB_LINES);
-        // Room to begin on a line's boundary. A layout of that alignment would be zeroed by writing to it, and take all its pages now.
+        let (least, boundary) = match self.lasts {
+            false => (SLAB_LINES, LINE),
+            true => (LASTING_SLAB_LINES, LARGE_PAGE),
+        };
+        let lines = lines.max(least);
+        // Room to begin on a boundary. A layout of that alignment would be zeroed by writing to it, and take all its pages now.
         let layout = lines
-            .checked_add(1)
+            .checked_add(boundary / LINE)
             .and_then(|lines| Layout::array::<[f32; LINE_VALUES]>(lines).ok())
             .expect("a buffer smaller than the address space");
         // SAFETY: there is at least one line.
@@ -124,8 +150,11 @@ impl Pool {
             handle_alloc_error(layout)
         };
         let start: NonNull<f32> = allocated.cast();
-        // SAFETY: less than the line that is there besides.
-        let start = unsafe { start.add(start.align_offset(LINE)) };
+        // SAFETY: less than the room that is there besides.
+        let start = unsafe { start.add(start.align_offset(boundary)) };
+        if self.lasts {
+            ask_for_large_pages(start, lines);
+        }
         let slab = Some(Slab {
             start,
             lines,
@@ -148,16 +177,41 @@ impl Pool {
 
     /// Gives the slabs back that are free as a whole; how many lines they had.
     fn trim(&mut self) -> usize {
-        let mut given_back = 0;
-        for (number, place) in self.slabs.iter_mut().enumerate() {
-            let Some(slab) = place else { continue };
-            if self.free.get(&(number, 0)) == Some(&slab.lines) {
+        (0..self.slabs.len()).map(|slab| self.trim_slab(slab)).sum()
+    }
+
+    /// The same of one slab.
+    fn trim_slab(&mut self, number: usize) -> usize {
+        let place = &mut self.slabs[number];
+        match place {
+            Some(slab) if self.free.get(&(number, 0)) == Some(&slab.lines) => {
+                let lines = slab.lines;
                 self.free.remove(&(number, 0));
-                given_back += slab.lines;
                 *place = None;
+                lines
             }
+            _ => 0,
         }
-        given_back
+    }
+
+    /// Gives the pages of free pieces back whose slabs stay.
+    fn release(&self) {
+        for (&(slab, offset), &lines) in &self.free {
+            self.release_piece(slab, offset, lines);
+        }
+    }
+
+    /// The same of one piece.
+    fn release_piece(&self, slab: usize, offset: usize, lines: usize) {
+        let Some(Some(of)) = self.slabs.get(slab) else {
+            return;
+        };
+        let start = of.start.as_ptr().wrapping_add(offset * LINE_VALUES);
+        let before = start.align_offset(PAGE_LINES * LINE) / LINE_VALUES;
+        let pages = lines.saturating_sub(before) / PAGE_LINES;
+        if pages > 0 {
+            give_pages_back(start.wrapping_add(before * LINE_VALUES), pages * PAGE_LINES);
+        }
     }
 
     /// Makes a block's memory free, and one piece with what is free on either side of it.
@@ -174,23 +228,52 @@ impl Pool {
             (offset, lines) = (start, lines + before);
         }
         self.free.insert((slab, offset), lines);
+        if self.lasts && self.trim_slab(slab) == 0 {
+            self.release_piece(slab, offset, lines);
+        }
     }
 }
 
-fn with_pool<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
+fn with_pool<R>(lasting: bool, f: impl FnOnce(&mut Pool) -> R) -> R {
+    let pool = if lasting { &LASTING } else { &POOL };
     // A panic cannot leave it half changed in a way that matters: at worst a piece is not used again.
-    f(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
+    f(&mut pool.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// How many bytes of buffers were in use at once at most, so far.
+/// Tells the system that a slab is used from its start to its end, which is when large pages are worth it.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn ask_for_large_pages(start: NonNull<f32>, lines: usize) {
+    // SAFETY: the slab is whole pages from its start on, but for the last one, and advice changes no value. That there are no large pages is no
+    // failure.
+    unsafe { libc::madvise(start.as_ptr().cast(), lines * LINE, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn ask_for_large_pages(_: NonNull<f32>, _: usize) {}
+
+/// Gives whole pages of nobody's back to the system: they are zeros when they are next touched.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn give_pages_back(start: *mut f32, lines: usize) {
+    // SAFETY: they are within a piece that no block has, in memory that is the process's own and no file's.
+    unsafe { libc::madvise(start.cast(), lines * LINE, libc::MADV_DONTNEED) };
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn give_pages_back(_: *mut f32, _: usize) {}
+
+/// How many bytes of buffers were in use at once at most, so far, without those that last.
 pub fn most_used() -> usize {
-    with_pool(|pool| pool.most_used_lines * LINE)
+    with_pool(false, |pool| pool.most_used_lines * LINE)
 }
 
-/// Gives memory back to the system: slabs of which no buffer is in use, such as those that a network took which is not to run again.
-/// Returns how many bytes; the next buffers may need them anew.
+/// Gives memory back to the system that no buffer is in, such as what a network took which is not to run again. Returns how many bytes there were in
+/// slabs of which nothing is in use; the next buffers may need them anew.
 pub fn trim() -> usize {
-    with_pool(Pool::trim) * LINE
+    with_pool(false, |pool| {
+        let given_back = pool.trim() * LINE;
+        pool.release();
+        given_back
+    })
 }
 
 impl Buffer {
@@ -198,7 +281,16 @@ impl Buffer {
     pub fn new(len: usize) -> Self {
         let lines = len.div_ceil(LINE_VALUES).max(1);
         Self {
-            block: with_pool(|pool| pool.take(lines)),
+            block: with_pool(false, |pool| pool.take(lines)),
+            len,
+        }
+    }
+
+    /// `len` values, arbitrary ones, for what lasts: weights.
+    pub fn lasting(len: usize) -> Self {
+        let lines = len.div_ceil(LINE_VALUES).max(1);
+        Self {
+            block: with_pool(true, |pool| pool.take(lines)),
             len,
         }
     }
@@ -235,7 +327,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        with_pool(|pool| pool.give_back(&self.block));
+        with_pool(self.block.lasts, |pool| pool.give_back(&self.block));
     }
 }
 
@@ -245,12 +337,7 @@ mod tests {
 
     /// A pool of its own, so that other tests do not disturb it.
     fn pool() -> Pool {
-        Pool {
-            slabs: vec![],
-            free: BTreeMap::new(),
-            used_lines: 0,
-            most_used_lines: 0,
-        }
+        Pool::new(false)
     }
 
     #[test]
@@ -314,6 +401,30 @@ mod tests {
     }
 
     #[test]
+    fn what_lasts_goes_back_when_it_is_dropped_and_the_rest_stays() {
+        let mut pool = Pool::new(true);
+        let blocks =
+            [3 * PAGE_LINES, 1, LASTING_SLAB_LINES - 3 * PAGE_LINES - 1].map(|lines| pool.take(lines));
+        for block in &blocks {
+            for line in 0..block.lines {
+                // SAFETY: the block's own.
+                unsafe { block.start.add(line * LINE_VALUES).write(7.0) };
+            }
+        }
+        pool.give_back(&blocks[0]);
+        pool.give_back(&blocks[2]);
+        // SAFETY: the block's own.
+        assert_eq!(unsafe { blocks[1].start.read() }, 7.0);
+        assert!(pool.slabs[0].is_some());
+        // It serves again.
+        let again = pool.take(3 * PAGE_LINES);
+        assert_eq!(again.offset, 0);
+        pool.give_back(&again);
+        pool.give_back(&blocks[1]);
+        assert!(pool.slabs[0].is_none() && pool.free.is_empty());
+    }
+
+    #[test]
     fn buffers_are_aligned_and_their_own() {
         let mut buffers: Vec<Buffer> = [0, 1, 15, 16, 17, 1000].map(Buffer::new).into();
         for (i, buffer) in buffers.iter_mut().enumerate() {
@@ -327,6 +438,10 @@ mod tests {
                 .all(|(i, buffer)| buffer.iter().all(|&v| v == i as f32))
         );
         assert!(buffers[0].is_empty() && most_used() >= 6 * LINE);
+        let mut lasting = Buffer::lasting(5000);
+        assert_eq!(lasting.as_ptr().align_offset(LINE), 0);
+        lasting.fill(1.0);
+        assert_eq!(lasting.iter().sum::<f32>(), 5000.0);
         let mut halves = Buffer::halves(7);
         assert_eq!((halves.len(), halves.as_halves_mut().len()), (4, 8));
     }

@@ -28,11 +28,22 @@ impl AllocationController for Controller {
     }
 }
 
+impl Buffer {
+    /// The first `len` bytes, without a copy.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn into_bytes(self, len: usize) -> Bytes {
+        assert!(len <= size_of_val::<[f32]>(&self), "as many bytes as there are");
+        // SAFETY: all bytes of a buffer are initialised.
+        unsafe { Bytes::from_controller(Box::new(Controller(self)), len) }
+    }
+}
+
 impl From<Buffer> for Bytes {
     /// Without a copy; the memory goes back to the pool with the tensor.
     fn from(buffer: Buffer) -> Self {
         let len = size_of_val::<[f32]>(&buffer);
-        // SAFETY: all `len` bytes of a buffer are initialised.
-        unsafe { Self::from_controller(Box::new(Controller(buffer)), len) }
+        buffer.into_bytes(len)
     }
 }

@@ -40,6 +40,9 @@ pub mod per_picture;
 pub mod resample;
 mod scratch;
 pub mod simd;
+mod stored;
 mod tile;
+pub mod turn;
 
 pub use half::Bf16Unit;
+pub use stored::Stored;

@@ -6,7 +6,6 @@
 mod common;
 
 use common::{instruction_sets, random};
-use langevin_kernels::Bf16Unit;
 use langevin_kernels::attention::{
     AttentionShape, attention_backward, attention_forward, attention_forward_bf16,
 };
@@ -22,6 +21,7 @@ use langevin_kernels::norm::{
 use langevin_kernels::optimizer::{AdamW, adamw_step, ema_step};
 use langevin_kernels::per_picture;
 use langevin_kernels::resample::{UpsampleShape, upsample_nearest_backward, upsample_nearest_forward};
+use langevin_kernels::{Bf16Unit, Stored};
 
 /// On which side of the values the forbidden page lies.
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +36,15 @@ mod guarded {
     use std::ops::{Deref, DerefMut};
 
     /// Values beside a page that may not be touched.
-    pub(crate) struct Guarded {
+    pub(crate) struct Guarded<T> {
         mapping: *mut libc::c_void,
         size: usize,
-        values: *mut f32,
+        values: *mut T,
         len: usize,
     }
 
-    impl Guarded {
-        pub(crate) fn new(guard: Guard, from: &[f32]) -> Self {
+    impl<T: Copy> Guarded<T> {
+        pub(crate) fn new(guard: Guard, from: &[T]) -> Self {
             // SAFETY: it only asks for a number.
             let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
             let bytes = size_of_val(from).next_multiple_of(page);
@@ -63,7 +63,7 @@ mod guarded {
                     }
                 };
                 assert_eq!(libc::mprotect(forbidden, page, libc::PROT_NONE), 0);
-                let values: *mut f32 = start.cast();
+                let values: *mut T = start.cast();
                 values.copy_from_nonoverlapping(from.as_ptr(), from.len());
                 Self {
                     mapping,
@@ -75,22 +75,22 @@ mod guarded {
         }
     }
 
-    impl Deref for Guarded {
-        type Target = [f32];
-        fn deref(&self) -> &[f32] {
+    impl<T> Deref for Guarded<T> {
+        type Target = [T];
+        fn deref(&self) -> &[T] {
             // SAFETY: its own values.
             unsafe { std::slice::from_raw_parts(self.values, self.len) }
         }
     }
 
-    impl DerefMut for Guarded {
-        fn deref_mut(&mut self) -> &mut [f32] {
+    impl<T> DerefMut for Guarded<T> {
+        fn deref_mut(&mut self) -> &mut [T] {
             // SAFETY: its own values.
             unsafe { std::slice::from_raw_parts_mut(self.values, self.len) }
         }
     }
 
-    impl Drop for Guarded {
+    impl<T> Drop for Guarded<T> {
         fn drop(&mut self) {
             // SAFETY: mapped with this size by `new`.
             unsafe { libc::munmap(self.mapping, self.size) };
@@ -106,7 +106,7 @@ mod guarded {
 
     impl Guarded {
         #[allow(clippy::new_ret_no_self)]
-        pub fn new(_: Guard, from: &[f32]) -> Box<[f32]> {
+        pub fn new<T: Copy>(_: Guard, from: &[T]) -> Box<[T]> {
             from.into()
         }
     }
@@ -124,13 +124,25 @@ fn conv(guard: Guard, shape: &Conv2dShape, algorithm: Algorithm) {
         shape,
         algorithm,
         &x,
-        &weight,
+        &weight[..],
         Some(&bias),
         Residual::Of(&residual),
         &mut y,
     );
-    conv2d_forward(shape, algorithm, &x, &weight, None, Residual::InPlace, &mut y);
-    conv2d_input_gradient(shape, algorithm, &residual, &weight, &mut gx);
+    conv2d_forward(shape, algorithm, &x, &weight[..], None, Residual::InPlace, &mut y);
+    conv2d_input_gradient(shape, algorithm, &residual, &weight[..], &mut gx);
+    // Of 16 bits, which read as small numbers whatever they are.
+    let halves: Vec<u16> = weight
+        .iter()
+        .map(|value| (value.to_bits() >> 18) as u16)
+        .collect();
+    let halves = Guarded::new(guard, &halves);
+    for weight in [Stored::Float16(&halves), Stored::Bfloat16(&halves)] {
+        conv2d_forward(shape, algorithm, &x, weight, None, Residual::None, &mut y);
+        conv2d_input_gradient(shape, algorithm, &residual, weight, &mut gx);
+    }
+    let mut wide = values(shape.weight_len(), 9);
+    Stored::Float16(&halves).widen(&mut wide);
     conv2d_weight_gradient(shape, algorithm, &x, &residual, &mut gw, Some(&mut gb));
     assert!(
         [&y, &gx, &gw, &gb]

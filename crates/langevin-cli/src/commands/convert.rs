@@ -9,14 +9,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use langevin::{
     Lora,
     device::default_device,
     models::{
         AnyModel, AnyModelConfig, Checkpoint,
-        weights::{CONFIG_NAME, Precision, lora::LoraStyle, single_file::Kind},
+        weights::{CONFIG_NAME, Precision, lora::LoraStyle, single_file::Kind, writing},
     },
+    named::Named,
     pipelines::{self, LoadOptions, MODEL_INDEX, Pipeline},
     schedulers::SCHEDULER_CONFIG,
 };
@@ -36,18 +40,18 @@ Write a checkpoint of any format as a present-day pipeline.
 
 Takes what diffusers has written since 2022: a pipeline whose files all lie at its root, weights in several files, \
 variants such as fp16, the pickles of older repositories (nothing in them is executed), early names of parameters, \
-configurations with few keys. The output has a folder a component, its weights as one safetensors file in float32, \
-and today's names. A model without a scheduler stays one, unless --scheduler gives it one.
+configurations with few keys. The output has a folder a component, its weights as one safetensors file with numbers \
+of the type that they are stored in, unless --precision says otherwise, and today's names. A model without a scheduler stays one, unless --scheduler gives it one.
 
 Also takes a single file of Stable Diffusion (.safetensors, .ckpt, .pt) and writes the folder of its components, and with --single-file \
-writes such a file of a folder. Numbers are then written as they are stored, unless --precision says otherwise.
+writes such a file of a folder.
 
 Merges LoRA into what it writes, and with --lora-style writes a LoRA file in another style.";
 
 const EXAMPLES: &str = "\
 Examples:
   langevin convert ddpm-cat-256 cat
-  langevin convert my-model my-model-32 --variant fp16
+  langevin convert my-model my-model-32 --variant fp16 --dtype f32
   langevin convert unet-alone pipeline --scheduler ddpm
   langevin convert v1-5-pruned-emaonly.safetensors sd15
   langevin convert v2-1_512.ckpt sd21 --kind sd2-base
@@ -70,6 +74,9 @@ pub(crate) struct ConvertArgs {
     /// The sampler, in place of the pipeline's own
     #[arg(long, value_parser = scheduler(), value_name = "NAME")]
     pub scheduler: Option<String>,
+    /// The type of the numbers
+    #[arg(long, alias = "dtype", value_name = "TYPE", value_parser = number_type())]
+    pub precision: Option<Precision>,
     /// Write into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
@@ -86,6 +93,23 @@ pub(crate) struct ConvertArgs {
     pub single: SingleFileArgs,
 }
 
+/// A [`Precision`], by the short names of types too.
+fn number_type() -> impl TypedValueParser<Value = Precision> {
+    let value = |precision: &Precision| {
+        let short: &[&str] = match precision {
+            Precision::Stored => &[],
+            Precision::Float32 => &["f32", "fp32"],
+            Precision::Float16 => &["f16", "fp16"],
+            Precision::Bfloat16 => &["bf16"],
+        };
+        PossibleValue::new(precision.name()).aliases(short.iter().copied())
+    };
+    PossibleValuesParser::new(Precision::ALL.iter().map(value)).try_map(move |name| {
+        let is_it = |precision: &&Precision| value(precision).matches(&name, false);
+        Precision::ALL.iter().find(is_it).copied().ok_or("no type")
+    })
+}
+
 /// What concerns single files alone.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Single files")]
@@ -99,9 +123,6 @@ pub(crate) struct SingleFileArgs {
     /// A folder whose configurations, scheduler and tokenizers the output gets
     #[arg(long, value_name = "FOLDER")]
     pub config: Option<PathBuf>,
-    /// The type of the numbers
-    #[arg(long, value_name = "TYPE")]
-    pub precision: Option<Precision>,
 }
 
 impl SingleFileArgs {
@@ -111,7 +132,6 @@ impl SingleFileArgs {
             ("--kind", self.kind.is_some()),
             ("--ema", self.ema),
             ("--config", self.config.is_some()),
-            ("--precision", self.precision.is_some()),
         ];
         flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }
@@ -132,6 +152,7 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
     if let Some(flag) = args.single.given() {
         bail!("{flag} concerns single files: the input is none, and --single-file is not given");
     }
+    let precision = args.precision.unwrap_or(Precision::Stored);
     let device = default_device();
     let wanted = ModelFiles {
         variant: args.variant.clone(),
@@ -144,7 +165,7 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
         .any(|file| input.join(file).is_file());
     if !is_pipeline && input.join(CONFIG_NAME).is_file() {
         let config = AnyModelConfig::load(input.join(CONFIG_NAME))?;
-        let mut checkpoint = Checkpoint::variant_in(input, variant)?;
+        let mut checkpoint = Checkpoint::variant_in(input, variant)?.keeping_types();
         let model = AnyModel::with_weights(&config, &mut checkpoint, &device)?;
         if !args.lora.is_empty() {
             bail!(
@@ -153,22 +174,23 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
             );
         }
         let parameters = model.num_parameters();
-        match &args.scheduler {
-            Some(name) => Pipeline::of_model(model, name)?.save(&args.output)?,
-            None => pipelines::save_model(&model, &args.output)?,
-        }
+        writing(precision, || match &args.scheduler {
+            Some(name) => Pipeline::of_model(model, name)?.save(&args.output),
+            None => pipelines::save_model(&model, &args.output),
+        })?;
         return say(&args.output, parameters, &checkpoint);
     }
     let loading = LoadOptions {
         variant: args.variant.clone(),
         loras: in_folders(&args.lora)?,
+        rounded_loras: true,
         ..LoadOptions::default()
     };
     let mut pipeline = Pipeline::load_with(input, &loading, &device)?;
     if let Some(name) = &args.scheduler {
         pipeline = pipeline.with_scheduler(name)?;
     }
-    pipeline.save(&args.output)?;
+    writing(precision, || pipeline.save(&args.output))?;
     let checkpoint = pipelines::checkpoint(input, variant)?;
     say(&args.output, pipeline.num_parameters(), &checkpoint)
 }

@@ -6,6 +6,7 @@
 //! panel of the second product as they are.
 
 use super::{AttentionShape, Input, Place, online_softmax};
+use crate::Stored;
 use crate::half::{Bf16Unit, Block, COLUMNS, ROWS, STEP, Segment, Session, round_panel, round_rows};
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
@@ -204,7 +205,13 @@ impl Kernel for Queries<'_> {
         // SAFETY: a unit is there, or nobody were here; both have the depth.
         unsafe {
             let to = queries.halves_mut().as_mut_ptr();
-            round_panel([d, layout.depth], COLUMNS, block.values().as_ptr(), COLUMNS, to);
+            round_panel(
+                [d, layout.depth],
+                COLUMNS,
+                Stored::Float32(block.values()),
+                COLUMNS,
+                to,
+            );
         }
         let (mut largest, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0.0f32; COLUMNS]);
         for (i, part) in self.keys_and_values.chunks_exact(layout.len()).enumerate() {
@@ -252,7 +259,7 @@ impl Kernel for Queries<'_> {
                 round_panel(
                     [count, padded],
                     COLUMNS,
-                    scores.as_ptr(),
+                    Stored::Float32(scores),
                     COLUMNS,
                     weights.as_mut_ptr(),
                 );

@@ -8,6 +8,7 @@
 //! time as leaves room in the first-level cache. Every element is one chain of sums over taps and then channels, whatever the split.
 
 use super::{Conv2dShape, Residual, winograd};
+use crate::Stored;
 use crate::half::{
     Bf16Unit, Block, COLUMNS, ROWS, STEP, STEP_VALUES, Segment, Session, round_panel, round_rows,
 };
@@ -42,7 +43,7 @@ pub(super) fn forward(
     unit: Bf16Unit,
     shape: &Conv2dShape,
     x: &[f32],
-    weight: &[f32],
+    weight: Stored,
     bias: Option<&[f32]>,
     residual: Residual,
     y: &mut [f32],
@@ -339,7 +340,7 @@ impl Rows {
 /// Weights as the right-hand matrix.
 struct Matrix<'a> {
     /// `[taps, depth, width]`
-    values: &'a [f32],
+    values: Stored<'a>,
     width: usize,
     taps: usize,
     depth: usize,
@@ -375,22 +376,16 @@ impl Matrix<'_> {
             let padded = (self.padded - first).min(to.len() / COLUMNS);
             let depth = self.depth.saturating_sub(first).min(padded);
             let (now, rest) = to.split_at_mut(padded * COLUMNS);
-            let from = &self.values
-                [((tap * self.depth + first.min(self.depth)) * self.width + column).min(self.values.len())..];
+            let row = tap * self.depth + first.min(self.depth);
+            let from = self
+                .values
+                .from((row * self.width + column).min(self.values.len()));
             assert!(
                 depth == 0 || from.len() >= (depth - 1) * self.width + width,
                 "rows of a panel"
             );
             // SAFETY: a unit is there, or nobody were here; lengths are as just found.
-            unsafe {
-                round_panel(
-                    [depth, padded],
-                    width,
-                    from.as_ptr(),
-                    self.width,
-                    now.as_mut_ptr(),
-                )
-            };
+            unsafe { round_panel([depth, padded], width, from, self.width, now.as_mut_ptr()) };
             (start, to) = (start + padded / STEP, rest);
         }
     }

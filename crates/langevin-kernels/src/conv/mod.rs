@@ -14,9 +14,9 @@ mod winograd;
 
 pub use shape::Conv2dShape;
 
-use crate::Bf16Unit;
 use crate::columns::column_sums;
 use crate::parallel::Shared;
+use crate::{Bf16Unit, Stored};
 use gather::Axis;
 use product::Product;
 use weight_gradient::weight_gradient;
@@ -68,21 +68,22 @@ impl Residual<'_> {
 ///
 /// # Shapes
 /// - `x`: `[batch, height, width, in_channels]`
-/// - `weight`: `[kernel[0], kernel[1], in_channels, out_channels]`
+/// - `weight`: `[kernel[0], kernel[1], in_channels, out_channels]`, of any type: the result has the bits that the same weights in float32 give
 /// - `bias`: `[out_channels]`
 /// - `residual`, `y`: `[batch, out_height, out_width, out_channels]`
 ///
 /// # Panics
 /// If a slice's length does not match the shape.
-pub fn conv2d_forward(
+pub fn conv2d_forward<'a>(
     shape: &Conv2dShape,
     algorithm: Algorithm,
     x: &[f32],
-    weight: &[f32],
+    weight: impl Into<Stored<'a>>,
     bias: Option<&[f32]>,
     residual: Residual,
     y: &mut [f32],
 ) {
+    let weight = weight.into();
     shape.check(x.len(), weight.len(), y.len());
     assert!(
         bias.is_none_or(|b| b.len() == shape.out_channels),
@@ -125,13 +126,14 @@ pub fn conv2d_forward(
 ///
 /// # Panics
 /// If a slice's length does not match the shape.
-pub fn conv2d_input_gradient(
+pub fn conv2d_input_gradient<'a>(
     shape: &Conv2dShape,
     algorithm: Algorithm,
     gy: &[f32],
-    weight: &[f32],
+    weight: impl Into<Stored<'a>>,
     gx: &mut [f32],
 ) {
+    let weight = weight.into();
     shape.check(gx.len(), weight.len(), gy.len());
     if algorithm.is_winograd(shape) {
         return winograd::input_gradient(shape, gy, weight, gx);

@@ -6,8 +6,10 @@
 use super::Residual;
 use super::panels::Weights;
 use super::product::{Call, Table};
+use crate::bf16::Values;
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd};
+use crate::stored::with_values;
 
 /// Weights of a narrow product: `[width, taps, depth]`.
 pub(super) struct Narrow {
@@ -27,14 +29,17 @@ impl Narrow {
         let rows = packed.values_mut().chunks_exact_mut(depth);
         for (i, to) in rows.enumerate().take(width * weights.taps.len()) {
             let (j, tap) = (i / weights.taps.len(), weights.taps[i % weights.taps.len()]);
-            let from = &weights.values[tap * depth * width..][..depth * width];
-            if weights.transposed {
-                to.copy_from_slice(&from[j * depth..][..depth]);
+            let (start, step) = if weights.transposed {
+                (j * depth, 1)
             } else {
+                (j, width)
+            };
+            with_values!(weights.values, |values| {
+                let from = values.part(tap * depth * width, depth * width);
                 to.iter_mut()
-                    .zip(from[j..].iter().step_by(width))
-                    .for_each(|(to, from)| *to = *from);
-            }
+                    .enumerate()
+                    .for_each(|(k, to)| *to = from.value(start + k * step));
+            });
         }
         Self {
             weights: packed,

@@ -1,15 +1,18 @@
 //! Weights in the order in which the register tile reads them.
 
+use crate::Stored;
+use crate::bf16::Values;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, TILE_VECTORS};
-use crate::tile::pack_rows;
+use crate::stored::with_values;
+use crate::tile::lanes_of;
 
 /// A convolution's weights as the right-hand matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     /// `[kernel taps, in_channels, out_channels]`
-    pub values: &'a [f32],
+    pub values: Stored<'a>,
     /// The taps of the product, in its order.
     pub taps: &'a [usize],
     /// Rows of a tap's matrix: channels that are summed.
@@ -39,14 +42,20 @@ impl Weights<'_> {
 
     /// Writes tap number `tap` of panel `panel` to `to`, which is `[depth, tile columns]`.
     pub(super) fn pack_tap(&self, isa: Isa, panel: usize, tap: usize, to: &mut [f32]) {
+        with_values!(self.values, |values| self
+            .pack_values(values, isa, panel, tap, to));
+    }
+
+    fn pack_values(&self, values: impl Values, isa: Isa, panel: usize, tap: usize, to: &mut [f32]) {
         let columns = isa.tile_columns();
         let (first, matrix) = (panel * columns, self.depth * self.width);
         let width = columns.min(self.width - first);
-        let from = &self.values[self.taps[tap] * matrix..][..matrix];
+        let from = values.part(self.taps[tap] * matrix, matrix);
         assert_eq!(to.len(), self.depth * columns, "a panel's tap");
         if self.transposed {
             isa.run(Transpose {
-                from: &from[first * self.depth..],
+                from,
+                first,
                 depth: self.depth,
                 width,
                 to,
@@ -84,49 +93,60 @@ impl Panels {
     }
 }
 
-struct Copy<'a> {
-    from: &'a [f32],
+struct Copy<'a, V> {
+    from: V,
     first: usize,
     width: usize,
     row: usize,
     to: &'a mut [f32],
 }
 
-impl Kernel for Copy<'_> {
+impl<V: Values> Kernel for Copy<'_, V> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let rows = self.from.len() / self.row;
-        // SAFETY: `pack_tap` took `from` as `rows` rows of `row` values of which `first + width` exist, and
-        // checked the length of `to`.
-        unsafe {
-            let from = self.from.as_ptr().add(self.first);
-            pack_rows(s, rows, self.width, from, self.row, self.to.as_mut_ptr());
+        let to = self.to.as_mut_ptr();
+        for row in 0..rows {
+            for v in 0..TILE_VECTORS {
+                let n = lanes_of::<S>(self.width, v);
+                // SAFETY: `pack_tap` took `from` as `rows` rows of `row` values of which `first + width` exist, and checked the length
+                // of `to`.
+                unsafe {
+                    let values = match n {
+                        0 => s.zero(),
+                        _ => self.from.load(s, row * self.row + self.first + v * S::LANES, n),
+                    };
+                    s.store(to.add((row * TILE_VECTORS + v) * S::LANES), values);
+                }
+            }
         }
     }
 }
 
-struct Transpose<'a> {
-    from: &'a [f32],
+struct Transpose<'a, V> {
+    from: V,
+    first: usize,
     depth: usize,
     width: usize,
     to: &'a mut [f32],
 }
 
-impl Kernel for Transpose<'_> {
+impl<V: Values> Kernel for Transpose<'_, V> {
     type Output = ();
-    /// `to[k][j] = from[j][k]`, in square blocks as wide as a vector.
+    /// `to[k][j] = from[first + j][k]`, in square blocks as wide as a vector.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
             from,
+            first,
             depth,
             width,
             to,
         } = self;
         let columns = TILE_VECTORS * S::LANES;
         assert!(
-            from.len() >= width * depth && to.len() == depth * columns && width <= columns,
+            from.len() >= (first + width) * depth && to.len() == depth * columns && width <= columns,
             "a panel's tap"
         );
         for j in (0..columns).step_by(S::LANES) {
@@ -134,17 +154,18 @@ impl Kernel for Transpose<'_> {
                 if j + S::LANES <= width && k + S::LANES <= depth {
                     // SAFETY: the block lies within both, whose lengths were just checked.
                     unsafe {
-                        let (from, to) = (
-                            from.as_ptr().add(j * depth + k),
-                            to.as_mut_ptr().add(k * columns + j),
-                        );
-                        s.transpose(from, depth, to, columns);
+                        let to = to.as_mut_ptr().add(k * columns + j);
+                        from.transpose(s, (first + j) * depth + k, depth, to, columns);
                     }
                     continue;
                 }
                 for k in k..depth.min(k + S::LANES) {
                     for j in j..j + S::LANES {
-                        to[k * columns + j] = if j < width { from[j * depth + k] } else { 0.0 };
+                        to[k * columns + j] = if j < width {
+                            from.value((first + j) * depth + k)
+                        } else {
+                            0.0
+                        };
                     }
                 }
             }

@@ -6,6 +6,7 @@
 
 use super::Residual;
 use super::gather::Rows;
+use crate::Stored;
 use crate::parallel::Shared;
 use crate::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, TILE_VECTORS};
@@ -21,7 +22,7 @@ pub(super) struct Product<'a> {
     /// `[batch, source height, source width, depth]`
     pub source: &'a [f32],
     /// `[kernel taps, in_channels, out_channels]`
-    pub weight: &'a [f32],
+    pub weight: Stored<'a>,
     /// Horizontal taps of the kernel.
     pub kernel_width: usize,
     /// Channels of the source.

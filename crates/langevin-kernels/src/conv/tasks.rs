@@ -8,6 +8,7 @@ use super::gather::{Axis, Rows};
 use super::narrow::Narrow;
 use super::panels::Weights;
 use super::product::{Call, PanelTask, Product, Table};
+use crate::Stored;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
 use crate::simd::Isa;
@@ -72,8 +73,12 @@ impl Product<'_> {
         }
         // Packed before the tasks where several of them share a panel, and otherwise by the task that uses it. For
         // a handful of rows each weight is used once or twice, and copying it would cost more than reading it in place.
-        let in_place =
-            !self.transposed && rows.len() <= 2 * isa.tile_rows() && self.width.is_multiple_of(isa.lanes());
+        // What is to be widened is packed all the same.
+        let is_small = rows.len() <= 2 * isa.tile_rows() && self.width.is_multiple_of(isa.lanes());
+        let in_place = match self.weight {
+            Stored::Float32(weight) if is_small && !self.transposed => Some(weight),
+            _ => None,
+        };
         let packed = (split.chunks > 1).then(|| weights.pack(isa));
         let packed = packed.as_ref().map(|panels| panels.values());
         let run = |task: usize| {
@@ -82,12 +87,16 @@ impl Product<'_> {
             let table = Table::new(&call, first, last, taps.len() > 1 && self.depth < SHORT_DEPTH);
             let panels = group * split.group..((group + 1) * split.group).min(split.panels);
             let len = weights.panel_len(isa);
-            let mut own = Scratch::new(if packed.is_none() && !in_place { len } else { 0 });
+            let mut own = Scratch::new(if packed.is_none() && in_place.is_none() {
+                len
+            } else {
+                0
+            });
             for panel in panels {
-                let (values, step) = match packed {
-                    Some((values, len)) => (&values[panel * len..][..len], isa.tile_columns()),
-                    None if in_place => (&self.weight[panel * isa.tile_columns()..], self.width),
-                    None => {
+                let (values, step) = match (packed, in_place) {
+                    (Some((values, len)), _) => (&values[panel * len..][..len], isa.tile_columns()),
+                    (None, Some(weight)) => (&weight[panel * isa.tile_columns()..], self.width),
+                    (None, None) => {
                         let own = &mut own.values_mut()[..len];
                         for (tap, to) in own.chunks_exact_mut((len / taps.len().max(1)).max(1)).enumerate() {
                             weights.pack_tap(isa, panel, tap, to);

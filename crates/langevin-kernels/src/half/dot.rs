@@ -1,6 +1,7 @@
 //! AVX-512's `vdpbf16ps`, and rounding to bf16 with its instructions, which both units want.
 
 use super::{Block, COLUMNS, STEP};
+use crate::Stored;
 use std::arch::x86_64::*;
 
 /// Rows of the register tile: with two vectors 16 accumulators of 32 registers.
@@ -99,11 +100,11 @@ pub(super) unsafe fn round_rows(
 
 /// # Safety
 /// As [`super::round_panel`]'s.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn round_panel(
     [depth, padded]: [usize; 2],
     width: usize,
-    from: *const f32,
+    from: Stored,
     from_step: usize,
     to: *mut u16,
 ) {
@@ -116,19 +117,47 @@ pub(super) unsafe fn round_panel(
     for pair in 0..padded / 2 {
         // Rows of wide matrices are a page apart and more, which the processor does not foresee.
         for row in [0, 1] {
-            let ahead = from.wrapping_add((2 * pair + row + ROWS_AHEAD) * from_step);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(16).cast());
+            let ahead = (2 * pair + row + ROWS_AHEAD) * from_step;
+            match from {
+                Stored::Float32(from) => {
+                    let ahead = from.as_ptr().wrapping_add(ahead);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(16).cast());
+                }
+                Stored::Float16(from) | Stored::Bfloat16(from) => {
+                    _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast());
+                }
+            }
         }
         for v in [0, 16] {
             // SAFETY: the caller's promise; rows and lanes beyond the matrix are masked.
             unsafe {
-                let row = |row: usize| {
-                    let n = if row < depth { width.saturating_sub(v) } else { 0 };
-                    _mm512_maskz_loadu_ps(mask(n), from.wrapping_add(row * from_step + v))
+                let lanes = |row: usize| mask(if row < depth { width.saturating_sub(v) } else { 0 });
+                let [low, high] = [2 * pair, 2 * pair + 1];
+                let both: __m512i = match from {
+                    Stored::Float32(from) => {
+                        let row = |row: usize| {
+                            let from = from.as_ptr().wrapping_add(row * from_step + v);
+                            _mm512_maskz_loadu_ps(lanes(row), from)
+                        };
+                        std::mem::transmute(_mm512_cvtne2ps_pbh(row(high), row(low)))
+                    }
+                    Stored::Float16(from) => {
+                        let row = |row: usize| {
+                            let from = from.as_ptr().wrapping_add(row * from_step + v);
+                            _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(row), from.cast()))
+                        };
+                        std::mem::transmute(_mm512_cvtne2ps_pbh(row(high), row(low)))
+                    }
+                    // They are what they would be rounded to.
+                    Stored::Bfloat16(from) => {
+                        let row = |row: usize| {
+                            let from = from.as_ptr().wrapping_add(row * from_step + v);
+                            _mm256_maskz_loadu_epi16(lanes(row), from.cast())
+                        };
+                        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(low)), row(high))
+                    }
                 };
-                let both = _mm512_cvtne2ps_pbh(row(2 * pair + 1), row(2 * pair));
-                let both: __m512i = std::mem::transmute(both);
                 let to = to.add(2 * (pair * COLUMNS + v));
                 _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(turns, both));
             }

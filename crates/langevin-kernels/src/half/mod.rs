@@ -9,6 +9,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 
+use crate::Stored;
 use crate::simd::Isa;
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -77,6 +78,7 @@ impl Bf16Unit {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn detect() -> Option<Self> {
         let pairs = is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512f");
         match pairs {
@@ -201,11 +203,11 @@ pub(crate) unsafe fn round_rows(
 /// Rounds a matrix of `depth` rows and `width` columns to bf16 as a panel of `padded` rows, with zeros where it has none.
 ///
 /// # Safety
-/// A unit is there; each row of `from` is valid for reading `width` values, at most [`COLUMNS`], and `to` for writing `padded · COLUMNS`.
+/// A unit is there; each row of `from` has `width` values, at most [`COLUMNS`], and `to` is valid for writing `padded · COLUMNS`.
 pub(crate) unsafe fn round_panel(
     [depth, padded]: [usize; 2],
     width: usize,
-    from: *const f32,
+    from: Stored,
     from_step: usize,
     to: *mut u16,
 ) {
@@ -215,5 +217,5 @@ pub(crate) unsafe fn round_panel(
         dot::round_panel([depth, padded], width, from, from_step, to);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{depth} {padded} {width} {from:p} {from_step} {to:p}");
+    unreachable!("{depth} {padded} {width} {from:?} {from_step} {to:p}");
 }

@@ -120,6 +120,10 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> __m512 {
+        with!(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+    }
+    #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16, a: __m512) {
         with!({
             let halves = _mm512_srli_epi32::<16>(_mm512_castps_si512(a));

@@ -79,7 +79,10 @@ impl Isa {
 
     #[cfg(target_arch = "x86_64")]
     fn detect() -> Self {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        // Every processor with the first two has the third.
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         match avx2 {
             true if is_x86_feature_detected!("avx512f") => Self::Avx512,
             true => Self::Avx2,
@@ -211,6 +214,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for reading `LANES` values.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F;
+    /// Loads `LANES` values of half precision.
+    /// # Safety
+    /// `p` is valid for reading `LANES` values.
+    unsafe fn load_f16(self, p: *const u16) -> Self::F;
     /// Stores the upper half of each value's bits: all of it after [`Simd::round_to_bf16`].
     /// # Safety
     /// `p` is valid for writing `LANES` values.
@@ -339,6 +346,43 @@ pub(crate) unsafe fn load_bf16<S: Simd>(s: S, p: *const u16, n: usize) -> S::F {
     }
 }
 
+/// Loads `n ≤ LANES` values of half precision, and zeros.
+///
+/// # Safety
+/// `p` is valid for reading `n` values.
+#[inline(always)]
+pub(crate) unsafe fn load_f16<S: Simd>(s: S, p: *const u16, n: usize) -> S::F {
+    // SAFETY: as above.
+    unsafe {
+        if n == S::LANES {
+            return s.load_f16(p);
+        }
+        let mut values = [0u16; MAX_LANES];
+        std::ptr::copy_nonoverlapping(p, values.as_mut_ptr(), n.min(S::LANES));
+        s.load_f16(values.as_ptr())
+    }
+}
+
+/// The value of half precision with these bits, exactly. Not a number stays so, quietly.
+#[inline(always)]
+pub(crate) fn widened_f16(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let wide = if magnitude >= INFINITE_F16 {
+        magnitude | 0x7f80_0000 | if magnitude > INFINITE_F16 { 0x0040_0000 } else { 0 }
+    } else {
+        // Exponents are 112 apart, and what has none of its own gets one by the product, which is exact.
+        (f32::from_bits(magnitude) * F16_EXPONENTS).to_bits()
+    };
+    f32::from_bits(sign | wide)
+}
+
+/// The bits of an infinite value of half precision, where a float32 has its exponent and fraction.
+const INFINITE_F16: u32 = 0x7c00 << 13;
+
+/// 2¹¹²
+const F16_EXPONENTS: f32 = f32::from_bits((127 + 112) << 23);
+
 /// Stores the upper halves of the first `n ≤ LANES` values.
 ///
 /// # Safety
@@ -357,7 +401,7 @@ pub(crate) unsafe fn store_bf16<S: Simd>(s: S, p: *mut u16, n: usize, a: S::F) {
 }
 
 /// Values of the widest vector.
-const MAX_LANES: usize = 16;
+pub(crate) const MAX_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -116,6 +116,25 @@ impl Simd for Neon {
     unsafe fn load_bf16(self, p: *const u16) -> float32x4_t {
         with!(vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(p)))))
     }
+    /// As [`super::widened_f16`], in whole numbers: the intrinsics for half precision are not stable yet.
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> float32x4_t {
+        with!({
+            let bits = vmovl_u16(vld1_u16(p));
+            let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
+            let magnitude = vshlq_n_u32::<13>(vandq_u32(bits, vdupq_n_u32(0x7fff)));
+            let infinite = vdupq_n_u32(super::INFINITE_F16);
+            let finite = vmulq_n_f32(vreinterpretq_f32_u32(magnitude), super::F16_EXPONENTS);
+            let quiet = vandq_u32(vcgtq_u32(magnitude, infinite), vdupq_n_u32(0x0040_0000));
+            let others = vorrq_u32(vorrq_u32(magnitude, vdupq_n_u32(0x7f80_0000)), quiet);
+            let wide = vbslq_u32(
+                vcgeq_u32(magnitude, infinite),
+                others,
+                vreinterpretq_u32_f32(finite),
+            );
+            vreinterpretq_f32_u32(vorrq_u32(sign, wide))
+        })
+    }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16, a: float32x4_t) {
         with!(vst1_u16(p, vshrn_n_u32::<16>(vreinterpretq_u32_f32(a))))

@@ -1,6 +1,6 @@
 //! Plain Rust over arrays of eight, which compilers turn into the target's baseline vectors (SSE2, NEON).
 
-use super::Simd;
+use super::{Simd, widened_f16};
 
 /// Needs nothing of the processor.
 #[derive(Clone, Copy)]
@@ -105,6 +105,12 @@ impl Simd for Portable {
         // SAFETY: the caller's promise; `read_unaligned` needs no alignment.
         let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
         map(|i| f32::from_bits(u32::from(halves[i]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> [f32; 8] {
+        // SAFETY: as above.
+        let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        map(|i| widened_f16(halves[i]))
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16, a: [f32; 8]) {

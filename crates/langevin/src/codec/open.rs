@@ -41,7 +41,8 @@ pub(super) fn of_file(path: &Path, device: &Device) -> Result<AnyCodec> {
         .remove(Component::Vae.name())
         .ok_or_else(|| Error::file(path, "holds no autoencoder"))?;
     let config = <AutoencoderKL as Model>::Config::of_value(config, path)?;
-    let network = AutoencoderKL::with_weights(&config, &mut file.component(Component::Vae)?, device)?;
+    let mut weights = file.component(Component::Vae)?.keeping_types();
+    let network = AutoencoderKL::with_weights(&config, &mut weights, device)?;
     Ok(Autoencoder::new(network).into())
 }
 
@@ -61,7 +62,7 @@ impl Components for Alone {
     }
 
     fn weights(&self, _: &str, names: &FileNames) -> Result<Checkpoint> {
-        Checkpoint::named(&self.folder, None, names)
+        Ok(Checkpoint::named(&self.folder, None, names)?.keeping_types())
     }
 
     fn tokenizer(&self, _: &str) -> Result<ClipTokenizer> {

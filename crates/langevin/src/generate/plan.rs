@@ -460,6 +460,10 @@ impl Plan {
     /// # Errors
     /// If the samples are not of the pipeline's space, or come to what is not numbers.
     pub fn pictures(&self, pipeline: &Pipeline, samples: Tensor<4>) -> Result<(Vec<Picture>, Vec<bool>)> {
+        if pipeline.codec().is_latent() {
+            // What the loop worked in goes back before the decoder's large maps are made.
+            ops::trim();
+        }
         let decoded = ops::computing(self.request.precision, || pipeline.codec().decode(samples))?;
         // One sum tells, as at the end of a loop.
         if !decoded.clone().abs().sum().into_scalar::<f32>().is_finite() {

@@ -6,6 +6,7 @@ use burn::{
 };
 
 use super::{Activation, Init, Linear, activation::gelu_approximate};
+use crate::ops;
 
 /// Sines and cosines of `timesteps` at geometrically falling frequencies (Vaswani et al. 2017, sec. 3.5).
 /// Mirrors `diffusers.models.embeddings.get_timestep_embedding`.
@@ -142,6 +143,11 @@ impl Embedding {
     /// # Shapes
     /// `[batch]` → `[batch, dimension]`
     pub fn forward(&self, classes: Tensor<1, Int>) -> Tensor<2> {
-        self.weight.val().select(0, classes)
+        ops::widened(self.weight.val().select(0, classes))
+    }
+
+    /// All vectors, in float32: `[classes, dimension]`
+    pub fn table(&self) -> Tensor<2> {
+        ops::widened(self.weight.val())
     }
 }

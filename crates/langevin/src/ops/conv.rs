@@ -102,7 +102,7 @@ impl Convolution {
 ///
 /// # Shapes
 /// - `x`: `[batch, height, width, in]`, channels last
-/// - `weight`: `[kernel height, kernel width, in, out]`
+/// - `weight`: `[kernel height, kernel width, in, out]`; on the CPU also float16 or bfloat16, with the bits that it gives in float32
 /// - `bias`: `[out]`
 /// - `residual` and the result: `[batch, out height, out width, out]`
 pub fn conv2d(
@@ -125,7 +125,7 @@ pub fn conv2d(
 ///
 /// # Shapes
 /// - `x`: `[..., in]`
-/// - `weight`: `[in, out]` (PyTorch's transposed)
+/// - `weight`: `[in, out]` (PyTorch's transposed), of the types that [`conv2d`] takes
 /// - `bias`: `[out]`
 /// - `residual` and the result: `[..., out]`
 pub fn linear<const D: usize>(
@@ -310,7 +310,7 @@ impl ConvOps for Flex {
             &shape,
             how.algorithm,
             flex::floats(&x),
-            flex::floats(&weight),
+            flex::stored(&weight),
             flex::optional_floats(&bias),
             residual,
             flex::floats_mut(&mut y),
@@ -333,7 +333,7 @@ impl ConvGradients for Flex {
             &shape,
             how.backward(),
             flex::floats(&gy),
-            flex::floats(&weight),
+            flex::stored(&weight),
             &mut gx,
         );
         flex::tensor(gx, flex::dims::<4>(x))

@@ -2,7 +2,8 @@
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{DType, Shape};
-use langevin_kernels::buffer::Buffer;
+use half::slice::HalfFloatSliceExt;
+use langevin_kernels::{Stored, buffer::Buffer};
 
 /// The tensor with its elements in row-major order; free where they already are.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -33,6 +34,25 @@ pub(super) fn floats_mut(tensor: &mut FlexTensor) -> &mut [f32] {
         .contiguous_offsets()
         .expect("the operations take contiguous float32 tensors");
     &mut tensor.storage_mut::<f32>()[start..end]
+}
+
+/// The elements of a contiguous weight, in the type that it has.
+///
+/// # Panics
+/// If the tensor holds no real numbers of at most 32 bits.
+pub(super) fn stored(tensor: &FlexTensor) -> Stored<'_> {
+    let halves = || match tensor.dtype() {
+        DType::F16 => {
+            let values = tensor.as_slice::<half::f16>()?;
+            Some(Stored::Float16(values.reinterpret_cast()))
+        }
+        DType::BF16 => {
+            let values = tensor.as_slice::<half::bf16>()?;
+            Some(Stored::Bfloat16(values.reinterpret_cast()))
+        }
+        _ => None,
+    };
+    halves().unwrap_or_else(|| Stored::Float32(floats(tensor)))
 }
 
 /// The same for an optional tensor.

@@ -32,6 +32,7 @@ mod pool;
 mod precision;
 mod recompute;
 mod silu;
+mod stored;
 mod upsample;
 
 pub use attention::{AttentionOptions, attention};
@@ -50,4 +51,5 @@ pub use pool::{in_pool, trim};
 pub use precision::{Precision, computing, precision};
 pub(crate) use recompute::{BlockInputs, Recompute, recomputed};
 pub use silu::silu;
+pub(crate) use stored::{takes_halves, widened};
 pub use upsample::upsample_nearest;

@@ -85,6 +85,8 @@ pub struct LoadOptions {
     pub without_depth_estimator: bool,
     /// What is put on the weights of the model and its text encoders, in turn.
     pub loras: Vec<Lora>,
+    /// Whether weights that they change have the type that they are stored in, as in a file, and not float32.
+    pub rounded_loras: bool,
 }
 
 impl Pipeline {
@@ -158,6 +160,7 @@ impl Pipeline {
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions, device: &Device) -> Result<Self> {
         let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
         source.put_on(&options.loras)?;
+        source.rounds = options.rounded_loras;
         source.check(options.codec.is_some())?;
         let class = source.class();
         let mut config = source.model_config()?;

@@ -14,8 +14,6 @@ pub fn loaded_bytes(path: impl AsRef<Path>, options: &LoadOptions) -> Result<u64
     let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
     source.check(options.codec.is_some())?;
     source.model_config()?;
-    let denoiser = source.model_weights()?.values();
-    let others = source.other_values(options.without_safety_checker);
-    // As they are kept, whatever they are stored as.
-    Ok((denoiser.saturating_add(others)).saturating_mul(size_of::<f32>() as u64))
+    let denoiser = source.model_weights()?.loaded_bytes();
+    Ok(denoiser.saturating_add(source.other_bytes(options.without_safety_checker)))
 }

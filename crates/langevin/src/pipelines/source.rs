@@ -35,6 +35,8 @@ pub(crate) struct PipelineSource {
     place: Place,
     /// What is put on the weights as they are read.
     pub(super) loras: Vec<LoraFit>,
+    /// Whether what they change is rounded to the type that it is stored in.
+    pub(super) rounds: bool,
 }
 
 /// Where the components lie.
@@ -69,6 +71,7 @@ impl PipelineSource {
                 variant: variant.map(str::to_owned),
             },
             loras: Vec::new(),
+            rounds: false,
         })
     }
 
@@ -94,6 +97,7 @@ impl PipelineSource {
                 file,
             })),
             loras: Vec::new(),
+            rounds: false,
         })
     }
 
@@ -258,22 +262,22 @@ impl PipelineSource {
         self.weights(name, &DIFFUSERS)
     }
 
-    /// How many numbers the weights of its other components hold.
-    pub(super) fn other_values(&self, without_safety_checker: bool) -> u64 {
+    /// How many bytes the weights of its other components take once they are loaded.
+    pub(super) fn other_bytes(&self, without_safety_checker: bool) -> u64 {
         let denoiser = self.class.component(Role::Denoiser);
         let is_wanted = |name: &&String| {
             Some(name.as_str()) != denoiser && !(without_safety_checker && name.as_str() == "safety_checker")
         };
-        let values = |name: &String| {
+        let bytes = |name: &String| {
             // Schedulers and tokenizers have none.
             let found = [&DIFFUSERS, &TRANSFORMERS].map(|names| self.weights(name, names).ok());
             found
                 .into_iter()
                 .flatten()
                 .next()
-                .map_or(0, |weights| weights.values())
+                .map_or(0, |weights| weights.loaded_bytes())
         };
-        self.index.components.keys().filter(is_wanted).map(values).sum()
+        self.index.components.keys().filter(is_wanted).map(bytes).sum()
     }
 }
 
@@ -330,7 +334,10 @@ impl Components for PipelineSource {
     }
 
     fn weights(&self, name: &str, names: &FileNames) -> Result<Checkpoint> {
-        let mut checkpoint = self.plain_weights(name, names)?;
+        let mut checkpoint = self.plain_weights(name, names)?.keeping_types();
+        if self.rounds {
+            checkpoint = checkpoint.rounding();
+        }
         if let Ok(component) = Component::from_name(name) {
             for lora in &self.loras {
                 lora.apply(component, &mut checkpoint);

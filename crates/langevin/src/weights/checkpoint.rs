@@ -11,6 +11,9 @@ use std::{
 };
 
 use ::safetensors::Dtype;
+use burn::tensor::{Bytes as Memory, DType};
+use half::{bf16, f16, vec::HalfFloatVecExt};
+use langevin_kernels::buffer::Buffer;
 
 use super::{
     DIFFUSERS, Edit, FileNames, NamedTensor, Precision, find,
@@ -39,6 +42,14 @@ pub struct Checkpoint {
     files: Vec<Arc<WeightsFile>>,
     places: BTreeMap<String, Place>,
     early_names: bool,
+    keeps_types: bool,
+    rounds: bool,
+}
+
+/// A parameter's numbers, in the type that its module holds them in.
+pub(super) struct Parameter {
+    pub bytes: Memory,
+    pub dtype: DType,
 }
 
 /// Where a parameter is.
@@ -65,6 +76,17 @@ pub(super) struct Part {
     pub first: usize,
     /// Whether it is the matrix the other way round.
     pub transposed: bool,
+}
+
+impl Place {
+    /// How a parameter of this shape lies in the file.
+    fn shape_in_file(&self, shape: &[usize]) -> Vec<usize> {
+        let mut shape = shape.to_vec();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
 }
 
 impl Checkpoint {
@@ -115,6 +137,8 @@ impl Checkpoint {
             files: Vec::new(),
             places: BTreeMap::new(),
             early_names: false,
+            keeps_types: false,
+            rounds: false,
             path,
         };
         // Only an index looks for names that may not be there.
@@ -153,7 +177,23 @@ impl Checkpoint {
             files: self.files.clone(),
             places: parts.into_iter().filter_map(place).collect(),
             early_names: self.early_names,
+            keeps_types: self.keeps_types,
+            rounds: self.rounds,
         }
+    }
+
+    /// The same checkpoint, in which what is merged into weights is rounded to the type that they are stored in.
+    pub(crate) fn rounding(mut self) -> Self {
+        self.rounds = true;
+        self
+    }
+
+    /// The same checkpoint, whose weights of 16 bits stay so in models that are loaded from it, where an operation takes them: those of linear
+    /// layers, convolutions and embeddings on a CPU. It is for models that draw, which come to the same bits in half the memory; what is trained
+    /// is float32. A weight that a LoRA is merged into is float32 too: what it changes is often less than a step between two numbers of 16 bits.
+    pub fn keeping_types(mut self) -> Self {
+        self.keeps_types = true;
+        self
     }
 
     /// Changes a parameter from now on, as it is read; one that there is not is left alone.
@@ -198,6 +238,8 @@ impl Checkpoint {
             files: Vec::new(),
             places: BTreeMap::new(),
             early_names: false,
+            keeps_types: false,
+            rounds: false,
             path,
         };
         if checkpoint
@@ -266,14 +308,18 @@ impl Checkpoint {
         names.take_while(move |name| name.starts_with(prefix))
     }
 
-    /// How many numbers it holds.
-    pub(crate) fn values(&self) -> u64 {
-        let count = |tensor: &StoredTensor| {
-            let sides = tensor.shape.iter().map(|&side| side as u64);
-            sides.fold(1, u64::saturating_mul)
+    /// How many bytes its numbers take in a module that is loaded from it, about.
+    pub(crate) fn loaded_bytes(&self) -> u64 {
+        let bytes = |Place { stored, edits, .. }: &Place| {
+            let stays = self.keeps_types && edits.is_empty() && stored.shape.len() > 1;
+            let size = match stored.dtype {
+                Dtype::F16 | Dtype::BF16 if stays => 2,
+                _ => size_of::<f32>() as u64,
+            };
+            let sides = stored.shape.iter().map(|&side| side as u64);
+            sides.fold(size, u64::saturating_mul)
         };
-        let tensors = self.names().filter_map(|name| self.get(name));
-        tensors.map(count).fold(0, u64::saturating_add)
+        self.places.values().map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Type and shape of a tensor; `None` if there is no such.
@@ -308,13 +354,58 @@ impl Checkpoint {
         })
     }
 
+    /// A parameter as its module holds it: with its type where this checkpoint keeps types, the module `takes_halves` there and nothing is
+    /// put on it.
+    pub(super) fn read_parameter(
+        &self,
+        name: &str,
+        as_turned: bool,
+        takes_halves: bool,
+    ) -> Result<Parameter> {
+        let Some(place) = self.places.get(name) else {
+            return Err(Error::file(&self.path, format!("lacks {name}")));
+        };
+        let StoredTensor { dtype, shape } = &place.stored;
+        let halves = match dtype {
+            Dtype::F16 => Some(DType::F16),
+            Dtype::BF16 => Some(DType::BF16),
+            _ => None,
+        };
+        let halves = halves.filter(|_| self.keeps_types && takes_halves);
+        if !place.edits.is_empty() {
+            let values = self.read_as(name, as_turned)?;
+            let halves = halves.filter(|_| self.rounds);
+            let bytes = match halves {
+                Some(DType::F16) => Memory::from_elems(Vec::<f16>::from_f32_slice(&values)),
+                Some(_) => Memory::from_elems(Vec::<bf16>::from_f32_slice(&values)),
+                None => Memory::from_elems(values),
+            };
+            let dtype = halves.unwrap_or(DType::F32);
+            return Ok(Parameter { bytes, dtype });
+        }
+        let (stored, in_file) = (self.bytes(place)?, place.shape_in_file(shape));
+        let (len, turned) = (shape.iter().product::<usize>(), as_turned != place.transposed);
+        let size = if halves.is_some() { 2 } else { size_of::<f32>() };
+        let mut room = Buffer::lasting((len * size).div_ceil(size_of::<f32>()));
+        let read = match halves {
+            Some(_) => {
+                let into = &mut room.as_halves_mut()[..len];
+                layout::read_into(&stored, *dtype, &in_file, turned, into)
+            }
+            None => layout::read_into(&stored, *dtype, &in_file, turned, &mut room),
+        };
+        read.ok_or_else(|| self.unreal(name, place))?
+            .map_err(|e| self.unread(place, e))?;
+        Ok(Parameter {
+            bytes: room.into_bytes(len * size),
+            dtype: halves.unwrap_or(DType::F32),
+        })
+    }
+
     /// A tensor's numbers as the file has them.
     fn read_stored(&self, name: &str, place: &Place, turned: bool) -> Result<Vec<f32>> {
         let StoredTensor { dtype, shape } = &place.stored;
-        let mut in_file = shape.clone();
-        if place.transposed {
-            in_file.reverse();
-        }
+        let in_file = place.shape_in_file(shape);
         let read = layout::read(&self.bytes(place)?, *dtype, &in_file, turned != place.transposed);
         match read {
             Some(read) => read.map_err(|e| self.unread(place, e)),

@@ -11,14 +11,17 @@ use std::{
     sync::Arc,
 };
 
+use langevin_kernels::turn::{self, Turned};
 use safetensors::Dtype;
 
-/// Rows of a file's matrix that are turned together: so many numbers are then written one after another.
+/// Rows of a matrix that are turned back together: so many numbers are then read one after another.
 const ROWS: usize = 64;
-/// Columns of it that are read at once. With [`ROWS`] rows they are 512 KiB, which a second-level cache holds.
-const COLUMNS: usize = 2048;
-/// Columns that are turned at once: a cache line of a row.
+/// Columns that are turned back at once: a cache line of a row.
 const LINE: usize = 16;
+/// A cache line.
+const LINE_BYTES: usize = 64;
+/// Bytes of a file's matrix that are turned together, about: a second-level cache holds them.
+const TILE_BYTES: usize = 1 << 20;
 /// Numbers that are read or widened at once where nothing is turned.
 const PIECE: usize = 1 << 18;
 
@@ -84,14 +87,29 @@ pub(super) fn read(
     shape: &[usize],
     turned: bool,
 ) -> Option<io::Result<Vec<f32>>> {
+    let mut values = vec![0.0; shape.iter().product()];
+    Some(read_into(bytes, dtype, shape, turned, &mut values)?.map(|()| values))
+}
+
+/// The same into room that is there, as many numbers of float32, or of 16 bits as their bits.
+pub(super) fn read_into<N: Number>(
+    bytes: &Bytes<'_>,
+    dtype: Dtype,
+    shape: &[usize],
+    turned: bool,
+    into: &mut [N],
+) -> Option<io::Result<()>> {
+    size(dtype)?;
     let numbers = Numbers {
         bytes,
         dtype,
-        size: size(dtype)?,
+        size: dtype.bitsize() / 8,
     };
     Some(match shape {
-        [outputs, inputs, taps @ ..] if turned => numbers.turned(*outputs, *inputs, taps.iter().product()),
-        _ => numbers.as_stored(shape.iter().product()),
+        [outputs, inputs, taps @ ..] if turned => {
+            numbers.turned(*outputs, *inputs, taps.iter().product(), into)
+        }
+        _ => numbers.as_stored(into),
     })
 }
 
@@ -158,59 +176,78 @@ struct Numbers<'a> {
     size: usize,
 }
 
+/// What numbers are read as.
+pub(super) trait Number: bytemuck::Pod + Turned {
+    /// Makes numbers of bytes; those of another type are widened.
+    fn of_bytes(dtype: Dtype, bytes: &[u8], into: &mut [Self]);
+
+    /// Whether numbers of this type are these, byte for byte, on a little-endian machine.
+    fn is(dtype: Dtype) -> bool;
+}
+
+impl Number for f32 {
+    fn of_bytes(dtype: Dtype, bytes: &[u8], into: &mut [Self]) {
+        widen(dtype, bytes, into);
+    }
+
+    fn is(dtype: Dtype) -> bool {
+        dtype == Dtype::F32
+    }
+}
+
+/// The bits of a number.
+impl Number for u16 {
+    fn of_bytes(_: Dtype, bytes: &[u8], into: &mut [Self]) {
+        each(bytes, into, u16::from_le_bytes);
+    }
+
+    fn is(_: Dtype) -> bool {
+        true
+    }
+}
+
 impl Numbers<'_> {
     /// Fills `into` with the numbers from `first` on; `scratch` is for those that are to be widened.
-    fn read(&self, first: usize, into: &mut [f32], scratch: &mut Vec<u8>) -> io::Result<()> {
-        if self.dtype == Dtype::F32 && cfg!(target_endian = "little") {
+    fn read<N: Number>(&self, first: usize, into: &mut [N], scratch: &mut Vec<u8>) -> io::Result<()> {
+        if N::is(self.dtype) && cfg!(target_endian = "little") {
             return self.bytes.read(first * self.size, bytemuck::cast_slice_mut(into));
         }
         scratch.resize(into.len() * self.size, 0);
         self.bytes.read(first * self.size, scratch)?;
-        widen(self.dtype, scratch, into);
+        N::of_bytes(self.dtype, scratch, into);
         Ok(())
     }
 
-    fn as_stored(&self, len: usize) -> io::Result<Vec<f32>> {
-        let (mut values, mut scratch) = (vec![0.0; len], Vec::new());
-        for (i, piece) in values.chunks_mut(PIECE).enumerate() {
+    fn as_stored<N: Number>(&self, into: &mut [N]) -> io::Result<()> {
+        let mut scratch = Vec::new();
+        for (i, piece) in into.chunks_mut(PIECE).enumerate() {
             self.read(i * PIECE, piece, &mut scratch)?;
         }
-        Ok(values)
+        Ok(())
     }
 
-    fn turned(&self, outputs: usize, inputs: usize, taps: usize) -> io::Result<Vec<f32>> {
+    fn turned<N: Number>(
+        &self,
+        outputs: usize,
+        inputs: usize,
+        taps: usize,
+        into: &mut [N],
+    ) -> io::Result<()> {
         let columns = inputs * taps;
-        let (mut values, mut scratch) = (vec![0.0; outputs * columns], Vec::new());
-        let mut tile = vec![0.0; outputs.min(ROWS) * columns.min(COLUMNS)];
-        let mut lines = [[0.0; ROWS]; LINE];
-        for row in (0..outputs).step_by(ROWS) {
-            let height = ROWS.min(outputs - row);
-            for column in (0..columns).step_by(COLUMNS) {
-                let width = COLUMNS.min(columns - column);
-                let tile = &mut tile[..height * width];
-                if width == columns {
-                    self.read(row * columns, tile, &mut scratch)?;
-                } else {
-                    for (i, line) in tile.chunks_exact_mut(width).enumerate() {
-                        self.read((row + i) * columns + column, line, &mut scratch)?;
-                    }
-                }
-                for first in (0..width).step_by(LINE) {
-                    let end = width.min(first + LINE);
-                    for (i, line) in tile.chunks_exact(width).enumerate() {
-                        for (turned, value) in lines.iter_mut().zip(&line[first..end]) {
-                            turned[i] = *value;
-                        }
-                    }
-                    for (place, line) in (column + first..column + end).zip(&lines) {
-                        let (input, tap) = (place / taps, place % taps);
-                        let start = (tap * inputs + input) * outputs + row;
-                        values[start..start + height].copy_from_slice(&line[..height]);
-                    }
-                }
-            }
+        if into.is_empty() {
+            return Ok(());
         }
-        Ok(values)
+        // Whole rows, so that they are read at once, and whole cache lines of what becomes of them.
+        let line = LINE_BYTES / size_of::<N>();
+        let rows = (TILE_BYTES / (columns * size_of::<N>()) / line * line).clamp(line, turn::ROWS);
+        let mut scratch = Vec::new();
+        let mut tile = vec![N::zeroed(); rows.min(outputs) * columns];
+        for row in (0..outputs).step_by(rows) {
+            let tile = &mut tile[..rows.min(outputs - row) * columns];
+            self.read(row * columns, tile, &mut scratch)?;
+            turn::turn(tile, row, [outputs, inputs, taps], into);
+        }
+        Ok(())
     }
 }
 
@@ -265,7 +302,7 @@ fn widen(dtype: Dtype, bytes: &[u8], into: &mut [f32]) {
     }
 }
 
-fn each<const N: usize>(bytes: &[u8], into: &mut [f32], read: impl Fn([u8; N]) -> f32) {
+fn each<T, const N: usize>(bytes: &[u8], into: &mut [T], read: impl Fn([u8; N]) -> T) {
     for (chunk, value) in bytes.as_chunks::<N>().0.iter().zip(into) {
         *value = read(*chunk);
     }

@@ -26,11 +26,13 @@ pub use edit::Edit;
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};
 pub use hashes::FileHashes;
 pub use layout::to_f32;
-pub use precision::Precision;
+pub use precision::{Precision, writing};
 pub use replace::replace;
 pub use safetensors::{read_tensors, write_tensors};
 pub use tensors::NamedTensor;
-pub use walk::{load, load_but, named_tensors, named_tensors_of, parameter_names, parameters, save, shapes};
+pub use walk::{
+    load, load_but, named_tensors, named_tensors_of, parameter_names, parameters, save, shapes, widened,
+};
 
 /// The name of a model's configuration, in diffusers and transformers.
 pub const CONFIG_NAME: &str = "config.json";

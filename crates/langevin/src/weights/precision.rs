@@ -1,5 +1,7 @@
 //! The type in which weights are written.
 
+use std::cell::Cell;
+
 use safetensors::Dtype;
 
 use crate::named::named_enum;
@@ -16,6 +18,28 @@ named_enum! {
         /// 16 bits with the range of 32.
         Bfloat16 = "bfloat16",
     }
+}
+
+thread_local! {
+    static WRITTEN: Cell<Precision> = const { Cell::new(Precision::Stored) };
+}
+
+/// Runs `work`, in which models write their weights in a type of choice: by [`Precision::Stored`], the default, in that in which they hold them. It
+/// holds on this thread until `work` returns.
+pub fn writing<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    struct Restore(Precision);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WRITTEN.set(self.0);
+        }
+    }
+    let _restore = Restore(WRITTEN.replace(precision));
+    work()
+}
+
+/// The type in which models write their weights on this thread.
+pub(super) fn written() -> Precision {
+    WRITTEN.get()
 }
 
 impl Precision {

@@ -10,17 +10,19 @@ use std::{
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    tensor::{Device, Tensor, TensorData},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::{
-    Checkpoint, NamedTensor, StoredTensor,
-    layout::{to_bytes, turned_back},
+    Checkpoint, NamedTensor, Precision, StoredTensor,
+    checkpoint::Parameter,
+    layout::{as_type, to_bytes, turned_back},
+    precision::written,
     safetensors::Entry,
 };
-use crate::{Error, Result, nn::init::without_memory};
+use crate::{Error, Result, nn::init::without_memory, ops::takes_halves};
 
 /// Where the walk is: the names on the way, and the struct that holds the parameter.
 #[derive(Default)]
@@ -48,10 +50,8 @@ impl Location {
 
     /// Whether the parameter is a weight that lies with its outputs last in a module, and first in a checkpoint.
     pub(super) fn is_turned(&self) -> bool {
-        self.0.last().is_some_and(|(name, container)| {
-            let of_layer = ["Struct:Linear", "Struct:Conv2d"].contains(&container.as_str());
-            name == "weight" && of_layer || container == "Struct:Adapter"
-        })
+        let is_of_adapter = |(_, container): &(String, String)| container == "Struct:Adapter";
+        self.is_matrix() || self.0.last().is_some_and(is_of_adapter)
     }
 
     /// The layer whose weight this is, if it is that of a linear layer or a convolution.
@@ -64,6 +64,22 @@ impl Location {
         })
     }
 
+    /// Whether the parameter is one that its layer takes with 16 bits too.
+    fn takes_halves(&self) -> bool {
+        self.is_matrix() || self.is_weight_of(&["Struct:Embedding"])
+    }
+
+    /// Whether the parameter is the weight of a linear layer or a convolution.
+    fn is_matrix(&self) -> bool {
+        self.is_weight_of(&["Struct:Linear", "Struct:Conv2d"])
+    }
+
+    fn is_weight_of(&self, layers: &[&str]) -> bool {
+        self.0
+            .last()
+            .is_some_and(|(name, container)| name == "weight" && layers.contains(&container.as_str()))
+    }
+
     /// The shape in a checkpoint of a parameter that has this shape in its module.
     pub(super) fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
         match shape {
@@ -73,7 +89,7 @@ impl Location {
     }
 }
 
-/// A tensor's numbers. The models are float32 throughout, so nothing can fail.
+/// A tensor's numbers, as float32; there are no others than real ones, so nothing can fail.
 fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
         .into_data()
@@ -186,14 +202,18 @@ pub fn parameter_names<M: Module>(module: &M) -> Vec<String> {
     parameters(module).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Writes all parameters as diffusers does, a piece of one after another: a few megabytes are there twice.
+/// Writes all parameters as diffusers does, a piece of one after another: a few megabytes are there twice. They are written in the type that the
+/// module holds them in; where it holds weights of 16 bits, what is float32 beside them but fits into that type without loss is of it as well, as
+/// all of the checkpoint was that it was loaded from. [`writing`](super::writing) chooses another type.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before then still is.
 pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
-    #[derive(Default)]
     struct Entries {
         location: Location,
+        precision: Precision,
+        /// What the module's weights of 16 bits are.
+        halves: Option<Dtype>,
         entries: Vec<Entry<'static>>,
     }
     impl ModuleVisitor for Entries {
@@ -205,21 +225,86 @@ pub fn save<M: Module>(module: &M, path: impl AsRef<Path>) -> Result<()> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let (tensor, turned) = (param.val().inner(), self.location.is_turned());
+            let held = match self.halves {
+                Some(halves) if stored_as(tensor.dtype()) == Dtype::F32 && fits(&tensor, halves) => halves,
+                _ => stored_as(tensor.dtype()),
+            };
+            let dtype = self.precision.of(held);
             self.entries.push(Entry {
                 name: self.location.key(),
-                dtype: Dtype::F32,
+                dtype,
                 shape: self.location.stored_shape(&tensor.dims()),
-                write: Box::new(move |w| write_pieces(&tensor, turned, w)),
+                write: Box::new(move |w| write_pieces(&tensor, turned, dtype, w)),
             });
         }
     }
-    let mut entries = Entries::default();
+    let precision = written();
+    let mut entries = Entries {
+        location: Location::default(),
+        precision,
+        halves: halves(module).filter(|_| precision == Precision::Stored),
+        entries: Vec::new(),
+    };
     module.visit(&mut entries);
     super::safetensors::write(path.as_ref(), entries.entries)
 }
 
+/// The type in a file of what is this in memory.
+fn stored_as(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => Dtype::F32,
+    }
+}
+
+/// The type of a module's parameters of 16 bits, where it has any.
+fn halves<M: Module>(module: &M) -> Option<Dtype> {
+    struct Find(Option<Dtype>);
+    impl ModuleVisitor for Find {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let dtype = stored_as(param.val().dtype());
+            self.0 = self.0.or(Some(dtype).filter(|&dtype| dtype != Dtype::F32));
+        }
+    }
+    let mut find = Find(None);
+    module.visit(&mut find);
+    find.0
+}
+
+/// Whether numbers are the same in this type.
+fn fits<const D: usize>(tensor: &Tensor<D>, dtype: Dtype) -> bool {
+    let same = |value: &f32| {
+        let there_and_back = match dtype {
+            Dtype::F16 => half::f16::from_f32(*value).to_f32(),
+            _ => half::bf16::from_f32(*value).to_f32(),
+        };
+        there_and_back.to_bits() == value.to_bits()
+    };
+    numbers(tensor.clone()).iter().all(same)
+}
+
+/// Makes a module's parameters float32, which training wants: what was of 16 bits is so exactly.
+pub fn widened<M: Module>(module: M) -> M {
+    struct Widen;
+    impl ModuleMapper for Widen {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match param.val().dtype() {
+                DType::F32 => param,
+                _ => param.map(crate::ops::widened),
+            }
+        }
+    }
+    module.map(&mut Widen)
+}
+
 /// Writes a parameter as a checkpoint has it.
-fn write_pieces<const D: usize>(tensor: &Tensor<D>, turned: bool, w: &mut dyn Write) -> io::Result<()> {
+fn write_pieces<const D: usize>(
+    tensor: &Tensor<D>,
+    turned: bool,
+    dtype: Dtype,
+    w: &mut dyn Write,
+) -> io::Result<()> {
     /// Numbers of a piece, where a row is not longer.
     const PIECE: usize = 1 << 21;
     // What is the first axis in the checkpoint.
@@ -230,7 +315,7 @@ fn write_pieces<const D: usize>(tensor: &Tensor<D>, turned: bool, w: &mut dyn Wr
     for start in (0..rows).step_by(count) {
         let piece = tensor.clone().narrow(axis, start, count.min(rows - start));
         let values = if turned { as_stored(piece) } else { numbers(piece) };
-        w.write_all(&to_bytes(&values))?;
+        w.write_all(&as_type(Dtype::F32, &to_bytes(&values), dtype))?;
     }
     Ok(())
 }
@@ -288,7 +373,10 @@ pub fn load_but<M: Module>(
     }
 
     // Before a number is read: a file may claim any shape.
-    for Wanted { name, shape, turned } in &wanted {
+    for Wanted {
+        name, shape, turned, ..
+    } in &wanted
+    {
         let wrong = |stored: &&StoredTensor| !is_shape(&stored.shape, shape, *turned);
         if let Some(stored) = checkpoint.get(name).filter(wrong) {
             return Err(Error::file(
@@ -300,14 +388,17 @@ pub fn load_but<M: Module>(
             ));
         }
     }
-    let checkpoint = &*checkpoint;
+    let (checkpoint, device_takes) = (&*checkpoint, takes_halves(device));
     // One by one, as threads come free: their sizes differ.
-    let values: Vec<Result<Vec<f32>>> = wanted
+    let values: Vec<Result<Parameter>> = wanted
         .par_iter()
         .with_max_len(1)
-        .map(|wanted| checkpoint.read_as(&wanted.name, wanted.turned))
+        .map(|wanted| {
+            let takes_halves = device_takes && wanted.takes_halves;
+            checkpoint.read_parameter(&wanted.name, wanted.turned, takes_halves)
+        })
         .collect();
-    let values: Vec<Vec<f32>> = values.into_iter().collect::<Result<_>>()?;
+    let values: Vec<Parameter> = values.into_iter().collect::<Result<_>>()?;
     Ok(module.map(&mut Filler {
         location: Location::default(),
         kept,
@@ -339,6 +430,7 @@ struct Wanted {
     name: String,
     shape: Vec<usize>,
     turned: bool,
+    takes_halves: bool,
 }
 
 /// Notes which parameters are to be read, and takes their values away.
@@ -366,6 +458,7 @@ impl ModuleMapper for Emptier<'_> {
             name,
             shape: self.location.stored_shape(&param.dims()),
             turned: self.location.is_turned(),
+            takes_halves: self.location.takes_halves(),
         });
         param.map(|tensor| without_memory(tensor.dims(), &tensor.device()))
     }
@@ -375,7 +468,7 @@ impl ModuleMapper for Emptier<'_> {
 struct Filler<'a> {
     location: Location,
     kept: Option<&'a str>,
-    values: std::vec::IntoIter<Vec<f32>>,
+    values: std::vec::IntoIter<Parameter>,
     device: &'a Device,
 }
 
@@ -394,9 +487,10 @@ impl ModuleMapper for Filler<'_> {
             return param;
         }
         match self.values.next() {
-            Some(values) => {
-                param.map(|tensor| Tensor::from_data(TensorData::new(values, tensor.dims()), self.device))
-            }
+            Some(Parameter { bytes, dtype }) => param.map(|tensor| {
+                let data = TensorData::from_bytes(bytes, tensor.dims(), dtype);
+                Tensor::from_data(data, (self.device, dtype))
+            }),
             None => param,
         }
     }

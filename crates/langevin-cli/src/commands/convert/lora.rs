@@ -45,7 +45,7 @@ pub(crate) fn rewrite(args: &ConvertArgs, style: LoraStyle) -> Result<()> {
     let file = LoraFile::open(file_of(&hub::lora(&args.input)?)?)?;
     let base = args.single.config.as_ref();
     let base = base.map(pipelines::lora_targets).transpose()?;
-    let precision = args.single.precision.unwrap_or(Precision::Stored);
+    let precision = args.precision.unwrap_or(Precision::Stored);
     let written = file.rewrite(output, style, base.as_ref(), precision)?;
     for left_out in &written.left_out {
         terminal::note(&format!("left out: {left_out}"));

@@ -29,7 +29,7 @@ pub(super) fn unpack(args: &ConvertArgs) -> Result<()> {
     if args.single.ema {
         file = file.with_ema()?;
     }
-    let precision = args.single.precision.unwrap_or(Precision::Stored);
+    let precision = args.precision.unwrap_or(Precision::Stored);
     pipelines::unpack(
         &file,
         &args.output,
@@ -68,7 +68,7 @@ pub(super) fn pack(args: &ConvertArgs) -> Result<()> {
             output.display()
         );
     }
-    let precision = args.single.precision.unwrap_or(Precision::Stored);
+    let precision = args.precision.unwrap_or(Precision::Stored);
     let loras = in_folders(&args.lora)?;
     if args.input.is_file() {
         return repack(args, precision, &loras);

@@ -2,9 +2,12 @@
 
 use super::planes::Planes;
 use super::transform::{OfKernel, both};
+use crate::Stored;
+use crate::bf16::Values;
 use crate::parallel::{self, Shared};
 use crate::scratch::Scratch;
-use crate::simd::{Isa, Kernel, Simd, load};
+use crate::simd::{Isa, Kernel, Simd};
+use crate::stored::with_values;
 use std::ops::Range;
 
 /// Depth that is transformed at a time, at most.
@@ -20,7 +23,7 @@ const ROWS_AHEAD: usize = 2;
 #[derive(Clone, Copy)]
 pub(super) struct Kernels<'a> {
     /// `[3, 3, in_channels, out_channels]`
-    pub values: &'a [f32],
+    pub values: Stored<'a>,
     pub in_channels: usize,
     pub out_channels: usize,
     /// Whether they are turned by 180° and transposed, for the input's gradient.
@@ -119,11 +122,13 @@ impl Kernel for Pack<'_> {
         // SAFETY: each plane has rows of whole panels from `to` on, of which the last ends where `_end` was found to be within
         // the slice.
         unsafe {
-            if self.kernels.turned {
-                self.turned(s, to);
-            } else {
-                self.plain(s, to);
-            }
+            with_values!(self.kernels.values, |values| {
+                if self.kernels.turned {
+                    self.turned(s, values, to);
+                } else {
+                    self.plain(s, values, to);
+                }
+            });
         }
     }
 }
@@ -147,24 +152,23 @@ impl Pack<'_> {
     /// # Safety
     /// `to` has a row for each of `depth` in each panel and plane.
     #[inline(always)]
-    unsafe fn plain<S: Simd>(&self, s: S, to: *mut f32) {
+    unsafe fn plain<S: Simd, V: Values>(&self, s: S, values: V, to: *mut f32) {
         let (depth, width) = (self.kernels.in_channels, self.kernels.out_channels);
         for (row, channel) in self.depth.clone().enumerate() {
             for (column, n, place) in self.vectors::<S>() {
-                let from = self
-                    .kernels
-                    .values
-                    .as_ptr()
-                    .wrapping_add(channel * width + column);
+                let from = channel * width + column;
                 for tap in 0..9 {
-                    s.prefetch(from.wrapping_add((tap * depth + ROWS_AHEAD) * width));
+                    values.prefetch(s, from + (tap * depth + ROWS_AHEAD) * width);
                 }
                 // SAFETY: the caller's promise; nine matrices of `depth` rows of `width` values are the layer's kernels.
                 unsafe {
                     self.write(
                         s,
                         #[inline(always)]
-                        |i, j| load(s, from.wrapping_add((i * 3 + j) * depth * width), n),
+                        |i, j| match n {
+                            0 => s.zero(),
+                            _ => values.load(s, from + (i * 3 + j) * depth * width, n),
+                        },
                         to.add(place + row * S::PANEL_VECTORS * S::LANES),
                     );
                 }
@@ -177,7 +181,7 @@ impl Pack<'_> {
     /// # Safety
     /// `to` has a row for each of `depth` in each panel and plane.
     #[inline(always)]
-    unsafe fn turned<S: Simd>(&self, s: S, to: *mut f32) {
+    unsafe fn turned<S: Simd, V: Values>(&self, s: S, values: V, to: *mut f32) {
         let (width, depth) = (self.kernels.in_channels, self.kernels.out_channels);
         // `[taps, out-channels, in-channels]`, as large as 16 lanes need.
         let mut block = [0.0f32; 9 * 16 * 16];
@@ -185,17 +189,17 @@ impl Pack<'_> {
             for first in self.depth.clone().step_by(S::LANES) {
                 let rows = S::LANES.min(self.depth.end - first);
                 for tap in 0..9 {
-                    let from = &self.kernels.values[(tap * width + column.min(width)) * depth..];
+                    let from = (tap * width + column.min(width)) * depth;
                     let to = &mut block[tap * S::LANES * S::LANES..][..S::LANES * S::LANES];
                     if n == S::LANES && rows == S::LANES {
                         // SAFETY: `LANES` in-channels from `column` on have as many out-channels from `first` on.
-                        unsafe { s.transpose(from.as_ptr().add(first), depth, to.as_mut_ptr(), S::LANES) };
+                        unsafe { values.transpose(s, from + first, depth, to.as_mut_ptr(), S::LANES) };
                         continue;
                     }
                     to.fill(0.0);
-                    for (lane, from) in from.chunks(depth).take(n).enumerate() {
+                    for lane in 0..n {
                         for row in 0..rows {
-                            to[row * S::LANES + lane] = from[first + row];
+                            to[row * S::LANES + lane] = values.value(from + lane * depth + first + row);
                         }
                     }
                 }

@@ -20,6 +20,7 @@ mod transform;
 mod weight_gradient;
 
 use super::{Conv2dShape, Residual};
+use crate::Stored;
 use crate::parallel::Shared;
 use forward::Layer;
 use kernels::Kernels;
@@ -49,7 +50,7 @@ pub(super) fn suits(shape: &Conv2dShape) -> bool {
 pub(super) fn forward(
     shape: &Conv2dShape,
     x: &[f32],
-    weight: &[f32],
+    weight: Stored,
     bias: Option<&[f32]>,
     residual: Residual,
     y: &mut [f32],
@@ -65,7 +66,7 @@ pub(super) fn forward(
 }
 
 /// As [`super::conv2d_input_gradient`], lengths checked.
-pub(super) fn input_gradient(shape: &Conv2dShape, gy: &[f32], weight: &[f32], gx: &mut [f32]) {
+pub(super) fn input_gradient(shape: &Conv2dShape, gy: &[f32], weight: Stored, gx: &mut [f32]) {
     let layer = Layer {
         tiling: Tiling {
             batch: shape.batch,
@@ -109,7 +110,7 @@ fn tiling(shape: &Conv2dShape) -> Tiling {
     }
 }
 
-fn kernels<'a>(shape: &Conv2dShape, values: &'a [f32], turned: bool) -> Kernels<'a> {
+fn kernels<'a>(shape: &Conv2dShape, values: Stored<'a>, turned: bool) -> Kernels<'a> {
     Kernels {
         values,
         in_channels: shape.in_channels,

@@ -194,7 +194,7 @@ impl VectorQuantizer {
 
     /// The vector with the smallest distance from each row: `[rows, channels]` → `[rows]`.
     fn nearest(&self, rows: Tensor<2>) -> Tensor<1, Int> {
-        let book = self.embedding.weight.val().detach().transpose();
+        let book = self.embedding.table().detach().transpose();
         let [count, _] = rows.dims();
         // |z - e|² = |z|² + |e|² - 2 z·e, of which the first does not matter.
         let squares = book.clone().square().sum_dim(0);

@@ -136,8 +136,7 @@ impl ClipTextModel {
         let places = self
             .embeddings
             .position_embedding
-            .weight
-            .val()
+            .table()
             .narrow(0, 0, length)
             .unsqueeze_dim::<3>(0);
         let x = tokens.reshape([batch, length, width]) + places;

@@ -117,7 +117,7 @@ impl ClipVisionModel {
             .val()
             .reshape([1, 1, c.hidden_size])
             .expand([batch, 1, c.hidden_size]);
-        let places = self.embeddings.position_embedding.weight.val();
+        let places = self.embeddings.position_embedding.table();
         let x = Tensor::cat(vec![whole, patches], 1) + places.unsqueeze_dim::<3>(0);
         let x = self.pre_layrnorm.forward(x);
         Ok(self.encoder.hidden_states(x, None))

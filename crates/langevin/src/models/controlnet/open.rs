@@ -26,9 +26,10 @@ impl ControlNetModel {
         let config = ControlNetConfig::at(path)?;
         if path.is_file() {
             let file = SingleFile::open(path)?;
-            return Self::with_weights(&config, &mut file.component(Component::ControlNet)?, device);
+            let mut weights = file.component(Component::ControlNet)?.keeping_types();
+            return Self::with_weights(&config, &mut weights, device);
         }
-        Self::with_weights(&config, &mut weights_in(path)?, device)
+        Self::with_weights(&config, &mut weights_in(path)?.keeping_types(), device)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     Error, Result,
     conditioning::{self, Condition, TEXT_ENCODER, TextCondition, Trained},
     models::{AnyModel, ClipTextEncoder, Conditioning, Denoiser, Model},
+    weights::widened,
 };
 
 /// A model whose own parameters are trained.
@@ -33,13 +34,13 @@ pub struct ModelWithText {
 }
 
 impl Full {
-    /// The model, with the text encoder that is among the run's conditions.
+    /// The model, with the text encoder that is among the run's conditions, in float32.
     pub fn new(model: AnyModel, conditions: &[Trained]) -> Self {
         match text(conditions) {
-            None => Self::Model(model),
+            None => Self::Model(widened(model)),
             Some(text) => Self::WithText(ModelWithText {
-                unet: model,
-                text_encoder: text.encoder().clone(),
+                unet: widened(model),
+                text_encoder: widened(text.encoder().clone()),
             }),
         }
     }
