@@ -72,7 +72,7 @@ def thresholding():
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(11)
     images = pipeline(**arguments, generator=generator, output_type="np", callback_on_step_end=keep).images
-    save_file({"images": torch.from_numpy(images), "latents": kept["latents"]}, folder / "expected.safetensors")
+    save_file({"images": torch.from_numpy(images).contiguous(), "latents": kept["latents"].contiguous()}, folder / "expected.safetensors")
     call = {
         "pipeline": "StableDiffusionPipeline",
         "model": "sd/models/sd1",
