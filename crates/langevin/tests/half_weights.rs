@@ -21,7 +21,7 @@ use langevin::{
     models::{AnyModel, Checkpoint},
     ops,
     pipelines::{LoadOptions, Pipeline, loaded_bytes},
-    training::{Full, Trainee},
+    training::{Full, Latent, Trainee},
     weights::{Precision, writing},
 };
 use safetensors::{Dtype, SafeTensors};
@@ -265,6 +265,8 @@ fn what_is_trained_is_float32() {
     let pipeline = Pipeline::load(both.half(), &device).unwrap();
     let trainee = Full::new(pipeline.model.clone(), &[]);
     assert_eq!(held(&trainee).keys().collect::<Vec<_>>(), ["F32"]);
+    let latent = Latent::of(&pipeline).unwrap();
+    assert_eq!(held(&latent).keys().collect::<Vec<_>>(), ["F32"]);
     let model = AnyModel::load(both.half().join("unet"), &device).unwrap();
     assert_eq!(held(&model).keys().collect::<Vec<_>>(), ["F32"]);
     assert_eq!(trainee.model().num_parameters(), model.num_parameters());

@@ -87,6 +87,8 @@ pub struct LoadOptions {
     pub loras: Vec<Lora>,
     /// Whether weights that they change have the type that they are stored in, as in a file, and not float32.
     pub rounded_loras: bool,
+    /// Whether weights are float32 whatever they are stored as, which what is trained must be.
+    pub in_float32: bool,
 }
 
 impl Pipeline {
@@ -161,6 +163,7 @@ impl Pipeline {
         let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
         source.put_on(&options.loras)?;
         source.rounds = options.rounded_loras;
+        source.keeps_types = !options.in_float32;
         source.check(options.codec.is_some())?;
         let class = source.class();
         let mut config = source.model_config()?;

@@ -37,6 +37,8 @@ pub(crate) struct PipelineSource {
     pub(super) loras: Vec<LoraFit>,
     /// Whether what they change is rounded to the type that it is stored in.
     pub(super) rounds: bool,
+    /// Whether weights of 16 bits stay so.
+    pub(super) keeps_types: bool,
 }
 
 /// Where the components lie.
@@ -72,6 +74,7 @@ impl PipelineSource {
             },
             loras: Vec::new(),
             rounds: false,
+            keeps_types: true,
         })
     }
 
@@ -98,6 +101,7 @@ impl PipelineSource {
             })),
             loras: Vec::new(),
             rounds: false,
+            keeps_types: true,
         })
     }
 
@@ -334,7 +338,10 @@ impl Components for PipelineSource {
     }
 
     fn weights(&self, name: &str, names: &FileNames) -> Result<Checkpoint> {
-        let mut checkpoint = self.plain_weights(name, names)?.keeping_types();
+        let mut checkpoint = self.plain_weights(name, names)?;
+        if self.keeps_types {
+            checkpoint = checkpoint.keeping_types();
+        }
         if self.rounds {
             checkpoint = checkpoint.rounding();
         }

@@ -22,7 +22,7 @@ use crate::{
     conditioning::{TextCondition, Trained},
     data::{self, Dataset, Transform, cache_limit},
     models::Conditioning,
-    pipelines::Pipeline,
+    pipelines::{LoadOptions, Pipeline},
     random::Generator,
     weights,
 };
@@ -81,7 +81,11 @@ impl LatentRun {
     /// # Errors
     /// If it cannot be loaded, or takes no texts.
     pub(super) fn open(config: &TrainingConfig, folder: &Path, device: &Device) -> Result<Self> {
-        let mut base = Pipeline::load(folder, device)?;
+        let options = LoadOptions {
+            in_float32: true,
+            ..LoadOptions::default()
+        };
+        let mut base = Pipeline::load_with(folder, &options, device)?;
         // What the model predicts may be another thing from now on.
         base.scheduler = config.scheduler()?;
         let frozen = Latent::of(&base)?;

@@ -15,6 +15,7 @@ use crate::{
     },
     pipelines::Pipeline,
     training::gradients::Beside,
+    weights::widened,
 };
 
 /// A UNet with its text encoders, and what is trained beside them: a ControlNet, or the vectors of new words. Which of its parameters are trained
@@ -54,7 +55,7 @@ pub struct Told {
 }
 
 impl Latent {
-    /// The networks of a pipeline.
+    /// The networks of a pipeline, in float32.
     ///
     /// # Errors
     /// If it has no UNet that looks at texts.
@@ -67,9 +68,13 @@ impl Latent {
         };
         let is_xl = unet.config().addition_embed_type == Some(AdditionEmbedType::TextTime);
         let text = pipeline.condition::<TextCondition>();
-        let mut encoders = text.into_iter().flat_map(TextCondition::encoders).cloned();
+        let mut encoders = text
+            .into_iter()
+            .flat_map(TextCondition::encoders)
+            .cloned()
+            .map(widened);
         Ok(Self {
-            unet: pipeline.model.clone(),
+            unet: widened(pipeline.model.clone()),
             text_encoder: encoders.next(),
             text_encoder_2: encoders.next(),
             controlnet: None,
