@@ -6,7 +6,7 @@ mod support;
 use std::{fmt::Write, fs, path::Path};
 
 use clap::{Args, Command, FromArgMatches};
-use langevin::training::TrainingConfig;
+use langevin::{data::sound::Sound, training::TrainingConfig};
 use serde_json::{Map, Value};
 use support::{line, pictures, reference_pipeline, small_model};
 
@@ -24,6 +24,7 @@ fn kebab(option: &str) -> String {
 /// What an option is given, other than its default, and what has to stand beside it for the whole to make sense.
 fn given(option: &str, default: &Value) -> (String, String) {
     const PICTURES: &str = "--train-data-dir pictures";
+    const SOUNDS: &str = "--train-data-dir sounds";
     if let Some(given) = of_latent(option) {
         return given;
     }
@@ -94,6 +95,12 @@ fn given(option: &str, default: &Value) -> (String, String) {
             "0.3",
             "--train-data-dir faces --conditioning attributes --attribute-columns smiling",
         ),
+        "codec" => ("mel", SOUNDS),
+        "sample_rate" => ("11025", "--train-data-dir sounds --codec mel"),
+        "n_fft" => ("1024", "--train-data-dir sounds --codec mel"),
+        "hop_length" => ("256", "--train-data-dir sounds --codec mel"),
+        "top_db" => ("60.5", "--train-data-dir sounds --codec mel"),
+        "n_iter" => ("16", "--train-data-dir sounds --codec mel"),
         "mixed_precision" => ("bf16", PICTURES),
         _ => {
             let value = match default {
@@ -194,6 +201,11 @@ fn scene() -> tempfile::TempDir {
         "file_name,column_file_name,text\na.png,b.png,a dog\n",
     )
     .unwrap();
+    let sound = Sound {
+        rate: 22_050,
+        samples: (0..4000).map(|i| (i as f32 * 0.1).sin()).collect(),
+    };
+    sound.write(scene.path().join("sounds/tone.wav")).unwrap();
     let model = small_model(scene.path(), 3, false);
     line(
         scene.path(),

@@ -4,6 +4,7 @@ import { Refused, generate } from "./api.js";
 import { keep } from "./gallery.js";
 import { columns, describe, image, isLarge, png, proportion } from "./picture.js";
 import { model, request, sent, write } from "./settings.js";
+import { player } from "./sound.js";
 
 const byId = (id) => document.getElementById(id);
 const [pictures, strip, progress, status, following] = ["pictures", "strip", "progress", "status", "following"].map(byId);
@@ -98,6 +99,7 @@ async function watch(asked, shown, result) {
     if (name === "picture") {
       images[data.number].src = png(data.png);
       images[data.number].alt = describe(data, shown);
+      hear(data);
       result.pictures.push(data);
     }
     if (name === "error") throw new Refused(data.error, 500);
@@ -128,11 +130,17 @@ function layOut(count, shown) {
   const blank = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>";
   const images = Array.from({ length: count }, (_, i) => image(blank, `Picture ${i + 1}, not begun yet`, shown));
   pictures.replaceChildren(...images);
+  byId("sounds").replaceChildren();
   progress.value = 0;
   stage = { images, size: shown, moments: images.map(() => []), followed: 0 };
   following.replaceChildren(...images.map((_, i) => new Option(`Picture ${i + 1}`, i)));
   follow(0);
   return images;
+}
+
+/** Puts what plays a finished sound below the spectrograms. */
+function hear({ number, wav, seed }) {
+  if (wav) byId("sounds").append(player(wav, `Sound ${number + 1}, seed ${seed}`));
 }
 
 /** Shows the moments of one picture in the strip. */
@@ -173,6 +181,7 @@ function moment({ step, clean }, shown) {
 export function showAgain({ pictures: drawn, strip: moments, size }) {
   if (stopping) return;
   const images = layOut(drawn.length, size);
+  drawn.forEach(hear);
   drawn.forEach((picture, i) => Object.assign(images[i], { src: png(picture.png), alt: describe(picture, size) }));
   stage.moments[0] = moments;
   follow(0);

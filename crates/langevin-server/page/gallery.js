@@ -3,6 +3,7 @@
 import { gif } from "./api.js";
 import { columns, describe, download, fileName, image, isLarge, png } from "./picture.js";
 import { read, requestOf, setFiles } from "./settings.js";
+import { link as soundLink, player } from "./sound.js";
 
 const byId = (id) => document.getElementById(id);
 const dialog = byId("shown");
@@ -146,6 +147,10 @@ function figure(picture, { model, size }) {
   const flag = picture.flagged ? " · flagged by the safety checker" : "";
   caption.append(text("span", `${picture.class ? `${picture.class} · ` : ""}${picture.seed}${flag}`), link);
   element.append(image(png(picture.png), describe(picture, size), size), caption);
+  if (picture.wav) {
+    element.append(player(picture.wav, `The sound of seed ${picture.seed}`));
+    caption.append(" ", soundLink(picture.wav, fileName({ model, seed: picture.seed }, "wav")));
+  }
   return element;
 }
 

@@ -7,9 +7,14 @@ const form = document.getElementById("settings");
 /** Fields that other controls stand for. */
 const BY_HAND = ["scheduler", "guide", "inpaint", "mask", "vector", "previews"];
 /** Where options go that need this of a model; the others go under "More options". */
-const PLACES = { sizes: "sizes", scores: "sizes", parts: "sizes", depth: "init", conditioning_image: "shown", control: "control", enlarge: "enlarge" };
+const PLACES = {
+  sizes: "sizes", scores: "sizes", parts: "sizes", depth: "init", conditioning_image: "shown", control: "control", enlarge: "enlarge", sound: "sound",
+  encoding: "sound",
+};
 /** Models that have use for a picture, where not all have. */
-const TAKES = { depth: ({ depth }) => depth, vector_of: ({ vector }) => vector?.of };
+const TAKES = {
+  depth: ({ depth }) => depth, vector_of: ({ vector }) => vector?.of, init_audio: ({ sound }) => sound, continue_audio: ({ sound }) => sound,
+};
 
 /** The options, by their names. */
 const options = new Map();
@@ -18,6 +23,8 @@ const options = new Map();
 export const names = () => [...options].filter(([, { picture }]) => !picture).map(([name]) => name);
 /** The names of options that are pictures. */
 export const pictures = () => [...options].filter(([, { picture }]) => picture).map(([name]) => name);
+/** Whether an option is a sound. */
+export const isSound = (name) => options.get(name)?.kind === "audio/*";
 
 function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -41,7 +48,7 @@ export async function begin() {
     if (form.elements[name] || BY_HAND.includes(name)) continue;
     const types = [schema.type].flat();
     const picture = schema.contentEncoding !== undefined;
-    options.set(name, { picture, types, items: [schema.items?.type].flat() });
+    options.set(name, { picture, kind: schema.contentMediaType, types, items: [schema.items?.type].flat() });
     const place = name.startsWith("guide_") ? "loss" : PLACES[schema["x-needs"]] ?? "more";
     const made = element("div", { class: "option", "data-needs": schema["x-needs"] }, ...control(name, schema, types, picture));
     document.getElementById(`details-${place}`).append(made);
@@ -53,8 +60,10 @@ function control(name, schema, types, picture) {
   const hint = element("p", { class: "hint", id: `hint-${name}` }, sentence);
   const described = { name, "aria-describedby": `hint-${name}` };
   if (picture) {
-    const input = element("input", { type: "file", name, accept: "image/*", "aria-describedby": `hint-${name} about-${name}` });
-    const img = element("img", { alt: title(name) });
+    const kind = schema.contentMediaType ?? "image/*";
+    const input = element("input", { type: "file", name, accept: kind, "aria-describedby": `hint-${name} about-${name}` });
+    const isHeard = kind === "audio/*";
+    const img = isHeard ? element("audio", { controls: "", "aria-label": title(name) }) : element("img", { alt: title(name) });
     const chosen = element("div", { class: "chosen", "data-of": name }, element("div", { class: "sheet" }, img), element("button", { type: "button" }, "Take away"));
     chosen.hidden = true;
     return [element("label", {}, title(name), input), hint, chosen, element("p", { class: "hint", id: `about-${name}`, role: "status" })];

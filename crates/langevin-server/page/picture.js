@@ -10,10 +10,11 @@ const LARGE = 256;
 export const isLarge = ({ width, height }) => Math.max(width, height) >= LARGE;
 
 /** An image of a model's picture. */
-export function image(src, alt, { width, height }) {
+export function image(src, alt, { width, height, sound }) {
   const img = new Image();
   Object.assign(img, { src, alt });
   if (Math.max(width, height) < PIXELS) img.className = "pixels";
+  if (sound) img.classList.add("spectrogram");
   img.style.setProperty("--shape", `${width} / ${height}`);
   // An enlarged picture is as large as it came, whatever its model's size is.
   img.addEventListener("load", () => {

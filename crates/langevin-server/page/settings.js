@@ -160,6 +160,7 @@ function fit() {
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
     paint: init_image !== null && canPaint(model()), control: model().controls.length > 0, image_prompts: model().ip_adapters.length > 0,
     enlarge: latent && init_image === "start", sizes: model().sizes, scores: model().scores, parts: model().sizes, depth: model().depth, vector_of: Boolean(vector?.of),
+    sound: Boolean(model().sound), encoding: Boolean(model().sound && model().class_name === "UNet2DConditionModel"),
     guidance: latent || classes !== null || prompt || vector !== null,
     ...Object.fromEntries(["colour", "clip", "brightness", "symmetry"].map((guide) => [`guide-${guide}`, guides.includes(guide)])),
   };
@@ -170,6 +171,10 @@ function fit() {
   document.getElementById("about-model").textContent =
     `${width}×${height}, ${channels === 3 ? "in colour" : "in greys"}, ${parameters.toLocaleString("en")} parameters` +
     `${latent ? `, ${pipeline}` : ""}${safety_checker ? ", with a safety checker" : ""}`;
+  const { sound } = model();
+  document.getElementById("about-sound").textContent = sound
+    ? `This model draws sounds of ${sound.seconds.toFixed(2)} s at ${sound.sample_rate.toLocaleString("en")} Hz; a picture is a sound’s spectrogram, low at the bottom.`
+    : "";
   document.getElementById("about-guidance").textContent = latent
     ? "1 leaves the model alone; what to lead away from counts above 1."
     : "1 leaves the model alone; 3 is much. What to lead away from counts above 1.";
@@ -463,7 +468,7 @@ async function take(name, file) {
   about(name).textContent = "";
   let picture = null;
   try {
-    if (file) picture = await fitting(file);
+    if (file) picture = options.isSound(name) ? { url: await dataUrl(file) } : await fitting(file);
   } catch {
     about(name).textContent = `This browser cannot read “${file.name}” as a picture. Choose a PNG, JPEG, WebP or GIF.`;
   }
@@ -521,10 +526,10 @@ export function setFiles(old) {
     files[name] = old[name] ?? null;
     chosen(name).hidden = !files[name];
     if (files[name]) {
-      chosen(name).querySelector("img").src = files[name];
+      chosen(name).querySelector("img, audio").src = files[name];
       chosen(name).closest("details").open = true;
     } else {
-      chosen(name).querySelector("img").removeAttribute("src");
+      chosen(name).querySelector("img, audio").removeAttribute("src");
     }
   }
   setMask(old.mask ?? null);

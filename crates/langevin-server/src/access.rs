@@ -16,7 +16,7 @@ use crate::{app::App, refusal::Refusal};
 const SCHEME: &[u8] = b"Bearer ";
 /// Everything is the server's own: no other host is asked for anything, nothing inline runs, and no other page may frame this one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    media-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Counts answers, and says on every one what browsers may do with it.
 pub(crate) async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -20,6 +20,13 @@ fn largest(model: &Model, options: &ServerOptions) -> Size {
     if model.pipeline.codec().is_latent() {
         return Size::square(options.limits.size);
     }
+    if model.pipeline.mel().is_some() {
+        // A sound is as long as it is asked for, and a spectrogram is low.
+        return Size {
+            height: model.size.height,
+            width: options.limits.size.max(LARGEST * model.size.width),
+        };
+    }
     Size {
         height: LARGEST * model.size.height,
         width: LARGEST * model.size.width,
@@ -33,6 +40,13 @@ fn largest(model: &Model, options: &ServerOptions) -> Size {
 /// If they are.
 pub(crate) fn check_size(request: &Request, model: &Model, options: &ServerOptions) -> Result<(), Refusal> {
     let most = largest(model, options);
+    if let (Some(seconds), Some(mel)) = (request.sound.seconds, model.pipeline.mel()) {
+        let longest = mel.seconds(most.width);
+        if seconds > longest {
+            let message = format!("seconds is {seconds}, and may be {longest:.1} at most on this server");
+            return Err(Refusal::unprocessable(message).with_field("seconds"));
+        }
+    }
     match request.size {
         Some(size) if size.height > most.height || size.width > most.width => {
             Err(Refusal::beyond("size", size, most.width as u64))
@@ -130,6 +144,12 @@ fn first(request: &Request, model: &Model) -> Size {
     let picture_use = model.pipeline.class().picture_use();
     if let Some(size) = request.size {
         return size;
+    }
+    if let (Some(seconds), Some(mel)) = (request.sound.seconds, model.pipeline.mel()) {
+        return Size {
+            height: model.size.height,
+            width: (seconds * mel.columns_per_second()) as usize + model.pipeline.size_divisor() + 1,
+        };
     }
     let like = match (&request.init_image, &request.inpaint) {
         (Some(image), _) => Some(image),

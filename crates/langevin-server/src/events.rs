@@ -1,6 +1,9 @@
 //! What a request hears while its pictures are drawn.
 
-use langevin::{data::Picture, generate::Animation};
+use langevin::{
+    data::{Picture, sound::Sound},
+    generate::Animation,
+};
 
 /// News of an order, from the thread that draws.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct Finished {
     /// Its class, where it has one.
     pub class: Option<String>,
     pub picture: Picture,
+    /// What it sounds like, where it is a spectrogram.
+    pub sound: Option<Sound>,
     /// Whether the model's safety checker flagged it, so that it is black.
     pub flagged: bool,
     /// What its file says about how it was drawn.

@@ -137,6 +137,10 @@ impl Model {
             inpaint: self.inpaints(),
             needs_picture: !self.draws_from_noise(),
             depth: picture_use == PictureUse::Depth,
+            sound: self.pipeline.mel().map(|mel| SoundDescription {
+                sample_rate: mel.config().sample_rate,
+                seconds: mel.seconds(self.size.width),
+            }),
             safety_checker: self.pipeline.safety().is_some(),
             controls: self.controls(options.controls.as_deref()),
             ip_adapters: match &options.ip_adapters {
@@ -206,6 +210,8 @@ pub(crate) struct Description<'a> {
     /// Whether it draws nothing from noise alone.
     needs_picture: bool,
     depth: bool,
+    /// What it sounds like, where it draws sounds.
+    sound: Option<SoundDescription>,
     safety_checker: bool,
     /// The ControlNets that a request may name.
     controls: Vec<String>,
@@ -250,6 +256,14 @@ impl UsualDescription {
             inpaint: of(latent.inpaint),
         })
     }
+}
+
+/// Of the sounds that a model draws.
+#[derive(Debug, Serialize)]
+struct SoundDescription {
+    sample_rate: u32,
+    /// How long they are where nobody says.
+    seconds: f64,
 }
 
 /// What it says of the vector that a model is told.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use langevin::{
     Request, Size,
-    generate::{Aids, Plan},
+    generate::{Aids, Plan, Sounding},
     pipelines::Sampling,
     settings::ModelName,
 };
@@ -27,6 +27,8 @@ pub(crate) struct Order {
     /// The model, which stays in memory until the order is done.
     pub(crate) model: Lease,
     pub(crate) plan: Plan,
+    /// What makes sounds of its pictures, where these are spectrograms.
+    pub(crate) sounding: Option<Sounding>,
     pub(crate) count: usize,
     pub(crate) size: Size,
     /// The classes that the pictures take turns in; none for an unconditional model.
@@ -86,7 +88,7 @@ impl Asked {
 
     /// Whether there are pictures in it.
     pub(crate) fn has_pictures(&mut self) -> bool {
-        self.request.images_mut().next().is_some()
+        self.request.images_mut().next().is_some() || self.request.sound.sounds_mut().next().is_some()
     }
 
     /// Decodes its pictures, which is work for a thread that may block.
@@ -158,6 +160,7 @@ impl Asked {
         }
         Ok(Order {
             number,
+            sounding: plan.sounding(&model.pipeline)?,
             plan,
             count,
             size: bounds::drawn(&request, &model),

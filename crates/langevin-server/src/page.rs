@@ -44,6 +44,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/schedule.js", SCRIPT, include_str!("../page/schedule.js")),
     ("/page/settings.js", SCRIPT, include_str!("../page/settings.js")),
     ("/page/size.js", SCRIPT, include_str!("../page/size.js")),
+    ("/page/sound.js", SCRIPT, include_str!("../page/sound.js")),
     ("/page/tokens.js", SCRIPT, include_str!("../page/tokens.js")),
     ("/page/training.js", SCRIPT, include_str!("../page/training.js")),
 ];

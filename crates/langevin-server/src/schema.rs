@@ -50,6 +50,7 @@ impl RequestSchema {
             ("ip_adapter", "maxItems", MOST_CONTROLS),
             ("upscale_steps", "maximum", limits.steps),
             ("vector", "maxItems", MOST_NUMBERS),
+            ("encoding", "maxItems", MOST_NUMBERS),
         ] {
             if let Some(field) = fields.get_mut(field) {
                 field[keyword] = limit.into();
@@ -229,10 +230,12 @@ fn check_number(field: &str, number: &Number, schema: &Value, which: &str) -> Re
 /// What a value of this schema is, in words.
 fn expected(schema: &Value) -> String {
     let is_picture = schema.get("contentEncoding").is_some();
+    let is_sound = schema.get("contentMediaType").is_some();
     let word = |kind: &&str| match *kind {
         "integer" => Some("a whole number".to_string()),
         "number" => Some("a number".into()),
         "boolean" => Some("true or false".into()),
+        "string" if is_sound => Some("a sound in base64".into()),
         "string" if is_picture => Some("a picture in base64".into()),
         "string" => Some("a text".into()),
         "array" => Some("a list".into()),

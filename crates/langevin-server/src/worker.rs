@@ -280,14 +280,25 @@ impl Worker {
                 continue;
             }
             let picture = samples.and_then(|samples| plan.pictures(&model.pipeline, samples));
-            let picture = picture.map(|(pictures, flags)| pictures.into_iter().zip(flags).next());
+            let seed = order.job.order.seed_of(number);
+            let picture = picture.and_then(|(pictures, flags)| {
+                let Some((picture, flagged)) = pictures.into_iter().zip(flags).next() else {
+                    return Ok(None);
+                };
+                let sounding = order.job.order.sounding.as_ref();
+                let sound = sounding
+                    .map(|sounding| sounding.sound(&picture, seed))
+                    .transpose()?;
+                Ok(Some((picture, flagged, sound)))
+            });
             match picture {
-                Ok(Some((picture, flagged))) => {
+                Ok(Some((picture, flagged, sound))) => {
                     order.finished += 1;
                     add(&self.metrics.pictures, 1);
                     order.send(Event::Finished(Finished {
                         number,
-                        seed: order.job.order.seed_of(number),
+                        seed,
+                        sound,
                         class: order.job.order.class_name(&model, number),
                         picture,
                         flagged,

@@ -14,12 +14,54 @@ mod guidance;
 #[path = "../examples/introduction.rs"]
 mod introduction;
 #[allow(dead_code)]
+#[path = "../examples/sound.rs"]
+mod sound;
+#[allow(dead_code)]
 #[path = "../examples/stable_diffusion.rs"]
 mod stable_diffusion;
 
 use std::fs;
 
+use langevin::{data::sound::Sound, models::ModelPreset};
 use tempfile::TempDir;
+
+#[test]
+fn sound_is_learned_drawn_varied_and_gone_on_from() {
+    let folder = TempDir::new().unwrap();
+    let sounds = folder.path().join("sounds");
+    let tone = |hertz: f32| Sound {
+        rate: 11_025,
+        samples: (0..6000).map(|i| (i as f32 * hertz * 5.7e-4).sin()).collect(),
+    };
+    tone(440.0).write(sounds.join("a.wav")).unwrap();
+    tone(660.0).write(sounds.join("b.wav")).unwrap();
+    let outcome = sound::run(&sound::Lesson {
+        sounds,
+        resolution: 16,
+        // Its size follows the lesson's.
+        model: ModelPreset::Digits.into(),
+        steps: 2,
+        drawing: 3,
+        folder: folder.path().join("lesson"),
+    })
+    .unwrap();
+    assert!(outcome.loss.is_finite());
+    let [drawn, longer, varied, continued] = outcome.seconds;
+    let usual = 15.0 * 256.0 / 11_025.0;
+    assert!((drawn - usual).abs() < 1e-4 && (varied - usual).abs() < 1e-4);
+    assert!((longer - 2.5 * usual).abs() < 1e-3, "{longer}");
+    // Half of what is drawn is the end of what there was.
+    assert!(continued > 1.4 * usual && continued < 1.6 * usual, "{continued}");
+    for file in [
+        "spectrogram.png",
+        "again.wav",
+        "run/mel/mel_config.json",
+        "drawn.png",
+        "continued.wav",
+    ] {
+        assert!(folder.path().join("lesson").join(file).is_file(), "{file}");
+    }
+}
 
 #[test]
 fn introduction_learns_draws_and_saves() {

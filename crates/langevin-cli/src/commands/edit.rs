@@ -120,7 +120,7 @@ pub(crate) fn run(args: EditArgs) -> Result<()> {
         ],
         each: Vec::new(),
     };
-    output.write(&to_pictures(&edited)?, &facts)?;
+    output.write(&to_pictures(&edited)?, &[], &facts)?;
     terminal::print(&format!("edited in {}", args.output.display()))?;
     Ok(())
 }

@@ -1,19 +1,23 @@
 //! `langevin evaluate`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
     Pipeline, Request,
     data::{
-        self, Dataset, OpenOptions, Picture,
+        self, Dataset, Medium, OpenOptions, Picture,
         evaluate::{
-            Agreement, Gaussian, SHAPE_SPACE, frechet_distance, nearest, precision_recall, shape_features,
+            Agreement, Gaussian, SHAPE_SPACE, SPECTRUM_SPACE, frechet_distance, nearest, precision_recall,
+            shape_features, spectrum_features,
         },
     },
     device::DeviceName,
-    generate::{PictureSet, agreement, draw_set, real_set, shared_classes},
+    generate::{PictureSet, agreement, agreement_in, draw_set, real_set, shared_classes},
     grid,
     guidance::ClassifierFree,
     models::{INCEPTION_SPACE, Inception},
@@ -36,7 +40,8 @@ Draws pictures and compares them with real ones. Of a class-conditional model, t
 sample vote on what it shows: the figure is how often they name the class that was asked for. The Fréchet distance says \
 how far the two clouds of pictures are apart (0 is the best), precision how many samples look real, recall how much of what \
 is real is drawn (1 is the best). They are measured in features that this program makes itself and names; they are no \
-FID, and compare with nothing but themselves. With `--inception` they are measured in Inception's features, and the distance \
+FID, and compare with nothing but themselves. Of sounds the spectra \
+are compared, whatever is played when. With `--inception` they are measured in Inception's features, and the distance \
 is FID as pytorch-fid computes it.";
 
 /// Real pictures that vote on a sample.
@@ -102,14 +107,19 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         super::check_png("--neighbours", path)?;
     }
     let default = OpenOptions::default();
+    let device = args.device.open()?;
+    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
     let of_data = OpenOptions {
         config: args.dataset_config_name.clone(),
         split: args.split.clone().unwrap_or(default.split),
+        // A model of sounds is compared with sounds, as it hears them.
+        medium: match pipeline.mel() {
+            Some(mel) => Medium::Sounds(Arc::new(mel.clone())),
+            None => default.medium,
+        },
         ..default
     };
     let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;
-    let device = args.device.open()?;
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
     let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
     let inception = inception.transpose()?;
     let classes = shared_classes(&pipeline, dataset.as_ref())?;
@@ -121,7 +131,9 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         guidance: args.guidance.0,
         ..Request::default()
     };
-    let space = inception.map_or(Space::Shapes, Space::Inception);
+    let hears = pipeline.mel().is_some();
+    let plain = if hears { Space::Spectra } else { Space::Shapes };
+    let space = inception.map_or(plain, Space::Inception);
     // Before pictures are drawn for hours.
     let real = dataset.len().min(args.real_pictures);
     enough(
@@ -142,7 +154,11 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
     };
     let real = real_set(dataset.as_ref(), like, args.real_pictures)?;
     if let Some(classes) = classes {
-        let agreed = agreement(&drawn, &real, classes, VOTERS)?;
+        // What is played differs from sound to sound; the timbre is what a class is.
+        let agreed = match hears {
+            true => agreement_in(&drawn, &real, classes, VOTERS, spectrum_features)?,
+            false => agreement(&drawn, &real, classes, VOTERS)?,
+        };
         print_agreement(&agreed, dataset.class_names().unwrap_or_default())?;
     }
     let Some([samples, pictures]) = space.rows([&drawn, &real], &stop)? else {
@@ -219,6 +235,8 @@ fn print_agreement(agreed: &Agreement, names: &[String]) -> Result<()> {
 enum Space {
     /// Features that need no trained network.
     Shapes,
+    /// The same of sounds.
+    Spectra,
     /// Those that FID is measured in.
     Inception(Inception),
 }
@@ -229,10 +247,15 @@ impl Space {
 
     /// The features of each set, row by row; `None` where the user had enough.
     fn rows(&self, sets: [&PictureSet; 2], stop: &Stop) -> Result<Option<[Vec<f32>; 2]>> {
-        let Self::Inception(inception) = self else {
-            return Ok(Some(
-                sets.map(|set| set.pictures.iter().flat_map(shape_features).collect()),
-            ));
+        let plain = |features: fn(&Picture) -> Vec<f32>| {
+            Ok(Some(
+                sets.map(|set| set.pictures.iter().flat_map(features).collect()),
+            ))
+        };
+        let inception = match self {
+            Self::Shapes => return plain(shape_features),
+            Self::Spectra => return plain(spectrum_features),
+            Self::Inception(inception) => inception,
         };
         let mut bar = Progress::new("look", sets.map(|set| set.pictures.len()).iter().sum());
         let (mut rows, mut done) = ([vec![], vec![]], 0);
@@ -254,6 +277,7 @@ impl Space {
 fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: usize) -> Result<()> {
     let (name, space) = match space {
         Space::Shapes => ("Fréchet distance", format!("`{SHAPE_SPACE}` (not FID)")),
+        Space::Spectra => ("Fréchet distance", format!("`{SPECTRUM_SPACE}` (not FID)")),
         Space::Inception(_) => ("FID", format!("`{INCEPTION_SPACE}`")),
     };
     let [real, drawn] = [

@@ -4,16 +4,20 @@ mod dataset;
 mod file;
 mod pipeline;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
 use langevin::{
-    data::{Alpha, OpenOptions},
+    codec::{Mel, MelConfig},
+    data::{Alpha, Medium, OpenOptions, is_picture_name, sound::is_sound_name},
     models::weights::CONFIG_NAME,
     pipelines::MODEL_INDEX,
     schedulers::SCHEDULER_CONFIG,
-    training::RUN_CONFIG,
+    training::{DataCodec, RUN_CONFIG},
 };
 
 use langevin_hub::RepoKind;
@@ -26,6 +30,8 @@ Examples:
   langevin info digits --grid digits.png
   langevin info pictures
   langevin info mnist --split test
+  langevin info songs --codec mel --grid spectrograms.png
+  langevin info song.mp3
   langevin info lighthouse.png
   langevin info my-lora.safetensors";
 
@@ -33,7 +39,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
-    /// A run, a pipeline, a model's folder, a data set's folder or file, a picture (PNG), a file of weights, `digits`, or ORG/NAME of the Hugging Face Hub
+    /// A run, a pipeline, a model's folder, a data set's folder or file, a picture (PNG), a sound, a file of weights, `digits`, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
     /// Of a data set: which of a repository's configurations [the default one]
     #[arg(long, value_name = "NAME")]
@@ -47,6 +53,9 @@ pub(crate) struct InfoArgs {
     /// Of a data set: only the pictures of these classes, by names or numbers with commas between them
     #[arg(long, value_name = "NAMES")]
     pub only_classes: Vec<String>,
+    /// Of a data set: read pictures (pixels), or sounds as spectrograms (mel, riffusion) [whichever there are]
+    #[arg(long, value_name = "NAME")]
+    pub codec: Option<DataCodec>,
     /// Of a data set: write a batch of its pictures as one PNG
     #[arg(long, value_name = "PNG")]
     pub grid: Option<PathBuf>,
@@ -64,6 +73,7 @@ pub(crate) fn run(args: InfoArgs) -> Result<()> {
         split: args.split.unwrap_or(default.split),
         alpha: args.alpha.unwrap_or(default.alpha),
         only_classes: args.only_classes,
+        medium: medium(args.codec, &args.path)?,
         ..default
     };
     let path = &local(&args.path, of_data, &options)?;
@@ -73,8 +83,34 @@ pub(crate) fn run(args: InfoArgs) -> Result<()> {
         Kind::Pipeline => pipeline::describe_pipeline(path),
         Kind::Model => pipeline::describe_model(path),
         Kind::Picture => file::describe_picture(path),
+        Kind::Sound => file::describe_sound(path),
         Kind::Weights => file::describe_weights(path),
     }
+}
+
+/// What a data set is read as: sounds too where a folder holds nothing else, with the usual spectrograms.
+fn medium(codec: Option<DataCodec>, path: &Path) -> Result<Medium> {
+    let sounds = |config| -> Result<Medium> { Ok(Medium::Sounds(Arc::new(Mel::new(config)?))) };
+    match codec {
+        Some(DataCodec::Pixels) => Ok(Medium::Pictures),
+        Some(DataCodec::Mel) => sounds(MelConfig::default()),
+        Some(DataCodec::Riffusion) => sounds(MelConfig::riffusion()),
+        None if path.is_dir() && holds_sounds_alone(path, 0) => sounds(MelConfig::default()),
+        None => Ok(Medium::Unsaid),
+    }
+}
+
+/// Whether a folder's first files are sounds.
+fn holds_sounds_alone(folder: &Path, depth: usize) -> bool {
+    const DEEPEST: usize = 4;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let (mut sounds, mut others) = (false, false);
+    for path in entries.map(|entry| entry.path()) {
+        sounds |= is_sound_name(&path)
+            || (path.is_dir() && depth < DEEPEST && holds_sounds_alone(&path, depth + 1));
+        others |= is_picture_name(&path);
+    }
+    sounds && !others
 }
 
 /// Where it is: what is of the Hub is pulled.
@@ -99,6 +135,7 @@ enum Kind {
     Model,
     Dataset,
     Picture,
+    Sound,
     Weights,
 }
 
@@ -120,6 +157,8 @@ fn kind(path: &Path) -> Result<Kind> {
         Ok(Kind::Weights)
     } else if path.is_file() && has_ending(path, &["png"]) {
         Ok(Kind::Picture)
+    } else if path.is_file() && is_sound_name(path) {
+        Ok(Kind::Sound)
     } else {
         Ok(Kind::Dataset)
     }

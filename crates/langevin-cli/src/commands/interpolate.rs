@@ -8,7 +8,10 @@ use clap::Args;
 use langevin::{
     Request,
     codec::Codec,
-    data::{is_picture_name, read_picture},
+    data::{
+        is_picture_name, read_picture,
+        sound::{Sound, SoundReader, is_sound_name},
+    },
     device::DeviceName,
     grid,
     guidance::ClassifierFree,
@@ -18,7 +21,7 @@ use langevin::{
     random::Generator,
 };
 
-use super::walk::Way;
+use super::{sample::is_written_sound, walk::Way};
 use crate::{flags::Options, hub, stop::Stop, terminal};
 
 /// What `--help` begins with.
@@ -31,7 +34,8 @@ what is drawn along it becomes a row of pictures, or an animation that goes ther
 const EXAMPLES: &str = "\
 Examples:
   langevin interpolate runs/digits-1 1 2 --class 3
-  langevin interpolate my-model cat.png dog.png --frames 24 --output between.gif";
+  langevin interpolate my-model cat.png dog.png --frames 24 --output between.gif
+  langevin interpolate runs/tones-1 organ.wav bell.wav --frames 5 --output between.wav";
 
 /// How long a frame of the animation stays.
 const FRAME_MS: u32 = 80;
@@ -42,11 +46,11 @@ const FRAME_MS: u32 = 80;
 pub(crate) struct InterpolateArgs {
     /// The run or pipeline, or ORG/NAME of the Hugging Face Hub
     pub path: PathBuf,
-    /// A picture, or a seed
-    #[arg(value_name = "PICTURE OR SEED")]
+    /// A picture, a sound of which the beginning is taken, or a seed
+    #[arg(value_name = "FILE OR SEED")]
     pub from: String,
     /// Another
-    #[arg(value_name = "PICTURE OR SEED")]
+    #[arg(value_name = "FILE OR SEED")]
     pub to: String,
     /// Pictures on the way, both ends included
     #[arg(long, value_name = "N", default_value_t = 9)]
@@ -60,7 +64,7 @@ pub(crate) struct InterpolateArgs {
     /// Steps
     #[arg(long, value_name = "N", default_value_t = langevin::pipelines::USUAL_DDIM_STEPS)]
     pub steps: usize,
-    /// A picture's name for a row of pictures, .gif for an animation
+    /// A picture's name for a row of pictures, .gif for an animation, .wav or .flac for sounds one after another
     #[arg(long, short, value_name = "FILE", default_value = "between.png")]
     pub output: PathBuf,
     /// Where to compute: cpu, or vulkan, vulkan:N, wgpu, wgpu:N, metal, cuda, cuda:N where they are built in
@@ -75,13 +79,21 @@ pub(crate) fn run(args: InterpolateArgs) -> Result<()> {
     if args.frames < 2 {
         bail!("--frames is {}; both ends make 2", args.frames);
     }
-    if !is_picture_name(&args.output) {
+    let sounds = is_written_sound(&args.output);
+    if !is_picture_name(&args.output) && !sounds {
         bail!(
-            "--output {}: the name must end as a picture's or in .gif",
+            "--output {}: the name must end as a picture's, in .gif, or of sounds in .wav or .flac",
             args.output.display()
         );
     }
     let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &args.device.open()?)?;
+    if sounds && pipeline.mel().is_none() {
+        bail!(
+            "--output {}: a {} draws pictures, and no sounds",
+            args.output.display(),
+            pipeline.class().name
+        );
+    }
     let request = Request {
         class: args.class.iter().cloned().collect(),
         prompt: args.prompt.iter().cloned().collect(),
@@ -103,7 +115,18 @@ pub(crate) fn run(args: InterpolateArgs) -> Result<()> {
         let drawn = way.draw(&request, &Tensor::cat(between, 0), 0, None)?;
         Ok(to_pictures(&way.decode(drawn)?)?)
     })?;
-    if is_gif(&args.output) {
+    if let Some(mel) = pipeline.mel().filter(|_| sounds) {
+        // One after another, with the spectrograms beside.
+        let all = in_pool(|| langevin::generate::sounds(mel, &pictures, 0))?;
+        let samples = all.into_iter().flat_map(|sound| sound.samples).collect();
+        let sound = Sound {
+            rate: mel.config().sample_rate,
+            samples,
+        };
+        sound.write(&args.output)?;
+        let row = grid::side_by_side(&pictures, pictures.len())?;
+        grid::write_png(args.output.with_extension("png"), &row, &[])?;
+    } else if is_gif(&args.output) {
         // There and back, so that it can go round.
         let back = (1..pictures.len() - 1).rev();
         let frames = (0..pictures.len())
@@ -115,8 +138,9 @@ pub(crate) fn run(args: InterpolateArgs) -> Result<()> {
         grid::write_picture(&args.output, &grid::side_by_side(&pictures, pictures.len())?, &[])?;
     }
     terminal::print_line(&format!(
-        "{} pictures in {}",
+        "{} {} in {}",
         pictures.len(),
+        if sounds { "sounds" } else { "pictures" },
         args.output.display()
     ))?;
     Ok(())
@@ -144,6 +168,13 @@ impl End {
                 Generator::new(seed).randn_tensor(shape, &maker.device),
             ));
         }
-        Ok(Self::Picture(maker.picture(&read_picture(text)?)?))
+        let picture = match pipeline.mel() {
+            Some(mel) if is_sound_name(text) => {
+                let mut reader = SoundReader::open(text, Some(mel.config().sample_rate))?;
+                mel.picture(&reader.read(0, mel.slice_samples())?)?
+            }
+            _ => read_picture(text)?,
+        };
+        Ok(Self::Picture(maker.picture(&picture)?))
     }
 }

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
 use langevin::{
     Pipeline, Request,
+    codec::MEL_CONFIG,
     generate::{Aids, Plan},
     grid,
     ops::{Algorithm, Precision, convolving, in_pool},
@@ -28,7 +29,7 @@ use langevin::{
 pub(crate) use args::{LONG_ABOUT, SampleArgs};
 pub(crate) use draw::Drawing;
 use hash::Hash;
-pub(crate) use output::{Facts, Output, refuse_existing};
+pub(crate) use output::{Facts, Output, is_written_sound, refuse_existing};
 
 use self::animation::Animation;
 use crate::{hub, loading::Loading, stop::Stop, terminal};
@@ -46,7 +47,10 @@ pub(crate) fn run(args: SampleArgs) -> Result<()> {
 }
 
 fn sample(mut args: SampleArgs) -> Result<()> {
-    let output_path = args.output.clone().unwrap_or_else(usual_output);
+    let output_path = match &args.output {
+        Some(path) => path.clone(),
+        None => usual_output(args.path.as_deref().is_some_and(draws_sounds)),
+    };
     if args.exact_convolution && args.request.0.precision == Precision::Bf16 {
         bail!("--exact-convolution and --precision bf16 exclude each other: leave one out");
     }
@@ -73,7 +77,15 @@ fn sample(mut args: SampleArgs) -> Result<()> {
     let pipeline = loading.load(&path, &device)?;
     // Read through while pictures are drawn.
     let hash = (!args.no_metadata && pipeline.codec().is_latent()).then(|| Hash::of(&path, &pipeline));
-    let mut request = resolve(request, &pipeline)?;
+    let sounds_asked = matches!(output, Some(Output::Sounds(_)));
+    if sounds_asked && pipeline.mel().is_none() {
+        bail!(
+            "--output {}: a {} draws pictures, and no sounds: name a picture or a folder",
+            output_path.display(),
+            pipeline.class().name
+        );
+    }
+    let mut request = resolve(request, &pipeline, sounds_asked)?;
     if request.upscale.is_some() && animation.is_some() {
         bail!("--animate shows one pass, and with --upscale there are two: leave one of them out");
     }
@@ -123,6 +135,7 @@ fn sample(mut args: SampleArgs) -> Result<()> {
     };
     let model = path.display().to_string();
     let drawn = plan.clone();
+    let sounding = plan.sounding(&pipeline)?;
     let pictures = match &args.refiner {
         Some(refiner) => {
             let base = in_pool(|| plan.samples(&pipeline, &mut drawing))?;
@@ -147,14 +160,18 @@ fn sample(mut args: SampleArgs) -> Result<()> {
             },
         ),
     };
-    output.write(&pictures, &facts)?;
+    let sounds = match (&output, &sounding) {
+        (Output::Grid(_), _) | (_, None) => Vec::new(),
+        (_, Some(sounding)) => in_pool(|| sounding.sounds(&pictures))?,
+    };
+    output.write(&pictures, &sounds, &facts)?;
     if let Some(animation) = animation {
         animation.write(grid::columns(pictures.len()))?;
     }
-    let what = if pictures.len() == 1 {
-        "1 picture".into()
-    } else {
-        format!("{} pictures", pictures.len())
+    let kind = if sounds.is_empty() { "picture" } else { "sound" };
+    let what = match pictures.len() {
+        1 => format!("1 {kind}"),
+        count => format!("{count} {kind}s"),
     };
     terminal::print(&format!("{what} in {}", output_path.display()))?;
     if let Some(path) = &args.animate {
@@ -163,13 +180,19 @@ fn sample(mut args: SampleArgs) -> Result<()> {
     Ok(())
 }
 
-/// Where pictures go if nobody says: the first of `samples.png`, `samples-2.png` … that is not there yet.
-fn usual_output() -> PathBuf {
-    let names = std::iter::once("samples.png".into()).chain((2..).map(|n| format!("samples-{n}.png")));
+/// Where pictures or sounds go if nobody says: the first of `samples.png`, `samples-2.png` … that is not there yet.
+fn usual_output(are_sounds: bool) -> PathBuf {
+    let ending = if are_sounds { "wav" } else { "png" };
+    let names = std::iter::once("samples".to_string()).chain((2..).map(|n| format!("samples-{n}")));
     names
-        .map(PathBuf::from)
-        .find(|path| !path.exists())
+        .map(|name| PathBuf::from(format!("{name}.{ending}")))
+        .find(|path| !path.exists() && !path.with_extension("png").exists())
         .unwrap_or_default()
+}
+
+/// Whether a folder holds a pipeline that draws sounds, by its looks.
+fn draws_sounds(path: &Path) -> bool {
+    path.join("mel").join(MEL_CONFIG).is_file()
 }
 
 /// Writes what the plan's ControlNets are shown; it can be looked at while pictures are drawn.
@@ -206,10 +229,12 @@ fn write_latents(samples: Option<Vec<Tensor<4>>>, plan: &Plan, path: &Path) -> R
 }
 
 /// What was typed, with what the program fills in: pictures of all classes in turn, and folders in place of the Hub's names.
-fn resolve(mut request: Request, pipeline: &Pipeline) -> Result<Request> {
+fn resolve(mut request: Request, pipeline: &Pipeline, sounds_asked: bool) -> Result<Request> {
     let is_latent = pipeline.codec().is_latent();
     if !is_latent {
         let usual = match request.seeds.len() {
+            // A file for each that is asked for.
+            0 if sounds_asked => request.class.len().max(1),
             0 => USUAL_COUNT,
             seeds => seeds,
         };

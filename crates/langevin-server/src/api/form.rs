@@ -14,6 +14,8 @@ pub(super) enum Form {
     Png,
     /// The way out of the noise.
     Gif,
+    /// The first of the sounds.
+    Wav,
     /// All pictures in base64, with their seeds.
     Json,
     /// News while they are drawn.
@@ -36,6 +38,7 @@ impl Form {
             let form = match name.as_str() {
                 "image/png" => Self::Png,
                 "image/gif" => Self::Gif,
+                "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/*" => Self::Wav,
                 "application/json" => Self::Json,
                 "text/event-stream" => Self::Events,
                 "image/*" | "*/*" => {
@@ -56,7 +59,7 @@ impl Form {
             Some((form, _)) => Ok(form),
             None if is_empty => Ok(Self::Png),
             None => {
-                let message = "pictures come as image/png, image/gif, application/json or text/event-stream: Accept one of them";
+                let message = "pictures come as image/png, image/gif, sounds as audio/wav, both as application/json or text/event-stream: Accept one of them";
                 Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, message))
             }
         }
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!(of("*/*"), Some(Form::Png));
         assert_eq!(of("text/html, image/gif;q=0.9, */*"), Some(Form::Gif));
         assert_eq!(of("application/json"), Some(Form::Json));
+        assert_eq!(of("audio/wav"), Some(Form::Wav));
         assert_eq!(of("text/event-stream"), Some(Form::Events));
         assert_eq!(of("text/html"), None);
         // What is liked less is had only where the rest is not to be had, and what is liked by 0 never.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Json,
     extract::{Extension, Request, State},
-    http::header,
+    http::{StatusCode, header},
     response::{
         IntoResponse, Response, Sse,
         sse::{self, KeepAlive},
@@ -217,6 +217,13 @@ fn answer(form: Form, drawn: Drawn) -> Result<Response, Refusal> {
             let gif = gif.ok_or_else(lost)?;
             Ok(([(header::CONTENT_TYPE, "image/gif")], gif).into_response())
         }
+        (Form::Wav, [one, ..]) => match &one.sound {
+            Some(sound) => Ok(([(header::CONTENT_TYPE, "audio/wav")], sound.wav()).into_response()),
+            None => {
+                let message = "this model draws pictures, and no sounds: Accept image/png, say";
+                Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, message))
+            }
+        },
         (_, [one]) => {
             let png = grid::png_bytes_with(&one.picture, &one.texts).map_err(refused)?;
             Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
@@ -295,11 +302,13 @@ fn progress_json(progress: &Progress) -> langevin::Result<Value> {
 
 fn finished_json(finished: &Finished) -> langevin::Result<Value> {
     let png = grid::png_bytes_with(&finished.picture, &finished.texts)?;
+    let wav = finished.sound.as_ref().map(|sound| STANDARD.encode(sound.wav()));
     Ok(json!({
         "number": finished.number,
         "seed": finished.seed,
         "class": finished.class,
         "flagged": finished.flagged,
         "png": STANDARD.encode(png),
+        "wav": wav,
     }))
 }

@@ -1,6 +1,7 @@
 //! Between what people see or hear and what a model denoises.
 
 mod autoencoder;
+mod mel;
 mod open;
 mod pixels;
 mod preview;
@@ -8,6 +9,7 @@ mod tiny;
 mod vector_quantized;
 
 pub use autoencoder::Autoencoder;
+pub use mel::{MEL_CONFIG, Mel, MelConfig, Spectrogram};
 pub use pixels::Pixels;
 pub use tiny::Tiny;
 pub use vector_quantized::VectorQuantized;

@@ -7,6 +7,7 @@
 mod attributes;
 mod class;
 mod distilled;
+mod encoding;
 mod image;
 mod picture_vector;
 mod prompt;
@@ -22,6 +23,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub use attributes::AttributesCondition;
 pub use class::{CLASSES, ClassCondition, Classes};
 pub use distilled::DistilledGuidance;
+pub use encoding::EncodingCondition;
 pub use image::ConditioningImages;
 pub use picture_vector::{PictureEncoder, PictureVector};
 pub use prompt::PromptSyntax;
@@ -334,7 +336,7 @@ trait ConditionKind: Condition + Sized {
 }
 
 /// Every kind. A batch's dropout is drawn in this order.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::of::<ClassCondition>(),
     Kind::of::<TextCondition>(),
     Kind::of::<ConditioningImages>(),
@@ -343,6 +345,7 @@ const KINDS: [Kind; 8] = [
     Kind::of::<VariationCondition>(),
     Kind::of::<SizeCondition>(),
     Kind::of::<DistilledGuidance>(),
+    Kind::of::<EncodingCondition>(),
 ];
 
 /// The conditions of a pipeline: of its model, and of what lies in its folder.

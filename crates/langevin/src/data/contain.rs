@@ -20,7 +20,7 @@ pub fn panics_are_contained() -> bool {
 /// What `work` gives; if it panics, an error: the part of a sentence that follows the file's name.
 ///
 /// `work` must own what it changes: after a panic, nothing that it touched is looked at again.
-pub(super) fn contain<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn contain<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let outer = CONTAINED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
     CONTAINED.set(outer);

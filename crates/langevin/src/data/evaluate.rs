@@ -5,10 +5,12 @@ mod features;
 mod frechet;
 mod manifold;
 mod matrix;
+mod spectra;
 
 pub use features::{SHAPE_SPACE, shape_features};
 pub use frechet::{Gaussian, frechet_distance};
 pub use manifold::{PrecisionRecall, precision_recall};
+pub use spectra::{SPECTRUM_SPACE, spectrum_features};
 
 use rayon::prelude::*;
 

@@ -23,6 +23,18 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// The same of pictures that are made of these in a way that is described so, `pictures` of them.
+    pub(super) fn with(self, described: &str, pictures: usize) -> Self {
+        let mut taking = Fingerprinting::default();
+        text(&mut taking.names, &self.names);
+        text(&mut taking.names, described);
+        Self {
+            pictures,
+            names: taking.finish(0, None).names,
+            ..self
+        }
+    }
+
     /// What differs in another data set, as the end of a sentence about it; `None` where nothing does.
     ///
     /// Classes and captions count only where a model is given them.

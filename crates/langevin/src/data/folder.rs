@@ -11,10 +11,12 @@ use super::{
     decode::{self, EXTENSIONS},
     fingerprint::Fingerprinting,
     left_out,
+    medium::Medium,
     metadata::{self, Row, Rows},
     open::{no_attributes, no_column},
     out_of_range,
     paths::{folder_name, sort_key},
+    sound::{self, Bytes, SoundReader},
     split,
     store::{Listing, Store},
     tar::TarFiles,
@@ -45,6 +47,8 @@ pub struct ImageFolder {
     entries: Vec<Entry>,
     class_names: Option<Vec<String>>,
     left_out: Vec<String>,
+    /// What its files are called, one and several.
+    words: (&'static str, &'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +81,8 @@ impl ImageFolder {
     /// As [`ImageFolder::open`].
     pub fn open_folder(root: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let store = Store::folder(root.as_ref())?;
-        let listing = store.list()?;
+        let mut listing = store.list()?;
+        options.medium.choose(store.root(), &mut listing)?;
         Self::of(store, listing, options)
     }
 
@@ -87,7 +92,8 @@ impl ImageFolder {
     /// As [`ImageFolder::open`], and if the file is no zip archive.
     pub fn open_zip(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let store = Store::Zip(ZipFiles::open(path.as_ref())?);
-        let listing = store.list()?;
+        let mut listing = store.list()?;
+        options.medium.choose(store.root(), &mut listing)?;
         Self::of(store, listing, options)
     }
 
@@ -98,15 +104,42 @@ impl ImageFolder {
     /// As [`ImageFolder::open`], and if the file is no tar archive.
     pub fn open_tar(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let store = Store::Tar(TarFiles::open(path.as_ref())?);
-        let listing = store.list()?;
+        let mut listing = store.list()?;
+        options.medium.choose(store.root(), &mut listing)?;
         Self::of(store, listing, options)
     }
 
     /// The same of several archives in a folder.
     pub(super) fn of_shards(folder: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<Self> {
         let store = Store::Tar(TarFiles::in_folder(folder, shards)?);
-        let listing = store.list()?;
+        let mut listing = store.list()?;
+        options.medium.choose(store.root(), &mut listing)?;
         Self::of(store, listing, options)
+    }
+
+    /// One sound's file in a folder.
+    pub(super) fn of_sound(root: &Path, name: &Path) -> Result<Self> {
+        let entry = Entry {
+            path: name.to_path_buf(),
+            class: None,
+            caption: None,
+            caption_file: None,
+            conditioning: None,
+            attributes: Vec::new(),
+        };
+        Ok(Self {
+            name: name
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            store: Store::folder(root)?,
+            alpha: Alpha::default(),
+            entries: vec![entry],
+            class_names: None,
+            left_out: Vec::new(),
+            words: ("sound", "sounds"),
+        })
     }
 
     /// The pictures of a folder or archive, which has been looked through.
@@ -143,10 +176,15 @@ impl ImageFolder {
             listing.passed_over(&captions, |path| store.has_columns() && columns::is_read(path));
         left_out.extend(passed_over.sentence());
         if entries.is_empty() {
+            let (one, _) = options.medium.words();
             let what = if by_metadata {
-                "no picture in its metadata"
+                format!("no {one} in its metadata")
             } else {
-                "no picture"
+                format!("no {one}")
+            };
+            let endings = match &options.medium {
+                Medium::Sounds(_) => sound::EXTENSIONS.join(", "),
+                _ => EXTENSIONS.join(", "),
             };
             let there = match passed_over.list() {
                 list if list.is_empty() => "it is empty".to_string(),
@@ -158,10 +196,7 @@ impl ImageFolder {
             };
             return Err(Error::file(
                 store.root(),
-                format!(
-                    "holds {what} (looked for {} at any depth); {there}{unpack}",
-                    EXTENSIONS.join(", ")
-                ),
+                format!("holds {what} (looked for {endings} at any depth); {there}{unpack}"),
             ));
         }
         Ok(Self {
@@ -171,6 +206,33 @@ impl ImageFolder {
             alpha: options.alpha,
             entries,
             class_names,
+            words: options.medium.words(),
+        })
+    }
+
+    /// The sound at `index`, to be read in parts.
+    pub(super) fn sound(&self, index: usize, rate: u32) -> Result<SoundReader> {
+        let path = &self.entry(index)?.path;
+        let whole = self.store.whole(path);
+        match &self.store {
+            Store::Folder(..) => SoundReader::open(whole, Some(rate)),
+            _ => {
+                let bytes = Bytes(self.store.read(path)?.into());
+                SoundReader::of_bytes(&whole, bytes, Some(rate))
+            }
+        }
+    }
+
+    /// What is known of the file at `index`, with its picture.
+    pub(super) fn described(&self, index: usize, picture: Picture) -> Result<Example> {
+        let entry = self.entry(index)?;
+        let conditioning = entry.conditioning.as_deref();
+        Ok(Example {
+            picture,
+            class: entry.class,
+            caption: self.caption(entry)?,
+            conditioning: conditioning.map(|path| self.decode(path)).transpose()?,
+            attributes: entry.attributes.clone(),
         })
     }
 
@@ -211,15 +273,8 @@ impl Dataset for ImageFolder {
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        let entry = self.entry(index)?;
-        let conditioning = entry.conditioning.as_deref();
-        Ok(Example {
-            picture: self.decode(&entry.path)?,
-            class: entry.class,
-            caption: self.caption(entry)?,
-            conditioning: conditioning.map(|path| self.decode(path)).transpose()?,
-            attributes: entry.attributes.clone(),
-        })
+        let picture = self.decode(&self.entry(index)?.path)?;
+        self.described(index, picture)
     }
 
     fn class_names(&self) -> Option<&[String]> {
@@ -248,13 +303,14 @@ impl Dataset for ImageFolder {
     }
 
     fn description(&self) -> String {
-        let what = match self.store {
-            Store::Folder(..) => "folder of pictures",
-            Store::Zip(_) => "zip archive of pictures",
-            Store::Tar(ref tar) if tar.is_sharded() => "tar archives of pictures in",
-            Store::Tar(_) => "tar archive of pictures",
+        let (what, place) = match self.store {
+            Store::Folder(..) => ("folder", ""),
+            Store::Zip(_) => ("zip archive", ""),
+            Store::Tar(ref tar) if tar.is_sharded() => ("tar archives", " in"),
+            Store::Tar(_) => ("tar archive", ""),
         };
-        format!("{what} {}", self.store.root().display())
+        let (_, several) = self.words;
+        format!("{what} of {several}{place} {}", self.store.root().display())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::decode::is_unread_picture;
+use super::{decode::is_unread_picture, sound::is_unread_sound};
 
 /// The most names in one sentence.
 const MOST: usize = 8;
@@ -55,19 +55,19 @@ impl Endings {
     /// A sentence about the files that are passed over, if there are any.
     pub(super) fn sentence(&self) -> Option<String> {
         let count: usize = self.0.values().sum();
-        let unread: Vec<&str> = self
-            .0
-            .keys()
-            .map(String::as_str)
-            .filter(|ending| is_unread_picture(ending))
-            .collect();
-        let advice = match unread.is_empty() {
-            true => String::new(),
-            false => format!(
-                " (pictures that end in .{} are not read: convert them to PNG or JPEG)",
-                unread.join(" or .")
-            ),
+        let advice = |what: &str, into: &str, is_unread: &dyn Fn(&str) -> bool| {
+            let endings = self.0.keys().map(String::as_str);
+            let unread: Vec<&str> = endings.filter(|ending| is_unread(ending)).collect();
+            match unread.is_empty() {
+                true => String::new(),
+                false => format!(
+                    " ({what} that end in .{} are not read: convert them to {into})",
+                    unread.join(" or .")
+                ),
+            }
         };
+        let advice = advice("pictures", "PNG or JPEG", &is_unread_picture)
+            + &advice("sounds", "WAV or FLAC", &is_unread_sound);
         (count > 0).then(|| format!("{} passed over: {}{advice}", files(count), self.list()))
     }
 }

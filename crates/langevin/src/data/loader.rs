@@ -11,7 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Cut, Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
+use super::{Crop, Cut, Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
 use crate::{Error, Result, random::Generator};
 
 /// How a [`Loader`] makes batches.
@@ -256,20 +256,32 @@ impl Shared {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The example at `index`, cut anew where crops are random and it is a part of something longer.
+    fn cut_or_prepared(&self, index: usize, generator: &mut Generator) -> Result<Cow<'_, Prepared>> {
+        let is_random = self.transform.crop == Crop::Random;
+        match is_random.then(|| self.dataset.cut(index, generator)).flatten() {
+            Some(example) => self.prepare(example?).map(Cow::Owned),
+            None => self.prepared(index),
+        }
+    }
+
     /// The example at `index` with its picture resized.
     fn prepared(&self, index: usize) -> Result<Cow<'_, Prepared>> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
         if let Some(example) = place.and_then(OnceLock::get) {
             return Ok(Cow::Borrowed(example));
         }
-        let example = self.dataset.get(index)?;
-        let cut = self.transform.middle(&example.picture);
-        let example = self.resized(example)?;
-        let prepared = Prepared { example, cut };
+        let prepared = self.prepare(self.dataset.get(index)?)?;
         Ok(match place {
             Some(place) if self.has_room(&prepared.example) => Cow::Borrowed(place.get_or_init(|| prepared)),
             _ => Cow::Owned(prepared),
         })
+    }
+
+    fn prepare(&self, example: Example) -> Result<Prepared> {
+        let cut = self.transform.middle(&example.picture);
+        let example = self.resized(example)?;
+        Ok(Prepared { example, cut })
     }
 
     fn resized(&self, example: Example) -> Result<Example> {
@@ -364,7 +376,8 @@ impl Job {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let prepared = match self.shared.prepared(index) {
+            let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
+            let prepared = match self.shared.cut_or_prepared(index, &mut generator) {
                 Ok(prepared) => prepared,
                 Err(error) if config.strict => return Err(error),
                 Err(error) => {
@@ -373,7 +386,6 @@ impl Job {
                 }
             };
             let Prepared { example, cut } = &*prepared;
-            let mut generator = Generator::for_index(config.seed, self.epoch, index as u64);
             if let Some(picture) = &example.conditioning {
                 // By the same numbers, so that both stay in place.
                 let (pixels, _) = transform.finish(picture, *cut, &mut generator.clone());

@@ -29,6 +29,7 @@ mod idx;
 mod image_input;
 mod left_out;
 mod loader;
+mod medium;
 mod memory;
 mod metadata;
 mod named;
@@ -42,6 +43,8 @@ mod preprocess;
 mod repeats;
 mod repository;
 mod resample;
+pub mod sound;
+mod sounds;
 pub mod split;
 mod store;
 mod subset;
@@ -60,6 +63,7 @@ pub use folder::ImageFolder;
 pub use idx::IdxDataset;
 pub use image_input::ImageInput;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub use medium::{Hear, Medium};
 pub(crate) use memory::{bytes_in_words, of_this_process};
 pub use memory::{cache_limit, free_memory, machine_memory};
 pub(crate) use open::looks_like_hub_name;
@@ -72,11 +76,12 @@ pub use preprocess::Preprocess;
 pub use repeats::Repeated;
 pub use repository::{RepositoryFiles, Unread, repository_files};
 pub use resample::{Arithmetic, Filter, resized};
+pub use sounds::SoundFolder;
 pub use subset::ClassSubset;
 pub use summary::DatasetSummary;
 pub use transform::{Crop, Cut, Resize, Transform};
 
-use crate::{Error, Result};
+use crate::{Error, Result, random::Generator};
 
 /// One picture of a data set with what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +117,16 @@ pub trait Dataset: Send + Sync {
     /// [`Error::Io`] or [`Error::File`] naming the file that could not be read or decoded; [`Error::Config`] if
     /// `index` is not below [`Dataset::len`].
     fn get(&self, index: usize) -> Result<Example>;
+
+    /// The example at `index` as it is cut anew from something longer, where that is what it was cut from; the place is drawn from
+    /// `generator`. `None` where there is nothing longer.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn cut(&self, index: usize, generator: &mut Generator) -> Option<Result<Example>> {
+        let _ = (index, generator);
+        None
+    }
 
     /// The class of the picture at `index`, as [`Dataset::get`] has it; where that is known without the picture, without
     /// decoding it.

@@ -1,10 +1,10 @@
 //! From a name or a path to a data set.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use super::{
-    Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, digits, idx, named, paths::is_file_beside,
-    repository::CARD, split, store::Store, tar, zip,
+    Alpha, ClassSubset, Dataset, IdxDataset, ImageFolder, Medium, SoundFolder, digits, idx, named,
+    paths::is_file_beside, repository::CARD, sound::is_sound_name, sounds, split, store::Store, tar, zip,
 };
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ pub struct OpenOptions {
     /// The columns that [`Example::attributes`](super::Example) are read from: 1 or true where a picture has the attribute, 0, -1 or
     /// false where it has not.
     pub attribute_columns: Vec<String>,
+    /// Whether pictures are read, or sounds.
+    pub medium: Medium,
     /// The classes whose pictures are kept, by names or numbers, each or several with commas between them; empty keeps all.
     pub only_classes: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Default for OpenOptions {
             alpha: Alpha::default(),
             conditioning_column: None,
             attribute_columns: vec![],
+            medium: Medium::default(),
             only_classes: vec![],
         }
     }
@@ -79,6 +82,7 @@ fn open_whole(name_or_path: &str, options: &OpenOptions) -> Result<Box<dyn Datas
         no_config(name_or_path, options)?;
         no_column(name_or_path, options)?;
         only_train(name_or_path, options)?;
+        no_sounds(name_or_path, options)?;
         return Ok(Box::new(digits()?));
     }
     if path.is_dir() {
@@ -107,10 +111,12 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
     if let Some(idx) = IdxDataset::find(path, &options.split)? {
         no_config(path.display(), options)?;
         no_column(path.display(), options)?;
+        no_sounds(path.display(), options)?;
         return Ok(Box::new(idx));
     }
     let store = Store::folder(path)?;
     let mut listing = store.list()?;
+    options.medium.choose(path, &mut listing)?;
     if !listing.parquet.is_empty() {
         return parquet::open_repository(path, listing.parquet, options);
     }
@@ -127,9 +133,31 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         no_config(path.display(), options)?;
     }
     if listing.pictures.is_empty() && !listing.tars.is_empty() {
-        return Ok(Box::new(ImageFolder::of_shards(path, &listing.tars, options)?));
+        return Ok(of_medium(
+            ImageFolder::of_shards(path, &listing.tars, options)?,
+            options,
+        ));
     }
-    Ok(Box::new(ImageFolder::of(store, listing, options)?))
+    Ok(of_medium(ImageFolder::of(store, listing, options)?, options))
+}
+
+/// The files of a folder or archive as what they are read as.
+fn of_medium(folder: ImageFolder, options: &OpenOptions) -> Box<dyn Dataset> {
+    match &options.medium {
+        Medium::Sounds(hear) => Box::new(SoundFolder::new(folder, Arc::clone(hear))),
+        _ => Box::new(folder),
+    }
+}
+
+/// Refuses sounds where there can only be pictures.
+fn no_sounds(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
+    match options.medium {
+        Medium::Sounds(_) => Err(Error::option(
+            &["codec"],
+            format!("the data set {name} holds pictures, and no sounds: leave `codec` out"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
@@ -147,9 +175,9 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         .map_err(|e| Error::io("read", path, e))?;
     let first = start.get(..4).unwrap_or(&start);
     if zip::MAGIC.contains(&first) {
-        Ok(Box::new(ImageFolder::open_zip(path, options)?))
+        Ok(of_medium(ImageFolder::open_zip(path, options)?, options))
     } else if tar::is_tar(&start) {
-        Ok(Box::new(ImageFolder::open_tar(path, options)?))
+        Ok(of_medium(ImageFolder::open_tar(path, options)?, options))
     } else if first == b"PAR1" {
         only_train(path.display(), options)?;
         parquet::open(path, options)
@@ -163,7 +191,12 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>> {
         }
         only_train(path.display(), options)?;
         no_column(path.display(), options)?;
+        no_sounds(path.display(), options)?;
         Ok(Box::new(IdxDataset::open(path)?))
+    } else if let (Medium::Sounds(hear), true) = (&options.medium, is_sound_name(path)) {
+        only_train(path.display(), options)?;
+        no_column(path.display(), options)?;
+        Ok(Box::new(sounds::of_file(path, hear)?))
     } else {
         Err(Error::file(
             path,

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    OpenOptions,
-    decode::is_picture_name,
-    idx,
+    Medium, OpenOptions, idx,
     named::keep_named,
     paths::{is_shown, sort_key},
     split,
@@ -76,7 +74,7 @@ pub fn repository_files(
             archives.push(*path);
         } else if path.to_ascii_lowercase().ends_with(".tar") {
             of_tars += size;
-        } else if is_picture_name(path) {
+        } else if options.medium.wants(Path::new(path)) {
             of_pictures += size;
         } else if is_unread(path) {
             of_unread += size;
@@ -86,6 +84,9 @@ pub fn repository_files(
             }
         }
         listing.add(path.into());
+    }
+    if let Medium::Sounds(_) = options.medium {
+        listing.pictures = std::mem::take(&mut listing.sounds);
     }
     let has = |path: &str| paths.iter().any(|(known, _)| *known == path);
     let card_file = has(CARD).then(|| CARD.to_string());
@@ -122,9 +123,10 @@ pub fn repository_files(
         }));
     }
     if listing.pictures.is_empty() {
-        return Ok(Err(Unread(
-            "holds no parquet files, pictures, zip archive or IDX files".into(),
-        )));
+        return Ok(Err(Unread(format!(
+            "holds no parquet files, {}, zip archive or IDX files",
+            options.medium.words().1
+        ))));
     }
     if of_unread > of_pictures {
         return Ok(Err(Unread(format!(

@@ -11,6 +11,7 @@ use super::{
     decode::{is_picture_name, read_limited},
     left_out::{self, Endings},
     paths::{folder_name, is_shown, sort_key},
+    sound::is_sound_name,
     tar::TarFiles,
     zip::ZipFiles,
 };
@@ -37,6 +38,8 @@ pub(super) enum Store {
 pub(super) struct Listing {
     /// Pictures by their names, sorted by path.
     pub pictures: Vec<PathBuf>,
+    /// Sounds by their names, sorted by path.
+    pub sounds: Vec<PathBuf>,
     /// `metadata.jsonl` and the like, sorted by path.
     pub metadata: Vec<PathBuf>,
     /// Other parquet files, sorted by path.
@@ -109,6 +112,7 @@ impl Store {
             }
         }
         listing.pictures.sort_by_cached_key(|path| sort_key(path));
+        listing.sounds.sort_by_cached_key(|path| sort_key(path));
         listing.metadata.sort_by_cached_key(|path| sort_key(path));
         listing.parquet.sort_by_cached_key(|path| sort_key(path));
         listing.tars.sort_by_cached_key(|path| sort_key(path));
@@ -206,6 +210,8 @@ impl Listing {
     pub(super) fn add(&mut self, path: PathBuf) {
         if is_picture_name(&path) {
             self.pictures.push(path);
+        } else if is_sound_name(&path) {
+            self.sounds.push(path);
         } else if path.file_name().is_some_and(|name| {
             [
                 "metadata.jsonl",

@@ -1,7 +1,7 @@
 //! The pictures of some of a data set's classes.
 
 use super::{Dataset, Example, Fingerprint, Group, out_of_range};
-use crate::{Error, Result};
+use crate::{Error, Result, random::Generator};
 
 /// A data set's pictures of chosen classes, in its order. The classes are numbered anew, in the data set's order too.
 pub struct ClassSubset {
@@ -169,6 +169,18 @@ impl Dataset for ClassSubset {
             class: self.renumbered(example.class),
             ..example
         })
+    }
+
+    fn cut(&self, index: usize, generator: &mut Generator) -> Option<Result<Example>> {
+        let place = match self.place(index) {
+            Ok(place) => place,
+            Err(error) => return Some(Err(error)),
+        };
+        let example = self.whole.cut(place, generator)?;
+        Some(example.map(|example| Example {
+            class: self.renumbered(example.class),
+            ..example
+        }))
     }
 
     fn class(&self, index: usize) -> Result<Option<usize>> {

@@ -3,6 +3,7 @@
 use super::notices::shortened;
 use crate::{
     Error, Request, Result, Size,
+    codec::Mel,
     conditioning::{PromptSyntax, TextCondition},
     data::Fit,
     guidance::{ClassifierFree, GuidanceSchedule, Through},
@@ -49,9 +50,11 @@ pub(super) fn check(
         || request.inpaint.is_some()
         || request.conditioning_image.is_some();
     let latent = pipeline.codec().is_latent();
-    let begins = request.init_image.is_some();
+    let begins = request.init_image.is_some() || request.sound.init_audio.is_some();
     let second = request.upscale.is_some();
-    let idle: [(&'static [&'static str], bool); 15] = [
+    let sound = &request.sound;
+    let goes_on = sound.init_audio.is_some() || sound.continue_audio.is_some();
+    let idle: [(&'static [&'static str], bool); 19] = [
         (
             &["upscale_strength", "upscale"],
             request.upscale_strength.is_some() && !second,
@@ -103,6 +106,22 @@ pub(super) fn check(
         ),
         (&["mask", "inpaint"], request.mask.is_some() && !masked),
         (
+            &["audio_slice", "init_audio"],
+            sound.audio_slice.is_some() && sound.init_audio.is_none(),
+        ),
+        (
+            &["start_step", "init_audio"],
+            sound.start_step.is_some() && !goes_on,
+        ),
+        (
+            &["mask_start_secs", "init_audio"],
+            sound.mask_start_secs.is_some() && !goes_on,
+        ),
+        (
+            &["mask_end_secs", "init_audio"],
+            sound.mask_end_secs.is_some() && sound.init_audio.is_none(),
+        ),
+        (
             &["mask_crop", "inpaint"],
             request.mask_crop.is_some() && request.inpaint.is_none(),
         ),
@@ -112,6 +131,20 @@ pub(super) fn check(
         return Err(Error::option(options, message));
     }
     refuse_unusable(request, pipeline)?;
+    let together: [(&'static [&'static str], bool); 3] = [
+        (&["init_audio", "continue_audio"], sound.continue_audio.is_some()),
+        (&["init_audio", "init_image"], request.init_image.is_some()),
+        (&["init_audio", "inpaint"], request.inpaint.is_some()),
+    ];
+    if let Some((options, _)) = together
+        .into_iter()
+        .find(|(_, given)| *given && sound.init_audio.is_some())
+    {
+        return Err(Error::option(
+            options,
+            format!("`{}` and `{}` do not go together", options[0], options[1]),
+        ));
+    }
     let apart: [(&'static [&'static str], bool); 3] = [
         (&["inpaint", "init_image"], begins),
         // RePaint is a sampler of its own.
@@ -157,6 +190,16 @@ fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
     let second = pipeline
         .condition::<TextCondition>()
         .is_some_and(TextCondition::takes_second_texts);
+    if let Some(option) = request.sound.first_given().filter(|_| pipeline.mel().is_none()) {
+        return Err(Error::option(
+            option,
+            format!(
+                "`{}` is for pipelines that draw sounds, and this is a {}",
+                option[0],
+                pipeline.class().name
+            ),
+        ));
+    }
     let unusable: [(&'static [&'static str], bool, &str); 10] = [
         (
             &["mask_crop"],
@@ -222,12 +265,32 @@ fn refuse_unusable(request: &Request, pipeline: &Pipeline) -> Result<()> {
     }
 }
 
+/// The size of the spectrograms of sounds that are so long, or a little longer.
+fn wide(seconds: f64, mel: &Mel, own: Size, divisor: usize) -> Result<Size> {
+    /// Longer ones would take all memory.
+    const LONGEST: f64 = 600.0;
+    if !(seconds > 0.0 && seconds <= LONGEST) {
+        return Err(Error::option(
+            &["seconds"],
+            format!("`seconds` is {seconds}; it must be above 0 and at most {LONGEST}"),
+        ));
+    }
+    let columns = (seconds * mel.columns_per_second() - 1e-9).ceil() as usize + 1;
+    Ok(Size {
+        height: own.height,
+        width: columns.next_multiple_of(divisor.max(1)),
+    })
+}
+
 /// The size of the pictures: the one that is asked for, if it fits, or the one that the model is made for.
 pub(super) fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
+    let divisor = pipeline.size_divisor();
+    if let (Some(seconds), Some(mel)) = (request.sound.seconds, pipeline.mel()) {
+        return wide(seconds, mel, pipeline.size()?, divisor);
+    }
     let Some(size) = request.size else {
         return pipeline.size();
     };
-    let divisor = pipeline.size_divisor();
     if size.height.is_multiple_of(divisor) && size.width.is_multiple_of(divisor) {
         return Ok(size);
     }

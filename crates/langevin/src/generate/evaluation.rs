@@ -114,12 +114,26 @@ pub fn agreement(
     classes: usize,
     neighbours: usize,
 ) -> Result<Agreement> {
+    agreement_in(drawn, real, classes, neighbours, Picture::to_chw)
+}
+
+/// The same with those that are nearest in other features than the pixels.
+///
+/// # Errors
+/// As [`agreement`].
+pub fn agreement_in(
+    drawn: &PictureSet,
+    real: &PictureSet,
+    classes: usize,
+    neighbours: usize,
+    features: impl Fn(&Picture) -> Vec<f32>,
+) -> Result<Agreement> {
     let known = real.pictures.iter().zip(&real.classes);
     let (rows, labels): (Vec<Vec<f32>>, Vec<usize>) = known
-        .filter_map(|(picture, class)| Some((picture.to_chw(), (*class)?)))
+        .filter_map(|(picture, class)| Some((features(picture), (*class)?)))
         .unzip();
     let asked: Vec<usize> = drawn.classes.iter().copied().flatten().collect();
-    let queries: Vec<Vec<f32>> = drawn.pictures.iter().map(Picture::to_chw).collect();
+    let queries: Vec<Vec<f32>> = drawn.pictures.iter().map(&features).collect();
     let width = queries.first().map_or(0, Vec::len);
     let judged = nearest_neighbours(&rows.concat(), &labels, &queries.concat(), width, neighbours)?;
     Agreement::new(&asked, &judged, classes)

@@ -12,15 +12,17 @@ mod notices;
 mod plan;
 mod run;
 mod second;
+mod sound;
 mod start;
 mod usual;
 
 pub use animation::Animation;
 pub use control::ControlLoader;
-pub use evaluation::{PictureSet, agreement, draw_set, real_set, shared_classes};
+pub use evaluation::{PictureSet, agreement, agreement_in, draw_set, real_set, shared_classes};
 use facts::Facts;
 pub use image_prompts::IpAdapterLoader;
 pub use inversion::{Asked, Inversion};
 pub use plan::{Aids, Plan};
 pub use run::Watch;
+pub use sound::{Sounding, sounds};
 pub(crate) use start::Enlarged;

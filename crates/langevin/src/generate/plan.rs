@@ -325,6 +325,16 @@ impl Plan {
         self.steps
     }
 
+    /// What was asked for.
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// How many columns at the beginning of its pictures stay as they are known.
+    pub(super) fn keeps(&self) -> usize {
+        self.start.keeps()
+    }
+
     /// The seed.
     pub fn seed(&self) -> u64 {
         self.request.seed

@@ -19,6 +19,8 @@ named_enum! {
         CourseButterflies = "course-butterflies",
         /// The course's UNet for MNIST at 28x28: 1.7 million parameters.
         CourseMnist = "course-mnist",
+        /// A UNet for spectrograms of 64 bands, such as the tones' at 64x64: 2.9 million parameters.
+        Tones = "tones",
         /// The course's network from scratch: 309 thousand parameters, without normalisation or timestep.
         BasicUnet = "basic-unet",
         /// What diffusers' `train_unconditional.py` trains where it is told nothing: 113.7 million parameters.
@@ -33,14 +35,14 @@ impl ModelPreset {
             Self::Digits => 8,
             Self::CourseMnist | Self::BasicUnet => 28,
             Self::CourseButterflies => 32,
-            Self::DdpmDefault => 64,
+            Self::DdpmDefault | Self::Tones => 64,
         }
     }
 
     /// How many channels the pictures have that it is made for.
     pub fn channels(self) -> usize {
         match self {
-            Self::Digits | Self::CourseMnist | Self::BasicUnet => 1,
+            Self::Digits | Self::CourseMnist | Self::Tones | Self::BasicUnet => 1,
             Self::CourseButterflies | Self::DdpmDefault => 3,
         }
     }
@@ -78,6 +80,15 @@ impl ModelPreset {
                 &[64, 128, 128, 256],
                 &[DownBlock2D, DownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
             ),
+            // At the lowest levels alone it looks from one time to another.
+            Self::Tones => UNet2DConfig {
+                layers_per_block: 1,
+                norm_num_groups: Some(8),
+                ..unet(
+                    &[32, 64, 96, 128],
+                    &[DownBlock2D, DownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
+                )
+            },
             Self::CourseMnist => unet(&[32, 64, 64], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D]),
             Self::BasicUnet => {
                 return AnyModelConfig::Basic(BasicUNetConfig {

@@ -10,6 +10,7 @@ mod request;
 mod sample;
 #[cfg(feature = "schema")]
 mod schema;
+mod sound;
 mod upscale;
 
 pub use class_name::ClassName;
@@ -21,4 +22,5 @@ pub(crate) use lora_tags::names_lora;
 pub use lora_tags::{LoraTag, take_loras};
 pub use request::Request;
 pub use sample::{ConditioningImage, SampleOptions, SizeOptions};
+pub use sound::SoundOptions;
 pub use upscale::UpscaleBy;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema::OneOrMany;
-use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, UpscaleBy};
+use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, SoundOptions, UpscaleBy};
 use crate::{
     Offset, Size,
     conditioning::PromptSyntax,
@@ -436,6 +436,11 @@ pub struct Request {
         )
     )]
     pub inpaint: Option<ImageInput>,
+
+    /// What is asked of sounds.
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
+    pub sound: SoundOptions,
 }
 
 impl Default for Request {
@@ -504,6 +509,7 @@ impl Default for Request {
             init_image: None,
             strength: None,
             inpaint: None,
+            sound: SoundOptions::default(),
         }
     }
 }
@@ -537,6 +543,7 @@ impl Request {
         }
         self.control.clear();
         self.ip_adapter.clear();
+        self.sound.leave_sounds();
     }
 
     /// The pictures that it brings along, by the names of their options.

@@ -47,6 +47,8 @@ pub struct SampleOptions {
     pub embeddings: Option<Embeddings>,
     /// The embeddings of pictures for a model that draws others like them, `[1 or batch, length, dimension]`.
     pub image_embeddings: Option<Tensor<3>>,
+    /// The encoding of a sound, `[1, length, dimension]`, for a model that is told one.
+    pub encoding: Option<Tensor<3>>,
     /// What a model that takes sizes is given.
     pub sizes: SizeOptions,
     /// How closely an edited picture follows the one that is edited, where guidance is on.
@@ -104,6 +106,7 @@ impl Default for SampleOptions {
             prompt_syntax: PromptSyntax::Plain,
             embeddings: None,
             image_embeddings: None,
+            encoding: None,
             sizes: SizeOptions::default(),
             image_guidance_scale: None,
             distilled_guidance: None,

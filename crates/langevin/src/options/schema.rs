@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{ClassName, ControlInput, IpAdapterInput};
 use crate::{
     Offset, Size,
-    data::{ImageInput, Preprocess},
+    data::{ImageInput, Preprocess, sound::SoundInput},
     guidance::{Guide, Interval},
 };
 
@@ -97,6 +97,7 @@ schemas! {
             }
         }
     };
+    SoundInput = { "type": "string", "contentEncoding": "base64", "contentMediaType": "audio/*" };
     ImageInput = { "type": ["string", "array"], "items": { "type": "string" }, "contentEncoding": "base64" };
 }
 

@@ -15,6 +15,8 @@ pub enum Role {
     LowResolutionScheduler,
     /// What lets pictures follow another: a ControlNet or a T2I-Adapter, or several.
     Control,
+    /// Between sounds and their spectrograms, which are the pictures.
+    Sound,
 }
 
 /// What becomes of the picture that a request begins with.
@@ -58,6 +60,8 @@ pub struct LatentUsage {
     pub picture_use: PictureUse,
     /// Whether steps count from the second timestep whatever the scheduler's file says, as the constructors of diffusers' classes have it.
     pub insists_on_offset: bool,
+    /// Whether predicted clean latents are clipped where the scheduler's file says so; those of other classes have no bounds.
+    pub clips: bool,
     /// Whether the sampler is given the strength, as latent consistency models' is, and does not leave out steps for it.
     pub strength_in_loop: bool,
 }
@@ -106,6 +110,9 @@ const ADAPTED: &[(&str, Role)] = &[
     ("adapter", Role::Control),
 ];
 
+/// The class of pipelines that draw sounds, with an autoencoder or without one.
+pub(super) const AUDIO: &str = "AudioDiffusionPipeline";
+
 const fn usage(steps: usize, guidance_scale: f64, strength: f64) -> Usage {
     Usage {
         steps,
@@ -133,6 +140,7 @@ const fn stable(picture_use: PictureUse) -> LatentUsage {
         inpaint: usage(50, 7.5, 1.0),
         picture_use,
         insists_on_offset: matches!(picture_use, PictureUse::Start),
+        clips: false,
         strength_in_loop: false,
     }
 }
@@ -144,6 +152,7 @@ const XL: LatentUsage = LatentUsage {
     inpaint: usage(50, 7.5, 0.9999),
     picture_use: PictureUse::Start,
     insists_on_offset: false,
+    clips: false,
     strength_in_loop: false,
 };
 
@@ -166,6 +175,7 @@ const CONSISTENCY: LatentUsage = LatentUsage {
     inpaint: usage(4, 8.5, 1.0),
     picture_use: PictureUse::Start,
     insists_on_offset: false,
+    clips: false,
     strength_in_loop: true,
 };
 
@@ -207,7 +217,7 @@ const fn controlled(name: &'static str, latent: LatentUsage) -> PipelineClass {
 }
 
 /// Every class that there is.
-pub(super) static CLASSES: [PipelineClass; 24] = [
+pub(super) static CLASSES: [PipelineClass; 26] = [
     PipelineClass {
         name: "DDPMPipeline",
         components: UNET_AND_SCHEDULER,
@@ -338,6 +348,39 @@ pub(super) static CLASSES: [PipelineClass; 24] = [
             },
         )
     },
+    PipelineClass {
+        name: AUDIO,
+        components: &[
+            ("mel", Role::Sound),
+            ("unet", Role::Denoiser),
+            ("scheduler", Role::Scheduler),
+        ],
+        sampler: None,
+        latent: None,
+        controlled: None,
+        adapted: None,
+        holds: |_| false,
+    },
+    // The same in an autoencoder's space, where there is one.
+    PipelineClass {
+        components: &[
+            ("mel", Role::Sound),
+            ("unet", Role::Denoiser),
+            ("scheduler", Role::Scheduler),
+            ("vqvae", Role::Codec),
+        ],
+        ..of(
+            AUDIO,
+            LatentUsage {
+                draw: usage(50, 1.0, 1.0),
+                picture: usage(50, 1.0, 0.8),
+                inpaint: usage(50, 1.0, 1.0),
+                insists_on_offset: false,
+                clips: true,
+                ..stable(PictureUse::Start)
+            },
+        )
+    },
 ];
 
 impl PipelineClass {
@@ -351,6 +394,20 @@ impl PipelineClass {
         // As the exports for another framework call theirs.
         let name = name.strip_prefix("Flax").unwrap_or(name);
         CLASSES.iter().find(|class| class.name == name)
+    }
+
+    /// The class of this name that can have these components; of several, the one that has most of them.
+    pub(super) fn with_components<'a>(name: &str, held: impl Fn(&str) -> bool + 'a) -> Option<&'static Self> {
+        let first = Self::named(name)?;
+        let rows = CLASSES.iter().filter(|class| class.name == first.name);
+        let whole = rows.filter(|class| class.components.iter().all(|(name, _)| held(name)));
+        whole.max_by_key(|class| class.components.len()).or(Some(first))
+    }
+
+    /// The class of pipelines that draw sounds without an autoencoder.
+    pub(super) fn of_sounds() -> &'static Self {
+        let is_plain = |class: &&Self| class.name == AUDIO && class.latent.is_none();
+        CLASSES.iter().find(is_plain).unwrap_or(&CLASSES[0])
     }
 
     /// The class of a pipeline of pictures with this scheduler.

@@ -17,6 +17,9 @@ const SEVERAL_ADAPTERS: &str = "MultiAdapter";
 /// Both.
 pub(super) const SEVERAL_CONTROLS: [&str; 2] = [SEVERAL_CONTROLNETS, SEVERAL_ADAPTERS];
 
+/// The class of what lies between sounds and spectrograms.
+const MEL: &str = "Mel";
+
 /// The weights of the model of the pipeline in `folder`: the plain ones, or a variant of them.
 ///
 /// # Errors
@@ -75,6 +78,13 @@ pub(super) fn save(pipeline: &Pipeline, folder: &Path) -> Result<()> {
                 Some(scheduler) => {
                     scheduler.save(folder)?;
                     Some(scheduler.class_name())
+                }
+                None => None,
+            },
+            Role::Sound => match pipeline.mel() {
+                Some(mel) => {
+                    mel.config().save(folder)?;
+                    Some(MEL)
                 }
                 None => None,
             },

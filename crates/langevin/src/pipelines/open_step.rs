@@ -137,7 +137,7 @@ impl<'a> OpenStep<'_, 'a> {
             .step(prediction.clone(), timestep, sample, &mut options)?;
         let next = sampling.timesteps.get(sampling.done + 1).copied();
         sampling.sample = match &sampling.known {
-            Some(known) => known.put_into(previous, sampling.scheduler.as_ref(), next)?,
+            Some(known) => known.put_into(previous, sampling.scheduler.as_ref(), timestep, next)?,
             None => previous,
         };
         sampling.latest = Some((prediction, predicted_clean));

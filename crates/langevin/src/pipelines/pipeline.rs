@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Error, Result, Size,
-    codec::{AnyCodec, Codec, Pixels},
+    codec::{AnyCodec, Codec, Mel, Pixels},
     conditioning::{
         self, AnyCondition, Call, ClassCondition, Classes, Condition, EmbeddingFile, Pair, TextCondition,
     },
@@ -62,6 +62,7 @@ pub struct Pipeline {
     /// Whether it is a LoRA that makes it a model of a few steps.
     few_steps_by_lora: bool,
     is_single_file: bool,
+    mel: Option<Mel>,
 }
 
 /// What is loaded of a pipeline's folder, and how.
@@ -130,7 +131,48 @@ impl Pipeline {
             few_steps: None,
             few_steps_by_lora: false,
             is_single_file: false,
+            mel: None,
         }
+    }
+
+    /// The same for sounds, whose spectrograms the pictures are.
+    ///
+    /// # Errors
+    /// If the pictures are in colour, or of another height than the spectrograms have bands.
+    pub fn with_mel(self, mel: Mel) -> Result<Self> {
+        let class = if self.codec.is_latent() {
+            self.class()
+        } else {
+            PipelineClass::of_sounds()
+        };
+        let pipeline = Self {
+            class: Some(class),
+            mel: Some(mel),
+            ..self
+        };
+        pipeline.check_mel().map(|()| pipeline)
+    }
+
+    fn check_mel(&self) -> Result<()> {
+        let Some(mel) = &self.mel else { return Ok(()) };
+        let bands = mel.config().y_res;
+        let height = self.size().map_or(bands, |size| size.height);
+        if height != bands {
+            return Err(Error::Config(format!(
+                "the model draws pictures that are {height} high, and the spectrograms have {bands} bands (`y_res`)"
+            )));
+        }
+        match self.picture_channels() {
+            1 => Ok(()),
+            channels => Err(Error::Config(format!(
+                "the model draws pictures of {channels} channels, and spectrograms have one"
+            ))),
+        }
+    }
+
+    /// What lies between its pictures and sounds, where it draws sounds.
+    pub fn mel(&self) -> Option<&Mel> {
+        self.mel.as_ref()
     }
 
     /// Loads a pipeline from its folder.
@@ -194,13 +236,16 @@ impl Pipeline {
             (None, None) => None,
         };
         let model = AnyModel::with_weights(&config, &mut source.model_weights()?, device)?;
+        let mel = source.mel()?;
         let pipeline = Self {
             loras: options.loras.clone(),
             embeddings: options.embeddings.clone(),
+            class: mel.as_ref().map(|_| class),
+            mel,
             ..Self::of_parts(model, scheduler, conditions)
         };
         let Some(codec) = codec else {
-            return Ok(pipeline);
+            return pipeline.check_mel().map(|()| pipeline);
         };
         let low_resolution_scheduler = match class.component(Role::LowResolutionScheduler) {
             Some(_) => Some(source.scheduler(Role::LowResolutionScheduler)?),
@@ -305,7 +350,8 @@ impl Pipeline {
     fn for_latents(mut self) -> Result<Self> {
         let insists = self.class().latent.is_some_and(|latent| latent.insists_on_offset);
         let offset = insists.then(|| ("steps_offset", json!(1)));
-        let settings: Vec<_> = offset.into_iter().chain([UNBOUNDED]).collect();
+        let unbounded = Some(UNBOUNDED).filter(|_| !self.clips());
+        let settings: Vec<_> = offset.into_iter().chain(unbounded).collect();
         self.scheduler = self.scheduler.insisting(&settings)?;
         if self.codec.channels() > self.model.config().in_channels() {
             return Err(Error::Config(format!(
@@ -314,7 +360,13 @@ impl Pipeline {
                 self.model.config().in_channels()
             )));
         }
+        self.check_mel()?;
         Ok(self)
+    }
+
+    /// Whether predicted clean latents are clipped where the scheduler says so.
+    fn clips(&self) -> bool {
+        self.class().latent.is_some_and(|latent| latent.clips)
     }
 
     /// A pipeline of a model that has none, with a scheduler of diffusers' default configuration; `name` is `ddpm`,
@@ -343,7 +395,7 @@ impl Pipeline {
     /// If there is no such sampler, or it does not fit the model.
     pub fn sampler(&self, name: &str) -> Result<AnyScheduler> {
         let scheduler = self.scheduler.for_model(name)?;
-        if self.codec.is_latent() {
+        if self.codec.is_latent() && !self.clips() {
             scheduler.insisting(&[UNBOUNDED])
         } else {
             Ok(scheduler)
@@ -487,7 +539,8 @@ impl Pipeline {
     /// The channels of its pictures.
     pub fn picture_channels(&self) -> usize {
         if self.codec.is_latent() {
-            3
+            // Spectrograms have one.
+            if self.mel.is_some() { 1 } else { 3 }
         } else {
             self.codec.channels()
         }

@@ -70,17 +70,22 @@ pub(crate) struct KnownPart {
     pub noise: Tensor<4>,
     /// 1 where the loop paints and 0 where the samples are known, `[batch, 1, height, width]`.
     pub mask: Tensor<4>,
+    /// Whether the known part is given the noise of the timestep that a step was taken from, as diffusers' `AudioDiffusionPipeline` has it,
+    /// and not of the one that it leads to.
+    pub lags: bool,
 }
 
 impl KnownPart {
-    /// The sample with the known part at the next timestep's noise, or clean after the last.
+    /// The sample after the step at a timestep, with the known part at the next one's noise, or clean after the last.
     pub(super) fn put_into(
         &self,
         sample: Tensor<4>,
         scheduler: &dyn Scheduler,
+        timestep: f64,
         next: Option<f64>,
     ) -> Result<Tensor<4>> {
-        let known = match next {
+        let level = if self.lags { Some(timestep) } else { next };
+        let known = match level {
             Some(t) => scheduler.add_noise_at(self.samples.clone(), self.noise.clone(), t)?,
             None => self.samples.clone(),
         };

@@ -14,7 +14,9 @@ use super::{
     folder::{SEVERAL_CONTROLS, component_folder, control_folder},
 };
 use crate::{
-    Error, Result, files,
+    Error, Result,
+    codec::Mel,
+    files,
     models::{
         AnyControl, AnyModelConfig, Checkpoint, ClipTokenizer, Components, ControlNetConfig, ModelConfig,
         T2IAdapterConfig,
@@ -213,6 +215,17 @@ impl PipelineSource {
         self.class.component(Role::Codec)
     }
 
+    /// What lies between its pictures and sounds, where its class has sounds.
+    ///
+    /// # Errors
+    /// If the configuration is missing or broken.
+    pub(super) fn mel(&self) -> Result<Option<Mel>> {
+        let component = self.class.component(Role::Sound);
+        component
+            .map(|name| Mel::load(component_folder(self.path(), name)))
+            .transpose()
+    }
+
     /// What lets its pictures follow another; none where its class has none.
     ///
     /// # Errors
@@ -287,8 +300,10 @@ impl PipelineSource {
 
 /// The row of the class table that an index names.
 fn class_of(index: &ModelIndex, path: &Path) -> Result<&'static PipelineClass> {
-    PipelineClass::named(&index.class_name).ok_or_else(|| {
-        let names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
+    let held = |name: &str| index.components.contains_key(name);
+    PipelineClass::with_components(&index.class_name, held).ok_or_else(|| {
+        let mut names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
+        names.dedup();
         Error::Unsupported(format!(
             "{}: a {} is not there yet; a {} are",
             path.display(),

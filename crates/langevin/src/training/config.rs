@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[cfg(feature = "clap")]
 use super::options::Flag as _;
 use super::{
-    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
+    ConditioningKind, DataCodec, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
     TrackerKind, TraineeKind, VectorEmbedding, choices::LearnableProperty, options::options, step::Saving,
 };
 use crate::{
@@ -50,7 +50,7 @@ options! {
         /// A folder of pictures; sub-folders are classes.
         #[flag("Data", value_name = "FOLDER")]
         pub train_data_dir: Option<PathBuf> = None,
-        /// The model: digits, course-butterflies, course-mnist, basic-unet, ddpm-default, or a config.json [ddpm-default].
+        /// The model: digits, course-butterflies, course-mnist, tones, basic-unet, ddpm-default, or a config.json [ddpm-default].
         #[flag("Model", value_name = "MODEL")]
         pub model: ModelSource = ModelPreset::DdpmDefault.into(),
         /// Start from a pipeline's folder or ORG/NAME of the Hub: its model, its noise and its sizes.
@@ -86,7 +86,7 @@ options! {
         /// Height and width that pictures are brought to [64, or what the model is made for].
         #[flag("Data", value_name = "PIXELS", alias = "image-size")]
         pub resolution: usize = 64,
-        /// Crop from the centre, not at random.
+        /// Crop from the centre, not at random; sounds in slices, one after another, and not anywhere.
         #[flag("Data", switch())]
         pub center_crop: bool = false,
         /// Mirror every other picture at random.
@@ -101,6 +101,25 @@ options! {
         /// What becomes of transparency: laid onto white or black, or dropped as Pillow does [white].
         #[flag("Data", value_name = "HOW")]
         pub alpha: Alpha = Alpha::White,
+        /// What the data are: pictures (pixels), or sounds that spectrograms are made of, as diffusers' audio pipeline (mel) or Riffusion makes
+        /// them [pixels].
+        #[flag("Sound", value_name = "NAME")]
+        pub codec: Option<DataCodec> = None,
+        /// Samples a second that sounds are brought to [22050; riffusion: 44100].
+        #[flag("Sound", value_name = "HERTZ")]
+        pub sample_rate: Option<u32> = None,
+        /// Samples in a window of the spectrogram [2048; riffusion: 17640, of which a quarter is heard].
+        #[flag("Sound", value_name = "SAMPLES")]
+        pub n_fft: Option<usize> = None,
+        /// Samples from one column of the spectrogram to the next [512; riffusion: 441].
+        #[flag("Sound", value_name = "SAMPLES")]
+        pub hop_length: Option<usize> = None,
+        /// The decibels from the loudest to what is black [80].
+        #[flag("Sound", value_name = "DECIBELS")]
+        pub top_db: Option<f64> = None,
+        /// Griffin and Lim's rounds from a spectrogram to a sound [32].
+        #[flag("Sound", value_name = "N")]
+        pub n_iter: Option<usize> = None,
         /// Keep pictures in memory, resized, once they were read, as far as they fit.
         #[flag("Data", switch())]
         #[resume(may_change)]

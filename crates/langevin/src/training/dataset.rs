@@ -31,6 +31,7 @@ impl TrainingConfig {
                 _ => None,
             },
             attribute_columns: self.attribute_columns.clone(),
+            medium: self.medium(),
             only_classes: self.only_classes.clone(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::data::Picture;
+use crate::data::{Picture, sound::Sound};
 
 /// Somebody who watches a training run: a progress bar, a page, a test.
 ///
@@ -100,6 +100,8 @@ pub struct Drawn {
     pub denoising: Picture,
     /// The grid's file.
     pub path: PathBuf,
+    /// A few of them as sounds, one after another, where they are spectrograms.
+    pub sound: Option<Sound>,
 }
 
 /// All numbers of one optimiser step, for whoever keeps them.

@@ -56,6 +56,7 @@ impl TrainingConfig {
         self.use_model(source)?;
         self.condition_as(&model, folder)?;
         self.pretrained = Some(folder.to_path_buf());
+        self.hear_as(folder)?;
         let scheduler = scheduler(folder)?;
         self.objective = match scheduler.facts().model {
             ModelKind::Edm => ObjectiveKind::Edm,

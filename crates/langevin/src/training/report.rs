@@ -79,6 +79,9 @@ impl Reports {
         for tracker in &mut self.trackers {
             tracker.picture("samples", step, &drawn.grid)?;
             tracker.picture("denoising", step, &drawn.denoising)?;
+            if let Some(sound) = &drawn.sound {
+                tracker.sound("sounds", step, sound)?;
+            }
         }
         observer.drawn(step, drawn);
         self.pace.pause();

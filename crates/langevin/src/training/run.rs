@@ -392,15 +392,17 @@ impl Run {
 
     /// The pipeline as it stands: with the average of the weights where there is one.
     pub(super) fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
-        pipeline(trainer, &self.learner()?.best())
+        trainer
+            .config
+            .sounding(pipeline(trainer, &self.learner()?.best())?)
     }
 
     /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
     pub(super) fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
         let learner = self.learner()?;
-        learner
-            .ema()
-            .map(|_| pipeline(trainer, &learner.plain()))
+        let plain = learner.ema().map(|_| pipeline(trainer, &learner.plain()));
+        plain
+            .map(|pipeline| trainer.config.sounding(pipeline?))
             .transpose()
     }
 

@@ -10,10 +10,10 @@ use burn::tensor::{Tensor, TensorData};
 use super::{Drawn, TraineeKind, Trainer, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Error, Request, Result, Size,
-    codec::{AnyCodec, Codec},
+    codec::{AnyCodec, Codec, Mel},
     conditioning::{AttributesCondition, ConditioningImages, TextCondition, VectorCondition},
-    data::{Crop, Example, ImageInput, Picture, Transform},
-    generate::{Plan, Watch},
+    data::{Crop, Example, ImageInput, Picture, Transform, sound::Sound},
+    generate::{Plan, Watch, sounds},
     grid,
     models::ImageCondition,
     ops::in_pool,
@@ -32,6 +32,9 @@ pub const SAMPLES_TRAINED: &str = "samples-trained.png";
 pub const SAMPLES_LAST: &str = "samples-last.png";
 /// The folder of the grids that are drawn while a run goes on.
 pub(super) const DRAWN: &str = "samples";
+
+/// The ending of the sounds beside a grid.
+const SOUND: &str = "wav";
 
 /// Pictures whose way from noise is shown, and moments of it.
 const SHOWN: usize = 4;
@@ -64,7 +67,16 @@ pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Resul
     grid::write_png(path, &whole, &text)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     grid::write_png(path.with_file_name(self::denoising(&name)), &denoising, &text)?;
+    let sound = match pipeline.mel() {
+        Some(mel) => {
+            let sound = heard(mel, &pictures)?;
+            sound.write(path.with_extension(SOUND))?;
+            Some(sound)
+        }
+        None => None,
+    };
     Ok(Drawn {
+        sound,
         pictures,
         columns,
         grid: whole,
@@ -164,6 +176,26 @@ fn of_latent(trainer: &Trainer) -> Result<(Request, usize)> {
     Ok((request, each.min(8)))
 }
 
+/// A few spectrograms as sounds, one after another: evenly apart, so that they are of several classes where there are some.
+fn heard(mel: &Mel, pictures: &[Picture]) -> Result<Sound> {
+    const HEARD: usize = 8;
+    const SECONDS_BETWEEN: f64 = 0.25;
+    let apart: Vec<Picture> = pictures
+        .iter()
+        .step_by(pictures.len().div_ceil(HEARD).max(1))
+        .cloned()
+        .collect();
+    let rate = mel.config().sample_rate;
+    let silence = vec![0.0; (SECONDS_BETWEEN * f64::from(rate)) as usize];
+    let sounds = sounds(mel, &apart, 0)?;
+    let samples = sounds
+        .into_iter()
+        .flat_map(|sound| [sound.samples, silence.clone()])
+        .flatten()
+        .collect();
+    Ok(Sound { rate, samples })
+}
+
 /// Removes the copy of a grid that was drawn on the way, if there is one: another one holds now.
 pub(super) fn forget_last(folder: &Path) {
     remove(folder, SAMPLES_LAST);
@@ -174,6 +206,7 @@ pub(super) fn forget_end(folder: &Path) {
     for name in [SAMPLES, SAMPLES_TRAINED] {
         remove(folder, name);
         remove(folder, &denoising(name));
+        remove(folder, &name.replace(".png", ".wav"));
     }
 }
 
@@ -186,7 +219,7 @@ pub(super) fn forget(folder: &Path) {
     for entry in std::fs::read_dir(&drawn).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_ours = ["epoch-", "step-"].iter().any(|start| name.starts_with(start));
-        if is_ours && name.ends_with(".png") {
+        if is_ours && [".png", ".wav"].iter().any(|ending| name.ends_with(ending)) {
             remove(&drawn, &name);
         }
     }

@@ -42,6 +42,7 @@ impl TrainingConfig {
     /// If a value makes no sense, with the field's name and what would be right.
     pub fn validate(&self) -> Result<()> {
         self.dataset()?;
+        self.mel()?;
         self.check_sizes()?;
         self.check_precision()?;
         self.check_optimiser()?;

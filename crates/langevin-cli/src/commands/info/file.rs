@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use langevin::{
     conditioning::EmbeddingFile,
+    data::sound::SoundReader,
     settings::{Program, Settings},
     weights::FileHashes,
 };
@@ -14,6 +15,21 @@ use crate::terminal::{self, bytes};
 
 /// How much of a hash others show of a model, and of a LoRA.
 const SHOWN: [usize; 2] = [10, 12];
+
+/// Prints how long a sound is.
+pub(super) fn describe_sound(path: &Path) -> Result<()> {
+    let reader = SoundReader::open(path, None)?;
+    terminal::print_line(&format!("{}: a sound", path.display()))?;
+    line("length", &format!("{:.2} s", reader.seconds()))?;
+    line(
+        "samples",
+        &format!(
+            "{} at {} Hz",
+            terminal::thousands(usize::try_from(reader.len())?),
+            reader.rate()
+        ),
+    )
+}
 
 /// Prints what a PNG says of itself.
 pub(super) fn describe_picture(path: &Path) -> Result<()> {

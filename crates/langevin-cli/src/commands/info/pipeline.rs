@@ -22,7 +22,22 @@ pub(super) fn describe_pipeline(folder: &Path) -> Result<()> {
     terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
     print_model(model, pipeline.num_parameters(), pipeline.codec().is_latent())?;
     if pipeline.codec().is_latent() {
-        line("pictures", &format!("{}, colour", pipeline.size()?))?;
+        let colours = match pipeline.picture_channels() {
+            1 => "grey",
+            _ => "colour",
+        };
+        line("pictures", &format!("{}, {colours}", pipeline.size()?))?;
+    }
+    if let Some(mel) = pipeline.mel() {
+        let config = mel.config();
+        let text = format!(
+            "{:.2} s at {} Hz as {} columns of {} bands",
+            mel.seconds(config.x_res),
+            config.sample_rate,
+            config.x_res,
+            config.y_res
+        );
+        line("sounds", &text)?;
     }
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.

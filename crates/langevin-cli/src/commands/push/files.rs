@@ -123,7 +123,7 @@ pub(crate) fn of_model(folder: &Path, id: &str) -> Result<Push> {
     let card = has_card.then(|| source.read(MODEL_CARD)).transpose()?;
     for name in names(folder)? {
         let is_shown = || {
-            let is_picture = [".png", ".gif"].iter().any(|end| name.ends_with(end));
+            let is_picture = [".png", ".gif", ".wav"].iter().any(|end| name.ends_with(end));
             is_picture && (is_of_run(&name) || card.as_ref().is_some_and(|card| card.contains(&name)))
         };
         if !folder.join(&name).is_file() || name.starts_with('.') {

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use langevin::{
-    data::{Picture, is_picture_name},
+    data::{
+        Picture, is_picture_name,
+        sound::{Sound, is_sound_name},
+    },
     generate::Plan,
     grid,
     pipelines::MODEL_INDEX,
@@ -54,8 +57,10 @@ fn all(plan: &Plan, model: &ModelName, number: Option<usize>) -> Vec<(&'static s
 pub(crate) enum Output {
     /// One picture of all of them.
     Grid(PathBuf),
-    /// A folder of `0000.png` and so on.
+    /// A folder of `0000.png` and so on, with a sound beside each where there are sounds.
     Folder(PathBuf),
+    /// A sound, with its spectrogram beside it; of several, each has a number.
+    Sounds(PathBuf),
 }
 
 impl Output {
@@ -70,6 +75,14 @@ impl Output {
             }
             refuse_existing(path, overwrite)?;
             return Ok(Self::Grid(path.to_path_buf()));
+        }
+        if is_written_sound(path) {
+            refuse_existing(path, overwrite)?;
+            refuse_existing(&path.with_extension("png"), overwrite)?;
+            return Ok(Self::Sounds(path.to_path_buf()));
+        }
+        if is_sound_name(path) {
+            bail!("--output {}: sounds are written as .wav or .flac", path.display());
         }
         if path.exists() && !path.is_dir() {
             bail!(
@@ -100,8 +113,9 @@ impl Output {
 
     /// Writes the pictures with the facts about them: one that is large enough to be seen as it is, several or a tiny one as a grid. A new
     /// folder appears with all of them or not at all.
-    pub(crate) fn write(&self, pictures: &[Picture], facts: &Facts) -> Result<()> {
+    pub(crate) fn write(&self, pictures: &[Picture], sounds: &[Sound], facts: &Facts) -> Result<()> {
         match self {
+            Self::Sounds(path) => write_sounds(path, pictures, sounds, facts),
             Self::Grid(path) => match pictures {
                 [one] if grid::visible_scale(one) == 1 => Ok(grid::write_picture(path, one, &facts.whole)?),
                 _ => {
@@ -109,7 +123,7 @@ impl Output {
                     Ok(grid::write_picture(path, &grid, &facts.whole)?)
                 }
             },
-            Self::Folder(folder) if folder.exists() => write_all(folder, pictures, facts),
+            Self::Folder(folder) if folder.exists() => write_all(folder, pictures, sounds, facts),
             Self::Folder(folder) => {
                 let parent = folder
                     .parent()
@@ -122,7 +136,7 @@ impl Output {
                 // A temporary folder is private; one made inside is as public as any other.
                 let staged = aside.path().join("pictures");
                 fs::create_dir(&staged).with_context(|| cannot("write"))?;
-                write_all(&staged, pictures, facts)?;
+                write_all(&staged, pictures, sounds, facts)?;
                 fs::rename(&staged, folder).with_context(|| cannot("write"))
             }
         }
@@ -140,7 +154,44 @@ pub(crate) fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-fn write_all(folder: &Path, pictures: &[Picture], facts: &Facts) -> Result<()> {
+/// Whether a name is that of a sound of a kind that is written.
+pub(crate) fn is_written_sound(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| {
+        ["wav", "flac"]
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
+    })
+}
+
+/// Each sound with its spectrogram: `new.wav` and `new.png`, then `new-2.wav` and so on.
+fn write_sounds(path: &Path, pictures: &[Picture], sounds: &[Sound], facts: &Facts) -> Result<()> {
+    let stem = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let ending = path
+        .extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    for (index, (picture, sound)) in pictures.iter().zip(sounds).enumerate() {
+        let name = match index {
+            0 => stem.clone(),
+            index => format!("{stem}-{}", index + 1),
+        };
+        let facts = facts.each.get(index).unwrap_or(&facts.whole);
+        sound.write(path.with_file_name(format!("{name}.{ending}")))?;
+        grid::write_png(path.with_file_name(format!("{name}.png")), picture, facts)?;
+    }
+    Ok(())
+}
+
+fn write_all(folder: &Path, pictures: &[Picture], sounds: &[Sound], facts: &Facts) -> Result<()> {
+    for (index, sound) in sounds.iter().enumerate() {
+        sound.write(folder.join(format!("{index:04}.wav")))?;
+    }
     for (index, picture) in pictures.iter().enumerate() {
         let facts = facts.each.get(index).unwrap_or(&facts.whole);
         grid::write_png(folder.join(format!("{index:04}.png")), picture, facts)?;

@@ -22,12 +22,14 @@ Examples:
   langevin train --train-data-dir pictures --model course-butterflies --num-epochs 50
   langevin train --pretrained stable-diffusion-v1-5/stable-diffusion-v1-5 --trainee lora --train-data-dir corgi \
     --instance-prompt 'a photo of ccorgi dog' --max-train-steps 400
+  langevin train --train-data-dir songs --codec mel --resolution 64 --conditioning class
   langevin train --dataset_name=pictures --resolution=64 --train_batch_size=32 --learning_rate=1e-4
   langevin accelerate launch train_unconditional.py --dataset_name=pictures --output_dir=my-model";
 
 /// The headings of the help, in order.
 const HEADINGS: [&str; 8] = [
     "Data",
+    "Sound",
     "Model",
     "Fine-tuning",
     "Training",

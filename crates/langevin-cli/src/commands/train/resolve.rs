@@ -5,13 +5,13 @@ use std::{collections::HashSet, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::FromArgMatches;
 use langevin::{
-    data::Dataset,
+    data::{Channels, Dataset},
     models::ClassChannels,
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     training::{
-        self, ConditioningKind, MixedPrecision, ModelSource, SavedRun, TrackerKind, TrainingConfig,
-        checkpoints, config::DIGITS, runs::RunSummary,
+        self, ConditioningKind, DataCodec, MixedPrecision, ModelSource, SavedRun, TrackerKind,
+        TrainingConfig, checkpoints, config::DIGITS, runs::RunSummary,
     },
 };
 use langevin_hub::ModelFiles;
@@ -144,6 +144,11 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     if args.has("snr_gamma") && !args.has("loss_weighting") && config.loss_weighting == LossWeighting::Script
     {
         config.loss_weighting = LossWeighting::MinSnr;
+    }
+    let hears = !matches!(config.codec, None | Some(DataCodec::Pixels));
+    if hears && !args.has("channels") {
+        // A spectrogram has one.
+        config.channels = Channels::Grey;
     }
     let tunes = config.tunes_latents()?;
     if args.has("prediction_type") && args.has("pretrained") && !tunes {

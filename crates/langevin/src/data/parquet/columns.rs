@@ -3,10 +3,12 @@
 use parquet::{basic::Type, file::metadata::ParquetMetaData, schema::types::ColumnDescriptor};
 use serde_json::{Map, Value};
 
-use crate::data::{OpenOptions, metadata::CAPTIONS};
+use crate::data::{Medium, OpenOptions, metadata::CAPTIONS};
 
 /// Names that columns of classes have, the preferred first.
 const LABELS: [&str; 2] = ["label", "labels"];
+/// The same of columns of sounds.
+const SOUNDS: [&str; 2] = ["audio", "sound"];
 /// Names that columns of pictures have where nothing else says which they are, the preferred first.
 const PICTURES: [&str; 2] = ["image", "img"];
 
@@ -67,15 +69,29 @@ impl Columns {
             [column, field] if field == "bytes" => Some(column.clone()),
             _ => None,
         });
-        let (picture, bytes) = named("Image")
+        let heard = matches!(options.medium, Medium::Sounds(_));
+        let (kind, names, others) = match heard {
+            true => ("Audio", SOUNDS, named("Image")),
+            false => ("Image", PICTURES, named("Audio")),
+        };
+        let (picture, bytes) = named(kind)
             .into_iter()
-            .chain(PICTURES.map(String::from))
+            .chain(names.map(String::from))
             .chain(structs)
-            .filter(|column| Some(column.as_str()) != conditioning)
+            .filter(|column| Some(column.as_str()) != conditioning && !others.contains(column))
             .find_map(|column| bytes_of(&column).map(|leaf| (column, leaf)))
             .ok_or_else(|| {
+                let (_, several) = options.medium.words();
+                let hint = match others.first() {
+                    Some(column) if heard => format!("; `{column}` holds pictures: leave `codec` out"),
+                    Some(column) => {
+                        format!("; `{column}` holds sounds: `codec` mel makes spectrograms of them")
+                    }
+                    None => String::new(),
+                };
                 format!(
-                    "has no column of pictures: looked for `image` with `bytes` in it, and there are {}",
+                    "has no column of {several}: looked for `{}` with `bytes` in it, and there are {}{hint}",
+                    names[0],
                     there()
                 )
             })?;

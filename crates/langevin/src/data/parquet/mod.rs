@@ -22,16 +22,19 @@ use self::{
     rows::{Label, ParquetFile, Row, text},
 };
 use super::{
-    Dataset, Example, Fingerprint, Group, OpenOptions, attribute,
+    Dataset, Example, Fingerprint, Group, Hear, Medium, OpenOptions, Picture, attribute,
     contain::contain,
     decode,
     fingerprint::Fingerprinting,
-    left_out, out_of_range,
+    left_out,
+    medium::heard,
+    out_of_range,
     paths::{folder_name, is_file_beside},
+    sound::{Bytes, SoundReader},
     split,
     store::Store,
 };
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, random::Generator};
 
 /// The most bytes that the README of a repository may have.
 const MAX_CARD: u64 = 4 << 20;
@@ -195,16 +198,21 @@ impl ParquetDataset {
         })
     }
 
-    fn example(&self, row: &Row) -> Result<Example, String> {
+    fn example(&self, row: &Row, generator: Option<&mut Generator>) -> Result<Example, String> {
         let class = self.class_of(row)?;
-        let bytes = row.bytes.as_ref().ok_or("holds no picture")?;
+        let (one, _) = self.options.medium.words();
+        let bytes = row.bytes.as_ref().ok_or_else(|| format!("holds no {one}"))?;
+        let picture = match &self.options.medium {
+            Medium::Sounds(hear) => hear_row(hear.as_ref(), row, bytes.data(), generator)?,
+            _ => decode::decode(bytes.data(), self.options.alpha)?,
+        };
         let conditioning = match (&self.options.conditioning_column, &row.conditioning) {
             (None, _) => None,
             (Some(column), None) => return Err(format!("holds no picture in `{column}`")),
             (Some(_), Some(bytes)) => Some(decode::decode(bytes.data(), self.options.alpha)?),
         };
         Ok(Example {
-            picture: decode::decode(bytes.data(), self.options.alpha)?,
+            picture,
             class,
             caption: row.caption.as_ref().map(text),
             conditioning,
@@ -223,7 +231,7 @@ impl ParquetDataset {
     }
 
     /// What `read` takes from a row; its errors are told with the row's place.
-    fn of_row<T>(&self, index: usize, read: impl Fn(&Row) -> Result<T, String>) -> Result<T> {
+    fn of_row<T>(&self, index: usize, read: impl FnOnce(&Row) -> Result<T, String>) -> Result<T> {
         let group = self.groups.partition_point(|group| group.pictures.end <= index);
         let Some(Group { pictures, .. }) = self.groups.get(group) else {
             return Err(out_of_range(&self.name, index, self.len()));
@@ -249,7 +257,12 @@ impl Dataset for ParquetDataset {
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        self.of_row(index, |row| self.example(row))
+        self.of_row(index, |row| self.example(row, None))
+    }
+
+    fn cut(&self, index: usize, generator: &mut Generator) -> Option<Result<Example>> {
+        let heard = matches!(self.options.medium, Medium::Sounds(_));
+        heard.then(|| self.of_row(index, |row| self.example(row, Some(generator))))
     }
 
     fn class(&self, index: usize) -> Result<Option<usize>> {
@@ -285,6 +298,29 @@ impl Dataset for ParquetDataset {
             taking.file(&name.to_string_lossy(), size, &footer);
         }
         Ok(taking.finish(self.len(), self.class_names()))
+    }
+}
+
+/// The picture of a row's sound: of its first slice, or of a stretch anywhere in it.
+fn hear_row(
+    hear: &dyn Hear,
+    row: &Row,
+    bytes: &[u8],
+    generator: Option<&mut Generator>,
+) -> Result<Picture, String> {
+    // What it is, its bytes say; the name helps where they do not.
+    let name = row.path.as_ref().map_or_else(|| "sound".into(), text);
+    let name = Path::new(&name);
+    let mut reader =
+        SoundReader::of_bytes(name, Bytes(bytes.into()), Some(hear.rate())).map_err(|e| inner(&e))?;
+    heard(hear, &mut reader, 0, generator, name).map_err(|e| inner(&e))
+}
+
+/// What is wrong with a row's sound, without the name that it has there.
+fn inner(error: &Error) -> String {
+    match error {
+        Error::File { message, .. } => message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -414,7 +414,7 @@ fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
         };
         open_with(path.to_str().unwrap(), &options)
     };
-    let value = |picture: &crate::data::Picture| picture.pixels()[0];
+    let value = |picture: &Picture| picture.pixels()[0];
     for (column, picture, conditioning) in [("img", 12, 22), ("image", 22, 12)] {
         let example = with(column).unwrap().get(2).unwrap();
         assert_eq!(value(&example.picture), picture);
@@ -492,4 +492,67 @@ fn what_is_not_used_of_a_repository_is_said() {
         left_out,
         ["1 parquet file is of other splits or configurations, and left out"]
     );
+}
+
+#[test]
+fn a_column_of_sounds_is_heard_where_that_is_asked_for() {
+    use crate::{
+        codec::{Mel, MelConfig},
+        data::{Channels, Crop, sound::Sound},
+    };
+    let wav = |hertz: f32| {
+        let samples = (0..40_000).map(|i| (i as f32 * hertz * 3e-4 + 1e-8 * (i * i) as f32).sin());
+        let sound = Sound {
+            rate: 22_050,
+            samples: samples.collect(),
+        };
+        Some(sound.wav())
+    };
+    let written = Written {
+        features: Some(
+            r#"{"info": {"features": {"image": {"_type": "Audio"}, "text": {"dtype": "string", "_type": "Value"},
+            "label": {"names": ["high", "low"], "_type": "ClassLabel"}}}}"#,
+        ),
+        groups: vec![vec![
+            (wav(440.0), Some("high"), Some(0)),
+            (Some(b"no sound".to_vec()), Some("nothing"), Some(0)),
+            (wav(220.0), None, Some(1)),
+        ]],
+        ..Written::default()
+    };
+    let file = written.file();
+    let message = refused(&file);
+    assert!(message.contains("`image` holds sounds: `codec` mel"), "{message}");
+    let mel = MelConfig {
+        x_res: 16,
+        y_res: 16,
+        ..MelConfig::default()
+    };
+    let options = OpenOptions {
+        medium: Medium::Sounds(Arc::new(Mel::new(mel).unwrap())),
+        ..OpenOptions::default()
+    };
+    let data: Arc<dyn Dataset> = Arc::from(open_with(file.to_str().unwrap(), &options).unwrap());
+    let first = data.get(0).unwrap();
+    assert_eq!((first.picture.height(), first.picture.width()), (16, 16));
+    assert_eq!((first.class, first.caption.as_deref()), (Some(0), Some("high")));
+    let broken = data.get(1).unwrap_err().to_string();
+    assert!(broken.contains("row 1"), "{broken}");
+    // Anywhere in a sound, anew in every epoch, as the course has it.
+    let transform = Transform {
+        crop: Crop::Random,
+        channels: Channels::Grey,
+        ..Transform::new(16)
+    };
+    let loader = Loader::new(Arc::clone(&data), transform, LoaderConfig::default()).unwrap();
+    let epoch = |number| loader.epoch(number).next().unwrap().unwrap();
+    assert_eq!(epoch(1).indices.len(), 2);
+    assert_ne!(epoch(1).pixels, epoch(2).pixels);
+    // Pictures are no sounds.
+    let pictures = Written::default().file();
+    let message = open_with(pictures.to_str().unwrap(), &options)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(message.contains("`image` holds pictures"), "{message}");
 }

@@ -138,6 +138,7 @@ impl Start for Inpaint {
             samples,
             noise,
             mask: batch.of(&self.mask),
+            lags: false,
         });
         let sampling = match (first, self.strength, self.handed_over_at) {
             (Some(latents), _, Some(part)) => sampling.going_on_at(part, latents)?,

@@ -10,6 +10,7 @@ mod images;
 mod inpaint;
 mod picture;
 mod repaint;
+mod sound;
 mod upscale;
 
 use std::ops::Range;
@@ -18,7 +19,7 @@ use burn::tensor::Tensor;
 
 use self::{
     depth::Depth, edit::Edit, images::Images, inpaint::Inpaint, picture::InitialPicture, repaint::Repaint,
-    upscale::Upscale,
+    sound::InitialSound, upscale::Upscale,
 };
 use crate::{
     Error, Request, Result, Size,
@@ -74,6 +75,11 @@ pub(super) trait Start: std::fmt::Debug + Send + Sync {
     ) -> Result<Sampling<'a>> {
         let _ = (first, noise, batch);
         Ok(sampling)
+    }
+
+    /// How many columns at the beginning of the pictures stay as they are known.
+    fn keeps(&self) -> usize {
+        0
     }
 
     /// The part of the steps that is walked, where that is not all.
@@ -177,6 +183,9 @@ impl Begin {
             crop: None,
             image_guidance_scale: None,
         };
+        if let Some(begin) = InitialSound::begin(request, pipeline, maker.size)? {
+            return Ok(begin);
+        }
         let usage = pipeline.usage(!request.control.is_empty());
         let Some(latent) = usage.filter(|_| pipeline.codec().is_latent()) else {
             return Ok(Self {

@@ -15,7 +15,11 @@ pub use tensorboard::TensorBoard;
 pub use wandb::{Wandb, WandbSettings};
 
 use super::{RunInfo, TrainingConfig, UpdateReport};
-use crate::{Error, Result, data::Picture, named::named_enum};
+use crate::{
+    Error, Result,
+    data::{Picture, sound::Sound},
+    named::named_enum,
+};
 
 named_enum! {
     /// Another program's record of a run, that it can be looked at with.
@@ -41,6 +45,15 @@ pub trait Tracker: std::fmt::Debug {
     /// If they cannot be written.
     fn picture(&mut self, name: &str, step: usize, picture: &Picture) -> Result<()> {
         let _ = (name, step, picture);
+        Ok(())
+    }
+
+    /// Sounds were drawn after `step` steps, one after another.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    fn sound(&mut self, name: &str, step: usize, sound: &Sound) -> Result<()> {
+        let _ = (name, step, sound);
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub(super) struct SummaryValue {
     pub simple_value: Option<f32>,
     #[prost(message, optional, tag = "4")]
     pub image: Option<Image>,
+    #[prost(message, optional, tag = "6")]
+    pub audio: Option<Audio>,
     #[prost(message, optional, tag = "9")]
     pub metadata: Option<SummaryMetadata>,
 }
@@ -63,6 +65,22 @@ pub(super) struct Image {
     /// A PNG.
     #[prost(bytes = "vec", tag = "4")]
     pub encoded_image_string: Vec<u8>,
+}
+
+/// `tensorboard.Summary.Audio`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Audio {
+    #[prost(float, tag = "1")]
+    pub sample_rate: f32,
+    #[prost(int64, tag = "2")]
+    pub num_channels: i64,
+    #[prost(int64, tag = "3")]
+    pub length_frames: i64,
+    /// A WAV file.
+    #[prost(bytes = "vec", tag = "4")]
+    pub encoded_audio_string: Vec<u8>,
+    #[prost(string, tag = "5")]
+    pub content_type: String,
 }
 
 /// `tensorboard.SummaryMetadata`.
@@ -171,6 +189,15 @@ impl SummaryValue {
         Self {
             tag: tag.into(),
             image: Some(image),
+            ..Self::default()
+        }
+    }
+
+    /// One sound.
+    pub(super) fn audio(tag: &str, audio: Audio) -> Self {
+        Self {
+            tag: tag.into(),
+            audio: Some(audio),
             ..Self::default()
         }
     }

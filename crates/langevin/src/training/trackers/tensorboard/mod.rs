@@ -12,9 +12,14 @@ use std::{
 use prost::Message;
 use serde_json::Value as Json;
 
-use self::messages::{Event, Image, SessionLog, SummaryValue};
+use self::messages::{Audio, Event, Image, SessionLog, SummaryValue};
 use super::{Tracker, date::Moment, scalars};
-use crate::{Error, Result, data::Picture, grid, training::UpdateReport};
+use crate::{
+    Error, Result,
+    data::{Picture, sound::Sound},
+    grid,
+    training::UpdateReport,
+};
 
 /// The version that TensorBoard's own writer puts at the head of a file.
 const FILE_VERSION: &str = "brain.Event:2";
@@ -115,6 +120,17 @@ impl Tracker for TensorBoard {
             encoded_image_string: grid::png_bytes(picture)?,
         };
         self.write_values(step, vec![SummaryValue::image(name, image)])
+    }
+
+    fn sound(&mut self, name: &str, step: usize, sound: &Sound) -> Result<()> {
+        let audio = Audio {
+            sample_rate: sound.rate as f32,
+            num_channels: 1,
+            length_frames: sound.samples.len() as i64,
+            encoded_audio_string: sound.wav(),
+            content_type: "audio/wav".into(),
+        };
+        self.write_values(step, vec![SummaryValue::audio(name, audio)])
     }
 
     fn finish(&mut self, well: bool) -> Result<()> {

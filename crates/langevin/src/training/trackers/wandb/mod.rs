@@ -25,7 +25,7 @@ use self::messages::{
 use super::{Tracker, date::Moment, scalars};
 use crate::{
     Error, Result,
-    data::Picture,
+    data::{Picture, sound::Sound},
     files::{write_atomically, write_json},
     grid,
     training::{UpdateReport, command::arguments},
@@ -207,6 +207,16 @@ impl Tracker for Wandb {
             "size": bytes.len(),
         });
         self.log(step, [(name.to_string(), image)])
+    }
+
+    fn sound(&mut self, name: &str, step: usize, sound: &Sound) -> Result<()> {
+        let bytes = sound.wav();
+        let digest = sha256(&bytes);
+        let path = format!("media/audio/{name}_{step}_{}.wav", &digest[..20]);
+        write_atomically(self.folder.join("files").join(&path), |w| w.write_all(&bytes))?;
+        self.log.tell_of_file(&path, MEDIA_FILE)?;
+        let audio = json!({ "_type": "audio-file", "path": path, "sha256": digest, "size": bytes.len() });
+        self.log(step, [(name.to_string(), audio)])
     }
 
     fn finish(&mut self, well: bool) -> Result<()> {
