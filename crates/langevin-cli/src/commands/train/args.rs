@@ -27,7 +27,7 @@ Examples:
   langevin accelerate launch train_unconditional.py --dataset_name=pictures --output_dir=my-model";
 
 /// The headings of the help, in order.
-const HEADINGS: [&str; 8] = [
+const HEADINGS: [&str; 9] = [
     "Data",
     "Sound",
     "Model",
