@@ -140,14 +140,14 @@ pub(super) unsafe fn round_panel(
                             let from = from.as_ptr().wrapping_add(row * from_step + v);
                             _mm512_maskz_loadu_ps(lanes(row), from)
                         };
-                        std::mem::transmute(_mm512_cvtne2ps_pbh(row(high), row(low)))
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(row(high), row(low)))
                     }
                     Stored::Float16(from) => {
                         let row = |row: usize| {
                             let from = from.as_ptr().wrapping_add(row * from_step + v);
                             _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(row), from.cast()))
                         };
-                        std::mem::transmute(_mm512_cvtne2ps_pbh(row(high), row(low)))
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(row(high), row(low)))
                     }
                     // They are what they would be rounded to.
                     Stored::Bfloat16(from) => {

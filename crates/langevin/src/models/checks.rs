@@ -30,9 +30,9 @@ fn is_no(value: &Value) -> bool {
     }
 }
 
-/// A setting of diffusers that is on or off, which any JSON may say: what Python takes for a no is off.
+/// A setting of diffusers that is on or off; `null` is off, as Python takes it.
 pub(super) fn on_or_off<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<bool, D::Error> {
-    Value::deserialize(value).map(|value| !is_no(&value))
+    Option::<bool>::deserialize(value).map(Option::unwrap_or_default)
 }
 
 /// Refuses settings of diffusers that change a model and have only one meaning here yet.

@@ -366,7 +366,7 @@ options! {
         /// How much the pictures of the class count [1].
         #[flag("Fine-tuning", value_name = "WEIGHT")]
         pub prior_loss_weight: f64 = 1.0,
-        /// embedding: the new word, such as <cat-toy>.
+        /// embedding: the new word, such as `<cat-toy>`.
         #[flag("Fine-tuning", value_name = "WORD")]
         pub placeholder_token: Option<String> = None,
         /// embedding: the word that the new one begins as, such as toy; one token of the vocabulary.

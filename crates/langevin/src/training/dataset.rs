@@ -36,7 +36,7 @@ impl TrainingConfig {
         }
     }
 
-    /// What [`data::open_with`](crate::data::open_with) is to be given: the built-in data set's name, or a path.
+    /// What [`data::open_with`] is to be given: the built-in data set's name, or a path.
     ///
     /// # Errors
     /// If nothing says so, or two fields say so.

@@ -382,7 +382,8 @@ mod tests {
 
     #[test]
     fn a_sound_comes_back_from_its_picture() {
-        for spectrogram in [Spectrogram::Decibels, Spectrogram::Riffusion] {
+        // Of Riffusion's bands, which reach to 10 kHz, one is some 26 Hz wide here.
+        for (spectrogram, apart) in [(Spectrogram::Decibels, 12.0), (Spectrogram::Riffusion, 27.0)] {
             let mel = mel(MelConfig {
                 x_res: 64,
                 y_res: 128,
@@ -401,7 +402,7 @@ mod tests {
                 .filter(|pair| (pair[0] < 0.0) != (pair[1] < 0.0))
                 .count();
             assert!(
-                (crossings as f64 - 440.0).abs() < 12.0,
+                (crossings as f64 - 440.0).abs() < apart,
                 "{crossings} {spectrogram}"
             );
         }
