@@ -182,9 +182,8 @@ fn sampler(theirs: &mut Translation) -> Result<(), Refusal> {
         .filter(|value| value != "" && *value != 0);
     let name = theirs.take("sampler_name").filter(|value| value != "").or(index);
     let levels = theirs.take("scheduler");
-    match named_sampler("sampler_name", name, "scheduler", levels)? {
-        Some(ours) => theirs.put("sampler_name", "scheduler", ours.name.into()),
-        None => {}
+    if let Some(ours) = named_sampler("sampler_name", name, "scheduler", levels)? {
+        theirs.put("sampler_name", "scheduler", ours.name.into());
     }
     Ok(())
 }

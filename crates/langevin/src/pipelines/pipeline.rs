@@ -316,7 +316,7 @@ impl Pipeline {
     }
 
     /// The same as another class of diffusers' pipelines, with the same components.
-    pub(crate) fn as_class(mut self, name: &str) -> Self {
+    pub(crate) fn with_class(mut self, name: &str) -> Self {
         self.class = PipelineClass::named(name).or(self.class);
         self
     }

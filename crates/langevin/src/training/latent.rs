@@ -105,7 +105,7 @@ impl LatentRun {
             )
         })?;
         let divisor = base.size_divisor();
-        if config.resolution % divisor != 0 {
+        if !config.resolution.is_multiple_of(divisor) {
             return Err(Error::option(
                 &["resolution"],
                 format!(
@@ -125,10 +125,10 @@ impl LatentRun {
             }
             _ => text,
         };
-        let class = match &config.class_prompt {
-            Some(prompt) => Some(ClassPictures::new(config, prompt)),
-            None => None,
-        };
+        let class = config
+            .class_prompt
+            .as_ref()
+            .map(|prompt| ClassPictures::new(config, prompt));
         Ok(Self {
             base,
             frozen,
@@ -423,7 +423,7 @@ impl LatentRun {
         match &latent.controlnet {
             Some(network) => pipeline.with_controls(vec![network.clone().into()]),
             None if config.trainee == TraineeKind::Pix2Pix => {
-                Ok(pipeline.as_class("StableDiffusionInstructPix2PixPipeline"))
+                Ok(pipeline.with_class("StableDiffusionInstructPix2PixPipeline"))
             }
             None => Ok(pipeline),
         }

@@ -34,6 +34,7 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
                 .collect::<String>()
         ),
     };
+    let title = format!("{} of {}", config.trainee, card.dataset);
     format!(
         "{header}\n{mark}\n\n# {title}\n\n{what} for {base}, trained on {pictures} pictures of {dataset} at {side}x{side}.\n{grid}{said}\n\
          ## Use\n\nOn the command line, from the folder of this file:\n\n```sh\n{shell}\n```\n\nIn Python, with diffusers:\n\n\
@@ -41,7 +42,6 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
          Every step's numbers are in `metrics.jsonl`, the whole configuration is in `training.json`.\n",
         header = header(card, class),
         mark = super::card::MARK,
-        title = format!("{} of {}", config.trainee, card.dataset),
         pictures = card.pictures,
         dataset = card.dataset,
         side = config.resolution,

@@ -210,7 +210,7 @@ mod tests {
             assert!((found - expected).abs() < 1e-7, "{found} {expected}");
         }
         let edges = MelScale::Slaney.frequencies(258, 11_025.0);
-        assert!((edges[100] - 1355.153_606_36).abs() < 1e-6 && (edges[257] - 11_025.0).abs() < 1e-6);
+        assert!((edges[100] - 1_355.153_606_36).abs() < 1e-6 && (edges[257] - 11_025.0).abs() < 1e-6);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) const ROW: Row = Row {
     save: |_, finished| {
         let pipeline = finished.pipeline.clone();
         pipeline
-            .as_class("StableDiffusionInstructPix2PixPipeline")
+            .with_class("StableDiffusionInstructPix2PixPipeline")
             .save(finished.folder)
     },
     learning_rate: 5e-5,
