@@ -69,7 +69,11 @@ impl IpAdapterConfig {
     pub fn of_weights(mut weights: Checkpoint) -> Result<(Self, Checkpoint)> {
         let path = weights.path().to_path_buf();
         let fail = |what: &str| Error::file(&path, what);
-        let shape = |name: &str| weights.get(name).map(|stored| stored.shape.clone());
+        // A tensor without numbers may claim any side.
+        let shape = |name: &str| {
+            let shape = weights.get(name).map(|stored| stored.shape.clone());
+            shape.filter(|shape| !shape.contains(&0))
+        };
         let side = |name: &str, axis: usize| shape(name).and_then(|shape| shape.get(axis).copied());
         let has = |name: &str| weights.get(name).is_some();
         if !weights.names().any(|name| name.starts_with("image_proj."))
