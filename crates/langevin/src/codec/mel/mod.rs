@@ -33,7 +33,7 @@ const USUAL_LOUDEST: f64 = 30e6;
 /// The way between sounds and their mel spectrograms.
 ///
 /// ```
-/// use langevin::{codec::{Mel, MelConfig}, random::Generator, sound::Sound};
+/// use langevin::{codec::{Mel, MelConfig}, data::sound::Sound, random::Generator};
 ///
 /// let mel = Mel::new(MelConfig { x_res: 64, y_res: 64, ..MelConfig::default() })?;
 /// let wave = |i: usize| (i as f32 * 0.1).sin();
