@@ -45,8 +45,12 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// decoder, and what turns it into 8 bits, may hold several times as much for a moment: 198 MiB by a TIFF whose strips
 /// claim it is the most that was seen.
 fn most_memory(input: usize) -> usize {
-    (256 << 20) + 256 * input
+    SLABS + (256 << 20) + 256 * input
 }
+
+/// What counts as taken once the first activation and the first weight are there: a slab of each pool, of whose pages next to none
+/// are.
+const SLABS: usize = (256 + 64 + 2) << 20;
 
 /// Reads `input` by `read`, and fails where it takes too much.
 fn bounded(input: &[u8], read: impl FnOnce(&[u8])) {
