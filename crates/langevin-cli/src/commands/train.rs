@@ -5,6 +5,8 @@ mod publish;
 mod resolve;
 mod watch;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use langevin::{
     data,
@@ -153,10 +155,14 @@ impl Next {
     fn asked(&self, folder: &str) -> String {
         let (base, prompt) = (&self.base, &self.prompt);
         let on_top = match self.trainee {
-            TraineeKind::Embedding => format!(
-                "--embedding {}",
-                shell_word(&format!("{folder}/learned_embeds.safetensors"))
-            ),
+            TraineeKind::Embedding => {
+                // XL has a file for each of its two encoders.
+                let files = ["learned_embeds.safetensors", "learned_embeds_2.safetensors"];
+                let files = files.map(|name| format!("{folder}/{name}"));
+                let there = files.iter().filter(|file| Path::new(file).is_file());
+                let named = there.map(|file| format!("--embedding {}", shell_word(file)));
+                named.collect::<Vec<_>>().join(" ")
+            }
             TraineeKind::ControlNet => format!("--control {}=picture.png", shell_word(folder)),
             _ => format!("--lora {}", shell_word(folder)),
         };

@@ -33,6 +33,8 @@ const SHOWN: (&str, &str) = ("conditioning_image", "conditioning_image");
 const EDITED: (&str, &str) = ("conditioning_image", "input_image");
 const SQUARE: (&str, &str) = ("resize", "square");
 const MIRRORED: (&str, &str) = ("random_flip", "true");
+/// What all of them have; of a rate that is constant it is nothing.
+const WARM_UP: (&str, &str) = ("lr_warmup_steps", "500");
 /// The script clips nothing.
 const UNCLIPPED: (&str, &str) = ("max_grad_norm", "1e9");
 
@@ -246,7 +248,7 @@ enum Meaning {
 }
 
 /// The flags that do not stand as they are.
-const FLAGS: [(&str, Meaning); 67] = [
+const FLAGS: [(&str, Meaning); 66] = [
     ("pretrained_model_name_or_path", Meaning::Is("pretrained")),
     ("instance_data_dir", Meaning::Is("train_data_dir")),
     ("num_train_epochs", Meaning::Is("num_epochs")),
@@ -299,10 +301,6 @@ const FLAGS: [(&str, Meaning); 67] = [
         Meaning::Without("texts are encoded once wherever their encoder is not trained"),
     ),
     ("no_safe_serialization", Meaning::Without("files are safetensors")),
-    (
-        "with_prior_preservation",
-        Meaning::Without("--class-prompt says it"),
-    ),
     (
         "debug_loss",
         Meaning::Without("metrics.jsonl has each picture's noise level and loss"),
@@ -483,11 +481,16 @@ impl Script {
     /// If a flag asks for what is not there yet.
     pub(super) fn line(&self, words: &[OsString]) -> Result<(Vec<OsString>, Vec<String>)> {
         let (mut line, mut notes, mut said) = (Vec::new(), Vec::new(), Vec::new());
+        let mut keeps_prior = false;
         for Given { name, values } in given(words)? {
             let meaning = FLAGS
                 .iter()
                 .find(|(flag, _)| *flag == name)
                 .map(|(_, meaning)| meaning);
+            if name == "with_prior_preservation" {
+                keeps_prior = true;
+                continue;
+            }
             let flag = match (meaning, name.as_str(), values.first().map(String::as_str)) {
                 (_, "optimizer", Some("AdamW" | "adamw")) | (_, "timestep_bias_strategy", Some("none")) => {
                     continue;
@@ -521,9 +524,27 @@ impl Script {
             );
             said.push(flag);
         }
+        let has = |flag: &str| said.iter().any(|said| said == flag);
+        match (has("class_prompt"), keeps_prior) {
+            (false, true) => bail!("--with_prior_preservation of {} needs --class_prompt", self.name),
+            (true, false) => {
+                notes.push(
+                    "--class_prompt has no effect without --with_prior_preservation, as in the script".into(),
+                );
+                let of_class = ["--class_prompt", "--class_data_dir", "--num_class_images"];
+                line.retain(|word: &OsString| {
+                    let word = word.to_string_lossy();
+                    !of_class.iter().any(|flag| word.split('=').next() == Some(flag))
+                });
+            }
+            _ => {}
+        }
         let missing = self
             .defaults
             .iter()
+            .chain(&[WARM_UP])
+            // Without a prompt the scripts draw nothing on the way.
+            .filter(|(flag, _)| has("validation_prompt") || ![EACH.0, OFTEN.0].contains(flag))
             .filter(|(flag, _)| !said.iter().any(|said| said == flag));
         let defaults = missing.map(|(flag, value)| OsString::from(format!("--{flag}={value}")));
         Ok((defaults.chain(line).collect(), notes))
@@ -549,7 +570,7 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
     let Some((_, trainee)) = SD_SCRIPTS.iter().find(|(script, _)| *script == name) else {
         return Ok(());
     };
-    const SAME: [(&str, &str); 13] = [
+    const SAME: [(&str, &str); 14] = [
         ("pretrained_model_name_or_path", "pretrained"),
         ("train_data_dir", "train-data-dir"),
         ("output_dir", "output-dir"),
@@ -563,12 +584,17 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
         ("train_batch_size", "train-batch-size"),
         ("seed", "seed"),
         ("token_string", "placeholder-token"),
+        ("init_word", "initializer-token"),
     ];
     let mut line = format!("langevin train --trainee {trainee}");
-    let mut has_alpha = false;
+    let (mut has_alpha, mut is_file) = (false, false);
     for Given { name, values } in given(words).unwrap_or_default() {
         let Some(value) = values.first() else { continue };
         has_alpha |= name == "network_alpha";
+        is_file |= name == "pretrained_model_name_or_path"
+            && [".safetensors", ".ckpt"]
+                .iter()
+                .any(|ending| value.ends_with(ending));
         let quoted = match value.contains([' ', '\'', '"']) {
             true => format!("'{}'", value.replace('\'', "'\\''")),
             false => value.clone(),
@@ -586,8 +612,15 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
         // Theirs counts alpha as 1 where nobody says.
         line.push_str(" --lora-alpha 1");
     }
+    if *trainee == "lora" {
+        line.push_str(" --output-kohya-format");
+    }
+    let converted = match is_file {
+        true => " (`langevin convert FILE FOLDER` makes a folder of the single file that is trained on)",
+        false => "",
+    };
     bail!(
-        "`{name}` is sd-scripts', whose flags mean other things: `{line} --output-kohya-format` does the same here, as far as the two agree"
+        "`{name}` is sd-scripts', whose flags mean other things: `{line}` does the same here, as far as the two agree{converted}"
     );
 }
 

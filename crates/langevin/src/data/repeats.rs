@@ -2,7 +2,7 @@
 //! the number is the caption of those that have none.
 
 use super::{Dataset, Example, Fingerprint, out_of_range};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A data set whose classes are such folders, without classes.
 pub struct Repeated {
@@ -14,6 +14,9 @@ pub struct Repeated {
     is_leaf: bool,
     said: Vec<String>,
 }
+
+/// Pictures of an epoch, at most.
+const MOST: usize = 10_000_000;
 
 /// How often, and the words, of a folder's name.
 fn parts(name: &str) -> Option<(usize, &str)> {
@@ -49,6 +52,12 @@ impl Repeated {
             let count = class.map_or(1, |class| folders[class].0);
             if let Some(class) = class {
                 pictures[class] += 1;
+            }
+            if indices.len() + count > MOST {
+                return Err(Error::Config(format!(
+                    "the folders of {} repeat their pictures more than {MOST} times in all: make their numbers smaller",
+                    whole.name()
+                )));
             }
             indices.extend(std::iter::repeat_n(index, count));
         }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use super::{TrainingConfig, latent::class_folder};
+use super::{Observer, TrainingConfig, latent::class_folder};
 use crate::{
     Error, Request, Result, Size,
     data::{self, Cut, Dataset, Transform},
@@ -28,7 +28,7 @@ pub(super) struct DrawnClass {
 }
 
 impl ClassPictures {
-    pub(super) fn new(_: &TrainingConfig, prompt: &str) -> Self {
+    pub(super) fn new(prompt: &str) -> Self {
         Self {
             prompt: prompt.to_string(),
             dataset: None,
@@ -49,7 +49,7 @@ impl ClassPictures {
         config: &TrainingConfig,
         base: &Pipeline,
         run: &Path,
-        say: &mut dyn FnMut(&str),
+        observer: &mut dyn Observer,
     ) -> Result<()> {
         let folder = class_folder(config, run);
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
@@ -65,13 +65,17 @@ impl ClassPictures {
             .filter(|number| !folder.join(name(*number)).is_file())
             .collect();
         if let (Some(first), count) = (missing.first(), missing.len()) {
-            say(&format!(
+            observer.message(&format!(
                 "drawing {count} pictures of \"{}\" into {}, from number {first} on",
                 self.prompt,
                 folder.display()
             ));
         }
         for number in missing {
+            if observer.should_stop() {
+                observer.message("stopped before the last picture of the class: the next run draws the rest");
+                break;
+            }
             let request = Request {
                 prompt: vec![self.prompt.clone()],
                 count: Some(1),
@@ -87,6 +91,8 @@ impl ClassPictures {
                 grid::write_png(folder.join(name(number)), picture, &[])?;
             }
         }
+        // A folder that is called as built-in data are is a folder all the same.
+        let folder = fs::canonicalize(&folder).map_err(|e| Error::io("read", &folder, e))?;
         let dataset = data::open(&folder.display().to_string())?;
         self.dataset = Some(dataset);
         Ok(())
@@ -121,6 +127,19 @@ impl ClassPictures {
         Ok(drawn)
     }
 }
+
+/// Removes those that a run drew into its own folder.
+pub(super) fn forget(run: &Path) {
+    for entry in fs::read_dir(run.join(FOLDER)).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            // One that stays is an old picture, and no reason to end a run.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Where they are in a run's folder.
+pub(super) const FOLDER: &str = "class-pictures";
 
 /// What the names of those that are drawn here begin with.
 const PREFIX: &str = "drawn-";

@@ -9,8 +9,8 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    LearnableProperty, TraineeKind, TrainingConfig,
-    class_pictures::ClassPictures,
+    LearnableProperty, Observer, TraineeKind, TrainingConfig,
+    class_pictures::{self, ClassPictures},
     setup::transform,
     step::Batch,
     templates,
@@ -24,13 +24,19 @@ use crate::{
     models::Conditioning,
     pipelines::{LoadOptions, Pipeline},
     random::Generator,
+    schedulers::AnyScheduler,
     weights,
 };
+
+/// Pictures whose captions are looked for before the first step.
+const LOOKED_AT: usize = 100;
 
 /// What a run on a latent pipeline holds besides what it trains.
 pub(super) struct LatentRun {
     /// The pipeline as it was.
     base: Pipeline,
+    /// The scheduler of what is trained: it may predict another thing.
+    scheduler: AnyScheduler,
     /// Its networks, outside of any graph.
     frozen: Latent,
     /// How texts are read, with the new word where one is learned.
@@ -85,9 +91,8 @@ impl LatentRun {
             in_float32: true,
             ..LoadOptions::default()
         };
-        let mut base = Pipeline::load_with(folder, &options, device)?;
-        // What the model predicts may be another thing from now on.
-        base.scheduler = config.scheduler()?;
+        let base = Pipeline::load_with(folder, &options, device)?;
+        let scheduler = config.scheduler()?;
         let frozen = Latent::of(&base)?;
         let (takes, latents) = (base.model.config().in_channels(), base.codec().channels());
         let edits = config.trainee == TraineeKind::Pix2Pix && takes == 2 * latents;
@@ -128,9 +133,10 @@ impl LatentRun {
         let class = config
             .class_prompt
             .as_ref()
-            .map(|prompt| ClassPictures::new(config, prompt));
+            .map(|prompt| ClassPictures::new(prompt));
         Ok(Self {
             base,
+            scheduler,
             frozen,
             text,
             encoded: Mutex::new(Kept::new(cache_limit() / 2)),
@@ -177,10 +183,20 @@ impl LatentRun {
         &mut self,
         config: &TrainingConfig,
         run: &Path,
-        say: &mut dyn FnMut(&str),
+        dataset: &dyn Dataset,
+        observer: &mut dyn Observer,
     ) -> Result<()> {
+        if config.instance_prompt.is_none() && config.trainee != TraineeKind::Embedding {
+            // Before anything is drawn. One that cannot be read is the loader's to report.
+            let readable = |index: usize| Some((index, dataset.get(index).ok()?.caption));
+            let mut first = (0..dataset.len().min(LOOKED_AT)).filter_map(readable);
+            if let Some((index, _)) = first.find(|(_, caption)| caption.is_none()) {
+                return Err(no_caption(index));
+            }
+        }
         match &mut self.class {
-            Some(class) => class.fill(config, &self.base, run, say),
+            // What a checker blackens is no picture of the class.
+            Some(class) => class.fill(config, &self.base.clone().without_safety(), run, observer),
             None => Ok(()),
         }
     }
@@ -282,6 +298,7 @@ impl LatentRun {
             number: 0,
         };
         let plain = Self {
+            scheduler: self.scheduler.clone(),
             base: self.base.clone(),
             frozen: self.frozen.clone(),
             text: self.text.clone(),
@@ -419,7 +436,8 @@ impl LatentRun {
             let vectors: Vec<Vec<f32>> = vectors.into_iter().map(|tensor| tensor.values).collect();
             text = text.map(|text| text.with_word(word, &vectors)).transpose()?;
         }
-        let pipeline = self.base.clone().with_parts(latent.unet.clone(), text);
+        let mut pipeline = self.base.clone().with_parts(latent.unet.clone(), text);
+        pipeline.scheduler = self.scheduler.clone();
         match &latent.controlnet {
             Some(network) => pipeline.with_controls(vec![network.clone().into()]),
             None if config.trainee == TraineeKind::Pix2Pix => {
@@ -529,5 +547,5 @@ pub(super) fn class_folder(config: &TrainingConfig, run: &Path) -> PathBuf {
     config
         .class_data_dir
         .clone()
-        .unwrap_or_else(|| run.join("class-pictures"))
+        .unwrap_or_else(|| run.join(class_pictures::FOLDER))
 }

@@ -6,13 +6,15 @@ use super::{ModelSource, TextEncoderSource, TrainingConfig, config::DIGITS};
 use crate::{Error, Result};
 
 /// The options that may be paths.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 8] = [
     "dataset_name",
     "train_data_dir",
     "model",
     "pretrained",
     "text_encoder",
     "vector_clip",
+    "class_data_dir",
+    "validation_image",
 ];
 
 impl TrainingConfig {
@@ -38,6 +40,12 @@ impl TrainingConfig {
             train_data_dir: path(&self.train_data_dir),
             pretrained: path(&self.pretrained),
             vector_clip: path(&self.vector_clip),
+            class_data_dir: path(&self.class_data_dir),
+            validation_image: self
+                .validation_image
+                .iter()
+                .map(|file| found(file).unwrap_or_else(|| file.clone()))
+                .collect(),
             model: match &self.model {
                 ModelSource::Config(file) => ModelSource::Config(found(file).unwrap_or_else(|| file.clone())),
                 preset => preset.clone(),

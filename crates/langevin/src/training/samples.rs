@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Drawn, TraineeKind, Trainer, setup::transform, trackers::metrics::Metrics};
+use super::{Drawn, TraineeKind, Trainer, class_pictures, setup::transform, trackers::metrics::Metrics};
 use crate::{
     Error, Request, Result, Size,
     codec::{AnyCodec, Codec, Mel},
@@ -215,6 +215,8 @@ pub(super) fn forget(folder: &Path) {
     forget_last(folder);
     forget_end(folder);
     remove(folder, LOSS_PLOT);
+    // They are of the class that the new run names.
+    class_pictures::forget(folder);
     let drawn = folder.join(DRAWN);
     for entry in std::fs::read_dir(&drawn).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

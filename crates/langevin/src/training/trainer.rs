@@ -279,7 +279,7 @@ impl Trainer {
         let start = Instant::now();
         let mut run = Run::begin(self)?;
         if let Some(latent) = &mut self.latent {
-            latent.prepare(&self.config, &self.folder, &mut |text| observer.message(text))?;
+            latent.prepare(&self.config, &self.folder, self.dataset.as_ref(), observer)?;
         }
         let info = run.info(self)?;
         observer.started(&info);

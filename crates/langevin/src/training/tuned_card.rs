@@ -45,7 +45,7 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
         pictures = card.pictures,
         dataset = card.dataset,
         side = config.resolution,
-        shell = shell(config, &base),
+        shell = shell(config, class, &base),
         python = python(config, class, &base),
         command = card.command,
         table = card.table(),
@@ -116,7 +116,7 @@ fn header(card: &Card<'_>, class: &str) -> String {
     )
 }
 
-fn shell(config: &TrainingConfig, base: &str) -> String {
+fn shell(config: &TrainingConfig, class: &str, base: &str) -> String {
     let base = shell_word(base);
     let prompt = prompts(config)
         .into_iter()
@@ -129,9 +129,11 @@ fn shell(config: &TrainingConfig, base: &str) -> String {
             format!("langevin sample {base} --lora . --prompt {prompt} --output picture.png")
         }
         TraineeKind::Embedding => {
-            format!(
-                "langevin sample {base} --embedding learned_embeds.safetensors --prompt {prompt} --output picture.png"
-            )
+            let files = match class.contains("XL") {
+                true => "--embedding learned_embeds.safetensors --embedding learned_embeds_2.safetensors",
+                false => "--embedding learned_embeds.safetensors",
+            };
+            format!("langevin sample {base} {files} --prompt {prompt} --output picture.png")
         }
         TraineeKind::ControlNet => {
             format!("langevin sample {base} --control .=picture.png --prompt {prompt} --output drawn.png")
@@ -147,8 +149,9 @@ fn python(config: &TrainingConfig, class: &str, base: &str) -> String {
         .into_iter()
         .next()
         .unwrap_or_else(|| "what to draw".into());
-    let load = format!("from diffusers import {class}\n\npipeline = {class}.from_pretrained(\"{base}\")\n");
-    let draw = format!("pipeline({prompt:?}).images[0].save(\"picture.png\")\n");
+    let (prompt, base) = (quoted(&prompt), quoted(base));
+    let load = format!("from diffusers import {class}\n\npipeline = {class}.from_pretrained({base})\n");
+    let draw = format!("pipeline({prompt}).images[0].save(\"picture.png\")\n");
     match config.trainee {
         TraineeKind::Full => {
             format!("from diffusers import {class}\n\npipeline = {class}.from_pretrained(\".\")\n{draw}")
@@ -163,21 +166,36 @@ fn python(config: &TrainingConfig, class: &str, base: &str) -> String {
                 1 => String::new(),
                 _ => format!("# `{word}` stands for {} vectors\n", config.num_vectors),
             };
-            format!("{load}{tokens}pipeline.load_textual_inversion(\"learned_embeds.safetensors\")\n{draw}")
+            let learned = match class.contains("XL") {
+                true => {
+                    let second = "text_encoder=pipeline.text_encoder_2, tokenizer=pipeline.tokenizer_2";
+                    format!(
+                        "pipeline.load_textual_inversion(\"learned_embeds.safetensors\")\n\
+                         pipeline.load_textual_inversion(\"learned_embeds_2.safetensors\", {second})\n"
+                    )
+                }
+                false => "pipeline.load_textual_inversion(\"learned_embeds.safetensors\")\n".into(),
+            };
+            format!("{load}{tokens}{learned}{draw}")
         }
         TraineeKind::ControlNet => {
             let controlled = class.replace("Pipeline", "ControlNetPipeline");
             format!(
                 "from diffusers import ControlNetModel, {controlled}\nfrom diffusers.utils import load_image\n\n\
                  controlnet = ControlNetModel.from_pretrained(\".\")\n\
-                 pipeline = {controlled}.from_pretrained(\"{base}\", controlnet=controlnet)\n\
-                 pipeline({prompt:?}, image=load_image(\"picture.png\")).images[0].save(\"drawn.png\")\n"
+                 pipeline = {controlled}.from_pretrained({base}, controlnet=controlnet)\n\
+                 pipeline({prompt}, image=load_image(\"picture.png\")).images[0].save(\"drawn.png\")\n"
             )
         }
         TraineeKind::Pix2Pix => format!(
             "from diffusers import StableDiffusionInstructPix2PixPipeline\nfrom diffusers.utils import load_image\n\n\
              pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(\".\")\n\
-             pipeline({prompt:?}, image=load_image(\"picture.png\")).images[0].save(\"edited.png\")\n"
+             pipeline({prompt}, image=load_image(\"picture.png\")).images[0].save(\"edited.png\")\n"
         ),
     }
+}
+
+/// A text as Python writes it, which JSON's strings are too.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }

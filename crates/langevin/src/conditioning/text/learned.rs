@@ -139,13 +139,7 @@ impl LearnedEmbedding {
             (None, _) if is_xl || ["*", EMB_PARAMS].contains(&keys[0].as_str()) => vec![stem],
             (None, _) => vec![keys[0].clone()],
         };
-        let wrong = |name: &&String| {
-            name.trim() != name.as_str()
-                || name.is_empty()
-                || name.len() > LONGEST_WORD
-                || name.chars().any(char::is_control)
-        };
-        if let Some(name) = names.iter().find(wrong) {
+        if let Some(name) = names.iter().find(|name| !is_word(name)) {
             let name: String = name.chars().take(40).collect();
             let message = format!(
                 "the word for it is {name:?}, which is none: name one after a colon, as in FILE:my-word"
@@ -195,7 +189,30 @@ impl LearnedEmbedding {
     }
 
     /// Vectors that are being learned under a word: for each text encoder its folder, the vectors' width and their numbers.
-    pub(super) fn of(word: &str, parts: Vec<(&'static str, usize, Vec<f32>)>) -> Self {
+    ///
+    /// # Errors
+    /// If it is no word, or there are none or too many.
+    pub(super) fn of(word: &str, parts: Vec<(&'static str, usize, Vec<f32>)>) -> Result<Self> {
+        if !is_word(word) {
+            let word: String = word.chars().take(40).collect();
+            return Err(Error::option(
+                &["placeholder_token"],
+                format!(
+                    "`placeholder_token` is {word:?}: a word has 1 to {LONGEST_WORD} bytes, no blank at its ends, and nothing unseen"
+                ),
+            ));
+        }
+        let counts = |(_, width, values): &(&str, usize, Vec<f32>)| values.len() / width;
+        if parts
+            .iter()
+            .map(counts)
+            .any(|count| count == 0 || count > MOST_VECTORS)
+        {
+            return Err(Error::option(
+                &["num_vectors"],
+                format!("`num_vectors` must be from 1 to {MOST_VECTORS}"),
+            ));
+        }
         let is_xl = parts.len() > 1;
         let part = |(folder, width, values): (&'static str, usize, Vec<f32>)| Part {
             key: word.to_string(),
@@ -203,11 +220,21 @@ impl LearnedEmbedding {
             width,
             values,
         };
-        Self {
+        Ok(Self {
             path: PathBuf::from(word),
             names: vec![word.to_string()],
             parts: parts.into_iter().map(part).collect(),
-        }
+        })
+    }
+
+    /// Whether its vectors are for one text encoder, without saying which.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.parts.iter().all(|part| part.of.is_none())
+    }
+
+    /// The word for it, the first where there are two.
+    pub(super) fn word(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
     }
 
     /// Refuses vectors for two text encoders where a model has one.
@@ -215,7 +242,7 @@ impl LearnedEmbedding {
     /// # Errors
     /// If the file has some.
     pub(super) fn check_parts(&self, is_xl: bool) -> Result<()> {
-        match self.parts.iter().all(|part| part.of.is_none()) {
+        match self.is_of_one() {
             false if !is_xl => Err(Error::file(
                 &self.path,
                 format!(
@@ -253,6 +280,14 @@ impl LearnedEmbedding {
         };
         self.parts.iter().map(part).collect::<Vec<_>>().join(" and ")
     }
+}
+
+/// Whether a text may stand for learned vectors.
+fn is_word(name: &str) -> bool {
+    name.trim() == name
+        && !name.is_empty()
+        && name.len() <= LONGEST_WORD
+        && !name.chars().any(char::is_control)
 }
 
 impl Part {

@@ -109,11 +109,29 @@ impl TextCondition {
     /// If a file is none of these, its vectors are of another width than the text encoder's, or two files have a word in common.
     pub fn with_embeddings(&self, files: &[EmbeddingFile]) -> Result<Self> {
         let mut condition = self.clone();
+        let mut partial = Vec::new();
         for file in files {
             let embedding = LearnedEmbedding::read(file)?;
             embedding.check_parts(condition.is_xl)?;
-            for tower in &mut condition.towers {
-                tower.learn(&embedding)?;
+            let fits = condition.towers.iter().map(|tower| tower.takes(&embedding));
+            let fits: Vec<bool> = fits.collect();
+            // diffusers' trainer leaves a file for each encoder of XL.
+            let is_part = embedding.is_of_one() && fits.contains(&true) && fits.contains(&false);
+            for (tower, fits) in condition.towers.iter_mut().zip(fits) {
+                if fits || !is_part {
+                    tower.learn(&embedding)?;
+                }
+            }
+            if is_part {
+                partial.push(embedding);
+            }
+        }
+        for embedding in partial {
+            for tower in &condition.towers {
+                if tower.learned_named(embedding.word()).is_none() {
+                    // Says for which there is nothing.
+                    tower.clone().learn(&embedding)?;
+                }
             }
         }
         Ok(condition)
@@ -141,7 +159,7 @@ impl TextCondition {
                 values.clone(),
             )
         });
-        let embedding = LearnedEmbedding::of(word, parts.collect());
+        let embedding = LearnedEmbedding::of(word, parts.collect())?;
         for tower in &mut condition.towers {
             tower.learn(&embedding)?;
         }

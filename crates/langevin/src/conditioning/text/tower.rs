@@ -96,6 +96,12 @@ impl Tower {
         Ok(())
     }
 
+    /// Whether there are vectors for this encoder.
+    pub(super) fn takes(&self, embedding: &LearnedEmbedding) -> bool {
+        let width = self.encoder.config().hidden_size;
+        embedding.vectors_for(self.folders[0], width).is_ok()
+    }
+
     /// The tokens of a text, learned words among them, in order.
     ///
     /// # Errors
