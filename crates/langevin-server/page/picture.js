@@ -14,7 +14,8 @@ export function image(src, alt, { width, height, sound }) {
   const img = new Image();
   Object.assign(img, { src, alt });
   if (Math.max(width, height) < PIXELS) img.className = "pixels";
-  if (sound) img.classList.add("spectrogram");
+  // Low is at the bottom, as people draw it.
+  if (sound?.low_first) img.classList.add("spectrogram");
   img.style.setProperty("--shape", `${width} / ${height}`);
   // An enlarged picture is as large as it came, whatever its model's size is.
   img.addEventListener("load", () => {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use langevin::{
     Result, Size,
-    codec::Codec,
+    codec::{Codec, Spectrogram},
     conditioning::{AttributesCondition, DistilledGuidance, SizeCondition, TextCondition, VectorCondition},
     device::Device,
     pipelines::{LoadOptions, PictureUse, Pipeline, Usage},
@@ -140,6 +140,7 @@ impl Model {
             sound: self.pipeline.mel().map(|mel| SoundDescription {
                 sample_rate: mel.config().sample_rate,
                 seconds: mel.seconds(self.size.width),
+                low_first: mel.config().spectrogram == Spectrogram::Decibels,
             }),
             safety_checker: self.pipeline.safety().is_some(),
             controls: self.controls(options.controls.as_deref()),
@@ -264,6 +265,8 @@ struct SoundDescription {
     sample_rate: u32,
     /// How long they are where nobody says.
     seconds: f64,
+    /// Whether the first row of a picture is the lowest band.
+    low_first: bool,
 }
 
 /// What it says of the vector that a model is told.

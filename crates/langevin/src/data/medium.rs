@@ -62,13 +62,15 @@ impl Medium {
     pub(super) fn choose(&self, root: &Path, listing: &mut Listing) -> Result<()> {
         let (pictures, sounds) = (listing.pictures.len(), listing.sounds.len());
         let refused = |what: String| Err(Error::option(&["codec"], format!("{}: {what}", root.display())));
+        // Beside tables, files are previews of what stands in these.
+        let has_tables = !listing.parquet.is_empty();
         match self {
-            Self::Unsaid if pictures > 0 && sounds > 0 => refused(format!(
+            Self::Unsaid if pictures > 0 && sounds > 0 && !has_tables => refused(format!(
                 "holds {pictures} pictures and {sounds} sounds: say by `codec` which to read, pixels for the pictures or mel for the sounds"
             )),
-            Self::Unsaid if sounds > 0 && listing.tars.is_empty() && listing.parquet.is_empty() => refused(
-                format!("holds {sounds} sounds and no picture: `codec` mel makes spectrograms of them"),
-            ),
+            Self::Unsaid if sounds > 0 && listing.tars.is_empty() && !has_tables => refused(format!(
+                "holds {sounds} sounds and no picture: `codec` mel makes spectrograms of them"
+            )),
             Self::Unsaid | Self::Pictures => {
                 listing.others.append(&mut listing.sounds);
                 Ok(())

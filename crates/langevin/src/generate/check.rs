@@ -291,6 +291,16 @@ pub(super) fn size(request: &Request, pipeline: &Pipeline) -> Result<Size> {
     let Some(size) = request.size else {
         return pipeline.size();
     };
+    if let Some(bands) = pipeline.mel().map(|mel| mel.config().y_res)
+        && size.height != bands
+    {
+        return Err(Error::option(
+            &["size"],
+            format!(
+                "`size` is {size}, and this model's pictures are spectrograms of {bands} bands: they are {bands} high"
+            ),
+        ));
+    }
     if size.height.is_multiple_of(divisor) && size.width.is_multiple_of(divisor) {
         return Ok(size);
     }

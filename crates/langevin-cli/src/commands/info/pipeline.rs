@@ -19,7 +19,9 @@ use crate::terminal::{self, bytes, thousands};
 pub(super) fn describe_pipeline(folder: &Path) -> Result<()> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
-    terminal::print_line(&format!("{}: a {}", folder.display(), pipeline.class().name))?;
+    let class = pipeline.class().name;
+    let article = if class.starts_with('A') { "an" } else { "a" };
+    terminal::print_line(&format!("{}: {article} {class}", folder.display()))?;
     print_model(model, pipeline.num_parameters(), pipeline.codec().is_latent())?;
     if pipeline.codec().is_latent() {
         let colours = match pipeline.picture_channels() {

@@ -162,7 +162,8 @@ impl Decoded {
         let most = (size / LEAST_BYTES + 60).saturating_mul(u64::from(rate));
         let frames = match claimed {
             Some(claimed) if claimed <= most => claimed,
-            _ => stream.count(rate)?,
+            // What is counted are claims, too: those of the packets.
+            _ => stream.count(rate)?.min(most),
         };
         Ok(Self {
             rate,

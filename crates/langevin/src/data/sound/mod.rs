@@ -21,7 +21,7 @@ pub use self::{
 use crate::{Error, Result, files};
 
 /// The endings of files that are taken for sounds, in lower case. What a file is, its first bytes say.
-pub const EXTENSIONS: [&str; 9] = ["wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac"];
+pub const EXTENSIONS: [&str; 8] = ["wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "aac"];
 
 /// The endings of sounds of kinds that are not read.
 const UNREAD: [&str; 11] = [

@@ -1,5 +1,7 @@
 //! Other rates: a windowed sinc, any sample of whose result can be asked for by itself.
 
+use std::sync::LazyLock;
+
 /// Crossings of zero on each side of the sinc, in samples of the lower of both rates.
 const CROSSINGS: usize = 96;
 /// Where the filter's pass band ends, in parts of the lower rate's half: between there and the half it falls.
@@ -10,6 +12,9 @@ const BETA: f64 = 12.3;
 const FINE: usize = 1024;
 /// Weights that are kept at most, for rates with few phases.
 const MOST_KEPT: usize = 1 << 20;
+
+/// Half of the filter.
+static TABLE: LazyLock<Vec<f64>> = LazyLock::new(table);
 
 /// From one rate to another by whole numbers: sample `n` of the result lies at `n · from / to`. Every sample is a function of those
 /// around its place alone, so that a part of a sound comes out as it does of the whole.
@@ -22,8 +27,6 @@ pub struct Resampler {
     reach: usize,
     /// The rates' quotient where that is below 1.
     scale: f64,
-    /// Half of the filter.
-    table: Vec<f64>,
     /// The weights of each phase, where they are kept.
     phases: Vec<f32>,
 }
@@ -40,7 +43,6 @@ impl Resampler {
             to,
             reach,
             scale,
-            table: table(),
             phases: Vec::new(),
         };
         if to != from && to as usize * resampler.taps() <= MOST_KEPT {
@@ -108,7 +110,7 @@ impl Resampler {
             let distance = (tap as f64 - (self.reach as f64 - 1.0) - behind).abs() * self.scale;
             let at = distance * FINE as f64;
             let (entry, part) = (at as usize, at.fract());
-            match self.table.get(entry..entry + 2) {
+            match TABLE.get(entry..entry + 2) {
                 Some(pair) => pair[0] + part * (pair[1] - pair[0]),
                 None => 0.0,
             }

@@ -140,10 +140,17 @@ impl Columns {
             }
             Ok(columns)
         };
-        Ok(Margins {
+        let margins = Margins {
             start: columns(&["mask_start_secs"], sound.mask_start_secs)?,
             end: columns(&["mask_end_secs"], sound.mask_end_secs)?,
-        })
+        };
+        if margins.start + margins.end >= self.denoised {
+            return Err(Error::option(
+                &["mask_start_secs", "mask_end_secs"],
+                "`mask_start_secs` and `mask_end_secs` leave nothing to draw",
+            ));
+        }
+        Ok(margins)
     }
 
     /// The end of a sound, and how many columns of it stay.
