@@ -199,7 +199,11 @@ impl Order {
     /// What the file of a picture says about how it was drawn.
     pub(crate) fn texts(&self, model: &Model, number: usize) -> Vec<(&'static str, String)> {
         let mut texts = self.plan.facts(&model.name, Some(number));
-        texts.extend(self.plan.settings(&ModelName::of(&model.name), Some(number)));
+        let name = ModelName {
+            without_folders: true,
+            ..ModelName::of(&model.name)
+        };
+        texts.extend(self.plan.settings(&name, Some(number)));
         if let Some(class) = self.class_name(model, number) {
             texts.push(("class", class));
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use langevin::{
-    Result,
+    Result, Size,
     generate::Animation,
     ops::in_pool,
     pipelines::{Sampling, step_together},
@@ -161,7 +161,7 @@ impl Worker {
             Ok(sampling) => {
                 let plan = &order.job.order.plan;
                 order.total = plan.steps_of_all_passes(sampling.total()) * order.job.order.count;
-                let places = places(model, &sampling);
+                let places = places(model, order.job.order.size);
                 order.pictures.push(Drawing {
                     number,
                     sampling,
@@ -271,7 +271,7 @@ impl Worker {
                 match second {
                     Ok(sampling) => order.pictures.push(Drawing {
                         number,
-                        places: places(shared, &sampling),
+                        places: places(shared, order.job.order.size),
                         sampling,
                         is_second: true,
                     }),
@@ -337,13 +337,12 @@ impl Worker {
     }
 }
 
-/// How many places a picture takes.
-fn places(model: &Model, sampling: &Sampling<'_>) -> usize {
-    if !model.pipeline.codec().is_latent() {
+/// How many places a picture of this size takes, from the first step of its first pass on. A spectrogram is as wide as its sound is long.
+fn places(model: &Model, size: Size) -> usize {
+    if !model.pipeline.codec().is_latent() && model.pipeline.mel().is_none() {
         return 1;
     }
-    let ([_, _, height, width], factor) = (sampling.sample().dims(), model.pipeline.size_divisor());
-    (height * width * factor * factor).div_ceil(PIXELS_OF_A_PLACE)
+    (size.height * size.width).div_ceil(PIXELS_OF_A_PLACE)
 }
 
 impl Running<'_> {

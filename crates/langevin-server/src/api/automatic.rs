@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use langevin::{grid, schedulers::SamplerName};
+use langevin::{grid, schedulers::SamplerName, settings::upscaler_of_a1111};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -237,17 +237,6 @@ fn named_sampler(
     Ok(Some(ours))
 }
 
-/// Their names of ways to enlarge a picture that are here.
-const UPSCALERS: [(&str, &str); 6] = [
-    ("latent", "latent"),
-    // What differs in them differs in making a picture smaller alone.
-    ("latent (antialiased)", "latent"),
-    ("latent (bicubic)", "latent-bicubic"),
-    ("latent (nearest)", "latent-nearest"),
-    ("latent (nearest-exact)", "latent-nearest"),
-    ("lanczos", "lanczos"),
-];
-
 /// The second pass at a larger size.
 fn second_pass(theirs: &mut Translation) -> Result<(), Refusal> {
     if !theirs.asks("enable_hr") {
@@ -264,8 +253,11 @@ fn second_pass(theirs: &mut Translation) -> Result<(), Refusal> {
     theirs.pass(&["enable_hr"]);
     let scale = theirs.take("hr_scale").unwrap_or(json!(2.0));
     let scale = scale.as_f64().ok_or_else(|| refused("hr_scale", &scale))?;
-    let sides = [theirs.take("hr_resize_x"), theirs.take("hr_resize_y")];
-    let sides = sides.map(|side| side.and_then(|side| side.as_u64()).unwrap_or(0));
+    let mut side = |field: &str| match theirs.take(field) {
+        None => Ok(0),
+        Some(side) => side.as_u64().ok_or_else(|| refused(field, &side)),
+    };
+    let sides = [side("hr_resize_x")?, side("hr_resize_y")?];
     let size = theirs
         .fields
         .get("size")
@@ -288,10 +280,9 @@ fn second_pass(theirs: &mut Translation) -> Result<(), Refusal> {
         theirs.put("hr_second_pass_steps", "upscale_steps", steps);
     }
     let asked = theirs.take("hr_upscaler").unwrap_or(json!("Latent"));
-    let name = asked.as_str().unwrap_or_default().to_lowercase();
-    let ours = UPSCALERS.iter().find(|(theirs, _)| *theirs == name);
-    let (_, ours) = ours.ok_or_else(|| refused("hr_upscaler", &asked))?;
-    theirs.put("hr_upscaler", "upscale_by", (*ours).into());
+    let ours = asked.as_str().and_then(upscaler_of_a1111);
+    let ours = ours.ok_or_else(|| refused("hr_upscaler", &asked))?;
+    theirs.put("hr_upscaler", "upscale_by", ours.to_string().into());
     let sampler = theirs
         .take("hr_sampler_name")
         .filter(|name| name != "" && name != "Use same sampler");

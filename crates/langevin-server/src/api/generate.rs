@@ -94,6 +94,10 @@ async fn submit(
     if form != Form::Events {
         order.previews = 0;
     }
+    if form == Form::Wav && order.sounding.is_none() {
+        let message = "this model draws pictures, and no sounds: Accept image/png, say";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, message));
+    }
     if form == Form::Gif {
         if order.plan.has_second_pass() {
             let message =
@@ -219,10 +223,7 @@ fn answer(form: Form, drawn: Drawn) -> Result<Response, Refusal> {
         }
         (Form::Wav, [one, ..]) => match &one.sound {
             Some(sound) => Ok(([(header::CONTENT_TYPE, "audio/wav")], sound.wav()).into_response()),
-            None => {
-                let message = "this model draws pictures, and no sounds: Accept image/png, say";
-                Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, message))
-            }
+            None => Err(lost()),
         },
         (_, [one]) => {
             let png = grid::png_bytes_with(&one.picture, &one.texts).map_err(refused)?;

@@ -1,7 +1,5 @@
 //! The controls of a request: which networks they mean, and what those are shown.
 
-use std::collections::BTreeMap;
-
 use burn::tensor::{Tensor, TensorData};
 
 use super::start::{MaskCrop, Rows};
@@ -26,7 +24,7 @@ impl Networks {
     /// If there is none of a name, or one is made for another model.
     pub(super) fn of(request: &Request, pipeline: &Pipeline, load: ControlLoader<'_>) -> Result<Self> {
         let own = pipeline.controls();
-        let (mut loaded, mut unnamed) = (BTreeMap::new(), 0..own.len());
+        let mut unnamed = 0..own.len();
         let mut all = Vec::with_capacity(request.control.len());
         for control in &request.control {
             let network = match &control.model {
@@ -36,14 +34,7 @@ impl Networks {
                 }
                 Some(name) => match pipeline.control_names().position(|own| own == *name) {
                     Some(number) => own[number].clone(),
-                    None => match loaded.get(name) {
-                        Some(network) => AnyControl::clone(network),
-                        None => {
-                            let network = load(name)?;
-                            loaded.insert(name.clone(), network.clone());
-                            network
-                        }
-                    },
+                    None => load(name)?,
                 },
             };
             pipeline.check_control(&network.config())?;

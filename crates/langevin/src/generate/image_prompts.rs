@@ -1,7 +1,5 @@
 //! The picture prompts of a request: which IP-Adapters they mean, and what those make of their pictures.
 
-use std::collections::BTreeMap;
-
 use crate::{
     Error, Request, Result,
     conditioning::Pair,
@@ -34,18 +32,10 @@ impl Adapters {
                 "`image_encoder` does nothing without `ip_adapter`",
             ));
         }
-        let mut loaded: BTreeMap<&str, IpAdapterModel> = BTreeMap::new();
         let mut all = Vec::with_capacity(request.ip_adapter.len());
         for input in &request.ip_adapter {
             check(input)?;
-            let model = match loaded.get(input.model.as_str()) {
-                Some(model) => model.clone(),
-                None => {
-                    let model = load(&input.model)?;
-                    loaded.insert(&input.model, model.clone());
-                    model
-                }
-            };
+            let model = load(&input.model)?;
             model.adapter.config().check_fits(&pipeline.model.config())?;
             all.push(model);
         }

@@ -1,6 +1,6 @@
 //! What a request means for a pipeline: everything checked, every condition encoded, before the first step.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 
@@ -39,6 +39,19 @@ pub struct Aids<'a> {
     pub controls: ControlLoader<'a>,
     /// Where IP-Adapters come from.
     pub ip_adapters: IpAdapterLoader<'a>,
+}
+
+/// What `load` gives, which is asked for each name once.
+fn once<T: Clone>(load: &dyn Fn(&str) -> Result<T>) -> impl Fn(&str) -> Result<T> {
+    let loaded = RefCell::new(BTreeMap::new());
+    move |name| {
+        if let Some(known) = loaded.borrow().get(name) {
+            return Ok(T::clone(known));
+        }
+        let new = load(name)?;
+        loaded.borrow_mut().insert(name.to_owned(), new.clone());
+        Ok(new)
+    }
 }
 
 /// None but the pipeline's own.
@@ -123,6 +136,17 @@ impl Plan {
     /// As [`Self::of`].
     pub fn with(pipeline: &Pipeline, request: &Request, aids: Aids<'_>) -> Result<Self> {
         ops::computing(request.precision, || {
+            // Both passes, and pictures of one request, share what they name.
+            let (controls, ip_adapters) = (once(aids.controls), once(aids.ip_adapters));
+            let clip = match (aids.clip, &request.clip) {
+                (None, Some(path)) => Some(ClipModel::load(path, &pipeline.model.device())?),
+                (clip, _) => clip,
+            };
+            let aids = Aids {
+                clip,
+                controls: &controls,
+                ip_adapters: &ip_adapters,
+            };
             let mut plan = Self::checked(pipeline, request, aids.clone(), None)?;
             if let Some(enlarged) = Enlarged::of(request, pipeline, plan.steps, plan.maker.size)? {
                 let second = Self::checked(pipeline, &enlarged.request(request), aids, Some(enlarged))?;
@@ -152,10 +176,6 @@ impl Plan {
             controls,
             ip_adapters,
         } = aids;
-        let clip = match (clip, &request.clip) {
-            (None, Some(path)) => Some(ClipModel::load(path, &pipeline.model.device())?),
-            (clip, _) => clip,
-        };
         let networks = Networks::of(request, pipeline, controls)?;
         let adapters = Adapters::of(request, pipeline, ip_adapters)?;
         let scheduler = match &request.scheduler {

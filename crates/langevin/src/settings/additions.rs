@@ -106,14 +106,19 @@ pub(super) fn with_tags(prompt: &str, loras: &[Lora]) -> String {
 /// Notes them in our own text.
 pub(super) fn note(drawn: &Drawn<'_>, model: &ModelName, own: &mut Value) {
     let hash = |path: &Path| model.hashes.get(path);
+    let shown = |path: &Path| match path.file_name() {
+        Some(name) if model.without_folders => Path::new(name).to_path_buf(),
+        _ => path.to_path_buf(),
+    };
     if !drawn.loras.is_empty() {
-        let lora = |lora: &Lora| json!({ "path": lora.path, "scale": lora.scale, "hash": hash(&lora.path) });
+        let lora =
+            |lora: &Lora| json!({ "path": shown(&lora.path), "scale": lora.scale, "hash": hash(&lora.path) });
         own["loras"] = drawn.loras.iter().map(lora).collect();
     }
     if !drawn.embeddings.is_empty() {
         let words = drawn.embeddings.iter();
         own["embeddings"] = words
-            .map(|word| json!({ "path": word.path, "token": word.token, "hash": hash(&word.path) }))
+            .map(|word| json!({ "path": shown(&word.path), "token": word.token, "hash": hash(&word.path) }))
             .collect();
     }
 }

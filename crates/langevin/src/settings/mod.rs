@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 pub use additions::{NotedEmbedding, NotedLora, addition_hash};
 pub use parameters::Parameters;
+pub use upscalers::upscaler_of_a1111;
 
 use crate::{
     Error, Lora, Request, Result,
@@ -45,6 +46,8 @@ pub struct ModelName {
     pub sha256: Option<String>,
     /// The hashes of the LoRA and learned words on it, by their files, see [`addition_hash`].
     pub hashes: BTreeMap<PathBuf, String>,
+    /// Whether files are named without their folders, which whoever reads the picture has no business with.
+    pub without_folders: bool,
 }
 
 impl ModelName {
@@ -319,9 +322,8 @@ impl Settings {
             program: Program::Langevin,
             facts: parameters.map_or_else(Vec::new, facts),
             model: own["model"].as_str().map(|path| ModelName {
-                path: path.into(),
                 sha256: own["sha256"].as_str().map(String::from),
-                hashes: BTreeMap::new(),
+                ..ModelName::of(path)
             }),
             loras: additions::loras(&own),
             embeddings: additions::embeddings(&own),
@@ -379,7 +381,7 @@ impl Settings {
                 .filter(|&steps| steps > 0)
                 .map(|steps| steps as usize);
             let upscaler = parameters.get("Hires upscaler").unwrap_or("Latent");
-            request.upscale_by = upscalers::read(upscaler).unwrap_or_else(|| {
+            request.upscale_by = upscaler_of_a1111(upscaler).unwrap_or_else(|| {
                 notices.push(format!(
                     "there is no upscaler {upscaler} here: lanczos takes its place"
                 ));

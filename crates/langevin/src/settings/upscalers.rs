@@ -20,10 +20,10 @@ pub(super) fn written(by: UpscaleBy) -> &'static str {
         .map_or("Lanczos", |(_, theirs)| theirs)
 }
 
-/// Ours of this name.
-pub(super) fn read(name: &str) -> Option<UpscaleBy> {
+/// What A1111 calls `name`, in whatever case, of the ways to enlarge a picture between two passes; `None` for those that are not here.
+pub fn upscaler_of_a1111(name: &str) -> Option<UpscaleBy> {
     NAMES
         .iter()
-        .find(|(_, theirs)| *theirs == name)
+        .find(|(_, theirs)| theirs.eq_ignore_ascii_case(name))
         .map(|(ours, _)| *ours)
 }

@@ -47,7 +47,11 @@ impl Hash {
     /// The model's name with its hashes, once they are there; without those whose file could not be read.
     pub(super) fn name(self, path: String) -> ModelName {
         match self.0.join() {
-            Ok(Found { sha256, hashes }) => ModelName { path, sha256, hashes },
+            Ok(Found { sha256, hashes }) => ModelName {
+                sha256,
+                hashes,
+                ..ModelName::of(path)
+            },
             Err(_) => ModelName::of(path),
         }
     }

@@ -16,6 +16,8 @@ const MOST: f64 = 0.999;
 const USUAL_STRENGTH: f64 = 0.5;
 /// No picture is made so many times larger in one pass.
 const LARGEST: f64 = 8.0;
+/// No schedule has so many steps. Texts may change with each, and are read before the sampler is asked.
+const LONGEST: usize = 10_000;
 
 /// Where a second pass begins, and how its pictures come to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,9 +90,15 @@ impl Enlarged {
                 "`upscale_steps` is 0; it must be at least 1",
             ));
         }
+        if pipeline.mel().is_some() {
+            return Err(Error::option(
+                &["upscale"],
+                "`upscale` draws pictures on at a larger size, and this model's are spectrograms: `seconds` makes sounds longer",
+            ));
+        }
         let divisor = pipeline.size_divisor();
         let side = |side: usize| ((side as f64 * factor) as usize / divisor).max(1) * divisor;
-        Ok(Some(Self {
+        let enlarged = Self {
             size: Size {
                 height: side(size.height),
                 width: side(size.width),
@@ -99,7 +107,17 @@ impl Enlarged {
             strength,
             walked,
             in_loop: latent.strength_in_loop,
-        }))
+        };
+        if enlarged.steps() > LONGEST {
+            return Err(Error::option(
+                &["upscale_strength", "upscale_steps"],
+                format!(
+                    "`upscale_strength` {strength} is too little: {walked} steps of it are the last of a schedule of {}, and {LONGEST} are the most",
+                    enlarged.steps()
+                ),
+            ));
+        }
+        Ok(Some(enlarged))
     }
 
     /// What is asked for in the second pass.
