@@ -222,7 +222,7 @@ thread_local! {
 }
 
 /// Runs a forward in which a model's adapters count this strongly; outside of it all count with 1. It holds on this thread until `work` returns, and
-/// a backward follows its forward. An adapter that counts for nothing in all rows is not computed.
+/// a backward follows its forward. It goes inside of [`ops::in_pool`](crate::ops::in_pool), which takes `work` to another thread. An adapter that counts for nothing in all rows is not computed.
 pub fn adapting<R>(strengths: Strengths, work: impl FnOnce() -> R) -> R {
     adapting_as(Some(Arc::new(strengths)), work)
 }

@@ -21,7 +21,6 @@ use langevin_kernels::conv::{self, Conv2dShape, Residual};
 use super::{
     flex,
     kept::{Kept, Packing},
-    learns::learn,
     optional::{self, Optional},
     precision::{Precision, precision},
 };
@@ -237,7 +236,7 @@ impl<B: ConvOps + ConvGradients, C: CheckpointStrategy> ConvOps for Autodiff<B, 
             residual.as_ref().unwrap_or(&weight).node(),
         ];
         let x_id = x.id();
-        let learns = learn::<B, C, 2>([weight.node(), bias.as_ref().unwrap_or(&weight).node()]);
+        let learns = weight.is_tracked() || bias.as_ref().is_some_and(|bias| bias.is_tracked());
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         let bias = Optional::from(bias.map(|b| b.into_primitive()));

@@ -21,7 +21,6 @@ mod geglu;
 #[cfg(any(test, feature = "cube"))]
 mod generic;
 mod kept;
-mod learns;
 mod norm;
 mod norm_conv;
 mod one_input;

@@ -18,7 +18,6 @@ use super::{
     Geometry, GroupNormOptions,
     conv::{ConvGradients, ConvOps, Convolution},
     kept::{KeptAs, kept_as},
-    learns::learn,
     norm::{KeptNorm, NormGradients, NormOps, NormParameters},
     optional::{self, Optional},
 };
@@ -224,7 +223,7 @@ where
             residual.as_ref().unwrap_or(&weight).node(),
         ];
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
-        let learns = learn::<B, C, 2>([weight.node(), bias.as_ref().unwrap_or(&weight).node()]);
+        let learns = weight.is_tracked() || bias.as_ref().is_some_and(|bias| bias.is_tracked());
         let id = x.id();
         let inner = |tensor: Option<FloatTensor<Self>>| tensor.map(|tensor| tensor.into_primitive());
         let x = x.into_primitive();

@@ -441,6 +441,12 @@ impl Pipeline {
         self.class.unwrap_or_else(|| PipelineClass::of(&self.scheduler))
     }
 
+    /// The same without what its pictures are checked by.
+    pub(crate) fn without_safety(mut self) -> Self {
+        self.safety = None;
+        self
+    }
+
     /// What its pictures are checked by, where it comes with a safety checker that was not left out.
     pub fn safety(&self) -> Option<&Safety> {
         self.safety.as_deref()

@@ -11,7 +11,9 @@ use crate::Result;
 /// # Errors
 /// If there is no pipeline, it is of a class that is not there yet, or a component or the model's weights are missing.
 pub fn loaded_bytes(path: impl AsRef<Path>, options: &LoadOptions) -> Result<u64> {
-    let source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+    let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
+    // What a LoRA changes is held in float32. Which weights that are is not looked up for this: all are counted so.
+    source.keeps_types = !options.in_float32 && (options.loras.is_empty() || options.rounded_loras);
     source.check(options.codec.is_some())?;
     source.model_config()?;
     let denoiser = source.model_weights()?.loaded_bytes();

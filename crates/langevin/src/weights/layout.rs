@@ -99,11 +99,10 @@ pub(super) fn read_into<N: Number>(
     turned: bool,
     into: &mut [N],
 ) -> Option<io::Result<()>> {
-    size(dtype)?;
     let numbers = Numbers {
         bytes,
         dtype,
-        size: dtype.bitsize() / 8,
+        size: size(dtype)?,
     };
     Some(match shape {
         [outputs, inputs, taps @ ..] if turned => {
@@ -253,13 +252,15 @@ impl Numbers<'_> {
 
 /// Numbers that are there already with their first axis last, see [`read`].
 pub(super) fn turned(values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
-    let len = values.len() * size_of::<f32>();
-    let bytes = Bytes::Memory(Arc::new(to_bytes(&values).into_owned()), 0..len);
-    // They are real numbers, and all there.
-    match read(&bytes, Dtype::F32, shape, true) {
-        Some(Ok(turned)) => turned,
-        _ => values,
+    let [outputs, inputs, taps @ ..] = shape else {
+        return values;
+    };
+    let size = [*outputs, *inputs, taps.iter().product()];
+    let mut turned = vec![0.0; values.len()];
+    for (block, rows) in values.chunks((turn::ROWS * size[1] * size[2]).max(1)).enumerate() {
+        turn::turn(rows, block * turn::ROWS, size, &mut turned);
     }
+    turned
 }
 
 /// The other way: of `[height, width, in, out]` with so many `taps`, height times width, and `outputs`, `[out, in, height, width]`.
