@@ -169,7 +169,7 @@ fn a_word_is_learned_and_drawn_with() {
     let base = base("base");
     line(
         folder,
-        &format!("sample {base} --embedding whole/learned_embeds.safetensors --prompt <toy> --steps 2 --output toy.png"),
+        &format!("sample {base} --embedding whole/learned_embeds.safetensors --prompt <toy> --steps 2 --overwrite --output toy.png"),
     )
     .ok();
     for (flags, parts) in [
@@ -182,6 +182,15 @@ fn a_word_is_learned_and_drawn_with() {
             ["tokens of the vocabulary", "another word"],
         ),
         ("--placeholder-token <toy>", ["--initializer-token", "begins as"]),
+        // An empty word would be found at every place of a text.
+        (
+            "--placeholder-token= --initializer-token cat",
+            ["--placeholder-token", "1 to"],
+        ),
+        (
+            "--placeholder-token <toy> --initializer-token cat --num-vectors 5000",
+            ["--num-vectors", "from 1 to"],
+        ),
     ] {
         let refused = format!(
             "train --pretrained {base} --trainee embedding --train-data-dir dog {flags} {SHORT} --output-dir no"
@@ -189,6 +198,41 @@ fn a_word_is_learned_and_drawn_with() {
         line(folder, &refused).refused(1, &parts);
     }
     assert!(!folder.join("no").exists(), "what is refused leaves nothing");
+}
+
+#[test]
+fn a_word_of_xl_has_a_file_for_each_of_its_encoders() {
+    let scene = scene();
+    let folder = scene.path();
+    let base = base("base_xl");
+    let ran = line(
+        folder,
+        &format!(
+            "train --pretrained {base} --trainee embedding --placeholder-token <toy> --initializer-token cat --train-data-dir dog \
+             --resolution 16 --ddpm-num-inference-steps 2 --eval-batch-size 1 --plain --max-train-steps 1 --output-dir run"
+        ),
+    )
+    .ok();
+    let files = ["learned_embeds.safetensors", "learned_embeds_2.safetensors"];
+    let flags = files.map(|file| format!("--embedding run/{file}"));
+    let both = flags.join(" ");
+    let said = ran.out.clone() + &ran.err;
+    assert!(said.contains(&both), "{said}");
+    assert!(
+        fs::read_to_string(folder.join("run/README.md"))
+            .unwrap()
+            .contains(files[1])
+    );
+    let draw = |flags: &str| {
+        line(
+            folder,
+            &format!("sample {base} {flags} --prompt <toy> --steps 2 --overwrite --output toy.png"),
+        )
+    };
+    draw(&both).ok();
+    for one in &flags {
+        draw(one).refused(1, &["text_encoder", "<toy>"]);
+    }
 }
 
 #[test]
@@ -275,6 +319,16 @@ fn folders_of_other_trainers_count_as_they_say() {
     );
     line(folder, &format!("train {flags} {SHORT} --output-dir none"))
         .refused(1, &["no caption", "--instance-prompt"]);
+    // A folder's number is anybody's.
+    let picture = bytes(folder.join("kohya/2_dog/b.png"));
+    fs::create_dir_all(folder.join("often/100000_dog")).unwrap();
+    for i in 0..101 {
+        fs::write(folder.join(format!("often/100000_dog/{i}.png")), &picture).unwrap();
+    }
+    let flags = flags.replace("--train-data-dir dog", "--train-data-dir often");
+    line(folder, &format!("train {flags} {SHORT} --output-dir none"))
+        .refused(1, &["more than 10000000 times", "numbers smaller"]);
+    assert!(!folder.join("none").exists(), "what is refused leaves nothing");
 }
 
 #[test]

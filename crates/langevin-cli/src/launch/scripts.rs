@@ -675,6 +675,29 @@ mod tests {
     }
 
     #[test]
+    fn class_pictures_are_asked_for_by_two_flags() {
+        let class = "--class_prompt=a dog|--class_data_dir=dogs|--num_class_images=9";
+        let (ours, notes) = line(
+            "train_dreambooth.py",
+            &format!("{class}|--with_prior_preservation"),
+        );
+        assert!(
+            ours.ends_with("--class_prompt=a dog --class_data_dir=dogs --num_class_images=9"),
+            "{ours}"
+        );
+        assert!(notes.is_empty(), "{notes:?}");
+        let (ours, notes) = line("train_dreambooth.py", class);
+        assert!(!ours.contains("class"), "{ours}");
+        assert!(
+            notes.len() == 1 && notes[0].contains("--with_prior_preservation"),
+            "{notes:?}"
+        );
+        let alone = Script::named("train_dreambooth.py").unwrap();
+        let refused = alone.line(&words("--with_prior_preservation")).unwrap_err();
+        assert!(refused.to_string().contains("--class_prompt"), "{refused}");
+    }
+
+    #[test]
     fn sd_scripts_lines_are_refused_with_ours() {
         let line = words(
             "--pretrained_model_name_or_path=sd.safetensors|--network_dim=8|--train_data_dir=pictures of it|--resolution=512,512",

@@ -175,6 +175,23 @@ impl LatentRun {
         &self.base
     }
 
+    /// Looks for captions, before anything is written.
+    ///
+    /// # Errors
+    /// If one of the first pictures has none where it needs one.
+    pub(super) fn check_captions(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Result<()> {
+        if config.instance_prompt.is_some() || config.trainee == TraineeKind::Embedding {
+            return Ok(());
+        }
+        // One that cannot be read is the loader's to report.
+        let readable = |index: usize| Some((index, dataset.get(index).ok()?.caption));
+        let mut first = (0..dataset.len().min(LOOKED_AT)).filter_map(readable);
+        match first.find(|(_, caption)| caption.is_none()) {
+            Some((index, _)) => Err(no_caption(index)),
+            None => Ok(()),
+        }
+    }
+
     /// Draws the pictures of the class that are missing, with the model as it was, and says so.
     ///
     /// # Errors
@@ -183,17 +200,8 @@ impl LatentRun {
         &mut self,
         config: &TrainingConfig,
         run: &Path,
-        dataset: &dyn Dataset,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        if config.instance_prompt.is_none() && config.trainee != TraineeKind::Embedding {
-            // Before anything is drawn. One that cannot be read is the loader's to report.
-            let readable = |index: usize| Some((index, dataset.get(index).ok()?.caption));
-            let mut first = (0..dataset.len().min(LOOKED_AT)).filter_map(readable);
-            if let Some((index, _)) = first.find(|(_, caption)| caption.is_none()) {
-                return Err(no_caption(index));
-            }
-        }
         match &mut self.class {
             // What a checker blackens is no picture of the class.
             Some(class) => class.fill(config, &self.base.clone().without_safety(), run, observer),

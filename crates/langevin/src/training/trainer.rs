@@ -277,9 +277,12 @@ impl Trainer {
 
     fn whole_run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
+        if let Some(latent) = &self.latent {
+            latent.check_captions(&self.config, self.dataset.as_ref())?;
+        }
         let mut run = Run::begin(self)?;
         if let Some(latent) = &mut self.latent {
-            latent.prepare(&self.config, &self.folder, self.dataset.as_ref(), observer)?;
+            latent.prepare(&self.config, &self.folder, observer)?;
         }
         let info = run.info(self)?;
         observer.started(&info);
