@@ -313,3 +313,74 @@ fn numbers_keep_their_type_or_get_the_one_that_is_asked_for() {
     assert!(fs::metadata(file("f16-wide")).unwrap().len() > half);
     convert(folder.path(), &stored("early"), &["x", "--dtype", "f8"]).refused(2, &["float16", "bfloat16"]);
 }
+
+#[test]
+fn a_gguf_file_is_written_read_and_drawn_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/sd_training/base");
+    let config = base.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let draw = |pipeline: &Path, picture: &str| {
+        let args = [
+            "--prompt", "cat", "--steps", "2", "--seed", "3", "--output", picture,
+        ];
+        let command = ["sample".as_ref(), pipeline.as_os_str()];
+        langevin(
+            folder.path(),
+            command.into_iter().chain(args.map(std::ffi::OsStr::new)),
+        )
+        .ok();
+        let picture = langevin::data::read_picture(at(picture)).unwrap();
+        picture.pixels().to_vec()
+    };
+    let own = draw(&base, "own.png");
+    // As it is, the same to the byte; of eight bits, near.
+    convert(folder.path(), &base, &["whole.gguf"]).ok();
+    convert(
+        folder.path(),
+        &at("whole.gguf"),
+        &["small.gguf", "--precision", "q8_0"],
+    )
+    .ok();
+    for (name, most) in [("whole", 0), ("small", 24)] {
+        convert(
+            folder.path(),
+            &at(&format!("{name}.gguf")),
+            &[name, "--config", config],
+        )
+        .ok();
+        let drawn = draw(&at(name), &format!("{name}.png"));
+        let difference = own.iter().zip(&drawn).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(difference <= most, "{name}: {difference}");
+        assert_eq!(name == "small", drawn != own, "{name}");
+    }
+    let size = |name: &str| fs::metadata(at(name)).unwrap().len();
+    assert!(size("small.gguf") < size("whole.gguf"));
+    let info = langevin(folder.path(), ["info", "small.gguf"]).ok();
+    assert!(
+        info.out
+            .contains("unet, vae, text_encoder of sd1 (GGUF of f32, q8_0"),
+        "{}",
+        info.out
+    );
+    // Back, and what is refused.
+    convert(
+        folder.path(),
+        &at("small.gguf"),
+        &["back.safetensors", "--single-file"],
+    )
+    .ok();
+    let q8_0 = ["--precision", "q8_0"];
+    convert(folder.path(), &base, &["folder", q8_0[0], q8_0[1]]).refused(1, &["q8_0", ".gguf"]);
+    convert(
+        folder.path(),
+        &at("whole.gguf"),
+        &["a.safetensors", "--single-file", q8_0[0], q8_0[1]],
+    )
+    .refused(1, &["q8_0", ".gguf"]);
+    convert(folder.path(), &at("whole.gguf"), &["again.gguf"]).refused(1, &["already", "--precision"]);
+    let whole = fs::read(at("small.gguf")).unwrap();
+    fs::write(at("cut.gguf"), &whole[..whole.len() / 2]).unwrap();
+    convert(folder.path(), &at("cut.gguf"), &["cut"]).refused(1, &["cut.gguf", "does not lie in it"]);
+    assert!(!at("cut").exists() && !at("a.safetensors").exists());
+}

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::{model::Model, options::ServerOptions, refusal::Refusal};
 
 /// Endings of single files that hold a pipeline.
-const FILES: [&str; 2] = ["safetensors", "ckpt"];
+const FILES: [&str; 3] = ["safetensors", "gguf", "ckpt"];
 /// What shows that a folder is a pipeline.
 const INDEX: &str = "model_index.json";
 

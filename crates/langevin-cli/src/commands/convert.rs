@@ -43,8 +43,8 @@ variants such as fp16, the pickles of older repositories (nothing in them is exe
 configurations with few keys. The output has a folder a component, its weights as one safetensors file with numbers \
 of the type that they are stored in, unless --precision says otherwise, and today's names. A model without a scheduler stays one, unless --scheduler gives it one.
 
-Also takes a single file of Stable Diffusion (.safetensors, .ckpt, .pt) and writes the folder of its components, and with --single-file \
-writes such a file of a folder.
+Also takes a single file of Stable Diffusion (.safetensors, .ckpt, .pt, .gguf) and writes the folder of its components, and with --single-file \
+writes such a file of a folder: safetensors, or GGUF, whose matrices may have eight bits a number (--precision q8_0).
 
 Merges LoRA into what it writes, and with --lora-style writes a LoRA file in another style.";
 
@@ -56,6 +56,7 @@ Examples:
   langevin convert v1-5-pruned-emaonly.safetensors sd15
   langevin convert v2-1_512.ckpt sd21 --kind sd2-base
   langevin convert sd15 sd15.safetensors --single-file --precision float16
+  langevin convert sd15.safetensors sd15.gguf --precision q8_0
   langevin convert sd15 sd15-pixels --lora pixel-art.safetensors:0.8
   langevin convert sd15.safetensors sd15-pixels.safetensors --single-file --lora pixel-art.safetensors
   langevin convert pixel-art.safetensors pixels.safetensors --lora-style peft";
@@ -80,7 +81,7 @@ pub(crate) struct ConvertArgs {
     /// Write into a folder that already has something in it
     #[arg(long)]
     pub overwrite: bool,
-    /// Write one file in the layout of the original programs
+    /// Write one file in the layout of the original programs; so does an output that ends in .gguf
     #[arg(long, conflicts_with_all = ["scheduler", "config", "ema"])]
     pub single_file: bool,
     /// A LoRA to merge into the weights: a file or ORG/NAME of the Hub, and how strongly after a colon [1]; several add up
@@ -101,6 +102,7 @@ fn number_type() -> impl TypedValueParser<Value = Precision> {
             Precision::Float32 => &["f32", "fp32"],
             Precision::Float16 => &["f16", "fp16"],
             Precision::Bfloat16 => &["bf16"],
+            Precision::Q8_0 => &[],
         };
         PossibleValue::new(precision.name()).aliases(short.iter().copied())
     };
@@ -142,8 +144,14 @@ pub(crate) fn run(args: ConvertArgs) -> Result<()> {
     if let Some(style) = args.lora_style {
         return lora::rewrite(&args, style);
     }
-    if args.single_file {
+    if args.single_file || single_file::is_gguf(&args.output) {
         return single_file::pack(&args);
+    }
+    if args.precision == Some(Precision::Q8_0) {
+        bail!(
+            "--precision q8_0 is a type of GGUF files: {} would have to end in .gguf",
+            args.output.display()
+        );
     }
     check_output(&args)?;
     if args.input.is_file() {

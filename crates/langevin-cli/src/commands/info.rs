@@ -153,7 +153,7 @@ fn kind(path: &Path) -> Result<Kind> {
             "{}: holds no whole pipeline: there is no {MODEL_INDEX} in it",
             path.display()
         )
-    } else if path.is_file() && has_ending(path, &["safetensors", "bin", "pt", "ckpt"]) {
+    } else if path.is_file() && has_ending(path, &["safetensors", "gguf", "bin", "pt", "ckpt"]) {
         Ok(Kind::Weights)
     } else if path.is_file() && has_ending(path, &["png"]) {
         Ok(Kind::Picture)

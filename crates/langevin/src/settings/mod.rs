@@ -26,6 +26,7 @@ use crate::{
     grid,
     options::{UpscaleBy, names_lora},
     schedulers::SamplerName,
+    weights::single_file::ENDINGS,
 };
 
 /// The keyword of A1111's text.
@@ -62,7 +63,7 @@ impl ModelName {
     /// The name alone, as A1111 writes it.
     fn short(&self) -> String {
         let name = self.path.rsplit(['/', '\\']).next().unwrap_or(&self.path);
-        let stem = ["safetensors", "ckpt", "pt"]
+        let stem = ENDINGS
             .iter()
             .find_map(|ending| name.strip_suffix(&format!(".{ending}")));
         stem.unwrap_or(name).to_owned()

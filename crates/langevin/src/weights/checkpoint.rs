@@ -1,4 +1,4 @@
-//! The weights of a model as they lie in files: one safetensors file, several with an index, or the pickles of older
+//! The weights of a model as they lie in files: one safetensors file, several with an index, GGUF, or the pickles of older
 //! repositories. Nothing of a pickle is executed.
 
 use std::{
@@ -17,6 +17,7 @@ use langevin_kernels::buffer::Buffer;
 
 use super::{
     DIFFUSERS, Edit, FileNames, NamedTensor, Precision, find,
+    gguf::{self, GgufFile},
     index::Index,
     layout::{self, Bytes, as_type, to_bytes, turned},
     names,
@@ -520,8 +521,8 @@ impl Checkpoint {
 /// What a user would want to know: `safetensors in 2 files, F16, early names of attention`.
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let formats: BTreeSet<&str> = self.files.iter().map(|file| file.format()).collect();
-        let formats: Vec<&str> = formats.into_iter().collect();
+        let formats: BTreeSet<String> = self.files.iter().map(|file| file.format()).collect();
+        let formats: Vec<String> = formats.into_iter().collect();
         write!(f, "{}", formats.join(" and "))?;
         if self.files.len() > 1 {
             write!(f, " in {} files", self.files.len())?;
@@ -549,6 +550,7 @@ struct WeightsFile {
 
 enum Content {
     Safetensors(SafetensorsFile),
+    Gguf(GgufFile),
     /// Its archive is read by one thread at a time.
     Torch(Box<Mutex<TorchFile>>),
     /// What was made here.
@@ -566,6 +568,8 @@ impl WeightsFile {
         } else if start.starts_with(torch::LEGACY) {
             let bytes = files::read(&path)?;
             torch(TorchFile::open_legacy(bytes).map_err(fail)?)
+        } else if start.starts_with(gguf::MAGIC) {
+            Content::Gguf(GgufFile::open(&path)?)
         } else if start.starts_with(b"version https://git-lfs") {
             let message =
                 "is a pointer of Git LFS, not the weights: `git lfs pull` in its repository brings them";
@@ -583,16 +587,21 @@ impl WeightsFile {
         Ok(Self { path, content })
     }
 
-    fn format(&self) -> &'static str {
+    fn format(&self) -> String {
         match &self.content {
-            Content::Safetensors(_) | Content::Memory(_) => "safetensors",
-            Content::Torch(file) => lock(file).format(),
+            Content::Safetensors(_) | Content::Memory(_) => "safetensors".into(),
+            Content::Gguf(file) => file.format(),
+            Content::Torch(file) => lock(file).format().into(),
         }
     }
 
     fn tensors(&self) -> BTreeMap<String, StoredTensor> {
         match &self.content {
             Content::Safetensors(file) => file
+                .tensors()
+                .map(|(name, stored)| (name.clone(), stored.clone()))
+                .collect(),
+            Content::Gguf(file) => file
                 .tensors()
                 .map(|(name, stored)| (name.clone(), stored.clone()))
                 .collect(),
@@ -609,6 +618,7 @@ impl WeightsFile {
         let lacking = || Error::file(&self.path, format!("lacks {name}"));
         match &self.content {
             Content::Safetensors(file) => file.bytes(name).ok_or_else(lacking),
+            Content::Gguf(file) => file.bytes(name).ok_or_else(lacking),
             Content::Memory(tensors) => {
                 let (_, bytes) = tensors.get(name).ok_or_else(lacking)?;
                 Ok(Bytes::Memory(bytes.clone(), 0..bytes.len()))

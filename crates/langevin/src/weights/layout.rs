@@ -14,6 +14,8 @@ use std::{
 use langevin_kernels::turn::{self, Turned};
 use safetensors::Dtype;
 
+use super::gguf::BlockType;
+
 /// Rows of a matrix that are turned back together: so many numbers are then read one after another.
 const ROWS: usize = 64;
 /// Columns that are turned back at once: a cache line of a row.
@@ -32,6 +34,13 @@ pub(super) enum Bytes<'a> {
     File(&'a File, u64),
     /// This part of what was read already.
     Memory(Arc<Vec<u8>>, Range<usize>),
+    /// Numbers in blocks, which begin at `start` in a file, as bytes of float32 without the first `skipped`.
+    Blocks {
+        file: &'a File,
+        start: u64,
+        blocks: BlockType,
+        skipped: usize,
+    },
 }
 
 impl Bytes<'_> {
@@ -43,6 +52,17 @@ impl Bytes<'_> {
                 let start = place.start.saturating_add(bytes).min(place.end);
                 Self::Memory(content, start..place.end)
             }
+            Self::Blocks {
+                file,
+                start,
+                blocks,
+                skipped,
+            } => Self::Blocks {
+                file,
+                start,
+                blocks,
+                skipped: skipped + bytes,
+            },
         }
     }
 
@@ -57,8 +77,28 @@ impl Bytes<'_> {
                 into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
                 Ok(())
             }
+            Self::Blocks {
+                file,
+                start,
+                blocks,
+                skipped,
+            } => read_blocks(file, *start, *blocks, skipped + at, into),
         }
     }
+}
+
+/// Fills `into` with bytes of float32 from `at` on, of numbers in blocks.
+fn read_blocks(file: &File, start: u64, blocks: BlockType, at: usize, into: &mut [u8]) -> io::Result<()> {
+    const SIZE: usize = size_of::<f32>();
+    let (first, last) = (at / SIZE, (at + into.len()).div_ceil(SIZE));
+    let (begin, end) = (first / blocks.numbers(), last.div_ceil(blocks.numbers()));
+    let mut stored = vec![0; (end - begin) * blocks.bytes()];
+    read_at(file, &mut stored, start + (begin * blocks.bytes()) as u64)?;
+    let mut values = vec![0.0; (end - begin) * blocks.numbers()];
+    blocks.widen(&stored, &mut values);
+    let skipped = at - begin * blocks.numbers() * SIZE;
+    into.copy_from_slice(&to_bytes(&values)[skipped..][..into.len()]);
+    Ok(())
 }
 
 #[cfg(unix)]

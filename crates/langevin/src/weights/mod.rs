@@ -1,10 +1,11 @@
 //! Where weights come from and go: the walk over a module's parameters, and the formats of files: safetensors, shards with an index,
-//! PyTorch's pickles, all components of a pipeline in one file ([`single_file`]), and what is put on top of weights ([`lora`]). Knows no model.
+//! PyTorch's pickles, GGUF, all components of a pipeline in one file ([`single_file`]), and what is put on top of weights ([`lora`]). Knows no model.
 
 mod adapt;
 mod checkpoint;
 mod edit;
 mod find;
+mod gguf;
 mod hashes;
 mod index;
 mod layout;

@@ -17,6 +17,8 @@ named_enum! {
         Float16 = "float16",
         /// 16 bits with the range of 32.
         Bfloat16 = "bfloat16",
+        /// Eight bits and a scale for 32 numbers, in GGUF files: matrices, and the rest as it is stored.
+        Q8_0 = "q8_0",
     }
 }
 
@@ -46,7 +48,7 @@ impl Precision {
     /// What numbers of a type are written as.
     pub(super) fn of(self, stored: Dtype) -> Dtype {
         match self {
-            Self::Stored => stored,
+            Self::Stored | Self::Q8_0 => stored,
             Self::Float32 => Dtype::F32,
             Self::Float16 => Dtype::F16,
             Self::Bfloat16 => Dtype::BF16,

@@ -47,15 +47,21 @@ pub(super) fn unpack(args: &ConvertArgs) -> Result<()> {
     Ok(terminal::print_line(&line)?)
 }
 
+/// Whether a file's name is one of GGUF.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
 /// Writes a single file of a folder.
 pub(super) fn pack(args: &ConvertArgs) -> Result<()> {
     let output = &args.output;
-    if output
+    let is_safetensors = output
         .extension()
-        .is_none_or(|extension| extension != "safetensors")
-    {
+        .is_some_and(|extension| extension == "safetensors");
+    if !is_safetensors && !is_gguf(output) {
         bail!(
-            "{}: the name of a single file must end in .safetensors",
+            "{}: the name of a single file must end in .safetensors or .gguf",
             output.display()
         );
     }
@@ -92,11 +98,12 @@ pub(super) fn pack(args: &ConvertArgs) -> Result<()> {
     ))?)
 }
 
-/// Writes a single file again, with LoRA in it.
+/// Writes a single file again: with LoRA in it, in another type, or in the other format.
 fn repack(args: &ConvertArgs, precision: Precision, loras: &[Lora]) -> Result<()> {
-    if loras.is_empty() {
+    let changes = args.precision.is_some() || is_gguf(&args.input) != is_gguf(&args.output);
+    if loras.is_empty() && !changes {
         bail!(
-            "{}: is a single file already; --lora says what to merge into it",
+            "{}: is a single file already; --lora says what to merge into it, --precision in which type to write it",
             args.input.display()
         );
     }

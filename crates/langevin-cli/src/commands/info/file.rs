@@ -7,7 +7,7 @@ use langevin::{
     conditioning::EmbeddingFile,
     data::sound::SoundReader,
     settings::{Program, Settings},
-    weights::FileHashes,
+    weights::{FileHashes, single_file::SingleFile},
 };
 
 use super::pipeline::line;
@@ -76,7 +76,13 @@ pub(super) fn describe_weights(path: &Path) -> Result<()> {
             let widths: Vec<String> = widths.iter().map(ToString::to_string).collect();
             format!("a learned word, vectors of {} numbers", widths.join(" and "))
         }
-        Err(_) => "weights".into(),
+        Err(_) => match SingleFile::open(path) {
+            Ok(file) => {
+                let components: Vec<String> = file.components().iter().map(ToString::to_string).collect();
+                format!("{} of {} ({})", components.join(", "), file.kind(), file.format())
+            }
+            Err(_) => "weights".into(),
+        },
     };
     terminal::print_line(&format!("{}: {what}, {}", path.display(), bytes(size)))?;
     let hashes = FileHashes::of(path)?;

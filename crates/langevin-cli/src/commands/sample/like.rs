@@ -7,13 +7,11 @@ use langevin::{
     Lora, Request,
     conditioning::EmbeddingFile,
     settings::{ModelName, Settings, addition_hash},
+    weights::single_file::ENDINGS,
 };
 
 use super::SampleArgs;
 use crate::{loading::Additions, terminal};
-
-/// Endings of single files, where a picture names a model without one.
-const ENDINGS: [&str; 3] = ["safetensors", "ckpt", "pt"];
 
 /// What is asked for and the model that is to draw it: what was typed, over what the picture says that is named.
 ///

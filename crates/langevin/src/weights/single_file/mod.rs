@@ -47,6 +47,15 @@ named_enum! {
     }
 }
 
+/// How the names of such files end.
+pub const ENDINGS: [&str; 4] = ["safetensors", "ckpt", "gguf", "pt"];
+
+/// Whether a path is that of a file with such an ending.
+pub fn is_named(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    path.is_file() && ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
 /// How a component's parameters are named in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
@@ -127,7 +136,7 @@ pub struct SingleFile {
 }
 
 impl SingleFile {
-    /// Opens a `.safetensors`, `.ckpt` or `.pt`, and tells its kind. Nothing of a pickle is executed.
+    /// Opens a `.safetensors`, `.gguf`, `.ckpt` or `.pt`, and tells its kind. Nothing of a pickle is executed.
     ///
     /// # Errors
     /// If it cannot be read or is not whole, or is no checkpoint of the Stable Diffusion family; what else it is is then said where that is known.
@@ -158,6 +167,11 @@ impl SingleFile {
         }
         self.with_ema = true;
         Ok(self)
+    }
+
+    /// Its format and the types of its numbers, for a sentence.
+    pub fn format(&self) -> String {
+        self.file.to_string()
     }
 
     /// Where it is.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Error, Result,
     weights::{
-        Checkpoint, Precision,
+        Checkpoint, Precision, gguf,
         safetensors::{self, Entry},
     },
 };
@@ -28,7 +28,11 @@ pub struct Markers {
     pub zero_terminal_snr: bool,
 }
 
-/// Writes components, which have the names of diffusers and transformers, as one file of a kind, a piece of a tensor after another.
+/// The ending of files that hold types of few bits.
+pub(super) const GGUF: &str = "gguf";
+
+/// Writes components, which have the names of diffusers and transformers, as one file of a kind, a piece of a tensor after another: safetensors, or
+/// GGUF where the name ends in `.gguf`.
 ///
 /// # Errors
 /// If a kind has no place for a component, a component has tensors that the kind has no names for, or a file cannot be read or written; what was
@@ -78,7 +82,32 @@ pub fn write(
             twice.name
         )));
     }
-    safetensors::write(path.as_ref(), entries)
+    let path = path.as_ref();
+    let is_gguf = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case(GGUF));
+    match (is_gguf, precision == Precision::Q8_0) {
+        (true, quantised) => gguf::write(path, entries, architecture(kind), quantised),
+        (false, false) => safetensors::write(path, entries),
+        (false, true) => Err(Error::option(
+            &["precision"],
+            format!(
+                "`precision` q8_0 is a type of GGUF files: {} would have to end in .{GGUF}",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// What a GGUF file calls the architecture of a kind.
+fn architecture(kind: Kind) -> &'static str {
+    if kind.is_xl() {
+        "sdxl"
+    } else if kind.is_version_2() {
+        "sd2"
+    } else {
+        "sd1"
+    }
 }
 
 /// What a component's names begin with in a file of a kind.
