@@ -677,6 +677,39 @@ fn a_single_file_is_drawn_with_directly() {
         "{}",
         ran.err
     );
+    // It is trained on, too, and so is one of few bits.
+    fs::create_dir(folder.join("dog")).unwrap();
+    fs::copy(folder.join("few.png"), folder.join("dog/0.png")).unwrap();
+    line(
+        folder,
+        "convert sdxl_lightning_2step.safetensors xl.gguf --precision q8_0",
+    )
+    .ok();
+    for (base, trainee) in [("xl.gguf", "lora"), ("sdxl_lightning_2step.safetensors", "full")] {
+        let flags = "--train-data-dir dog --instance-prompt cat --resolution 32 --max-train-steps 1 --ddpm-num-inference-steps 1 --eval-batch-size 1 --quiet";
+        line(
+            folder,
+            &format!("train --pretrained {base} --trainee {trainee} {flags} --output-dir {trainee}"),
+        )
+        .ok();
+        let card = fs::read_to_string(folder.join(trainee).join("README.md")).unwrap();
+        assert_eq!(card.contains("from_single_file"), trainee == "lora", "{card}");
+    }
+    line(
+        folder,
+        "sample xl.gguf --lora lora --prompt cat --steps 1 --size 32x32 --output tuned.png",
+    )
+    .ok();
+    line(
+        folder,
+        "sample full --prompt cat --steps 1 --size 32x32 --output full.png",
+    )
+    .ok();
+    line(
+        folder,
+        "train --pretrained few.png --train-data-dir dog --instance-prompt cat",
+    )
+    .refused(1, &["few.png"]);
     let ran = few("--steps 9 --scheduler dpm++2m --guidance-scale 7").ok();
     for part in [
         "Lightning",

@@ -231,7 +231,7 @@ fn a_word_of_xl_has_a_file_for_each_of_its_encoders() {
     };
     draw(&both).ok();
     for one in &flags {
-        draw(one).refused(1, &["text_encoder", "<toy>"]);
+        draw(one).refused(1, &["text encoders", "`<toy>`"]);
     }
 }
 
@@ -319,6 +319,23 @@ fn folders_of_other_trainers_count_as_they_say() {
     );
     line(folder, &format!("train {flags} {SHORT} --output-dir none"))
         .refused(1, &["no caption", "--instance-prompt"]);
+    // The most usual of such trees has one folder, and its pictures may lie beside others.
+    fs::create_dir_all(folder.join("one/2_cat toy")).unwrap();
+    fs::copy(
+        folder.join("kohya/2_dog/b.png"),
+        folder.join("one/2_cat toy/b.png"),
+    )
+    .unwrap();
+    let one = flags.replace("--train-data-dir dog", "--train-data-dir one");
+    let noisy = SHORT.replace("--quiet", "--plain");
+    let ran = line(
+        folder,
+        &format!("train {one} {noisy} --num-epochs 1 --output-dir one-run"),
+    )
+    .ok();
+    assert!(ran.err.contains("`cat toy` is their caption"), "{}", ran.err);
+    let metrics = fs::read_to_string(folder.join("one-run/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 2);
     // A folder's number is anybody's.
     let picture = bytes(folder.join("kohya/2_dog/b.png"));
     fs::create_dir_all(folder.join("often/100000_dog")).unwrap();

@@ -277,6 +277,14 @@ impl Dataset for ImageFolder {
         self.described(index, picture)
     }
 
+    fn folder(&self, index: usize) -> Option<String> {
+        let folder = self.entries.get(index)?.path.parent()?.file_name();
+        Some(folder.map_or_else(
+            || self.name.clone(),
+            |folder| folder.to_string_lossy().into_owned(),
+        ))
+    }
+
     fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref()
     }

@@ -137,6 +137,17 @@ pub trait Dataset: Send + Sync {
         Ok(self.get(index)?.class)
     }
 
+    /// The name of the folder that the picture at `index` lies in, where it lies in one.
+    fn folder(&self, index: usize) -> Option<String> {
+        let _ = index;
+        None
+    }
+
+    /// The number of the picture that the one at `index` is again, or `index` where it is a picture of its own.
+    fn original(&self, index: usize) -> usize {
+        index
+    }
+
     /// The names of the classes, if the pictures have classes.
     fn class_names(&self) -> Option<&[String]>;
 

@@ -4,14 +4,13 @@
 use super::{Dataset, Example, Fingerprint, out_of_range};
 use crate::{Error, Result};
 
-/// A data set whose classes are such folders, without classes.
+/// A data set with such folders, without classes.
 pub struct Repeated {
     whole: Box<dyn Dataset>,
-    /// Where each picture stands in the whole.
-    indices: Vec<usize>,
+    /// Where each picture stands in the whole, and which folder it lies in.
+    places: Vec<(usize, Option<usize>)>,
+    /// What the folders' names say.
     captions: Vec<String>,
-    /// Whether all pictures are in one such folder.
-    is_leaf: bool,
     said: Vec<String>,
 }
 
@@ -26,74 +25,74 @@ fn parts(name: &str) -> Option<(usize, &str)> {
 }
 
 impl Repeated {
-    /// The data set with each picture as often as its folder says; as it is where a folder says nothing of the kind.
+    /// The data set with each picture as often as its folder says, and once where that says nothing; as it is where none says anything.
     ///
     /// # Errors
-    /// If a picture's folder cannot be read.
+    /// If the pictures are too many then.
     pub fn of(whole: Box<dyn Dataset>) -> Result<Box<dyn Dataset>> {
-        // One that holds the pictures itself counts too: whoever names it means it.
-        let own = [whole.name().to_string()];
-        let is_leaf = whole.class_names().is_none();
-        let names = whole.class_names().unwrap_or(&own);
-        let folders: Option<Vec<(usize, String)>> = names
-            .iter()
-            .map(|name| parts(name).map(|(count, words)| (count, words.to_string())))
-            .collect();
-        let Some(folders) = folders.filter(|folders| !folders.is_empty()) else {
-            return Ok(whole);
-        };
-        let mut indices = Vec::new();
-        let mut pictures = vec![0; folders.len()];
+        let mut folders: Vec<(String, usize)> = Vec::new();
+        let mut places = Vec::new();
         for index in 0..whole.len() {
-            let class = match is_leaf {
-                true => Some(0),
-                false => whole.class(index)?.filter(|&class| class < folders.len()),
-            };
-            let count = class.map_or(1, |class| folders[class].0);
-            if let Some(class) = class {
-                pictures[class] += 1;
-            }
-            if indices.len() + count > MOST {
+            let name = whole.folder(index).filter(|name| parts(name).is_some());
+            let folder = name.map(|name| {
+                let known = folders.iter().rposition(|(known, _)| *known == name);
+                let folder = known.unwrap_or_else(|| {
+                    folders.push((name, 0));
+                    folders.len() - 1
+                });
+                folders[folder].1 += 1;
+                folder
+            });
+            let name = folder.map(|folder| folders[folder].0.as_str());
+            let count = name.and_then(parts).map_or(1, |(count, _)| count);
+            if places.len() + count > MOST {
                 return Err(Error::Config(format!(
                     "the folders of {} repeat their pictures more than {MOST} times in all: make their numbers smaller",
                     whole.name()
                 )));
             }
-            indices.extend(std::iter::repeat_n(index, count));
+            places.extend(std::iter::repeat_n((index, folder), count));
         }
-        let said = folders
-            .iter()
-            .zip(pictures)
-            .map(|((count, words), pictures)| {
-                format!("the {pictures} pictures of `{count}_{words}` count {count} times in an epoch, and `{words}` is their caption where they have none of their own")
-            })
-            .collect();
+        if folders.is_empty() {
+            return Ok(whole);
+        }
+        let said = folders.iter().map(|(name, pictures)| {
+            let (count, words) = parts(name).unwrap_or((1, name));
+            format!("the {pictures} pictures of `{name}` count {count} times in an epoch, and `{words}` is their caption where they have none of their own")
+        });
+        let captions = folders.iter().filter_map(|(name, _)| parts(name));
         Ok(Box::new(Self {
+            places,
+            captions: captions.map(|(_, words)| words.to_string()).collect(),
+            said: said.collect(),
             whole,
-            indices,
-            captions: folders.into_iter().map(|(_, words)| words).collect(),
-            is_leaf,
-            said,
         }))
+    }
+
+    fn place(&self, index: usize) -> Result<(usize, Option<usize>)> {
+        let place = self.places.get(index).copied();
+        place.ok_or_else(|| out_of_range(self.name(), index, self.places.len()))
     }
 }
 
 impl Dataset for Repeated {
     fn len(&self) -> usize {
-        self.indices.len()
+        self.places.len()
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        let place = self.indices.get(index).copied();
-        let place = place.ok_or_else(|| out_of_range(self.name(), index, self.indices.len()))?;
-        let example = self.whole.get(place)?;
-        let class = if self.is_leaf { Some(0) } else { example.class };
-        let words = class.and_then(|class| self.captions.get(class));
+        let (index, folder) = self.place(index)?;
+        let example = self.whole.get(index)?;
+        let words = folder.and_then(|folder| self.captions.get(folder));
         Ok(Example {
             class: None,
             caption: example.caption.or_else(|| words.cloned()),
             ..example
         })
+    }
+
+    fn original(&self, index: usize) -> usize {
+        self.places.get(index).map_or(index, |(original, _)| *original)
     }
 
     fn class(&self, _: usize) -> Result<Option<usize>> {

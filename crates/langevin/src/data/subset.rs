@@ -187,6 +187,10 @@ impl Dataset for ClassSubset {
         Ok(self.renumbered(self.whole.class(self.place(index)?)?))
     }
 
+    fn folder(&self, index: usize) -> Option<String> {
+        self.whole.folder(*self.indices.get(index)?)
+    }
+
     fn class_names(&self) -> Option<&[String]> {
         Some(&self.names)
     }

@@ -44,6 +44,7 @@ pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};
 pub use single_file::{pack, repack, unpack};
 pub use size::loaded_bytes;
+pub(crate) use source::PipelineSource;
 pub use together::step_together;
 
 pub use crate::{

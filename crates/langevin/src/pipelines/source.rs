@@ -62,7 +62,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If there is none, it is of a class that is not there yet, or a component that it names is missing.
-    pub(super) fn open(path: &Path, variant: Option<&str>, kind: Option<Kind>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, variant: Option<&str>, kind: Option<Kind>) -> Result<Self> {
         if path.is_file() {
             return Self::of_file(path, kind);
         }
@@ -146,7 +146,7 @@ impl PipelineSource {
     }
 
     /// The row of the class table that its index names.
-    pub(super) fn class(&self) -> &'static PipelineClass {
+    pub(crate) fn class(&self) -> &'static PipelineClass {
         self.class
     }
 
@@ -169,7 +169,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If the file is missing or broken, or the folder holds another model than the index says.
-    pub(super) fn model_config(&self) -> Result<AnyModelConfig> {
+    pub(crate) fn model_config(&self) -> Result<AnyModelConfig> {
         let (name, class_name) = self.component(Role::Denoiser)?;
         let (value, path) = self.config(name)?;
         let config = AnyModelConfig::of_value(value, &path)?;
@@ -187,7 +187,7 @@ impl PipelineSource {
     ///
     /// # Errors
     /// If the file is missing or broken, or it is none that the pipeline's class can have.
-    pub(super) fn scheduler(&self, role: Role) -> Result<AnyScheduler> {
+    pub(crate) fn scheduler(&self, role: Role) -> Result<AnyScheduler> {
         let (name, class_name) = self.component(role)?;
         // Early configurations do not all name their class, and where two do, diffusers goes by the index.
         let scheduler = match &self.place {

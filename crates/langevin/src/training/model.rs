@@ -9,6 +9,8 @@ use crate::{
     files,
     models::{AnyModelConfig, ModelInputs, ModelPreset},
     named::Named,
+    pipelines::PipelineSource,
+    weights::single_file,
 };
 
 /// Which model a run trains: a preset by its name, or a configuration file.
@@ -29,6 +31,9 @@ impl ModelSource {
     pub fn config(&self) -> Result<AnyModelConfig> {
         match self {
             Self::Preset(preset) => Ok(preset.config()),
+            Self::Config(path) if single_file::is_named(path) => {
+                PipelineSource::open(path, None, None)?.model_config()
+            }
             Self::Config(path) => AnyModelConfig::load(config_file(path)?),
         }
     }

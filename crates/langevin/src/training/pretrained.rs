@@ -11,21 +11,24 @@ use crate::{
     conditioning::{self, Pretrained, TEXT_ENCODER},
     data::{Channels, looks_like_hub_name},
     files,
-    models::{AnyModel, AnyModelConfig, AutoencoderKLConfig, ModelConfig},
+    models::{AnyModel, AnyModelConfig, AutoencoderKLConfig, Components, ModelConfig},
     named::Named,
     objectives::{ObjectiveKind, PredictionType},
-    pipelines::{self, MODEL_INDEX, PipelineClass},
+    pipelines::{self, MODEL_INDEX, PipelineClass, PipelineSource, Role},
     random::Generator,
     schedulers::{AnyScheduler, BetaSchedule, ModelKind},
 };
 
 impl TrainingConfig {
-    /// Starts from the pipeline in `folder`: its model, for pictures of its size and channels unless something else is said
-    /// later, and its noise.
+    /// Starts from the pipeline in `folder`, or from the single file of one: its model, for pictures of its size and channels unless something else
+    /// is said later, and its noise.
     ///
     /// # Errors
     /// If there is no pipeline, or it is one that cannot be trained.
     pub fn use_pretrained(&mut self, folder: &Path) -> Result<()> {
+        if folder.is_file() {
+            return self.use_latent(folder);
+        }
         if !folder.join(MODEL_INDEX).is_file() {
             let name = folder.display().to_string();
             return Err(if !folder.exists() && looks_like_hub_name(&name) {
@@ -110,7 +113,8 @@ impl TrainingConfig {
 
     /// Starts from a pipeline whose model denoises latents: its sizes, and settings that the scripts for such have, or that work.
     fn use_latent(&mut self, folder: &Path) -> Result<()> {
-        let model = ModelSource::Config(folder.to_path_buf()).config()?;
+        let source = PipelineSource::open(folder, None, None)?;
+        let model = source.model_config()?;
         if !matches!(model, AnyModelConfig::Condition(_)) {
             return Err(Error::Unsupported(format!(
                 "{}: a {} that denoises latents is drawn from, and not trained on",
@@ -118,7 +122,8 @@ impl TrainingConfig {
                 model.class_name()
             )));
         }
-        let vae = AutoencoderKLConfig::load(folder.join("vae"))?;
+        let (vae, path) = source.config("vae")?;
+        let vae = AutoencoderKLConfig::of_value(vae, &path)?;
         if let Some([height, _]) = model.sample_size() {
             self.resolution = height * vae.factor();
         }
@@ -127,7 +132,7 @@ impl TrainingConfig {
         self.channels = Channels::Rgb;
         self.conditioning = ConditioningKind::CrossAttention;
         self.objective = ObjectiveKind::Ddpm;
-        let config = scheduler(folder)?.config()?;
+        let config = source.scheduler(Role::Scheduler)?.config()?;
         let word = |key: &str| config.get(key).and_then(Value::as_str);
         let steps = config.get("num_train_timesteps").and_then(Value::as_u64);
         self.ddpm_num_steps = steps.map_or(self.ddpm_num_steps, |steps| steps as usize);
@@ -171,11 +176,14 @@ impl TrainingConfig {
     }
 }
 
-/// Whether the folder holds a pipeline whose model denoises latents.
+/// Whether the folder holds a pipeline whose model denoises latents, as single files do.
 ///
 /// # Errors
 /// If its index cannot be read.
 fn is_latent(folder: &Path) -> Result<bool> {
+    if folder.is_file() {
+        return Ok(true);
+    }
     let index = folder.join(MODEL_INDEX);
     if !index.is_file() {
         return Ok(false);
@@ -188,11 +196,14 @@ fn is_latent(folder: &Path) -> Result<bool> {
     Ok(PipelineClass::named(class).is_some_and(|class| class.latent.is_some()))
 }
 
-/// The scheduler of the pipeline in `folder`.
+/// The scheduler of the pipeline in `folder`, or of a single file.
 ///
 /// # Errors
 /// If it cannot be read.
 pub(super) fn scheduler(folder: &Path) -> Result<AnyScheduler> {
+    if folder.is_file() {
+        return PipelineSource::open(folder, None, None)?.scheduler(Role::Scheduler);
+    }
     AnyScheduler::load(pipelines::component_folder(folder, "scheduler"))
 }
 

@@ -439,8 +439,12 @@ impl Trainer {
     }
 
     /// A loader's batch on the device, with what the model is trained under.
-    pub(super) fn prepare(&mut self, trainee: &AnyTrainee, batch: data::Batch) -> Result<Batch> {
+    pub(super) fn prepare(&mut self, trainee: &AnyTrainee, mut batch: data::Batch) -> Result<Batch> {
         if let (Some(latent), AnyTrainee::Latent(networks)) = (&self.latent, trainee) {
+            // What a picture comes to is computed once, however often it counts.
+            for index in &mut batch.indices {
+                *index = self.dataset.original(*index);
+            }
             return keeping(self.config.saving().kept_as, || {
                 latent.batch(&self.config, networks, batch, &mut self.generator)
             });

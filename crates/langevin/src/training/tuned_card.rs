@@ -7,7 +7,7 @@ use super::{
     card::{Card, shell_word, without_commit, yaml},
     trainee::lora,
 };
-use crate::data::looks_like_hub_name;
+use crate::{data::looks_like_hub_name, weights::single_file};
 
 /// The text of a card; `class` is that of the pipeline that was trained on.
 pub(super) fn text(card: &Card<'_>, class: &str) -> String {
@@ -149,8 +149,13 @@ fn python(config: &TrainingConfig, class: &str, base: &str) -> String {
         .into_iter()
         .next()
         .unwrap_or_else(|| "what to draw".into());
-    let (prompt, base) = (quoted(&prompt), quoted(base));
-    let load = format!("from diffusers import {class}\n\npipeline = {class}.from_pretrained({base})\n");
+    let prompt = quoted(&prompt);
+    let from = match config.pretrained.as_deref().is_some_and(single_file::is_named) {
+        true => "from_single_file",
+        false => "from_pretrained",
+    };
+    let base = quoted(base);
+    let load = format!("from diffusers import {class}\n\npipeline = {class}.{from}({base})\n");
     let draw = format!("pipeline({prompt}).images[0].save(\"picture.png\")\n");
     match config.trainee {
         TraineeKind::Full => {
@@ -183,7 +188,7 @@ fn python(config: &TrainingConfig, class: &str, base: &str) -> String {
             format!(
                 "from diffusers import ControlNetModel, {controlled}\nfrom diffusers.utils import load_image\n\n\
                  controlnet = ControlNetModel.from_pretrained(\".\")\n\
-                 pipeline = {controlled}.from_pretrained({base}, controlnet=controlnet)\n\
+                 pipeline = {controlled}.{from}({base}, controlnet=controlnet)\n\
                  pipeline({prompt}, image=load_image(\"picture.png\")).images[0].save(\"drawn.png\")\n"
             )
         }

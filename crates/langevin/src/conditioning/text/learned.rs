@@ -237,6 +237,15 @@ impl LearnedEmbedding {
         self.names.first().map_or("", String::as_str)
     }
 
+    /// Why it does not do alone.
+    pub(super) fn is_part(&self) -> Error {
+        let message = format!(
+            "teaches `{}` to one of the model's text encoders, and there are two: the other's file has to be named beside it",
+            self.word()
+        );
+        Error::file(&self.path, message)
+    }
+
     /// Refuses vectors for two text encoders where a model has one.
     ///
     /// # Errors

@@ -126,13 +126,15 @@ impl TextCondition {
                 partial.push(embedding);
             }
         }
-        for embedding in partial {
-            for tower in &condition.towers {
-                if tower.learned_named(embedding.word()).is_none() {
-                    // Says for which there is nothing.
-                    tower.clone().learn(&embedding)?;
-                }
-            }
+        let is_whole = |embedding: &LearnedEmbedding| {
+            let word = embedding.word();
+            condition
+                .towers
+                .iter()
+                .all(|tower| tower.learned_named(word).is_some())
+        };
+        if let Some(part) = partial.iter().find(|part| !is_whole(part)) {
+            return Err(part.is_part());
         }
         Ok(condition)
     }
