@@ -248,7 +248,7 @@ enum Meaning {
 }
 
 /// The flags that do not stand as they are.
-const FLAGS: [(&str, Meaning); 66] = [
+const FLAGS: [(&str, Meaning); 60] = [
     ("pretrained_model_name_or_path", Meaning::Is("pretrained")),
     ("instance_data_dir", Meaning::Is("train_data_dir")),
     ("num_train_epochs", Meaning::Is("num_epochs")),
@@ -340,10 +340,6 @@ const FLAGS: [(&str, Meaning); 66] = [
     ),
     ("tokenizer_name", Meaning::Without("the pipeline has its own")),
     (
-        "dream_detail_preservation",
-        Meaning::Without("--dream-training would need it"),
-    ),
-    (
         "repeats",
         Meaning::Without("--max-train-steps says how long to train"),
     ),
@@ -363,22 +359,6 @@ const FLAGS: [(&str, Meaning); 66] = [
         Meaning::Without("the optimiser is AdamW"),
     ),
     (
-        "timestep_bias_multiplier",
-        Meaning::Without("there is no --timestep-bias-strategy"),
-    ),
-    (
-        "timestep_bias_begin",
-        Meaning::Without("there is no --timestep-bias-strategy"),
-    ),
-    (
-        "timestep_bias_end",
-        Meaning::Without("there is no --timestep-bias-strategy"),
-    ),
-    (
-        "timestep_bias_portion",
-        Meaning::Without("there is no --timestep-bias-strategy"),
-    ),
-    (
         "crops_coords_top_left_h",
         Meaning::Without("what the model is told of a picture's cut is true to it"),
     ),
@@ -390,7 +370,6 @@ const FLAGS: [(&str, Meaning); 66] = [
         "pretrained_vae_model_name_or_path",
         Meaning::Without("the pipeline's autoencoder is computed in float32, where it needs no mending"),
     ),
-    ("dream_training", Meaning::Missing("DREAM")),
     ("use_dora", Meaning::Missing("DoRA")),
     (
         "do_edm_style_training",
@@ -492,10 +471,8 @@ impl Script {
                 continue;
             }
             let flag = match (meaning, name.as_str(), values.first().map(String::as_str)) {
-                (_, "optimizer", Some("AdamW" | "adamw")) | (_, "timestep_bias_strategy", Some("none")) => {
-                    continue;
-                }
-                (_, "optimizer" | "timestep_bias_strategy", Some(value)) => {
+                (_, "optimizer", Some("AdamW" | "adamw")) => continue,
+                (_, "optimizer", Some(value)) => {
                     bail!("`--{name} {value}` of {} is not there yet", self.name)
                 }
                 // What the script draws with is 20 to 50 steps of the pipeline's sampler.
@@ -570,7 +547,7 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
     let Some((_, trainee)) = SD_SCRIPTS.iter().find(|(script, _)| *script == name) else {
         return Ok(());
     };
-    const SAME: [(&str, &str); 14] = [
+    const SAME: [(&str, &str); 15] = [
         ("pretrained_model_name_or_path", "pretrained"),
         ("train_data_dir", "train-data-dir"),
         ("output_dir", "output-dir"),
@@ -585,10 +562,14 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
         ("seed", "seed"),
         ("token_string", "placeholder-token"),
         ("init_word", "initializer-token"),
+        ("keep_tokens", "keep-tags"),
     ];
     let mut line = format!("langevin train --trainee {trainee}");
     let (mut has_alpha, mut is_file) = (false, false);
     for Given { name, values } in given(words).unwrap_or_default() {
+        if name == "shuffle_caption" {
+            line.push_str(" --shuffle-tags");
+        }
         let Some(value) = values.first() else { continue };
         has_alpha |= name == "network_alpha";
         is_file |= name == "pretrained_model_name_or_path"
@@ -671,7 +652,17 @@ mod tests {
                 .line(&words(text))
                 .is_err()
         };
-        assert!(refused("--dream_training") && refused("dog") && !refused("--allow_tf32"));
+        assert!(refused("--use_dora") && refused("dog") && !refused("--allow_tf32"));
+    }
+
+    #[test]
+    fn what_is_here_by_the_same_name_stays() {
+        let (ours, notes) = line(
+            "train_text_to_image_sdxl.py",
+            "--timestep_bias_strategy=later|--timestep_bias_portion=0.5|--timestep_bias_multiplier=3|--dream_training",
+        );
+        let flags = "--timestep_bias_strategy=later --timestep_bias_portion=0.5 --timestep_bias_multiplier=3 --dream_training";
+        assert!(ours.ends_with(flags) && notes.is_empty(), "{ours} {notes:?}");
     }
 
     #[test]

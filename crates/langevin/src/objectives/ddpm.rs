@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Noise, Objective, PredictionType, TrainingPair, Weighting, check};
+use super::{Noise, Objective, PredictionType, TimestepBias, TrainingPair, Weighting, bias, check};
 use crate::{
     Error, Result,
     random::Generator,
@@ -15,6 +15,10 @@ pub struct DdpmObjective {
     alphas_cumprod: Vec<f32>,
     prediction: PredictionType,
     weighting: Weighting,
+    /// The probability of each timestep or an earlier one, where they are not alike.
+    cumulative: Option<Vec<f32>>,
+    /// The power of DREAM's weight, where it is used.
+    dream: Option<f64>,
 }
 
 impl DdpmObjective {
@@ -41,11 +45,51 @@ impl DdpmObjective {
             alphas_cumprod,
             prediction,
             weighting,
+            cumulative: None,
+            dream: None,
         };
         for t in 0..objective.alphas_cumprod.len() {
             objective.weight(t)?;
         }
         Ok(objective)
+    }
+
+    /// The same with timesteps of which some are drawn more often than others.
+    ///
+    /// # Errors
+    /// If the bias makes no sense for the table.
+    pub fn with_bias(self, bias: &TimestepBias) -> Result<Self> {
+        let cumulative = bias.cumulative(self.alphas_cumprod.len())?;
+        Ok(Self { cumulative, ..self })
+    }
+
+    /// The same with DREAM (Zhou et al. 2023, "Diffusion Rectification and Estimation-Adaptive Models", algorithm 1): the model learns from what it
+    /// makes of a picture itself, by (1 - ᾱ)^(power / 2). Mirrors `compute_dream_and_update_latents`.
+    ///
+    /// # Errors
+    /// If the model does not predict noise, or the power is no number of 0 or more.
+    pub fn with_dream(self, power: f64) -> Result<Self> {
+        let refused = |why: String| {
+            Err(Error::option(
+                &["dream_training", "dream_detail_preservation"],
+                why,
+            ))
+        };
+        if self.prediction != PredictionType::Epsilon {
+            return refused(format!(
+                "`dream_training` is for models that predict noise, and `prediction_type` is {}",
+                self.prediction
+            ));
+        }
+        if !(power.is_finite() && power >= 0.0) {
+            return refused(format!(
+                "`dream_detail_preservation` is {power}; it must be 0 or more"
+            ));
+        }
+        Ok(Self {
+            dream: Some(power),
+            ..self
+        })
     }
 
     /// ᾱ_t / (1 - ᾱ_t), as diffusers' `compute_snr` has it.
@@ -77,6 +121,10 @@ impl DdpmObjective {
 
 impl Objective for DdpmObjective {
     fn draw_times(&self, n: usize, generator: &mut Generator) -> Vec<f64> {
+        if let Some(cumulative) = &self.cumulative {
+            let drawn = bias::draw(cumulative, n, generator);
+            return drawn.into_iter().map(|t| t as f64).collect();
+        }
         let timesteps = generator.randint(0, self.alphas_cumprod.len() as i64, n);
         timesteps.into_iter().map(|t| t as f64).collect()
     }
@@ -107,6 +155,25 @@ impl Objective for DdpmObjective {
             timesteps: timesteps.iter().map(|&t| t as f32).collect(),
             target,
             weight,
+        })
+    }
+
+    fn rectifies(&self) -> bool {
+        self.dream.is_some()
+    }
+
+    fn rectified(&self, pair: TrainingPair, prediction: Tensor<4>, times: &[f64]) -> Result<TrainingPair> {
+        let Some(power) = self.dream else {
+            return Ok(pair);
+        };
+        check(&pair.input, &prediction, "the prediction", times)?;
+        let timesteps = self.timesteps(times);
+        let (_, noise) = noise_schedule::signal_and_noise(&self.alphas_cumprod, &timesteps, &pair.input)?;
+        let missed = (pair.target.clone() - prediction) * noise.clone().powf_scalar(power);
+        Ok(TrainingPair {
+            input: pair.input + missed.clone() * noise,
+            target: pair.target + missed,
+            ..pair
         })
     }
 

@@ -1,11 +1,13 @@
 //! What a model learns to predict, at which noise levels, and how its loss is weighted.
 
+mod bias;
 mod ddpm;
 mod edm;
 mod flow;
 mod noise;
 mod weighting;
 
+pub use bias::{TimestepBias, TimestepBiasStrategy};
 pub use ddpm::DdpmObjective;
 pub use edm::EdmObjective;
 pub use flow::FlowObjective;
@@ -79,6 +81,20 @@ pub trait Objective: Send + Sync {
     /// # Errors
     /// If the shapes of picture and noise differ, or the times do not fit the batch or the schedule.
     fn training_pair(&self, x0: Tensor<4>, noise: Noise, times: &[f64]) -> Result<TrainingPair>;
+
+    /// Whether what the model makes of the input as it stands changes what it learns, see [`Self::rectified`].
+    fn rectifies(&self) -> bool {
+        false
+    }
+
+    /// What to give the model and what it should answer once it is known what it makes of `pair`'s input as it stands; one time a picture.
+    ///
+    /// # Errors
+    /// If the shapes differ, or the times do not fit the batch or the schedule.
+    fn rectified(&self, pair: TrainingPair, prediction: Tensor<4>, times: &[f64]) -> Result<TrainingPair> {
+        let _ = (prediction, times);
+        Ok(pair)
+    }
 
     /// x̂_0, the clean picture that `prediction` implies for the model's `input`.
     ///

@@ -85,6 +85,80 @@ fn predictions_lead_back_to_the_clean_picture() {
     }
 }
 
+/// Of `compute_dream_and_update_latents`, with cos(x0) for what the model makes of the noisy pictures.
+#[test]
+fn what_is_rectified_is_that_of_diffusers() {
+    let (x0, noise, prediction) = setting();
+    for (power, input, target) in [
+        (
+            1.0,
+            [-2.997_970_6, -2.351_976_2, -6.959_094],
+            [0.054_860_9, 0.694_582_4, -6.985_742_6],
+        ),
+        (
+            2.5,
+            [-2.998_499_2, -2.352_69, -6.938_615_8],
+            [0.031_659_1, 0.663_266_1, -6.965_193_7],
+        ),
+    ] {
+        let objective = ddpm(PredictionType::Epsilon).with_dream(power).unwrap();
+        assert!(objective.rectifies());
+        let pair = objective
+            .training_pair(x0.clone(), noise.clone().into(), &TIMES)
+            .unwrap();
+        let pair = objective.rectified(pair, prediction.clone(), &TIMES).unwrap();
+        for (found, expected) in [(pair.input, input), (pair.target, target)] {
+            let found = found.into_data().try_into_vec::<f32>().unwrap();
+            for (place, expected) in [0, 10, 48].into_iter().zip(expected) {
+                close(found[place], expected);
+            }
+        }
+    }
+    let wrong = ddpm(PredictionType::VPrediction).with_dream(1.0).unwrap_err();
+    assert!(wrong.to_string().contains("predict noise"), "{wrong}");
+    assert!(ddpm(PredictionType::Epsilon).with_dream(f64::NAN).is_err());
+}
+
+/// Of `generate_timestep_weights` and `torch.multinomial`, seed 5.
+#[test]
+fn biased_timesteps_are_those_of_diffusers() {
+    let later = TimestepBias {
+        strategy: TimestepBiasStrategy::Later,
+        multiplier: 3.0,
+        ..TimestepBias::default()
+    };
+    let range = TimestepBias {
+        strategy: TimestepBiasStrategy::Range,
+        multiplier: 0.25,
+        begin: 100,
+        end: 400,
+        ..TimestepBias::default()
+    };
+    let drawn = |bias: &TimestepBias| {
+        let objective = ddpm(PredictionType::Epsilon).with_bias(bias).unwrap();
+        objective.draw_times(12, &mut Generator::new(5))
+    };
+    let expected = [821, 389, 541, 472, 399, 925, 789, 860, 923, 679, 537, 488];
+    assert_eq!(drawn(&later), expected.map(f64::from));
+    let expected = [722, 426, 504, 469, 431, 884, 673, 783, 881, 576, 502, 477];
+    assert_eq!(drawn(&range), expected.map(f64::from));
+    let refused = |bias: TimestepBias| {
+        let refused = ddpm(PredictionType::Epsilon).with_bias(&bias);
+        refused.unwrap_err().to_string()
+    };
+    let of = |end, multiplier, portion| TimestepBias {
+        strategy: TimestepBiasStrategy::Range,
+        begin: 100,
+        end,
+        multiplier,
+        portion,
+    };
+    assert!(refused(of(1001, 1.0, 0.5)).contains("timestep_bias_end"));
+    assert!(refused(of(100, 1.0, 0.5)).contains("timestep_bias_end"));
+    assert!(refused(of(200, 0.0, 0.5)).contains("timestep_bias_multiplier"));
+    assert!(refused(of(200, 1.0, f64::NAN)).contains("timestep_bias_portion"));
+}
+
 fn every_objective() -> Vec<(Box<dyn Objective>, [f64; 2])> {
     let mut all: Vec<(Box<dyn Objective>, [f64; 2])> = vec![
         (Box::new(EdmObjective::default()), [0.03, 7.0]),

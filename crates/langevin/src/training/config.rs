@@ -13,7 +13,9 @@ use crate::{
     data::{Alpha, Channels, Resize, split},
     models::{ClassChannels, ImageCondition, ModelPreset},
     nn::AdapterInit,
-    objectives::{EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType},
+    objectives::{
+        EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType, TimestepBiasStrategy,
+    },
     ops::Algorithm,
     schedulers::BetaSchedule,
 };
@@ -262,6 +264,27 @@ options! {
         /// Mix so much further noise into the pictures, which the model is not to predict [0].
         #[flag("Noise", value_name = "SCALE")]
         pub input_perturbation: f64 = 0.0,
+        /// Which timesteps are drawn more often: none, earlier, later or range [none].
+        #[flag("Noise", value_name = "WHICH")]
+        pub timestep_bias_strategy: TimestepBiasStrategy = TimestepBiasStrategy::None,
+        /// How many times as often [1].
+        #[flag("Noise", value_name = "FACTOR")]
+        pub timestep_bias_multiplier: f64 = 1.0,
+        /// range: the first of them [0].
+        #[flag("Noise", value_name = "TIMESTEP")]
+        pub timestep_bias_begin: usize = 0,
+        /// range: the first behind them [1000].
+        #[flag("Noise", value_name = "TIMESTEP")]
+        pub timestep_bias_end: usize = 1000,
+        /// earlier and later: the part of all timesteps that they are [0.25].
+        #[flag("Noise", value_name = "PART")]
+        pub timestep_bias_portion: f64 = 0.25,
+        /// Let the model learn from what it makes of a noisy picture itself (DREAM); a step takes one more call of it.
+        #[flag("Noise", switch())]
+        pub dream_training: bool = false,
+        /// DREAM's power: more keeps more detail, and changes less [1].
+        #[flag("Noise", value_name = "POWER")]
+        pub dream_detail_preservation: f64 = 1.0,
         /// The mean of the logarithm of edm's noise levels [-1.2].
         #[flag("Noise", value_name = "MEAN", allow_hyphen_values = true)]
         pub edm_p_mean: f64 = EdmObjective::default().p_mean,
@@ -350,6 +373,12 @@ options! {
         /// The learning rate of the text encoder [that of the model].
         #[flag("Fine-tuning", value_name = "RATE")]
         pub text_encoder_lr: Option<f64> = None,
+        /// Shuffle a caption's tags, which have commas between them, each time it is used.
+        #[flag("Fine-tuning", switch(), alias = "shuffle-caption")]
+        pub shuffle_tags: bool = false,
+        /// How many of its first tags stay where they are [0].
+        #[flag("Fine-tuning", value_name = "N", alias = "keep-tokens")]
+        pub keep_tags: usize = 0,
         /// The caption of all pictures, such as "a photo of sks dog"; without it each has its own.
         #[flag("Fine-tuning", value_name = "TEXT")]
         pub instance_prompt: Option<String> = None,

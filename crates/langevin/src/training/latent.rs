@@ -13,7 +13,7 @@ use super::{
     class_pictures::{self, ClassPictures},
     setup::transform,
     step::Batch,
-    templates,
+    tags, templates,
     trainee::{AnyTrainee, Finished, Latent, Start},
 };
 use crate::{
@@ -339,9 +339,14 @@ impl LatentRun {
             return Ok(vec![prompt.clone(); batch.captions.len()]);
         }
         let captions = batch.captions.iter().zip(&batch.indices);
-        captions
-            .map(|(caption, index)| caption.clone().ok_or_else(|| no_caption(*index)))
-            .collect()
+        let own = |(caption, index): (&Option<String>, &usize)| {
+            let caption = caption.as_ref().ok_or_else(|| no_caption(*index))?;
+            Ok(match config.shuffle_tags {
+                true => tags::shuffled(caption, config.keep_tags, generator),
+                false => caption.clone(),
+            })
+        };
+        captions.map(own).collect()
     }
 
     fn tensor(&self, pixels: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {

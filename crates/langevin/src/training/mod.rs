@@ -37,6 +37,7 @@ mod setup;
 mod sound;
 pub mod state;
 pub mod step;
+mod tags;
 mod templates;
 pub mod trackers;
 pub mod trainee;

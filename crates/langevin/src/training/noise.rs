@@ -8,7 +8,7 @@ use crate::{
     named::Named,
     objectives::{
         DdpmObjective, EdmObjective, FlowObjective, LossWeighting, NoiseOptions, Objective, ObjectiveKind,
-        PredictionType, Weighting,
+        PredictionType, TimestepBias, Weighting,
     },
     schedulers::{
         AnyScheduler, DDPMConfig, DDPMScheduler, EDMEulerConfig, EDMEulerScheduler,
@@ -70,11 +70,14 @@ impl TrainingConfig {
     /// If they do not go together.
     pub fn objective(&self, scheduler: &AnyScheduler) -> Result<Box<dyn Objective>> {
         Ok(match self.objective {
-            ObjectiveKind::Ddpm => Box::new(DdpmObjective::new(
-                scheduler,
-                self.prediction_type,
-                self.weighting(),
-            )?),
+            ObjectiveKind::Ddpm => {
+                let plain = DdpmObjective::new(scheduler, self.prediction_type, self.weighting())?;
+                let biased = plain.with_bias(&self.timestep_bias())?;
+                Box::new(match self.dream_training {
+                    true => biased.with_dream(self.dream_detail_preservation)?,
+                    false => biased,
+                })
+            }
             ObjectiveKind::Edm => Box::new(EdmObjective {
                 p_mean: self.edm_p_mean,
                 p_std: self.edm_p_std,
@@ -93,6 +96,17 @@ impl TrainingConfig {
         Weighting {
             rule: self.loss_weighting,
             gamma: self.snr_gamma,
+        }
+    }
+
+    /// How often timesteps are drawn.
+    pub fn timestep_bias(&self) -> TimestepBias {
+        TimestepBias {
+            strategy: self.timestep_bias_strategy,
+            multiplier: self.timestep_bias_multiplier,
+            begin: self.timestep_bias_begin,
+            end: self.timestep_bias_end,
+            portion: self.timestep_bias_portion,
         }
     }
 
@@ -137,6 +151,18 @@ impl TrainingConfig {
                 return refuse(format!("`{name}` is {value}; it must be a number"));
             }
         }
+        let plain = TimestepBias::default();
+        let bias = self.timestep_bias();
+        if bias.strategy == plain.strategy && bias != plain {
+            return refuse(
+                "`timestep_bias_multiplier`, `_begin`, `_end` and `_portion` belong to a `timestep_bias_strategy`, and it is none"
+                    .into(),
+            );
+        }
+        if !self.dream_training && self.dream_detail_preservation != Self::script().dream_detail_preservation
+        {
+            return refuse("`dream_detail_preservation` belongs to `dream_training`".into());
+        }
         let has_gamma = matches!(
             self.loss_weighting,
             LossWeighting::MinSnr | LossWeighting::SoftMinSnr
@@ -162,14 +188,16 @@ impl TrainingConfig {
         let default = Self::script();
         let of_tables = self.loss_weighting != default.loss_weighting
             || self.rescale_betas_zero_snr
-            || self.prediction_type != default.prediction_type;
+            || self.prediction_type != default.prediction_type
+            || self.timestep_bias() != default.timestep_bias()
+            || self.dream_training;
         let of_edm = [self.edm_p_mean, self.edm_p_std, self.edm_sigma_data]
             != [default.edm_p_mean, default.edm_p_std, default.edm_sigma_data];
         let of_flow = [self.logit_mean, self.logit_std] != [default.logit_mean, default.logit_std];
         let wrong = [
             (
                 of_tables && self.objective != ObjectiveKind::Ddpm,
-                "`prediction_type`, `loss_weighting` and `rescale_betas_zero_snr` belong",
+                "`prediction_type`, `loss_weighting`, `rescale_betas_zero_snr`, `timestep_bias_strategy` and `dream_training` belong",
                 ObjectiveKind::Ddpm,
             ),
             (

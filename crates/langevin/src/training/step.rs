@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     models::{Conditioning, Denoiser},
     nn::checkpoint::checkpointing,
-    objectives::{Noise, NoiseOptions, Objective},
+    objectives::{Noise, NoiseOptions, Objective, TrainingPair},
     ops::{KeptAs, keeping},
     random::Generator,
 };
@@ -109,13 +109,36 @@ pub fn losses(
 ) -> Result<Tensor<1>> {
     // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
     let pair = objective.training_pair(batch.clean.clone(), draw.noise.clone(), &draw.times)?;
+    of_pair(model, pair, batch)
+}
 
+/// The losses of what is given and what should be answered.
+fn of_pair(model: &impl Denoiser, pair: TrainingPair, batch: &Batch) -> Result<Tensor<1>> {
     // Predict.
-    let timesteps = Tensor::<1>::from_floats(pair.timesteps.as_slice(), &batch.clean.device());
-    let prediction = model.denoise(pair.input.clone(), timesteps, &batch.conditioning)?;
+    let prediction = model.denoise(pair.input.clone(), timesteps(&pair), &batch.conditioning)?;
 
     // Compare. Pictures of the class are not weighted by their noise.
     pair.weighting_first(batch.instances()).losses(prediction)
+}
+
+fn timesteps(pair: &TrainingPair) -> Tensor<1> {
+    Tensor::from_floats(pair.timesteps.as_slice(), &pair.input.device())
+}
+
+/// What is learned from a batch: as [`losses`] has it, or rectified by what the model makes of it as it stands.
+fn lesson<M: Module + Denoiser>(
+    model: &M,
+    objective: &dyn Objective,
+    batch: &Batch,
+    draw: &Draw,
+) -> Result<TrainingPair> {
+    let pair = objective.training_pair(batch.clean.clone(), draw.noise.clone(), &draw.times)?;
+    if !objective.rectifies() {
+        return Ok(pair);
+    }
+    let frozen = model.clone().no_grad();
+    let prediction = frozen.denoise(pair.input.clone(), timesteps(&pair), &batch.conditioning)?;
+    objective.rectified(pair, prediction.detach(), &draw.times)
 }
 
 /// Predicts, compares, and finds how the loss, the mean over the pictures or what the batch makes of them, changes with every parameter.
@@ -128,7 +151,7 @@ pub fn gradients<M: Module + Denoiser>(
     batch: &Batch,
     draw: &Draw,
 ) -> Result<Lesson> {
-    let losses = losses(model, objective, batch, draw)?;
+    let losses = of_pair(model, lesson(model, objective, batch, draw)?, batch)?;
     let loss = batch.loss(&losses);
     let mut backward = loss.backward();
     let gradients = Gradients::gather(model, &mut backward).and_beside(&batch.beside, &mut backward);
@@ -147,8 +170,9 @@ pub fn gradients_checkpointed<M: Module + Denoiser>(
     batch: &Batch,
     draw: &Draw,
 ) -> Result<Lesson> {
+    let pair = lesson(model, objective, batch, draw)?;
     let (found, collected) = checkpointing(|| {
-        let losses = losses(model, objective, batch, draw)?;
+        let losses = of_pair(model, pair, batch)?;
         let loss = batch.loss(&losses);
         let backward = loss.backward();
         Ok::<_, Error>((loss, losses, backward))

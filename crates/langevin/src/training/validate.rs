@@ -21,6 +21,8 @@ const TUNING: &[&str] = &[
     "train_text_encoder",
     "text_encoder_lr",
     "instance_prompt",
+    "shuffle_tags",
+    "keep_tags",
     "class_prompt",
     "class_data_dir",
     "num_class_images",
@@ -136,6 +138,12 @@ impl TrainingConfig {
                 "train_text_encoder",
                 self.train_text_encoder,
             ),
+            (
+                "keep_tags",
+                self.keep_tags != usual.keep_tags,
+                "shuffle_tags",
+                self.shuffle_tags,
+            ),
         ];
         if let Some((name, _, other, _)) = needs.into_iter().find(|(_, asked, _, there)| *asked && !there) {
             return option(format!("`{name}` goes with `{other}`, and there is none"));
@@ -149,6 +157,7 @@ impl TrainingConfig {
         let asks = [
             ("train_text_encoder", self.train_text_encoder),
             ("instance_prompt", self.instance_prompt.is_some()),
+            ("shuffle_tags", self.shuffle_tags),
             ("class_prompt", self.class_prompt.is_some()),
             ("placeholder_token", self.placeholder_token.is_some()),
             ("validation_prompt", !self.validation_prompt.is_empty()),
@@ -165,6 +174,11 @@ impl TrainingConfig {
                 )),
                 None => Ok(()),
             };
+        }
+        if self.shuffle_tags && (self.instance_prompt.is_some() || kind == TraineeKind::Embedding) {
+            return option(
+                "`shuffle_tags` shuffles the captions that pictures have, and this run gives all of them another".into(),
+            );
         }
         let words = [
             ("placeholder_token", self.placeholder_token.is_some()),
