@@ -290,6 +290,63 @@ fn the_whole_pipeline_is_trained_and_drawn_with() {
 }
 
 #[test]
+fn tags_are_shuffled_timesteps_biased_and_pairs_rectified() {
+    let scene = scene();
+    let folder = scene.path();
+    let base = base("base");
+    for i in 0..4 {
+        fs::write(folder.join(format!("texts/{i}.txt")), "cat, toy, dog, a, b, c").unwrap();
+    }
+    let plain = format!("--pretrained {base} --trainee lora --train-data-dir texts --learning-rate 1e-2");
+    let flags = "--shuffle-tags --keep-tags 1 --timestep-bias-strategy later --timestep-bias-multiplier 4 --dream-training --gradient-checkpointing";
+    let file = "pytorch_lora_weights.safetensors";
+    same_in_parts(&scene, &format!("{plain} {flags}"), file);
+    let with = bytes(folder.join("whole").join(file));
+    let same = |flags: &str| {
+        let line_of = format!(
+            "train {plain} {flags} {SHORT} --max-train-steps 4 --output-dir whole --overwrite-output-dir"
+        );
+        line(folder, &line_of).ok();
+        bytes(folder.join("whole").join(file)) == with
+    };
+    assert!(same(flags));
+    // None of them does nothing.
+    for left_out in [
+        "--shuffle-tags --keep-tags 1",
+        "--dream-training",
+        "--timestep-bias-strategy later --timestep-bias-multiplier 4",
+    ] {
+        assert!(!same(&flags.replace(left_out, "")), "{left_out}");
+    }
+    for (flags, parts) in [
+        ("--keep-tags 1", ["--keep-tags", "--shuffle-tags"]),
+        (
+            "--shuffle-tags --instance-prompt cat",
+            ["--shuffle-tags", "another"],
+        ),
+        (
+            "--timestep-bias-portion 0.5",
+            ["--timestep-bias-strategy", "none"],
+        ),
+        (
+            "--timestep-bias-strategy range --timestep-bias-end 2000",
+            ["--timestep-bias-end", "1000"],
+        ),
+        (
+            "--dream-detail-preservation 2",
+            ["--dream-detail-preservation", "--dream-training"],
+        ),
+        (
+            "--dream-training --prediction-type v_prediction",
+            ["--dream-training", "predict noise"],
+        ),
+    ] {
+        line(folder, &format!("train {plain} {flags} {SHORT} --output-dir no")).refused(1, &parts);
+    }
+    assert!(!folder.join("no").exists());
+}
+
+#[test]
 fn folders_of_other_trainers_count_as_they_say() {
     let scene = scene();
     let folder = scene.path();

@@ -59,10 +59,10 @@ impl TimestepBias {
             TimestepBiasStrategy::Later => timesteps.saturating_sub(part)..timesteps,
             TimestepBiasStrategy::Range => self.begin..self.end,
         };
-        let refused = |option: &'static str, why: String| Err(Error::option(&[option], why));
+        let refused = |option: &'static [&'static str], why: String| Err(Error::option(option, why));
         if !(self.multiplier.is_finite() && self.multiplier > 0.0) {
             return refused(
-                "timestep_bias_multiplier",
+                &["timestep_bias_multiplier"],
                 format!(
                     "`timestep_bias_multiplier` is {}; it must be a positive number",
                     self.multiplier
@@ -71,7 +71,7 @@ impl TimestepBias {
         }
         if !(0.0..=1.0).contains(&self.portion) {
             return refused(
-                "timestep_bias_portion",
+                &["timestep_bias_portion"],
                 format!(
                     "`timestep_bias_portion` is {}; it must be between 0 and 1",
                     self.portion
@@ -80,7 +80,7 @@ impl TimestepBias {
         }
         if biased.end > timesteps || biased.start >= biased.end {
             return refused(
-                "timestep_bias_end",
+                &["timestep_bias_end"],
                 format!(
                     "`timestep_bias_begin` is {} and `timestep_bias_end` {}: from one to the other there must be timesteps, of which there are {timesteps}",
                     biased.start, biased.end
