@@ -14,6 +14,8 @@ mod progress;
 mod stop;
 mod terminal;
 mod threads;
+#[cfg(test)]
+mod told;
 mod transfer;
 
 use std::process::ExitCode;

@@ -248,7 +248,7 @@ enum Meaning {
 }
 
 /// The flags that do not stand as they are.
-const FLAGS: [(&str, Meaning); 60] = [
+const FLAGS: [(&str, Meaning); 59] = [
     ("pretrained_model_name_or_path", Meaning::Is("pretrained")),
     ("instance_data_dir", Meaning::Is("train_data_dir")),
     ("num_train_epochs", Meaning::Is("num_epochs")),
@@ -268,14 +268,7 @@ const FLAGS: [(&str, Meaning); 60] = [
         "image_column",
         Meaning::Without("columns are found by their names, and `langevin info` shows which"),
     ),
-    (
-        "caption_column",
-        Meaning::Without("columns are found by their names, and `langevin info` shows which"),
-    ),
-    (
-        "edit_prompt_column",
-        Meaning::Without("columns are found by their names, and `langevin info` shows which"),
-    ),
+    ("edit_prompt_column", Meaning::Is("caption_column")),
     (
         "edited_image_column",
         Meaning::Without("columns are found by their names, and `langevin info` shows which"),

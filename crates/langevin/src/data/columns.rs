@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     decode::is_picture_name,
-    metadata::{self, CAPTIONS, Label, Row},
+    metadata::{self, CAPTIONS, Label, Row, captions},
     store::Store,
 };
 use crate::{Error, Result, files};
@@ -176,10 +176,12 @@ fn beside(picture: &Path, ending: &str) -> PathBuf {
     picture.with_extension(ending)
 }
 
-/// The caption or the class's file of a picture: `.txt` before `.json`, if there is one.
-pub(super) fn caption_beside(store: &Store, picture: &Path) -> Option<PathBuf> {
+/// The caption's file of a picture: `.txt` before `.json`, if there is one; of a column that is asked for its own, or the `.json` that it is a field
+/// of.
+pub(super) fn caption_beside(store: &Store, picture: &Path, column: Option<&str>) -> Option<PathBuf> {
     ["txt", "json"]
         .iter()
+        .filter(|ending| column.is_none_or(|column| (column == "txt") == (**ending == "txt")))
         .map(|ending| beside(picture, ending))
         .find(|path| store.has(path))
 }
@@ -192,13 +194,18 @@ pub(super) fn is_read(path: &Path) -> bool {
             .is_some_and(|ending| [CLASS, "json", "txt"].iter().any(|known| ending == *known))
 }
 
-/// The caption in a picture's `.json`.
+/// The caption in a picture's `.json`, in the column that is asked for.
 ///
 /// # Errors
-/// If it is no JSON object.
-pub(super) fn caption_in(store: &Store, json: &Path) -> Result<Option<String>> {
+/// If it is no JSON object, or has no such column.
+pub(super) fn caption_in(store: &Store, json: &Path, column: Option<&str>) -> Result<Option<String>> {
     let fields = fields(store, json)?;
-    let caption = CAPTIONS.iter().find_map(|name| fields.get(*name)?.as_str());
+    if let Some(column) = column
+        && !fields.contains_key(column)
+    {
+        return Err(Error::file(store.whole(json), format!("has no `{column}`")));
+    }
+    let caption = captions(column).find_map(|name| fields.get(name)?.as_str());
     Ok(caption.map(String::from))
 }
 

@@ -46,6 +46,8 @@ pub struct ImageFolder {
     alpha: Alpha,
     entries: Vec<Entry>,
     class_names: Option<Vec<String>>,
+    /// The column that captions are in, where one was asked for.
+    caption_column: Option<String>,
     left_out: Vec<String>,
     /// What its files are called, one and several.
     words: (&'static str, &'static str),
@@ -137,6 +139,7 @@ impl ImageFolder {
             alpha: Alpha::default(),
             entries: vec![entry],
             class_names: None,
+            caption_column: None,
             left_out: Vec::new(),
             words: ("sound", "sounds"),
         })
@@ -156,9 +159,14 @@ impl ImageFolder {
             no_column(store.root().display(), options)?;
             from_folders(&store, listing.pictures.clone(), wanted, &mut left_out)?
         };
-        for entry in entries.iter_mut().filter(|entry| entry.caption.is_none()) {
+        // A table's column that was asked for is all that counts.
+        let beside = !by_metadata || options.caption_column.is_none();
+        for entry in entries
+            .iter_mut()
+            .filter(|entry| beside && entry.caption.is_none())
+        {
             entry.caption_file = match store.has_columns() {
-                true => columns::caption_beside(&store, &entry.path),
+                true => columns::caption_beside(&store, &entry.path, options.caption_column.as_deref()),
                 false => listing.text_beside(&entry.path),
             };
         }
@@ -206,6 +214,7 @@ impl ImageFolder {
             alpha: options.alpha,
             entries,
             class_names,
+            caption_column: options.caption_column.clone(),
             words: options.medium.words(),
         })
     }
@@ -251,7 +260,7 @@ impl ImageFolder {
             return Ok(entry.caption.clone());
         };
         if file.extension().is_some_and(|ending| ending == "json") {
-            return columns::caption_in(&self.store, file);
+            return columns::caption_in(&self.store, file, self.caption_column.as_deref());
         }
         let text = self.store.read_text(file)?;
         Ok(Some(text.trim().to_string()).filter(|text| !text.is_empty()))

@@ -403,6 +403,46 @@ fn metadata_names_nothing_outside_of_its_folder() {
     assert_eq!(paths(&root), ["a/1.png", "a/2.png"]);
 }
 
+#[test]
+fn captions_are_read_from_the_column_that_is_asked_for() {
+    let pictures = [("1.png", ""), ("2.png", ""), ("1.txt", "beside")];
+    let tables = [
+        ("metadata.csv", "file_name,text,blip\n1.png,a,x\n2.png,b,\n"),
+        (
+            "metadata.jsonl",
+            "{\"file_name\": \"1.png\", \"text\": \"a\", \"blip\": \"x\"}\n{\"file_name\": \"2.png\", \"text\": \"b\", \"blip\": null}\n",
+        ),
+    ];
+    let open = |root: &tempfile::TempDir, column: Option<&str>| {
+        let options = OpenOptions {
+            caption_column: column.map(String::from),
+            ..OpenOptions::default()
+        };
+        ImageFolder::open_folder(root.path(), &options)
+    };
+    let captions = |folder: &ImageFolder| -> Vec<Option<String>> {
+        folder
+            .entries
+            .iter()
+            .map(|entry| folder.caption(entry).unwrap())
+            .collect()
+    };
+    for table in tables {
+        let root = folder(&[&pictures[..], &[table]].concat());
+        let text = |text: &str| Some(text.to_string());
+        assert_eq!(captions(&open(&root, None).unwrap()), [text("a"), text("b")]);
+        // What it lacks is not made up for by a file beside the picture.
+        assert_eq!(captions(&open(&root, Some("blip")).unwrap()), [text("x"), None]);
+        let message = open(&root, Some("vit")).err().unwrap().to_string();
+        assert!(message.contains("`vit`"), "{message}");
+    }
+    let message = open(&folder(&pictures), Some("blip")).err().unwrap().to_string();
+    assert!(
+        message.contains("has no columns") && message.contains("`blip`"),
+        "{message}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn links_that_lead_out_are_not_followed() {

@@ -75,7 +75,14 @@ type Wrong = (u64, String);
 struct Asked<'a> {
     /// Pictures, as Hugging Face's ImageFolder reads them: their names stand in `COLUMN_file_name`.
     conditioning: Option<String>,
+    caption: Option<&'a str>,
     attributes: &'a [String],
+}
+
+/// The columns that captions may be in: the one that is asked for, or the usual ones, of which the first counts.
+pub(super) fn captions(asked: Option<&str>) -> impl Iterator<Item = &str> {
+    let usual = CAPTIONS.into_iter().filter(move |_| asked.is_none());
+    asked.into_iter().chain(usual)
 }
 
 /// What the file `path` says, by its ending: `.jsonl`, `.json`, or else `.csv`. `None` where it is JSON, but not of pictures.
@@ -86,6 +93,7 @@ pub(super) fn rows(path: &Path, source: impl Read, options: &OpenOptions) -> Res
     let conditioning = options.conditioning_column.as_ref();
     let asked = Asked {
         conditioning: conditioning.map(|column| format!("{column}_{FILE_NAME}")),
+        caption: options.caption_column.as_deref(),
         attributes: &options.attribute_columns,
     };
     let rows = match path.extension().and_then(|ending| ending.to_str()) {
@@ -243,9 +251,8 @@ fn parse_json(path: &Path, source: impl Read, asked: &Asked<'_>) -> Result<Resul
 
 impl Rows {
     fn add(&mut self, fields: &Map<String, Value>, line: u64, asked: &Asked<'_>) -> Result<(), String> {
-        let caption = CAPTIONS
-            .into_iter()
-            .find(|column| fields.get(*column).is_some_and(|value| !value.is_null()));
+        let caption =
+            captions(asked.caption).find(|column| fields.get(*column).is_some_and(|value| !value.is_null()));
         let used = [
             Some(FILE_NAME),
             Some(LABEL),
@@ -277,7 +284,12 @@ fn json_row(fields: &Map<String, Value>, line: u64, asked: &Asked<'_>) -> Result
         has.ok_or_else(|| attribute::wrong(column, value.map(Value::to_string)))
     };
     let attributes = asked.attributes.iter().map(attribute).collect::<Result<_, _>>()?;
-    let caption = CAPTIONS.iter().find_map(|column| match fields.get(*column) {
+    if let Some(column) = asked.caption
+        && !fields.contains_key(column)
+    {
+        return Err(format!("has no `{column}`"));
+    }
+    let caption = captions(asked.caption).find_map(|column| match fields.get(column) {
         None | Some(Value::Null) => None,
         Some(value) => Some((column, value)),
     });
@@ -398,7 +410,10 @@ fn parse_csv(source: impl Read, asked: &Asked<'_>) -> Result<Rows, Wrong> {
     let shown = asked.conditioning.as_deref().map(needed).transpose()?;
     let attributes = asked.attributes.iter().map(|name| Ok((needed(name)?, name)));
     let attributes: Vec<(usize, &String)> = attributes.collect::<Result<_, _>>()?;
-    let caption = CAPTIONS.into_iter().find_map(column);
+    let caption = match asked.caption {
+        Some(name) => Some(needed(name)?),
+        None => CAPTIONS.into_iter().find_map(column),
+    };
     let label = column(LABEL);
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
@@ -803,7 +818,7 @@ mod tests {
         #[test]
         fn random_text_never_panics(text in "(?s).{0,200}", names in "[\\[\\]{}0-9a\":, ]{0,40}") {
             let columns = ["x".to_string()];
-            let asked = Asked { conditioning: Some("x".into()), attributes: &columns };
+            let asked = Asked { conditioning: Some("x".into()), caption: None, attributes: &columns };
             _ = parse_jsonl(text.as_bytes(), &asked);
             _ = parse_csv(text.as_bytes(), &asked);
             _ = csv(format!("file_name,label\n{text}").as_bytes());

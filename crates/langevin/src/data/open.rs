@@ -21,6 +21,9 @@ pub struct OpenOptions {
     /// The column of pictures that [`Example::conditioning`](super::Example) is read from: of parquet files, or
     /// `COLUMN_file_name` in the metadata of a folder.
     pub conditioning_column: Option<String>,
+    /// The column that [`Example::caption`](super::Example) is read from; `None` is the first that there is of `text`, `caption` and
+    /// `prompt`.
+    pub caption_column: Option<String>,
     /// The columns that [`Example::attributes`](super::Example) are read from: 1 or true where a picture has the attribute, 0, -1 or
     /// false where it has not.
     pub attribute_columns: Vec<String>,
@@ -38,6 +41,7 @@ impl Default for OpenOptions {
             split: split::TRAIN.into(),
             alpha: Alpha::default(),
             conditioning_column: None,
+            caption_column: None,
             attribute_columns: vec![],
             medium: Medium::default(),
             only_classes: vec![],
@@ -233,6 +237,15 @@ pub(super) fn no_attributes(name: impl std::fmt::Display, options: &OpenOptions)
 /// Refuses columns where there are only pictures and classes.
 pub(super) fn no_column(name: impl std::fmt::Display, options: &OpenOptions) -> Result<()> {
     no_attributes(&name, options)?;
+    if let Some(column) = &options.caption_column {
+        return Err(Error::option(
+            &["caption_column"],
+            format!(
+                "the data set {name} has no columns, so there are no captions in `{column}` (`caption_column`): captions are a \
+                 column of a metadata.csv or metadata.jsonl beside the pictures, or of parquet files"
+            ),
+        ));
+    }
     match &options.conditioning_column {
         None => Ok(()),
         Some(column) => Err(Error::Config(format!(

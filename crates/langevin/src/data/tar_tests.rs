@@ -166,6 +166,17 @@ fn shards_have_a_column_for_each_ending() {
         "{left_out}"
     );
 
+    let asked = |column: &str| {
+        let options = OpenOptions {
+            caption_column: Some(column.into()),
+            ..OpenOptions::default()
+        };
+        open_with(folder.path().to_str().unwrap(), &options).unwrap()
+    };
+    assert_eq!(asked("caption").get(0).unwrap().caption.as_deref(), Some("one"));
+    assert_eq!(asked("txt").get(1).unwrap().caption.as_deref(), Some("two"));
+    assert!(asked("blip").get(0).unwrap_err().to_string().contains("`blip`"));
+
     assert_eq!(open_as(None, "test").unwrap().len(), 1);
     let pairs = open_as(Some("seg.png"), "train").unwrap();
     assert_eq!(pairs.get(1).unwrap().conditioning.unwrap().pixels(), [9]);

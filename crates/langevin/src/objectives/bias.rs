@@ -80,7 +80,7 @@ impl TimestepBias {
         }
         if biased.end > timesteps || biased.start >= biased.end {
             return refused(
-                &["timestep_bias_end"],
+                &["timestep_bias_begin", "timestep_bias_end"],
                 format!(
                     "`timestep_bias_begin` is {} and `timestep_bias_end` {}: from one to the other there must be timesteps, of which there are {timesteps}",
                     biased.start, biased.end

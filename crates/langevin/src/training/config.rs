@@ -49,6 +49,9 @@ options! {
         /// in quotes.
         #[flag("Data", value_name = "NAMES")]
         pub only_classes: Vec<String> = vec![],
+        /// The column of captions [the first of text, caption and prompt].
+        #[flag("Data", value_name = "NAME")]
+        pub caption_column: Option<String> = None,
         /// A folder of pictures; sub-folders are classes.
         #[flag("Data", value_name = "FOLDER")]
         pub train_data_dir: Option<PathBuf> = None,

@@ -30,6 +30,7 @@ impl TrainingConfig {
                 Some(ImageCondition::Column(name)) => Some(name.clone()),
                 _ => None,
             },
+            caption_column: self.caption_column.clone(),
             attribute_columns: self.attribute_columns.clone(),
             medium: self.medium(),
             only_classes: self.only_classes.clone(),

@@ -16,6 +16,17 @@ use crate::{
     },
 };
 
+/// The options of timesteps that are drawn more often, which its sentences name.
+const BIAS: &[&str] = &[
+    "timestep_bias_strategy",
+    "timestep_bias_multiplier",
+    "timestep_bias_begin",
+    "timestep_bias_end",
+    "timestep_bias_portion",
+];
+/// The same of DREAM.
+const DREAM: &[&str] = &["dream_training", "dream_detail_preservation"];
+
 impl TrainingConfig {
     /// The scheduler of the run's pipeline: that of the pretrained one, or a new one for what the model learns.
     ///
@@ -154,14 +165,18 @@ impl TrainingConfig {
         let plain = TimestepBias::default();
         let bias = self.timestep_bias();
         if bias.strategy == plain.strategy && bias != plain {
-            return refuse(
-                "`timestep_bias_multiplier`, `_begin`, `_end` and `_portion` belong to a `timestep_bias_strategy`, and it is none"
-                    .into(),
-            );
+            return Err(Error::option(
+                BIAS,
+                "`timestep_bias_multiplier`, `timestep_bias_begin`, `timestep_bias_end` and `timestep_bias_portion` belong to a \
+                 `timestep_bias_strategy`, and it is none",
+            ));
         }
         if !self.dream_training && self.dream_detail_preservation != Self::script().dream_detail_preservation
         {
-            return refuse("`dream_detail_preservation` belongs to `dream_training`".into());
+            return Err(Error::option(
+                DREAM,
+                "`dream_detail_preservation` belongs to `dream_training`",
+            ));
         }
         let has_gamma = matches!(
             self.loss_weighting,

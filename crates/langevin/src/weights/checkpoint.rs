@@ -527,9 +527,12 @@ impl fmt::Display for Checkpoint {
         if self.files.len() > 1 {
             write!(f, " in {} files", self.files.len())?;
         }
+        // GGUF files say theirs themselves.
+        let plain = |place: &&Place| !matches!(self.files[place.file].content, Content::Gguf(_));
         let dtypes: BTreeSet<String> = self
             .places
             .values()
+            .filter(plain)
             .map(|p| format!("{:?}", p.stored.dtype))
             .collect();
         for dtype in dtypes {

@@ -113,6 +113,18 @@ impl Columns {
             )),
         };
         let attributes = options.attribute_columns.iter().map(attribute);
+        let text = |column: &str| leaf(&[column], &[Type::BYTE_ARRAY]);
+        let caption = match &options.caption_column {
+            Some(column) => Some(
+                text(column)
+                    .filter(|_| *column != picture)
+                    .ok_or_else(|| format!("has no column `{column}` of texts: there are {}", there()))?,
+            ),
+            None => CAPTIONS
+                .into_iter()
+                .filter(|column| *column != picture)
+                .find_map(text),
+        };
         let label_types = [Type::INT32, Type::INT64, Type::BYTE_ARRAY];
         let classes = named("ClassLabel");
         let preferred = LABELS.iter().map(|name| (*name).to_string());
@@ -134,10 +146,7 @@ impl Columns {
             conditioning,
             attributes: attributes.collect::<Result<_, _>>()?,
             path: leaf(&[&picture, "path"], &[Type::BYTE_ARRAY]),
-            caption: CAPTIONS
-                .iter()
-                .filter(|column| **column != picture)
-                .find_map(|column| leaf(&[column], &[Type::BYTE_ARRAY])),
+            caption,
             label: label.map(|(_, leaf)| leaf),
             class_names,
         })

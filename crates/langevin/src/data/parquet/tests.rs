@@ -421,6 +421,18 @@ fn a_second_column_of_pictures_is_read_where_it_is_asked_for() {
         assert_eq!(example.conditioning.as_ref().map(value), Some(conditioning));
     }
     assert_eq!(open(&path).unwrap().get(0).unwrap().conditioning, None);
+    let options = OpenOptions {
+        caption_column: Some("blip".into()),
+        ..OpenOptions::default()
+    };
+    let message = open_with(path.to_str().unwrap(), &options)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("no column `blip` of texts: there are image, img"),
+        "{message}"
+    );
     let message = with("lines").err().expect("no such column").to_string();
     assert!(
         message.contains("`lines`") && message.contains("image, img"),
