@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use langevin::{
     Lora,
+    options::LoraInput,
     pipelines::{LoadOptions, Pipeline},
     weights::lora::LoraScale,
 };
 use serde_json::Value;
 use support::{
     Outcome, Report, Stored, call::Case, folders, read_json, read_tensors, reference, relative_difference,
-    within,
+    values, within,
 };
 
 /// Cases that put nothing on weights begin so: textual inversion.
@@ -29,6 +30,103 @@ fn pictures_and_weights_are_those_of_the_formulas() {
         }
     }
     report.finish();
+}
+
+/// LoRA that lie beside the weights for one request come to what those come to that are merged into them.
+#[test]
+fn pictures_with_lora_beside_the_weights_are_those_too() {
+    let mut report = Report::new();
+    for folder in folders("lora/cases") {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with(EMBEDDINGS) {
+            report.case(&name, compare_beside(&folder));
+        }
+    }
+    report.finish();
+}
+
+/// What cannot lie beside weights says so.
+const MERGED_ONLY: [&str; 4] = ["is a LoHa", "is a LoKr", "is a DoRA", "is a whole difference"];
+
+fn compare_beside(folder: &Path) -> Result<Outcome, String> {
+    let call: Value = read_json(folder.join("call.json"));
+    let loras: Vec<Lora> = call["loras"].as_array().unwrap().iter().map(lora).collect();
+    let case = Case::in_folder(folder);
+    let (model, device) = (case.pipeline_folder(), support::device());
+    let load = |loras: &[Lora]| {
+        let options = LoadOptions {
+            loras: loras.to_vec(),
+            ..LoadOptions::default()
+        };
+        Pipeline::load_with(model.path(), &options, &device).map_err(|e| e.to_string())
+    };
+    let plain = load(&[])?;
+    let mut request = case.request(&device)?;
+    let inputs = loras
+        .iter()
+        .zip(call["loras"].as_array().unwrap())
+        .map(|(lora, value)| LoraInput {
+            name: lora.path.display().to_string(),
+            ..input(&value["weight"])
+        });
+    request.loras = inputs.collect();
+    let drawn = match case.draw_request(&plain, &request) {
+        Err(why) if MERGED_ONLY.iter().any(|kind| why.contains(kind)) => {
+            return Ok(Outcome::NotSupported(
+                "beside the weights, and it says that it is to be merged".into(),
+            ));
+        }
+        drawn => drawn?,
+    };
+    let merged = case.draw(&load(&loras)?, &device)?;
+    let [found, expected] = [&drawn, &merged].map(|drawn| values(drawn.latents.clone()));
+    let difference = relative_difference(&found, &expected);
+    println!("beside and merged differ by {difference:.1e} of the largest latent");
+    within("latents as if merged", difference, 1e-4)?;
+    // What was drawn before is not changed by it.
+    let request = case.request(&device)?;
+    let [before, after] = [load(&[])?, plain].map(|pipeline| case.draw_request(&pipeline, &request));
+    if values(before?.latents) != values(after?.latents) {
+        return Err("the model is another one afterwards".into());
+    }
+    case.check(&drawn, "expected.safetensors")
+}
+
+/// The scales of a weight, as a request has them.
+fn input(weight: &Value) -> LoraInput {
+    match weight.as_f64() {
+        Some(all) => LoraInput::new("", all),
+        None => {
+            let mut input = LoraInput::new("", 1.0);
+            parts("", weight, &mut input);
+            input
+        }
+    }
+}
+
+/// diffusers' blocks as paths.
+fn parts(path: &str, value: &Value, input: &mut LoraInput) {
+    let inside = |name: &str| format!("{path}{}{name}", if path.is_empty() { "" } else { "." });
+    match value {
+        Value::Object(all) => {
+            for (name, value) in all {
+                let name = match name.as_str() {
+                    "mid" => "mid_block".to_string(),
+                    "down" | "up" => format!("{name}_blocks"),
+                    other => other.trim_start_matches("block_").to_string(),
+                };
+                parts(&inside(&name), value, input);
+            }
+        }
+        Value::Array(all) => {
+            for (number, value) in all.iter().enumerate() {
+                parts(&inside(&format!("attentions.{number}")), value, input);
+            }
+        }
+        number => {
+            input.parts.insert(path.to_string(), number.as_f64().unwrap());
+        }
+    }
 }
 
 fn compare(folder: &Path) -> Result<Outcome, String> {

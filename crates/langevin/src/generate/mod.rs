@@ -7,6 +7,7 @@ mod evaluation;
 mod facts;
 mod image_prompts;
 mod inversion;
+mod loras;
 mod memory;
 mod notices;
 mod plan;
@@ -22,6 +23,7 @@ pub use evaluation::{PictureSet, agreement, agreement_in, draw_set, real_set, sh
 use facts::Facts;
 pub use image_prompts::IpAdapterLoader;
 pub use inversion::{Asked, Inversion};
+pub use loras::LoraLoader;
 pub use plan::{Aids, Plan};
 pub use run::Watch;
 pub use sound::{Sounding, sounds};

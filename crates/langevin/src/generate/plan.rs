@@ -9,6 +9,7 @@ use super::{
     check::{check, size},
     control::{self, Controls, Networks},
     image_prompts::{self, Adapters, IpAdapterLoader},
+    loras::{self, LoraLoader, Loras},
     memory,
     notices::{idle_negative, idle_networks, idle_sizes, unseen},
     second::Second,
@@ -39,6 +40,8 @@ pub struct Aids<'a> {
     pub controls: ControlLoader<'a>,
     /// Where IP-Adapters come from.
     pub ip_adapters: IpAdapterLoader<'a>,
+    /// Where LoRA come from.
+    pub loras: LoraLoader<'a>,
 }
 
 /// What `load` gives, which is asked for each name once.
@@ -61,6 +64,7 @@ impl Default for Aids<'_> {
             clip: None,
             controls: &|name| Err(control::unknown(name)),
             ip_adapters: &|name| Err(image_prompts::unknown(name)),
+            loras: &|name| Err(loras::unknown(name)),
         }
     }
 }
@@ -110,9 +114,11 @@ impl Plan {
         let device = pipeline.model.device();
         let controls = |name: &str| AnyControl::open(name, &device);
         let ip_adapters = |name: &str| IpAdapterModel::open(name, request.image_encoder.as_deref(), &device);
+        let loras = |name: &str| pipeline.lend(name);
         let aids = Aids {
             controls: &controls,
             ip_adapters: &ip_adapters,
+            loras: &loras,
             ..Aids::default()
         };
         Self::with(pipeline, request, aids)
@@ -138,6 +144,7 @@ impl Plan {
         ops::computing(request.precision, || {
             // Both passes, and pictures of one request, share what they name.
             let (controls, ip_adapters) = (once(aids.controls), once(aids.ip_adapters));
+            let loras = once(aids.loras);
             let clip = match (aids.clip, &request.clip) {
                 (None, Some(path)) => Some(ClipModel::load(path, &pipeline.model.device())?),
                 (clip, _) => clip,
@@ -146,6 +153,7 @@ impl Plan {
                 clip,
                 controls: &controls,
                 ip_adapters: &ip_adapters,
+                loras: &loras,
             };
             let mut plan = Self::checked(pipeline, request, aids.clone(), None)?;
             if let Some(enlarged) = Enlarged::of(request, pipeline, plan.steps, plan.maker.size)? {
@@ -175,14 +183,17 @@ impl Plan {
             clip,
             controls,
             ip_adapters,
+            loras,
         } = aids;
+        let lent = Loras::of(request, loras)?;
+        let pipeline = &*lent.on(pipeline)?;
         let networks = Networks::of(request, pipeline, controls)?;
         let adapters = Adapters::of(request, pipeline, ip_adapters)?;
         let scheduler = match &request.scheduler {
             Some(name) => pipeline.sampler(name)?,
             None => pipeline.scheduler.clone(),
         };
-        let mut notices = Vec::new();
+        let mut notices: Vec<String> = lent.notices().filter(|_| enlarged.is_none()).collect();
         let usage = Usual::of(request, pipeline, &scheduler);
         let guidance = usage.guidance(request.guidance, pipeline);
         check(request, &scheduler, guidance, pipeline)?;
@@ -261,7 +272,8 @@ impl Plan {
                 ));
             }
         }
-        let mut pair = pipeline.pair(&options, size)?;
+        let mut pair = lent.encoding(|| pipeline.pair(&options, size))?;
+        lent.put_into(&mut pair, rows);
         adapters.put_into(request, pipeline, &mut pair, rows)?;
         let plan = Self {
             steps,

@@ -56,7 +56,7 @@ pub use unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel};
 use burn::tensor::{Int, Tensor, kind::Basic};
 
 pub use crate::weights::{self, Checkpoint};
-use crate::{Error, Result};
+use crate::{Error, Result, nn::LentRows};
 
 /// The version of diffusers whose files this library writes.
 pub const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -85,6 +85,8 @@ pub struct Conditioning {
     pub images: Option<ImagePrompts>,
     /// What a ControlNet that is trained along is shown, `[batch, channels, height, width]` in 0..1.
     pub control: Option<Tensor<4>>,
+    /// LoRA that lie beside the model's layers.
+    pub lent: Option<LentRows>,
 }
 
 impl Conditioning {
@@ -104,6 +106,7 @@ impl Conditioning {
             residuals,
             images,
             control,
+            lent,
         } = self;
         Ok(Self {
             classes: one_after_another("classes", classes, &other.classes)?,
@@ -116,6 +119,15 @@ impl Conditioning {
             residuals: Residuals::one_after_another(residuals.as_ref(), other.residuals.as_ref())?,
             images: ImagePrompts::one_after_another(images.as_ref(), other.images.as_ref())?,
             control: one_after_another("a control", control, &other.control)?,
+            lent: match (lent, &other.lent) {
+                (None, None) => None,
+                (Some(first), Some(second)) => Some(first.followed_by(second)),
+                _ => {
+                    return Err(Error::Config(
+                        "one half of a batch has LoRA beside the model and the other says nothing of it".into(),
+                    ));
+                }
+            },
         })
     }
 
@@ -132,6 +144,7 @@ impl Conditioning {
             residuals,
             images,
             control,
+            lent,
         } = self;
         // A sequence has its own mask, or none.
         let masked = if sequence.is_some() {
@@ -150,6 +163,7 @@ impl Conditioning {
             residuals: residuals.or(other.residuals),
             images: images.or(other.images),
             control: control.or(other.control),
+            lent: lent.or(other.lent),
         }
     }
 
@@ -166,6 +180,7 @@ impl Conditioning {
             residuals,
             images,
             control,
+            lent,
         } = self;
         Self {
             classes: of_rows(classes, rows),
@@ -178,6 +193,7 @@ impl Conditioning {
             residuals: residuals.as_ref().map(|residuals| residuals.rows(rows)),
             images: images.as_ref().map(|images| images.rows(rows)),
             control: of_rows(control, rows),
+            lent: lent.as_ref().map(|lent| lent.of_rows(rows)),
         }
     }
 

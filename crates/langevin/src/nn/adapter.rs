@@ -3,7 +3,8 @@
 //! Every [`Linear`](super::Linear) and [`Conv2d`](super::Conv2d) has a place for them, [`Adapters`], which is empty until
 //! [`weights::adapt`](crate::weights::adapt) puts some there: then the layer has the parameters, the bytes and the speed that it has without.
 //! Several may lie on one layer. How strongly each counts is no part of the weights: it is said on the thread ([`adapting`]), for all rows of
-//! a batch or for each row its own, so that pictures of different requests are computed together.
+//! a batch or for each row its own, so that pictures of different requests are computed together. [`lending`](super::lending) puts some beside the
+//! layers of a model that is not changed by it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,11 +14,12 @@ use std::{
 use burn::{
     module::{
         Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
+        ParamId,
     },
     tensor::{Device, Tensor, TensorData},
 };
 
-use super::Dropout;
+use super::{Dropout, lent};
 use crate::{
     named::named_enum,
     ops::{self, Geometry},
@@ -140,10 +142,7 @@ impl Adapter {
     }
 
     /// `y + scale · strength · up(down(x))`
-    fn add(&self, x: Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
-        let Some(strength) = strength(self.slot) else {
-            return y;
-        };
+    fn add(&self, strength: Strength, x: Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
         let narrow = ops::conv2d(self.dropout.forward(x), self.down.val(), None, None, geometry);
         let narrow = match strength {
             Strength::Even(strength) => times(narrow, strength * self.scale),
@@ -184,21 +183,45 @@ impl Adapters {
         self.0.iter()
     }
 
-    /// `y` with what they make of `x`, the layer's input, whose kernel has this geometry. Rows of a batch lie on the first axis.
-    pub(super) fn add(&self, x: &Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
-        self.iter()
-            .fold(y, |y, adapter| adapter.add(x.clone(), y, geometry))
+    /// Whether nothing lies on the layer of this weight, and nothing is lent to it.
+    pub(super) fn are_idle(&self, weight: ParamId) -> bool {
+        self.0.is_empty() && !lent::are_on(weight)
+    }
+
+    /// `y` with what they, and those that are lent to the layer of this weight, make of `x`, the layer's input, whose kernel has this geometry.
+    /// Rows of a batch lie on the first axis.
+    pub(super) fn add(
+        &self,
+        weight: ParamId,
+        x: &Tensor<4>,
+        y: Tensor<4>,
+        geometry: Geometry,
+    ) -> Tensor<4> {
+        let own = self
+            .iter()
+            .filter_map(|adapter| Some((adapter, strength(adapter.slot)?)));
+        let y = own.fold(y, |y, (adapter, strength)| {
+            adapter.add(strength, x.clone(), y, geometry)
+        });
+        lent::on(weight).into_iter().fold(y, |y, (adapter, strength)| {
+            adapter.add(strength, x.clone(), y, geometry)
+        })
     }
 
     /// The same for a linear layer over the last dimension, `[batch, ..., channels]`.
-    pub(super) fn add_linear<const D: usize>(&self, x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+    pub(super) fn add_linear<const D: usize>(
+        &self,
+        weight: ParamId,
+        x: Tensor<D>,
+        y: Tensor<D>,
+    ) -> Tensor<D> {
         let shape = y.dims();
         let picture = |tensor: Tensor<D>| -> Tensor<4> {
             let shape = tensor.dims();
             let rest = shape[1..D - 1].iter().product();
             tensor.reshape([shape[0], 1, rest, shape[D - 1]])
         };
-        let y = self.add(&picture(x), picture(y), Geometry::uniform(1, 0));
+        let y = self.add(weight, &picture(x), picture(y), Geometry::uniform(1, 0));
         y.reshape(shape)
     }
 }
@@ -210,6 +233,16 @@ pub enum Strength {
     Even(f32),
     /// One number for each row of the batch that the model is given.
     Rows(Vec<f32>),
+}
+
+impl Strength {
+    /// Whether it is something for any row.
+    pub(super) fn counts(&self) -> bool {
+        match self {
+            Self::Even(strength) => *strength != 0.0,
+            Self::Rows(rows) => rows.iter().any(|strength| *strength != 0.0),
+        }
+    }
 }
 
 /// How strongly each of a model's adapters counts, in the order of their [`Adapter::slot`]s. Those that have no number here do not count.
@@ -250,11 +283,7 @@ fn strength(slot: usize) -> Option<Strength> {
         return Some(Strength::Even(1.0));
     };
     let strength = strengths.0.get(slot)?;
-    let counts = match strength {
-        Strength::Even(strength) => *strength != 0.0,
-        Strength::Rows(rows) => rows.iter().any(|strength| *strength != 0.0),
-    };
-    counts.then(|| strength.clone())
+    strength.counts().then(|| strength.clone())
 }
 
 /// What is done to the adapters that are mapped next.

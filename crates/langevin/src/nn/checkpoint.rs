@@ -17,6 +17,7 @@ use burn::{
 
 use super::{
     adapter::{self, Strengths},
+    lent::{self, Lent},
     dropout,
 };
 use crate::{
@@ -83,6 +84,7 @@ pub(super) fn block<M: Module + Sync + 'static>(
         compute,
         dropout: dropout::generator(),
         strengths: adapter::strengths(),
+        lent: lent::held(),
         kept_as: ops::kept_as(),
         algorithm: ops::algorithm(),
         collected,
@@ -130,6 +132,8 @@ struct Block<M> {
     dropout: Option<Generator>,
     /// How strongly adapters count.
     strengths: Option<Arc<Strengths>>,
+    /// What is lent to the module's layers.
+    lent: Option<Arc<[Lent]>>,
     kept_as: KeptAs,
     algorithm: Algorithm,
     collected: Arc<Mutex<Collected>>,
@@ -147,7 +151,9 @@ impl<M: Module + Sync> Recompute for Block<M> {
         let (y, _) = dropout::drawing_from(self.dropout.clone(), || {
             ops::convolving(self.algorithm, || {
                 ops::keeping(self.kept_as, || {
-                    adapter::adapting_as(self.strengths.clone(), || (self.compute)(&module, inputs.clone()))
+                    adapter::adapting_as(self.strengths.clone(), || {
+                        lent::lending_as(self.lent.clone(), || (self.compute)(&module, inputs.clone()))
+                    })
                 })
             })
         });

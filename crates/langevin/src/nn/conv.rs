@@ -75,11 +75,11 @@ impl Conv2d {
 
     fn run(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        if self.adapters.is_empty() {
+        if self.adapters.are_idle(self.weight.id) {
             return ops::conv2d(x, weight, bias, residual, self.geometry);
         }
         let y = ops::conv2d(x.clone(), weight, bias, residual, self.geometry);
-        self.adapters.add(&x, y, self.geometry)
+        self.adapters.add(self.weight.id, &x, y, self.geometry)
     }
 
     /// [`Self::forward`] of `norm` and SiLU of `x`, plus `residual`, in one operation.
@@ -90,7 +90,7 @@ impl Conv2d {
         modulation: Option<(Tensor<2>, Tensor<2>)>,
         residual: Option<Tensor<4>>,
     ) -> Tensor<4> {
-        if !self.adapters.is_empty() {
+        if !self.adapters.are_idle(self.weight.id) {
             // They take what the convolution takes.
             return self.run(norm.modulated(x, modulation, Activation::Silu), residual);
         }

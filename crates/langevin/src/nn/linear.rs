@@ -54,10 +54,10 @@ impl Linear {
 
     fn run<const D: usize>(&self, x: Tensor<D>, residual: Option<Tensor<D>>) -> Tensor<D> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        if self.adapters.is_empty() {
+        if self.adapters.are_idle(self.weight.id) {
             return ops::linear(x, weight, bias, residual);
         }
         let y = ops::linear(x.clone(), weight, bias, residual);
-        self.adapters.add_linear(x, y)
+        self.adapters.add_linear(self.weight.id, x, y)
     }
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema::OneOrMany;
-use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, SoundOptions, UpscaleBy};
+use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, LoraInput, SoundOptions, UpscaleBy, take_loras};
 use crate::{
-    Offset, Size,
+    Error, Offset, Size,
     conditioning::PromptSyntax,
     data::{Fit, ImageInput, Preprocess},
     guidance::{ClassifierFree, ClipLoss, GuidanceSchedule, Guide, Through},
@@ -371,6 +371,13 @@ pub struct Request {
     #[cfg_attr(feature = "clap", arg(long, value_name = "FOLDER", help_heading = "Control"))]
     pub image_encoder: Option<PathBuf>,
 
+    /// LoRA to draw with, by their names, each with how strongly it is applied: beside the model's weights, for this request alone. Tags in a
+    /// prompt, as in <lora:pixel-art:0.8>, are such, too.
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    #[cfg_attr(feature = "schema", schemars(with = "OneOrMany<LoraInput>", extend("x-needs" = "loras")))]
+    pub loras: Vec<LoraInput>,
+
     /// Draw the picture on so many times as large, as A1111's hires fix does: 2 for twice the width and height [one pass].
     #[cfg_attr(
         feature = "clap",
@@ -506,6 +513,7 @@ impl Default for Request {
             upscale_by: UpscaleBy::Lanczos,
             ip_adapter: Vec::new(),
             image_encoder: None,
+            loras: Vec::new(),
             init_image: None,
             strength: None,
             inpaint: None,
@@ -515,6 +523,33 @@ impl Default for Request {
 }
 
 impl Request {
+    /// Takes the LoRA that the prompts name out of them, as in `<lora:NAME:0.8>`, and puts them behind those that are named already. They hold
+    /// for the whole request, so all prompts must name the same.
+    ///
+    /// # Errors
+    /// If a tag cannot be read, or the prompts name other LoRA than each other.
+    pub fn take_lora_tags(&mut self) -> Result<(), Error> {
+        let mut named: Option<Vec<LoraInput>> = None;
+        let mut prompts = Vec::with_capacity(self.prompt.len());
+        for prompt in &self.prompt {
+            let (rest, tags) = take_loras(prompt)?;
+            prompts.push(rest);
+            let tags: Vec<LoraInput> = tags.into_iter().map(LoraInput::from).collect();
+            match &named {
+                Some(first) if *first != tags => {
+                    return Err(Error::option(
+                        &["prompt"],
+                        "the prompts name other LoRA than each other: a call puts the same on all of its pictures, so draw them in several",
+                    ));
+                }
+                _ => named = Some(tags),
+            }
+        }
+        self.prompt = prompts;
+        self.loras.extend(named.unwrap_or_default());
+        Ok(())
+    }
+
     /// Puts a picture in the place of an option, where there is one of this name.
     pub(crate) fn set_image(&mut self, option: &str, image: ImageInput) {
         let place = match option {

@@ -8,7 +8,7 @@ use std::{borrow::Cow, marker::PhantomData};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{ClassName, ControlInput, IpAdapterInput};
+use super::{ClassName, ControlInput, IpAdapterInput, LoraInput};
 use crate::{
     Offset, Size,
     data::{ImageInput, Preprocess, sound::SoundInput},
@@ -94,6 +94,21 @@ schemas! {
                 "maxProperties": 100,
                 "additionalProperties": { "type": "number", "minimum": -1000, "maximum": 1000 },
                 "description": "Another scale in some of the model's cross-attentions, by the beginnings of their paths."
+            }
+        }
+    };
+    LoraInput = {
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name"],
+        "properties": {
+            "name": { "type": "string", "maxLength": 1000, "description": "The LoRA's name, one of the model's `loras`." },
+            "scale": { "type": "number", "minimum": -1000, "maximum": 1000, "description": "How strongly it is applied [1]." },
+            "parts": {
+                "type": "object",
+                "maxProperties": 100,
+                "additionalProperties": { "type": "number", "minimum": -1000, "maximum": 1000 },
+                "description": "Another scale for parts of the model, by the beginnings of their paths, such as text_encoder."
             }
         }
     };

@@ -330,6 +330,17 @@ impl Pipeline {
         Ok(self)
     }
 
+    /// The same as it is drawn with these LoRA too, one of which may make it a model of a few steps.
+    pub(crate) fn quickened_by(mut self, loras: Vec<Lora>) -> Result<Self> {
+        let few = loras.iter().find_map(FewSteps::of_lora);
+        self.loras.extend(loras);
+        if self.few_steps.is_some() || few.is_none() {
+            return Ok(self);
+        }
+        (self.few_steps, self.few_steps_by_lora) = (few, true);
+        self.for_few_steps()
+    }
+
     /// What draws in a few steps where its scheduler and settings do not say so: a single file, which has none, or a LoRA on another model.
     pub(crate) fn unsaid_few_steps(&self) -> Option<FewSteps> {
         self.few_steps

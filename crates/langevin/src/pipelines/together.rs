@@ -7,6 +7,7 @@ use crate::{
     Error, Result,
     guidance::Question,
     models::{Conditioning, Denoiser, ImagePrompts},
+    nn::LentRows,
     ops::{self, Precision},
 };
 
@@ -97,9 +98,18 @@ fn answers(denoiser: &dyn Denoiser, questions: &[Question]) -> Result<Vec<Tensor
     let column = |of: fn(&Question) -> Tensor<4>| Tensor::cat(questions.iter().map(of).collect(), 0);
     let x = column(|question| question.x.clone());
     let timesteps = Tensor::cat(questions.iter().map(|q| q.timesteps.clone()).collect(), 0);
+    // Those without LoRA have none of the others'.
+    let any_lent = questions.iter().any(|question| question.conditioning.lent.is_some());
+    let told = |question: &Question| {
+        let mut conditioning = question.conditioning.clone();
+        if any_lent && conditioning.lent.is_none() {
+            conditioning.lent = Some(LentRows::even([], question.x.dims()[0]));
+        }
+        conditioning
+    };
     let conditioning = questions
         .iter()
-        .map(|question| question.conditioning.clone())
+        .map(told)
         .try_fold(None, |all: Option<Conditioning>, next| match all {
             Some(all) => all.followed_by(&next).map(Some),
             None => Ok(Some(next)),

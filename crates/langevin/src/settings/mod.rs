@@ -188,6 +188,8 @@ impl Drawn<'_> {
             pictures.insert(name, path);
         }
         request.leave_images();
+        // They are noted with their files and hashes, as those that the model was loaded with.
+        request.loras.clear();
         let batch_size = request.batch_size;
         let (asked, usual) = (written(&request)?, written(&Request::default())?);
         let asked: Map<String, Value> = asked

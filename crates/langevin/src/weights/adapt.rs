@@ -1,7 +1,7 @@
 //! Adapters on a module's layers: put there, taken away, looked up by their layers' names.
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::Tensor,
 };
 
@@ -39,6 +39,12 @@ pub fn without_adapters<M: Module>(module: M) -> M {
 
 /// Every linear layer and convolution, in the module's order.
 pub fn layers<M: Module>(module: &M) -> Vec<AdaptedLayer> {
+    let layers = layers_with_weights(module).into_iter();
+    layers.map(|(layer, _)| layer).collect()
+}
+
+/// The same with the identity of each one's weight in this process, by which [`LentAdapters`](crate::nn::LentAdapters) know it.
+pub fn layers_with_weights<M: Module>(module: &M) -> Vec<(AdaptedLayer, ParamId)> {
     let mut found = Found::default();
     module.visit(&mut found);
     found.layers
@@ -154,7 +160,7 @@ impl<F: FnMut(&AdaptedLayer) -> Option<Adapter>> ModuleMapper for Put<F> {
 #[derive(Default)]
 struct Found {
     location: walk::Location,
-    layers: Vec<AdaptedLayer>,
+    layers: Vec<(AdaptedLayer, ParamId)>,
 }
 
 impl ModuleVisitor for Found {
@@ -167,6 +173,7 @@ impl ModuleVisitor for Found {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.layers.extend(layer(&self.location, param));
+        let layer = layer(&self.location, param);
+        self.layers.extend(layer.map(|layer| (layer, param.id)));
     }
 }

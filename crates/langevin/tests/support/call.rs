@@ -366,7 +366,12 @@ impl Case {
 
     /// Makes the call with a pipeline.
     pub(crate) fn draw(&self, pipeline: &Pipeline, device: &Device) -> Checked<Drawn> {
-        let plan = Plan::of(pipeline, &self.request(device)?).map_err(said)?;
+        self.draw_request(pipeline, &self.request(device)?)
+    }
+
+    /// The same with a request of one's own.
+    pub(crate) fn draw_request(&self, pipeline: &Pipeline, request: &Request) -> Checked<Drawn> {
+        let plan = Plan::of(pipeline, request).map_err(said)?;
         let latents = plan.samples(pipeline, &mut ()).map_err(said)?;
         let latents = Tensor::cat(latents.ok_or("the drawing was ended")?, 0);
         let decoded = pipeline.codec().decode(latents.clone()).map_err(said)?;

@@ -199,6 +199,21 @@ impl Denoiser for UNet2DConditionModel {
         let x = conditioning.beside(x)?;
         self.check(&x, &timesteps)?;
         let [batch, ..] = x.dims();
+        match &conditioning.lent {
+            Some(lent) if lent.len() != batch => Err(Error::Shape(format!(
+                "LoRA are lent to {} rows of a batch of {batch}",
+                lent.len()
+            ))),
+            Some(lent) => lent.lend(|| self.run(x, timesteps, conditioning)),
+            None => self.run(x, timesteps, conditioning),
+        }
+    }
+}
+
+impl UNet2DConditionModel {
+    /// What it predicts for inputs that have been checked.
+    fn run(&self, x: Tensor<4>, timesteps: Tensor<1>, conditioning: &Conditioning) -> Result<Tensor<4>> {
+        let [batch, ..] = x.dims();
         let sequence = self.sequence(conditioning, batch)?;
         let embedding = self.vectors().embed(timesteps, conditioning, batch)?;
         let told = Told::new(&embedding, sequence.as_ref());

@@ -33,17 +33,10 @@ pub(super) struct WeightEdit {
 
 impl Edit for WeightEdit {
     fn apply(&self, values: &mut [f32], shape: &[usize]) -> Result<()> {
-        let mut delta = self.formula.delta(&self.parts)?;
+        let delta = self.formula.delta(&self.parts)?;
         let rows = shape.first().copied().unwrap_or(1).max(1);
-        let (columns, of) = (values.len() / rows, delta.len() / rows);
-        if of < columns {
-            // An inpainting model's first convolution sees more channels than the model that the file is for.
-            let mut padded = vec![0.0; values.len()];
-            for (line, change) in padded.chunks_mut(columns.max(1)).zip(delta.chunks(of.max(1))) {
-                line[..of].copy_from_slice(change);
-            }
-            delta = padded;
-        }
+        let columns = values.len() / rows;
+        let delta = padded(delta, [rows, columns]);
         let Some(dora) = self.dora else {
             let factor = (self.weight * self.scale) as f32;
             for (value, change) in values.iter_mut().zip(&delta) {
@@ -92,6 +85,20 @@ impl Edit for WeightEdit {
         }
         Ok(())
     }
+}
+
+/// A matrix of so many rows with zeros behind each of them up to so many columns: an inpainting model's first convolution sees more channels than
+/// the model that a file is for.
+pub(super) fn padded(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    let of = matrix.len() / rows.max(1);
+    if of >= columns {
+        return matrix;
+    }
+    let mut wider = vec![0.0; rows * columns];
+    for (line, change) in wider.chunks_mut(columns.max(1)).zip(matrix.chunks(of.max(1))) {
+        line[..of].copy_from_slice(change);
+    }
+    wider
 }
 
 /// The change of a bias, or of what else has one axis: a stored difference.

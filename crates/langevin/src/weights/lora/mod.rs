@@ -6,6 +6,7 @@
 //! foreign key), it is not what is followed here.
 
 mod alpha;
+mod beside;
 mod edit;
 mod find;
 mod formula;
@@ -30,6 +31,7 @@ use self::{
     key::Part,
 };
 pub use self::{
+    beside::{Beside, BesideModule},
     find::{file_of, has_usual_name, header_hash, named, names_in, titles},
     scale::LoraScale,
     style::LoraStyle,
@@ -138,40 +140,50 @@ impl LoraFile {
             let message = format!("`lora` has the scale {number}: it must be a finite number");
             return Err(Error::option(&["lora"], message));
         }
-        let mut fit = LoraFit {
-            edits: Vec::new(),
-            modules: 0,
-            misfits: self
-                .foreign
-                .iter()
-                .map(|name| format!("{} is of no style of LoRA files", refuse::shortened(name)))
-                .collect(),
-        };
+        let mut edits = Vec::new();
+        let (modules, misfits) = self.each_fitting(targets, |module, place| {
+            edits.extend(self.edits(module, place, targets, scale)?);
+            Ok(())
+        })?;
+        Ok(LoraFit {
+            edits,
+            modules,
+            misfits,
+        })
+    }
+
+    /// Goes through the modules that a model has: how many of them are taken, and what does not fit.
+    fn each_fitting(
+        &self,
+        targets: &Targets,
+        mut take: impl FnMut(&Module, (Component, &str)) -> Result<(), Misfit>,
+    ) -> Result<(usize, Vec<String>)> {
+        let foreign = self.foreign.iter();
+        let mut misfits: Vec<String> = foreign
+            .map(|name| format!("{} is of no style of LoRA files", refuse::shortened(name)))
+            .collect();
+        let mut modules = 0;
         let mut taken = BTreeSet::new();
         for module in &self.modules {
             let found = targets.find(module.component, &module.spelling);
             let Some((component, target)) = found else {
-                fit.misfits.push(format!("there is no {}", module.name()));
+                misfits.push(format!("there is no {}", module.name()));
                 continue;
             };
             if !taken.insert((component, target)) {
-                fit.misfits
-                    .push(format!("{} is there under another name too", module.name()));
+                misfits.push(format!("{} is there under another name too", module.name()));
                 continue;
             }
-            match self.edits(module, (component, target), targets, scale) {
-                Ok(edits) => {
-                    fit.modules += 1;
-                    fit.edits.extend(edits);
-                }
-                Err(Misfit::Module(why)) => fit.misfits.push(format!("{} {why}", module.name())),
+            match take(module, (component, target)) {
+                Ok(()) => modules += 1,
+                Err(Misfit::Module(why)) => misfits.push(format!("{} {why}", module.name())),
                 Err(Misfit::File(error)) => return Err(error),
             }
         }
-        if fit.modules == 0 {
-            return Err(refuse::fits_nowhere(&self.file, self.modules.len(), &fit.misfits));
+        if modules == 0 {
+            return Err(refuse::fits_nowhere(&self.file, self.modules.len(), &misfits));
         }
-        Ok(fit)
+        Ok((modules, misfits))
     }
 
     /// The changes of a module's parameters.
@@ -188,9 +200,7 @@ impl LoraFile {
         let weight = scale.of(component, target);
         let shared = Arc::new(parts.clone());
         let formula = formula::of(parts)?;
-        let rank = formula.as_ref().and_then(|formula| formula.rank());
-        let own = alpha::scale(parts, rank, (component, &module.spelling), &self.configurations)
-            .map_err(|why| Misfit::File(Error::file(self.path(), format!("{} {why}", module.name()))))?;
+        let own = self.own_scale(module, component, formula.as_deref())?;
         if let Some(formula) = formula {
             let Some(shape) = targets.shape(component, &weight_name) else {
                 return Err("has no weight in the model".to_string().into());
@@ -230,6 +240,19 @@ impl LoraFile {
             return Err("has nothing that changes a weight".to_string().into());
         }
         Ok(edits)
+    }
+
+    /// The file's scale of a module: alpha by the rank.
+    fn own_scale(
+        &self,
+        module: &Module,
+        component: Component,
+        formula: Option<&dyn formula::Formula>,
+    ) -> Result<f64, Misfit> {
+        let rank = formula.and_then(formula::Formula::rank);
+        let place = (component, module.spelling.as_str());
+        alpha::scale(&module.parts, rank, place, &self.configurations)
+            .map_err(|why| Misfit::File(Error::file(self.path(), format!("{} {why}", module.name()))))
     }
 
     /// Refuses a change of another shape than the weight's.
@@ -290,21 +313,25 @@ impl LoraFit {
 
     /// One line about what does not fit; `None` where all of it does.
     pub fn notice(&self) -> Option<String> {
-        const SHOWN: usize = 3;
-        let all = self.misfits.len();
-        if all == 0 {
-            return None;
-        }
-        let shown = self.misfits[..all.min(SHOWN)].join("; ");
-        let more = match all.saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!("; and {more} more"),
-        };
-        let fitting = self.modules;
-        Some(format!(
-            "{fitting} of its modules are applied, and {all} of its names do not fit: {shown}{more}"
-        ))
+        misfits_in_words(self.modules, &self.misfits)
     }
+}
+
+/// One line about what of a file does not fit, of which so many modules do; `None` where all of it does.
+pub(crate) fn misfits_in_words(fitting: usize, misfits: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let all = misfits.len();
+    if all == 0 {
+        return None;
+    }
+    let shown = misfits[..all.min(SHOWN)].join("; ");
+    let more = match all.saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Some(format!(
+        "{fitting} of its modules are applied, and {all} of its names do not fit: {shown}{more}"
+    ))
 }
 
 /// Why a module is not applied.

@@ -43,8 +43,13 @@ impl LoraScale {
         self
     }
 
+    /// The number for all, and those for parts.
+    pub(crate) fn into_parts(self) -> (f64, Vec<(String, f64)>) {
+        (self.all, self.parts)
+    }
+
     /// The scale of a module.
-    pub(super) fn of(&self, component: Component, module: &str) -> f64 {
+    pub(crate) fn of(&self, component: Component, module: &str) -> f64 {
         let path = format!("{component}.{module}");
         let begins = |part: &str| {
             path.strip_prefix(part)

@@ -1,6 +1,6 @@
 //! Whole differences, as LyCORIS' `full` and extractions store them, and those of normalisations' gains.
 
-use super::{Formula, Parts, count};
+use super::{Formula, LowRank, Parts, count};
 use crate::{Result, weights::lora::key::Part};
 
 struct Full(Part, [usize; 2]);
@@ -27,5 +27,9 @@ impl Formula for Full {
 
     fn delta(&self, parts: &Parts) -> Result<Vec<f32>> {
         parts.read(self.0)
+    }
+
+    fn low_rank(&self) -> Result<&LowRank, &'static str> {
+        Err("whole difference")
     }
 }

@@ -1,6 +1,6 @@
 //! LoHa: the product, element by element, of two products of low rank (Hyeon-Woo et al. 2021, "FedPara"; LyCORIS).
 
-use super::{Factor, Formula, Parts};
+use super::{Factor, Formula, LowRank, Parts};
 use crate::{Result, weights::lora::key::Part};
 
 struct LoHa([Factor; 2]);
@@ -37,5 +37,9 @@ impl Formula for LoHa {
             *value *= other;
         }
         Ok(delta)
+    }
+
+    fn low_rank(&self) -> Result<&LowRank, &'static str> {
+        Err("LoHa")
     }
 }

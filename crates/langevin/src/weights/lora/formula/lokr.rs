@@ -1,7 +1,7 @@
 //! LoKr: a Kronecker product, either factor whole or a product of low rank (LyCORIS, Yeh et al. 2023, "Navigating Text-To-Image
 //! Customization").
 
-use super::{Factor, Formula, Parts};
+use super::{Factor, Formula, LowRank, Parts};
 use crate::{Result, weights::lora::key::Part};
 
 /// One side of the Kronecker product.
@@ -76,5 +76,9 @@ impl Formula for LoKr {
             }
         }
         Ok(delta)
+    }
+
+    fn low_rank(&self) -> Result<&LowRank, &'static str> {
+        Err("LoKr")
     }
 }

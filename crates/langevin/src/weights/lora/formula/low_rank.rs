@@ -1,10 +1,10 @@
 //! LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"): `up · down`. For convolutions (LoCon) `down` has the
 //! kernel and `up` one pixel; with `mid`, a Tucker core, the kernel is the core's.
 
-use super::{Formula, Parts, check_rank, contracted, count, product};
+use super::{Factors, Formula, Parts, check_rank, contracted, count, product};
 use crate::{Result, weights::lora::key::Part};
 
-struct LowRank {
+pub(in crate::weights::lora) struct LowRank {
     outputs: usize,
     rank: usize,
     down: [usize; 2],
@@ -41,6 +41,24 @@ pub(super) fn of(parts: &Parts) -> Result<Option<Box<dyn Formula>>, String> {
     Ok(Some(Box::new(formula)))
 }
 
+impl LowRank {
+    /// `up`, and `down` with the core in it.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub(in crate::weights::lora) fn factors(&self, parts: &Parts) -> Result<Factors> {
+        let (up, down) = (parts.read(Part::Up)?, parts.read(Part::Down)?);
+        let (down, rank) = match self.core {
+            Some(core) => (
+                contracted(&parts.read(Part::Mid)?, core, down, self.down[1]),
+                core[0],
+            ),
+            None => (down, self.rank),
+        };
+        Ok(Factors { down, up, rank })
+    }
+}
+
 impl Formula for LowRank {
     fn shape(&self) -> [usize; 2] {
         let taps = self.core.map_or(1, |[.., taps]| taps);
@@ -52,15 +70,12 @@ impl Formula for LowRank {
     }
 
     fn delta(&self, parts: &Parts) -> Result<Vec<f32>> {
-        let (up, down) = (parts.read(Part::Up)?, parts.read(Part::Down)?);
+        let Factors { down, up, rank } = self.factors(parts)?;
         let [outputs, columns] = self.shape();
-        let (right, rank) = match self.core {
-            Some(core) => (
-                contracted(&parts.read(Part::Mid)?, core, down, self.down[1]),
-                core[0],
-            ),
-            None => (down, self.rank),
-        };
-        Ok(product(up, right, [outputs, rank, columns]))
+        Ok(product(up, down, [outputs, rank, columns]))
+    }
+
+    fn low_rank(&self) -> Result<&LowRank, &'static str> {
+        Ok(self)
     }
 }

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
 
+use self::low_rank::LowRank;
 use super::key::Part;
 use crate::{Error, Result, device::default_device, ops, weights::Checkpoint};
 
@@ -29,6 +30,19 @@ pub(super) trait Formula: Send + Sync {
     /// # Errors
     /// If a tensor cannot be read.
     fn delta(&self, parts: &Parts) -> Result<Vec<f32>>;
+
+    /// Itself, where it is a product of two matrices, which may lie beside a layer as well as in its weight; or else what people call it.
+    fn low_rank(&self) -> Result<&LowRank, &'static str>;
+}
+
+/// A change that is a product of two matrices, row-major.
+pub(super) struct Factors {
+    /// `[rank, inputs · taps]`
+    pub down: Vec<f32>,
+    /// `[outputs, rank]`
+    pub up: Vec<f32>,
+    /// How long what lies between them is.
+    pub rank: usize,
 }
 
 /// The formula of a module's parts, where they are of it. The error is a part of a sentence.
