@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use langevin::{
-    Lora, Pipeline,
+    Lora, Pipeline, Request,
     conditioning::EmbeddingFile,
     device::Device,
     models::{AnyControl, IpAdapterModel},
-    options::{LoraTag, take_loras},
     pipelines::LoadOptions,
     weights::{lora, single_file::Kind},
 };
@@ -44,6 +43,9 @@ pub(crate) struct Loading {
     /// A file of learned vectors (textual inversion), and the word for it in prompts [the file's own]; several may be given
     #[arg(long, value_name = "FILE[:TOKEN]")]
     embedding: Vec<EmbeddingFile>,
+    /// A folder of such files: the words of all that fit the model are learned
+    #[arg(long, value_name = "FOLDER")]
+    embedding_dir: Option<PathBuf>,
     /// Whether depths are given, so that nothing need estimate them.
     #[arg(skip)]
     depths_given: bool,
@@ -65,6 +67,11 @@ impl Loading {
         if self.embedding.is_empty() {
             self.embedding = additions.embeddings;
         }
+    }
+
+    /// The folder of learned words that is named.
+    pub(crate) fn embedding_dir(&self) -> Option<&Path> {
+        self.embedding_dir.as_deref()
     }
 
     /// For a request that gives depths, or does not.
@@ -138,6 +145,7 @@ impl Loading {
             tiled_codec: self.vae_tiling,
             without_safety_checker: self.no_safety_checker,
             embeddings: self.embedding.clone(),
+            embedding_folder: self.embedding_dir.clone(),
             without_depth_estimator: self.depths_given,
             loras: in_folders(&self.lora)?,
             ..LoadOptions::default()
@@ -157,23 +165,11 @@ impl Loading {
     ///
     /// # Errors
     /// If there is no such LoRA in the folder.
-    pub(crate) fn take_tags(&mut self, folder: &Path, prompts: &mut [String]) -> Result<()> {
-        let mut named: Option<Vec<LoraTag>> = None;
-        for prompt in prompts {
-            let (rest, tags) = take_loras(prompt)?;
-            *prompt = rest;
-            match &named {
-                Some(first) if *first != tags => {
-                    bail!(
-                        "the prompts name other LoRA than each other: a call puts the same on all of its pictures, so draw them in several"
-                    )
-                }
-                _ => named = Some(tags),
-            }
-        }
-        for tag in named.unwrap_or_default() {
+    pub(crate) fn take_tags(&mut self, folder: &Path, request: &mut Request) -> Result<()> {
+        request.take_lora_tags()?;
+        for tag in std::mem::take(&mut request.loras) {
             self.lora
-                .push(Lora::new(lora::named(folder, &tag.name)?, tag.scale));
+                .push(Lora::new(lora::named(folder, &tag.name)?, tag.scales()));
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/sdapi/v1/options", get(automatic::options))
         .route("/sdapi/v1/sd-models", get(automatic::models))
         .route("/sdapi/v1/samplers", get(automatic::samplers))
+        .route("/sdapi/v1/loras", get(automatic::loras))
         .route("/v1/images/generations", post(openai::generations))
         .route_layer(from_fn_with_state(app.clone(), access::guard));
     Router::new()

@@ -1,38 +1,42 @@
 //! The IP-Adapters that requests may name: those of a folder that the server was started with, by one plain name each.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::path::{Path, PathBuf};
 
 use langevin::{
     Error, Pipeline, Result,
     device::Device,
     models::{
-        IpAdapterConfig, IpAdapterModel,
-        ip_adapter::{encoder_of, has_ending},
+        ImageEncoder, IpAdapter, IpAdapterConfig, IpAdapterModel,
+        ip_adapter::{ENDINGS, encoder_of},
     },
 };
+
+use crate::shelf::{Keeps, Kept, One, Room, Shelf, stem};
 
 /// How many stay loaded. What sees pictures for them is the larger part, and they have it in common.
 const KEPT: usize = 2;
 
 /// The IP-Adapters of a folder: its files by their names without their endings, each with the image encoder beside it. One is loaded when a
 /// request first names it, and those that were named last stay.
+#[derive(Debug)]
 pub struct IpAdapters {
-    all: BTreeMap<String, Entry>,
-    /// The last that was named comes last.
-    loaded: Mutex<Vec<(String, IpAdapterModel)>>,
+    shelf: Shelf<About>,
+    kept: Kept<IpAdapterModel>,
     device: Device,
-    passed_over: Vec<String>,
 }
 
-struct Entry {
-    file: PathBuf,
+#[derive(Debug)]
+struct About {
     config: IpAdapterConfig,
     encoder: PathBuf,
+}
+
+impl About {
+    fn of(file: &Path) -> Result<Self> {
+        let config = IpAdapterConfig::at(file)?;
+        let encoder = encoder_of(file, &config)?;
+        Ok(Self { config, encoder })
+    }
 }
 
 impl IpAdapters {
@@ -41,104 +45,77 @@ impl IpAdapters {
     /// # Errors
     /// If the folder cannot be read, or two of them would have one name.
     pub fn of(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
-        let mut adapters = Self {
-            all: BTreeMap::new(),
-            loaded: Mutex::new(Vec::new()),
+        Ok(Self {
+            shelf: Shelf::of(folder.as_ref(), |path| stem(path, &ENDINGS), About::of)?,
+            kept: Kept::new(KEPT),
             device: device.clone(),
-            passed_over: Vec::new(),
-        };
-        let entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
-        for entry in entries {
-            let file = entry.map_err(|e| Error::io("read", folder, e))?.path();
-            let name = file.file_stem().and_then(|name| name.to_str());
-            let Some(name) =
-                name.filter(|name| file.is_file() && has_ending(&file) && !name.starts_with('.'))
-            else {
-                continue;
-            };
-            let found =
-                IpAdapterConfig::at(&file).and_then(|config| Ok((encoder_of(&file, &config)?, config)));
-            match found {
-                Ok((encoder, config)) => {
-                    let entry = Entry {
-                        file: file.clone(),
-                        config,
-                        encoder,
-                    };
-                    if let Some(other) = adapters.all.insert(name.to_string(), entry) {
-                        let message =
-                            format!("would be called `{name}` as another one there is: rename one of them");
-                        return Err(Error::file(other.file, message));
-                    }
-                }
-                Err(error) => adapters.passed_over.push(error.to_string()),
-            }
-        }
-        Ok(adapters)
+        })
     }
 
     /// What in the folder is no IP-Adapter, and why.
     pub fn passed_over(&self) -> &[String] {
-        &self.passed_over
+        self.shelf.passed_over()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.all.len()
+        self.shelf.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.len() == 0
     }
 
     /// The names of those that are made for a pipeline.
     pub(crate) fn for_pipeline(&self, pipeline: &Pipeline) -> Vec<&str> {
         let model = pipeline.model.config();
-        let fits = |entry: &Entry| entry.config.check_fits(&model).is_ok();
-        let fitting = self.all.iter().filter(|(_, entry)| fits(entry));
-        fitting.map(|(name, _)| name.as_str()).collect()
+        let fitting = self
+            .shelf
+            .iter()
+            .filter(|(_, entry)| entry.about.config.check_fits(&model).is_ok());
+        fitting.map(|(name, _)| name).collect()
     }
 
     /// The adapter of a name, which is loaded where it is not there.
     ///
     /// # Errors
-    /// If there is none of this name, or its weights are broken.
-    pub(crate) fn get(&self, name: &str) -> Result<IpAdapterModel> {
-        let Some(entry) = self.all.get(name) else {
-            return Err(unknown(name));
-        };
-        // Held while it is loaded, so that it is once.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match loaded.iter().position(|(other, _)| other == name) {
-            Some(place) => loaded.remove(place).1,
-            None => {
-                let same_encoder = |(other, _): &&(String, IpAdapterModel)| {
-                    self.all[other.as_str()].encoder == entry.encoder
-                };
-                let beside = loaded
-                    .iter()
-                    .find(same_encoder)
-                    .map(|(_, model)| model.encoder.clone());
-                let excess = (loaded.len() + 1).saturating_sub(KEPT);
-                loaded.drain(..excess);
-                match beside {
-                    Some(encoder) => IpAdapterModel::with_encoder(&entry.file, encoder, &self.device)?,
-                    None => IpAdapterModel::open(&entry.file, Some(&entry.encoder), &self.device)?,
-                }
+    /// If there is none of this name, its weights are broken, or there is no room for it.
+    pub(crate) fn get(&self, name: &str, room: Room<'_>) -> Result<IpAdapterModel> {
+        let entry = self.shelf.get(name).ok_or_else(|| unknown(name))?;
+        let (file, encoder) = (&entry.path, &entry.about.encoder);
+        let what = format!("the IP-Adapter `{name}`");
+        let load = |others: &[One<IpAdapterModel>]| {
+            let has_same = |one: &&One<IpAdapterModel>| {
+                self.shelf
+                    .get(&one.name)
+                    .is_some_and(|other| other.about.encoder == *encoder)
+            };
+            let bytes = IpAdapter::bytes_at(file)?;
+            // What sees pictures for another one sees them for this one too.
+            if let Some(other) = others.iter().find(has_same) {
+                room(bytes, &what)?;
+                let beside = other.value.encoder.clone();
+                let adapter = IpAdapterModel::with_encoder(file, beside, &self.device)?;
+                return Ok((adapter, bytes));
             }
+            let bytes = bytes.saturating_add(ImageEncoder::bytes_at(encoder)?);
+            room(bytes, &what)?;
+            Ok((IpAdapterModel::open(file, Some(encoder), &self.device)?, bytes))
         };
-        loaded.push((name.to_string(), found.clone()));
-        Ok(found)
+        self.kept
+            .get(name, load)
+            .map_err(|error| self.shelf.hiding(error))
     }
 }
 
-impl fmt::Debug for IpAdapters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IpAdapters")
-            .field("all", &self.all.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
+impl Keeps for IpAdapters {
+    fn bytes(&self) -> u64 {
+        self.kept.bytes()
+    }
+
+    fn let_go(&self) -> bool {
+        self.kept.let_go()
     }
 }
 

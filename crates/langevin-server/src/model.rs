@@ -1,18 +1,22 @@
 //! A model that is loaded, and what a caller may know of it.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use langevin::{
     Result, Size,
     codec::{Codec, Spectrogram},
     conditioning::{AttributesCondition, DistilledGuidance, SizeCondition, TextCondition, VectorCondition},
     device::Device,
-    pipelines::{LoadOptions, PictureUse, Pipeline, Usage},
+    pipelines::{LentLora, LoadOptions, PictureUse, Pipeline, Usage},
     schedulers::{AnyScheduler, SamplerName, Scheduler},
+    settings::addition_hash,
 };
 use serde::Serialize;
 
-use crate::{controls::Controls, options::ServerOptions};
+use crate::{controls::Controls, loras, options::ServerOptions, shelf::Kept};
 
 /// A model with what requests are made into orders by.
 #[derive(Debug)]
@@ -20,6 +24,10 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) pipeline: Pipeline,
     pub(crate) size: Size,
+    /// The LoRA that requests named of late.
+    pub(crate) lent: Kept<LentLora>,
+    /// The hashes of what was put on it as it was loaded.
+    pub(crate) hashes: BTreeMap<PathBuf, String>,
     /// Those that fit it.
     samplers: Vec<&'static SamplerName>,
 }
@@ -28,6 +36,14 @@ pub(crate) struct Model {
 fn samplers(pipeline: &Pipeline) -> Vec<&'static SamplerName> {
     let fits = |sampler: &&SamplerName| pipeline.sampler(sampler.name).is_ok();
     SamplerName::ALL.iter().filter(fits).collect()
+}
+
+/// What others know the LoRA and learned words on a pipeline by.
+fn hashes(pipeline: &Pipeline) -> BTreeMap<PathBuf, String> {
+    let loras = pipeline.loras().iter().map(|lora| (&lora.path, true));
+    let words = pipeline.embeddings().iter().map(|word| (&word.path, false));
+    let hash = |(path, is_lora): (&PathBuf, bool)| Some((path.clone(), addition_hash(path, is_lora).ok()?));
+    loras.chain(words).filter_map(hash).collect()
 }
 
 impl Model {
@@ -41,6 +57,8 @@ impl Model {
         Ok(Self {
             name: name.to_string(),
             samplers: samplers(&pipeline),
+            lent: Kept::new(loras::KEPT),
+            hashes: hashes(&pipeline),
             pipeline,
             size,
         })
@@ -148,6 +166,11 @@ impl Model {
                 Some(adapters) => adapters.for_pipeline(&self.pipeline),
                 None => Vec::new(),
             },
+            loras: match &options.loras {
+                Some(loras) => loras.for_pipeline(&self.pipeline),
+                None => Vec::new(),
+            },
+            embeddings: texts.map(TextCondition::learned_words).unwrap_or_default(),
             conditioning_image: config.image_condition().map(|condition| condition.to_string()),
             vector: self
                 .pipeline
@@ -218,6 +241,10 @@ pub(crate) struct Description<'a> {
     controls: Vec<String>,
     /// The IP-Adapters that it may name.
     ip_adapters: Vec<&'a str>,
+    /// The LoRA that it may name.
+    loras: Vec<&'a str>,
+    /// The learned words that prompts may have.
+    embeddings: Vec<&'a str>,
     conditioning_image: Option<String>,
     vector: Option<VectorDescription>,
     /// The names of the attributes that it knows.

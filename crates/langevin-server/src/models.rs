@@ -21,7 +21,7 @@ use langevin::{
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::{model::Model, options::ServerOptions, refusal::Refusal};
+use crate::{model::Model, options::ServerOptions, refusal::Refusal, shelf::Keeps};
 
 /// Endings of single files that hold a pipeline.
 const FILES: [&str; 3] = ["safetensors", "gguf", "ckpt"];
@@ -34,6 +34,8 @@ pub struct Models {
     all: Vec<Entry>,
     /// Bytes that may be in memory at once; `None` for what is free.
     most: Option<u64>,
+    /// What else counts among these.
+    beside: Vec<Arc<dyn Keeps>>,
     state: Mutex<State>,
     /// Told whenever somebody is done with a model.
     freed: Arc<Notify>,
@@ -112,6 +114,11 @@ impl Models {
             most: Some(bytes),
             ..self
         }
+    }
+
+    /// Counts these among what is in memory.
+    pub(crate) fn beside(self, beside: Vec<Arc<dyn Keeps>>) -> Self {
+        Self { beside, ..self }
     }
 
     /// Loads the pipeline of a folder or of a single file, to be known as `name`.
@@ -352,9 +359,31 @@ impl Models {
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_field("model"));
         }
         let mut state = self.state();
+        if self.let_go(*bytes, &mut state) {
+            return Ok(true);
+        }
+        if state.loaded.iter().any(Option::is_some) {
+            return Ok(false);
+        }
+        Err(no_room(*bytes, &format!("the model `{name}`")).with_field("model"))
+    }
+
+    /// Lets go of models that nobody uses, and of what is kept beside models, until so many bytes more fit; called `what` in messages.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub(crate) fn room_beside(&self, bytes: u64, what: &str) -> Result<(), Refusal> {
+        match self.let_go(bytes, &mut self.state()) {
+            true => Ok(()),
+            false => Err(no_room(bytes, what)),
+        }
+    }
+
+    /// Lets go of what nobody uses until so many bytes more fit; whether they do.
+    fn let_go(&self, bytes: u64, state: &mut State) -> bool {
         loop {
-            if self.fits(*bytes, &state) {
-                return Ok(true);
+            if self.fits(bytes, state) {
+                return true;
             }
             let idle = |loaded: &Option<Loaded>| {
                 loaded
@@ -366,16 +395,23 @@ impl Models {
             let least = numbers
                 .filter_map(|number| Some((idle(&state.loaded[number])?, number)))
                 .min();
+            let of_models = || {
+                state
+                    .loaded
+                    .iter()
+                    .flatten()
+                    .map(|loaded| loaded.model.lent.let_go())
+            };
             match least {
                 Some((_, number)) => state.loaded[number] = None,
-                None if state.loaded.iter().any(Option::is_some) => return Ok(false),
-                None => {
-                    let message = format!(
-                        "the model `{name}` takes {} of memory, which are not free",
-                        gibibytes(*bytes)
-                    );
-                    return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_field("model"));
-                }
+                // All of them, not the first alone.
+                None if self
+                    .beside
+                    .iter()
+                    .map(|kept| kept.let_go())
+                    .chain(of_models())
+                    .fold(false, |any, one| any | one) => {}
+                None => return false,
             }
         }
     }
@@ -384,7 +420,8 @@ impl Models {
     fn fits(&self, bytes: u64, state: &State) -> bool {
         let loaded = state.loaded.iter().zip(&self.all);
         let used: u64 = loaded
-            .filter_map(|(loaded, entry)| loaded.as_ref().map(|_| entry.bytes))
+            .filter_map(|(loaded, entry)| Some(loaded.as_ref()?.model.lent.bytes() + entry.bytes))
+            .chain(self.beside.iter().map(|kept| kept.bytes()))
             .sum();
         match self.most {
             Some(most) => used.saturating_add(bytes) <= most,
@@ -416,6 +453,12 @@ impl Models {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answer where there is no room for something.
+fn no_room(bytes: u64, what: &str) -> Refusal {
+    let message = format!("{what} takes {} of memory, which are not free", gibibytes(bytes));
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 fn gibibytes(bytes: u64) -> String {

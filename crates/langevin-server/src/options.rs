@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use langevin::{guidance::ClipLoss, models::clip::ClipModel};
 use serde::Serialize;
 
-use crate::{controls::Controls, ip_adapters::IpAdapters};
+use crate::{controls::Controls, ip_adapters::IpAdapters, loras::Loras, shelf::Keeps};
 
 /// What one request may ask for. More is answered by 422, a larger body by 413.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -68,6 +68,8 @@ pub struct ServerOptions {
     pub controls: Option<Arc<Controls>>,
     /// The IP-Adapters that requests may name; `None` lets them name none.
     pub ip_adapters: Option<Arc<IpAdapters>>,
+    /// The LoRA that requests may name; `None` lets them name none.
+    pub loras: Option<Arc<Loras>>,
     /// Whether pictures say nothing about how they were drawn.
     pub no_metadata: bool,
 }
@@ -86,7 +88,17 @@ impl Default for ServerOptions {
             cuts: ClipLoss::USUAL_CUTS,
             controls: None,
             ip_adapters: None,
+            loras: None,
             no_metadata: false,
         }
+    }
+}
+
+impl ServerOptions {
+    /// What stays in memory beside models.
+    pub(crate) fn kept(&self) -> Vec<Arc<dyn Keeps>> {
+        let controls = self.controls.clone().map(|all| all as Arc<dyn Keeps>);
+        let ip_adapters = self.ip_adapters.clone().map(|all| all as Arc<dyn Keeps>);
+        controls.into_iter().chain(ip_adapters).collect()
     }
 }

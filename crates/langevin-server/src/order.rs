@@ -1,6 +1,6 @@
 //! What a request means: everything in it checked against the model and the limits, before it waits.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use axum::http::StatusCode;
 use langevin::{
@@ -12,8 +12,13 @@ use langevin::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    bounds, controls, ip_adapters, model::Model, models::Lease, options::ServerOptions, pictures,
-    refusal::Refusal, request::GenerateRequest,
+    bounds, controls, ip_adapters, loras,
+    model::Model,
+    models::{Lease, Models},
+    options::ServerOptions,
+    pictures,
+    refusal::Refusal,
+    request::GenerateRequest,
 };
 
 /// Moments of the denoising that are shown where nobody says.
@@ -33,6 +38,8 @@ pub(crate) struct Order {
     pub(crate) size: Size,
     /// The classes that the pictures take turns in; none for an unconditional model.
     classes: Vec<i64>,
+    /// What others know the LoRA and learned words by that it is drawn with, by their files.
+    hashes: BTreeMap<PathBuf, String>,
     pub(crate) previews: usize,
     /// The room in memory that its pictures take while it waits and is drawn.
     _kept: Option<Arc<OwnedSemaphorePermit>>,
@@ -111,7 +118,7 @@ impl Asked {
     ///
     /// # Errors
     /// If it asks for what the model cannot do.
-    pub(crate) fn order(self, options: &ServerOptions) -> Result<Order, Refusal> {
+    pub(crate) fn order(self, options: &ServerOptions, models: &Models) -> Result<Order, Refusal> {
         let Self {
             number,
             model,
@@ -135,21 +142,38 @@ impl Asked {
             let known = model.pipeline.class_number(class);
             known.map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "negative_class"))?;
         }
+        request.take_lora_tags()?;
+        if request.loras.len() > loras::KEPT {
+            return Err(bounds::too_many("loras", request.loras.len(), loras::KEPT));
+        }
         // What cannot be begun is refused now and not when its turn has come.
+        let short = RefCell::new(None);
+        let room = |bytes: u64, what: &str| {
+            models.room_beside(bytes, what).map_err(|refusal| {
+                short.replace(Some(refusal));
+                langevin::Error::Config("there is no room".into())
+            })
+        };
         let load_control = |name: &str| match &options.controls {
-            Some(controls) => controls.get(name),
+            Some(controls) => controls.get(name, &room),
             None => Err(controls::unknown(name)),
         };
         let load_ip_adapter = |name: &str| match &options.ip_adapters {
-            Some(adapters) => adapters.get(name),
+            Some(adapters) => adapters.get(name, &room),
             None => Err(ip_adapters::unknown(name)),
+        };
+        let load_lora = |name: &str| match &options.loras {
+            Some(loras) => loras.get(name, &model.pipeline, &model.lent, &room),
+            None => Err(loras::unknown(name)),
         };
         let aids = Aids {
             clip: options.clip.clone(),
             controls: &load_control,
             ip_adapters: &load_ip_adapter,
+            loras: &load_lora,
         };
-        let plan = Plan::with(&model.pipeline, &request, aids)?;
+        let plan = Plan::with(&model.pipeline, &request, aids)
+            .map_err(|error| short.take().unwrap_or_else(|| Refusal::from(error)))?;
         // Where nobody said how many, the model's class or the sampler did.
         if plan.steps() > options.limits.steps {
             return Err(Refusal::beyond(
@@ -164,6 +188,7 @@ impl Asked {
             plan,
             count,
             size: bounds::drawn(&request, &model),
+            hashes: hashes(&request, &model, options),
             classes,
             previews,
             model,
@@ -201,6 +226,7 @@ impl Order {
         let mut texts = self.plan.facts(&model.name, Some(number));
         let name = ModelName {
             without_folders: true,
+            hashes: self.hashes.clone(),
             ..ModelName::of(&model.name)
         };
         texts.extend(self.plan.settings(&name, Some(number)));
@@ -209,6 +235,18 @@ impl Order {
         }
         texts
     }
+}
+
+/// The hashes of what a request is drawn with; none where pictures do not say.
+fn hashes(request: &Request, model: &Model, options: &ServerOptions) -> BTreeMap<PathBuf, String> {
+    if options.no_metadata {
+        return BTreeMap::new();
+    }
+    let mut hashes = model.hashes.clone();
+    if let Some(loras) = &options.loras {
+        hashes.extend(request.loras.iter().filter_map(|lora| loras.hash(&lora.name)));
+    }
+    hashes
 }
 
 /// Refuses guides that name a file of this machine, or need what the server was not started with.

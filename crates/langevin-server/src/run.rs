@@ -30,7 +30,7 @@ pub fn serve(
     let metrics = Arc::new(Metrics::default());
     let queue = Arc::new(Queue::new(options.queue, metrics.clone()));
     let patience = options.patience;
-    let (models, options) = (Arc::new(models), Arc::new(options));
+    let (models, options) = (Arc::new(models.beside(options.kept())), Arc::new(options));
     let worker = Worker {
         models: models.clone(),
         options: options.clone(),

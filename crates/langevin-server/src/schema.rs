@@ -4,6 +4,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Number, Value, json};
 
 use crate::{
+    loras,
     options::ServerOptions,
     refusal::{Refusal, SAMPLER},
     request::GenerateRequest,
@@ -48,6 +49,7 @@ impl RequestSchema {
             ("guide", "maxItems", limits.guides),
             ("control", "maxItems", MOST_CONTROLS),
             ("ip_adapter", "maxItems", MOST_CONTROLS),
+            ("loras", "maxItems", loras::KEPT),
             ("upscale_steps", "maximum", limits.steps),
             ("vector", "maxItems", MOST_NUMBERS),
             ("encoding", "maxItems", MOST_NUMBERS),
@@ -165,9 +167,21 @@ fn check(field: &str, value: &mut Value, schema: &Value, which: &str) -> Result<
             })
         }
         Value::Object(fields) => {
+            let limit = schema["maxProperties"].as_u64();
+            if let Some(limit) = limit.filter(|&limit| fields.len() as u64 > limit) {
+                let message = format!(
+                    "{which}{field} has {} fields, and may have {limit} at most on this server",
+                    fields.len()
+                );
+                return Err(Refusal::unprocessable(message).with_limit(field.to_string(), limit));
+            }
             let known = &schema["properties"];
+            // Whatever they are called.
+            let others = schema
+                .get("additionalProperties")
+                .filter(|others| others.is_object());
             for (name, value) in fields.iter_mut() {
-                let Some(schema) = known.get(name) else {
+                let Some(schema) = known.get(name).or(others) else {
                     let name = shortened(name);
                     return Err(refuse(format!(
                         "{which}{field} has no field `{name}`; /docs lists those that there are"

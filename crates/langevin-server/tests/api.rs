@@ -1343,3 +1343,26 @@ fn a_run_is_shown_as_it_goes() {
         .get("/api/runs/digits-1/pictures/nothing.png")
         .refused(404, &["nothing.png"]);
 }
+
+#[test]
+fn what_comes_to_nothing_is_refused_before_anything_is_drawn() {
+    let server = Server::latent(ServerOptions::default());
+    // More steps than could be walked in the time that this takes.
+    let asked =
+        json!({ "model": "sd", "prompt": "x", "steps": 1000, "upscale": 2, "upscale_strength": 1e-9 });
+    let since = std::time::Instant::now();
+    let refused = server
+        .generate("image/png", &asked)
+        .refused(422, &["upscale_strength"]);
+    assert_eq!(refused["field"], "upscale_strength");
+    let asked = json!({ "model": "sd", "prompt": "x", "steps": 1000 });
+    server
+        .generate("audio/wav", &asked)
+        .refused(406, &["draws pictures, and no sounds"]);
+    assert!(since.elapsed().as_secs() < 20, "{:?}", since.elapsed());
+    let metrics = server.get("/metrics").text();
+    let steps = metrics
+        .lines()
+        .find(|line| line.starts_with("langevin_steps_total"));
+    assert!(steps.is_some_and(|line| line.ends_with(" 0")), "{steps:?}");
+}

@@ -5,6 +5,7 @@ mod support;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use langevin::{
     Pipeline, Request,
+    conditioning::PromptSyntax,
     data::{Channels, Picture, decode_picture},
     device::default_device,
     grid,
@@ -59,6 +60,8 @@ fn asked() -> Request {
         size: Some("32x48".parse().unwrap()),
         scheduler: Some("euler-a".into()),
         guidance: ClassifierFree::of_scale(5.0),
+        // Texts mean what they mean there.
+        prompt_syntax: PromptSyntax::A1111,
         ..Request::default()
     }
 }
@@ -209,6 +212,12 @@ fn what_a1111_has_and_this_server_has_not_is_refused_by_name() {
     );
     refused(
         txt2img,
+        json!({ "enable_hr": true, "hr_resize_x": "x" }),
+        "hr_resize_x",
+        &["`hr_resize_x`"],
+    );
+    refused(
+        txt2img,
         json!({ "enable_hr": true, "hr_scale": 64 }),
         "hr_scale",
         &[],
@@ -288,7 +297,7 @@ fn openai_s_clients_get_pictures() {
     // With fields of this server's own beside theirs.
     let body = json!({
         "model": "sd", "prompt": "a lighthouse", "n": 1, "size": "32x48", "seed": 7, "steps": 4, "scheduler": "euler-a", "guidance_scale": 5,
-        "negative_prompt": "blur", "background": "auto", "moderation": "auto", "output_format": "png", "quality": "auto"
+        "negative_prompt": "blur", "prompt_syntax": "a1111", "background": "auto", "moderation": "auto", "output_format": "png", "quality": "auto"
     });
     let answer = post(&server, path, &body).expect(200).json();
     assert_eq!(picture(&answer["data"][0]["b64_json"]), generated(&asked()));

@@ -49,15 +49,28 @@ fn pictures_with_different_lora_come_to_what_they_come_to_alone() {
     let requests = [
         request(&[("kohya.safetensors", 1.0)]),
         request(&[]),
-        request(&[("peft_metadata_conv.safetensors", -0.7), ("kohya.safetensors", 0.4)]),
-        request(&[("kohya.safetensors", 0.4), ("peft_metadata_conv.safetensors", -0.7)]),
+        request(&[
+            ("peft_metadata_conv.safetensors", -0.7),
+            ("kohya.safetensors", 0.4),
+        ]),
+        request(&[
+            ("kohya.safetensors", 0.4),
+            ("peft_metadata_conv.safetensors", -0.7),
+        ]),
         request(&[("diffusers_unet_text.safetensors", 2.0)]),
     ];
     let expected: Vec<Vec<f32>> = requests.iter().map(|request| alone(&pipeline, request)).collect();
-    assert_eq!(expected[2], expected[3], "the order in which they are named is of no matter");
+    assert_eq!(
+        expected[2], expected[3],
+        "the order in which they are named is of no matter"
+    );
     for (number, one) in expected.iter().enumerate() {
         let same = expected.iter().filter(|other| *other == one).count();
-        assert_eq!(same, if [2, 3].contains(&number) { 2 } else { 1 }, "request {number}");
+        assert_eq!(
+            same,
+            if [2, 3].contains(&number) { 2 } else { 1 },
+            "request {number}"
+        );
     }
     // The loops lend what was loaded once, as a server has it.
     let cached: Vec<_> = ["kohya", "peft_metadata_conv", "diffusers_unet_text"]
@@ -131,14 +144,18 @@ fn the_same_lora_twice_counts_twice() {
 #[test]
 fn what_cannot_lie_beside_weights_is_refused_and_says_what_to_do() {
     let pipeline = pipeline();
-    let refused = |pipeline: &Pipeline, request: &Request| Plan::of(pipeline, request).unwrap_err().to_string();
+    let refused =
+        |pipeline: &Pipeline, request: &Request| Plan::of(pipeline, request).unwrap_err().to_string();
     for (name, kind) in [
         ("loha.safetensors", "LoHa"),
         ("lokr.safetensors", "LoKr"),
         ("dora_kohya.safetensors", "DoRA"),
     ] {
         let why = refused(&pipeline, &request(&[(name, 1.0)]));
-        assert!(why.contains(name) && why.contains(&format!("is a {kind}")), "{why}");
+        assert!(
+            why.contains(name) && why.contains(&format!("is a {kind}")),
+            "{why}"
+        );
         assert!(why.contains("by `lora`"), "{why}");
         // Found out without reading its numbers, too.
         let checked = pipeline.check_lend(file(name)).unwrap_err().to_string();
@@ -182,8 +199,16 @@ fn prompts_of_one_request_name_the_same() {
         request.take_lora_tags().map(|()| (request.prompt, request.loras))
     };
     let (prompts, loras) = with(&["a <lora:x:0.5>", "<lora:x:0.5>b"]).unwrap();
-    assert_eq!((prompts, loras), (vec!["a ".into(), "b".into()], vec![LoraInput::new("x", 0.5)]));
-    assert!(with(&["a <lora:x:0.5>", "b"]).unwrap_err().to_string().contains("name other LoRA"));
+    assert_eq!(
+        (prompts, loras),
+        (vec!["a ".into(), "b".into()], vec![LoraInput::new("x", 0.5)])
+    );
+    assert!(
+        with(&["a <lora:x:0.5>", "b"])
+            .unwrap_err()
+            .to_string()
+            .contains("name other LoRA")
+    );
     assert!(with(&["a <lora:x:much>"]).is_err());
 }
 
@@ -207,12 +232,21 @@ fn pictures_say_which_lora_they_were_drawn_with() {
     assert!(texts.iter().all(|(_, text)| !text.contains(&folder)), "{texts:?}");
     let parameters = &texts.iter().find(|(key, _)| key == "parameters").unwrap().1;
     assert!(parameters.starts_with("a cat <lora:kohya:0.5>\n"), "{parameters}");
-    assert!(parameters.contains("Lora hashes: \"kohya: 0123456789ab\""), "{parameters}");
+    assert!(
+        parameters.contains("Lora hashes: \"kohya: 0123456789ab\""),
+        "{parameters}"
+    );
     let settings = Settings::of_texts(&texts).unwrap().unwrap();
-    assert!(settings.request.unwrap().loras.is_empty(), "they are noted beside the request");
+    assert!(
+        settings.request.unwrap().loras.is_empty(),
+        "they are noted beside the request"
+    );
     let [noted] = settings.loras.as_slice() else {
         panic!("{:?}", settings.loras);
     };
     assert_eq!(noted.path, PathBuf::from("kohya.safetensors"));
-    assert_eq!((noted.scale.clone(), noted.hash.as_deref()), (0.5.into(), Some("0123456789abcdef")));
+    assert_eq!(
+        (noted.scale.clone(), noted.hash.as_deref()),
+        (0.5.into(), Some("0123456789abcdef"))
+    );
 }

@@ -71,7 +71,7 @@ fn sample(mut args: SampleArgs) -> Result<()> {
     args.loading.add(additions);
     let device = args.device.open()?;
     if let Some(folder) = &args.lora_dir {
-        args.loading.take_tags(folder, &mut request.prompt)?;
+        args.loading.take_tags(folder, &mut request)?;
     }
     let loading = args.loading.clone().with_depths(request.depth.is_some());
     let pipeline = loading.load(&path, &device)?;

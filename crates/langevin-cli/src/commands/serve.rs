@@ -15,7 +15,7 @@ use langevin::{
     models::clip::ClipModel,
     pipelines::LoadOptions,
 };
-use langevin_server::{Controls, IpAdapters, Limits, Models, ServerOptions, serve};
+use langevin_server::{Controls, IpAdapters, Limits, Loras, Models, ServerOptions, serve};
 
 use crate::{hub, loading::Loading, stop::Stop, terminal};
 
@@ -34,6 +34,7 @@ Examples:
   langevin serve checkpoints --max-memory 12GiB
   langevin serve faces=models/celebahq --clip clip-vit-base-patch32
   langevin serve stable-diffusion-v1-5 --control-dir controlnets
+  langevin serve stable-diffusion-v1-5 --lora-dir loras --embedding-dir words
   LANGEVIN_API_KEY=secret langevin serve emoji --host 0.0.0.0";
 
 /// The variable that may hold the key, where a command line would show it to everybody on the machine.
@@ -71,6 +72,9 @@ pub(crate) struct ServeArgs {
     /// Let requests name the IP-Adapters of this folder, its files without their endings; their image encoder lies in image_encoder in it
     #[arg(long, value_name = "FOLDER")]
     pub ip_adapter_dir: Option<PathBuf>,
+    /// Let requests name the LoRA of this folder, in prompts as <lora:NAME:0.8> or in `loras`: its files without their endings, and folders with one
+    #[arg(long, value_name = "FOLDER")]
+    pub lora_dir: Option<PathBuf>,
     /// Write nothing into pictures about how they were drawn; else prompts are in them
     #[arg(long)]
     pub no_metadata: bool,
@@ -129,6 +133,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
             .as_ref()
             .map(|folder| ip_adapters(folder, &device))
             .transpose()?,
+        loras: args.lora_dir.as_deref().map(loras).transpose()?,
         ..options
     };
     // Before the models, which take longer to load than an address that is taken takes to be found out.
@@ -175,6 +180,18 @@ fn ip_adapters(folder: &Path, device: &Device) -> Result<Arc<IpAdapters>> {
         );
     }
     Ok(Arc::new(adapters))
+}
+
+/// The LoRA of a folder, of which there must be one.
+fn loras(folder: &Path) -> Result<Arc<Loras>> {
+    let loras = Loras::of(folder)?;
+    if loras.is_empty() {
+        bail!(
+            "--lora-dir {}: holds no LoRA: files are looked for in it, and folders with one",
+            folder.display()
+        );
+    }
+    Ok(Arc::new(loras))
 }
 
 /// The models that are named, the first of them loaded. The others are as well, where they fit; those of a folder of models, and what does

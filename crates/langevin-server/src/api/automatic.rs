@@ -74,6 +74,16 @@ pub(super) async fn samplers() -> Json<Value> {
     )
 }
 
+/// The LoRA that prompts may name, as clients list them. Where they lie is nobody's business.
+pub(super) async fn loras(State(app): State<Arc<App>>) -> Json<Value> {
+    let names = app.options.loras.iter().flat_map(|loras| loras.names());
+    Json(
+        names
+            .map(|name| json!({ "name": name, "alias": name, "path": name, "metadata": {} }))
+            .collect(),
+    )
+}
+
 fn answer(answer: Result<Value, Refusal>) -> Response {
     match answer {
         Ok(answer) => Json(answer).into_response(),
@@ -105,6 +115,10 @@ async fn answered(
 /// Their fields as ours.
 fn translated(given: Map<String, Value>, from_picture: bool) -> Result<(Map<String, Value>, Names), Refusal> {
     let mut theirs = Translation::new(given);
+    if theirs.asks("prompt") || theirs.asks("negative_prompt") {
+        // Texts mean what they mean there.
+        theirs.put("prompt", "prompt_syntax", "a1111".into());
+    }
     theirs.field("prompt", "prompt");
     theirs.text("negative_prompt", "negative_prompt");
     theirs.field("steps", "steps");

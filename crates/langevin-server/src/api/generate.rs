@@ -176,7 +176,7 @@ async fn check(app: &Arc<App>, asked: GenerateRequest, caller: Caller) -> Result
     }
     let pass = app.stages.plans.enter(caller.0).await?;
     let shared = app.clone();
-    blocking(pass, move || asked.order(&shared.options)).await
+    blocking(pass, move || asked.order(&shared.options, &shared.models)).await
 }
 
 /// Does work on a thread that may block. The place at its stage is kept until it is done, also where whoever asked has gone away by then.

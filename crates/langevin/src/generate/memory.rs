@@ -5,6 +5,9 @@ use crate::{Error, Result, Size, codec::Codec, data::free_memory, pipelines::Pip
 /// How many tensors of a UNet's first level are there at once, its deeper ones and what lies between counted in. Measured on Stable
 /// Diffusion 1.5 at 512x512.
 const TENSORS: u64 = 32;
+/// What ControlNets and T2I-Adapters add to each level is there beside it: the sum, and what one of them computes. Of Stable Diffusion's four
+/// levels with three outputs each, that is some six of the first level's.
+const ADDED_TENSORS: u64 = 2 * 6;
 /// Requests that take no more are not held up by an estimate.
 const SMALL: u64 = 1 << 30;
 
@@ -18,15 +21,16 @@ pub(super) fn calls(guided: bool, edited: bool) -> usize {
     }
 }
 
-/// Refuses pictures that, drawn together, take more memory than is free: `rows` is how many the model is asked for at once.
+/// Refuses pictures that, drawn together, take more memory than is free: `rows` is how many the model is asked for at once, and `controlled`
+/// whether networks add to what it computes. What networks' own weights take is taken already.
 ///
 /// # Errors
 /// If they would not fit.
-pub(super) fn check(pipeline: &Pipeline, size: Size, rows: usize) -> Result<()> {
+pub(super) fn check(pipeline: &Pipeline, size: Size, rows: usize, controlled: bool) -> Result<()> {
     let (Some(channels), Some(free)) = (pipeline.model.config().first_channels(), free_memory()) else {
         return Ok(());
     };
-    let needed = estimate(pipeline.codec().latent_shape(size), channels, rows);
+    let needed = estimate(pipeline.codec().latent_shape(size), channels, rows, controlled);
     if needed <= SMALL || needed <= free {
         return Ok(());
     }
@@ -42,9 +46,10 @@ pub(super) fn check(pipeline: &Pipeline, size: Size, rows: usize) -> Result<()> 
 }
 
 /// Bytes for `rows` samples of this shape.
-fn estimate([_, height, width]: [usize; 3], channels: usize, rows: usize) -> u64 {
+fn estimate([_, height, width]: [usize; 3], channels: usize, rows: usize, controlled: bool) -> u64 {
+    let tensors = TENSORS + if controlled { ADDED_TENSORS } else { 0 };
     let factors = [height, width, channels, rows, size_of::<f32>()].map(|factor| factor as u64);
-    factors.into_iter().fold(TENSORS, u64::saturating_mul)
+    factors.into_iter().fold(tensors, u64::saturating_mul)
 }
 
 fn gibibytes(bytes: u64) -> String {
@@ -63,8 +68,9 @@ mod tests {
 
     #[test]
     fn stable_diffusion_takes_what_was_measured() {
-        let guided = estimate([4, 64, 64], 320, 2);
+        let guided = estimate([4, 64, 64], 320, 2, false);
         assert!((250 << 20..450 << 20).contains(&guided), "{guided}");
-        assert_eq!(estimate([4, usize::MAX, 64], 320, 2), u64::MAX);
+        assert_eq!(estimate([4, usize::MAX, 64], 320, 2, false), u64::MAX);
+        assert!(estimate([4, 64, 64], 320, 2, true) > guided + (100 << 20));
     }
 }

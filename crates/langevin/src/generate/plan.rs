@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, Lora, Request, Result,
     codec::Codec,
-    conditioning::{self, Ask, DistilledGuidance, EmbeddingFile, Pair},
+    conditioning::{self, Ask, DistilledGuidance, EmbeddingFile, Pair, TextCondition},
     data::Picture,
     guidance::{ClassifierFree, GuideMaker, LossGuidance},
     models::{AnyControl, IpAdapterModel, clip::ClipModel},
@@ -103,6 +103,24 @@ pub struct Plan {
     embeddings: Vec<EmbeddingFile>,
     notices: Vec<String>,
     pub(super) second: Option<Second>,
+}
+
+/// The files of learned words that the request's texts have words of.
+fn used_embeddings(request: &Request, pipeline: &Pipeline) -> Vec<EmbeddingFile> {
+    let Some(condition) = pipeline.condition::<TextCondition>() else {
+        return Vec::new();
+    };
+    let texts = [
+        &request.prompt,
+        &request.negative_prompt,
+        &request.prompt_2,
+        &request.negative_prompt_2,
+    ];
+    let used = condition.learned_files(texts.into_iter().flatten());
+    let all = pipeline.embeddings().iter();
+    all.filter(|file| used.contains(file.path.as_path()))
+        .cloned()
+        .collect()
 }
 
 impl Plan {
@@ -290,7 +308,7 @@ impl Plan {
             maker,
             is_latent: pipeline.codec().is_latent(),
             loras: pipeline.loras().to_vec(),
-            embeddings: pipeline.embeddings().to_vec(),
+            embeddings: used_embeddings(request, pipeline),
             notices,
             second: None,
         };
@@ -299,7 +317,12 @@ impl Plan {
         } else {
             plan.batch_size()
         });
-        memory::check(pipeline, size, plan.calls() * together)?;
+        memory::check(
+            pipeline,
+            size,
+            plan.calls() * together,
+            !request.control.is_empty(),
+        )?;
         // What cannot be begun is refused now.
         plan.batch(
             pipeline,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     AnyModelConfig, Components, ControlNetConfig, ControlNetModel, Model, ModelConfig, T2IAdapter,
-    T2IAdapterConfig, UNet2DConditionConfig, components,
+    T2IAdapterConfig, UNet2DConditionConfig, components, room::room_for,
 };
 use crate::{
     Error, Result, files,
@@ -103,16 +103,38 @@ impl AnyControl {
     /// If it holds no such network, or a file of it is missing or broken.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        Ok(match AnyControlConfig::at(path)? {
-            AnyControlConfig::ControlNet(_) => ControlNetModel::open(path, device)?.into(),
+        let config = AnyControlConfig::at(path)?;
+        let mut weights = Self::weights(path, &config)?;
+        room_for(weights.loaded_bytes(), path)?;
+        Ok(match config {
+            AnyControlConfig::ControlNet(config) => {
+                ControlNetModel::with_weights(&config, &mut weights, device)?.into()
+            }
             AnyControlConfig::T2IAdapter(config) => {
-                let mut weights = match adapter_in(path)? {
-                    Some((_, weights)) => weights,
-                    None => weights_in(path)?,
-                };
                 T2IAdapter::with_weights(&config, &mut weights, device)?.into()
             }
         })
+    }
+
+    /// The bytes that the network in a folder or a file takes once it is loaded.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn bytes_at(path: impl AsRef<Path>) -> Result<u64> {
+        let path = path.as_ref();
+        Ok(Self::weights(path, &AnyControlConfig::at(path)?)?.loaded_bytes())
+    }
+
+    fn weights(path: &Path, config: &AnyControlConfig) -> Result<Checkpoint> {
+        let weights = match (config, path.is_file()) {
+            (_, false) => weights_in(path)?,
+            (AnyControlConfig::ControlNet(_), true) => ControlNetModel::weights_of_file(path)?,
+            (AnyControlConfig::T2IAdapter(_), true) => match adapter_in(path)? {
+                Some((_, weights)) => weights,
+                None => weights_in(path)?,
+            },
+        };
+        Ok(weights.keeping_types())
     }
 
     /// Loads a component of a pipeline.

@@ -20,6 +20,7 @@ pub mod pixart_transformer2d;
 pub mod presets;
 pub mod registry;
 mod residuals;
+mod room;
 pub mod safety_checker;
 pub mod sd3_transformer2d;
 pub mod t2i_adapter;
@@ -124,7 +125,8 @@ impl Conditioning {
                 (Some(first), Some(second)) => Some(first.followed_by(second)),
                 _ => {
                     return Err(Error::Config(
-                        "one half of a batch has LoRA beside the model and the other says nothing of it".into(),
+                        "one half of a batch has LoRA beside the model and the other says nothing of it"
+                            .into(),
                     ));
                 }
             },

@@ -190,13 +190,7 @@ impl Adapters {
 
     /// `y` with what they, and those that are lent to the layer of this weight, make of `x`, the layer's input, whose kernel has this geometry.
     /// Rows of a batch lie on the first axis.
-    pub(super) fn add(
-        &self,
-        weight: ParamId,
-        x: &Tensor<4>,
-        y: Tensor<4>,
-        geometry: Geometry,
-    ) -> Tensor<4> {
+    pub(super) fn add(&self, weight: ParamId, x: &Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
         let own = self
             .iter()
             .filter_map(|adapter| Some((adapter, strength(adapter.slot)?)));

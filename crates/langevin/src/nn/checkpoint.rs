@@ -17,8 +17,8 @@ use burn::{
 
 use super::{
     adapter::{self, Strengths},
-    lent::{self, Lent},
     dropout,
+    lent::{self, Lent},
 };
 use crate::{
     ops::{self, Algorithm, BlockInputs, KeptAs, Recompute},

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(feature = "schema")]
 use super::schema::OneOrMany;
-use super::{ClassName, ControlInput, Embeddings, IpAdapterInput, LoraInput, SoundOptions, UpscaleBy, take_loras};
+use super::{
+    ClassName, ControlInput, Embeddings, IpAdapterInput, LoraInput, SoundOptions, UpscaleBy, take_loras,
+};
 use crate::{
     Error, Offset, Size,
     conditioning::PromptSyntax,

@@ -105,6 +105,15 @@ impl Pipeline {
         LoraFile::open(file_of(path.as_ref())?)?.check_beside(&targets)
     }
 
+    /// Which of these LoRA can be lent to this pipeline.
+    pub fn can_lend(&self, paths: &[&Path]) -> Vec<bool> {
+        let Ok((targets, _)) = self.changeable() else {
+            return vec![false; paths.len()];
+        };
+        let check = |path: &&Path| LoraFile::open(file_of(path)?)?.check_beside(&targets);
+        paths.iter().map(|path| check(path).is_ok()).collect()
+    }
+
     /// What LoRA may change of it, and the layers that this is of.
     fn changeable(&self) -> Result<(Targets, Layers)> {
         let (mut targets, mut layers) = (Targets::default(), Layers::new());

@@ -82,6 +82,8 @@ pub struct LoadOptions {
     pub without_safety_checker: bool,
     /// Words that were learned as vectors, see [`TextCondition::with_embeddings`].
     pub embeddings: Vec<EmbeddingFile>,
+    /// A folder of such files: those that are learned for text encoders like the pipeline's are learned, others passed over with a warning.
+    pub embedding_folder: Option<PathBuf>,
     /// Whether an estimator of depths that the pipeline comes with is left out: where they are given.
     pub without_depth_estimator: bool,
     /// What is put on the weights of the model and its text encoders, in turn.
@@ -220,6 +222,10 @@ impl Pipeline {
             conditions.retain(|condition| !is_class(condition));
         }
         learn(&mut conditions, &options.embeddings)?;
+        let mut embeddings = options.embeddings.clone();
+        if let Some(folder) = &options.embedding_folder {
+            embeddings.extend(learn_folder(&mut conditions, folder, &options.embeddings)?);
+        }
         let codec = match (source.codec_name(), &options.codec) {
             (Some(_), Some(path)) => Some(AnyCodec::open(path, device)?),
             (None, Some(path)) => {
@@ -239,7 +245,7 @@ impl Pipeline {
         let mel = source.mel()?;
         let pipeline = Self {
             loras: options.loras.clone(),
-            embeddings: options.embeddings.clone(),
+            embeddings,
             class: mel.as_ref().map(|_| class),
             mel,
             ..Self::of_parts(model, scheduler, conditions)
@@ -885,6 +891,24 @@ fn learn(conditions: &mut [AnyCondition], files: &[EmbeddingFile]) -> Result<()>
     let text = text.with_embeddings(files)?;
     put_text(conditions, text);
     Ok(())
+}
+
+/// Teaches the words in a folder to the text condition among these, if there is one: which files are learned.
+/// Those that are known already are left out.
+fn learn_folder(
+    conditions: &mut [AnyCondition],
+    folder: &Path,
+    known: &[EmbeddingFile],
+) -> Result<Vec<EmbeddingFile>> {
+    let Some(text) = conditioning::find::<TextCondition>(conditions) else {
+        return Ok(Vec::new());
+    };
+    let (text, learned, passed_over) = text.with_embeddings_in(folder, known)?;
+    for why in passed_over {
+        tracing::warn!("passed over: {why}");
+    }
+    put_text(conditions, text);
+    Ok(learned)
 }
 
 /// Puts another text condition in the place of the one that is there.

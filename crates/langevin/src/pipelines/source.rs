@@ -231,27 +231,30 @@ impl PipelineSource {
     /// # Errors
     /// If one is missing or broken.
     pub(super) fn controls(&self, device: &Device) -> Result<Vec<AnyControl>> {
+        let folders = self.control_folders()?;
+        let load = |folder: &String| AnyControl::load(self, folder, device);
+        folders.iter().map(load).collect()
+    }
+
+    /// Where they lie.
+    fn control_folders(&self) -> Result<Vec<String>> {
         let Some(component) = self.class.component(Role::Control) else {
             return Ok(Vec::new());
         };
         let class_name = self.index.component(component, self.path())?.class_name.as_str();
         let single = [ControlNetConfig::CLASS, T2IAdapterConfig::CLASS];
-        let folders = if single.contains(&class_name) {
-            vec![component.to_string()]
+        if single.contains(&class_name) {
+            Ok(vec![component.to_string()])
         } else if SEVERAL_CONTROLS.contains(&class_name) {
-            self.several_folders(component)
+            Ok(self.several_folders(component))
         } else {
             let message = format!(
                 "names a {class_name} as its `{component}`, which is not there yet; a {} is, and a {}",
                 single.join(" and a "),
                 SEVERAL_CONTROLS.join(" and a ")
             );
-            return Err(Error::file(self.path().join(MODEL_INDEX), message));
-        };
-        folders
-            .iter()
-            .map(|folder| AnyControl::load(self, folder, device))
-            .collect()
+            Err(Error::file(self.path().join(MODEL_INDEX), message))
+        }
     }
 
     /// The folders of a component of several networks.
@@ -294,7 +297,13 @@ impl PipelineSource {
                 .next()
                 .map_or(0, |weights| weights.loaded_bytes())
         };
-        self.index.components.keys().filter(is_wanted).map(bytes).sum()
+        // The index names one of several controls.
+        let controls = self.control_folders().unwrap_or_default();
+        let named = self.index.components.keys();
+        let more = controls
+            .iter()
+            .filter(|folder| !self.index.components.contains_key(*folder));
+        named.filter(is_wanted).chain(more).map(bytes).sum()
     }
 }
 

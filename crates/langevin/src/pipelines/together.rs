@@ -99,7 +99,9 @@ fn answers(denoiser: &dyn Denoiser, questions: &[Question]) -> Result<Vec<Tensor
     let x = column(|question| question.x.clone());
     let timesteps = Tensor::cat(questions.iter().map(|q| q.timesteps.clone()).collect(), 0);
     // Those without LoRA have none of the others'.
-    let any_lent = questions.iter().any(|question| question.conditioning.lent.is_some());
+    let any_lent = questions
+        .iter()
+        .any(|question| question.conditioning.lent.is_some());
     let told = |question: &Question| {
         let mut conditioning = question.conditioning.clone();
         if any_lent && conditioning.lent.is_none() {
@@ -107,13 +109,14 @@ fn answers(denoiser: &dyn Denoiser, questions: &[Question]) -> Result<Vec<Tensor
         }
         conditioning
     };
-    let conditioning = questions
-        .iter()
-        .map(told)
-        .try_fold(None, |all: Option<Conditioning>, next| match all {
-            Some(all) => all.followed_by(&next).map(Some),
-            None => Ok(Some(next)),
-        })?;
+    let conditioning =
+        questions
+            .iter()
+            .map(told)
+            .try_fold(None, |all: Option<Conditioning>, next| match all {
+                Some(all) => all.followed_by(&next).map(Some),
+                None => Ok(Some(next)),
+            })?;
     let conditioning = conditioning.ok_or_else(|| Error::Config("no loop asks anything".into()))?;
     let answer = denoiser.denoise(x, timesteps, &conditioning)?;
     let mut first = 0;

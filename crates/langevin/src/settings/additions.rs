@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Drawn, ModelName};
 use crate::{
     Lora, Result,
+    options::LoraTag,
     weights::{
         FileHashes,
         lora::{LoraScale, file_of, header_hash},
@@ -68,7 +69,7 @@ fn short(hash: &str) -> String {
 }
 
 /// The pairs of A1111's text.
-pub(super) fn pairs(drawn: &Drawn<'_>, model: &ModelName, texts: [&str; 2]) -> Vec<(&'static str, String)> {
+pub(super) fn pairs(drawn: &Drawn<'_>, model: &ModelName) -> Vec<(&'static str, String)> {
     let known = |path: &Path| {
         model
             .hashes
@@ -76,17 +77,8 @@ pub(super) fn pairs(drawn: &Drawn<'_>, model: &ModelName, texts: [&str; 2]) -> V
             .map(|hash| format!("{}: {}", stem(path), short(hash)))
     };
     let loras: Vec<String> = drawn.loras.iter().filter_map(|lora| known(&lora.path)).collect();
-    // As there, those alone that a text names.
-    let is_named = |path: &Path, token: &Option<String>| {
-        let name = token.clone().unwrap_or_else(|| stem(path)).to_lowercase();
-        texts.iter().any(|text| text.to_lowercase().contains(&name))
-    };
-    let words: Vec<String> = drawn
-        .embeddings
-        .iter()
-        .filter(|word| is_named(&word.path, &word.token))
-        .filter_map(|word| known(&word.path))
-        .collect();
+    let words = drawn.embeddings.iter();
+    let words: Vec<String> = words.filter_map(|word| known(&word.path)).collect();
     [("Lora hashes", loras), ("TI hashes", words)]
         .into_iter()
         .filter(|(_, all)| !all.is_empty())
@@ -134,6 +126,21 @@ pub(super) fn loras(own: &Value) -> Vec<NotedLora> {
         })
     })
     .collect()
+}
+
+/// The LoRA that a prompt of A1111's names, with the hashes that stand beside it as `NAME: HASH, NAME: HASH`.
+pub(super) fn tagged(tags: Vec<LoraTag>, hashes: &str) -> Vec<NotedLora> {
+    let hash = |name: &str| {
+        let mut all = hashes.split(',').filter_map(|one| one.rsplit_once(':'));
+        let (_, hash) = all.find(|(known, _)| known.trim() == name)?;
+        Some(hash.trim().to_string()).filter(|hash| !hash.is_empty())
+    };
+    let noted = |tag: LoraTag| NotedLora {
+        hash: hash(&tag.name),
+        path: tag.name.into(),
+        scale: tag.scale,
+    };
+    tags.into_iter().map(noted).collect()
 }
 
 /// The learned words that it notes.

@@ -24,7 +24,7 @@ use crate::{
     data::ImageInput,
     generate::Enlarged,
     grid,
-    options::{UpscaleBy, names_lora},
+    options::{UpscaleBy, names_lora, take_loras},
     schedulers::SamplerName,
     weights::single_file::ENDINGS,
 };
@@ -142,7 +142,7 @@ impl Drawn<'_> {
         }
         let prompt = self.one(&request.prompt).trim().to_string();
         let negative_prompt = self.one(&request.negative_prompt).trim().to_string();
-        pairs.extend(additions::pairs(self, model, [&prompt, &negative_prompt]));
+        pairs.extend(additions::pairs(self, model));
         // The noise is PyTorch's of a CPU, and not of a graphics card as is usual there.
         pairs.push(("RNG", "CPU".into()));
         if request.prompt_syntax != PromptSyntax::A1111 {
@@ -340,8 +340,11 @@ impl Settings {
         let mut notices = Vec::new();
         let number = |name: &str| parameters.get(name).and_then(|value| value.parse::<f64>().ok());
         let whole = |name: &str| parameters.get(name).and_then(|value| value.parse::<u64>().ok());
+        // A tag that cannot be read stays in the text.
+        let (prompt, tags) =
+            take_loras(&parameters.prompt).unwrap_or_else(|_| (parameters.prompt.clone(), Vec::new()));
         let mut request = Request {
-            prompt: vec![parameters.prompt.clone()],
+            prompt: vec![prompt.trim().to_string()],
             // What this program adds where it is another.
             prompt_syntax: parameters
                 .get("Prompt syntax")
@@ -430,7 +433,7 @@ impl Settings {
         Self {
             program: Program::A1111,
             facts: facts(parameters),
-            loras: Vec::new(),
+            loras: additions::tagged(tags, hashes),
             embeddings: Vec::new(),
             model: parameters.get("Model").map(ModelName::of),
             request: (!parameters.pairs.is_empty()).then_some(request),

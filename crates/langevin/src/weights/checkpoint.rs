@@ -310,7 +310,7 @@ impl Checkpoint {
     }
 
     /// How many bytes its numbers take in a module that is loaded from it, about.
-    pub(crate) fn loaded_bytes(&self) -> u64 {
+    pub fn loaded_bytes(&self) -> u64 {
         let bytes = |Place { stored, edits, .. }: &Place| {
             let stays = self.keeps_types && edits.is_empty() && stored.shape.len() > 1;
             let size = match stored.dtype {

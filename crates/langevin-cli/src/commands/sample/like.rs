@@ -7,7 +7,7 @@ use langevin::{
     Lora, Request,
     conditioning::EmbeddingFile,
     settings::{ModelName, Settings, addition_hash},
-    weights::single_file::ENDINGS,
+    weights::{lora, single_file::ENDINGS},
 };
 
 use super::SampleArgs;
@@ -38,7 +38,7 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf, Additions)
     for notice in &settings.notices {
         terminal::say(notice);
     }
-    let additions = additions(&settings);
+    let additions = additions(&settings, args);
     let path = match (&args.path, &settings.model) {
         (Some(path), _) => path.clone(),
         (None, Some(model)) => found(picture, model)?,
@@ -74,47 +74,73 @@ pub(super) fn resolve(args: &SampleArgs) -> Result<(Request, PathBuf, Additions)
     Ok((request, path, additions))
 }
 
-/// The LoRA and learned words that a picture names, as far as they are here.
-fn additions(settings: &Settings) -> Additions {
+/// The LoRA and learned words that a picture names, as far as they are here: where it has them, or by their names in the folders that are named.
+fn additions(settings: &Settings, args: &SampleArgs) -> Additions {
     let mut additions = Additions::default();
-    let is_here = |what: &str, path: &Path, hash: &Option<String>, is_lora: bool| {
-        let noted = hash
-            .as_deref()
-            .map_or(String::new(), |hash| format!(" ({})", short(hash)));
-        if !path.exists() {
-            terminal::say(&format!(
-                "it was drawn with the {what} {}{noted}, which is not here and is left out",
-                path.display()
-            ));
-            return false;
-        }
-        let own = addition_hash(path, is_lora).ok();
-        if let (Some(noted), Some(own)) = (hash, own)
-            && *noted != own
-        {
-            terminal::say(&format!(
-                "{} is another {what} than the picture was drawn with: its hash is {}, and was {}",
-                path.display(),
-                short(&own),
-                short(noted)
-            ));
-        }
-        true
-    };
     for noted in &settings.loras {
-        if is_here("LoRA", &noted.path, &noted.hash, true) {
-            additions.loras.push(Lora::new(&noted.path, noted.scale.clone()));
+        let inside = args.lora_dir.as_deref().and_then(|folder| {
+            let names = [noted.path.file_name(), noted.path.file_stem()];
+            let names = names.into_iter().flatten().filter_map(|name| name.to_str());
+            names
+                .map(|name| lora::named(folder, name))
+                .find_map(|path| path.ok())
+        });
+        let path = Some(noted.path.clone()).filter(|path| path.exists()).or(inside);
+        match path {
+            Some(path) => {
+                say_if_another("LoRA", &path, noted.hash.as_deref(), true);
+                additions.loras.push(Lora::new(path, noted.scale.clone()));
+            }
+            None => say_missing("LoRA", &noted.path, noted.hash.as_deref(), "--lora-dir"),
         }
     }
     for noted in &settings.embeddings {
-        if is_here("file of learned words", &noted.path, &noted.hash, false) {
-            additions.embeddings.push(EmbeddingFile {
-                path: noted.path.clone(),
-                token: noted.token.clone(),
-            });
+        let inside = args.loading.embedding_dir().and_then(|folder| {
+            let path = folder.join(noted.path.file_name()?);
+            path.is_file().then_some(path)
+        });
+        let path = Some(noted.path.clone()).filter(|path| path.exists()).or(inside);
+        match path {
+            Some(path) => {
+                say_if_another("file of learned words", &path, noted.hash.as_deref(), false);
+                additions.embeddings.push(EmbeddingFile {
+                    path,
+                    token: noted.token.clone(),
+                });
+            }
+            None => say_missing(
+                "file of learned words",
+                &noted.path,
+                noted.hash.as_deref(),
+                "--embedding-dir",
+            ),
         }
     }
     additions
+}
+
+/// Says that something is not here that a picture was drawn with.
+fn say_missing(what: &str, path: &Path, hash: Option<&str>, flag: &str) {
+    let noted = hash.map_or(String::new(), |hash| format!(" ({})", short(hash)));
+    terminal::say(&format!(
+        "it was drawn with the {what} {}{noted}, which is not here and is left out; {flag} names a folder to look for it in",
+        path.display()
+    ));
+}
+
+/// Says where something is another than a picture was drawn with.
+fn say_if_another(what: &str, path: &Path, noted: Option<&str>, is_lora: bool) {
+    let own = addition_hash(path, is_lora).ok();
+    if let (Some(noted), Some(own)) = (noted, own)
+        && !own.starts_with(noted)
+    {
+        terminal::say(&format!(
+            "{} is another {what} than the picture was drawn with: its hash is {}, and was {}",
+            path.display(),
+            short(&own),
+            short(noted)
+        ));
+    }
 }
 
 /// As many digits of a hash as others show.

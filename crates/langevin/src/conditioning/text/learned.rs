@@ -39,7 +39,35 @@ pub struct EmbeddingFile {
     pub token: Option<String>,
 }
 
+/// The endings of such files.
+const ENDINGS: [&str; 4] = ["safetensors", "pt", "bin", "ckpt"];
+
 impl EmbeddingFile {
+    /// Those of a folder, by their names; what is in them is not looked at.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn in_folder(folder: &Path) -> Result<Vec<Self>> {
+        let entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
+        let is_one = |path: &PathBuf| {
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            let is_shown = path
+                .file_name()
+                .is_some_and(|name| !name.to_string_lossy().starts_with('.'));
+            is_shown
+                && path.is_file()
+                && ending.is_some_and(|ending| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
+        };
+        let mut paths: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(is_one)
+            .collect();
+        paths.sort();
+        let file = |path| Self { path, token: None };
+        Ok(paths.into_iter().map(file).collect())
+    }
+
     /// Reads the file, and says how many numbers the vectors have that it holds: one width, or the two of Stable Diffusion XL's encoders.
     ///
     /// # Errors
@@ -393,6 +421,21 @@ impl Learned {
             .filter(begins)
             .max_by_key(|word| word.tokens.len())?;
         Some((word.tokens.len(), word.ids.clone()))
+    }
+
+    /// All words, but for those that stand for a part of another's vectors.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        let whole = self.words.iter().filter(|word| !word.tokens.is_empty());
+        whole.map(|word| word.text.as_str())
+    }
+
+    /// The files whose words stand in a text.
+    pub(super) fn files<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Path> {
+        let of = |(_, ids): (Range<usize>, Range<u32>)| {
+            let word = self.words.iter().find(|word| word.ids == ids)?;
+            Some(word.path.as_path())
+        };
+        self.words(text).filter_map(of)
     }
 
     /// The word of this name.

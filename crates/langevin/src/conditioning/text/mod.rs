@@ -5,7 +5,7 @@ mod run;
 mod tower;
 mod weighted;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use burn::{
     module::Module,
@@ -137,6 +137,49 @@ impl TextCondition {
             return Err(part.is_part());
         }
         Ok(condition)
+    }
+
+    /// The words of the files of a folder that are learned for text encoders like these: the condition with them, their files, and why others
+    /// are passed over. Those that are `known` are left out.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn with_embeddings_in(
+        &self,
+        folder: &Path,
+        known: &[EmbeddingFile],
+    ) -> Result<(Self, Vec<EmbeddingFile>, Vec<String>)> {
+        let (mut condition, mut learned, mut passed_over) = (self.clone(), Vec::new(), Vec::new());
+        let whole = |path: &Path| path.canonicalize().ok();
+        let is_new = |file: &EmbeddingFile| known.iter().all(|other| whole(&other.path) != whole(&file.path));
+        for file in EmbeddingFile::in_folder(folder)?.into_iter().filter(is_new) {
+            match condition.with_embeddings(std::slice::from_ref(&file)) {
+                Ok(with) => {
+                    condition = with;
+                    learned.push(file);
+                }
+                Err(error) => passed_over.push(error.to_string()),
+            }
+        }
+        Ok((condition, learned, passed_over))
+    }
+
+    /// All words that were learned, sorted.
+    pub fn learned_words(&self) -> Vec<&str> {
+        let mut words: Vec<&str> = self.towers[0].learned_words().collect();
+        words.sort_unstable();
+        words
+    }
+
+    /// The files whose learned words stand in these texts.
+    pub(crate) fn learned_files<'a>(
+        &'a self,
+        texts: impl IntoIterator<Item = &'a String>,
+    ) -> BTreeSet<&'a Path> {
+        let texts = texts.into_iter();
+        texts
+            .flat_map(|text| self.towers.iter().flat_map(|tower| tower.learned_files(text)))
+            .collect()
     }
 
     /// The same with other text encoders of their kinds, as many as there are.

@@ -1,6 +1,6 @@
 //! A text encoder with its tokenizer, and the words that were taught to it in files beside it.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -131,6 +131,16 @@ impl Tower {
     /// The tokens of the learned word of this name, in capitals or not.
     pub(in crate::conditioning) fn learned_named(&self, name: &str) -> Option<Range<u32>> {
         self.learned.named(name)
+    }
+
+    /// All learned words.
+    pub(super) fn learned_words(&self) -> impl Iterator<Item = &str> {
+        self.learned.all()
+    }
+
+    /// The files whose learned words stand in a text.
+    pub(super) fn learned_files<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Path> {
+        self.learned.files(text)
     }
 
     /// Token ids, one row per text: start, tokens, end and padding.

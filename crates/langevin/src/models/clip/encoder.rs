@@ -122,8 +122,18 @@ impl ClipEncoder {
     /// The tokens before the first layer and after each: `[batch, tokens, width]`, one more than there are layers. A bias, `[batch, tokens]`,
     /// is added to every token's scores.
     pub(super) fn hidden_states(&self, x: Tensor<3>, bias: Option<&Tensor<2>>) -> Vec<Tensor<3>> {
+        self.states_of_first(self.layers.len(), x, bias)
+    }
+
+    /// The same of so many layers, from the first.
+    pub(super) fn states_of_first(
+        &self,
+        layers: usize,
+        x: Tensor<3>,
+        bias: Option<&Tensor<2>>,
+    ) -> Vec<Tensor<3>> {
         let mut states = vec![x];
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             let next = states.last().map(|state| layer.forward(state.clone(), bias));
             states.extend(next);
         }

@@ -71,7 +71,8 @@ impl ClipVisionModel {
     /// If the pictures have another shape.
     pub fn forward(&self, pictures: Tensor<4>) -> Result<Tensor<2>> {
         let [batch, ..] = pictures.dims();
-        let mut states = self.hidden_states(pictures)?;
+        let embedded = self.embed(pictures)?;
+        let mut states = self.encoder.hidden_states(embedded, None);
         let whole = states
             .pop()
             .map(|last| last.narrow(1, 0, 1).reshape([batch, self.config.hidden_size]));
@@ -87,15 +88,18 @@ impl ClipVisionModel {
     /// # Errors
     /// If the pictures have another shape.
     pub fn penultimate(&self, pictures: Tensor<4>) -> Result<Tensor<3>> {
-        let mut states = self.hidden_states(pictures)?;
-        states.pop();
-        states
+        let none = || Error::Config("this CLIP's picture tower has no layers".into());
+        // The last layer is not needed for what it is given.
+        let layers = self.encoder.layers.len().checked_sub(1).ok_or_else(none)?;
+        let embedded = self.embed(pictures)?;
+        self.encoder
+            .states_of_first(layers, embedded, None)
             .pop()
-            .ok_or_else(|| Error::Config("this CLIP's picture tower has no layers".into()))
+            .ok_or_else(none)
     }
 
-    /// What each layer is given, and what the last gives.
-    fn hidden_states(&self, pictures: Tensor<4>) -> Result<Vec<Tensor<3>>> {
+    /// What the first layer is given.
+    fn embed(&self, pictures: Tensor<4>) -> Result<Tensor<3>> {
         let c = &self.config;
         let [batch, channels, height, width] = pictures.dims();
         if [channels, height, width] != [c.num_channels, c.image_size, c.image_size] {
@@ -119,7 +123,6 @@ impl ClipVisionModel {
             .expand([batch, 1, c.hidden_size]);
         let places = self.embeddings.position_embedding.table();
         let x = Tensor::cat(vec![whole, patches], 1) + places.unsqueeze_dim::<3>(0);
-        let x = self.pre_layrnorm.forward(x);
-        Ok(self.encoder.hidden_states(x, None))
+        Ok(self.pre_layrnorm.forward(x))
     }
 }

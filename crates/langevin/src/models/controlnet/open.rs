@@ -11,7 +11,7 @@ use crate::{
     models::{Model, ModelConfig, control::weights_in},
     named::Named,
     weights::{
-        CONFIG_NAME,
+        CONFIG_NAME, Checkpoint,
         single_file::{Component, SingleFile},
     },
 };
@@ -25,11 +25,18 @@ impl ControlNetModel {
         let path = path.as_ref();
         let config = ControlNetConfig::at(path)?;
         if path.is_file() {
-            let file = SingleFile::open(path)?;
-            let mut weights = file.component(Component::ControlNet)?.keeping_types();
+            let mut weights = Self::weights_of_file(path)?.keeping_types();
             return Self::with_weights(&config, &mut weights, device);
         }
         Self::with_weights(&config, &mut weights_in(path)?.keeping_types(), device)
+    }
+
+    /// The weights in a single file.
+    ///
+    /// # Errors
+    /// If it is none of a ControlNet.
+    pub(in crate::models) fn weights_of_file(path: &Path) -> Result<Checkpoint> {
+        SingleFile::open(path)?.component(Component::ControlNet)
     }
 }
 

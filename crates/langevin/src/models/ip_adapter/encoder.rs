@@ -8,7 +8,7 @@ use super::IpAdapterConfig;
 use crate::{
     Error, Result,
     data::Picture,
-    models::{ClipImageProcessor, ClipVisionEncoder, Model, ModelConfig},
+    models::{Checkpoint, ClipImageProcessor, ClipVisionEncoder, Model, ModelConfig, room::room_for},
 };
 
 /// The file that says how pictures are prepared.
@@ -31,7 +31,10 @@ impl ImageEncoder {
     /// If there is none, or a file of it is missing or broken.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let model = ClipVisionEncoder::load(folder, device)?;
+        let config = <ClipVisionEncoder as Model>::Config::load(folder)?;
+        let mut weights = Self::weights(folder)?;
+        room_for(weights.loaded_bytes(), folder)?;
+        let model = ClipVisionEncoder::with_weights(&config, &mut weights, device)?;
         let beside = folder.parent().unwrap_or(folder).join(PROCESSOR);
         let place = [folder, &beside]
             .into_iter()
@@ -41,6 +44,18 @@ impl ImageEncoder {
             None => ClipImageProcessor::of_side(model.config().image_size)?,
         };
         Ok(Self { model, processor })
+    }
+
+    fn weights(folder: &Path) -> Result<Checkpoint> {
+        Ok(Checkpoint::named(folder, None, &ClipVisionEncoder::FILES)?.keeping_types())
+    }
+
+    /// The bytes that the encoder in a folder takes once it is loaded.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn bytes_at(folder: impl AsRef<Path>) -> Result<u64> {
+        Ok(Self::weights(folder.as_ref())?.loaded_bytes())
     }
 
     /// What the tower is shown of pictures of any size.

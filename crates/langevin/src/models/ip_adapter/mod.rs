@@ -14,10 +14,10 @@ use burn::{
 
 pub use config::{IpAdapterConfig, IpAdapterKind};
 pub use encoder::ImageEncoder;
-pub use open::{IpAdapterModel, encoder_of, file_in, has_ending};
+pub use open::{ENDINGS, IpAdapterModel, encoder_of, file_in, has_ending};
 pub use projection::{FullProjection, ImageProjection, PlainProjection, Resampler, ResamplerLayer};
 
-use super::{ImagePrompts, unet2d_condition::CrossAttention};
+use super::{ImagePrompts, room::room_for, unet2d_condition::CrossAttention};
 use crate::{
     Error, Result,
     nn::{Init, Linear, Look},
@@ -62,7 +62,9 @@ impl IpAdapter {
     /// # Errors
     /// If it is missing or broken, or holds no adapter of a kind that is there.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let (config, mut weights) = IpAdapterConfig::of_weights(Checkpoint::open(path)?)?;
+        let path = path.as_ref();
+        let (config, mut weights) = IpAdapterConfig::of_weights(Checkpoint::open(path)?.keeping_types())?;
+        room_for(weights.loaded_bytes(), path)?;
         let init = &mut Init::to_load(device);
         let image_proj = ImageProjection::new(&config, init);
         let mut layers = Vec::with_capacity(config.widths.len());
@@ -80,6 +82,18 @@ impl IpAdapter {
         weights::load(adapter, &mut weights, device)
     }
 
+    /// The bytes that the adapter in a file takes once it is loaded.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn bytes_at(path: impl AsRef<Path>) -> Result<u64> {
+        Ok(
+            IpAdapterConfig::of_weights(Checkpoint::open(path)?.keeping_types())?
+                .1
+                .loaded_bytes(),
+        )
+    }
+
     /// What it consists of.
     pub fn config(&self) -> &IpAdapterConfig {
         &self.config
@@ -95,10 +109,12 @@ impl IpAdapter {
     pub fn see(&self, encoder: &ImageEncoder, pictures: Tensor<4>) -> Result<SeenPictures> {
         encoder.check_fits(&self.config)?;
         if self.config.sees_patches() {
-            let nothing = pictures.zeros_like();
+            let [count, ..] = pictures.dims();
+            // They are all alike, and seen without regard to each other.
+            let nothing = encoder.patches(pictures.clone().narrow(0, 0, 1).zeros_like())?;
             return Ok(SeenPictures {
                 towards: encoder.patches(pictures)?,
-                away: encoder.patches(nothing)?,
+                away: nothing.repeat_dim(0, count),
             });
         }
         let towards = encoder.whole(pictures)?.unsqueeze_dim::<3>(1);

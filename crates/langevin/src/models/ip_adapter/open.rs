@@ -11,7 +11,7 @@ use super::{ImageEncoder, IpAdapter, IpAdapterConfig};
 use crate::{Error, Result};
 
 /// The endings of adapters' files.
-const ENDINGS: [&str; 3] = ["safetensors", "bin", "pt"];
+pub const ENDINGS: [&str; 3] = ["safetensors", "bin", "pt"];
 /// Where image encoders lie, from the folder of an adapter on: as in the authors' repository, whose adapters for Stable Diffusion XL may be
 /// made with the encoder of those for Stable Diffusion 1.
 const ENCODERS: [&str; 5] = [

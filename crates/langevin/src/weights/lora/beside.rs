@@ -86,7 +86,9 @@ impl LoraFile {
     ) -> Result<BesideModule, Misfit> {
         let (formula, shape) = self.is_beside(module, (component, target), targets)?;
         let scale = self.own_scale(module, component, Some(formula.as_ref()))?;
-        let low_rank = formula.low_rank().map_err(|kind| self.merged_only(module, kind))?;
+        let low_rank = formula
+            .low_rank()
+            .map_err(|kind| self.merged_only(module, kind))?;
         let factors = low_rank.factors(&module.parts).map_err(Misfit::File)?;
         let columns: usize = shape.iter().skip(1).product();
         Ok(BesideModule {

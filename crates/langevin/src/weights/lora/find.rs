@@ -69,7 +69,7 @@ pub fn header_hash(file: &Path) -> Option<String> {
 }
 
 /// The endings that a LoRA's file may have.
-const ENDINGS: [&str; 4] = ["safetensors", "pt", "ckpt", "bin"];
+pub const LORA_ENDINGS: [&str; 4] = ["safetensors", "pt", "ckpt", "bin"];
 
 /// The names of the LoRA in a folder: its files without their endings, and folders with one in them, sorted.
 ///
@@ -88,7 +88,7 @@ pub fn names_in(folder: &Path) -> Result<Vec<String>> {
                         .ok()
                         .and_then(|_| entry.file_name().into_string().ok());
                 }
-                false => ending.is_some_and(|ending| ENDINGS.contains(&ending)),
+                false => ending.is_some_and(|ending| LORA_ENDINGS.contains(&ending)),
             };
             is_one.then(|| Some(path.file_stem()?.to_str()?.to_string()))?
         })
@@ -113,7 +113,7 @@ pub fn named(folder: &Path, name: &str) -> Result<PathBuf> {
         return Err(Error::Config(message));
     }
     // Full stops are common in names, so endings are put behind them.
-    let files = ENDINGS
+    let files = LORA_ENDINGS
         .iter()
         .map(|ending| folder.join(format!("{name}.{ending}")));
     if let Some(found) = files.into_iter().find(|path| path.is_file()) {

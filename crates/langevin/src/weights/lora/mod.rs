@@ -32,7 +32,7 @@ use self::{
 };
 pub use self::{
     beside::{Beside, BesideModule},
-    find::{file_of, has_usual_name, header_hash, named, names_in, titles},
+    find::{LORA_ENDINGS, file_of, has_usual_name, header_hash, named, names_in, titles},
     scale::LoraScale,
     style::LoraStyle,
     targets::Targets,

@@ -1,0 +1,482 @@
+//! LoRA that requests name, of a folder that the server was started with, and learned words of another.
+
+mod support;
+
+use std::{fs, path::PathBuf, sync::Arc, thread};
+
+use langevin::{
+    Lora, Pipeline, Request,
+    conditioning::PromptSyntax,
+    data::{Picture, decode_picture},
+    device::default_device,
+    generate::Plan,
+    grid,
+    options::LoraInput,
+    pipelines::{LoadOptions, loaded_bytes},
+    settings::{Settings, addition_hash},
+};
+use langevin_server::{Controls, Loras, Models, ServerOptions};
+use serde_json::{Value, json};
+use support::Server;
+
+fn reference(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../langevin/tests/reference")
+        .join(path)
+}
+
+fn file(name: &str) -> PathBuf {
+    reference("lora/files").join(name)
+}
+
+/// A folder of LoRA: two that fit, one in a folder of its own, one of another base, one that is merged alone, and what is none.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let loras = folder.path().join("loras");
+    fs::create_dir_all(loras.join("trained")).unwrap();
+    for (from, to) in [
+        ("kohya.safetensors", "pixel-art.safetensors"),
+        ("peft_metadata_conv.safetensors", "ink v1.5.safetensors"),
+        (
+            "diffusers_unet_text.safetensors",
+            "trained/pytorch_lora_weights.safetensors",
+        ),
+        ("sdxl_kohya.safetensors", "xl.safetensors"),
+        ("loha.safetensors", "loha.safetensors"),
+    ] {
+        fs::copy(file(from), loras.join(to)).unwrap();
+    }
+    fs::write(loras.join("broken.safetensors"), b"no weights").unwrap();
+    fs::write(loras.join("README.md"), b"not looked at").unwrap();
+    let words = folder.path().join("words");
+    fs::create_dir_all(&words).unwrap();
+    for name in ["a1111.safetensors", "sdxl_clip_l_clip_g.safetensors"] {
+        fs::copy(reference("lora/textual_inversion").join(name), words.join(name)).unwrap();
+    }
+    folder
+}
+
+fn server_with(load: &LoadOptions, change: impl FnOnce(&mut ServerOptions)) -> Server {
+    let folder = folder();
+    let mut models = Models::default();
+    for (name, path) in [("sd", "sd/models/sd1"), ("plain", "pipelines/ddim")] {
+        let load = if name == "sd" {
+            load.clone()
+        } else {
+            LoadOptions::default()
+        };
+        models
+            .load(name, reference(path), &load, &default_device())
+            .unwrap();
+    }
+    let mut options = ServerOptions {
+        loras: Some(Arc::new(Loras::of(folder.path().join("loras")).unwrap())),
+        ..ServerOptions::default()
+    };
+    change(&mut options);
+    Server::with(folder, models, options)
+}
+
+fn server() -> Server {
+    server_with(&LoadOptions::default(), |_| {})
+}
+
+fn asked(loras: Value) -> Value {
+    json!({ "model": "sd", "prompt": "a cat", "negative_prompt": "blurry", "steps": 3, "seed": 5, "loras": loras })
+}
+
+/// The same as the library draws it.
+fn request(loras: &[(&str, f64)]) -> Request {
+    Request {
+        prompt: vec!["a cat".into()],
+        negative_prompt: vec!["blurry".into()],
+        steps: Some(3),
+        seed: 5,
+        loras: loras
+            .iter()
+            .map(|(name, scale)| LoraInput::new(file(name).display().to_string(), *scale))
+            .collect(),
+        ..Request::default()
+    }
+}
+
+fn alone(request: &Request) -> Picture {
+    let pipeline = Pipeline::load(reference("sd/models/sd1"), &default_device()).unwrap();
+    pipeline.generate(request).unwrap().remove(0)
+}
+
+fn drawn(server: &Server, body: &Value) -> Picture {
+    server.generate("image/png", body).expect(200).picture()
+}
+
+#[test]
+fn a_request_is_drawn_with_its_lora_whatever_others_are_drawn_with() {
+    let server = server();
+    let models = server.get("/api/models").json();
+    let loras = |number: usize| models["models"][number]["loras"].clone();
+    assert_eq!(
+        (loras(0), loras(1)),
+        (json!(["ink v1.5", "pixel-art", "trained"]), json!([]))
+    );
+
+    let cases = [
+        (json!([]), request(&[])),
+        (
+            json!([{ "name": "pixel-art" }]),
+            request(&[("kohya.safetensors", 1.0)]),
+        ),
+        (
+            json!([{ "name": "ink v1.5", "scale": -0.7 }, { "name": "pixel-art", "scale": 0.4 }]),
+            request(&[
+                ("peft_metadata_conv.safetensors", -0.7),
+                ("kohya.safetensors", 0.4),
+            ]),
+        ),
+        (
+            json!({ "name": "trained", "scale": 2 }),
+            request(&[("diffusers_unet_text.safetensors", 2.0)]),
+        ),
+    ];
+    let expected: Vec<Picture> = cases.iter().map(|(_, request)| alone(request)).collect();
+    assert!(expected.iter().skip(1).all(|picture| *picture != expected[0]));
+    // As merged into the weights, but for rounding.
+    let options = LoadOptions {
+        loras: vec![Lora::new(file("kohya.safetensors"), 1.0)],
+        ..LoadOptions::default()
+    };
+    let merged = Pipeline::load_with(reference("sd/models/sd1"), &options, &default_device()).unwrap();
+    let merged = merged.generate(&request(&[])).unwrap().remove(0);
+    let off = merged.pixels().iter().zip(expected[1].pixels());
+    let off = off.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(off <= 1, "{off}");
+    // All at once, several times.
+    thread::scope(|scope| {
+        for turn in 0..8 {
+            let (server, cases, expected) = (&server, &cases, &expected);
+            scope.spawn(move || {
+                let number = turn % cases.len();
+                assert_eq!(
+                    drawn(server, &asked(cases[number].0.clone())),
+                    expected[number],
+                    "{number}"
+                );
+            });
+        }
+    });
+    // What was drawn with them is not in the model.
+    assert_eq!(drawn(&server, &asked(json!([]))), expected[0]);
+}
+
+#[test]
+fn prompts_name_lora_as_a1111_writes_them() {
+    let server = server();
+    let mut body = asked(json!([]));
+    body["prompt"] = json!("a cat<lora:pixel-art:0.4>");
+    assert_eq!(
+        drawn(&server, &body),
+        alone(&request(&[("kohya.safetensors", 0.4)]))
+    );
+    body["prompt"] = json!("<lyco:pixel-art:0.4:0>a cat");
+    let texts_alone = drawn(&server, &body);
+    let mut library = request(&[("kohya.safetensors", 0.0)]);
+    library.loras[0].parts = [
+        ("text_encoder".to_string(), 0.4),
+        ("text_encoder_2".to_string(), 0.4),
+    ]
+    .into();
+    assert_eq!(texts_alone, alone(&library));
+    // In its own API, with the weights that its prompts have.
+    let body = json!({
+        "prompt": "a (cat:1.2) <lora:ink v1.5:0.5>", "negative_prompt": "[blurry]", "steps": 3, "seed": 5, "cfg_scale": 7.5,
+        "width": 32, "height": 32, "sampler_name": "Euler"
+    });
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json"),
+    ];
+    let answer = server
+        .call("POST", "/sdapi/v1/txt2img", &headers, body.to_string().as_bytes())
+        .expect(200)
+        .json();
+    let png = base64::Engine::decode(
+        &base64::engine::general_purpose::STANDARD,
+        answer["images"][0].as_str().unwrap(),
+    );
+    let mut library = Request {
+        prompt: vec!["a (cat:1.2) ".into()],
+        negative_prompt: vec!["[blurry]".into()],
+        prompt_syntax: PromptSyntax::A1111,
+        scheduler: Some("euler".into()),
+        size: Some("32x32".parse().unwrap()),
+        ..request(&[("peft_metadata_conv.safetensors", 0.5)])
+    };
+    library.guidance.scale = Some(7.5);
+    assert_eq!(
+        decode_picture(&png.unwrap(), 4096, "it").unwrap(),
+        alone(&library)
+    );
+    let names = server.get("/sdapi/v1/loras").expect(200).json();
+    let names: Vec<&str> = names
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["broken", "ink v1.5", "loha", "pixel-art", "trained", "xl"]
+    );
+    assert!(!server.get("/sdapi/v1/loras").text().contains('/'), "no folders");
+
+    let tagged = |prompt: &str| {
+        let mut body = asked(json!([]));
+        body["prompt"] = json!(prompt);
+        server.generate("image/png", &body)
+    };
+    assert_eq!(
+        tagged("a <lora:none:1>").refused(422, &["there is no LoRA `none`", "`loras`"])["field"],
+        "loras"
+    );
+    assert_eq!(
+        tagged("a <lora:pixel-art:much>").refused(422, &["no finite number"])["field"],
+        "prompt"
+    );
+    assert_eq!(
+        tagged("a <lora:pixel-art").refused(422, &["does not end in `>`"])["field"],
+        "prompt"
+    );
+    let many = "<lora:pixel-art:0.01>".repeat(17);
+    assert_eq!(
+        tagged(&many).refused(422, &["loras lists 17", "16 at most"])["field"],
+        "loras"
+    );
+    let mut negative = asked(json!([]));
+    negative["negative_prompt"] = json!("<lora:pixel-art>");
+    server
+        .generate("image/png", &negative)
+        .refused(422, &["only `prompt` may name some"]);
+}
+
+#[test]
+fn nothing_but_a_name_of_the_folder_is_taken() {
+    let server = server();
+    let folder = server.folder.path().display().to_string();
+    let refused = |loras: Value, parts: &[&str]| {
+        let answer = server.generate("image/png", &asked(loras)).refused(422, parts);
+        assert!(!answer["error"].as_str().unwrap().contains(&folder), "{answer}");
+        answer
+    };
+    let path = file("kohya.safetensors").display().to_string();
+    for name in [
+        path.as_str(),
+        "../loras/pixel-art",
+        "pixel-art.safetensors",
+        "./pixel-art",
+        "trained/",
+        ".",
+        "",
+        "README",
+    ] {
+        let answer = refused(json!({ "name": name }), &["there is no LoRA", "on this server"]);
+        assert_eq!(answer["field"], "loras");
+    }
+    refused(
+        json!({ "name": "loha" }),
+        &["loha.safetensors", "is a LoHa", "by `lora`"],
+    );
+    refused(json!({ "name": "xl" }), &["xl.safetensors", "another"]);
+    refused(json!({ "name": "broken" }), &["broken.safetensors"]);
+    refused(
+        json!({ "name": "pixel-art", "scale": 1e9 }),
+        &["scale of", "-1000 to 1000"],
+    );
+    refused(json!({ "scale": 1 }), &["has no `name`"]);
+    refused(json!({ "name": "pixel-art", "path": "x" }), &["no field `path`"]);
+    refused(
+        json!({ "name": "pixel-art", "parts": { "unet": "all" } }),
+        &["unet", "a number"],
+    );
+    refused(
+        json!(vec![json!({ "name": "pixel-art" }); 17]),
+        &["17", "16 at most"],
+    );
+    let with_parts = json!({ "name": "pixel-art", "parts": { "unet": 0, "text_encoder": 0.5 } });
+    assert_ne!(
+        drawn(&server, &asked(with_parts)),
+        drawn(&server, &asked(json!([])))
+    );
+    let plain = json!({ "model": "plain", "steps": 2, "loras": { "name": "pixel-art" } });
+    server
+        .generate("image/png", &plain)
+        .refused(422, &["`loras` is for pipelines with a UNet"]);
+
+    let without = Server::latent(ServerOptions::default());
+    without
+        .generate("image/png", &asked(json!({ "name": "pixel-art" })))
+        .refused(422, &["there is no LoRA `pixel-art` on this server"]);
+}
+
+/// The texts of a PNG.
+fn texts(server: &Server, body: &Value) -> Vec<(String, String)> {
+    let png = server.generate("image/png", body).expect(200).body;
+    let path = server.folder.path().join("drawn.png");
+    fs::write(&path, png).unwrap();
+    grid::read_png_text(path).unwrap()
+}
+
+#[test]
+fn pictures_name_lora_and_words_by_hashes_and_without_folders() {
+    let load = LoadOptions {
+        loras: vec![Lora::new(file("kohya.safetensors"), 0.3)],
+        embedding_folder: Some(folder().keep().join("words")),
+        ..LoadOptions::default()
+    };
+    let server = server_with(&load, |_| {});
+    let words = server.get("/api/models/sd").json()["embeddings"].clone();
+    assert_eq!(words, json!(["a1111"]), "those of XL do not fit");
+    let mut body = asked(json!([{ "name": "ink v1.5", "scale": 0.5 }]));
+    body["prompt"] = json!("a1111 of a cat");
+    let texts = texts(&server, &body);
+    for (key, text) in &texts {
+        assert!(!text.contains('/') && !text.contains("\\\\"), "{key}: {text}");
+    }
+    let parameters = &texts.iter().find(|(key, _)| key == "parameters").unwrap().1;
+    assert!(
+        parameters.starts_with("a1111 of a cat <lora:kohya:0.3> <lora:ink v1.5:0.5>\n"),
+        "{parameters}"
+    );
+    let hash = |path: PathBuf, is_lora| addition_hash(path, is_lora).unwrap();
+    let [kohya, ink] =
+        ["kohya", "peft_metadata_conv"].map(|name| hash(file(&format!("{name}.safetensors")), true));
+    let expected = format!(
+        "Lora hashes: \"kohya: {}, ink v1.5: {}\"",
+        &kohya[..12],
+        &ink[..12]
+    );
+    assert!(parameters.contains(&expected), "{parameters}");
+    let word = hash(reference("lora/textual_inversion/a1111.safetensors"), false);
+    assert!(
+        parameters.contains(&format!("a1111: {}", &word[..12])),
+        "{parameters}"
+    );
+    let settings = Settings::of_texts(&texts).unwrap().unwrap();
+    let named: Vec<String> = settings
+        .loras
+        .iter()
+        .map(|lora| lora.path.display().to_string())
+        .collect();
+    assert_eq!(named, ["kohya.safetensors", "ink v1.5.safetensors"]);
+    assert_eq!(settings.loras[1].hash.as_deref(), Some(ink.as_str()));
+    assert_eq!(settings.embeddings.len(), 1);
+
+    // A text without the word names no file of it, and without settings nothing is named.
+    let plain = self::texts(&server, &asked(json!([])));
+    assert!(
+        plain
+            .iter()
+            .all(|(_, text)| !text.contains("TI hashes") && !text.contains("a1111.safetensors"))
+    );
+    let silent = server_with(&load, |options| options.no_metadata = true);
+    assert!(self::texts(&silent, &body).is_empty());
+}
+
+#[test]
+fn a_learned_word_of_a_folder_is_drawn() {
+    let words = folder().keep().join("words");
+    let load = LoadOptions {
+        embedding_folder: Some(words.clone()),
+        ..LoadOptions::default()
+    };
+    let server = server_with(&load, |_| {});
+    let mut body = asked(json!([]));
+    body["prompt"] = json!("a cat in the manner of a1111");
+    let pipeline = Pipeline::load_with(
+        reference("sd/models/sd1"),
+        &LoadOptions {
+            embeddings: vec![
+                words
+                    .join("a1111.safetensors")
+                    .display()
+                    .to_string()
+                    .parse()
+                    .unwrap(),
+            ],
+            ..LoadOptions::default()
+        },
+        &default_device(),
+    )
+    .unwrap();
+    let library = Request {
+        prompt: vec!["a cat in the manner of a1111".into()],
+        ..request(&[])
+    };
+    let expected = pipeline.generate(&library).unwrap().remove(0);
+    assert_ne!(expected, alone(&library));
+    assert_eq!(drawn(&server, &body), expected);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_refused_and_models_go_first() {
+    let folder = folder();
+    let path = reference("sd/models/sd1");
+    let load = LoadOptions::default();
+    let one = loaded_bytes(&path, &load).unwrap();
+    let mut models = Models::default().with_max_memory(2 * one + 1000);
+    for name in ["sd", "other"] {
+        models.load(name, &path, &load, &default_device()).unwrap();
+    }
+    let nets = folder.path().join("nets");
+    support::copy(&reference("controlnet/models/net_a"), &nets.join("edges"));
+    let options = ServerOptions {
+        loras: Some(Arc::new(Loras::of(folder.path().join("loras")).unwrap())),
+        controls: Some(Arc::new(Controls::of(&nets, &default_device()).unwrap())),
+        ..ServerOptions::default()
+    };
+    let server = Server::with(folder, models, options);
+    let loaded = |number: usize| server.get("/api/models").json()["models"][number]["loaded"].clone();
+    assert_eq!((loaded(0), loaded(1)), (json!(true), json!(true)));
+    // The other model is let go of for it.
+    drawn(&server, &asked(json!({ "name": "pixel-art" })));
+    assert_eq!((loaded(0), loaded(1)), (json!(true), json!(false)));
+    // Then the LoRA for the other model.
+    let mut other = asked(json!([]));
+    other["model"] = json!("other");
+    drawn(&server, &other);
+    assert_eq!(loaded(1), json!(true));
+
+    let folder = self::folder();
+    let mut models = Models::default().with_max_memory(one + 1000);
+    models.load("sd", &path, &load, &default_device()).unwrap();
+    let options = ServerOptions {
+        loras: Some(Arc::new(Loras::of(folder.path().join("loras")).unwrap())),
+        controls: Some(Arc::new(Controls::of(&nets, &default_device()).unwrap())),
+        ..ServerOptions::default()
+    };
+    let full = Server::with(folder, models, options);
+    full.generate("image/png", &asked(json!({ "name": "pixel-art" })))
+        .refused(503, &["the LoRA `pixel-art` takes", "which are not free"]);
+    let png = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        grid::png_bytes(&alone(&request(&[]))).unwrap(),
+    );
+    let mut followed = asked(json!([]));
+    followed["control"] = json!({ "model": "edges", "picture": png });
+    full.generate("image/png", &followed)
+        .refused(503, &["the ControlNet `edges` takes", "which are not free"]);
+    // What needs no more than there is goes on.
+    drawn(&full, &asked(json!([])));
+}
+
+#[test]
+fn a_plan_of_the_library_lends_by_path() {
+    let pipeline = Pipeline::load(reference("sd/models/sd1"), &default_device()).unwrap();
+    let plan = Plan::of(&pipeline, &request(&[("kohya.safetensors", 0.5)])).unwrap();
+    assert_eq!(
+        plan.facts("sd", None)
+            .iter()
+            .find(|(key, _)| *key == "lora")
+            .unwrap()
+            .1,
+        "kohya:0.5"
+    );
+}
