@@ -94,6 +94,156 @@ fn prompts_name_lora_of_a_folder() {
 }
 
 #[test]
+fn a_picture_with_two_lora_and_a_word_is_drawn_again_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (styles, words) = (folder.join("styles"), folder.join("words"));
+    fs::create_dir_all(&styles).unwrap();
+    fs::create_dir_all(&words).unwrap();
+    fs::copy(lora("kohya.safetensors"), styles.join("pixel-art.safetensors")).unwrap();
+    fs::copy(
+        lora("peft_metadata_conv.safetensors"),
+        styles.join("ink v1.5.safetensors"),
+    )
+    .unwrap();
+    fs::copy(
+        stored("lora/textual_inversion/a1111.safetensors"),
+        words.join("my-cat.safetensors"),
+    )
+    .unwrap();
+    fs::copy(
+        stored("lora/textual_inversion/sdxl_clip_l_clip_g.safetensors"),
+        words.join("for-xl.safetensors"),
+    )
+    .unwrap();
+    fs::copy(lora("kohya.safetensors"), words.join("no-word.safetensors")).unwrap();
+    let pixels = |name: &str| read_picture(folder.join(name)).unwrap().into_pixels();
+    let model = sd1().display().to_string();
+    let prompt = "my-cat <lora:pixel-art:0.8> in <lora:ink v1.5:-0.5:0.3> snow";
+    let draw = |words: &[&str]| {
+        let brief = [
+            "sample", &model, "--steps", "2", "--seeds", "4", "--prompt", prompt,
+        ];
+        langevin(folder, brief.iter().chain(words))
+    };
+    let first = [
+        "--lora-dir",
+        "styles",
+        "--embedding-dir",
+        "words",
+        "--output",
+        "one.png",
+    ];
+    let ran = draw(&first).ok();
+    // What does not fit is passed over, and said.
+    for name in ["for-xl", "no-word"] {
+        assert!(
+            ran.err.contains("passed over") && ran.err.contains(name),
+            "{}",
+            ran.err
+        );
+    }
+    let texts: BTreeMap<String, String> = langevin::grid::read_png_text(folder.join("one.png"))
+        .unwrap()
+        .into_iter()
+        .collect();
+    let parameters = &texts["parameters"];
+    assert!(
+        parameters.starts_with("my-cat  in  snow <lora:pixel-art:0.8> <lora:ink v1.5:0.3>\n"),
+        "{parameters}"
+    );
+    for part in [
+        "Lora hashes: \"pixel-art: ",
+        ", ink v1.5: ",
+        "TI hashes: ",
+        "my-cat: ",
+    ] {
+        assert!(parameters.contains(part), "{part} is not in {parameters}");
+    }
+    assert!(!texts["langevin"].contains("for-xl"), "{}", texts["langevin"]);
+
+    let again = |words: &[&str]| langevin(folder, ["sample", "--like", "one.png"].iter().chain(words));
+    let ran = again(&["--output", "two.png"]).ok();
+    assert!(!ran.err.contains("left out"), "{}", ran.err);
+    assert_eq!(pixels("one.png"), pixels("two.png"));
+    // The folder with the word may be named again all the same.
+    let ran = again(&["--embedding-dir", "words", "--output", "three.png"]).ok();
+    assert!(!ran.err.contains("my-cat"), "{}", ran.err);
+    assert_eq!(pixels("one.png"), pixels("three.png"));
+
+    // They have moved: a line names each with its hash, and folders bring them back.
+    fs::rename(&styles, folder.join("elsewhere")).unwrap();
+    fs::rename(&words, folder.join("others")).unwrap();
+    let ran = again(&["--output", "without.png"]).ok();
+    for name in [
+        "pixel-art.safetensors (",
+        "ink v1.5.safetensors (",
+        "my-cat.safetensors (",
+    ] {
+        assert!(
+            ran.err.contains(name) && ran.err.contains("is not here and is left out"),
+            "{}",
+            ran.err
+        );
+    }
+    assert!(ran.err.contains("--lora-dir names a folder"), "{}", ran.err);
+    assert_ne!(pixels("one.png"), pixels("without.png"));
+    let folders = ["--lora-dir", "elsewhere", "--embedding-dir", "others"];
+    let ran = again(&[&folders[..], &["--output", "found.png"]].concat()).ok();
+    assert!(!ran.err.contains("left out"), "{}", ran.err);
+    assert_eq!(pixels("one.png"), pixels("found.png"));
+
+    // A picture that has A1111's text alone names them by their tags.
+    let picture = read_picture(folder.join("one.png")).unwrap();
+    let text = vec![("parameters", parameters.clone())];
+    langevin::grid::write_png(folder.join("theirs.png"), &picture, &text).unwrap();
+    let theirs = |words: &[&str]| {
+        langevin(
+            folder,
+            ["sample", &model, "--like", "theirs.png", "--overwrite"]
+                .iter()
+                .chain(words),
+        )
+    };
+    // Their tags have one scale.
+    let same = "my-cat  in  snow <lora:pixel-art:0.8> <lora:ink v1.5:0.3>";
+    draw(
+        &[
+            &folders[..],
+            &["--prompt-syntax", "plain", "--output", "unused.png"],
+        ]
+        .concat(),
+    )
+    .ok();
+    let brief = [
+        "sample", &model, "--steps", "2", "--seeds", "4", "--prompt", same, "--output", "tags.png",
+    ];
+    langevin(folder, brief.iter().chain(&folders)).ok();
+    theirs(&[&folders[..], &["--output", "by-tags.png"]].concat()).ok();
+    assert_eq!(pixels("tags.png"), pixels("by-tags.png"));
+    let ran = theirs(&["--output", "by-tags.png"]).ok();
+    assert!(
+        ran.err.contains("the LoRA pixel-art (") && ran.err.contains("left out"),
+        "{}",
+        ran.err
+    );
+    // Another file under the name.
+    fs::copy(
+        lora("kohya_every_alpha.safetensors"),
+        folder.join("elsewhere/pixel-art.safetensors"),
+    )
+    .unwrap();
+    let ran = theirs(&[&folders[..], &["--output", "by-tags.png"]].concat()).ok();
+    assert!(
+        ran.err
+            .contains("is another LoRA than the picture was drawn with"),
+        "{}",
+        ran.err
+    );
+    draw(&["--embedding-dir", "nowhere", "--output", "x.png"]).refused(1, &["nowhere"]);
+}
+
+#[test]
 fn what_does_not_fit_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let named = |lora: &str| sample(folder.path(), &sd1(), "a cat", &["--lora", lora]);

@@ -1,6 +1,7 @@
 // The page: its views, and what they are told.
 
 import { Refused } from "./api.js";
+import * as dropped from "./dropped.js";
 import * as drawing from "./drawing.js";
 import * as gallery from "./gallery.js";
 import * as schedule from "./schedule.js";
@@ -58,6 +59,26 @@ byId("skip").addEventListener("click", (event) => {
   byId("stage").focus();
 });
 
+/** Puts the settings of a picture's file into the form; what is wrong with it, or will not be as it was, is said beside the gallery. */
+async function takeSettings(file) {
+  const note = byId("settings-said");
+  const say = (text) => {
+    note.textContent = text;
+    note.hidden = text === "";
+  };
+  say("");
+  try {
+    const said = await dropped.settingsOf(file);
+    settings.setFiles({});
+    await settings.read(settings.linkOf(said));
+    const sentences = said.notices.map((notice) => `${notice.charAt(0).toUpperCase()}${notice.slice(1)}.`);
+    say([`The settings of “${file.name}” (${said.program}) are in the form.`, ...sentences].join("\n"));
+    byId("generate").focus();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
 /** Begins, and offers to try again where the server did not let it. */
 async function begin() {
   const tab = new URLSearchParams(location.hash.slice(1)).get("tab");
@@ -79,6 +100,7 @@ async function begin() {
   drawing.begin();
   training.begin();
   await gallery.begin(drawing.showAgain);
+  dropped.begin(takeSettings);
   const wanted = tab && byId(`tab-${tab}`);
   if (wanted && !wanted.hidden) choose(wanted);
   document.documentElement.dataset.ready = "yes";

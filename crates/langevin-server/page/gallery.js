@@ -1,6 +1,7 @@
 // Every result with its settings, kept in this browser.
 
 import { gif } from "./api.js";
+import { words } from "./loras.js";
 import { columns, describe, download, fileName, image, isLarge, png } from "./picture.js";
 import { read, requestOf, setFiles } from "./settings.js";
 import { link as soundLink, player } from "./sound.js";
@@ -110,7 +111,7 @@ const NAMES = {
   told_colour: "Mean colour", vector: "Vector", attributes: "Attributes", size: "Size", prompt_2: "Second prompt", negative_prompt_2: "Second negative prompt",
   clip_skip: "Layers left out", prompt_syntax: "Written as in", image_guidance_scale: "Closeness to the picture", noise_level: "Noise on the picture", mask_crop: "Around the mask",
   control: "ControlNet", control_preprocess: "Shown to it", control_scale: "ControlNet's strength", control_end: "ControlNet's end",
-  guess_mode: "Led without the prompt", ip_adapter: "IP-Adapter", ip_adapter_scale: "IP-Adapter's strength",
+  guess_mode: "Led without the prompt", ip_adapter: "IP-Adapter", ip_adapter_scale: "IP-Adapter's strength", loras: "LoRA",
 };
 
 function open(result) {
@@ -120,7 +121,7 @@ function open(result) {
   dialog.classList.toggle("large", large);
   byId("shown-pictures").style.setProperty("--columns", Math.min(columns(pictures.length), large ? 2 : 4));
   byId("shown-pictures").replaceChildren(...pictures.map((picture) => figure(picture, result)));
-  const facts = [...new URLSearchParams(link)].filter(([name]) => name in NAMES).map(([name, value]) => [NAMES[name], value]);
+  const facts = [...new URLSearchParams(link)].filter(([name]) => name in NAMES).map(([name, value]) => [NAMES[name], name === "loras" ? words(value) : value]);
   if (result.files?.mask) facts.push(["Painted", "in a part of a picture"]);
   else if (result.files?.init_image) facts.push(["Begun", "with a picture"]);
   facts.push(["Drawn", new Date(time).toLocaleString()]);

@@ -2,6 +2,7 @@
 
 import { getJson } from "./api.js";
 import * as attributes from "./attributes.js";
+import * as loras from "./loras.js";
 import { covered, paint, shade } from "./mask.js";
 import * as options from "./options.js";
 import * as size from "./size.js";
@@ -25,7 +26,7 @@ const NAMES = [
   "model", "class", "prompt", "sampler", "steps", "seed", "count", "eta", "guidance_scale", "negative_class", "negative_prompt",
   "colour_on", "colour", "colour_scale", "clip", "clip_scale", "brightness_on", "brightness", "brightness_scale",
   "symmetry_on", "symmetry_scale", "strength", "told_on", "told_colour", "vector", "attributes", "size", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax",
-  "image_guidance_scale", "noise_level", "paint", "mask_crop", ...CONTROL, ...LIKE,
+  "image_guidance_scale", "noise_level", "paint", "mask_crop", "loras", ...CONTROL, ...LIKE,
 ];
 /** Where pictures are chosen. */
 const CHOSEN = ["init_image", "conditioning_image", "control_image", "prompt_image"];
@@ -59,6 +60,10 @@ export async function begin(onChange) {
   }
   size.begin(refresh);
   attributes.begin(refresh);
+  loras.begin(() => {
+    warn([]);
+    refresh();
+  });
   field("paint").addEventListener("change", () => setUse());
   document.getElementById("paint-mask").addEventListener("click", async () => {
     setMask(await paint(files.init_image, files.mask));
@@ -158,7 +163,7 @@ function fit() {
     vector: vector !== null && !isColour(vector), conditioning_image: conditioning_image !== null,
     attributes: model().attributes !== null, negative_prompt: model().negative_prompt, prompt_2: model().prompt_2, texts: latent && prompt, size: latent && init_image !== "upscale",
     edit: init_image === "edit", upscale: init_image === "upscale", picture: init_image !== null || canPaint(model()),
-    paint: init_image !== null && canPaint(model()), control: model().controls.length > 0, image_prompts: model().ip_adapters.length > 0,
+    paint: init_image !== null && canPaint(model()), control: model().controls.length > 0, loras: model().loras.length > 0, image_prompts: model().ip_adapters.length > 0,
     enlarge: latent && init_image === "start", sizes: model().sizes, scores: model().scores, parts: model().sizes, depth: model().depth, vector_of: Boolean(vector?.of),
     sound: Boolean(model().sound), encoding: Boolean(model().sound && model().class_name === "UNet2DConditionModel"),
     guidance: latent || classes !== null || prompt || vector !== null,
@@ -183,6 +188,7 @@ function fit() {
   if (latent) document.getElementById("details-init").open ||= model().needs_picture;
   size.fit(model(), server.limits.size);
   attributes.fit(model().attributes);
+  loras.fit(model().loras);
   document.getElementById("about-shown").textContent = conditioning_image ? `This model is shown a picture (${conditioning_image}).` : "";
   if (vector) {
     const one = "-?[0-9]*[.]?[0-9]+";
@@ -290,11 +296,11 @@ export function write() {
 }
 
 /** What is shown where a link has it. */
-const opening = () => ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax", ...options.names()];
+const opening = () => ["colour_on", "brightness_on", "symmetry_on", "clip", "prompt_2", "negative_prompt_2", "clip_skip", "prompt_syntax", "loras", ...options.names()];
 
-/** Puts the settings of a link into the form, and says what of them is not to be had here. */
-export async function read(link) {
-  const missing = [];
+/** Puts the settings of a link into the form, and says what of them is not to be had here, behind what is `said` already. */
+export async function read(link, said = []) {
+  const missing = [...said];
   const named = link.get("model");
   form.reset();
   const isThere = server.models.some(({ name }) => name === named);
@@ -345,6 +351,8 @@ export async function read(link) {
     const unknown = attributes.set(link.get("attributes"));
     if (unknown.length > 0) missing.push(`This model has no attribute “${unknown.join("”, “")}”.`);
   }
+  const unknown = loras.set(link.get("loras"));
+  if (unknown.length > 0) missing.push(`This server has no LoRA “${unknown.join("”, “")}” for this model.`);
   if ((link.has("strength") || link.has("paint")) && !files.init_image) {
     field("strength").closest("details").open = true;
     missing.push(`The picture that this drawing began with is not in the link: choose it under “${document.getElementById("title-init").textContent}”.`);
@@ -435,6 +443,7 @@ export function requestOf(link, pictures = {}) {
     // A slider has no room for 0.9999, which is near enough to it.
     noise_level: number("noise_level"), strength: usual && Math.abs(usual - strength) < 0.001 ? undefined : strength,
     conditioning_image: (looks && pictures.conditioning_image) ?? undefined,
+    loras: link.get("loras") ? loras.values(link.get("loras")) : undefined,
     ...options.values(link), ...options.chosen(pictures, described),
   };
   if (link.get("control") && pictures.control_image) {
@@ -454,6 +463,26 @@ export function requestOf(link, pictures = {}) {
     Object.assign(request, { negative_class: text("negative_class"), negative_prompt: text("negative_prompt"), negative_prompt_2: text("negative_prompt_2") });
   }
   return request;
+}
+
+/** The link that a request stands for, as the server reads it in a picture's file: without pictures. */
+export function linkOf({ request, model: named }) {
+  const link = new URLSearchParams();
+  const first = (value) => (Array.isArray(value) ? value[0] : value);
+  const set = (name, value) => {
+    if (value !== undefined && value !== null && value !== "") link.set(name, value === true ? "1" : String(value));
+  };
+  set("model", named);
+  set("sampler", request.scheduler);
+  set("seed", first(request.seeds) ?? request.seed ?? 0);
+  set("count", request.count ?? request.seeds?.length ?? 1);
+  for (const name of ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "class"]) set(name, first(request[name]));
+  for (const name of ["steps", "size", "guidance_scale", "eta", "clip_skip", "prompt_syntax", "noise_level", "image_guidance_scale", "negative_class"]) {
+    set(name, request[name]);
+  }
+  for (const name of options.names()) if (request[name] !== false) set(name, request[name]);
+  if (request.loras?.length > 0) set("loras", loras.written(request.loras));
+  return link;
 }
 
 /** The vector that a model is to be told. */

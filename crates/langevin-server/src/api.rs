@@ -7,6 +7,7 @@ mod form;
 mod generate;
 mod openai;
 mod schedule;
+mod settings;
 mod tokens;
 mod training;
 
@@ -45,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/runs/{run}", get(training::run))
         .route("/api/runs/{run}/pictures/{picture}", get(training::picture))
         .route("/metrics", get(metrics))
+        .route("/api/settings", post(settings::settings))
         .route("/sdapi/v1/txt2img", post(automatic::txt2img))
         .route("/sdapi/v1/img2img", post(automatic::img2img))
         .route("/sdapi/v1/options", get(automatic::options))

@@ -1092,6 +1092,19 @@ fn the_description_is_true() {
     assert_eq!(of_schema("Schedule"), keys(&schedule));
     assert_eq!(of_schema("Place"), keys(&schedule["calls"][0]));
     assert_eq!(schedule["calls"].as_array().unwrap().len(), 5);
+    let png = grid::png_bytes_with(
+        &filled(8, 8, 0),
+        &[(
+            "parameters",
+            "x\nSteps: 2, Sampler: DDIM, Seed: 1, CFG scale: 1".into(),
+        )],
+    );
+    let headers = [("Content-Type", "image/png")];
+    let said = server
+        .call("POST", "/api/settings", &headers, &png.unwrap())
+        .expect(200)
+        .json();
+    assert_eq!(of_schema("PictureSettings"), keys(&said));
     let drawn = server
         .generate("application/json", &json!({ "sampler": "ddim", "steps": 2 }))
         .json();
@@ -1348,14 +1361,13 @@ fn a_run_is_shown_as_it_goes() {
 fn what_comes_to_nothing_is_refused_before_anything_is_drawn() {
     let server = Server::latent(ServerOptions::default());
     // More steps than could be walked in the time that this takes.
-    let asked =
-        json!({ "model": "sd", "prompt": "x", "steps": 1000, "upscale": 2, "upscale_strength": 1e-9 });
+    let asked = json!({ "model": "sd", "prompt": "x", "steps": 900, "upscale": 2, "upscale_strength": 1e-9 });
     let since = std::time::Instant::now();
     let refused = server
         .generate("image/png", &asked)
         .refused(422, &["upscale_strength"]);
     assert_eq!(refused["field"], "upscale_strength");
-    let asked = json!({ "model": "sd", "prompt": "x", "steps": 1000 });
+    let asked = json!({ "model": "sd", "prompt": "x", "steps": 900 });
     server
         .generate("audio/wav", &asked)
         .refused(406, &["draws pictures, and no sounds"]);

@@ -17,7 +17,10 @@ use langevin::{
 };
 use langevin_server::{Controls, Loras, Models, ServerOptions};
 use serde_json::{Value, json};
-use support::Server;
+use support::{
+    Answer, Server,
+    browser::{Browser, MISSING, axe},
+};
 
 fn reference(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -119,6 +122,12 @@ fn a_request_is_drawn_with_its_lora_whatever_others_are_drawn_with() {
         (json!(["ink v1.5", "pixel-art", "trained"]), json!([]))
     );
 
+    // By the names that they have there, in whose order they are added up.
+    let mut two = request(&[("", -0.7), ("", 0.4)]);
+    for (lora, name) in two.loras.iter_mut().zip(["ink v1.5", "pixel-art"]) {
+        let path = server.folder.path().join(format!("loras/{name}.safetensors"));
+        lora.name = path.display().to_string();
+    }
     let cases = [
         (json!([]), request(&[])),
         (
@@ -126,11 +135,8 @@ fn a_request_is_drawn_with_its_lora_whatever_others_are_drawn_with() {
             request(&[("kohya.safetensors", 1.0)]),
         ),
         (
-            json!([{ "name": "ink v1.5", "scale": -0.7 }, { "name": "pixel-art", "scale": 0.4 }]),
-            request(&[
-                ("peft_metadata_conv.safetensors", -0.7),
-                ("kohya.safetensors", 0.4),
-            ]),
+            json!([{ "name": "pixel-art", "scale": 0.4 }, { "name": "ink v1.5", "scale": -0.7 }]),
+            two,
         ),
         (
             json!({ "name": "trained", "scale": 2 }),
@@ -234,7 +240,7 @@ fn prompts_name_lora_as_a1111_writes_them() {
         server.generate("image/png", &body)
     };
     assert_eq!(
-        tagged("a <lora:none:1>").refused(422, &["there is no LoRA `none`", "`loras`"])["field"],
+        tagged("a <lora:none:1>").refused(422, &["there is no LoRA `none`", "each model's loras"])["field"],
         "loras"
     );
     assert_eq!(
@@ -254,7 +260,7 @@ fn prompts_name_lora_as_a1111_writes_them() {
     negative["negative_prompt"] = json!("<lora:pixel-art>");
     server
         .generate("image/png", &negative)
-        .refused(422, &["only `prompt` may name some"]);
+        .refused(422, &["only prompt may name some"]);
 }
 
 #[test]
@@ -308,7 +314,7 @@ fn nothing_but_a_name_of_the_folder_is_taken() {
     let plain = json!({ "model": "plain", "steps": 2, "loras": { "name": "pixel-art" } });
     server
         .generate("image/png", &plain)
-        .refused(422, &["`loras` is for pipelines with a UNet"]);
+        .refused(422, &["loras is for pipelines with a UNet"]);
 
     let without = Server::latent(ServerOptions::default());
     without
@@ -479,4 +485,270 @@ fn a_plan_of_the_library_lends_by_path() {
             .1,
         "kohya:0.5"
     );
+}
+
+/// Reads the settings of a PNG by the server.
+fn read(server: &Server, png: &[u8]) -> Answer {
+    server.call("POST", "/api/settings", &[("Content-Type", "image/png")], png)
+}
+
+/// A PNG of one grey pixel with a text in it.
+fn with_text(folder: &std::path::Path, keyword: &str, text: &str) -> Vec<u8> {
+    let path = folder.join("text.png");
+    let picture = Picture::new(1, 1, langevin::data::Channels::Grey, vec![90]).unwrap();
+    grid::write_png(&path, &picture, &[(keyword, text.to_string())]).unwrap();
+    fs::read(path).unwrap()
+}
+
+const A1111: &str = "a (lighthouse:1.2) <lora:pixel-art:0.8> <lora:gone:0.5>\nNegative prompt: blur\nSteps: 4, Sampler: Euler a, \
+    CFG scale: 5, Seed: 7, Size: 32x48, Model: sd, Lora hashes: \"pixel-art: 0123456789ab, gone: fedcba987654\", Version: v1.9.4";
+
+#[test]
+fn the_settings_of_a_picture_draw_it_again() {
+    let server = server();
+    let mut body = asked(
+        json!([{ "name": "pixel-art", "scale": 0.4 }, { "name": "trained", "parts": { "text_encoder": 0.0 } }]),
+    );
+    body["size"] = json!("32x48");
+    let drawn = server.generate("image/png", &body).expect(200);
+    let said = read(&server, &drawn.body).expect(200).json();
+    assert_eq!(
+        (&said["program"], &said["model"], &said["notices"]),
+        (&json!("langevin"), &json!("sd"), &json!([]))
+    );
+    let mut again = said["request"].clone();
+    again["model"] = said["model"].clone();
+    assert_eq!(again["loras"][1]["parts"], json!({ "text_encoder": 0.0 }));
+    let again = server.generate("image/png", &again).expect(200);
+    assert_eq!(again.picture(), drawn.picture());
+
+    let folder = server.folder.path();
+    let said = read(&server, &with_text(folder, "parameters", A1111))
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&said["program"], &said["model"]),
+        (&json!("A1111"), &json!("sd"))
+    );
+    let request = &said["request"];
+    assert_eq!(request["prompt"], json!(["a (lighthouse:1.2)"]));
+    assert_eq!(
+        (
+            &request["prompt_syntax"],
+            &request["scheduler"],
+            &request["size"],
+            &request["seeds"]
+        ),
+        (&json!("a1111"), &json!("euler-a"), &json!("32x48"), &json!([7]))
+    );
+    assert_eq!(request["loras"], json!([{ "name": "pixel-art", "scale": 0.8 }]));
+    let notices = said["notices"].to_string();
+    assert!(
+        notices.contains("the LoRA gone (fedcba987654), which is not here"),
+        "{notices}"
+    );
+    assert!(
+        notices.contains("pixel-art here is another one") && notices.contains("was 0123456789ab"),
+        "{notices}"
+    );
+    server.generate("image/png", request).expect(200);
+
+    // Of other programs and of none, and what is no picture.
+    let comfy = r#"{"3": {"class_type": "KSampler", "inputs": {"seed": 5}}}"#;
+    for (keyword, text, part) in [
+        ("prompt", comfy, "not enough to draw it again"),
+        ("Title", "a lighthouse", "nothing about how it was drawn"),
+        ("langevin", "{", "settings in the picture are broken"),
+        (
+            "langevin",
+            r#"{"request": {"steps": "many"}}"#,
+            "settings in the picture are broken",
+        ),
+    ] {
+        read(&server, &with_text(folder, keyword, text)).refused(422, &[part]);
+    }
+    for junk in [
+        &b"not a picture"[..],
+        &drawn.body[..40],
+        &[0xff, 0xd8, 0xff, 0xe0, 0, 16],
+        b"",
+    ] {
+        read(&server, junk).refused(422, &["is not a whole PNG"]);
+    }
+    server
+        .call("POST", "/api/settings", &[("Content-Type", "image/jpeg")], b"x")
+        .refused(415, &["image/png"]);
+    // What a picture says of files is not looked for.
+    let own = json!({ "request": { "prompt": "x", "loras": [{ "name": "/etc/passwd" }] }, "pictures": { "init_image": "/etc/passwd" },
+        "loras": [{ "path": "/etc/passwd", "scale": { "all": 1.0, "parts": [] }, "hash": null }] });
+    let said = read(&server, &with_text(folder, "langevin", &own.to_string()))
+        .expect(200)
+        .json();
+    assert_eq!(said["request"], json!({ "prompt": ["x"] }));
+    assert!(
+        said["notices"]
+            .to_string()
+            .contains("the LoRA passwd, which is not here"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_lora_is_chosen_on_the_page_and_a_dropped_png_fills_the_form() {
+    let server = server();
+    let Some(browser) = Browser::open(1280, 900) else {
+        println!("{MISSING}");
+        return;
+    };
+    browser.go(&format!(
+        "http://{}/#model=sd&seed=5&steps=3&prompt=a+cat",
+        server.address
+    ));
+    browser.until("document.documentElement.dataset.ready");
+    let body = || browser.wait_for("import('/page/settings.js').then(({ request }) => request())");
+    assert!(body()["loras"].is_null());
+    browser.run("document.getElementById('details-loras').open = true;");
+    browser.click("#lora-add");
+    browser.click("#lora-add");
+    let choices =
+        "return [...document.querySelectorAll('#lora-rows select')[0].options].map(({ value }) => value);";
+    assert_eq!(browser.run(choices), json!(["ink v1.5", "pixel-art", "trained"]));
+    browser.run(
+        "const [select] = document.querySelectorAll('#lora-rows select'), [scale] = document.querySelectorAll('#lora-rows input');
+         select.value = 'pixel-art'; scale.value = '0.4';
+         for (const one of [select, scale]) one.dispatchEvent(new Event('input', { bubbles: true }));",
+    );
+    browser.click("#lora-rows > :nth-child(2) button");
+    assert_eq!(body()["loras"], json!([{ "name": "pixel-art", "scale": 0.4 }]));
+    browser.run("document.getElementById('settings').requestSubmit();");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    let asked = body();
+    let drawn = server.generate("application/json", &asked).expect(200).json();
+    let png = drawn["pictures"][0]["png"].as_str().unwrap().to_string();
+    let shown = browser.run("return document.querySelector('#gallery img').src;");
+    assert_eq!(shown, format!("data:image/png;base64,{png}"));
+    browser.click("#gallery button");
+    assert!(browser.text("#shown-facts").contains("pixel-art (0.4)"));
+    browser.click("#shown [data-do=close]");
+    // A link brings it back, and says what there is not.
+    let link = browser.run("return location.href;").as_str().unwrap().to_string();
+    browser.go("about:blank");
+    browser.go(&link.replace("pixel-art", "none"));
+    browser.until("document.documentElement.dataset.ready");
+    assert!(browser.text("#alert").contains("no LoRA “none”"));
+    browser.go("about:blank");
+    browser.go(&link);
+    browser.until("document.documentElement.dataset.ready");
+    assert_eq!(body(), asked);
+
+    // The picture's own file, chosen, gives the same request again.
+    let own = server.generate("image/png", &asked).expect(200).body;
+    let path = server.folder.path().join("own.png");
+    fs::write(&path, own).unwrap();
+    browser.go("about:blank");
+    browser.go(&format!("http://{}/", server.address));
+    browser.until("document.documentElement.dataset.ready");
+    browser.keys("#settings-of", path.to_str().unwrap());
+    browser.until("!document.getElementById('settings-said').hidden");
+    let said = browser.text("#settings-said");
+    assert_eq!(said, "The settings of “own.png” (langevin) are in the form.");
+    let again = body();
+    for field in ["model", "prompt", "seed", "steps", "loras", "guidance_scale"] {
+        assert_eq!(again[field], asked[field], "{field}");
+    }
+    let again = server.generate("application/json", &again).expect(200).json();
+    assert_eq!(again["pictures"][0]["seed"], drawn["pictures"][0]["seed"]);
+
+    // One of A1111's is dropped beside the form.
+    let a1111 = with_text(server.folder.path(), "parameters", A1111);
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, a1111);
+    browser.run(&format!(
+        "window.put = (name, type, base64) => {{
+           const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+           const dataTransfer = new DataTransfer();
+           dataTransfer.items.add(new File([bytes], name, {{ type }}));
+           document.getElementById('settings-said').textContent = '';
+           const target = document.getElementById('pictures');
+           for (const kind of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, {{ dataTransfer, bubbles: true, cancelable: true }}));
+         }};
+         window.put('theirs.png', 'image/png', '{encoded}');"
+    ));
+    browser.until("document.getElementById('settings-said').textContent.includes('theirs.png')");
+    let said = browser.text("#settings-said");
+    assert!(
+        said.contains("(A1111)") && said.contains("It was drawn with the LoRA gone (fedcba987654)"),
+        "{said}"
+    );
+    let theirs = body();
+    assert_eq!(
+        (
+            &theirs["prompt"],
+            &theirs["negative_prompt"],
+            &theirs["sampler"],
+            &theirs["size"],
+            &theirs["prompt_syntax"]
+        ),
+        (
+            &json!("a (lighthouse:1.2)"),
+            &json!("blur"),
+            &json!("euler-a"),
+            &json!("32x48"),
+            &json!("a1111")
+        )
+    );
+    assert_eq!(
+        (&theirs["seed"], &theirs["guidance_scale"], &theirs["loras"]),
+        (
+            &json!(7),
+            &json!(5),
+            &json!([{ "name": "pixel-art", "scale": 0.8 }])
+        )
+    );
+    server.generate("image/png", &theirs).expect(200);
+    // Others give a line, and leave the form as it is.
+    for (name, kind, base64, part) in [
+        ("photo.jpg", "image/jpeg", "/9j/4AAQ", "is no PNG"),
+        ("cut.png", "image/png", "iVBORw0KGgo=", "not a whole PNG"),
+        (
+            "plain.png",
+            "image/png",
+            png_of_nothing().as_str(),
+            "nothing about how it was drawn",
+        ),
+    ] {
+        browser.run(&format!("window.put('{name}', '{kind}', '{base64}');"));
+        browser.until(&format!(
+            "document.getElementById('settings-said').textContent.includes('{part}')"
+        ));
+        assert_eq!(body(), theirs);
+    }
+    if let Some(axe) = axe() {
+        browser.run("document.getElementById('details-loras').open = true;");
+        browser.run(&axe);
+        let found = browser.wait_for(
+            "axe.run().then(({ violations }) => violations.filter(({ impact }) => ['serious', 'critical'].includes(impact)).map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`))",
+        );
+        assert_eq!(found, json!([]));
+    }
+    if let Some(folder) = std::env::var_os("LANGEVIN_SCREENSHOTS") {
+        browser.run("document.getElementById('details-loras').scrollIntoView();");
+        fs::write(PathBuf::from(folder).join("loras.png"), browser.screenshot(false)).unwrap();
+    }
+    // A model of pictures has none of it.
+    browser.set("model", "plain");
+    browser.until("document.getElementById('details-loras').hidden");
+    let log = browser.log();
+    let heard = log.as_array().unwrap().iter();
+    // The refusals above are told of by the browser itself.
+    let heard = heard.filter(|line| line["level"] != "DEBUG" && !line["message"].to_string().contains("422"));
+    assert_eq!(heard.count(), 0, "{log}");
+}
+
+/// A PNG that says nothing, in base64.
+fn png_of_nothing() -> String {
+    let picture = Picture::new(1, 1, langevin::data::Channels::Grey, vec![90]).unwrap();
+    base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        grid::png_bytes(&picture).unwrap(),
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Write},
+    io::{self, BufRead, BufReader, Seek, Write},
     path::Path,
 };
 
@@ -238,11 +238,17 @@ fn encode_png(
 /// If the file cannot be read or is no PNG.
 pub fn read_png_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let path = path.as_ref();
-    let broken = |e: &dyn std::fmt::Display| Error::file(path, format!("is not a whole PNG: {e}"));
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let reader = png::Decoder::new(BufReader::new(file))
-        .read_info()
-        .map_err(|e| broken(&e))?;
+    png_texts(BufReader::new(file)).map_err(|e| Error::file(path, e.to_string()))
+}
+
+/// The same of a PNG that is read from anywhere.
+///
+/// # Errors
+/// If it is none, or not whole up to its pixels: a part of a sentence.
+pub fn png_texts(png: impl BufRead + Seek) -> Result<Vec<(String, String)>> {
+    let broken = |e: &dyn std::fmt::Display| Error::Config(format!("is not a whole PNG: {e}"));
+    let reader = png::Decoder::new(png).read_info().map_err(|e| broken(&e))?;
     let info = reader.info();
     let mut texts = Vec::new();
     for chunk in &info.uncompressed_latin1_text {

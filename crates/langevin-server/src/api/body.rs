@@ -28,11 +28,31 @@ impl Body {
     /// # Errors
     /// If it is not called JSON, is too large or too slow, or as many as may are being read.
     pub(super) async fn read(app: &App, caller: Caller, request: Request) -> Result<Self, Refusal> {
+        let message = "a request is JSON, and says so: `Content-Type: application/json`";
+        Self::read_as("application/json", message, app, caller, request).await
+    }
+
+    /// Reads a PNG.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn read_png(app: &App, caller: Caller, request: Request) -> Result<Self, Refusal> {
+        let message = "what is read is a PNG, and says so: `Content-Type: image/png`";
+        Self::read_as("image/png", message, app, caller, request).await
+    }
+
+    /// Reads what is called so; `message` says what else it may be.
+    async fn read_as(
+        wanted: &str,
+        message: &str,
+        app: &App,
+        caller: Caller,
+        request: Request,
+    ) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let message = "a request is JSON, and says so: `Content-Type: application/json`";
+        if !kind.eq_ignore_ascii_case(wanted) {
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
         let place = match is_short(&request) {

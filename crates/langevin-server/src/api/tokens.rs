@@ -9,6 +9,7 @@ use axum::{
 use langevin::{
     conditioning::{PromptSyntax, TextChunk, TextCondition},
     named::Named,
+    options::take_loras,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,12 +57,14 @@ pub(super) async fn tokens(
         Some(name) => PromptSyntax::from_name(name)
             .map_err(|error| Refusal::from(error).or_field(std::iter::empty(), "syntax"))?,
     };
+    // What a LoRA is named by is no text; a tag that cannot be read is said where it is drawn with.
+    let plain = take_loras(&asked.text).map_or(asked.text, |(plain, _)| plain);
     let unseen = match syntax {
-        PromptSyntax::Plain => text.unseen(&asked.text)?,
+        PromptSyntax::Plain => text.unseen(&plain)?,
         _ => None,
     };
     Ok(Json(Tokens {
-        chunks: text.chunks(&asked.text, syntax)?,
+        chunks: text.chunks(&plain, syntax)?,
         room: text.tokenizer().length() - 2,
         unseen,
     }))

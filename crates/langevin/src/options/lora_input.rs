@@ -44,6 +44,16 @@ impl LoraInput {
         }
     }
 
+    /// A LoRA at scales that may differ in parts of the model.
+    pub fn of_scales(name: impl Into<String>, scales: LoraScale) -> Self {
+        let (scale, parts) = scales.into_parts();
+        Self {
+            name: name.into(),
+            scale,
+            parts: parts.into_iter().collect(),
+        }
+    }
+
     /// How strongly it is applied where.
     pub fn scales(&self) -> LoraScale {
         let parts = self.parts.iter();
@@ -55,12 +65,7 @@ impl LoraInput {
 
 impl From<LoraTag> for LoraInput {
     fn from(tag: LoraTag) -> Self {
-        let (scale, parts) = tag.scale.into_parts();
-        Self {
-            name: tag.name,
-            scale,
-            parts: parts.into_iter().collect(),
-        }
+        Self::of_scales(tag.name, tag.scale)
     }
 }
 

@@ -567,7 +567,7 @@ impl Request {
     }
 
     /// Leaves out the pictures that it brings along.
-    pub(crate) fn leave_images(&mut self) {
+    pub fn leave_images(&mut self) {
         for place in [
             &mut self.conditioning_image,
             &mut self.vector_of,

@@ -82,7 +82,10 @@ impl Pipeline {
                 _ => texts.push((*weight, adapter)),
             }
         }
-        let (key, places) = (path.display().to_string(), Arc::new(places));
+        // Wherever its folder lies, it is added up in the same place among others.
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let key = format!("{} {}", name.to_string_lossy(), path.display());
+        let places = Arc::new(places);
         let part = |adapters| LentPart {
             adapters: Arc::new(LentAdapters::new(key.clone(), adapters)),
             places: places.clone(),

@@ -61,7 +61,7 @@ impl ModelName {
     }
 
     /// The name alone, as A1111 writes it.
-    fn short(&self) -> String {
+    pub fn short(&self) -> String {
         let name = self.path.rsplit(['/', '\\']).next().unwrap_or(&self.path);
         let stem = ENDINGS
             .iter()
@@ -303,6 +303,8 @@ impl Settings {
         if let Some(batch_size) = own["batch_size"].as_u64() {
             request.batch_size = usize::try_from(batch_size).unwrap_or(usize::MAX).clamp(1, 4096);
         }
+        // They are noted beside it.
+        request.loras.clear();
         let mut notices = Vec::new();
         for (name, path) in own["pictures"].as_object().into_iter().flatten() {
             match path.as_str() {
