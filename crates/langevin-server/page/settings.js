@@ -480,7 +480,8 @@ export function linkOf({ request, model: named }) {
   for (const name of ["steps", "size", "guidance_scale", "eta", "clip_skip", "prompt_syntax", "noise_level", "image_guidance_scale", "negative_class"]) {
     set(name, request[name]);
   }
-  for (const name of options.names()) if (request[name] !== false) set(name, request[name]);
+  // A picture has one seed, which the dice changes.
+  for (const name of options.names()) if (name !== "seeds" && request[name] !== false) set(name, request[name]);
   if (request.loras?.length > 0) set("loras", loras.written(request.loras));
   return link;
 }

@@ -680,6 +680,7 @@ fn a_lora_is_chosen_on_the_page_and_a_dropped_png_fills_the_form() {
         "{said}"
     );
     let theirs = body();
+    assert!(theirs["seeds"].is_null(), "the dice changes the seed: {theirs}");
     assert_eq!(
         (
             &theirs["prompt"],
