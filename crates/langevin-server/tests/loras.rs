@@ -375,6 +375,9 @@ fn pictures_name_lora_and_words_by_hashes_and_without_folders() {
     assert_eq!(settings.loras[1].hash.as_deref(), Some(ink.as_str()));
     assert_eq!(settings.embeddings.len(), 1);
 
+    // What is loaded by now is named all the same.
+    assert_eq!(self::texts(&server, &body), texts);
+
     // A text without the word names no file of it, and without settings nothing is named.
     let plain = self::texts(&server, &asked(json!([])));
     assert!(

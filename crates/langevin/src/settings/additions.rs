@@ -17,6 +17,9 @@ use crate::{
 /// How many digits of a hash A1111 shows.
 const DIGITS: usize = 12;
 
+/// The beginning of SHA-256 of nothing, which programs write that could not read a file: it names none.
+const OF_NOTHING: &str = "e3b0c44298fc1c149afb";
+
 /// A LoRA that a picture was drawn with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotedLora {
@@ -133,7 +136,7 @@ pub(super) fn tagged(tags: Vec<LoraTag>, hashes: &str) -> Vec<NotedLora> {
     let hash = |name: &str| {
         let mut all = hashes.split(',').filter_map(|one| one.rsplit_once(':'));
         let (_, hash) = all.find(|(known, _)| known.trim() == name)?;
-        Some(hash.trim().to_string()).filter(|hash| !hash.is_empty())
+        Some(hash.trim().to_string()).filter(|hash| hash.len() >= 8 && !OF_NOTHING.starts_with(hash))
     };
     let noted = |tag: LoraTag| NotedLora {
         hash: hash(&tag.name),
@@ -171,5 +174,35 @@ mod tests {
             "a castle <lora:pixel-art:0.8> <lora:b:1>"
         );
         assert_eq!(with_tags("", &loras[1..]), "<lora:b:1>");
+    }
+
+    #[test]
+    fn tags_of_others_keep_their_names_and_hashes() {
+        let (_, tags) = crate::options::take_loras(
+            "a <lora:[XL]Style v1.5:-0.5:-0.8> <lora:b:1> <lora:unread:1> <lora:not hashed:1>",
+        )
+        .unwrap();
+        let noted = tagged(
+            tags,
+            "[XL]Style v1.5: 8c6dd764ceff, b: 5a4becfcc624, unread: e3b0c44298fc, c: 1",
+        );
+        let hashes: Vec<(&str, Option<&str>)> = noted
+            .iter()
+            .map(|lora| (lora.path.to_str().unwrap(), lora.hash.as_deref()))
+            .collect();
+        assert_eq!(
+            hashes,
+            [
+                ("[XL]Style v1.5", Some("8c6dd764ceff")),
+                ("b", Some("5a4becfcc624")),
+                // A program that could not read the file noted the hash of nothing.
+                ("unread", None),
+                ("not hashed", None),
+            ]
+        );
+        assert_eq!(
+            noted[0].scale.to_string(),
+            "-0.8 (text_encoder -0.5, text_encoder_2 -0.5)"
+        );
     }
 }
