@@ -10,7 +10,7 @@ use langevin::{
     generate::{Aids, Plan},
     models::{AnyControl, ControlNetConfig, ControlNetModel, Model, unet2d_condition::PerLevel},
     options::ControlInput,
-    pipelines::{Pipeline, pack, step_together},
+    pipelines::{LoadOptions, Pipeline, loaded_bytes, pack, step_together},
     random::Generator,
     weights::{Precision, named_tensors},
 };
@@ -286,6 +286,12 @@ fn the_third_of_several_networks_is_kept() {
     let saved = folder.path().join("saved");
     three.save(&saved).unwrap();
     assert_eq!(Pipeline::load(&saved, &device()).unwrap().controls().len(), 3);
+    // Each counts as memory, and not the first alone, which the index names.
+    let one = AnyControl::bytes_at(self::network("net_a")).unwrap();
+    let bytes = |folder: &Path| loaded_bytes(folder, &LoadOptions::default()).unwrap();
+    let without = folder.path().join("without");
+    pipeline().save(&without).unwrap();
+    assert_eq!(bytes(&saved), bytes(&without) + 3 * one);
     fs::rename(saved.join("controlnet_2"), saved.join("controlnet_1_2")).unwrap();
     assert_eq!(Pipeline::load(&saved, &device()).unwrap().controls().len(), 3);
 }

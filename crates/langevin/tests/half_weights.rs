@@ -15,11 +15,13 @@ use burn::{
 use langevin::{
     Lora, Request,
     codec::Codec,
+    data::{Channels, ImageInput, Picture},
     device::default_device,
     generate::Plan,
     guidance::Through,
-    models::{AnyModel, Checkpoint},
+    models::{AnyControl, AnyModel, Checkpoint, ImageEncoder, IpAdapter, IpAdapterModel},
     ops,
+    options::{ControlInput, IpAdapterInput, LoraInput},
     pipelines::{LoadOptions, Pipeline, loaded_bytes},
     training::{Full, Latent, Trainee},
     weights::{Precision, writing},
@@ -151,6 +153,122 @@ fn pictures_are_those_of_float32_weights_to_the_bit() {
         }
     }
 }
+
+/// A folder with these files and folders of the reference.
+fn with(paths: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for path in paths {
+        let from = reference().join(path);
+        let to = folder.path().join(from.file_name().unwrap());
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(from, to).unwrap()),
+        }
+    }
+    folder
+}
+
+/// A picture to follow, and to draw like.
+fn picture() -> ImageInput {
+    let pixels = (0..48 * 48 * 3).map(|i| if i / 144 % 10 < 4 { 30 } else { 220 });
+    Picture::new(48, 48, Channels::Rgb, pixels.collect())
+        .unwrap()
+        .into()
+}
+
+#[test]
+fn networks_beside_a_model_keep_their_types_too() {
+    let device = default_device();
+    let base = Pipeline::load(reference().join("sd/models/sd1"), &device).unwrap();
+    let pictures = |pipeline: &Pipeline, change: &dyn Fn(&mut Request)| {
+        let mut request = Request {
+            prompt: vec!["a boat".into()],
+            steps: Some(2),
+            size: Some("48".parse().unwrap()),
+            ..Request::default()
+        };
+        change(&mut request);
+        let plan = Plan::of(pipeline, &request).unwrap();
+        let latents = plan.samples(pipeline, &mut ()).unwrap().unwrap();
+        values(Tensor::cat(latents, 0))
+    };
+    let plain = pictures(&base, &|_| {});
+    let smaller = |[half, wide]: [u64; 2], what: &str| {
+        // Positions, norms and biases are float32.
+        assert!(
+            half < wide * 7 / 10 && half > wide * 4 / 10,
+            "{what}: {half} of {wide} bytes"
+        );
+    };
+    for file in ["plain_sd.safetensors", "full_sd.safetensors"] {
+        let adapters = with(&[&format!("ip_adapter/{file}"), "ip_adapter/image_encoder"]);
+        let both = Both::of(adapters.path(), Precision::Float16);
+        let folders = [both.half(), both.wide()];
+        smaller(
+            folders
+                .clone()
+                .map(|folder| IpAdapter::bytes_at(folder.join(file)).unwrap()),
+            file,
+        );
+        let encoders = folders.clone().map(|folder| folder.join("image_encoder"));
+        smaller(
+            encoders.map(|folder| ImageEncoder::bytes_at(folder).unwrap()),
+            "image_encoder",
+        );
+        let opened = IpAdapterModel::open(both.half().join(file), None, &device).unwrap();
+        let held = held(opened.adapter.as_ref());
+        assert!(held["F16"] > 3 * held["F32"], "{held:?}");
+        let [half, wide] = folders.map(|folder| {
+            pictures(&base, &|request| {
+                let path = folder.join(file).display().to_string();
+                request.ip_adapter = vec![IpAdapterInput::new(path, picture())];
+            })
+        });
+        assert!(half == wide && half != plain, "{file}");
+    }
+    let sd2 = Pipeline::load(reference().join("sd/models/sd2"), &device).unwrap();
+    for network in NETWORKS {
+        let networks = with(&[network]);
+        let both = Both::of(networks.path(), Precision::Float16);
+        let name = Path::new(network).file_name().unwrap();
+        let [half, wide] = [both.half(), both.wide()].map(|folder| folder.join(name));
+        smaller(
+            [&half, &wide].map(|path| AnyControl::bytes_at(path).unwrap()),
+            network,
+        );
+        let [half, wide] = [half, wide].map(|path| {
+            pictures(&sd2, &|request| {
+                request.control = vec![ControlInput::new(path.to_str().unwrap(), picture())];
+            })
+        });
+        assert!(half == wide && half != pictures(&sd2, &|_| {}), "{network}");
+    }
+    let adapters = with(&["t2i_adapter/models/full"]);
+    let both = Both::of(adapters.path(), Precision::Float16);
+    let folders = [both.half(), both.wide()].map(|folder| folder.join("full"));
+    smaller(
+        folders.clone().map(|path| AnyControl::bytes_at(path).unwrap()),
+        "full",
+    );
+    let AnyControl::T2IAdapter(network) = AnyControl::open(&folders[0], &device).unwrap() else {
+        panic!("it is a T2I-Adapter");
+    };
+    let held = held(network.as_ref());
+    assert!(held["F16"] > 3 * held["F32"], "{held:?}");
+    // A LoRA beside weights of 16 bits.
+    let whole = Both::of(&reference().join("sd/models/sd1"), Precision::Float16);
+    let [half, wide] = [whole.half(), whole.wide()].map(|folder| {
+        let pipeline = Pipeline::load(folder, &device).unwrap();
+        pictures(&pipeline, &|request| {
+            let path = reference().join("lora/files/kohya.safetensors");
+            request.loras = vec![LoraInput::new(path.display().to_string(), 0.8)];
+        })
+    });
+    assert!(half == wide && half != plain);
+}
+
+/// Networks for the model `sd2`.
+const NETWORKS: [&str; 1] = ["controlnet/models/net_a"];
 
 #[test]
 fn a_lora_moves_what_it_moves_of_float32_weights() {
