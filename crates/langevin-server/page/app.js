@@ -1,9 +1,11 @@
 // The page: its views, and what they are told.
 
 import { Refused } from "./api.js";
+import * as compare from "./compare.js";
 import * as dropped from "./dropped.js";
 import * as drawing from "./drawing.js";
 import * as gallery from "./gallery.js";
+import * as options from "./options.js";
 import * as schedule from "./schedule.js";
 import * as settings from "./settings.js";
 import * as tokens from "./tokens.js";
@@ -101,6 +103,7 @@ async function begin() {
   training.begin();
   await gallery.begin(drawing.showAgain);
   dropped.begin(takeSettings);
+  compare.begin(options.schemas);
   const wanted = tab && byId(`tab-${tab}`);
   if (wanted && !wanted.hidden) choose(wanted);
   document.documentElement.dataset.ready = "yes";

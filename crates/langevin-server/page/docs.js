@@ -55,7 +55,10 @@ for (const [path, methods] of Object.entries(description.paths)) {
     const section = element("section", "", title, prose("p", operation.description ?? operation.summary));
     const parameters = operation.parameters ?? [];
     if (parameters.length) section.append(table("Parameters", parameters.map((one) => [one.name, kind(one.schema), one.description])));
-    const body = operation.requestBody?.content["application/json"].schema;
+    const bodies = operation.requestBody?.content ?? {};
+    const body = bodies["application/json"]?.schema;
+    const files = Object.keys(bodies).filter((kind) => kind !== "application/json");
+    if (files.length) section.append(prose("p", `The body is a file: ${files.join(", ")}.`));
     if (body) section.append(table("Body", fields(body)));
     const responses = Object.entries(operation.responses);
     section.append(table("Answers", responses.map(([status, { content, description }]) => [status, Object.keys(content ?? {}).join(", "), description])));

@@ -16,6 +16,8 @@ const TAKES = {
   depth: ({ depth }) => depth, vector_of: ({ vector }) => vector?.of, init_audio: ({ sound }) => sound, continue_audio: ({ sound }) => sound,
 };
 
+/** The fields of a request, as the API describes them. */
+export let schemas = {};
 /** The options, by their names. */
 const options = new Map();
 
@@ -44,7 +46,8 @@ function parts(description = "") {
 /** Makes the controls. */
 export async function begin() {
   const { components } = await getJson("/api/openapi.json");
-  for (const [name, schema] of Object.entries(components.schemas.GenerateRequest.properties)) {
+  schemas = components.schemas.GenerateRequest.properties;
+  for (const [name, schema] of Object.entries(schemas)) {
     if (form.elements[name] || BY_HAND.includes(name)) continue;
     const types = [schema.type].flat();
     const picture = schema.contentEncoding !== undefined;

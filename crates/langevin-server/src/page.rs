@@ -35,6 +35,7 @@ const FILES: &[(&str, &str, &str)] = &[
         include_str!("../page/attributes.js"),
     ),
     ("/page/chart.js", SCRIPT, include_str!("../page/chart.js")),
+    ("/page/compare.js", SCRIPT, include_str!("../page/compare.js")),
     ("/page/docs.js", SCRIPT, include_str!("../page/docs.js")),
     ("/page/drawing.js", SCRIPT, include_str!("../page/drawing.js")),
     ("/page/dropped.js", SCRIPT, include_str!("../page/dropped.js")),

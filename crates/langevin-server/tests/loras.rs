@@ -756,3 +756,90 @@ fn png_of_nothing() -> String {
         grid::png_bytes(&picture).unwrap(),
     )
 }
+
+#[test]
+fn settings_are_compared_on_the_page() {
+    let server = server();
+    let Some(browser) = Browser::open(1280, 900) else {
+        println!("{MISSING}");
+        return;
+    };
+    browser.go(&format!(
+        "http://{}/#model=sd&seed=5&steps=3&prompt=a+cat",
+        server.address
+    ));
+    browser.until("document.documentElement.dataset.ready");
+    browser.run("document.getElementById('details-compare').open = true;");
+    let asked = |text: &str| {
+        browser.run(&format!(
+            "document.getElementById('settings').elements.compare.value = '{text}';"
+        ));
+        browser.click("#compare-draw");
+    };
+    for (text, part) in [
+        ("", "Say what is compared"),
+        ("steps", "no setting with its values"),
+        ("steps=2,3; steps=4", "there twice"),
+        ("steps=1,2,3,4,5,6,7; seed=1,2,3,4,5,6", "42 pictures"),
+        ("colour=red", "no setting “colour”"),
+        ("steps=2,many", "steps is a whole number"),
+    ] {
+        asked(text);
+        browser.until(&format!(
+            "document.getElementById('compare-said').textContent.toLowerCase().includes('{}')",
+            part.to_lowercase()
+        ));
+    }
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#gallery li').length;"),
+        json!(0)
+    );
+    asked("guidance-scale=3,7.5; steps=2,3,4");
+    browser.until("document.querySelectorAll('#gallery li').length === 1");
+    browser.until("document.getElementById('compare-said').textContent.includes('all 6')");
+    // Each cell is what its settings give alone.
+    let whole = browser.run("return document.querySelector('#gallery img').src;");
+    let whole = whole.as_str().unwrap().split_once(',').unwrap().1.to_string();
+    let whole = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, whole).unwrap();
+    let whole = decode_picture(&whole, 4096, "it").unwrap();
+    let base = browser.wait_for("import('/page/settings.js').then(({ request }) => request())");
+    let mut found = 0;
+    for scale in [3.0, 7.5] {
+        for steps in [2, 3, 4] {
+            let mut body = base.clone();
+            body["guidance_scale"] = json!(scale);
+            body["steps"] = json!(steps);
+            found += usize::from(holds(&whole, &drawn(&server, &body)));
+        }
+    }
+    assert_eq!(found, 6);
+    if let Some(folder) = std::env::var_os("LANGEVIN_SCREENSHOTS") {
+        browser.click("#gallery button");
+        fs::write(
+            PathBuf::from(folder).join("compare.png"),
+            browser.screenshot(false),
+        )
+        .unwrap();
+    }
+    let log = browser.log();
+    let heard = log.as_array().unwrap().iter();
+    let heard = heard.filter(|line| line["level"] != "DEBUG" && !line["message"].to_string().contains("422"));
+    assert_eq!(heard.count(), 0, "{log}");
+}
+
+/// Whether a picture stands in a larger one, four times as large.
+fn holds(whole: &Picture, part: &Picture) -> bool {
+    let channels = whole.pixels().len() / (whole.height() * whole.width());
+    let at = |y: usize, x: usize| &whole.pixels()[(y * whole.width() + x) * channels..][..3];
+    let rows = 0..whole.height().saturating_sub(4 * part.height()) + 1;
+    rows.into_iter().any(|top| {
+        (0..whole.width().saturating_sub(4 * part.width()) + 1).any(|left| {
+            (0..part.height()).all(|y| {
+                (0..part.width()).all(|x| {
+                    let own = &part.pixels()[(y * part.width() + x) * 3..][..3];
+                    at(top + 4 * y, left + 4 * x) == own
+                })
+            })
+        })
+    })
+}

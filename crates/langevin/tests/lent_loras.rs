@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 use langevin::{
-    Pipeline, Request,
+    Lora, Pipeline, Request,
+    conditioning::PromptSyntax,
     generate::{Aids, Plan},
     options::LoraInput,
-    pipelines::{Sampling, step_together},
+    pipelines::{LoadOptions, Sampling, step_together},
     settings::{ModelName, Settings},
 };
 use support::{device, reference, values};
@@ -249,4 +250,79 @@ fn pictures_say_which_lora_they_were_drawn_with() {
         (noted.scale.clone(), noted.hash.as_deref()),
         (0.5.into(), Some("0123456789abcdef"))
     );
+}
+
+#[test]
+fn a_lora_of_few_steps_brings_its_sampler_and_steps_along() {
+    let (pipeline, folder) = (pipeline(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("lcm-lora-sdv1-5.safetensors");
+    std::fs::copy(file("kohya.safetensors"), &path).unwrap();
+    let lora = LoraInput::new(path.display().to_string(), 1.0);
+    let asked = Request {
+        steps: None,
+        loras: vec![lora.clone()],
+        negative_prompt: Vec::new(),
+        ..request(&[])
+    };
+    let plan = Plan::of(&pipeline, &asked).unwrap();
+    assert_eq!(plan.steps(), 4);
+    let notices = plan.notices().join(" ");
+    assert!(notices.contains("the LoRA is of LCM"), "{notices}");
+    let facts = plan.facts("sd1", None);
+    assert!(
+        facts.contains(&("scheduler", "LCMScheduler".to_string())),
+        "{facts:?}"
+    );
+    // As where it is merged.
+    let options = LoadOptions {
+        loras: vec![Lora::new(&path, 1.0)],
+        ..LoadOptions::default()
+    };
+    let merged = Pipeline::load_with(reference().join("sd/models/sd1"), &options, &device()).unwrap();
+    let without = Request {
+        loras: Vec::new(),
+        ..asked.clone()
+    };
+    let difference = support::relative_difference(&alone(&pipeline, &asked), &alone(&merged, &without));
+    assert!(difference < 1e-4, "{difference}");
+    // What is said counts, and the next request has the pipeline's own again.
+    let said = Request {
+        steps: Some(2),
+        scheduler: Some("euler".into()),
+        ..asked
+    };
+    let plan = Plan::of(&pipeline, &said).unwrap();
+    assert_eq!(plan.steps(), 2);
+    assert!(
+        plan.notices().join(" ").contains("looks like a LCM model"),
+        "{:?}",
+        plan.notices()
+    );
+    let plan = Plan::of(&pipeline, &request(&[])).unwrap();
+    assert!(plan.notices().is_empty(), "{:?}", plan.notices());
+}
+
+#[test]
+fn schedules_and_several_prompts_at_once_keep_the_lora() {
+    let pipeline = pipeline();
+    // Each picture of several prompts, texts that change on the way, and two at once.
+    let mut several = request(&[("kohya.safetensors", 0.8)]);
+    several.prompt = vec!["a [cat:dog:0.5] AND a house :0.6".into(), "a tree".into()];
+    several.prompt_syntax = PromptSyntax::A1111;
+    several.negative_prompt = Vec::new();
+    several.count = Some(2);
+    let options = LoadOptions {
+        loras: vec![Lora::new(file("kohya.safetensors"), 0.8)],
+        ..LoadOptions::default()
+    };
+    let merged = Pipeline::load_with(reference().join("sd/models/sd1"), &options, &device()).unwrap();
+    let drawn = |pipeline: &Pipeline, request: &Request| {
+        let plan = Plan::of(pipeline, request).unwrap();
+        values(Tensor::cat(plan.samples(pipeline, &mut ()).unwrap().unwrap(), 0))
+    };
+    let found = drawn(&pipeline, &several);
+    several.loras.clear();
+    let difference = support::relative_difference(&found, &drawn(&merged, &several));
+    assert!(difference < 1e-4, "{difference}");
+    assert!(support::relative_difference(&found, &drawn(&pipeline, &several)) > 1e-2);
 }

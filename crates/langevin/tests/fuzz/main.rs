@@ -275,6 +275,21 @@ target!(lora, 4000, |input| {
         _ = file.rewrite(&output, *style, Some(&targets), Precision::Stored);
         _ = file.rewrite(&output, *style, None, Precision::Float16);
     }
+    if let Ok(beside) = file.beside(&targets) {
+        assert!(file.check_beside(&targets).is_ok());
+        for module in beside.modules {
+            let [outputs, columns] = match module.component {
+                Component::TextEncoder => [4, 4],
+                _ if module.module.ends_with("conv1") => [6, 36],
+                _ => [6, 8],
+            };
+            let rank = module.up.len() / outputs;
+            assert_eq!(
+                (module.up.len(), module.down.len()),
+                (rank * outputs, rank * columns)
+            );
+        }
+    }
     let Ok(fit) = file.fit(&targets, &0.5.into()) else {
         return;
     };
