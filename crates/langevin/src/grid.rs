@@ -19,6 +19,8 @@ use crate::{
 
 /// Pictures smaller than this a side are enlarged in grids.
 const VISIBLE_SIDE: usize = 64;
+/// The most bytes of texts that are read of one PNG.
+const MOST_TEXT: usize = 8 << 20;
 /// The colour between pictures.
 const BACKGROUND: u8 = 255;
 /// The colours of a GIF are chosen from a sample of pixels; 1 is the finest and slowest, 30 the coarsest.
@@ -250,15 +252,32 @@ pub fn png_texts(png: impl BufRead + Seek) -> Result<Vec<(String, String)>> {
     let broken = |e: &dyn std::fmt::Display| Error::Config(format!("is not a whole PNG: {e}"));
     let reader = png::Decoder::new(png).read_info().map_err(|e| broken(&e))?;
     let info = reader.info();
-    let mut texts = Vec::new();
+    let (mut texts, mut taken) = (Vec::new(), 0);
+    let mut take = |keyword: &str, text: String| {
+        taken += text.len();
+        texts.push((keyword.to_string(), text));
+        match taken > MOST_TEXT {
+            true => Err(broken(&"its texts are longer than any that say something")),
+            false => Ok(()),
+        }
+    };
     for chunk in &info.uncompressed_latin1_text {
-        texts.push((chunk.keyword.clone(), chunk.text.clone()));
+        take(&chunk.keyword, chunk.text.clone())?;
     }
     for chunk in &info.compressed_latin1_text {
-        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| broken(&e))?));
+        // A few bytes may stand for very many.
+        let mut chunk = chunk.clone();
+        chunk
+            .decompress_text_with_limit(MOST_TEXT)
+            .map_err(|e| broken(&e))?;
+        take(&chunk.keyword, chunk.get_text().map_err(|e| broken(&e))?)?;
     }
     for chunk in &info.utf8_text {
-        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| broken(&e))?));
+        let mut chunk = chunk.clone();
+        chunk
+            .decompress_text_with_limit(MOST_TEXT)
+            .map_err(|e| broken(&e))?;
+        take(&chunk.keyword, chunk.get_text().map_err(|e| broken(&e))?)?;
     }
     Ok(texts)
 }
@@ -392,6 +411,29 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let has = |kind: &[u8]| bytes.windows(4).any(|w| w == kind);
         assert!(has(b"tEXt") && has(b"iTXt"));
+    }
+
+    #[test]
+    fn texts_that_claim_too_much_are_refused() {
+        let of = |texts: usize| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+            encoder.set_color(png::ColorType::Grayscale);
+            for number in 0..texts {
+                let long = "x".repeat(1 << 20);
+                match number % 2 {
+                    0 => encoder.add_ztxt_chunk(format!("k{number}"), long).unwrap(),
+                    _ => encoder.add_itxt_chunk(format!("k{number}"), long).unwrap(),
+                }
+            }
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(&[0]).unwrap();
+            writer.finish().unwrap();
+            png_texts(io::Cursor::new(bytes))
+        };
+        assert_eq!(of(6).unwrap().len(), 6);
+        let why = of(9).unwrap_err().to_string();
+        assert!(why.contains("longer than any"), "{why}");
     }
 
     #[test]
