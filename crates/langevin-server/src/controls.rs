@@ -74,7 +74,7 @@ impl Controls {
         };
         self.kept
             .get(name, |_| load())
-            .map_err(|error| self.shelf.hiding(error))
+            .map_err(|error| self.shelf.hiding(&entry.path, error))
     }
 }
 

@@ -105,7 +105,7 @@ impl IpAdapters {
         };
         self.kept
             .get(name, load)
-            .map_err(|error| self.shelf.hiding(error))
+            .map_err(|error| self.shelf.hiding(encoder, self.shelf.hiding(file, error)))
     }
 }
 

@@ -91,7 +91,8 @@ impl Loras {
             let bytes = lora.bytes();
             Ok((lora, bytes))
         };
-        kept.get(name, |_| load()).map_err(|error| self.0.hiding(error))
+        kept.get(name, |_| load())
+            .map_err(|error| self.0.hiding(&entry.path, error))
     }
 
     /// The path of a LoRA, and what others know it by.
