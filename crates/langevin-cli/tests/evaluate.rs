@@ -57,6 +57,22 @@ fn samples_are_compared_with_real_pictures() {
         plain.out
     );
     assert!(plain.err.contains("take more than 192"), "{}", plain.err);
+    // The same figures for a program.
+    let json = line(folder.path(), &format!("evaluate plain {args} --json")).ok();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let said = format!(
+        "Fréchet distance {:.4}: ",
+        json["frechet_distance"].as_f64().unwrap()
+    );
+    assert!(plain.out.starts_with(&said), "{said} {}", plain.out);
+    assert_eq!(
+        (&json["samples"], &json["features"]),
+        (&40.into(), &"pixels+gradients".into())
+    );
+    assert!(
+        json["recall"].is_number() && json.get("classes").is_none(),
+        "{json}"
+    );
     // Ten samples, each with six neighbours.
     let picture = read_picture(folder.path().join("near.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (7 * 66 + 2, 10 * 66 + 2));

@@ -155,6 +155,19 @@ fn class_pictures_are_drawn_once_and_trained_on() {
         second == bytes(folder.join("dogs/drawn-00001.png")),
         "what was interrupted goes on"
     );
+    // One that is broken is left out, with a word.
+    fs::write(folder.join("dogs/broken.png"), "no picture").unwrap();
+    let noisy = SHORT.replace("--quiet", "--plain");
+    let ran = line(
+        folder,
+        &format!("train {flags} {noisy} --max-train-steps 2 --output-dir broken"),
+    )
+    .ok();
+    assert!(
+        ran.err.contains("1 of the pictures of the class cannot be read"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
@@ -265,6 +278,11 @@ fn a_controlnet_and_an_editor_are_trained_and_drawn_with() {
         "sample whole --init-image pairs/0.png --prompt cat --steps 2 --output edited.png",
     )
     .ok();
+    let refused = format!(
+        "train --pretrained {base} --trainee controlnet {shown} --validation-image no.png {SHORT} --output-dir no"
+    );
+    line(folder, &refused).refused(1, &["no.png"]);
+    assert!(!folder.join("no").exists(), "before anything is written");
     let refused = format!("train --pretrained {base} --trainee controlnet --train-data-dir dog {SHORT}");
     line(folder, &refused).refused(1, &["--conditioning-image", "controlnet"]);
 }

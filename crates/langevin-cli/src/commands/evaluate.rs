@@ -22,6 +22,7 @@ use langevin::{
     guidance::ClassifierFree,
     models::{INCEPTION_SPACE, Inception},
 };
+use serde_json::json;
 
 use super::sample::Drawing;
 use crate::{
@@ -97,6 +98,9 @@ pub(crate) struct EvaluateArgs {
     /// Pictures drawn together
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub batch_size: usize,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub guidance: Options<ClassifierFree>,
 }
@@ -153,29 +157,55 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         bail!("no picture was drawn")
     };
     let real = real_set(dataset.as_ref(), like, args.real_pictures)?;
+    let mut figures = json!({});
     if let Some(classes) = classes {
         // What is played differs from sound to sound; the timbre is what a class is.
         let agreed = match hears {
             true => agreement_in(&drawn, &real, classes, VOTERS, spectrum_features)?,
             false => agreement(&drawn, &real, classes, VOTERS)?,
         };
-        print_agreement(&agreed, dataset.class_names().unwrap_or_default())?;
+        let names = dataset.class_names().unwrap_or_default();
+        let of_classes = names.iter().zip(&agreed.per_class);
+        figures["agreement"] = agreed.fraction().into();
+        figures["classes"] = of_classes
+            .map(|(name, (right, all))| json!({ "name": name, "right": right, "samples": all }))
+            .collect();
+        if !args.json {
+            print_agreement(&agreed, names)?;
+        }
     }
     let Some([samples, pictures]) = space.rows([&drawn, &real], &stop)? else {
         bail!("stopped before the last picture was looked at")
     };
     let features = samples.len() / drawn.pictures.len();
-    print_distance(&space, &samples, &pictures, features)?;
+    let distance = distance(&space, &samples, &pictures, features)?;
+    figures["frechet_distance"] = distance.value.into();
+    figures["features"] = distance.space.into();
+    figures["samples"] = drawn.pictures.len().into();
+    figures["real_pictures"] = real.pictures.len().into();
+    if !args.json {
+        terminal::print_line(&distance.line)?;
+    }
     if stop.requested() {
         bail!("stopped before precision and recall were computed")
     }
     let within = precision_recall(&pictures, &samples, features, REACH)?;
-    terminal::print_line(&format!(
-        "precision {:.3}, recall {:.3}, in the same features",
-        within.precision, within.recall
-    ))?;
+    figures["precision"] = within.precision.into();
+    figures["recall"] = within.recall.into();
+    if !args.json {
+        terminal::print_line(&format!(
+            "precision {:.3}, recall {:.3}, in the same features",
+            within.precision, within.recall
+        ))?;
+    }
     if let Some(path) = &args.neighbours {
         draw_neighbours(&drawn, &real, path)?;
+        if !args.json {
+            terminal::print_line(&format!("neighbours in {}", path.display()))?;
+        }
+    }
+    if args.json {
+        terminal::print_json(&figures)?;
     }
     Ok(())
 }
@@ -273,12 +303,20 @@ impl Space {
     }
 }
 
-/// Prints the distance between two clouds of rows of `features` numbers.
-fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: usize) -> Result<()> {
-    let (name, space) = match space {
-        Space::Shapes => ("Fréchet distance", format!("`{SHAPE_SPACE}` (not FID)")),
-        Space::Spectra => ("Fréchet distance", format!("`{SPECTRUM_SPACE}` (not FID)")),
-        Space::Inception(_) => ("FID", format!("`{INCEPTION_SPACE}`")),
+/// How far sets of pictures are apart.
+struct Distance {
+    value: f64,
+    /// The name of the features.
+    space: &'static str,
+    line: String,
+}
+
+/// The distance between two clouds of rows of `features` numbers.
+fn distance(space: &Space, samples: &[f32], pictures: &[f32], features: usize) -> Result<Distance> {
+    let (name, space, but) = match space {
+        Space::Shapes => ("Fréchet distance", SHAPE_SPACE, " (not FID)"),
+        Space::Spectra => ("Fréchet distance", SPECTRUM_SPACE, " (not FID)"),
+        Space::Inception(_) => ("FID", INCEPTION_SPACE, ""),
     };
     let [real, drawn] = [
         Gaussian::of(pictures, features)?,
@@ -287,9 +325,9 @@ fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: us
     let distance = frechet_distance(&real, &drawn)?;
     let counts = [samples, pictures].map(|rows| rows.len() / features);
     let [drawn, real] = counts.map(terminal::thousands);
-    terminal::print_line(&format!(
-        "{name} {distance:.4}: {drawn} samples against {real} pictures, in the {features} features {space}"
-    ))?;
+    let line = format!(
+        "{name} {distance:.4}: {drawn} samples against {real} pictures, in the {features} features `{space}`{but}"
+    );
     for (what, count) in ["samples", "real pictures"].into_iter().zip(counts) {
         if count <= features {
             terminal::note(&format!(
@@ -297,7 +335,11 @@ fn print_distance(space: &Space, samples: &[f32], pictures: &[f32], features: us
             ));
         }
     }
-    Ok(())
+    Ok(Distance {
+        value: distance,
+        space,
+        line,
+    })
 }
 
 /// A row for each of a few samples: itself, then the real pictures that are nearest pixel by pixel.
@@ -317,9 +359,5 @@ fn draw_neighbours(drawn: &PictureSet, real: &PictureSet, path: &Path) -> Result
         "Title",
         "a sample in each row, then the real pictures nearest to it".to_string(),
     )];
-    grid::write_png(path, &picture, &text)?;
-    Ok(terminal::print_line(&format!(
-        "neighbours in {}",
-        path.display()
-    ))?)
+    Ok(grid::write_png(path, &picture, &text)?)
 }

@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct ClassPictures {
     prompt: String,
     dataset: Option<Box<dyn Dataset>>,
+    /// Which of them can be read.
+    readable: Vec<usize>,
 }
 
 /// Some of them, drawn by chance.
@@ -32,6 +34,7 @@ impl ClassPictures {
         Self {
             prompt: prompt.to_string(),
             dataset: None,
+            readable: Vec::new(),
         }
     }
 
@@ -71,8 +74,10 @@ impl ClassPictures {
                 folder.display()
             ));
         }
+        let mut stopped = false;
         for number in missing {
-            if observer.should_stop() {
+            stopped = observer.should_stop();
+            if stopped {
                 observer.message("stopped before the last picture of the class: the next run draws the rest");
                 break;
             }
@@ -93,7 +98,23 @@ impl ClassPictures {
         }
         // A folder that is called as built-in data are is a folder all the same.
         let folder = fs::canonicalize(&folder).map_err(|e| Error::io("read", &folder, e))?;
-        let dataset = data::open(&folder.display().to_string())?;
+        let dataset = match data::open(&folder.display().to_string()) {
+            Ok(dataset) => dataset,
+            // Before the first of them.
+            Err(_) if stopped => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let all = 0..dataset.len();
+        let (readable, broken): (Vec<_>, Vec<_>) = all
+            .map(|index| (index, dataset.get(index)))
+            .partition(|(_, read)| read.is_ok());
+        if let Some((_, Err(error))) = broken.first() {
+            observer.message(&format!(
+                "{} of the pictures of the class cannot be read and are left out: {error}",
+                broken.len()
+            ));
+        }
+        self.readable = readable.into_iter().map(|(index, _)| index).collect();
         self.dataset = Some(dataset);
         Ok(())
     }
@@ -108,7 +129,7 @@ impl ClassPictures {
         transform: &Transform,
         generator: &mut Generator,
     ) -> Result<DrawnClass> {
-        let Some(dataset) = self.dataset.as_ref().filter(|dataset| !dataset.is_empty()) else {
+        let Some(dataset) = self.dataset.as_ref().filter(|_| !self.readable.is_empty()) else {
             return Err(Error::Config("there are no pictures of the class".into()));
         };
         let mut drawn = DrawnClass {
@@ -116,8 +137,8 @@ impl ClassPictures {
             pixels: Vec::new(),
             sizes: Vec::with_capacity(count),
         };
-        for index in generator.randint(0, dataset.len() as i64, count) {
-            let index = index as usize;
+        for place in generator.randint(0, self.readable.len() as i64, count) {
+            let index = self.readable[place as usize];
             let picture = dataset.get(index)?.picture;
             let (pixels, cut) = transform.apply_and_tell(picture, generator)?;
             drawn.pixels.extend(pixels);

@@ -175,11 +175,14 @@ impl LatentRun {
         &self.base
     }
 
-    /// Looks for captions, before anything is written.
+    /// Looks for captions and for the pictures that are drawn after on the way, before anything is written.
     ///
     /// # Errors
-    /// If one of the first pictures has none where it needs one.
-    pub(super) fn check_captions(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Result<()> {
+    /// If one of the first pictures has none where it needs one, or one of those cannot be read.
+    pub(super) fn check(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Result<()> {
+        for file in &config.validation_image {
+            data::read_picture(file)?;
+        }
         if config.instance_prompt.is_some() || config.trainee == TraineeKind::Embedding {
             return Ok(());
         }

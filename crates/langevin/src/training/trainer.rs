@@ -278,7 +278,7 @@ impl Trainer {
     fn whole_run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
         if let Some(latent) = &self.latent {
-            latent.check_captions(&self.config, self.dataset.as_ref())?;
+            latent.check(&self.config, self.dataset.as_ref())?;
         }
         let mut run = Run::begin(self)?;
         if let Some(latent) = &mut self.latent {
