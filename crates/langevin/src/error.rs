@@ -44,6 +44,14 @@ pub enum Error {
     /// Something well formed that this version does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// Another process of the same run failed.
+    #[error("process {rank}: {message}")]
+    Elsewhere {
+        /// Its number, from 0.
+        rank: usize,
+        /// What it said.
+        message: String,
+    },
     /// A number that should be finite is not.
     #[error("{0}")]
     NotFinite(String),

@@ -159,6 +159,11 @@ impl Loader {
         self.shared.broken().indices.len()
     }
 
+    /// Which those are.
+    pub(crate) fn broken(&self) -> Vec<usize> {
+        self.shared.broken().indices.iter().copied().collect()
+    }
+
     /// What the cache is going to hold, in a sentence for a person; `None` without a cache.
     ///
     /// Pictures that are cropped at random are kept uncropped, so theirs is the least that they can take.
@@ -202,8 +207,19 @@ impl Loader {
 
     /// The same from the batch at `first` on: what comes before is not read.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch {
-        let batches = self.batches_per_epoch();
-        let workers = self.shared.config.workers.clamp(1, batches);
+        // An epoch that goes on has had pictures.
+        self.batches(epoch, (first..self.batches_per_epoch()).collect(), first.min(1))
+    }
+
+    /// Some batches of an epoch, by their numbers, in the order in which these are given. Where none of their pictures can be read,
+    /// there is no batch, and no error: others may have read theirs.
+    pub fn epoch_of(&self, epoch: u64, numbers: Vec<usize>) -> Epoch {
+        self.batches(epoch, numbers, 1)
+    }
+
+    fn batches(&self, epoch: u64, numbers: Vec<usize>, delivered: usize) -> Epoch {
+        let workers = self.shared.config.workers.clamp(1, numbers.len().max(1));
+        let numbers = Arc::new(numbers);
         let order = Arc::new(self.order(epoch));
         let stop = Arc::new(AtomicBool::new(false));
         let mut iterator = Epoch {
@@ -211,23 +227,22 @@ impl Loader {
             receivers: Vec::new(),
             threads: Vec::new(),
             stop: Arc::clone(&stop),
-            next: first,
-            batches,
-            // An epoch that goes on has had pictures.
-            delivered: first.min(1),
+            next: 0,
+            batches: numbers.len(),
+            delivered,
             failed: None,
         };
         for worker in 0..workers {
             // Each thread makes every `workers`-th batch and may run ahead by what its channel holds, so that
             // taking turns among the channels gives the batches in order and memory is bounded.
             let (sender, receiver) = sync_channel(self.shared.config.prefetch);
-            let ahead = (worker + workers - first % workers) % workers;
             let job = Job {
                 shared: Arc::clone(&self.shared),
                 order: Arc::clone(&order),
                 epoch,
                 stop: Arc::clone(&stop),
-                batches: (first + ahead..batches).step_by(workers),
+                numbers: Arc::clone(&numbers),
+                places: (worker..numbers.len()).step_by(workers),
                 sender,
             };
             match thread::Builder::new()
@@ -333,13 +348,16 @@ struct Job {
     order: Arc<Vec<usize>>,
     epoch: u64,
     stop: Arc<AtomicBool>,
-    batches: std::iter::StepBy<std::ops::Range<usize>>,
+    /// The batches of all threads, and the places of those of this one among them.
+    numbers: Arc<Vec<usize>>,
+    places: std::iter::StepBy<std::ops::Range<usize>>,
     sender: SyncSender<Result<Batch>>,
 }
 
 impl Job {
     fn run(mut self) {
-        while let Some(number) = self.batches.next() {
+        while let Some(place) = self.places.next() {
+            let number = self.numbers[place];
             let Some(batch) = self.batch(number).transpose() else {
                 return;
             };
@@ -412,7 +430,7 @@ pub struct Epoch {
     receivers: Vec<Receiver<Result<Batch>>>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    /// The number of the batch to hand out next.
+    /// The place of the batch to hand out next.
     next: usize,
     batches: usize,
     delivered: usize,

@@ -46,6 +46,20 @@ impl<M: Module> Ema<M> {
         (self.average, self.step) = (average, step);
     }
 
+    /// An average as it was after `step` updates.
+    pub(super) fn restored(average: M, schedule: EmaSchedule, step: u64) -> Self {
+        Self {
+            schedule,
+            step,
+            average,
+        }
+    }
+
+    /// How many updates it had.
+    pub(super) fn step(&self) -> u64 {
+        self.step
+    }
+
     /// How the average follows.
     pub fn schedule(&self) -> EmaSchedule {
         self.schedule

@@ -138,7 +138,7 @@ options! {
         #[resume(may_change)]
         pub dataloader_num_workers: usize = 0,
 
-        /// Pictures in a batch [16].
+        /// Pictures in a batch, of each slot [16].
         #[flag("Training", value_name = "N", alias = "batch-size")]
         pub train_batch_size: usize = 16,
         /// Pictures sampled in a batch [16].
@@ -422,6 +422,14 @@ options! {
         #[flag("Fine-tuning", value_name = "FILE")]
         #[resume(may_change)]
         pub validation_image: Vec<PathBuf> = vec![],
+        /// Into how many parts a step falls, as many processes as which may share it at most, with the same bits: each has batches and chance of
+        /// its own [1; in several processes as many as they are].
+        #[flag("Training", value_name = "N")]
+        pub num_slots: usize = 1,
+        /// Train on machines whose processors compute with other instructions: the bits then depend on which of them does what.
+        #[flag("Training", switch())]
+        #[resume(may_change)]
+        pub allow_mixed_processors: bool = false,
         /// The seed that everything random comes from [0].
         #[flag("Training", value_name = "N")]
         pub seed: u64 = 0,

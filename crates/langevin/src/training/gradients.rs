@@ -124,7 +124,17 @@ impl Gradients {
     /// What scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_` does it, and their norm.
     pub fn clipping(&self, max_norm: f64) -> (f64, f64) {
         let norm = self.norm();
-        ((max_norm / (norm + 1e-6)).min(1.0), norm)
+        (clip_factor(norm, max_norm), norm)
+    }
+
+    /// Each with the identity of its parameter, in the module's order.
+    pub(super) fn parts(&self) -> &[(ParamId, Tensor<1>)] {
+        &self.of
+    }
+
+    /// Those of rows that are no parameters, by their numbers.
+    pub(super) fn beside(&self) -> &BTreeMap<u64, Tensor<1>> {
+        &self.beside
     }
 
     /// Each with the key of its parameter in `module`, flat, for a checkpoint.
@@ -167,6 +177,11 @@ impl Gradients {
     pub fn into_iter_by_id(self) -> impl Iterator<Item = (ParamId, Tensor<1>)> {
         self.of.into_iter()
     }
+}
+
+/// What scales gradients of a norm down to `max_norm` where they are longer.
+pub(super) fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    (max_norm / (norm + 1e-6)).min(1.0)
 }
 
 /// All elements in a row.

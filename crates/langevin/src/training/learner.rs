@@ -1,5 +1,7 @@
 //! A model with all that moves it: optimiser, learning rate, clipping, average.
 
+pub(super) mod shared;
+
 use std::collections::{BTreeMap, HashSet};
 
 use burn::{
@@ -7,10 +9,11 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
+use self::shared::Shared;
 use super::{
     average::Ema,
     ema::EmaSchedule,
-    gradients::Gradients,
+    gradients::{Gradients, clip_factor},
     lr_schedule::LrSchedule,
     optimizer::{AdamWConfig, AdamWOptimizer},
 };
@@ -29,6 +32,8 @@ pub struct Learner<M> {
     max_grad_norm: f64,
     ema: Option<Ema<M>>,
     steps: usize,
+    /// Where several processes keep moments and average together: the part that is kept here.
+    shared: Option<Shared>,
 }
 
 /// What one optimiser step did.
@@ -63,6 +68,7 @@ impl<M: Module> Learner<M> {
             max_grad_norm,
             ema,
             steps: 0,
+            shared: None,
         }
     }
 
@@ -179,9 +185,15 @@ impl<M: Module> Learner<M> {
 
     /// One optimiser step: clip, move the parameters, let the average follow. Where the gradients' norm is not finite, nothing
     /// moves, and the update says so by its norm. Consumes the learner to change the parameters in place.
-    pub fn update(mut self, gradients: Gradients) -> (Self, Update) {
+    pub fn update(self, gradients: Gradients) -> (Self, Update) {
+        let norm = gradients.norm();
+        self.update_of_norm(gradients, norm)
+    }
+
+    /// The same with gradients whose norm was measured otherwise.
+    pub(super) fn update_of_norm(mut self, gradients: Gradients, grad_norm: f64) -> (Self, Update) {
         let learning_rate = self.learning_rate * self.schedule.factor(self.steps);
-        let (factor, grad_norm) = gradients.clipping(self.max_grad_norm);
+        let factor = clip_factor(grad_norm, self.max_grad_norm);
         if !grad_norm.is_finite() {
             return (
                 self,

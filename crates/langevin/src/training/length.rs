@@ -3,6 +3,7 @@
 use super::{
     TrainingConfig,
     lr_schedule::{LrSchedule, LrScheduleOptions},
+    slots::Plan,
 };
 use crate::Result;
 
@@ -29,7 +30,23 @@ impl TrainingConfig {
     pub fn steps_per_epoch(&self, pictures: usize) -> usize {
         pictures
             .div_ceil(self.train_batch_size)
+            .div_ceil(self.num_slots)
             .div_ceil(self.gradient_accumulation_steps)
+    }
+
+    /// Pictures of an optimiser step that is not the last of an epoch.
+    pub fn pictures_per_step(&self) -> usize {
+        self.train_batch_size * self.num_slots * self.gradient_accumulation_steps
+    }
+
+    /// Which batches are whose.
+    pub(super) fn plan(&self, pictures: usize) -> Plan {
+        Plan {
+            pictures,
+            batch_size: self.train_batch_size,
+            slots: self.num_slots,
+            accumulation: self.gradient_accumulation_steps,
+        }
     }
 
     /// Optimiser steps in the whole run over a data set of `pictures` pictures.

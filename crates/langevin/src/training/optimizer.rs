@@ -98,16 +98,7 @@ impl AdamWOptimizer {
 
     /// Moves every parameter that has a gradient, which counts `factor` times.
     pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, factor: f64, learning_rate: f64) -> M {
-        self.step += 1;
-        let hyper = AdamW {
-            learning_rate,
-            beta1: self.config.beta1,
-            beta2: self.config.beta2,
-            eps: self.config.eps,
-            weight_decay: self.config.weight_decay,
-            step: self.step,
-            gradient_factor: factor,
-        };
+        let hyper = self.next_step(factor, learning_rate);
         let gradients = gradients.into_iter_by_id().collect();
         module.map(&mut Update {
             hyper,
@@ -118,6 +109,49 @@ impl AdamWOptimizer {
     }
 }
 
+impl AdamWOptimizer {
+    /// Begins a step, and gives its numbers.
+    pub(super) fn next_step(&mut self, factor: f64, learning_rate: f64) -> AdamW {
+        self.step += 1;
+        AdamW {
+            learning_rate,
+            beta1: self.config.beta1,
+            beta2: self.config.beta2,
+            eps: self.config.eps,
+            weight_decay: self.config.weight_decay,
+            step: self.step,
+            gradient_factor: factor,
+        }
+    }
+
+    /// Moves a parameter, or the piece of one whose moments are kept here, and gives it back.
+    pub(super) fn move_one(
+        &mut self,
+        id: ParamId,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        hyper: AdamW,
+    ) -> Tensor<1> {
+        let mut update = Update {
+            hyper,
+            gradients: HashMap::new(),
+            moments: &mut self.moments,
+            rates: &self.rates,
+        };
+        update.one(id, parameter, gradient)
+    }
+
+    /// Both moments of a parameter, or of the piece of it that is kept here.
+    pub(super) fn moments_of(&mut self, id: ParamId) -> Option<&mut [Tensor<1>; 2]> {
+        self.moments.get_mut(&id)
+    }
+
+    /// Keeps other moments, in place of all.
+    pub(super) fn set_moments(&mut self, moments: HashMap<ParamId, [Tensor<1>; 2]>) {
+        self.moments = moments;
+    }
+}
+
 struct Update<'a> {
     hyper: AdamW,
     gradients: HashMap<ParamId, Tensor<1>>,
@@ -125,12 +159,8 @@ struct Update<'a> {
     rates: &'a HashMap<ParamId, f64>,
 }
 
-impl ModuleMapper for Update<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let id = param.id;
-        let Some(gradient) = self.gradients.remove(&id) else {
-            return param;
-        };
+impl Update<'_> {
+    fn one(&mut self, id: ParamId, parameter: Tensor<1>, gradient: Tensor<1>) -> Tensor<1> {
         let [first_moment, second_moment] = self.moments.remove(&id).unwrap_or_else(|| {
             let zeros = || Tensor::zeros(gradient.shape(), &gradient.device());
             [zeros(), zeros()]
@@ -139,18 +169,28 @@ impl ModuleMapper for Update<'_> {
             learning_rate: self.hyper.learning_rate * self.rates.get(&id).copied().unwrap_or(1.0),
             ..self.hyper
         };
+        let state = AdamWState {
+            parameter,
+            first_moment,
+            second_moment,
+        };
+        let state = ops::adamw(state, gradient, hyper);
+        self.moments.insert(id, [state.first_moment, state.second_moment]);
+        state.parameter
+    }
+}
+
+impl ModuleMapper for Update<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let Some(gradient) = self.gradients.remove(&id) else {
+            return param;
+        };
         param.map(|tensor| {
             let shape = tensor.shape();
             let requires_grad = tensor.is_require_grad();
-            let parameter = flatten(tensor.inner());
-            let state = AdamWState {
-                parameter,
-                first_moment,
-                second_moment,
-            };
-            let state = ops::adamw(state, gradient, hyper);
-            self.moments.insert(id, [state.first_moment, state.second_moment]);
-            Tensor::from_inner(state.parameter.reshape(shape)).set_require_grad(requires_grad)
+            let moved = self.one(id, flatten(tensor.inner()), gradient);
+            Tensor::from_inner(moved.reshape(shape)).set_require_grad(requires_grad)
         })
     }
 }

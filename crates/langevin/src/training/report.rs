@@ -31,6 +31,17 @@ impl Reports {
         })
     }
 
+    /// For a process that writes none of it.
+    pub(super) fn unwritten(steps: usize, epochs: usize) -> Self {
+        Self {
+            metrics: Metrics::unwritten(),
+            trackers: vec![],
+            pace: Pace::start(),
+            steps,
+            epochs,
+        }
+    }
+
     /// The same, going on after `step` steps of a checkpoint's run, whose metrics are at `from`.
     pub(super) fn resume(
         folder: &Path,

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    iter::Peekable,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -9,14 +11,14 @@ use super::{
     Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport, checkpoints,
     ema::EmaSchedule,
     gradients::Gradients,
-    learner::Learner,
+    learner::{Learner, Update},
     lock::RunLock,
     optimizer::AdamWConfig,
-    reduce::{Alone, Reduce},
     report::Reports,
     samples,
+    slots::{self, Chance, ChanceState, Plan, SlotLesson, Team, Total, slots_of},
     state::{self, Place},
-    step::{self, Draw},
+    step::{self, Draw, Lesson},
     trainee::{AnyTrainee, Trainee},
 };
 use crate::{
@@ -24,7 +26,6 @@ use crate::{
     nn::dropping,
     ops::in_pool,
     pipelines::{MODEL_INDEX, Pipeline},
-    random::Generator,
 };
 
 /// How the steps came to an end.
@@ -37,12 +38,15 @@ pub(super) enum Ended {
 }
 
 /// A run in progress.
-pub(super) struct Run {
+pub(super) struct Run<'w> {
     /// Taken out only while a step moves it.
     learner: Option<Learner<AnyTrainee>>,
     pub reports: Reports,
-    /// Who else trains.
-    reduce: Box<dyn Reduce>,
+    /// Who else trains. The first of them writes.
+    pub team: Team<'w>,
+    /// The slots that are computed here, and their chance.
+    own: Range<usize>,
+    chances: Vec<Chance>,
     accumulated: Accumulated,
     /// The epoch it is in, from 1.
     epoch: usize,
@@ -56,8 +60,8 @@ pub(super) struct Run {
     replaces: bool,
     /// The grid of samples that was drawn last.
     last_grid: Option<PathBuf>,
-    /// Nobody else writes into the folder meanwhile.
-    _lock: RunLock,
+    /// Nobody else writes into the folder meanwhile. The first process has it.
+    _lock: Option<RunLock>,
 }
 
 /// What the batches since the last optimiser step came to.
@@ -71,14 +75,13 @@ struct Accumulated {
     losses: Vec<f32>,
 }
 
-impl Run {
+impl<'w> Run<'w> {
     /// Makes the folder, writes the configuration, takes the model; goes to where a checkpoint left off.
-    pub(super) fn begin(trainer: &mut Trainer) -> Result<Self> {
+    pub(super) fn begin(trainer: &mut Trainer, mut team: Team<'w>) -> Result<Self> {
         let config = &trainer.config;
         let pictures = trainer.dataset.len();
         let steps = config.total_steps(pictures);
         let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
-        let folder = &trainer.folder;
         trainer.trainee()?;
         // Before there is a folder: it may be refused.
         let learner = trainer
@@ -86,14 +89,63 @@ impl Run {
             .take()
             .map(|trainee| learner(trainee, config, pictures))
             .transpose()?;
-        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        let lock = RunLock::acquire(folder)?;
-        checkpoints::tidy(folder);
+        let replaces = trainer.resumed.is_none() && trainer.folder.join(MODEL_INDEX).exists();
         let resolved = TrainingConfig {
-            output_dir: Some(folder.clone()),
+            output_dir: Some(trainer.folder.clone()),
             resume_from_checkpoint: None,
             ..config.clone()
         };
+        let opened = match team.is_first() {
+            true => Self::open(trainer, &resolved, steps, epochs).map(Some),
+            false => Ok(None),
+        };
+        let (lock, reports) = match team.agree(opened)? {
+            Some((lock, reports)) => (Some(lock), reports),
+            None => (None, Reports::unwritten(steps, epochs)),
+        };
+        let own = slots_of(team.rank(), team.size(), config.num_slots);
+        let chance = |slot: usize| match slot {
+            0 => Chance::first(trainer.generator.clone(), config.seed),
+            slot => Chance::of(slot, config.seed),
+        };
+        let mut run = Self {
+            learner,
+            reports,
+            team,
+            chances: own.clone().map(chance).collect(),
+            own,
+            accumulated: Accumulated::default(),
+            epoch: 1,
+            batch: 0,
+            steps,
+            epochs,
+            config: resolved,
+            replaces,
+            last_grid: None,
+            _lock: lock,
+        };
+        run.restore(trainer)?;
+        if run.team.size() > 1
+            && let Some(learner) = &mut run.learner
+        {
+            let total = learner.row().last().map_or(0, |(_, at)| at.end);
+            let shares = slots::shares(total, run.team.size());
+            learner.share(shares[run.team.rank()].clone());
+        }
+        Ok(run)
+    }
+
+    /// Makes the folder, and leaves in it nothing but what the run goes on from.
+    fn open(
+        trainer: &Trainer,
+        resolved: &TrainingConfig,
+        steps: usize,
+        epochs: usize,
+    ) -> Result<(RunLock, Reports)> {
+        let folder = &trainer.folder;
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let lock = RunLock::acquire(folder)?;
+        checkpoints::tidy(folder);
         files::write_json(folder.join(RUN_CONFIG), &resolved.portable())?;
         let kept = trainer.resumed.as_ref();
         if kept.is_none() {
@@ -107,7 +159,7 @@ impl Run {
             }
         }
         // A run that was killed as it removed the oldest may have written its last one.
-        checkpoints::keep_newest(folder, config.checkpoints_total_limit)?;
+        checkpoints::keep_newest(folder, resolved.checkpoints_total_limit)?;
         let reports = match kept {
             None => Reports::begin(folder, steps, epochs)?,
             Some(kept) => {
@@ -115,26 +167,11 @@ impl Run {
                 Reports::resume(folder, &from, kept.step(), steps, epochs)?
             }
         };
-        let mut run = Self {
-            learner,
-            reports,
-            reduce: Box::new(Alone),
-            accumulated: Accumulated::default(),
-            epoch: 1,
-            batch: 0,
-            steps,
-            epochs,
-            config: resolved,
-            replaces: kept.is_none() && folder.join(MODEL_INDEX).exists(),
-            last_grid: None,
-            _lock: lock,
-        };
-        run.restore(trainer)?;
-        Ok(run)
+        Ok((lock, reports))
     }
 
     /// Puts everything where the checkpoint had it, if there is one.
-    fn restore(&mut self, trainer: &mut Trainer) -> Result<()> {
+    fn restore(&mut self, trainer: &Trainer) -> Result<()> {
         let (Some(saved), Some(learner)) = (&trainer.resumed, &mut self.learner) else {
             return Ok(());
         };
@@ -147,14 +184,34 @@ impl Run {
             losses: place.waiting_losses,
         };
         (self.epoch, self.batch) = (place.epoch, place.batch);
-        trainer.generator = Generator::from_state(place.generator)?;
-        trainer.dropout = Generator::from_state(place.dropout)?;
+        let first = ChanceState {
+            generator: place.generator,
+            dropout: place.dropout,
+        };
+        let all = std::iter::once(first).chain(place.slots);
+        let own = all.skip(self.own.start).take(self.own.len());
+        self.chances = own.map(Chance::restored).collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Writes a checkpoint of where the run stands, and says where.
-    pub(super) fn checkpoint(&self, trainer: &Trainer) -> Result<PathBuf> {
+    /// Writes a checkpoint of where the run stands; the first process says where.
+    pub(super) fn checkpoint(&mut self, trainer: &Trainer) -> Result<Option<PathBuf>> {
+        let states = slots::states(&mut self.team, &self.chances)?;
+        self.assemble(true)?;
+        let written = match self.team.is_first() {
+            true => self.write_checkpoint(trainer, states).map(Some),
+            false => Ok(None),
+        };
+        self.disperse();
+        self.team.agree(written)
+    }
+
+    fn write_checkpoint(&self, trainer: &Trainer, states: Vec<ChanceState>) -> Result<PathBuf> {
         let learner = self.learner()?;
+        let mut states = states.into_iter();
+        let Some(first) = states.next() else {
+            return Err(Error::Config("the run has no slots".into()));
+        };
         let waiting = &self.accumulated;
         let place = Place {
             version: state::VERSION.into(),
@@ -167,8 +224,9 @@ impl Run {
             waiting_loss: waiting.loss.to_bits(),
             waiting_noise_levels: waiting.noise_levels.clone(),
             waiting_losses: waiting.losses.clone(),
-            generator: trainer.generator.state(),
-            dropout: trainer.dropout.state(),
+            generator: first.generator,
+            dropout: first.dropout,
+            slots: states.collect(),
         };
         // The steps up to here are in the metrics before the checkpoint that goes on from them.
         self.reports.metrics().sync()?;
@@ -188,6 +246,20 @@ impl Run {
                 )
             },
         )
+    }
+
+    /// Has what is written or drawn whole in the first process, where several keep it together; until [`Self::disperse`].
+    fn assemble(&mut self, moments: bool) -> Result<()> {
+        let (team, Some(learner)) = (&mut self.team, &mut self.learner) else {
+            return Ok(());
+        };
+        learner.assemble(moments, &mut |own| slots::collect(team, own))
+    }
+
+    fn disperse(&mut self) {
+        if let Some(learner) = &mut self.learner {
+            learner.disperse();
+        }
     }
 
     /// Optimiser steps in the whole run.
@@ -221,7 +293,11 @@ impl Run {
     /// Epoch after epoch, until all steps are done or the observer has had enough.
     pub(super) fn train(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
         while self.epoch <= self.epochs {
-            if self.epoch(trainer, observer)? == Ended::Interrupted {
+            let ended = match trainer.config.num_slots {
+                1 => self.epoch(trainer, observer),
+                _ => self.epoch_in_slots(trainer, observer),
+            };
+            if ended? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
             let config = &trainer.config;
@@ -270,6 +346,117 @@ impl Run {
         Ok(Ended::Finished)
     }
 
+    /// The rest of the epoch, of several slots. A run of them is only interrupted between two steps.
+    fn epoch_in_slots(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
+        let plan = trainer.config.plan(trainer.dataset.len());
+        let from = plan.step_after(self.batch);
+        let numbers = plan.numbers(&self.own, from);
+        let mut loaded = trainer.loader.epoch_of(self.epoch as u64, numbers).peekable();
+        let mut learned = from > 0;
+        for step in from..plan.steps() {
+            if self.learner()?.steps() >= self.steps {
+                break;
+            }
+            let part = self.learn_slots(trainer, plan, step, &mut loaded);
+            let row = self.learner()?.row();
+            let stop = observer.should_stop();
+            let whole = slots::reduce(&mut self.team, plan.slots, &row, part, stop)?;
+            self.batch = plan.done_after(step);
+            let stop = whole.stop;
+            learned |= self.update_slots(trainer, observer, plan.rounds(step), whole)?;
+            self.samples_if_due(trainer, observer)?;
+            self.write_if_due(trainer)?;
+            if self.learner()?.steps() < self.steps && stop {
+                return Ok(Ended::Interrupted);
+            }
+        }
+        match learned {
+            true => Ok(Ended::Finished),
+            false => Err(Error::Config(format!(
+                "none of the {} pictures of {} could be read",
+                trainer.dataset.len(),
+                trainer.dataset.name()
+            ))),
+        }
+    }
+
+    /// What the slots that are computed here learn in a step.
+    fn learn_slots(
+        &mut self,
+        trainer: &Trainer,
+        plan: Plan,
+        step: usize,
+        loaded: &mut Peekable<impl Iterator<Item = Result<crate::data::Batch>>>,
+    ) -> Result<slots::Part> {
+        let first = self.own.start;
+        let (own, chances) = (self.own.clone(), &mut self.chances);
+        let learner = &self.learner;
+        slots::learn(&own, plan.slots, |slot| {
+            let (mut gradients, mut learned) = (Gradients::default(), SlotLesson::default());
+            for task in plan.tasks(step, slot) {
+                // An error is this batch's; of another number, this one has no picture that can be read.
+                let is_next = |batch: &Result<crate::data::Batch>| {
+                    batch.as_ref().map_or(true, |batch| batch.number == task.number)
+                };
+                let Some(batch) = loaded.next_if(is_next) else {
+                    continue;
+                };
+                let Some(learner) = learner else { continue };
+                let (lesson, levels) = lesson(trainer, learner, batch?, &mut chances[slot - first])?;
+                gradients = gradients.plus(lesson.gradients.scale(task.weight));
+                learned.loss += task.weight * lesson.loss;
+                learned.losses.extend(lesson.losses);
+                learned.noise_levels.extend(levels);
+            }
+            let any = !learned.losses.is_empty();
+            Ok((any.then_some(gradients), learned))
+        })
+    }
+
+    /// One optimiser step of what all slots learned, and word of it; none where they learned nothing, which is then said.
+    fn update_slots(
+        &mut self,
+        trainer: &Trainer,
+        observer: &mut dyn Observer,
+        rounds: usize,
+        whole: slots::Whole,
+    ) -> Result<bool> {
+        let Some(mut learner) = self.learner.take() else {
+            return self.learner().map(|_| false);
+        };
+        let (learner, update) = match whole.total {
+            Total::Nothing => {
+                self.learner = Some(learner);
+                return Ok(false);
+            }
+            Total::Whole(gradients, norm) => in_pool(|| learner.update_of_norm(gradients, norm)),
+            Total::Share(share) => {
+                let (update, moved) = in_pool(|| learner.update_share(&share));
+                match moved {
+                    Some(moved) => {
+                        let all = slots::gather(&mut self.team, &moved)?;
+                        (learner.with_values(&all), update)
+                    }
+                    None => (learner, update),
+                }
+            }
+        };
+        self.learner = Some(learner);
+        let mut done = Accumulated {
+            batches: rounds,
+            ..Accumulated::default()
+        };
+        for slot in whole.slots {
+            // The weights of a step's batches add up to its rounds over their full number.
+            done.loss += slot.loss * trainer.config.gradient_accumulation_steps as f64;
+            done.losses.extend(slot.losses);
+            done.noise_levels.extend(slot.noise_levels);
+        }
+        let told = self.told(trainer, observer, &update, done);
+        self.team.agree(told)?;
+        Ok(true)
+    }
+
     fn samples_if_due(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
         let (every, step) = (trainer.config.log_samples_every, self.learner()?.steps());
         // Those of the end are drawn when it has come.
@@ -301,15 +488,50 @@ impl Run {
     }
 
     /// Draws samples into the file at `path`, and shows them to everybody.
-    pub(super) fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+    fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        self.assemble(false)?;
+        let drawn = match self.team.is_first() {
+            true => self.draw_here(trainer, observer, path),
+            false => Ok(()),
+        };
+        self.disperse();
+        self.team.agree(drawn)
+    }
+
+    fn draw_here(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
         if self.replaces {
             // Never samples of one run beside weights of another.
-            self.save(trainer)?;
+            self.save_here(trainer)?;
         }
         let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
         self.reports.drawn(observer, step, &drawn)
+    }
+
+    /// Draws the samples of the end: with the weights as they were trained, where there is an average, and with what is kept.
+    pub(super) fn draw_end(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let path = trainer.folder.join(samples::SAMPLES);
+        self.assemble(false)?;
+        let drawn = match self.team.is_first() {
+            true => self.draw_end_here(trainer, observer, &path),
+            false => Ok(()),
+        };
+        self.disperse();
+        self.team.agree(drawn)?;
+        Ok(path)
+    }
+
+    fn draw_end_here(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        if let Some(pipeline) = self.trained_pipeline(trainer)? {
+            samples::draw(trainer, &pipeline, &trainer.folder.join(samples::SAMPLES_TRAINED))?;
+        }
+        if let Some(sentence) = self.young_average()? {
+            observer.message(&sentence);
+        }
+        self.draw_here(trainer, observer, path)?;
+        samples::forget_last(&trainer.folder);
+        Ok(())
     }
 
     /// Copies the grid that was drawn last to where a card shows it, if one was drawn.
@@ -325,26 +547,11 @@ impl Run {
     }
 
     /// One batch's gradients, added to those that wait.
-    fn learn(&mut self, trainer: &mut Trainer, batch: crate::data::Batch) -> Result<()> {
-        let learner = self.learner()?;
-        let batch = in_pool(|| trainer.prepare(learner.model(), batch))?;
-        let objective = trainer.objective.as_ref();
-        let noise = trainer.config.noise_options();
-        let draw = Draw::new(&batch.clean, objective, noise, &mut trainer.generator);
-        let (model, saving) = (learner.model(), trainer.config.saving());
-        let lesson = in_pool(|| {
-            dropping(&mut trainer.dropout, || {
-                step::gradients_saving(saving, model, objective, &batch, &draw)
-            })
-        })?;
-        if !lesson.loss.is_finite() {
-            return Err(no_longer_finite(
-                "loss",
-                lesson.loss,
-                learner.steps() + 1,
-                trainer,
-            ));
-        }
+    fn learn(&mut self, trainer: &Trainer, batch: crate::data::Batch) -> Result<()> {
+        let (Some(learner), [chance]) = (&self.learner, self.chances.as_mut_slice()) else {
+            return self.learner().map(|_| ());
+        };
+        let (lesson, levels) = lesson(trainer, learner, batch, chance)?;
         // Divided by the full number in an incomplete group too, as Accelerate does it.
         let accumulation = trainer.config.gradient_accumulation_steps;
         let gradients = if accumulation > 1 {
@@ -357,22 +564,31 @@ impl Run {
         waiting.batches += 1;
         waiting.loss += lesson.loss;
         waiting.losses.extend(lesson.losses);
-        waiting
-            .noise_levels
-            .extend(draw.times.iter().map(|&time| objective.noise_level(time)));
+        waiting.noise_levels.extend(levels);
         Ok(())
     }
 
     /// One optimiser step, and word of it.
     fn update(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
-        let done = std::mem::take(&mut self.accumulated);
-        let gradients = self.reduce.sum(done.gradients)?;
+        let mut done = std::mem::take(&mut self.accumulated);
         let Some(learner) = self.learner.take() else {
             return self.learner().map(|_| ());
         };
+        let gradients = std::mem::take(&mut done.gradients);
         let (learner, update) = in_pool(|| learner.update(gradients));
-        let step = learner.steps();
         self.learner = Some(learner);
+        self.told(trainer, observer, &update, done)
+    }
+
+    /// Word of an optimiser step.
+    fn told(
+        &mut self,
+        trainer: &Trainer,
+        observer: &mut dyn Observer,
+        update: &Update,
+        done: Accumulated,
+    ) -> Result<()> {
+        let step = self.learner()?.steps();
         if !update.grad_norm.is_finite() {
             return Err(no_longer_finite("gradient", update.grad_norm, step + 1, trainer));
         }
@@ -391,14 +607,14 @@ impl Run {
     }
 
     /// The pipeline as it stands: with the average of the weights where there is one.
-    pub(super) fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
+    fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
         trainer
             .config
             .sounding(pipeline(trainer, &self.learner()?.best())?)
     }
 
     /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
-    pub(super) fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
+    fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
         let learner = self.learner()?;
         let plain = learner.ema().map(|_| pipeline(trainer, &learner.plain()));
         plain
@@ -407,7 +623,7 @@ impl Run {
     }
 
     /// A sentence where the average is too young to be used.
-    pub(super) fn young_average(&self) -> Result<Option<String>> {
+    fn young_average(&self) -> Result<Option<String>> {
         let learner = self.learner()?;
         let step = learner.steps() as u64;
         let schedule = learner.ema().map(|ema| ema.schedule());
@@ -423,6 +639,16 @@ impl Run {
 
     /// Writes the pipeline into the run's folder, where no samples of other weights stay as those of the end.
     pub(super) fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        self.assemble(false)?;
+        let saved = match self.team.is_first() {
+            true => self.save_here(trainer),
+            false => Ok(()),
+        };
+        self.disperse();
+        self.team.agree(saved)
+    }
+
+    fn save_here(&mut self, trainer: &Trainer) -> Result<()> {
         samples::forget_end(&trainer.folder);
         match &trainer.latent {
             Some(latent) => latent.save(&trainer.config, &self.learner()?.best(), &trainer.folder)?,
@@ -431,6 +657,39 @@ impl Run {
         self.replaces = false;
         Ok(())
     }
+}
+
+/// What a batch teaches, with the noise levels of its pictures.
+fn lesson(
+    trainer: &Trainer,
+    learner: &Learner<AnyTrainee>,
+    batch: crate::data::Batch,
+    chance: &mut Chance,
+) -> Result<(Lesson, Vec<f32>)> {
+    let batch = in_pool(|| trainer.prepare(learner.model(), batch, &mut chance.generator))?;
+    let objective = trainer.objective.as_ref();
+    let noise = trainer.config.noise_options();
+    let draw = Draw::new(&batch.clean, objective, noise, &mut chance.generator);
+    let (model, saving) = (learner.model(), trainer.config.saving());
+    let lesson = in_pool(|| {
+        dropping(&mut chance.dropout, || {
+            step::gradients_saving(saving, model, objective, &batch, &draw)
+        })
+    })?;
+    if !lesson.loss.is_finite() {
+        return Err(no_longer_finite(
+            "loss",
+            lesson.loss,
+            learner.steps() + 1,
+            trainer,
+        ));
+    }
+    let levels = draw
+        .times
+        .iter()
+        .map(|&time| objective.noise_level(time))
+        .collect();
+    Ok((lesson, levels))
 }
 
 /// The pipeline of what a run trains.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     ConditioningKind, RUN_CONFIG, TrainingConfig, checkpoints, ema::EmaSchedule, gradients::Gradients,
-    learner::Learner, places::one_place, trainee::AnyTrainee,
+    learner::Learner, places::one_place, slots::ChanceState, trainee::AnyTrainee,
 };
 use crate::{
     Error, Result,
@@ -70,6 +70,9 @@ pub(super) struct Place {
     pub generator: GeneratorState,
     /// What draws dropout's masks.
     pub dropout: GeneratorState,
+    /// The same of the slots after the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<ChanceState>,
 }
 
 /// Writes all of it into an empty folder.
@@ -365,7 +368,18 @@ impl Place {
     /// Holds the numbers against the schedule of a run. Pictures that could not be read make for fewer steps, and never for more.
     fn check_schedule(&self, config: &TrainingConfig) -> Result<(), String> {
         let batches = self.pictures.div_ceil(config.train_batch_size.max(1));
-        let steps = |batches: usize| batches.div_ceil(config.gradient_accumulation_steps.max(1));
+        let slots = config.num_slots.max(1);
+        let steps = |batches: usize| {
+            batches
+                .div_ceil(slots)
+                .div_ceil(config.gradient_accumulation_steps.max(1))
+        };
+        if self.slots.len() + 1 != slots {
+            return Err(format!(
+                "is not the state of this run: it has {} slots, and the run {slots}",
+                self.slots.len() + 1
+            ));
+        }
         let most = steps(batches)
             .saturating_mul(self.epoch - 1)
             .saturating_add(steps(self.batch));

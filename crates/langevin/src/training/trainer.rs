@@ -12,7 +12,8 @@ use burn::{
 };
 
 use super::{
-    Estimate, MixedPrecision, ModelSource, Observer, Outcome, SavedRun, TrainingConfig, card, checkpoints,
+    Estimate, MixedPrecision, ModelSource, Observer, Outcome, RunInfo, SavedRun, TrainingConfig, card,
+    checkpoints,
     ended::ended,
     latent::LatentRun,
     learner::Learner,
@@ -20,8 +21,9 @@ use super::{
     optimizer::AdamWConfig,
     pretrained,
     run::{Ended, Run},
-    samples::{self, SAMPLES, SAMPLES_TRAINED},
+    samples,
     setup::{loader_config, model_config, transform},
+    slots::{self, Alone, Team, World},
     step::{self, Batch, Draw},
     trackers,
     trainee::{AnyTrainee, Full},
@@ -51,10 +53,8 @@ pub struct Trainer {
     pub(super) scheduler: AnyScheduler,
     pub(super) objective: Box<dyn Objective>,
     pub(super) conditions: Vec<Trained>,
-    /// Draws the weights, then every step's noise, timesteps and dropped classes.
+    /// Draws the weights; the first slot goes on with it.
     pub(super) generator: Generator,
-    /// Draws the masks of dropout, in models that have it.
-    pub(super) dropout: Generator,
     /// The checkpoint that the run goes on from.
     pub(super) resumed: Option<SavedRun>,
     pub(super) device: Device,
@@ -122,7 +122,6 @@ impl Trainer {
             let objective = config.objective(&scheduler)?;
             return Ok(Self {
                 conditions: latent.conditions(&config),
-                dropout: Generator::for_index(config.seed, u64::MAX, 0),
                 latent: Some(latent),
                 trainee: Some(trainee),
                 config,
@@ -163,8 +162,6 @@ impl Trainer {
             None => config.scheduler()?,
         };
         let objective = config.objective(&scheduler)?;
-        // No epoch has this number, so no picture's crop depends on the numbers that drop activations.
-        let dropout = Generator::for_index(config.seed, u64::MAX, 0);
         let device = device.clone();
         Ok(Self {
             config,
@@ -178,7 +175,6 @@ impl Trainer {
             objective,
             conditions,
             generator,
-            dropout,
             resumed,
             device,
         })
@@ -226,7 +222,7 @@ impl Trainer {
             memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
         drop(lesson?);
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
-        let pictures_per_step = self.config.train_batch_size * self.config.gradient_accumulation_steps;
+        let pictures_per_step = self.config.pictures_per_step();
         Ok(Estimate {
             seconds_per_step: seconds_per_picture * pictures_per_step.min(self.dataset.len()) as f64,
             steps_per_epoch: self.config.steps_per_epoch(self.dataset.len()),
@@ -272,26 +268,49 @@ impl Trainer {
     /// If something cannot be read or written, or the loss is no longer a finite number. In the last case, the pipeline of the last good
     /// step is written first.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
-        convolving(self.config.convolution(), || self.whole_run(observer))
+        self.run_among(&mut Alone, observer)
     }
 
-    fn whole_run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+    /// The same as one of the processes of a world, each of which has such a trainer: of one configuration, on the same data. From one to
+    /// `num_slots` of them come to the same bits. The first writes the files and reports to its observer; the observers of the others are
+    /// asked whether to stop, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`], in every process, whichever of them failed; if they do not go together; or if one is gone.
+    pub fn run_among(&mut self, world: &mut dyn World, observer: &mut dyn Observer) -> Result<Outcome> {
+        let mut follower;
+        let observer: &mut dyn Observer = match world.rank() {
+            0 => observer,
+            _ => {
+                follower = Follower(observer);
+                &mut follower
+            }
+        };
+        convolving(self.config.convolution(), || self.whole_run(world, observer))
+    }
+
+    fn whole_run(&mut self, world: &mut dyn World, observer: &mut dyn Observer) -> Result<Outcome> {
         let start = Instant::now();
-        if let Some(latent) = &self.latent {
-            latent.check(&self.config, self.dataset.as_ref())?;
-        }
-        let mut run = Run::begin(self)?;
-        if let Some(latent) = &mut self.latent {
-            latent.prepare(&self.config, &self.folder, observer)?;
-        }
+        let mut team = Team::new(world);
+        slots::check(&mut team, self)?;
+        let checked = self
+            .latent
+            .as_ref()
+            .map_or(Ok(()), |latent| latent.check(&self.config, self.dataset.as_ref()));
+        team.agree(checked)?;
+        let mut run = Run::begin(self, team)?;
+        self.make_ready(&mut run.team, observer)?;
         let info = run.info(self)?;
         observer.started(&info);
         let goes_on_at = self.resumed.as_ref().map(|saved| saved.step() + 1);
-        let trackers = trackers::open(&self.config, &info, goes_on_at, &mut |text| {
-            observer.message(text)
-        })?;
-        run.reports.add(trackers);
-        for sentence in self.remarks(run.steps()) {
+        let trackers = match run.team.is_first() {
+            true => trackers::open(&self.config, &info, goes_on_at, &mut |text| {
+                observer.message(text)
+            }),
+            false => Ok(vec![]),
+        };
+        run.reports.add(run.team.agree(trackers)?);
+        for sentence in self.remarks(run.steps(), run.team.size()) {
             observer.message(&sentence);
         }
         if self.config.cache
@@ -310,19 +329,23 @@ impl Trainer {
         let ended = run.train(self, observer);
         // Before anything else is written, which might fail.
         let checkpoint = match ended {
-            Ok(Ended::Interrupted) => Some(run.checkpoint(self)?),
+            Ok(Ended::Interrupted) => run.checkpoint(self)?,
             _ => None,
         };
         // Whatever ended it, what was learned is kept.
         if run.learner()?.steps() > 0 || ended.is_ok() {
             run.save(self)?;
         }
-        let plot = samples::plot(self, run.reports.metrics())?;
+        let plot = match run.team.is_first() {
+            true => samples::plot(self, run.reports.metrics()),
+            false => Ok(None),
+        };
+        let plot = run.team.agree(plot)?;
         if ended.is_err() {
             run.reports.finish(false)?;
         }
         let interrupted = ended? == Ended::Interrupted;
-        let skipped = self.loader.skipped();
+        let skipped = slots::union(&mut run.team, self.loader.broken())?.len();
         match skipped {
             0 => {}
             1 => observer.message("1 picture could not be read and was left out"),
@@ -334,26 +357,19 @@ impl Trainer {
             }
             None
         } else {
-            if let Some(pipeline) = run.trained_pipeline(self)? {
-                samples::draw(self, &pipeline, &self.folder.join(SAMPLES_TRAINED))?;
-            }
-            if let Some(sentence) = run.young_average()? {
-                observer.message(&sentence);
-            }
-            let path = self.folder.join(SAMPLES);
-            run.draw(self, observer, &path)?;
-            samples::forget_last(&self.folder);
-            Some(path)
+            Some(run.draw_end(self, observer)?)
         };
-        run.reports.finish(true)?;
-        let ended = card::Ended {
-            steps: run.learner()?.steps(),
-            loss: run.reports.metrics().recent_loss(),
-            parameters: info.parameters,
-            model: run.learner()?.model().model().config(),
-            base: self.latent.as_ref().map(|latent| latent.base().class().name),
+        let written = match run.team.is_first() {
+            true => self.write_end(&mut run, &info),
+            false => Ok(()),
         };
-        card::write(self, &ended)?;
+        run.team.agree(written)?;
+        if run.team.size() > 1 {
+            observer.message(&format!(
+                "{} bytes were sent by this process for a step, on the average",
+                run.team.sent() / run.learner()?.steps().max(1) as u64
+            ));
+        }
         Ok(Outcome {
             folder: self.folder.clone(),
             steps: run.learner()?.steps(),
@@ -367,14 +383,58 @@ impl Trainer {
         })
     }
 
-    /// What is worth knowing before the first of so many steps: what the data have that is not used, and what the options make of them.
-    fn remarks(&self, steps: usize) -> Vec<String> {
+    /// What stands at the end of a run: trackers are told, and the card is written.
+    fn write_end(&self, run: &mut Run<'_>, info: &RunInfo) -> Result<()> {
+        run.reports.finish(true)?;
+        let ended = card::Ended {
+            steps: run.learner()?.steps(),
+            loss: run.reports.metrics().recent_loss(),
+            parameters: info.parameters,
+            model: run.learner()?.model().model().config(),
+            base: self.latent.as_ref().map(|latent| latent.base().class().name),
+        };
+        card::write(self, &ended)
+    }
+
+    /// What the data need before the first step. The first process makes what the others then find.
+    fn make_ready(&mut self, team: &mut Team<'_>, observer: &mut dyn Observer) -> Result<()> {
+        let Some(latent) = &mut self.latent else {
+            return Ok(());
+        };
+        let mut prepare = |observer: &mut dyn Observer| latent.prepare(&self.config, &self.folder, observer);
+        let made = match team.is_first() {
+            true => prepare(observer),
+            false => Ok(()),
+        };
+        team.agree(made)?;
+        let found = match team.is_first() {
+            true => Ok(()),
+            false => prepare(&mut MakesNothing),
+        };
+        team.agree(found)
+    }
+
+    /// What is worth knowing before the first of so many steps of so many processes: what the data have that is not used, and what the options make of them.
+    fn remarks(&self, steps: usize, processes: usize) -> Vec<String> {
         let config = &self.config;
+        let sharing = (config.num_slots > 1).then(|| {
+            format!(
+                "a step has {} slots with {} pictures each: {} in all, {}",
+                config.num_slots,
+                config.pictures_per_step() / config.num_slots,
+                config.pictures_per_step(),
+                match processes {
+                    1 => "in one process".to_string(),
+                    processes => format!("shared by {processes} processes"),
+                }
+            )
+        });
         let mut remarks: Vec<String> = self
             .dataset
             .left_out()
             .into_iter()
             .map(|sentence| format!("the data: {sentence}"))
+            .chain(sharing)
             .collect();
         if config.lr_scheduler.warms_up() && config.lr_warmup_steps > steps {
             remarks.push(format!(
@@ -439,14 +499,19 @@ impl Trainer {
     }
 
     /// A loader's batch on the device, with what the model is trained under.
-    pub(super) fn prepare(&mut self, trainee: &AnyTrainee, mut batch: data::Batch) -> Result<Batch> {
+    pub(super) fn prepare(
+        &self,
+        trainee: &AnyTrainee,
+        mut batch: data::Batch,
+        generator: &mut Generator,
+    ) -> Result<Batch> {
         if let (Some(latent), AnyTrainee::Latent(networks)) = (&self.latent, trainee) {
             // What a picture comes to is computed once, however often it counts.
             for index in &mut batch.indices {
                 *index = self.dataset.original(*index);
             }
             return keeping(self.config.saving().kept_as, || {
-                latent.batch(&self.config, networks, batch, &mut self.generator)
+                latent.batch(&self.config, networks, batch, generator)
             });
         }
         let tensor = |pixels| Tensor::from_data(TensorData::new(pixels, batch.shape), &self.device);
@@ -462,9 +527,27 @@ impl Trainer {
         };
         // A text encoder that is trained along keeps for its backward what the model keeps.
         let conditioning = keeping(self.config.saving().kept_as, || {
-            conditioning::of_batch(&self.conditions, &examples, &mut self.generator)
+            conditioning::of_batch(&self.conditions, &examples, generator)
         })?;
         Ok(Batch::new(clean, conditioning))
+    }
+}
+
+/// Asks an observer whether to stop, and tells it nothing.
+struct Follower<'a>(&'a mut dyn Observer);
+
+impl Observer for Follower<'_> {
+    fn should_stop(&self) -> bool {
+        self.0.should_stop()
+    }
+}
+
+/// Stops before anything is made.
+struct MakesNothing;
+
+impl Observer for MakesNothing {
+    fn should_stop(&self) -> bool {
+        true
     }
 }
 

@@ -237,6 +237,7 @@ impl TrainingConfig {
         for (name, value) in [
             ("resolution", self.resolution),
             ("train_batch_size", self.train_batch_size),
+            ("num_slots", self.num_slots),
             ("eval_batch_size", self.eval_batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
             ("ddpm_num_steps", self.ddpm_num_steps),
@@ -396,7 +397,7 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        let cases: [(Change, &str); 26] = [
+        let cases: [(Change, &str); 27] = [
             (|c| c.mixed_precision = MixedPrecision::Fp16, "bf16"),
             (|c| c.noise_offset = -0.1, "noise_offset"),
             (|c| c.snr_gamma = Some(5.0), "min-snr"),
@@ -415,6 +416,7 @@ mod tests {
             (|c| c.checkpoints_total_limit = Some(0), "checkpoints_total_limit"),
             (|c| c.resolution = 0, "resolution"),
             (|c| c.train_batch_size = 0, "train_batch_size"),
+            (|c| c.num_slots = 0, "num_slots"),
             (|c| c.num_epochs = 0, "num_epochs"),
             (|c| c.max_train_steps = Some(0), "max_train_steps"),
             (|c| c.learning_rate = f64::NAN, "learning_rate"),

@@ -16,7 +16,8 @@ use crate::{Error, Result, files, training::UpdateReport};
 #[derive(Debug)]
 pub(in crate::training) struct Metrics {
     path: PathBuf,
-    file: File,
+    /// None in a process that writes none.
+    file: Option<File>,
     losses: Vec<(u64, f64)>,
 }
 
@@ -31,9 +32,18 @@ impl Metrics {
             .map_err(|e| Error::io("write", path, e))?;
         Ok(Self {
             path: path.to_path_buf(),
-            file,
+            file: Some(file),
             losses: vec![],
         })
+    }
+
+    /// Keeps the losses, and writes nothing.
+    pub(crate) fn unwritten() -> Self {
+        Self {
+            path: PathBuf::new(),
+            file: None,
+            losses: vec![],
+        }
     }
 
     /// Goes on after `step` steps: keeps the lines up to there of the file at `from`, which may be another run's.
@@ -67,16 +77,17 @@ impl Metrics {
             .map_err(|e| Error::io("write", path, e))?;
         Ok(Self {
             path: path.to_path_buf(),
-            file,
+            file: Some(file),
             losses,
         })
     }
 
     /// Makes what was written last through a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file
-            .sync_all()
-            .map_err(|e| Error::io("write", &self.path, e))
+        match &self.file {
+            Some(file) => file.sync_all().map_err(|e| Error::io("write", &self.path, e)),
+            None => Ok(()),
+        }
     }
 
     /// Step and loss of every line.
@@ -105,9 +116,10 @@ impl Tracker for Metrics {
             line.insert(name.into(), value.into());
         }
         let text = format!("{}\n", Value::Object(line));
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|e| Error::io("write", &self.path, e))?;
+        if let Some(file) = &mut self.file {
+            file.write_all(text.as_bytes())
+                .map_err(|e| Error::io("write", &self.path, e))?;
+        }
         self.losses.push((report.step as u64, report.loss));
         Ok(())
     }

@@ -1,0 +1,131 @@
+//! The processes that train together, and how bytes get from one to another.
+
+use crate::{Error, Result};
+
+/// The processes of one run, as one of them sees them. Every method is called by all of them, in the same order: it returns when all have come
+/// to it. A file per transport; numbers are carried and never added, since the order of a sum is no transport's business.
+pub trait World {
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn size(&self) -> usize;
+
+    /// Sends each process what stands at its number, and gives what they sent here, in their order.
+    ///
+    /// # Errors
+    /// If another process is gone.
+    fn exchange(&mut self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>>;
+
+    /// What all processes have, one after another, the same in each.
+    ///
+    /// # Errors
+    /// If another process is gone.
+    fn gather_numbers(&mut self, own: &[f32]) -> Result<Vec<f32>>;
+
+    /// What all processes say, in their order, the same in each.
+    ///
+    /// # Errors
+    /// If another process is gone.
+    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+}
+
+/// One process alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl World for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn exchange(&mut self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        Ok(parts)
+    }
+
+    fn gather_numbers(&mut self, own: &[f32]) -> Result<Vec<f32>> {
+        Ok(own.to_vec())
+    }
+
+    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec()])
+    }
+}
+
+/// A world with what a run asks of it.
+pub(in crate::training) struct Team<'w> {
+    world: &'w mut dyn World,
+    /// Bytes that this process sent to others.
+    sent: u64,
+}
+
+impl<'w> Team<'w> {
+    pub(in crate::training) fn new(world: &'w mut dyn World) -> Self {
+        Self { world, sent: 0 }
+    }
+
+    pub(in crate::training) fn rank(&self) -> usize {
+        self.world.rank()
+    }
+
+    pub(in crate::training) fn size(&self) -> usize {
+        self.world.size()
+    }
+
+    /// Whether this process writes what there is to write.
+    pub(in crate::training) fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Bytes that this process sent to others so far.
+    pub(in crate::training) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) fn exchange(&mut self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        let own = self.rank();
+        let others = parts.iter().enumerate().filter(|(rank, _)| *rank != own);
+        self.sent += others.map(|(_, part)| 4 * part.len() as u64).sum::<u64>();
+        self.world.exchange(parts)
+    }
+
+    pub(super) fn gather_numbers(&mut self, own: &[f32]) -> Result<Vec<f32>> {
+        self.sent += 4 * (own.len() * (self.size() - 1)) as u64;
+        self.world.gather_numbers(own)
+    }
+
+    pub(super) fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.sent += (own.len() * (self.size() - 1)) as u64;
+        self.world.gather(own)
+    }
+
+    /// What came of something that each process did: an error, of this one or of the first that has one, where any failed.
+    ///
+    /// # Errors
+    /// If any process failed, or is gone.
+    pub(in crate::training) fn agree<T>(&mut self, mine: Result<T>) -> Result<T> {
+        if self.size() == 1 {
+            return mine;
+        }
+        let sentence = mine.as_ref().err().map(Error::to_string).unwrap_or_default();
+        let all = self.gather(sentence.as_bytes())?;
+        let failed = all.iter().position(|sentence| !sentence.is_empty());
+        match (mine, failed) {
+            (Err(error), _) => Err(error),
+            (Ok(value), None) => Ok(value),
+            (Ok(_), Some(rank)) => Err(of_process(rank, &String::from_utf8_lossy(&all[rank]))),
+        }
+    }
+}
+
+/// The error of another process.
+pub(super) fn of_process(rank: usize, sentence: &str) -> Error {
+    Error::Elsewhere {
+        rank,
+        message: sentence.to_string(),
+    }
+}
