@@ -10,6 +10,7 @@ use crate::commands::{
     info::InfoArgs,
     interpolate::{self, InterpolateArgs},
     invert::{self, InvertArgs},
+    launch::{self, LaunchArgs},
     list::ListArgs,
     man::{self, ManArgs},
     plot::PlotArgs,
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Train a model on pictures
     #[command(long_about = train::LONG_ABOUT)]
     Train(Box<TrainArgs>),
+    /// Start a command as several processes
+    #[command(long_about = launch::LONG_ABOUT)]
+    Launch(LaunchArgs),
     /// Draw pictures from a trained model
     #[command(long_about = sample::LONG_ABOUT)]
     Sample(Box<SampleArgs>),

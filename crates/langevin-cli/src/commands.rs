@@ -7,6 +7,7 @@ pub(crate) mod evaluate;
 pub(crate) mod info;
 pub(crate) mod interpolate;
 pub(crate) mod invert;
+pub(crate) mod launch;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod plot;
@@ -27,12 +28,31 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    processes::{Processes, refuse_several},
+    threads,
+};
 
 /// Runs the command.
-pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+pub(crate) fn run(cli: Cli, processes: &mut Processes) -> anyhow::Result<()> {
     match cli.command {
-        Command::Train(args) => train::run(*args),
+        Command::Train(args) => {
+            processes.join()?;
+            train::run(*args, processes)
+        }
+        Command::Launch(args) => launch::run(args, processes),
+        other => {
+            refuse_several(&std::env::args().nth(1).unwrap_or_default())?;
+            threads::bound(1)?;
+            alone(other)
+        }
+    }
+}
+
+/// A command that is one process.
+fn alone(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Sample(args) => sample::run(*args),
         Command::Info(args) => info::run(args),
         Command::Evaluate(args) => evaluate::run(args),
@@ -53,6 +73,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::PlotWeighting(args) => plot_weighting::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
+        // Several processes share it.
+        Command::Train(_) | Command::Launch(_) => Ok(()),
     }
 }
 

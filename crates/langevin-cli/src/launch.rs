@@ -1,12 +1,13 @@
 //! Command lines written for `accelerate launch` or `python`, pasted whole.
 
+mod machines;
 mod scripts;
 
 use std::{ffi::OsString, path::Path};
 
 use anyhow::{Result, bail};
 
-use self::scripts::Script;
+use self::{machines::Machines, scripts::Script};
 
 /// The script whose place `langevin train` takes.
 const SCRIPT: &str = "train_unconditional.py";
@@ -82,7 +83,7 @@ const LAUNCHERS: [(&str, bool); 5] = [
 /// line stays as it is.
 ///
 /// Of accelerate's flags, `--mixed_precision` and `--gradient_accumulation_steps` carry over where the script's own do
-/// not say otherwise; the others are about machines.
+/// not say otherwise; the others are about machines: of several processes it becomes `langevin launch … train …`.
 ///
 /// # Errors
 /// If another script is launched, or none.
@@ -153,6 +154,7 @@ fn variable(word: &OsString) -> Option<String> {
 fn of_launcher(args: &[OsString], from: usize) -> Result<Launched> {
     let mut words = args.iter().skip(from).peekable();
     let (mut carried, mut notes) = (Vec::new(), Vec::new());
+    let mut machines = Machines::default();
     let script = loop {
         let Some(arg) = words.next() else {
             bail!("the line launches no script; `{SCRIPT}` and its flags should follow");
@@ -177,21 +179,18 @@ fn of_launcher(args: &[OsString], from: usize) -> Result<Launched> {
             ("--mixed_precision" | "--gradient_accumulation_steps", Some(value)) => {
                 carried.push((name, value))
             }
-            ("--multi_gpu" | "--tpu", _) => {
-                notes.push(format!("{name} has no meaning here: one device trains"))
-            }
-            ("--num_processes" | "--num_machines" | "--nproc_per_node" | "--nnodes", Some(count))
-                if count != "1" =>
-            {
-                notes.push(format!("{name} {count} has no meaning here: one process trains"));
-            }
-            _ => {}
+            (name, value) => machines.take(name, value.as_deref(), &mut notes)?,
         }
     };
+    // Flags hold against a file, wherever it stands.
+    let typed: Vec<String> = carried.iter().map(|(name, _)| String::clone(name)).collect();
+    let of_file = std::mem::take(&mut machines.carried).into_iter();
+    carried.extend(of_file.filter(|(name, _)| !typed.contains(name)));
+    let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
+    line.extend(machines.words()?);
+    line.push("train".into());
     let rest: Vec<OsString> = words.cloned().collect();
     if let Some((rest, more)) = on_latents(script, &rest)? {
-        let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
-        line.push("train".into());
         let carried = carried
             .into_iter()
             .filter(|(name, _)| !rest.iter().any(|arg| names_flag(arg, name)));
@@ -203,8 +202,6 @@ fn of_launcher(args: &[OsString], from: usize) -> Result<Launched> {
     if script.file_name().is_none_or(|name| name != SCRIPT) {
         bail!("{}", unknown(script));
     }
-    let mut line: Vec<OsString> = args.iter().take(1).cloned().collect();
-    line.push("train".into());
     for (name, value) in carried {
         if !rest.iter().any(|arg| names_flag(arg, &name)) {
             line.push(format!("{name}={value}").into());
@@ -395,12 +392,29 @@ mod tests {
     }
 
     #[test]
-    fn several_processes_are_noted() {
-        let notes =
-            launched("langevin accelerate launch --multi_gpu --num_processes=2 train_unconditional.py")
-                .unwrap()
-                .notes;
-        assert_eq!(notes.len(), 2);
+    fn several_processes_are_launched() {
+        let text = "langevin accelerate launch --multi_gpu --num_processes=2 --mixed_precision=bf16 train_unconditional.py --seed 1";
+        let notes = launched(text).unwrap().notes;
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert_eq!(
+            line(text),
+            "langevin launch --num-processes=2 train --mixed_precision=bf16 --seed 1"
+        );
+        let torchrun = "langevin torchrun --nproc_per_node=2 --nnodes 1 train_text_to_image_lora.py --pretrained_model_name_or_path=base";
+        assert!(line(torchrun).starts_with("langevin launch --num-processes=2 train "));
+        for refused in [
+            "--use_deepspeed",
+            "--use_fsdp --fsdp_version 1",
+            "--tpu",
+            "--num_machines 2 --num_processes 4",
+        ] {
+            assert!(
+                launched(&format!(
+                    "langevin accelerate launch {refused} train_unconditional.py"
+                ))
+                .is_err()
+            );
+        }
     }
 
     #[test]
@@ -457,8 +471,8 @@ mod tests {
             "langevin CUDA_VISIBLE_DEVICES=0 HF_HUB_OFFLINE=1 torchrun --nproc_per_node=2 train_unconditional.py",
         );
         let notes = variables.unwrap().notes;
-        assert_eq!(notes.len(), 3, "{notes:?}");
-        assert!(notes[0].starts_with("CUDA_VISIBLE_DEVICES=") && notes[2].contains("one process trains"));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].starts_with("CUDA_VISIBLE_DEVICES="));
         assert_eq!(line("langevin !langevin sample a=b"), "langevin sample a=b");
         assert!(launched("langevin python -m http.server").is_err());
         assert!(launched("langevin torchrun other.py").is_err());

@@ -9,7 +9,7 @@ use std::{
 };
 
 #[cfg(unix)]
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGUSR1};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -38,6 +38,16 @@ impl Stop {
             flag::register(signal, stop.clone())?;
         }
         Ok(Self(stop))
+    }
+
+    /// From now on SIGUSR1 is such a request too: it is what launchers pass on, and what Slurm sends some time before a job's end where it is
+    /// asked to.
+    ///
+    /// # Errors
+    /// If the system does not let it be caught.
+    #[cfg(unix)]
+    pub(crate) fn on_user_signal(&self) -> io::Result<()> {
+        flag::register(SIGUSR1, self.0.clone()).map(|_| ())
     }
 
     /// Asks for the end, as a first Ctrl-C does.

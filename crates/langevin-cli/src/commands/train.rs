@@ -21,15 +21,17 @@ use self::{
     watch::{Manner, Watch},
 };
 use crate::{
+    processes::Processes,
     stop::Stop,
     terminal::{self, duration},
 };
 
 /// Trains a model, or says with what it would.
-pub(crate) fn run(args: TrainArgs) -> Result<()> {
-    let resolved = resolve(&args)?;
+pub(crate) fn run(args: TrainArgs, processes: &mut Processes) -> Result<()> {
+    let (slots, is_first) = (processes.slots(), processes.is_first());
+    let resolved = processes.first_then_others(|| resolve(&args, slots, is_first))?;
     let program = args.program;
-    let manner = match (program.quiet, program.no_dashboard) {
+    let manner = match (program.quiet || !is_first, program.no_dashboard) {
         (true, _) => Manner::Quiet,
         (false, true) => Manner::Bar,
         (false, false) => Manner::Dashboard,
@@ -37,11 +39,14 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     if manner != Manner::Quiet {
         resolved.notes.iter().for_each(|note| terminal::note(note));
     }
-    if program.dry_run {
+    if program.dry_run && is_first {
         let config = resolved.config.portable();
         return Ok(terminal::print(&serde_json::to_string_pretty(&config)?)?);
     }
     let publish = resolved.publish;
+    if program.dry_run || (resolved.done.is_some() && !is_first) {
+        return Ok(());
+    }
     if let Some(done) = resolved.done {
         let folder = done.folder.display();
         let steps = terminal::thousands(done.steps as usize);
@@ -58,6 +63,8 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let device_name = program.device.unwrap_or(DeviceName::CPU);
     let device = device_name.open()?;
     let stop = Stop::on_signals()?;
+    #[cfg(unix)]
+    stop.on_user_signal()?;
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let next = Next::of(&resolved.config);
@@ -66,19 +73,22 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         publish.make(trainer.folder())?;
     }
     // It costs a step on a few pictures.
-    let on_cpu = device_name == DeviceName::CPU;
+    let on_cpu = device_name == DeviceName::CPU && is_first;
     let estimate = (announce_time || on_cpu)
         .then(|| trainer.estimate())
         .transpose()?;
     if let Some(estimate) = estimate.as_ref().filter(|_| announce_time) {
-        announce(estimate);
+        announce(estimate, processes.size());
     }
     if let Some(needed) = estimate.and_then(|estimate| estimate.memory).filter(|_| on_cpu)
         && let (Some(free), Some(all)) = (data::free_memory(), data::machine_memory())
     {
         terminal::say(&memory_in_words(needed, free, all)?);
     }
-    let outcome = trainer.run(&mut Watch::new(manner, stop))?;
+    let outcome = trainer.run_among(processes.world(), &mut Watch::new(manner, stop))?;
+    if !is_first {
+        return Ok(());
+    }
     summarise(&outcome, next.as_ref())?;
     match publish {
         Some(_) if outcome.interrupted => {
@@ -90,13 +100,14 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     }
 }
 
-fn announce(estimate: &Estimate) {
+fn announce(estimate: &Estimate, processes: usize) {
+    let processes = processes as f64;
     terminal::say(&format!(
         "a step takes about {:.2} s here: {} for an epoch of {} steps, {} for the whole run of {}",
-        estimate.seconds_per_step,
-        duration(estimate.seconds_per_epoch()),
+        estimate.seconds_per_step / processes,
+        duration(estimate.seconds_per_epoch() / processes),
         terminal::thousands(estimate.steps_per_epoch),
-        duration(estimate.seconds()),
+        duration(estimate.seconds() / processes),
         terminal::thousands(estimate.steps)
     ));
 }

@@ -336,7 +336,7 @@ const FLAGS: [(&str, Meaning); 59] = [
         "repeats",
         Meaning::Without("--max-train-steps says how long to train"),
     ),
-    ("local_rank", Meaning::Without("one process trains")),
+    ("local_rank", Meaning::Without("MPI says which process is which")),
     (
         "skip_save_text_encoder",
         Meaning::Without("a pipeline is saved whole"),

@@ -452,7 +452,10 @@ impl<'w> Run<'w> {
             done.losses.extend(slot.losses);
             done.noise_levels.extend(slot.noise_levels);
         }
-        let told = self.told(trainer, observer, &update, done);
+        let told = match self.team.is_first() {
+            true => self.told(trainer, observer, &update, done),
+            false => Ok(()),
+        };
         self.team.agree(told)?;
         Ok(true)
     }

@@ -37,20 +37,20 @@ pub(super) struct Resolved {
 }
 
 /// Turns flags into a configuration: the digits recipe or the script's defaults, then the model's own sizes, then
-/// what was typed.
+/// what was typed. A run that is begun has so many slots where nothing else was typed.
 ///
 /// # Errors
 /// If a flag asks for what is not there yet, or the values contradict each other.
-pub(super) fn resolve(args: &TrainArgs) -> Result<Resolved> {
+pub(super) fn resolve(args: &TrainArgs, slots: usize, publishes: bool) -> Result<Resolved> {
     let program = &args.program;
     let mut notes = script_notes(&program.script);
     let (names, publish) = publish::resolve(&program.hub, &mut notes)?;
     // Hours before there is something to publish, and before data are pulled, is the time to find out that it cannot be.
     let publish = publish
-        .filter(|_| !program.dry_run)
+        .filter(|_| !program.dry_run && publishes)
         .map(Publish::check)
         .transpose()?;
-    let mut config = defaults(args)?;
+    let mut config = defaults(args, slots)?;
     if args.has("dataset_name") || args.has("train_data_dir") {
         (config.dataset_name, config.train_data_dir) = (None, None);
     }
@@ -111,7 +111,7 @@ fn pull(config: &mut TrainingConfig, names: &Names) -> Result<()> {
 
 /// What holds where nothing is typed: the configuration of the checkpoint that is resumed, so that nothing of it has to be typed again,
 /// or the script's defaults where data are named, or the digits recipe.
-fn defaults(args: &TrainArgs) -> Result<TrainingConfig> {
+fn defaults(args: &TrainArgs, slots: usize) -> Result<TrainingConfig> {
     let mut typed = TrainingConfig::script();
     typed.update_from_arg_matches(&args.options)?;
     if let Some(checkpoint) = checkpoints::asked_for(&typed)? {
@@ -127,10 +127,12 @@ fn defaults(args: &TrainArgs) -> Result<TrainingConfig> {
         });
     }
     let is_digits = typed.dataset_name.as_deref() == Some(DIGITS) && typed.train_data_dir.is_none();
-    Ok(if names_data(&typed) && !is_digits {
-        TrainingConfig::script()
-    } else {
-        TrainingConfig::digits()
+    Ok(TrainingConfig {
+        num_slots: slots,
+        ..match names_data(&typed) && !is_digits {
+            true => TrainingConfig::script(),
+            false => TrainingConfig::digits(),
+        }
     })
 }
 
@@ -213,7 +215,11 @@ fn script_notes(script: &ScriptArgs) -> Vec<String> {
             script.enable_xformers_memory_efficient_attention,
             "attention never stores its scores here",
         ),
-        ("--local-rank", script.local_rank.is_some(), "one process trains"),
+        (
+            "--local-rank",
+            script.local_rank.is_some(),
+            "MPI says which process is which",
+        ),
         (
             "--preserve-input-precision",
             script.preserve_input_precision,

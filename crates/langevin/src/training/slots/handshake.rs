@@ -4,7 +4,10 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{reduce::speak, world::Team};
+use super::{
+    reduce::speak,
+    world::{Team, of_process},
+};
 use crate::{
     Error, Result,
     data::Fingerprint,
@@ -43,6 +46,15 @@ struct Introduction {
 /// If a process is of another version, or has other options, other data or another checkpoint; if processors compute otherwise and
 /// `allow_mixed_processors` is not said; or if there are more processes than slots.
 pub(in crate::training) fn check(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
+    // The first says what all have found.
+    let is_first = team.is_first();
+    introduced(team, trainer).map_err(|error| match is_first {
+        true => error,
+        false => of_process(0, &error.to_string()),
+    })
+}
+
+fn introduced(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
     let config = &trainer.config;
     if team.size() > config.num_slots {
         return Err(Error::option(

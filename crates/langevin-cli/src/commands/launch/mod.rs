@@ -1,0 +1,157 @@
+//! `langevin launch`: starts a command as several processes, by mpirun.
+
+mod mpirun;
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::{Child, ExitStatus},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use self::mpirun::Mpirun;
+use crate::{
+    cli::Cli,
+    commands, flags,
+    processes::{Processes, launcher},
+    terminal,
+};
+
+pub(crate) const LONG_ABOUT: &str = "\
+Start a command as several processes.
+
+`langevin launch --num-processes 4 train …` starts mpirun with four processes, which share every step of the run: the same bytes as in one, in less \
+time. Machines are named by --hostfile. Where langevin was built without MPI, or there is no mpirun, one process computes it all. \
+docs/scale.md says what is needed, and what stands in a script for Slurm.";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub(crate) struct LaunchArgs {
+    /// How many processes, over all machines
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    num_processes: u32,
+    /// The machines, a line `NAME slots=N` for each
+    #[arg(long, value_name = "FILE", visible_alias = "mpirun-hostfile")]
+    hostfile: Option<PathBuf>,
+    /// The machines, as NAME:N with commas between them
+    #[arg(long, value_name = "NAMES", conflicts_with = "hostfile")]
+    host: Option<String>,
+    /// Start again from the latest checkpoint, so many times, where a process fails
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_restarts: u32,
+    /// The program that starts them
+    #[arg(long, value_name = "PROGRAM", default_value = "mpirun")]
+    mpirun: OsString,
+    /// The command with its flags, such as train
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<OsString>,
+}
+
+/// Starts them, and waits for them.
+pub(crate) fn run(args: LaunchArgs, processes: &mut Processes) -> Result<()> {
+    if args.command[0] != "train" {
+        bail!(
+            "`langevin launch … train` is what several processes share; `{}` is one process",
+            args.command[0].display()
+        );
+    }
+    if launcher::started().is_some() {
+        // By mpirun already, as Accelerate's lines for processors are.
+        return inside(args.command, processes);
+    }
+    let count = args.num_processes as usize;
+    if args.max_restarts > 0 && !has_flag(&args.command, "--output-dir") {
+        bail!("--max-restarts needs the run's folder to find its latest checkpoint in: add --output-dir");
+    }
+    let why = match (cfg!(feature = "mpi"), Mpirun::find(&args.mpirun)) {
+        (false, _) => "this langevin was built without MPI (`--features mpi`)".to_string(),
+        (true, None) => format!("there is no {}", args.mpirun.display()),
+        (true, Some(mpirun)) => return outside(&args, &mpirun),
+    };
+    if args.hostfile.is_some() || args.host.is_some() {
+        bail!("other machines cannot be reached: {why}");
+    }
+    terminal::note(&format!(
+        "{why}, so one process computes all {count} slots of a step: the same bytes, slower"
+    ));
+    processes.set_slots(count);
+    inside(args.command, processes)
+}
+
+/// The command in this process.
+fn inside(command: Vec<OsString>, processes: &mut Processes) -> Result<()> {
+    let line = std::iter::once("langevin".into()).chain(command).collect();
+    commands::run(Cli::parse_from(flags::to_kebab_case(line)), processes)
+}
+
+/// The command in processes of their own, again where they fail.
+fn outside(args: &LaunchArgs, mpirun: &Mpirun) -> Result<()> {
+    let mut command = args.command.clone();
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
+    let mut left = args.max_restarts;
+    loop {
+        let mut child = mpirun
+            .line(
+                args.num_processes as usize,
+                args.hostfile.as_deref(),
+                args.host.as_deref(),
+                &command,
+            )?
+            .spawn()
+            .with_context(|| format!("{} cannot be started", args.mpirun.display()))?;
+        let (status, stopped) = wait(&mut child, &mut signals)?;
+        if status.success() {
+            return Ok(());
+        }
+        if stopped || left == 0 {
+            bail!(
+                "the processes ended with {status}; what was learned up to the last checkpoint is kept, and --resume-from-checkpoint latest \
+                 goes on from it"
+            );
+        }
+        left -= 1;
+        terminal::note(&format!(
+            "the processes ended with {status}: starting again from the latest checkpoint, {left} more times if need be"
+        ));
+        // Of a flag that is given twice, the last holds.
+        command.extend(["--resume-from-checkpoint", "latest"].map(OsString::from));
+    }
+}
+
+/// Waits for them. The first Ctrl-C is passed on as the signal that asks them to write a checkpoint and end, which an mpirun passes on as well
+/// and does not take for its own end; a second one ends them.
+fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool)> {
+    let mut asked = 0;
+    loop {
+        if let Some(status) = child.try_wait().context("the processes cannot be waited for")? {
+            return Ok((status, asked > 0));
+        }
+        for _ in signals.pending() {
+            asked += 1;
+            mpirun::signal(child, if asked == 1 { "USR1" } else { "TERM" });
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether a flag is among words, with or without its value, in either spelling.
+fn has_flag(words: &[OsString], name: &str) -> bool {
+    words.iter().filter_map(|word| OsStr::to_str(word)).any(|word| {
+        word.split('=')
+            .next()
+            .is_some_and(|given| given.replace('_', "-") == name)
+    })
+}

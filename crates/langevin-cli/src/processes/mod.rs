@@ -1,0 +1,182 @@
+//! The processes that this one is one of.
+
+pub(crate) mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use anyhow::{Result, bail};
+use langevin::{
+    Error,
+    training::{Alone, World},
+};
+
+use self::launcher::Started;
+use crate::threads;
+
+/// This process, alone or as one of several.
+pub(crate) struct Processes {
+    world: Transport,
+    /// How many slots a run has that says nothing else.
+    slots: usize,
+}
+
+enum Transport {
+    Alone(Alone),
+    #[cfg(feature = "mpi")]
+    Mpi(Box<mpi::MpiWorld>),
+}
+
+impl Processes {
+    pub(crate) fn alone() -> Self {
+        Self {
+            world: Transport::Alone(Alone),
+            slots: 1,
+        }
+    }
+
+    /// Joins those that a launcher started beside this one, if it did, and takes its part of the cores.
+    ///
+    /// # Errors
+    /// If this program was built without MPI, or against another one than theirs.
+    pub(crate) fn join(&mut self) -> Result<()> {
+        if let Some(started) = launcher::started() {
+            self.slots = started.size;
+            self.world = transport(&started)?;
+        }
+        threads::bound(self.sharing())
+    }
+
+    /// Takes so many slots for a run that says nothing else.
+    pub(crate) fn set_slots(&mut self, slots: usize) {
+        self.slots = slots;
+    }
+
+    /// How many slots a run has that says nothing else.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub(crate) fn world(&mut self) -> &mut dyn World {
+        match &mut self.world {
+            Transport::Alone(alone) => alone,
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(mpi) => mpi.as_mut(),
+        }
+    }
+
+    fn rank_and_size(&self) -> (usize, usize) {
+        let world: &dyn World = match &self.world {
+            Transport::Alone(alone) => alone,
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(mpi) => mpi.as_ref(),
+        };
+        (world.rank(), world.size())
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.rank_and_size().1
+    }
+
+    /// Whether this one writes and speaks for all.
+    pub(crate) fn is_first(&self) -> bool {
+        self.rank_and_size().0 == 0
+    }
+
+    /// How many processes share the cores that this one may use.
+    pub(crate) fn sharing(&self) -> usize {
+        match &self.world {
+            Transport::Alone(_) => 1,
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(mpi) => mpi.sharing(),
+        }
+    }
+
+    /// Does something in the first process, and when it is done in the others: what is downloaded is there then.
+    ///
+    /// # Errors
+    /// Those of the work; in the others also that of the first.
+    pub(crate) fn first_then_others<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.size() == 1 {
+            return work();
+        }
+        if self.is_first() {
+            let done = work();
+            let sentence = done
+                .as_ref()
+                .err()
+                .map(|error| format!("{error:#}"))
+                .unwrap_or_default();
+            self.world().gather(sentence.as_bytes())?;
+            return done;
+        }
+        let said = self.world().gather(&[])?;
+        match String::from_utf8_lossy(&said[0]) {
+            sentence if sentence.is_empty() => work(),
+            sentence => Err(Error::Elsewhere {
+                rank: 0,
+                message: sentence.into_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// Whether an error is another process's, which says it itself.
+    pub(crate) fn leaves_unsaid(&self, error: &anyhow::Error) -> bool {
+        let elsewhere = |error: &Error| matches!(error, Error::Elsewhere { .. });
+        !self.is_first() && error.downcast_ref().is_some_and(elsewhere)
+    }
+
+    /// The sentence that says which process failed, where there are several.
+    pub(crate) fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.rank_and_size() {
+            (0, _) | (_, 1) => error,
+            (rank, _) => error.context(format!("process {rank}")),
+        }
+    }
+
+    /// Leaves the others. Where this one failed and they did not, they are ended.
+    pub(crate) fn leave(self, failed: bool) {
+        match self.world {
+            Transport::Alone(_) => _ = failed,
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(mpi) => mpi.leave(failed),
+        }
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn transport(started: &Started) -> Result<Transport> {
+    if started.by == "torchrun" {
+        bail!(
+            "torchrun started {} processes, which do not know each other by MPI: `langevin launch` does",
+            started.size
+        );
+    }
+    Ok(Transport::Mpi(Box::new(mpi::MpiWorld::join(started)?)))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn transport(started: &Started) -> Result<Transport> {
+    bail!(
+        "{} started {size} processes ({} says so), and this langevin was built without MPI, so they would be {size} runs in one folder: \
+         build it with `--features mpi`, or start one process with --num-slots {size}, which comes to the same bytes",
+        started.by,
+        started.variable,
+        size = started.size
+    )
+}
+
+/// Refuses a command that several processes would each do alone.
+///
+/// # Errors
+/// If this is one of several.
+pub(crate) fn refuse_several(command: &str) -> Result<()> {
+    match launcher::started() {
+        None => Ok(()),
+        Some(started) => bail!(
+            "`langevin {command}` is one process, and {} started {}: each would write the same. `langevin train` is shared by several",
+            started.by,
+            started.size
+        ),
+    }
+}
