@@ -13,7 +13,10 @@ use langevin::{
     data::{Channels, Picture},
     device::default_device,
     grid,
-    training::{Observer, Outcome, Silent, ThreadWorld, Trainer, TrainingConfig, World, checkpoints},
+    training::{
+        Observer, Outcome, Progress, SavedRun, Silent, ThreadWorld, Trainer, TrainingConfig, World,
+        checkpoints,
+    },
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -264,6 +267,40 @@ fn where_one_fails_all_say_which_and_keep_what_was_learned() {
         }
     }
     assert_eq!(whose, 1);
+}
+
+/// Moves the run's folder away after a step, so that nothing more can be written into it.
+struct Moves(PathBuf);
+
+impl Observer for Moves {
+    fn step(&mut self, progress: &Progress) {
+        if progress.step == 2 {
+            fs::rename(&self.0, self.0.with_extension("moved")).unwrap();
+            fs::write(&self.0, "no folder").unwrap();
+        }
+    }
+}
+
+#[test]
+fn where_the_first_cannot_write_all_end_and_the_last_checkpoint_is_whole() {
+    let scene = scene(21);
+    let mut options = of_classes(scene.path());
+    options["num_slots"] = 4.into();
+    options["checkpointing_steps"] = 1.into();
+    let run = scene.path().join("run");
+    let observers = (0..3).map(|_| Moves(run.clone())).collect();
+    let outcomes = train_watched(&config(scene.path(), "run", &options), observers);
+    for (rank, outcome) in outcomes.into_iter().enumerate() {
+        let error = outcome.unwrap_err();
+        assert_eq!(
+            rank > 0,
+            matches!(error, Error::Elsewhere { rank: 0, .. }),
+            "{error}"
+        );
+    }
+    let kept = checkpoints::all(run.with_extension("moved"));
+    assert_eq!(kept.len(), 1);
+    assert_eq!(SavedRun::open(&kept[0].1).unwrap().step(), 1);
 }
 
 #[test]

@@ -65,12 +65,11 @@ impl Processes {
     }
 
     fn rank_and_size(&self) -> (usize, usize) {
-        let world: &dyn World = match &self.world {
-            Transport::Alone(alone) => alone,
+        match &self.world {
+            Transport::Alone(alone) => (alone.rank(), alone.size()),
             #[cfg(feature = "mpi")]
-            Transport::Mpi(mpi) => mpi.as_ref(),
-        };
-        (world.rank(), world.size())
+            Transport::Mpi(mpi) => (mpi.rank(), mpi.size()),
+        }
     }
 
     pub(crate) fn size(&self) -> usize {

@@ -105,9 +105,13 @@ impl MpiWorld {
         let mut counts = vec![0i32; self.size()];
         self.world.all_gather_into(&count(own.len())?, &mut counts[..]);
         let (places, total) = places(&counts)?;
-        let mut all = vec![T::default(); total];
+        // The address of an empty slice of bytes is what Open MPI means "in place" by, so both have room.
+        let mut own = own.to_vec();
+        own.reserve(1);
+        let mut all = Vec::with_capacity(total + 1);
+        all.resize(total, T::default());
         self.world.all_gather_varcount_into(
-            own,
+            &own[..],
             &mut PartitionMut::new(&mut all[..], &counts[..], &places[..]),
         );
         Ok((all, counts))

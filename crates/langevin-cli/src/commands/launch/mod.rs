@@ -1,23 +1,18 @@
 //! `langevin launch`: starts a command as several processes, by mpirun.
 
+#[cfg(unix)]
 mod mpirun;
 
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
-    process::{Child, ExitStatus},
-    thread,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Parser};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 
-use self::mpirun::Mpirun;
+#[cfg(unix)]
+use self::mpirun::start;
 use crate::{
     cli::Cli,
     commands, flags,
@@ -76,10 +71,12 @@ pub(crate) fn run(args: LaunchArgs, processes: &mut Processes) -> Result<()> {
     if args.max_restarts > 0 && !has_flag(&args.command, "--output-dir") {
         bail!("--max-restarts needs the run's folder to find its latest checkpoint in: add --output-dir");
     }
-    let why = match (cfg!(feature = "mpi"), Mpirun::find(&args.mpirun)) {
-        (false, _) => "this langevin was built without MPI (`--features mpi`)".to_string(),
-        (true, None) => format!("there is no {}", args.mpirun.display()),
-        (true, Some(mpirun)) => return outside(&args, &mpirun),
+    let why = if !cfg!(feature = "mpi") {
+        "this langevin was built without MPI (`--features mpi`)".to_string()
+    } else if start(&args)? {
+        return Ok(());
+    } else {
+        format!("there is no {}", args.mpirun.display())
     };
     if args.hostfile.is_some() || args.host.is_some() {
         bail!("other machines cannot be reached: {why}");
@@ -91,60 +88,16 @@ pub(crate) fn run(args: LaunchArgs, processes: &mut Processes) -> Result<()> {
     inside(args.command, processes)
 }
 
+/// Starts nothing: no mpirun is known here.
+#[cfg(not(unix))]
+fn start(_: &LaunchArgs) -> Result<bool> {
+    Ok(false)
+}
+
 /// The command in this process.
 fn inside(command: Vec<OsString>, processes: &mut Processes) -> Result<()> {
     let line = std::iter::once("langevin".into()).chain(command).collect();
     commands::run(Cli::parse_from(flags::to_kebab_case(line)), processes)
-}
-
-/// The command in processes of their own, again where they fail.
-fn outside(args: &LaunchArgs, mpirun: &Mpirun) -> Result<()> {
-    let mut command = args.command.clone();
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
-    let mut left = args.max_restarts;
-    loop {
-        let mut child = mpirun
-            .line(
-                args.num_processes as usize,
-                args.hostfile.as_deref(),
-                args.host.as_deref(),
-                &command,
-            )?
-            .spawn()
-            .with_context(|| format!("{} cannot be started", args.mpirun.display()))?;
-        let (status, stopped) = wait(&mut child, &mut signals)?;
-        if status.success() {
-            return Ok(());
-        }
-        if stopped || left == 0 {
-            bail!(
-                "the processes ended with {status}; what was learned up to the last checkpoint is kept, and --resume-from-checkpoint latest \
-                 goes on from it"
-            );
-        }
-        left -= 1;
-        terminal::note(&format!(
-            "the processes ended with {status}: starting again from the latest checkpoint, {left} more times if need be"
-        ));
-        // Of a flag that is given twice, the last holds.
-        command.extend(["--resume-from-checkpoint", "latest"].map(OsString::from));
-    }
-}
-
-/// Waits for them. The first Ctrl-C is passed on as the signal that asks them to write a checkpoint and end, which an mpirun passes on as well
-/// and does not take for its own end; a second one ends them.
-fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool)> {
-    let mut asked = 0;
-    loop {
-        if let Some(status) = child.try_wait().context("the processes cannot be waited for")? {
-            return Ok((status, asked > 0));
-        }
-        for _ in signals.pending() {
-            asked += 1;
-            mpirun::signal(child, if asked == 1 { "USR1" } else { "TERM" });
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Whether a flag is among words, with or without its value, in either spelling.

@@ -240,10 +240,12 @@ fn added(mut a: Vec<f32>, b: Vec<f32>) -> Vec<f32> {
 }
 
 type Rows = BTreeMap<u64, Vec<f32>>;
+/// The same as they are sent: numbers of rows, and the bits of their elements.
+type SentRows = Vec<(u64, Vec<u32>)>;
 
 /// The sums of the rows beside, of all slots.
 fn summed_beside(team: &mut Team<'_>, slots: usize, part: &Part, theirs: &[Vec<Node>]) -> Result<Rows> {
-    let own: Vec<Vec<(u64, Vec<u32>)>> = part
+    let own: Vec<SentRows> = part
         .nodes
         .iter()
         .filter_map(|(_, gradients)| gradients.as_ref())
@@ -253,7 +255,7 @@ fn summed_beside(team: &mut Team<'_>, slots: usize, part: &Part, theirs: &[Vec<N
                 .collect()
         })
         .collect();
-    let all: Vec<Vec<Vec<(u64, Vec<u32>)>>> = speak(team, &own)?;
+    let all: Vec<Vec<SentRows>> = speak(team, &own)?;
     let known: Vec<(Node, Rows)> = theirs
         .iter()
         .flatten()
