@@ -123,5 +123,5 @@ fn what_cannot_be_is_refused_by_name() {
         line(scene.path(), &format!("{launcher} --seed 1")).refused(1, &[named]);
     }
     line(scene.path(), "launch --num-processes 0 train").refused(2, &["--num-processes"]);
-    line(scene.path(), &format!("train {RUN} --num-slots 0")).refused(1, &["--num-slots"]);
+    line(scene.path(), &format!("train {RUN} --num-slots 0")).refused(1, &["`num_slots`"]);
 }

@@ -423,7 +423,7 @@ options! {
         #[resume(may_change)]
         pub validation_image: Vec<PathBuf> = vec![],
         /// Into how many parts a step falls, as many processes as which may share it at most, with the same bits: each has batches and chance of
-        /// its own [1; in several processes as many as they are].
+        /// its own [1, in several processes as many as they are].
         #[flag("Training", value_name = "N")]
         pub num_slots: usize = 1,
         /// Train on machines whose processors compute with other instructions: the bits then depend on which of them does what.
