@@ -553,6 +553,21 @@ fn learned_words_are_found_as_each_program_finds_them() {
         lengths(condition, "embedding:easynegative, a", PromptSyntax::Comfy),
         [5]
     );
+    // It may be named as its file is, and one that there is not is left out of the text, with a line.
+    let comfy = |text: &str| towards(&pipeline, text, PromptSyntax::Comfy);
+    assert_eq!(comfy("a embedding:easynegative.safetensors"), expected);
+    assert_eq!(comfy("a (embedding:nothere:1.2), dog"), comfy("a , dog"));
+    let notices = |text: &str| {
+        plan(&pipeline, text, PromptSyntax::Comfy)
+            .unwrap()
+            .notices()
+            .join(" ")
+    };
+    assert!(notices("a embedding:nothere, (embedding:nor.pt:1.1) dog").contains("nor.pt, nothere"));
+    assert_eq!(
+        notices("a (embedding:easynegative:1.2), embedding:EasyNegative.pt"),
+        ""
+    );
 }
 
 #[test]

@@ -51,6 +51,30 @@ pub(super) fn idle_networks(request: &Request) -> Option<String> {
     ))
 }
 
+/// A word about learned words that prompts name, as ComfyUI has it, and that there are not.
+pub(super) fn unknown_words(request: &Request, pipeline: &Pipeline) -> Option<String> {
+    let condition = pipeline.condition::<TextCondition>()?;
+    if request.prompt_syntax != PromptSyntax::Comfy {
+        return None;
+    }
+    let texts = [
+        &request.prompt,
+        &request.negative_prompt,
+        &request.prompt_2,
+        &request.negative_prompt_2,
+    ];
+    let all = texts.into_iter().flatten();
+    let mut names: Vec<&str> = all.flat_map(|text| condition.unknown_words(text)).collect();
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the prompt names learned words that are not here, and they are left out of it: {}",
+            shortened(&names.join(", "))
+        )
+    })
+}
+
 /// What of the texts is too long to be seen.
 pub(super) fn unseen(request: &Request, pipeline: &Pipeline) -> Result<Vec<String>> {
     let Some(condition) = pipeline.condition::<TextCondition>() else {

@@ -11,7 +11,7 @@ use super::{
     image_prompts::{self, Adapters, IpAdapterLoader},
     loras::{self, LoraLoader, Loras},
     memory,
-    notices::{idle_negative, idle_networks, idle_sizes, unseen},
+    notices::{idle_negative, idle_networks, idle_sizes, unknown_words, unseen},
     second::Second,
     start::{Begin, Enlarged, MaskCrop, Parts, Rows, Start},
     usual::Usual,
@@ -275,6 +275,7 @@ impl Plan {
         notices.extend(idle_sizes(request, pipeline));
         notices.extend(unseen(request, pipeline)?);
         notices.extend(idle_networks(request));
+        notices.extend(unknown_words(request, pipeline));
         if let Some(few) = pipeline.few_steps() {
             // A scale that the model is given is another matter.
             let is_given = pipeline.condition::<DistilledGuidance>().is_some();

@@ -362,6 +362,20 @@ impl Settings {
             strength: None,
             ..Request::default()
         };
+        let unreadable = [
+            ("Steps", request.steps.is_none()),
+            ("Seed", request.seeds.is_empty()),
+            ("Size", request.size.is_none()),
+            ("CFG scale", number("CFG scale").is_none()),
+        ];
+        for (name, _) in unreadable.into_iter().filter(|(_, is_left)| *is_left) {
+            if let Some(value) = parameters.get(name) {
+                let value: String = value.chars().take(40).collect();
+                notices.push(format!(
+                    "its {name} is `{value}`, which says nothing here and is left out"
+                ));
+            }
+        }
         if !parameters.negative_prompt.is_empty() {
             request.negative_prompt = vec![parameters.negative_prompt.clone()];
         }

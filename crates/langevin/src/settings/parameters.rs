@@ -30,19 +30,28 @@ impl Parameters {
     /// Reads a text. Whatever it is, it says something: a text without pairs is a prompt.
     pub fn read(text: &str) -> Self {
         let text = text.trim();
-        let (lines, last) = text.rsplit_once('\n').unwrap_or(("", text));
-        let pairs = pairs(last);
-        let (lines, pairs) = if pairs.len() < FEWEST_PAIRS {
-            (text, Vec::new())
-        } else {
-            (lines, pairs)
+        let all: Vec<&str> = text.split('\n').map(str::trim).collect();
+        let place = place_of_pairs(&all);
+        let (lines, pairs) = match place {
+            None => (&all[..], Vec::new()),
+            Some(place) => {
+                let mut pairs = pairs_of(all[place]);
+                // Extensions put lines of their own behind it.
+                let more = all[place + 1..].iter().filter_map(|line| line.split_once(": "));
+                pairs.extend(more.map(|(name, value)| (name.to_string(), value.to_string())));
+                (&all[..place], pairs)
+            }
         };
         let mut found = Self {
             pairs,
             ..Self::default()
         };
         let mut is_negative = false;
-        for line in lines.trim_end().split('\n').map(str::trim) {
+        let end = lines
+            .iter()
+            .rposition(|line| !line.is_empty())
+            .map_or(0, |last| last + 1);
+        for &line in &lines[..end] {
             let line = match line.strip_prefix(NEGATIVE) {
                 Some(rest) => {
                     is_negative = true;
@@ -87,6 +96,28 @@ fn quoted(value: &str) -> String {
     } else {
         value.to_owned()
     }
+}
+
+/// Which of the lines has the pairs: the last one, or where other lines follow, the last that begins as it does.
+fn place_of_pairs(lines: &[&str]) -> Option<usize> {
+    let has_pairs = |place: &usize| pairs_of(lines[*place]).len() >= FEWEST_PAIRS;
+    let last = lines.len().checked_sub(1).filter(has_pairs);
+    last.or_else(|| {
+        let begins = |place: &usize| lines[*place].starts_with("Steps: ");
+        (0..lines.len()).rev().filter(begins).find(has_pairs)
+    })
+}
+
+/// The pairs of a line, or those that stand between bars, as SD.Next wrote them once.
+fn pairs_of(line: &str) -> Vec<(String, String)> {
+    let found = pairs(line);
+    if found.len() >= FEWEST_PAIRS || !line.contains(" | ") {
+        return found;
+    }
+    let between = line.split(" | ").filter_map(|one| one.split_once(": "));
+    between
+        .map(|(name, value)| (name.trim().into(), value.trim().into()))
+        .collect()
 }
 
 /// The pairs of a line: `\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)`, one after another.
@@ -228,5 +259,25 @@ Steps: 1, Lora hashes: "one: 1a2b, two: 3c4d", Note: "say \"hi\",\nthen go", See
             ]),
         };
         assert_eq!(Parameters::read(&written.to_string()), written);
+    }
+
+    #[test]
+    fn texts_of_extensions_and_forks_are_read() {
+        let pairs = [("Steps", "4"), ("Sampler", "Euler a"), ("Seed", "7")];
+        // Lines behind the pairs, from templates of prompts.
+        let text = "a cat\nNegative prompt: blur\nSteps: 4, Sampler: Euler a, Seed: 7\nTemplate: {a|b} cat\nNegative Template: blur";
+        let more = [("Template", "{a|b} cat"), ("Negative Template", "blur")];
+        let all: Vec<(&str, &str)> = pairs.into_iter().chain(more).collect();
+        assert_eq!(read(text), ("a cat".into(), "blur".into(), owned(&all)));
+        // Blank lines first, and bars in the place of commas.
+        let text = "\n\na (b), c\nNegative prompt: d\nSteps: 4 | Sampler: Euler a | Seed: 7";
+        assert_eq!(read(text), ("a (b), c".into(), "d".into(), owned(&pairs)));
+        // A prompt may speak of steps.
+        let text = "Steps: to heaven\nSteps: 4, Sampler: Euler a, Seed: 7";
+        assert_eq!(
+            read(text),
+            ("Steps: to heaven".into(), String::new(), owned(&pairs))
+        );
+        assert_eq!(read("Steps: up\nand | down").0, "Steps: up\nand | down");
     }
 }

@@ -1,5 +1,7 @@
 //! ComfyUI: `comfy/sd1_clip.py`.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use super::{Chunk, DEEPEST, Encode, Encoding, Joined, Prompt, Span, Syntax, check, weight};
@@ -11,6 +13,8 @@ const BRACKET: f64 = 1.1;
 const LONG_WORD: usize = 8;
 /// What stands before the name of a learned word.
 const EMBEDDING: &str = "embedding:";
+/// The endings that a learned word's file may be named with.
+const ENDINGS: [&str; 3] = [".safetensors", ".pt", ".bin"];
 
 pub(super) struct Comfy;
 
@@ -138,6 +142,21 @@ fn weigh(text: &str, around: f64, depth: usize, spans: &mut Vec<Span>) {
     }
 }
 
+/// The tokens of a learned word, which may be named as its file is.
+fn learned(tower: &Tower, name: &str) -> Option<Range<u32>> {
+    let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
+    tower.learned_named(name).or_else(|| tower.learned_named(stem?))
+}
+
+/// The learned words that a text names and that there are not.
+pub(in crate::conditioning) fn unknown<'a>(tower: &'a Tower, text: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_end = |c: char| c.is_whitespace() || "(),:".contains(c);
+    let named = text.split(EMBEDDING).skip(1);
+    named
+        .filter_map(move |rest| rest.split(is_end).next())
+        .filter(|name| learned(tower, name).is_none())
+}
+
 /// The tokens of each word.
 fn words(tower: &Tower, text: &str) -> Result<Vec<Vec<u32>>> {
     let mut words = Vec::new();
@@ -145,10 +164,9 @@ fn words(tower: &Tower, text: &str) -> Result<Vec<Vec<u32>>> {
         let mut word = word;
         if let Some(name) = word.strip_prefix(EMBEDDING) {
             let bare = name.trim_end_matches(',');
-            if let Some(ids) = tower.learned_named(bare) {
-                words.push(ids.collect());
-                word = &name[bare.len()..];
-            }
+            words.extend(learned(tower, bare).map(Iterator::collect));
+            // One that there is not is left out of the text, as there.
+            word = &name[bare.len()..];
         }
         if !word.is_empty() {
             words.push(

@@ -8,6 +8,8 @@ mod comfy;
 mod compel;
 mod plain;
 
+pub(super) use comfy::unknown as comfy_unknown;
+
 use burn::tensor::Tensor;
 
 use super::text::Tower;

@@ -171,6 +171,11 @@ impl TextCondition {
         words
     }
 
+    /// The learned words that a text names, as ComfyUI has it, and that there are not.
+    pub(crate) fn unknown_words<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        super::prompt::comfy_unknown(&self.towers[0], text)
+    }
+
     /// The files whose learned words stand in these texts.
     pub(crate) fn learned_files<'a>(
         &'a self,
