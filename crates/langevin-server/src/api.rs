@@ -99,14 +99,24 @@ struct ModelList {
     runs: bool,
 }
 
-async fn models(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let list = ModelList {
+async fn models(State(app): State<Arc<App>>) -> Result<Json<ModelList>, Refusal> {
+    let models = described(&app, |app| app.models.describe(&app.options)).await?;
+    Ok(Json(ModelList {
         version: env!("CARGO_PKG_VERSION"),
-        models: app.models.describe(&app.options),
+        models,
         limits: app.options.limits,
         runs: app.options.runs.is_some(),
-    };
-    Json(list).into_response()
+    }))
+}
+
+/// What is said of models, on a thread that may block: which of the folders' files fit one is found out by looking into them, once.
+async fn described<T: Send + 'static>(
+    app: &Arc<App>,
+    describe: impl FnOnce(&App) -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let app = app.clone();
+    let described = tokio::task::spawn_blocking(move || describe(&app)).await;
+    described.map_err(|_| Refusal::internal("the models cannot be described: the server's log says why"))
 }
 
 /// One model, loaded where it is not.
@@ -118,7 +128,8 @@ async fn model(
     let Path(name) = name.map_err(|rejection| Refusal::not_found(rejection.body_text()))?;
     let number = app.models.number(Some(&name)).map_err(Refusal::into_not_found)?;
     let _model = app.lease(number, caller).await?;
-    Ok(Json(app.models.describe_one(number, &app.options)))
+    let described = described(&app, move |app| app.models.describe_one(number, &app.options));
+    described.await.map(Json)
 }
 
 /// What the API is, with the schema of a request in its place.
