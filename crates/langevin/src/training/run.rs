@@ -1,8 +1,9 @@
 //! A run in progress: epoch after epoch, batch after batch, an optimiser step after every few.
 
+mod in_slots;
+
 use std::{
     fs,
-    iter::Peekable,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -16,7 +17,7 @@ use super::{
     optimizer::AdamWConfig,
     report::Reports,
     samples,
-    slots::{self, Chance, ChanceState, Plan, SlotLesson, Team, Total, slots_of},
+    slots::{self, Chance, ChanceState, Team, slots_of},
     state::{self, Place},
     step::{self, Draw, Lesson},
     trainee::{AnyTrainee, Trainee},
@@ -248,20 +249,6 @@ impl<'w> Run<'w> {
         )
     }
 
-    /// Has what is written or drawn whole in the first process, where several keep it together; until [`Self::disperse`].
-    fn assemble(&mut self, moments: bool) -> Result<()> {
-        let (team, Some(learner)) = (&mut self.team, &mut self.learner) else {
-            return Ok(());
-        };
-        learner.assemble(moments, &mut |own| slots::collect(team, own))
-    }
-
-    fn disperse(&mut self) {
-        if let Some(learner) = &mut self.learner {
-            learner.disperse();
-        }
-    }
-
     /// Optimiser steps in the whole run.
     pub(super) fn steps(&self) -> usize {
         self.steps
@@ -344,120 +331,6 @@ impl<'w> Run<'w> {
             }
         }
         Ok(Ended::Finished)
-    }
-
-    /// The rest of the epoch, of several slots. A run of them is only interrupted between two steps.
-    fn epoch_in_slots(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Ended> {
-        let plan = trainer.config.plan(trainer.dataset.len());
-        let from = plan.step_after(self.batch);
-        let numbers = plan.numbers(&self.own, from);
-        let mut loaded = trainer.loader.epoch_of(self.epoch as u64, numbers).peekable();
-        let mut learned = from > 0;
-        for step in from..plan.steps() {
-            if self.learner()?.steps() >= self.steps {
-                break;
-            }
-            let part = self.learn_slots(trainer, plan, step, &mut loaded);
-            let row = self.learner()?.row();
-            let stop = observer.should_stop();
-            let whole = slots::reduce(&mut self.team, plan.slots, &row, part, stop)?;
-            self.batch = plan.done_after(step);
-            let stop = whole.stop;
-            learned |= self.update_slots(trainer, observer, plan.rounds(step), whole)?;
-            self.samples_if_due(trainer, observer)?;
-            self.write_if_due(trainer)?;
-            if self.learner()?.steps() < self.steps && stop {
-                return Ok(Ended::Interrupted);
-            }
-        }
-        match learned {
-            true => Ok(Ended::Finished),
-            false => Err(Error::Config(format!(
-                "none of the {} pictures of {} could be read",
-                trainer.dataset.len(),
-                trainer.dataset.name()
-            ))),
-        }
-    }
-
-    /// What the slots that are computed here learn in a step.
-    fn learn_slots(
-        &mut self,
-        trainer: &Trainer,
-        plan: Plan,
-        step: usize,
-        loaded: &mut Peekable<impl Iterator<Item = Result<crate::data::Batch>>>,
-    ) -> Result<slots::Part> {
-        let first = self.own.start;
-        let (own, chances) = (self.own.clone(), &mut self.chances);
-        let learner = &self.learner;
-        slots::learn(&own, plan.slots, |slot| {
-            let (mut gradients, mut learned) = (Gradients::default(), SlotLesson::default());
-            for task in plan.tasks(step, slot) {
-                // An error is this batch's; of another number, this one has no picture that can be read.
-                let is_next = |batch: &Result<crate::data::Batch>| {
-                    batch.as_ref().map_or(true, |batch| batch.number == task.number)
-                };
-                let Some(batch) = loaded.next_if(is_next) else {
-                    continue;
-                };
-                let Some(learner) = learner else { continue };
-                let (lesson, levels) = lesson(trainer, learner, batch?, &mut chances[slot - first])?;
-                gradients = gradients.plus(lesson.gradients.scale(task.weight));
-                learned.loss += task.weight * lesson.loss;
-                learned.losses.extend(lesson.losses);
-                learned.noise_levels.extend(levels);
-            }
-            let any = !learned.losses.is_empty();
-            Ok((any.then_some(gradients), learned))
-        })
-    }
-
-    /// One optimiser step of what all slots learned, and word of it; none where they learned nothing, which is then said.
-    fn update_slots(
-        &mut self,
-        trainer: &Trainer,
-        observer: &mut dyn Observer,
-        rounds: usize,
-        whole: slots::Whole,
-    ) -> Result<bool> {
-        let Some(mut learner) = self.learner.take() else {
-            return self.learner().map(|_| false);
-        };
-        let (learner, update) = match whole.total {
-            Total::Nothing => {
-                self.learner = Some(learner);
-                return Ok(false);
-            }
-            Total::Whole(gradients, norm) => in_pool(|| learner.update_of_norm(gradients, norm)),
-            Total::Share(share) => {
-                let (update, moved) = in_pool(|| learner.update_share(&share));
-                match moved {
-                    Some(moved) => {
-                        let all = slots::gather(&mut self.team, &moved)?;
-                        (learner.with_values(&all), update)
-                    }
-                    None => (learner, update),
-                }
-            }
-        };
-        self.learner = Some(learner);
-        let mut done = Accumulated {
-            batches: rounds,
-            ..Accumulated::default()
-        };
-        for slot in whole.slots {
-            // The weights of a step's batches add up to its rounds over their full number.
-            done.loss += slot.loss * trainer.config.gradient_accumulation_steps as f64;
-            done.losses.extend(slot.losses);
-            done.noise_levels.extend(slot.noise_levels);
-        }
-        let told = match self.team.is_first() {
-            true => self.told(trainer, observer, &update, done),
-            false => Ok(()),
-        };
-        self.team.agree(told)?;
-        Ok(true)
     }
 
     fn samples_if_due(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
