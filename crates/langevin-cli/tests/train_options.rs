@@ -135,6 +135,7 @@ fn of_latent(option: &str) -> Option<(String, String)> {
         "lora_text_targets" => ("q_proj", "lora --train-text-encoder"),
         "lora_dropout" => ("0.5", "lora"),
         "lora_init" => ("kaiming", "lora"),
+        "use_dora" => ("true", "lora"),
         "output_kohya_format" => ("true", "lora"),
         "train_text_encoder" => ("true", "full"),
         "text_encoder_lr" => ("0.5", "lora --train-text-encoder"),

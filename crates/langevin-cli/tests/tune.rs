@@ -131,6 +131,46 @@ fn a_lora_is_trained_goes_on_to_the_byte_and_is_drawn_with() {
 }
 
 #[test]
+fn a_dora_learns_lengths_and_is_drawn_with() {
+    let scene = scene();
+    let folder = scene.path();
+    let base = base("base");
+    let flags = format!(
+        "--pretrained {base} --trainee lora --use-dora --train-data-dir dog --instance-prompt cat --train-text-encoder \
+         --learning-rate 1e-2 --lora-alpha 2 --lora-dropout 0.1 --lora-targets to_q,conv1 --gradient-checkpointing --output-kohya-format"
+    );
+    let file = "pytorch_lora_weights.safetensors";
+    same_in_parts(&scene, &flags, file);
+    let whole = bytes(folder.join("whole").join(file));
+    let names = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let lengths = names
+        .names()
+        .into_iter()
+        .filter(|name| name.ends_with(".lora_magnitude_vector"));
+    assert!(lengths.count() > 10);
+    let draw = |lora: &str, output: &str| {
+        let asked = format!("sample {base} --lora {lora} --prompt cat --steps 2 --seed 3 --output {output}");
+        line(folder, &asked).ok();
+        langevin::data::read_picture(folder.join(output))
+            .unwrap()
+            .pixels()
+            .to_vec()
+    };
+    let (run, kohya) = (
+        draw("whole", "run.png"),
+        draw("whole/pytorch_lora_weights_kohya.safetensors", "kohya.png"),
+    );
+    let difference = run.iter().zip(&kohya).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(difference <= Some(1), "{difference:?}");
+    let plain = format!(
+        "train {} {SHORT} --max-train-steps 1 --output-dir plain",
+        flags.replace("--use-dora", "")
+    );
+    line(folder, &plain).ok();
+    assert!(draw("plain", "plain.png") != run);
+}
+
+#[test]
 fn class_pictures_are_drawn_once_and_trained_on() {
     let scene = scene();
     let folder = scene.path();

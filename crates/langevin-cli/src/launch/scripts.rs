@@ -248,7 +248,7 @@ enum Meaning {
 }
 
 /// The flags that do not stand as they are.
-const FLAGS: [(&str, Meaning); 59] = [
+const FLAGS: [(&str, Meaning); 58] = [
     ("pretrained_model_name_or_path", Meaning::Is("pretrained")),
     ("instance_data_dir", Meaning::Is("train_data_dir")),
     ("num_train_epochs", Meaning::Is("num_epochs")),
@@ -363,7 +363,6 @@ const FLAGS: [(&str, Meaning); 59] = [
         "pretrained_vae_model_name_or_path",
         Meaning::Without("the pipeline's autoencoder is computed in float32, where it needs no mending"),
     ),
-    ("use_dora", Meaning::Missing("DoRA")),
     (
         "do_edm_style_training",
         Meaning::Missing("training in the manner of EDM on top of a latent pipeline"),
@@ -645,7 +644,7 @@ mod tests {
                 .line(&words(text))
                 .is_err()
         };
-        assert!(refused("--use_dora") && refused("dog") && !refused("--allow_tf32"));
+        assert!(refused("--scale_lr") && refused("dog") && !refused("--allow_tf32"));
     }
 
     #[test]

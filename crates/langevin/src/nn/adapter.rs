@@ -33,6 +33,9 @@ pub struct Adapter {
     pub down: Param<Tensor<4>>,
     /// `[1, 1, rank, out]`; PEFT's `lora_B`.
     pub up: Param<Tensor<4>>,
+    /// `[out]`: how long the changed weight's column of each output is, where lengths are learned apart from directions (Liu et al. 2024, "DoRA");
+    /// PEFT's `lora_magnitude_vector`.
+    pub magnitude: Option<Param<Tensor<1>>>,
     /// What its result is multiplied by before the strength of the moment: alpha / rank.
     #[module(skip)]
     pub scale: f32,
@@ -111,6 +114,7 @@ impl Adapter {
         Self {
             down: turned(down),
             up: turned(up),
+            magnitude: None,
             scale: 1.0,
             slot: 0,
             dropout: Dropout::new(0.0),
@@ -135,37 +139,87 @@ impl Adapter {
         self
     }
 
+    /// The same with a length for each output, which begins as the layer's own.
+    ///
+    /// # Panics
+    /// If there are not as many as outputs.
+    pub fn with_magnitude(mut self, lengths: Vec<f32>) -> Self {
+        let ([.., outputs], device) = (self.up.dims(), self.up.val().device());
+        assert_eq!(lengths.len(), outputs, "a length for each output");
+        self.magnitude = Some(Param::from_tensor(Tensor::from_data(
+            TensorData::new(lengths, [outputs]),
+            &device,
+        )));
+        self
+    }
+
     /// Its rank.
     pub fn rank(&self) -> usize {
         let [.., rank] = self.down.dims();
         rank
     }
 
-    /// `y + scale · strength · up(down(x))`
-    fn add(&self, strength: Strength, x: Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    /// What it changes is added to `y`, this strongly: `scale · up(down(x))`.
+    fn add(&self, strength: Strength, x: Tensor<4>, y: Tensor<4>, layer: &Adapted) -> Tensor<4> {
+        match &self.magnitude {
+            Some(magnitude) => y + by_rows(self.rescaled(magnitude.val(), x, layer), strength),
+            None => self.add_plain(strength, x, y, layer.geometry),
+        }
+    }
+
+    /// What it changes where lengths are learned apart: `(f - 1) · W x + f · scale · up(down(x))` with f the length that was learned over that of
+    /// `W + scale · up down`, which counts as a number and not as a function (Liu et al. 2024, section 4.3). Mirrors PEFT's `DoraLinearLayer`.
+    fn rescaled(&self, magnitude: Tensor<1>, x: Tensor<4>, layer: &Adapted) -> Tensor<4> {
+        let [height, width, inputs, rank] = self.down.dims();
+        let [.., outputs] = self.up.dims();
+        let rows = height * width * inputs;
+        let down = self.down.val().detach().reshape([rows, rank]);
+        let change = down.matmul(self.up.val().detach().reshape([rank, outputs]));
+        let weight = layer.weight.clone().detach().reshape([rows, outputs]);
+        let weight = weight + change.mul_scalar(self.scale);
+        let length = weight.square().sum_dim(0).sqrt().reshape([outputs]);
+        let factor = (magnitude / length).reshape([1, 1, 1, outputs]);
+        let x = self.dropout.forward(x);
+        let base = ops::conv2d(x.clone(), layer.weight.clone(), None, None, layer.geometry);
+        let narrow = ops::conv2d(x, self.down.val(), None, None, layer.geometry);
+        let wide = ops::conv2d(narrow, self.up.val(), None, None, Geometry::uniform(1, 0));
+        base * (factor.clone() - 1.0) + wide.mul_scalar(self.scale) * factor
+    }
+
+    fn add_plain(&self, strength: Strength, x: Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
         let narrow = ops::conv2d(self.dropout.forward(x), self.down.val(), None, None, geometry);
-        let narrow = match strength {
-            Strength::Even(strength) => times(narrow, strength * self.scale),
-            Strength::Rows(rows) => {
-                let [batch, ..] = narrow.dims();
-                assert_eq!(
-                    rows.len(),
-                    batch,
-                    "adapters have strengths for {} rows of a batch of {batch}",
-                    rows.len()
-                );
-                let rows: Vec<f32> = rows.iter().map(|strength| strength * self.scale).collect();
-                let rows = TensorData::new(rows, [batch, 1, 1, 1]);
-                let device = narrow.device();
-                narrow * Tensor::from_data(rows, &device)
-            }
-        };
+        let narrow = by_rows(narrow, strength.times(self.scale));
         ops::conv2d(narrow, self.up.val(), None, Some(y), Geometry::uniform(1, 0))
     }
 }
 
-fn times(x: Tensor<4>, factor: f32) -> Tensor<4> {
-    if factor == 1.0 { x } else { x.mul_scalar(factor) }
+/// Each row of a batch times its strength.
+fn by_rows(x: Tensor<4>, strength: Strength) -> Tensor<4> {
+    match strength {
+        Strength::Even(1.0) => x,
+        Strength::Even(strength) => x.mul_scalar(strength),
+        Strength::Rows(rows) => {
+            let [batch, ..] = x.dims();
+            assert_eq!(
+                rows.len(),
+                batch,
+                "adapters have strengths for {} rows of a batch of {batch}",
+                rows.len()
+            );
+            let device = x.device();
+            x * Tensor::from_data(TensorData::new(rows, [batch, 1, 1, 1]), &device)
+        }
+    }
+}
+
+/// The layer that adapters lie on.
+pub(super) struct Adapted {
+    /// The identity of its weight.
+    pub id: ParamId,
+    /// `[kernel height, kernel width, in, out]`
+    pub weight: Tensor<4>,
+    /// Of its kernel.
+    pub geometry: Geometry,
 }
 
 /// The adapters on a layer: none, unless [`weights::adapt`](crate::weights::adapt) put some there.
@@ -188,24 +242,23 @@ impl Adapters {
         self.0.is_empty() && !lent::are_on(weight)
     }
 
-    /// `y` with what they, and those that are lent to the layer of this weight, make of `x`, the layer's input, whose kernel has this geometry.
-    /// Rows of a batch lie on the first axis.
-    pub(super) fn add(&self, weight: ParamId, x: &Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    /// `y` with what they, and those that are lent to the layer, make of `x`, the layer's input. Rows of a batch lie on the first axis.
+    pub(super) fn add(&self, layer: &Adapted, x: &Tensor<4>, y: Tensor<4>) -> Tensor<4> {
         let own = self
             .iter()
             .filter_map(|adapter| Some((adapter, strength(adapter.slot)?)));
         let y = own.fold(y, |y, (adapter, strength)| {
-            adapter.add(strength, x.clone(), y, geometry)
+            adapter.add(strength, x.clone(), y, layer)
         });
-        lent::on(weight).into_iter().fold(y, |y, (adapter, strength)| {
-            adapter.add(strength, x.clone(), y, geometry)
+        lent::on(layer.id).into_iter().fold(y, |y, (adapter, strength)| {
+            adapter.add(strength, x.clone(), y, layer)
         })
     }
 
     /// The same for a linear layer over the last dimension, `[batch, ..., channels]`.
     pub(super) fn add_linear<const D: usize>(
         &self,
-        weight: ParamId,
+        weight: &Param<Tensor<2>>,
         x: Tensor<D>,
         y: Tensor<D>,
     ) -> Tensor<D> {
@@ -215,7 +268,13 @@ impl Adapters {
             let rest = shape[1..D - 1].iter().product();
             tensor.reshape([shape[0], 1, rest, shape[D - 1]])
         };
-        let y = self.add(weight, &picture(x), picture(y), Geometry::uniform(1, 0));
+        let [inputs, outputs] = weight.dims();
+        let layer = Adapted {
+            id: weight.id,
+            weight: weight.val().reshape([1, 1, inputs, outputs]),
+            geometry: Geometry::uniform(1, 0),
+        };
+        let y = self.add(&layer, &picture(x), picture(y));
         y.reshape(shape)
     }
 }
@@ -230,6 +289,14 @@ pub enum Strength {
 }
 
 impl Strength {
+    /// The same, so many times as strong.
+    fn times(self, factor: f32) -> Self {
+        match self {
+            Self::Even(strength) => Self::Even(strength * factor),
+            Self::Rows(rows) => Self::Rows(rows.into_iter().map(|strength| strength * factor).collect()),
+        }
+    }
+
     /// Whether it is something for any row.
     pub(super) fn counts(&self) -> bool {
         match self {
@@ -346,3 +413,166 @@ impl ModuleDisplayDefault for Adapters {
 }
 
 impl ModuleDisplay for Adapters {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Conv2d, Linear};
+
+    /// sin(k), sin(2k), … in a tensor of this shape.
+    fn waves<const D: usize>(shape: [usize; D], k: f64) -> Tensor<D> {
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|i| (k * (i + 1) as f64).sin() as f32)
+            .collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::default())
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    /// Checks numbers at some places.
+    fn at<const D: usize>(tensor: Tensor<D>, expected: &[(usize, f32)]) {
+        let found = values(tensor);
+        for (place, expected) in expected {
+            let difference = (found[*place] - expected).abs();
+            assert!(
+                difference <= 2e-5 * expected.abs().max(1.0),
+                "{} at {place} is not {expected}",
+                found[*place]
+            );
+        }
+    }
+
+    fn dora(layer: &AdaptedLayer, lengths: [f32; 4]) -> Adapter {
+        let [height, width] = layer.kernel.unwrap_or([1, 1]);
+        let down = values(waves([2 * layer.inputs * height * width], 0.53));
+        let up = values(waves([8], 0.29));
+        let longer = lengths.iter().map(|length| length * 1.25).collect();
+        Adapter::of(layer, down, up, &Device::default())
+            .with_alpha(4.0)
+            .with_magnitude(longer)
+    }
+
+    /// Results and gradients of a `Linear(6, 4)` and a `Conv2d(3, 4, 3, stride=2, padding=1)` with DoRA of rank 2 and alpha 4 in PEFT, whose lengths are
+    /// 1.25 times what they begin as.
+    #[test]
+    fn lengths_that_are_learned_apart_are_pefts() {
+        let layer = AdaptedLayer {
+            name: "a".into(),
+            inputs: 6,
+            outputs: 4,
+            kernel: None,
+        };
+        let weight = waves([4, 6], 0.7).transpose();
+        let linear = Linear {
+            weight: Param::from_tensor(Tensor::from_data(weight.into_data(), &Device::default())),
+            bias: Some(Param::from_tensor(waves([4], 0.3))),
+            adapters: Adapters(vec![dora(&layer, [1.7681, 1.87148, 1.53363, 1.7806])]),
+        }
+        .train();
+        let begun = crate::weights::lengths(&linear, |_| true);
+        assert_eq!(begun.len(), 1);
+        for (found, expected) in begun
+            .values()
+            .flatten()
+            .zip([1.7681_f32, 1.87148, 1.53363, 1.7806])
+        {
+            assert!((found - expected).abs() < 1e-5, "{begun:?}");
+        }
+        let x = Tensor::from_inner(waves([2, 3, 6], 0.11)).require_grad();
+        let y = linear.forward(x.clone());
+        at(
+            y.clone(),
+            &[
+                (0, -0.740_574),
+                (1, 1.47796),
+                (2, -0.462_042),
+                (22, 2.45911),
+                (23, 0.071_604_5),
+            ],
+        );
+        let loss = (y * Tensor::from_inner(waves([2, 3, 4], 0.17))).sum();
+        at(loss.clone(), &[(0, 2.639_426_7)]);
+        let gradients = loss.backward();
+        let adapter = &linear.adapters.0[0];
+        let down = adapter.down.val().grad(&gradients).unwrap();
+        at(down, &[(0, 16.5006), (2, 17.6632), (4, 18.6122), (6, 19.3363)]);
+        let up = adapter.up.val().grad(&gradients).unwrap();
+        at(up, &[(0, 33.2266), (4, -32.8368), (1, 21.3324), (5, -21.0406)]);
+        let magnitude = adapter
+            .magnitude
+            .as_ref()
+            .unwrap()
+            .val()
+            .grad(&gradients)
+            .unwrap();
+        at(
+            magnitude,
+            &[(0, -0.488_918), (1, 0.070_337_2), (2, -4.35805), (3, 2.87817)],
+        );
+        let x = x.grad(&gradients).unwrap();
+        at(
+            x,
+            &[(0, 0.330_804), (1, 0.363_711), (2, 0.204_548), (3, -0.060_769_6)],
+        );
+
+        let layer = AdaptedLayer {
+            inputs: 3,
+            kernel: Some([3, 3]),
+            ..layer
+        };
+        let channels_last = |picture: Tensor<4>| {
+            let picture = picture.permute([0, 2, 3, 1]);
+            Tensor::<4>::from_data(picture.into_data(), &Device::default())
+        };
+        let mut generator = Generator::new(0);
+        let mut init = crate::nn::Init::new(&mut generator, &Device::default());
+        let mut conv = Conv2d::new(3, 4, 3, Geometry::uniform(2, 1), &mut init);
+        let weight = waves([4, 3, 3, 3], 0.37).permute([2, 3, 1, 0]);
+        conv.weight = Param::from_tensor(Tensor::from_data(weight.into_data(), &Device::default()));
+        conv.bias = Some(Param::from_tensor(waves([4], 0.9)));
+        conv.adapters = Adapters(vec![dora(&layer, [3.61391, 3.72179, 3.77352, 3.71197])]);
+        let conv = conv.train();
+        let x = Tensor::from_inner(channels_last(waves([2, 3, 5, 5], 0.11))).require_grad();
+        let y = conv.forward(x.clone());
+        at(
+            y.clone(),
+            &[
+                (0, -1.61848),
+                (4, -1.41563),
+                (8, 0.654_949),
+                (12, 4.95634),
+                (16, 10.0785),
+                (71, 0.117_58),
+            ],
+        );
+        let loss = (y * Tensor::from_inner(channels_last(waves([2, 4, 3, 3], 0.17)))).sum();
+        at(loss.clone(), &[(0, 31.875_957)]);
+        let gradients = loss.backward();
+        let adapter = &conv.adapters.0[0];
+        let down = adapter.down.val().grad(&gradients).unwrap();
+        at(
+            down,
+            &[(0, -1.171), (6, -1.69438), (12, -1.12299), (18, -0.96714)],
+        );
+        let up = adapter.up.val().grad(&gradients).unwrap();
+        at(up, &[(0, -12.9643), (4, -0.578_944), (1, -7.09247), (5, 1.83127)]);
+        let magnitude = adapter
+            .magnitude
+            .as_ref()
+            .unwrap()
+            .val()
+            .grad(&gradients)
+            .unwrap();
+        at(
+            magnitude,
+            &[(0, 7.12069), (1, -2.36339), (2, 0.314_218), (3, -2.75747)],
+        );
+        let x = x.grad(&gradients).unwrap();
+        at(
+            x,
+            &[(0, -0.629_191), (3, -1.06155), (6, -0.508_071), (9, -0.814_721)],
+        );
+    }
+}

@@ -5,7 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::{Activation, Adapters, GroupNorm, Init};
+use super::{Activation, Adapters, GroupNorm, Init, adapter::Adapted};
 use crate::ops::{self, Geometry};
 
 /// A convolution over channels-last pictures. Mirrors `torch.nn.Conv2d`.
@@ -78,8 +78,13 @@ impl Conv2d {
         if self.adapters.are_idle(self.weight.id) {
             return ops::conv2d(x, weight, bias, residual, self.geometry);
         }
-        let y = ops::conv2d(x.clone(), weight, bias, residual, self.geometry);
-        self.adapters.add(self.weight.id, &x, y, self.geometry)
+        let y = ops::conv2d(x.clone(), weight.clone(), bias, residual, self.geometry);
+        let layer = Adapted {
+            id: self.weight.id,
+            weight,
+            geometry: self.geometry,
+        };
+        self.adapters.add(&layer, &x, y)
     }
 
     /// [`Self::forward`] of `norm` and SiLU of `x`, plus `residual`, in one operation.

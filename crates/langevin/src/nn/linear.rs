@@ -58,6 +58,6 @@ impl Linear {
             return ops::linear(x, weight, bias, residual);
         }
         let y = ops::linear(x.clone(), weight, bias, residual);
-        self.adapters.add_linear(self.weight.id, x, y)
+        self.adapters.add_linear(&self.weight, x, y)
     }
 }

@@ -366,6 +366,9 @@ options! {
         /// How a LoRA begins: gaussian or kaiming; either changes nothing at first [gaussian].
         #[flag("Fine-tuning", value_name = "HOW")]
         pub lora_init: AdapterInit = AdapterInit::Gaussian,
+        /// Learn how long weights are apart from where they point: DoRA, which is slower and often nearer to training the whole.
+        #[flag("Fine-tuning", switch())]
+        pub use_dora: bool = false,
         /// Write a LoRA for A1111 and ComfyUI too, with sd-scripts' names.
         #[flag("Fine-tuning", switch())]
         #[resume(may_change)]

@@ -17,6 +17,7 @@ const TUNING: &[&str] = &[
     "lora_text_targets",
     "lora_dropout",
     "lora_init",
+    "use_dora",
     "output_kohya_format",
     "train_text_encoder",
     "text_encoder_lr",
@@ -92,6 +93,7 @@ impl TrainingConfig {
             ("lora_text_targets", !self.lora_text_targets.is_empty()),
             ("lora_dropout", self.lora_dropout != 0.0),
             ("lora_init", self.lora_init != usual.lora_init),
+            ("use_dora", self.use_dora),
             ("output_kohya_format", self.output_kohya_format),
         ];
         let of_embedding = [

@@ -1,5 +1,7 @@
 //! Adapters on a module's layers: put there, taken away, looked up by their layers' names.
 
+use std::collections::BTreeMap;
+
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::Tensor,
@@ -50,6 +52,47 @@ pub fn layers_with_weights<M: Module>(module: &M) -> Vec<(AdaptedLayer, ParamId)
     found.layers
 }
 
+/// How long the column of each output is in the weights of the layers that are `chosen`, by the layers' names.
+pub fn lengths<M: Module>(module: &M, chosen: impl Fn(&AdaptedLayer) -> bool) -> BTreeMap<String, Vec<f32>> {
+    let mut measured = Measured {
+        location: walk::Location::default(),
+        chosen,
+        lengths: BTreeMap::new(),
+    };
+    module.visit(&mut measured);
+    measured.lengths
+}
+
+struct Measured<F> {
+    location: walk::Location,
+    chosen: F,
+    lengths: BTreeMap<String, Vec<f32>>,
+}
+
+impl<F: Fn(&AdaptedLayer) -> bool> ModuleVisitor for Measured<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.location.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.location.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(layer) = layer(&self.location, param).filter(&self.chosen) else {
+            return;
+        };
+        // Outputs are last, so that a row of the data has a number of each column.
+        let values = param.val().into_data().convert::<f32>();
+        let mut squares = vec![0.0_f64; layer.outputs];
+        for (place, value) in values.iter::<f32>().enumerate() {
+            squares[place % layer.outputs] += f64::from(value).powi(2);
+        }
+        let lengths = squares.into_iter().map(|square| square.sqrt() as f32).collect();
+        self.lengths.insert(layer.name, lengths);
+    }
+}
+
 /// An adapter's parameters as PEFT has them in files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedAdapter {
@@ -61,6 +104,8 @@ pub struct NamedAdapter {
     pub down: NamedTensor,
     /// `[out, rank]`, or `[out, rank, 1, 1]`.
     pub up: NamedTensor,
+    /// `[out]`, of DoRA.
+    pub magnitude: Option<NamedTensor>,
 }
 
 /// All adapters on a module's layers, in the module's order.
@@ -71,13 +116,19 @@ pub fn adapters<M: Module>(module: &M) -> Vec<NamedAdapter> {
             .iter()
             .any(|layer| layer.name == name && layer.kernel.is_none())
     };
-    let mut found = Vec::new();
+    let mut found: Vec<NamedAdapter> = Vec::new();
     let mut down = None;
     for mut tensor in walk::named_tensors_of(module, |name| name.contains(&format!(".{ADAPTERS}."))) {
         let path = tensor.name.clone();
         let Some((layer, rest)) = path.rsplit_once(&format!(".{ADAPTERS}.")) else {
             continue;
         };
+        if rest.ends_with(".magnitude") {
+            if let Some(adapter) = found.last_mut() {
+                adapter.magnitude = Some(tensor);
+            }
+            continue;
+        }
         if is_linear(layer) {
             tensor.shape.truncate(2);
         }
@@ -87,6 +138,7 @@ pub fn adapters<M: Module>(module: &M) -> Vec<NamedAdapter> {
                 place: place.parse().unwrap_or(0),
                 down,
                 up: tensor,
+                magnitude: None,
             }),
             _ => down = Some(tensor),
         }

@@ -21,7 +21,9 @@ mod tensors;
 mod torch;
 mod walk;
 
-pub use adapt::{NamedAdapter, adapt, adapters, is_adapter, layers, layers_with_weights, without_adapters};
+pub use adapt::{
+    NamedAdapter, adapt, adapters, is_adapter, layers, layers_with_weights, lengths, without_adapters,
+};
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use edit::Edit;
 pub use find::{DIFFUSERS, FileNames, TRANSFORMERS};

@@ -50,8 +50,10 @@ impl Location {
 
     /// Whether the parameter is a weight that lies with its outputs last in a module, and first in a checkpoint.
     pub(super) fn is_turned(&self) -> bool {
-        let is_of_adapter = |(_, container): &(String, String)| container == "Struct:Adapter";
-        self.is_matrix() || self.0.last().is_some_and(is_of_adapter)
+        let is_factor = |(name, container): &(String, String)| {
+            container == "Struct:Adapter" && ["down", "up"].contains(&name.as_str())
+        };
+        self.is_matrix() || self.0.last().is_some_and(is_factor)
     }
 
     /// The layer whose weight this is, if it is that of a linear layer or a convolution.

@@ -92,6 +92,8 @@ pub struct LoraOptions {
     pub dropout: f64,
     /// How `down` is drawn.
     pub init: AdapterInit,
+    /// Whether the lengths of weights are learned apart from their directions (Liu et al. 2024, "DoRA").
+    pub dora: bool,
 }
 
 impl Default for LoraOptions {
@@ -103,6 +105,7 @@ impl Default for LoraOptions {
             text_targets: Vec::new(),
             dropout: 0.0,
             init: AdapterInit::Gaussian,
+            dora: false,
         }
     }
 }
@@ -124,6 +127,7 @@ impl LoraOptions {
             },
             dropout: config.lora_dropout,
             init: config.lora_init,
+            dora: config.use_dora,
         }
     }
 
@@ -163,9 +167,18 @@ pub fn attach(
         ));
     }
     check_targets(&latent, options)?;
+    let chosen = |layer: &AdaptedLayer| options.chooses(&layer.name);
+    let mut lengths = match options.dora {
+        true => weights::lengths(&latent, chosen),
+        false => BTreeMap::new(),
+    };
     Ok(weights::adapt(latent, |layer| {
-        let chosen = options.chooses(&layer.name);
-        chosen.then(|| options.finish(Adapter::new(layer, options.rank, options.init, generator, device)))
+        let new =
+            chosen(layer).then(|| Adapter::new(layer, options.rank, options.init, generator, device))?;
+        Some(options.finish(match lengths.remove(&layer.name) {
+            Some(lengths) => new.with_magnitude(lengths),
+            None => new,
+        }))
     }))
 }
 
@@ -209,10 +222,11 @@ pub fn attach_stored(
         let pair = STYLES.iter().find_map(|[down, up]| {
             spellings(&layer.name).into_iter().find_map(|name| {
                 let down = stored.remove(&format!("{name}{down}"))?;
-                Some((down, stored.remove(&format!("{name}{up}"))))
+                let up = stored.remove(&format!("{name}{up}"));
+                Some((down, up, stored.remove(&format!("{name}{MAGNITUDE}"))))
             })
         });
-        let (down, up) = pair?;
+        let (down, up, magnitude) = pair?;
         let [height, width] = layer.kernel.unwrap_or([1, 1]);
         let rank = down.shape.first().copied().unwrap_or(0);
         let fits = |up: &NamedTensor| {
@@ -224,8 +238,18 @@ pub fn attach_stored(
             wrong.get_or_insert(layer.name.clone());
             return None;
         };
+        let adapter = Adapter::of(layer, down.values, up.values, device);
         found += 1;
-        Some(options.finish(Adapter::of(layer, down.values, up.values, device)))
+        Some(options.finish(match magnitude {
+            Some(magnitude) if magnitude.values.len() == layer.outputs => {
+                adapter.with_magnitude(magnitude.values)
+            }
+            Some(_) => {
+                wrong.get_or_insert(layer.name.clone());
+                return None;
+            }
+            None => adapter,
+        }))
     });
     match (wrong, stored.keys().next(), found) {
         (Some(layer), ..) => Err(Error::Config(format!(
@@ -260,6 +284,9 @@ const STYLES: [[&str; 2]; 3] = [
     [".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"],
 ];
 
+/// How files call the lengths of DoRA.
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
 /// The style that diffusers' scripts write a layer's in: the renaming that they do knows the projections of attention alone.
 fn style(layer: &str) -> [&'static str; 2] {
     let ends = |targets: &[&str]| {
@@ -284,7 +311,11 @@ pub fn tensors(latent: &Latent, options: &LoraOptions) -> Vec<NamedTensor> {
         if scale != 1.0 {
             scaled.values.iter_mut().for_each(|value| *value *= scale);
         }
-        [
+        let magnitude = adapter.magnitude.map(|magnitude| NamedTensor {
+            name: format!("{}{MAGNITUDE}", adapter.layer),
+            ..magnitude
+        });
+        let factors = [
             NamedTensor {
                 name: format!("{}{down}", adapter.layer),
                 ..adapter.down
@@ -293,7 +324,8 @@ pub fn tensors(latent: &Latent, options: &LoraOptions) -> Vec<NamedTensor> {
                 name: format!("{}{up}", adapter.layer),
                 ..scaled
             },
-        ]
+        ];
+        factors.into_iter().chain(magnitude)
     });
     named.collect()
 }
