@@ -180,7 +180,7 @@ async fn check(app: &Arc<App>, asked: GenerateRequest, caller: Caller) -> Result
 }
 
 /// Does work on a thread that may block. The place at its stage is kept until it is done, also where whoever asked has gone away by then.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     pass: Pass,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -15,7 +15,7 @@ use langevin::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::body::Body;
+use super::{body::Body, generate::blocking};
 use crate::{
     app::{App, Caller},
     refusal::Refusal,
@@ -40,7 +40,13 @@ pub(super) async fn settings(
     request: Request,
 ) -> Result<Json<Said>, Refusal> {
     let body = Body::read_png(&app, caller, request).await?;
-    let texts = grid::png_texts(Cursor::new(body.bytes.as_ref()))
+    let pass = app.stages.plans.enter(caller.0).await?;
+    blocking(pass, move || said(&app, &body.bytes)).await.map(Json)
+}
+
+/// What a PNG says.
+fn said(app: &App, png: &[u8]) -> Result<Said, Refusal> {
+    let texts = grid::png_texts(Cursor::new(png))
         .map_err(|error| Refusal::unprocessable(format!("the picture {error}")))?;
     let nothing = |what: &str| Refusal::unprocessable(format!("this picture's file says {what}"));
     let settings = Settings::of_texts(&texts)?;
@@ -69,7 +75,7 @@ pub(super) async fn settings(
     // As they were noted, in place of what the request may say of them.
     asked.loras.clear();
     for noted in &loras {
-        match lora(&app, noted) {
+        match lora(app, noted) {
             Ok((input, notice)) => {
                 notices.extend(notice);
                 asked.loras.push(input);
@@ -91,7 +97,7 @@ pub(super) async fn settings(
     asked.leave_images();
     let mut request = changed(&asked)?;
     request.retain(|field, _| app.schema.has(field));
-    Ok(Json(Said {
+    Ok(Said {
         program: match program {
             Program::Langevin => "langevin",
             Program::A1111 => "A1111",
@@ -100,7 +106,7 @@ pub(super) async fn settings(
         model: here,
         request,
         notices,
-    }))
+    })
 }
 
 /// A LoRA by its name here, with a word where it is another one under that name. The error is a sentence.
@@ -117,8 +123,9 @@ fn lora(app: &App, noted: &NotedLora) -> Result<(LoraInput, Option<String>), Str
             noted_hash(noted.hash.as_deref())
         ));
     };
-    let own = there.and_then(|loras| loras.hash(name));
-    let notice = noted.hash.as_deref().zip(own).and_then(|(noted, (_, own))| {
+    // Its file is read for that, so only where there is something to compare.
+    let notice = noted.hash.as_deref().and_then(|noted| {
+        let (_, own) = there?.hash(name)?;
         let is_same = own.starts_with(noted) || noted.starts_with(&own);
         (!is_same).then(|| {
             format!(

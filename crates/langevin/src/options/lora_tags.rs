@@ -30,7 +30,7 @@ const BEGINNINGS: [&str; 2] = ["<lora:", "<lyco:"];
 /// If a tag has no end or no name, or a scale that is no finite number.
 pub fn take_loras(prompt: &str) -> Result<(String, Vec<LoraTag>)> {
     let (mut rest, mut kept, mut tags) = (prompt, String::new(), Vec::new());
-    while let Some(start) = BEGINNINGS.iter().filter_map(|begin| rest.find(begin)).min() {
+    while let Some(start) = beginning_in(rest) {
         let wrong = |why: &str| {
             Error::option(
                 &["prompt"],
@@ -49,9 +49,15 @@ pub fn take_loras(prompt: &str) -> Result<(String, Vec<LoraTag>)> {
     Ok((kept, tags))
 }
 
+/// Where the first tag of a text begins.
+fn beginning_in(text: &str) -> Option<usize> {
+    let mut places = text.match_indices('<').map(|(place, _)| place);
+    places.find(|place| BEGINNINGS.iter().any(|begin| text[*place..].starts_with(begin)))
+}
+
 /// Whether a prompt names a LoRA.
 pub(crate) fn names_lora(prompt: &str) -> bool {
-    BEGINNINGS.iter().any(|begin| prompt.contains(begin))
+    beginning_in(prompt).is_some()
 }
 
 /// What stands between a tag's beginning and its end. The error is a part of a sentence.

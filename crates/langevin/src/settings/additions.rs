@@ -1,6 +1,9 @@
 //! LoRA and learned words, as pictures' files name them: by what they are called and by their hashes, which others know them by.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -133,10 +136,14 @@ pub(super) fn loras(own: &Value) -> Vec<NotedLora> {
 
 /// The LoRA that a prompt of A1111's names, with the hashes that stand beside it as `NAME: HASH, NAME: HASH`.
 pub(super) fn tagged(tags: Vec<LoraTag>, hashes: &str) -> Vec<NotedLora> {
+    let mut all = BTreeMap::new();
+    for (name, hash) in hashes.split(',').filter_map(|one| one.rsplit_once(':')) {
+        all.entry(name.trim()).or_insert(hash.trim());
+    }
     let hash = |name: &str| {
-        let mut all = hashes.split(',').filter_map(|one| one.rsplit_once(':'));
-        let (_, hash) = all.find(|(known, _)| known.trim() == name)?;
-        Some(hash.trim().to_string()).filter(|hash| hash.len() >= 8 && !OF_NOTHING.starts_with(hash))
+        all.get(name)
+            .map(ToString::to_string)
+            .filter(|hash| hash.len() >= 8 && !OF_NOTHING.starts_with(hash))
     };
     let noted = |tag: LoraTag| NotedLora {
         hash: hash(&tag.name),

@@ -138,13 +138,12 @@ fn pairs(line: &str) -> Vec<(String, String)> {
 }
 
 fn pair(line: &str) -> Option<(String, String, &str)> {
-    let (name, rest) = line.split_once(':')?;
-    let name = name.trim_start();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let fits = name.chars().count() >= 2
-        && name.starts_with(is_word)
-        && name.chars().all(|c| is_word(c) || " -/".contains(c));
-    if !fits {
+    let line = line.trim_start();
+    // No further than a name goes: a line may be long, and hold no colon.
+    let (name, rest) = line.split_at(line.find(|c| !is_word(c) && !" -/".contains(c))?);
+    let rest = rest.strip_prefix(':')?;
+    if !name.starts_with(is_word) || name.chars().count() < 2 {
         return None;
     }
     let rest = rest.trim_start();
@@ -181,6 +180,16 @@ mod tests {
     fn read(text: &str) -> (String, String, Vec<(String, String)>) {
         let found = Parameters::read(text);
         (found.prompt, found.negative_prompt, found.pairs)
+    }
+
+    /// Not in a time that grows with the square of their length: it would not end here.
+    #[test]
+    fn long_texts_of_anything_are_read_through() {
+        for text in ["a,", "a b-c,", "<lora:x>", "<lora:x,", "Steps: 1\n"] {
+            let long = text.repeat(1 << 20);
+            assert_eq!(read(&long).2.len(), 0, "{text}");
+            let _ = crate::options::take_loras(&long);
+        }
     }
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
