@@ -274,11 +274,18 @@ impl<R: Read> Header<R> {
             ));
         }
         let offset = u64::from_le_bytes(self.bytes()?);
+        // Also where there are no numbers, a side may be multiplied with others.
+        let filled = sides
+            .iter()
+            .try_fold(1_u64, |n, &side| n.checked_mul(side.max(1)));
+        if filled.is_none() {
+            return said(format!("has a tensor that is too large, {name}"));
+        }
         // The innermost comes first in the file.
         sides.reverse();
         if let Some(own) = shapes.get(name) {
             let count = |sides: &[u64]| sides.iter().try_fold(1_u64, |n, &side| n.checked_mul(side));
-            if own.len() > MOST_AXES as usize || count(own) != count(&sides) {
+            if own.len() > MOST_AXES as usize || count(own).is_none() || count(own) != count(&sides) {
                 return said(format!(
                     "says that {name} has a shape of other numbers than it has"
                 ));
