@@ -129,7 +129,7 @@ impl Machines {
     /// If there are several machines, and nobody says which.
     pub(super) fn words(&self) -> Result<Vec<OsString>> {
         let machines = self.machines.unwrap_or(1);
-        let each = self.per_machine.map(|each| each * machines);
+        let each = self.per_machine.map(|each| each.saturating_mul(machines));
         let processes = self.processes.or(each).unwrap_or(machines);
         if machines > 1 && self.hostfile.is_none() {
             let on_each = processes.div_ceil(machines);

@@ -104,17 +104,21 @@ impl ClassPictures {
             Err(_) if stopped => return Ok(()),
             Err(error) => return Err(error),
         };
-        let all = 0..dataset.len();
-        let (readable, broken): (Vec<_>, Vec<_>) = all
-            .map(|index| (index, dataset.get(index)))
-            .partition(|(_, read)| read.is_ok());
-        if let Some((_, Err(error))) = broken.first() {
+        let (mut broken, mut first) = (0, None);
+        for index in 0..dataset.len() {
+            match dataset.get(index) {
+                Ok(_) => self.readable.push(index),
+                Err(error) => {
+                    broken += 1;
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = first {
             observer.message(&format!(
-                "{} of the pictures of the class cannot be read and are left out: {error}",
-                broken.len()
+                "{broken} of the pictures of the class cannot be read and are left out: {error}"
             ));
         }
-        self.readable = readable.into_iter().map(|(index, _)| index).collect();
         self.dataset = Some(dataset);
         Ok(())
     }

@@ -440,7 +440,7 @@ pub(super) fn refuse(folder: &Path, what: &str, differing: &[Difference]) -> Res
 pub(super) type Difference = (String, String, String);
 
 /// What differs between two values of one type, field by field: its name, and both values as JSON.
-fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<Difference>> {
+pub(super) fn differences<T: Serialize>(there: &T, here: &T) -> Result<Vec<Difference>> {
     let fields = |value: &T| {
         serde_json::to_value(value)
             .map_err(|e| Error::Config(format!("a configuration cannot be expressed as JSON: {e}")))

@@ -38,6 +38,9 @@ const TUNING: &[&str] = &[
     "validation_image",
 ];
 
+/// Slots that a step may have: each holds generators of its own.
+const MOST_SLOTS: usize = 100_000;
+
 impl TrainingConfig {
     /// Checks every value, alone and against the others, without looking at the data or the model's file.
     ///
@@ -247,6 +250,9 @@ impl TrainingConfig {
         ] {
             require(value > 0, || format!("`{name}` is 0; it must be at least 1"))?;
         }
+        require(self.num_slots <= MOST_SLOTS, || {
+            format!("`num_slots` is {}; {MOST_SLOTS} are the most", self.num_slots)
+        })?;
         require(self.checkpoints_total_limit != Some(0), || {
             "`checkpoints_total_limit` is 0; it must be at least 1, and `checkpointing_steps` 0 writes none"
                 .into()

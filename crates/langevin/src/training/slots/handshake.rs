@@ -23,10 +23,21 @@ use crate::{
     training::{
         Trainer, TrainingConfig,
         learner::shared::numbers,
-        state::{VERSION, config_differences},
+        state::{VERSION, config_differences, differences},
         step::{self, Batch, Draw},
     },
 };
+
+/// The options that say when all processes do something together.
+const MEETINGS: [&str; 7] = [
+    "max_train_steps",
+    "num_epochs",
+    "checkpointing_steps",
+    "save_images_epochs",
+    "save_model_epochs",
+    "save_model_every",
+    "log_samples_every",
+];
 
 /// What a process says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,7 +90,7 @@ fn introduced(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
     };
     let all: Vec<Introduction> = speak(team, &own)?;
     for (rank, other) in all.iter().enumerate().skip(1) {
-        compare(&all[0], other, config.allow_mixed_processors).map_err(|sentence| {
+        compare(&all[0], other, all[0].config.allow_mixed_processors).map_err(|sentence| {
             Error::Config(format!("process {rank} cannot train with process 0: {sentence}"))
         })?;
     }
@@ -96,6 +107,11 @@ fn compare(first: &Introduction, other: &Introduction, mixed: bool) -> Result<()
     }
     let differing = config_differences(&first.config, &other.config).map_err(|error| error.to_string())?;
     if let Some((name, there, here)) = differing.first() {
+        return Err(format!("`{name}` is {here} in it, and {there} in that"));
+    }
+    // What may change from one part of a run to the next may not within one: it says when processes meet.
+    let all = differences(&first.config, &other.config).map_err(|error| error.to_string())?;
+    if let Some((name, there, here)) = all.iter().find(|(name, ..)| MEETINGS.contains(&name.as_str())) {
         return Err(format!("`{name}` is {here} in it, and {there} in that"));
     }
     if let Some(difference) = first.data.difference(&other.data, true, true) {
@@ -191,6 +207,11 @@ mod tests {
         );
         assert!(refused(|other| other.data.pictures = 4).0.contains("data"));
         assert!(refused(|other| other.resumed = Some(4)).0.contains("checkpoints"));
+        let (sentence, mixed) = refused(|other| other.config.checkpointing_steps = 3);
+        assert!(
+            sentence.contains("`checkpointing_steps` is 3 in it") && !mixed,
+            "{sentence}"
+        );
         let (sentence, mixed) = refused(|other| other.numbers = "e".into());
         assert!(sentence.contains("processors") && mixed, "{sentence}");
         // Where a run is written is nobody's business but the first's.

@@ -30,7 +30,7 @@ impl Plan {
     }
 
     fn in_a_step(self) -> usize {
-        self.slots * self.accumulation
+        self.slots.saturating_mul(self.accumulation)
     }
 
     /// Steps of an epoch.
