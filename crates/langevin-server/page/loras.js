@@ -13,26 +13,26 @@ let changed = () => {};
 
 const all = () => [...rows.children];
 
-/** Names and scales that a link has; nothing of what is none. */
+/** Names and scales that a link has, and other scales for parts of the model where it has some; nothing of what is none. */
 function pairs(text) {
   try {
-    return JSON.parse(text || "[]").map(([name, scale]) => [String(name), Number(scale)]).filter(([, scale]) => Number.isFinite(scale));
+    return JSON.parse(text || "[]").map(([name, scale, ...parts]) => [String(name), Number(scale), ...parts.slice(0, 1)]).filter(([, scale]) => Number.isFinite(scale));
   } catch {
     return [];
   }
 }
 
 /** What a link says of them, as a request has it. */
-export const values = (text) => pairs(text).map(([name, scale]) => ({ name, scale }));
+export const values = (text) => pairs(text).map(([name, scale, parts]) => (parts ? { name, scale, parts } : { name, scale }));
 
 /** The same in words. */
 export const words = (text) => pairs(text).map(([name, scale]) => `${name} (${scale})`).join(", ");
 
 /** As a link has them. */
-export const written = (loras) => JSON.stringify(loras.map(({ name, scale }) => [name, scale ?? 1]));
+export const written = (loras) => JSON.stringify(loras.map(({ name, scale, parts }) => (parts ? [name, scale ?? 1, parts] : [name, scale ?? 1])));
 
 function gather() {
-  const chosen = all().map((row) => [row.querySelector("select").value, Number(row.querySelector("input").value)]);
+  const chosen = all().map((row) => [row.querySelector("select").value, Number(row.querySelector("input").value), ...(row.parts ? [row.parts] : [])]);
   field().value = chosen.length > 0 ? JSON.stringify(chosen) : "";
   add.disabled = chosen.length >= MOST;
 }
@@ -43,9 +43,10 @@ function labelled(text, input) {
   return label;
 }
 
-function row(name, scale) {
+function row(name, scale, parts) {
   const made = document.createElement("div");
   made.className = "lora";
+  made.parts = parts;
   const select = document.createElement("select");
   select.append(...names.map((one) => new Option(one, one, false, one === name)));
   const input = Object.assign(document.createElement("input"), { type: "number", min: -10, max: 10, step: "any", required: true, inputMode: "decimal", value: scale });
@@ -82,7 +83,7 @@ export function fit(there) {
 /** Chooses those of a link; the names of those that there are not. */
 export function set(text) {
   const wanted = pairs(text);
-  rows.replaceChildren(...wanted.filter(([name]) => names.includes(name)).slice(0, MOST).map(([name, scale]) => row(name, scale)));
+  rows.replaceChildren(...wanted.filter(([name]) => names.includes(name)).slice(0, MOST).map((one) => row(...one)));
   gather();
   return wanted.map(([name]) => name).filter((name) => !names.includes(name));
 }

@@ -12,7 +12,7 @@ use std::{
 
 use axum::http::StatusCode;
 use langevin::{
-    Error, Result,
+    Error, Lora, Result,
     data::free_memory,
     device::Device,
     files::is_plain_name,
@@ -242,6 +242,12 @@ impl Models {
     /// The names of all of them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|model| model.name.as_str())
+    }
+
+    /// The LoRA that were put on the model of a name as it was loaded.
+    pub(crate) fn merged(&self, name: &str) -> &[Lora] {
+        self.find(name)
+            .map_or(&[], |number| &self.all[number].options.loras)
     }
 
     fn find(&self, name: &str) -> Option<usize> {

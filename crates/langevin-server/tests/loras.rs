@@ -390,6 +390,52 @@ fn pictures_name_lora_and_words_by_hashes_and_without_folders() {
 }
 
 #[test]
+fn a_lora_that_is_on_the_model_is_not_asked_for_again() {
+    let on_it = folder().keep().join("loras/pixel-art.safetensors");
+    let load = LoadOptions {
+        loras: vec![Lora::new(on_it, 0.4)],
+        ..LoadOptions::default()
+    };
+    let server = server_with(&load, |_| {});
+    for loras in [
+        json!([]),
+        json!([{ "name": "trained", "scale": 0.5 }]),
+        // Once more, beside what is on it.
+        json!([{ "name": "pixel-art", "scale": 0.5 }]),
+    ] {
+        let drawn = server.generate("image/png", &asked(loras.clone())).expect(200);
+        let said = read(&server, &drawn.body).expect(200).json();
+        assert_eq!(said["notices"], json!([]));
+        let again = said["request"].get("loras").cloned().unwrap_or(json!([]));
+        assert_eq!(again, loras, "{said}");
+        let mut again = said["request"].clone();
+        again["model"] = json!("sd");
+        let again = server.generate("image/png", &again).expect(200);
+        assert_eq!(again.picture(), drawn.picture());
+    }
+}
+
+#[test]
+fn a_lora_of_what_is_no_number_is_refused() {
+    let server = server_with(&LoadOptions::default(), |options| {
+        let folder = folder().keep();
+        let mut tensors = langevin::weights::read_tensors(file("kohya.safetensors")).unwrap();
+        let down = tensors
+            .values_mut()
+            .find(|tensor| tensor.name.ends_with("lora_down.weight"));
+        down.unwrap().values[0] = f32::INFINITY;
+        let tensors: Vec<_> = tensors.into_values().collect();
+        langevin::weights::write_tensors(folder.join("loras/broken-numbers.safetensors"), &tensors).unwrap();
+        options.loras = Some(Arc::new(Loras::of(folder.join("loras")).unwrap()));
+    });
+    server
+        .generate("image/png", &asked(json!([{ "name": "broken-numbers" }])))
+        .refused(422, &["broken-numbers.safetensors", "not finite"]);
+    let plain = server.generate("image/png", &asked(json!([]))).expect(200);
+    assert_eq!(plain.picture(), alone(&request(&[])));
+}
+
+#[test]
 fn a_learned_word_of_a_folder_is_drawn() {
     let words = folder().keep().join("words");
     let load = LoadOptions {

@@ -74,7 +74,15 @@ fn said(app: &App, png: &[u8]) -> Result<Said, Refusal> {
     }
     // As they were noted, in place of what the request may say of them.
     asked.loras.clear();
+    // What is on the model already counts without being asked for; it is noted before what is.
+    let merged = here.as_deref().map_or(&[][..], |here| app.models.merged(here));
+    let mut merged: Vec<&Path> = merged.iter().map(|lora| lora.path.as_path()).collect();
     for noted in &loras {
+        let same = |path: &&Path| names(path).iter().any(|name| names(&noted.path).contains(name));
+        if let Some(place) = merged.iter().position(same) {
+            merged.remove(place);
+            continue;
+        }
         match lora(app, noted) {
             Ok((input, notice)) => {
                 notices.extend(notice);

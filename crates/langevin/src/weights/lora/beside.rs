@@ -90,14 +90,6 @@ impl LoraFile {
             .low_rank()
             .map_err(|kind| self.merged_only(module, kind))?;
         let factors = low_rank.factors(&module.parts).map_err(Misfit::File)?;
-        let mut numbers = factors.down.iter().chain(&factors.up);
-        if !numbers.all(|number| number.is_finite()) {
-            // Rows of others in the batch count it with 0, which would not make nothing of it.
-            return Err(Misfit::File(Error::file(
-                self.path(),
-                format!("{} holds what is not a number, or is infinite", module.name()),
-            )));
-        }
         let columns: usize = shape.iter().skip(1).product();
         Ok(BesideModule {
             component,
