@@ -1,7 +1,6 @@
 //! A run on top of a latent pipeline: from pictures and captions to latents and what the model is told of them, and back to a pipeline.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{
     LearnableProperty, Observer, TraineeKind, TrainingConfig,
     class_pictures::{self, ClassPictures},
+    latents::{Kept, Latents, Pixels, Whose},
     setup::transform,
     step::Batch,
     tags, templates,
@@ -20,7 +20,7 @@ use crate::{
     Error, Result,
     codec::{Codec, Encoded},
     conditioning::{TextCondition, Trained},
-    data::{self, Dataset, Transform, cache_limit},
+    data::{self, Dataset, cache_limit},
     models::Conditioning,
     pipelines::{LoadOptions, Pipeline},
     random::Generator,
@@ -42,43 +42,12 @@ pub(super) struct LatentRun {
     /// How texts are read, with the new word where one is learned.
     text: TextCondition,
     /// Each picture as the autoencoder has it, where nothing about it is random.
-    encoded: Mutex<Kept<(Whose, usize), Encoded>>,
+    encoded: Latents,
     /// What texts come to, where the encoders are not trained.
     told: Mutex<Kept<String, Conditioning>>,
     /// Pictures of the class, where there are some.
     class: Option<ClassPictures>,
     device: Device,
-}
-
-/// Which picture of several kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Whose {
-    Instance,
-    Class,
-    Shown,
-}
-
-/// What was computed once, as far as memory has room.
-struct Kept<K, V> {
-    all: HashMap<K, V>,
-    room: u64,
-}
-
-impl<K: std::hash::Hash + Eq, V: Clone> Kept<K, V> {
-    fn new(room: u64) -> Self {
-        Self {
-            all: HashMap::new(),
-            room,
-        }
-    }
-
-    /// Takes a value of so many bytes up, if there is room.
-    fn keep(&mut self, key: K, value: &V, bytes: u64) {
-        if bytes <= self.room {
-            self.room -= bytes;
-            self.all.insert(key, value.clone());
-        }
-    }
 }
 
 impl LatentRun {
@@ -139,7 +108,7 @@ impl LatentRun {
             scheduler,
             frozen,
             text,
-            encoded: Mutex::new(Kept::new(cache_limit() / 2)),
+            encoded: Latents::new(cache_limit() / 2),
             told: Mutex::new(Kept::new(cache_limit() / 4)),
             class,
             device: device.clone(),
@@ -225,18 +194,23 @@ impl LatentRun {
     ) -> Result<Batch> {
         let [count, ..] = batch.shape;
         let mut captions = self.captions(config, &batch, generator)?;
-        let mut encoded = vec![self.encoded(
-            config,
-            Whose::Instance,
-            &batch.indices,
-            &batch.pixels,
-            batch.shape,
-        )?];
+        let of_batch = |whose, values| Pixels {
+            whose,
+            indices: &batch.indices,
+            values,
+            shape: batch.shape,
+        };
+        let mut encoded = vec![self.encoded(config, of_batch(Whose::Instance, &batch.pixels))?];
         let mut sizes = batch.sizes.clone();
         if let Some(class) = &self.class {
             let drawn = class.draw(count, &transform(config), generator)?;
-            let shape = batch.shape;
-            encoded.push(self.encoded(config, Whose::Class, &drawn.indices, &drawn.pixels, shape)?);
+            let pictures = Pixels {
+                whose: Whose::Class,
+                indices: &drawn.indices,
+                values: &drawn.pixels,
+                shape: batch.shape,
+            };
+            encoded.push(self.encoded(config, pictures)?);
             captions.extend(vec![class.prompt().to_string(); count]);
             sizes.extend(drawn.sizes);
         }
@@ -253,9 +227,7 @@ impl LatentRun {
             }
             TraineeKind::Pix2Pix => {
                 let pixels = shown.ok_or_else(|| no_picture("input_image"))?;
-                let seen = self
-                    .encoded(config, Whose::Shown, &batch.indices, pixels, batch.shape)?
-                    .mode();
+                let seen = self.encoded(config, of_batch(Whose::Shown, pixels))?.mode();
                 conditioning.channels = Some(withhold(config, seen, &mut captions, generator));
             }
             _ => {}
@@ -313,7 +285,7 @@ impl LatentRun {
             base: self.base.clone(),
             frozen: self.frozen.clone(),
             text: self.text.clone(),
-            encoded: Mutex::new(Kept::new(0)),
+            encoded: Latents::new(0),
             told: Mutex::new(Kept::new(0)),
             class: None,
             device: self.device.clone(),
@@ -356,37 +328,9 @@ impl LatentRun {
         Tensor::from_data(TensorData::new(pixels, shape), &self.device)
     }
 
-    /// Pictures as the autoencoder has them: computed once where nothing about them is random.
-    fn encoded(
-        &self,
-        config: &TrainingConfig,
-        whose: Whose,
-        indices: &[usize],
-        pixels: &[f32],
-        shape: [usize; 4],
-    ) -> Result<Encoded> {
-        let codec = self.base.codec();
-        if !is_fixed(&transform(config)) {
-            return codec.encode(self.tensor(pixels.to_vec(), shape));
-        }
-        let [_, channels, height, width] = shape;
-        let size = channels * height * width;
-        let mut kept = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = Vec::with_capacity(indices.len());
-        for (row, &index) in indices.iter().enumerate() {
-            if let Some(encoded) = kept.all.get(&(whose, index)) {
-                all.push(encoded.clone());
-                continue;
-            }
-            let picture = pixels[row * size..][..size].to_vec();
-            let encoded = codec.encode(self.tensor(picture, [1, channels, height, width]))?;
-            let bytes = 2 * 4 * encoded.mode().shape().num_elements() as u64;
-            if index != usize::MAX {
-                kept.keep((whose, index), &encoded, bytes);
-            }
-            all.push(encoded);
-        }
-        Encoded::together(all)
+    /// Pictures as the autoencoder has them.
+    fn encoded(&self, config: &TrainingConfig, pictures: Pixels<'_>) -> Result<Encoded> {
+        self.encoded.of(self.base.codec(), config, pictures, &self.device)
     }
 
     /// The token ids of captions for each encoder.
@@ -406,7 +350,7 @@ impl LatentRun {
         let mut kept = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Option<Conditioning> = None;
         for caption in captions {
-            let told = match kept.all.get(caption) {
+            let told = match kept.get(caption) {
                 Some(told) => told.clone(),
                 None => {
                     let ids = self.ids(std::slice::from_ref(caption))?;
@@ -482,32 +426,12 @@ impl LatentRun {
 
     /// Sentences about what is kept, and how much it takes.
     pub(super) fn remarks(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Vec<String> {
-        let [channels, height, width] = self.base.codec().latent_shape(crate::Size {
-            height: config.resolution,
-            width: config.resolution,
-        });
-        let one = 2 * 4 * (channels * height * width) as u64;
-        let all = one * dataset.len() as u64;
-        let mut remarks = vec![match is_fixed(&transform(config)) {
-            true => format!(
-                "latents are computed once and kept: {}",
-                data::bytes_in_words(all)
-            ),
-            false => "latents are computed anew each time, for pictures are cropped or mirrored at random: --center-crop, and no \
-                      --random-flip, keeps them"
-                .into(),
-        }];
+        let mut remarks = vec![Latents::remark(self.base.codec(), config, dataset)];
         if config.train_text_encoder {
             remarks.push("texts are encoded anew each time, for their encoder is trained".into());
         }
         remarks
     }
-}
-
-/// Whether the same picture always becomes the same pixels.
-fn is_fixed(transform: &Transform) -> bool {
-    let cuts_nothing = transform.resize == data::Resize::Square || transform.crop == data::Crop::Center;
-    cuts_nothing && !transform.random_flip
 }
 
 /// Withholds the text, both, or the picture, as InstructPix2Pix is trained (Brooks et al. 2022, section 3.2.1): one number for each picture decides.

@@ -12,6 +12,7 @@ pub mod ema;
 mod ended;
 pub mod gradients;
 mod latent;
+mod latents;
 pub mod learner;
 mod length;
 pub mod lock;
