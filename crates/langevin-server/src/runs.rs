@@ -207,7 +207,7 @@ fn entry(path: &Path, run: &RunSummary) -> RunEntry {
     RunEntry {
         name: name_of(path),
         dataset: run.dataset(),
-        model: run.config.model.short_name(),
+        model: run.config.model_name(),
         steps: run.steps,
         loss: run.loss,
         state: run.state.to_string(),

@@ -103,7 +103,7 @@ pub fn run(lesson: &Lesson) -> Result<Outcome> {
     // 2. Train. Nothing of the trainer knows of sounds: the data set gives it pictures, cut anywhere, anew in every epoch.
     let config = TrainingConfig {
         train_data_dir: Some(lesson.sounds.clone()),
-        codec: Some(DataCodec::Mel),
+        codec: Some(DataCodec::Mel.into()),
         sample_rate: Some(rate),
         n_fft: Some(n_fft),
         hop_length: Some(hop),

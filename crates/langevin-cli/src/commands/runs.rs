@@ -64,7 +64,7 @@ fn print_json(folder: &Path) -> Result<()> {
             Ok(run) => runs.push(json!({
                 "folder": run.folder,
                 "dataset": run.dataset(),
-                "model": run.config.model.short_name(),
+                "model": run.config.model_name(),
                 "steps": run.steps,
                 "loss": run.loss,
                 "state": run.state.to_string(),
@@ -81,7 +81,7 @@ fn row(run: &RunSummary) -> [String; 7] {
     [
         run.folder.display().to_string(),
         run.dataset(),
-        run.config.model.short_name(),
+        run.config.model_name(),
         thousands(run.steps as usize),
         run.loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}")),
         run.state.to_string(),

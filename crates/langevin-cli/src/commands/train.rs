@@ -137,6 +137,7 @@ struct Next {
     what: &'static str,
     trainee: TraineeKind,
     base: String,
+    data: Option<String>,
     prompt: String,
 }
 
@@ -148,6 +149,7 @@ impl Next {
             TraineeKind::Lora => "LoRA      ",
             TraineeKind::Embedding => "word      ",
             TraineeKind::ControlNet => "network   ",
+            TraineeKind::Codec => "codec     ",
         };
         let prompts = config
             .validation_prompt
@@ -157,14 +159,28 @@ impl Next {
         Some(Self {
             what,
             trainee: config.trainee,
-            base: shell_word(&config.pretrained.as_ref()?.display().to_string()),
+            base: config
+                .pretrained
+                .as_ref()
+                .map_or_else(String::new, |base| shell_word(&base.display().to_string())),
+            data: config.dataset().ok().map(|data| shell_word(&data)),
             prompt: shell_word(prompt.map_or("what to draw", String::as_str)),
         })
     }
 
-    /// What `langevin sample` is told then.
+    /// What `langevin` is told then.
     fn asked(&self, folder: &str) -> String {
         let (base, prompt) = (&self.base, &self.prompt);
+        if self.trainee == TraineeKind::Codec {
+            let folder = shell_word(folder);
+            return match self.base.is_empty() {
+                true => format!(
+                    "train --dataset-name {} --codec {folder}",
+                    self.data.as_deref().unwrap_or("DATA")
+                ),
+                false => format!("sample {base} --codec {folder} --output picture.png"),
+            };
+        }
         let on_top = match self.trainee {
             TraineeKind::Embedding => {
                 // XL has a file for each of its two encoders.
@@ -177,7 +193,7 @@ impl Next {
             TraineeKind::ControlNet => format!("--control {}=picture.png", shell_word(folder)),
             _ => format!("--lora {}", shell_word(folder)),
         };
-        format!("{base} {on_top} --prompt {prompt} --output picture.png")
+        format!("sample {base} {on_top} --prompt {prompt} --output picture.png")
     }
 }
 
@@ -212,7 +228,7 @@ fn summarise(outcome: &Outcome, next: Option<&Next>) -> Result<()> {
     }
     if let Some(next) = next {
         return Ok(terminal::print(&format!(
-            "next      langevin sample {}",
+            "next      langevin {}",
             next.asked(&folder.to_string())
         ))?);
     }

@@ -107,6 +107,10 @@ impl Codec for Autoencoder {
         self.network.config().latent_channels
     }
 
+    fn picture_channels(&self) -> usize {
+        self.network.config().out_channels
+    }
+
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
         let [batch, _, height, width] = pictures.dims();
         let tiling = self.tiles(height * width);

@@ -39,6 +39,11 @@ pub trait Codec {
     /// How many channels the model's space has.
     fn channels(&self) -> usize;
 
+    /// How many channels pictures have.
+    fn picture_channels(&self) -> usize {
+        self.channels()
+    }
+
     /// Pictures, `[batch, channels, height, width]` in -1..1, as the codec has them before they are scaled to the model's space: a
     /// distribution, or a point.
     ///
@@ -290,6 +295,10 @@ impl Codec for AnyCodec {
 
     fn channels(&self) -> usize {
         self.get().channels()
+    }
+
+    fn picture_channels(&self) -> usize {
+        self.get().picture_channels()
     }
 
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {

@@ -35,6 +35,10 @@ impl Codec for Tiny {
         self.network.config().latent_channels
     }
 
+    fn picture_channels(&self) -> usize {
+        self.network.config().out_channels
+    }
+
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {
         one_by_one(pictures, |picture| self.network.encode(picture)).map(Encoded::point)
     }

@@ -21,6 +21,8 @@ named_enum! {
         CourseMnist = "course-mnist",
         /// A UNet for spectrograms of 64 bands, such as the tones' at 64x64: 2.9 million parameters.
         Tones = "tones",
+        /// A UNet for latents of 16x16, such as those of pictures of 64x64 pixels: 5.4 million parameters.
+        Latent = "latent",
         /// The course's network from scratch: 309 thousand parameters, without normalisation or timestep.
         BasicUnet = "basic-unet",
         /// What diffusers' `train_unconditional.py` trains where it is told nothing: 113.7 million parameters.
@@ -33,6 +35,7 @@ impl ModelPreset {
     pub fn resolution(self) -> usize {
         match self {
             Self::Digits => 8,
+            Self::Latent => 16,
             Self::CourseMnist | Self::BasicUnet => 28,
             Self::CourseButterflies => 32,
             Self::DdpmDefault | Self::Tones => 64,
@@ -44,6 +47,7 @@ impl ModelPreset {
         match self {
             Self::Digits | Self::CourseMnist | Self::Tones | Self::BasicUnet => 1,
             Self::CourseButterflies | Self::DdpmDefault => 3,
+            Self::Latent => 4,
         }
     }
 
@@ -88,6 +92,12 @@ impl ModelPreset {
                     &[32, 64, 96, 128],
                     &[DownBlock2D, DownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
                 )
+            },
+            // It looks from one place to another below the latents' own size.
+            Self::Latent => UNet2DConfig {
+                layers_per_block: 1,
+                norm_num_groups: Some(16),
+                ..unet(&[64, 128, 192], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D])
             },
             Self::CourseMnist => unet(&[32, 64, 64], &[DownBlock2D, AttnDownBlock2D, AttnDownBlock2D]),
             Self::BasicUnet => {

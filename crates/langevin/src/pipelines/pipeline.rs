@@ -137,6 +137,21 @@ impl Pipeline {
         }
     }
 
+    /// The same in the space of an autoencoder: of the class that diffusers has for such a model.
+    ///
+    /// # Errors
+    /// If it is not the model's space.
+    pub(crate) fn with_codec(self, codec: AnyCodec) -> Result<Self> {
+        let name = match &self.model {
+            AnyModel::DiT(_) => "DiTPipeline",
+            AnyModel::Condition(_) if self.condition::<TextCondition>().is_some() => {
+                "StableDiffusionPipeline"
+            }
+            _ => "LDMPipeline",
+        };
+        Self { codec, ..self }.with_class(name).for_latents()
+    }
+
     /// The same for sounds, whose spectrograms the pictures are.
     ///
     /// # Errors
@@ -561,12 +576,7 @@ impl Pipeline {
 
     /// The channels of its pictures.
     pub fn picture_channels(&self) -> usize {
-        if self.codec.is_latent() {
-            // Spectrograms have one.
-            if self.mel.is_some() { 1 } else { 3 }
-        } else {
-            self.codec.channels()
-        }
+        self.codec.picture_channels()
     }
 
     /// What lies between pictures and the space that the model denoises in.

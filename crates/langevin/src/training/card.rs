@@ -24,10 +24,12 @@ pub(super) struct Ended {
     pub loss: Option<f64>,
     /// How many numbers were trained.
     pub parameters: usize,
-    /// What they make up.
-    pub model: AnyModelConfig,
-    /// The class of the latent pipeline that was trained on.
+    /// The model that they make up, where one denoises.
+    pub model: Option<AnyModelConfig>,
+    /// The class of the latent pipeline that was trained on, or of an autoencoder.
     pub base: Option<&'static str>,
+    /// How well pictures come back, where an autoencoder was trained.
+    pub found: Option<String>,
 }
 
 /// Writes the card of a run that is over. One that somebody has made their own is left alone.
@@ -51,6 +53,7 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
             .into_iter()
             .find(|name| trainer.folder.join(name).exists()),
         command: command(arguments().into_iter()),
+        found: ended.found.as_deref(),
         ended,
     };
     let text = match ended.base {
@@ -69,12 +72,14 @@ pub(super) struct Card<'a> {
     /// The grid of samples to show, where there is one.
     pub(super) samples: Option<&'static str>,
     pub(super) command: String,
+    /// How well pictures come back of an autoencoder.
+    pub(super) found: Option<&'a str>,
     ended: &'a Ended,
 }
 
 impl Card<'_> {
     fn text(&self) -> String {
-        let title = format!("{} of {}", self.config.model.short_name(), self.dataset);
+        let title = format!("{} of {}", self.config.model_name(), self.dataset);
         let grid = self
             .samples
             .map_or_else(String::new, |name| format!("\n![samples]({name})\n"));
@@ -209,7 +214,7 @@ impl Card<'_> {
 
     /// What draws in Python; `None` for a model that diffusers has not.
     fn python(&self) -> Option<String> {
-        if !matches!(self.ended.model, AnyModelConfig::UNet2D(_)) {
+        if !matches!(self.ended.model, Some(AnyModelConfig::UNet2D(_))) {
             return None;
         }
         let steps = self.steps();
@@ -251,11 +256,7 @@ impl Card<'_> {
         let rows = [
             (
                 "model",
-                format!(
-                    "{}, {} parameters",
-                    config.model.short_name(),
-                    self.ended.parameters
-                ),
+                format!("{}, {} parameters", config.model_name(), self.ended.parameters),
             ),
             ("predicts", config.prediction_type.to_string()),
             (
@@ -414,6 +415,7 @@ mod tests {
                     .map(String::from)
                     .into_iter(),
             ),
+            found: None,
             ended: &Ended {
                 steps: 100,
                 loss: Some(0.25),
@@ -424,7 +426,8 @@ mod tests {
                         num_classes: (!classes.is_empty()).then_some(classes.len() + 1),
                         ..Default::default()
                     })
-                    .unwrap(),
+                    .ok(),
+                found: None,
             },
         }
         .text()

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 #[cfg(feature = "clap")]
 use super::options::Flag as _;
 use super::{
-    ConditioningKind, DataCodec, LrSchedulerType, MixedPrecision, ModelSource, ResumeFrom, TextEncoderSource,
-    TrackerKind, TraineeKind, VectorEmbedding, choices::LearnableProperty, options::options, step::Saving,
+    AutoencoderSource, CodecSource, ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource,
+    ResumeFrom, TextEncoderSource, TrackerKind, TraineeKind, VectorEmbedding, choices::LearnableProperty,
+    options::options, step::Saving,
 };
 use crate::{
     conditioning::PictureVector,
     data::{Alpha, Channels, Resize, split},
-    models::{ClassChannels, ImageCondition, ModelPreset},
+    models::{ClassChannels, ImageCondition, ModelPreset, autoencoder::AutoencoderPreset},
     nn::AdapterInit,
     objectives::{
         EdmObjective, FlowObjective, LossWeighting, ObjectiveKind, PredictionType, TimestepBiasStrategy,
@@ -55,7 +56,7 @@ options! {
         /// A folder of pictures; sub-folders are classes.
         #[flag("Data", value_name = "FOLDER")]
         pub train_data_dir: Option<PathBuf> = None,
-        /// The model: digits, course-butterflies, course-mnist, tones, basic-unet, ddpm-default, or a config.json [ddpm-default].
+        /// The model: digits, course-butterflies, course-mnist, tones, latent, basic-unet, ddpm-default, or a config.json [ddpm-default].
         #[flag("Model", value_name = "MODEL")]
         pub model: ModelSource = ModelPreset::DdpmDefault.into(),
         /// Start from a pipeline's folder or ORG/NAME of the Hub: its model, its noise and its sizes.
@@ -106,10 +107,25 @@ options! {
         /// What becomes of transparency: laid onto white or black, or dropped as Pillow does [white].
         #[flag("Data", value_name = "HOW")]
         pub alpha: Alpha = Alpha::White,
-        /// What the data are: pictures (pixels), or sounds that spectrograms are made of, as diffusers' audio pipeline (mel) or Riffusion makes
-        /// them [pixels].
-        #[flag("Sound", value_name = "NAME")]
-        pub codec: Option<DataCodec> = None,
+        /// What lies between the data and what the model draws: nothing (pixels); spectrograms of sounds, as diffusers' audio pipeline (mel) or
+        /// Riffusion makes them; an autoencoder, the one in a folder or one that is trained first (train) [pixels].
+        #[flag("Data", value_name = "NAME|FOLDER|train")]
+        pub codec: Option<CodecSource> = None,
+        /// The autoencoder that is trained: tiny (a latent for 4x4 pixels), small (for 8x8), or a config.json of an AutoencoderKL [tiny].
+        #[flag("Model", value_name = "MODEL")]
+        pub codec_model: AutoencoderSource = AutoencoderPreset::Tiny.into(),
+        /// codec train: the optimiser steps of the autoencoder [2000].
+        #[flag("Training", value_name = "N")]
+        pub codec_train_steps: usize = 2000,
+        /// codec train: pictures in its batches [train_batch_size].
+        #[flag("Training", value_name = "N")]
+        pub codec_batch_size: Option<usize> = None,
+        /// codec train: its learning rate after the warm-up [1e-3].
+        #[flag("Optimiser", value_name = "RATE")]
+        pub codec_learning_rate: Option<f64> = None,
+        /// How much an autoencoder's latents are drawn to a normal distribution [1e-6].
+        #[flag("Training", value_name = "WEIGHT")]
+        pub kl_weight: f64 = 1e-6,
         /// Samples a second that sounds are brought to [22050; riffusion: 44100].
         #[flag("Sound", value_name = "HERTZ")]
         pub sample_rate: Option<u32> = None,
@@ -344,7 +360,8 @@ options! {
         /// How often the attributes are withheld [0.1].
         #[flag("Model", value_name = "PROBABILITY")]
         pub attribute_dropout: Option<f64> = None,
-        /// What is trained on top of a latent pipeline: full (the UNet), lora, embedding (new words), controlnet or pix2pix [full].
+        /// What is trained on top of a latent pipeline: full (the UNet), lora, embedding (new words), controlnet or pix2pix; or codec, an autoencoder
+        /// of the data, or of the pipeline that pretrained names [full].
         #[flag("Fine-tuning", value_name = "KIND")]
         pub trainee: TraineeKind = TraineeKind::Full,
         /// The rank of a LoRA's adapters [4].

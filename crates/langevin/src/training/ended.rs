@@ -8,7 +8,7 @@ use super::{
     samples::SAMPLES,
     state::{config_differences, refuse},
 };
-use crate::{Error, Result, pipelines::MODEL_INDEX};
+use crate::{Error, Result, pipelines::MODEL_INDEX, weights::CONFIG_NAME};
 
 /// The run in a configuration's `output_dir`, where that asks for its latest checkpoint and the run ended without one: it is done, and
 /// would be trained anew over its finished model. `None` where there is something to do.
@@ -46,7 +46,7 @@ pub fn ended(config: &TrainingConfig, pictures: usize) -> Result<Option<RunSumma
 
 /// Whether a folder holds a run that came to its end: its samples are drawn last, and go as soon as other weights are written.
 fn is_over(folder: &Path) -> bool {
-    [RUN_CONFIG, MODEL_INDEX, SAMPLES]
-        .iter()
-        .all(|name| folder.join(name).is_file())
+    let there = |name: &str| folder.join(name).is_file();
+    // A pipeline, or an autoencoder.
+    there(RUN_CONFIG) && there(SAMPLES) && (there(MODEL_INDEX) || there(CONFIG_NAME))
 }

@@ -5,6 +5,8 @@ pub mod card;
 pub mod checkpoints;
 pub mod choices;
 mod class_pictures;
+mod codec_run;
+mod codec_source;
 mod command;
 pub mod config;
 mod dataset;
@@ -12,6 +14,7 @@ pub mod ema;
 mod ended;
 pub mod gradients;
 mod latent;
+mod latent_space;
 mod latents;
 pub mod learner;
 mod length;
@@ -50,6 +53,7 @@ pub use choices::{
     ConditioningKind, LearnableProperty, LrSchedulerType, MixedPrecision, ResumeFrom, TextEncoderSource,
     VectorEmbedding,
 };
+pub use codec_source::{AutoencoderSource, CodecSource};
 pub use config::{METRICS, RUN_CONFIG, TrainingConfig};
 pub use ended::ended;
 pub use lock::RunLock;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{TrainingConfig, pretrained};
+use super::{TraineeKind, TrainingConfig, pretrained};
 use crate::{
     Error, Result,
     named::Named,
@@ -33,7 +33,11 @@ impl TrainingConfig {
     /// # Errors
     /// If a value makes no sense, or the pretrained pipeline's cannot be read.
     pub fn scheduler(&self) -> Result<AnyScheduler> {
-        if let Some(folder) = &self.pretrained {
+        let own = self
+            .pretrained
+            .as_ref()
+            .filter(|_| self.trainee != TraineeKind::Codec);
+        if let Some(folder) = own {
             let own = pretrained::scheduler(folder)?;
             if self.latent_base()?.is_none() {
                 return Ok(own);
@@ -65,6 +69,8 @@ impl TrainingConfig {
             beta_schedule: self.ddpm_beta_schedule,
             prediction_type: self.prediction_type,
             rescale_betas_zero_snr: self.rescale_betas_zero_snr,
+            // Latents have no bounds.
+            clip_sample: !self.draws_latents(),
             // A schedule that ends without signal is sampled from its very end (Lin et al. 2023, section 3.3).
             timestep_spacing: if self.rescale_betas_zero_snr {
                 TimestepSpacing::Trailing

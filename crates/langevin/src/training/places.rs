@@ -2,17 +2,19 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{ModelSource, TextEncoderSource, TrainingConfig, config::DIGITS};
+use super::{AutoencoderSource, CodecSource, ModelSource, TextEncoderSource, TrainingConfig, config::DIGITS};
 use crate::{Error, Result};
 
 /// The options that may be paths.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 10] = [
     "dataset_name",
     "train_data_dir",
     "model",
     "pretrained",
     "text_encoder",
     "vector_clip",
+    "codec",
+    "codec_model",
     "class_data_dir",
     "validation_image",
 ];
@@ -48,6 +50,18 @@ impl TrainingConfig {
                 .collect(),
             model: match &self.model {
                 ModelSource::Config(file) => ModelSource::Config(found(file).unwrap_or_else(|| file.clone())),
+                preset => preset.clone(),
+            },
+            codec: self.codec.as_ref().map(|codec| match codec {
+                CodecSource::Autoencoder(folder) => {
+                    CodecSource::Autoencoder(found(folder).unwrap_or_else(|| folder.clone()))
+                }
+                other => other.clone(),
+            }),
+            codec_model: match &self.codec_model {
+                AutoencoderSource::Config(file) => {
+                    AutoencoderSource::Config(found(file).unwrap_or_else(|| file.clone()))
+                }
                 preset => preset.clone(),
             },
             text_encoder: match &self.text_encoder {

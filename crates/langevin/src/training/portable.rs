@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ModelSource, TextEncoderSource, TrainingConfig};
+use super::{CodecSource, ModelSource, TextEncoderSource, TrainingConfig};
 use crate::files::cached_repository;
 
 impl TrainingConfig {
@@ -21,6 +21,10 @@ impl TrainingConfig {
                 small => small.clone(),
             },
             vector_clip: self.vector_clip.as_deref().map(pinned),
+            codec: self.codec.as_ref().map(|codec| match codec {
+                CodecSource::Autoencoder(folder) => CodecSource::Autoencoder(pinned(folder)),
+                other => other.clone(),
+            }),
             ..self.clone()
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{ConditioningKind, LrSchedulerType, ModelSource, TrainingConfig};
+use super::{ConditioningKind, LrSchedulerType, ModelSource, TraineeKind, TrainingConfig};
 use crate::{
     Error, Result,
     conditioning::{self, Pretrained, TEXT_ENCODER},
@@ -98,6 +98,8 @@ impl TrainingConfig {
     /// If there is a pipeline that cannot be read.
     pub(crate) fn latent_base(&self) -> Result<Option<PathBuf>> {
         match &self.pretrained {
+            // An autoencoder is trained by itself.
+            Some(_) if self.trainee == TraineeKind::Codec => Ok(None),
             Some(folder) if is_latent(folder)? => Ok(Some(folder.clone())),
             _ => Ok(None),
         }

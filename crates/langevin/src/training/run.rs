@@ -8,8 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use burn::tensor::{Tensor, TensorData};
+
 use super::{
-    Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport, checkpoints,
+    Drawn, Observer, RUN_CONFIG, RunInfo, Trainer, TrainingConfig, UpdateReport, checkpoints,
+    codec_run::{self, Fidelity},
     ema::EmaSchedule,
     gradients::Gradients,
     learner::{Learner, Update},
@@ -20,7 +23,7 @@ use super::{
     slots::{self, Chance, ChanceState, Team, slots_of},
     state::{self, Place},
     step::{self, Draw, Lesson},
-    trainee::{AnyTrainee, Trainee},
+    trainee::{AnyTrainee, Trainee, codec},
 };
 use crate::{
     Error, Result, files,
@@ -61,6 +64,8 @@ pub(super) struct Run<'w> {
     replaces: bool,
     /// The grid of samples that was drawn last.
     last_grid: Option<PathBuf>,
+    /// How well pictures come back at the end of an autoencoder's run.
+    pub fidelity: Option<Fidelity>,
     /// Nobody else writes into the folder meanwhile. The first process has it.
     _lock: Option<RunLock>,
 }
@@ -123,6 +128,7 @@ impl<'w> Run<'w> {
             config: resolved,
             replaces,
             last_grid: None,
+            fidelity: None,
             _lock: lock,
         };
         run.restore(trainer)?;
@@ -261,7 +267,7 @@ impl<'w> Run<'w> {
             dataset: trainer.dataset.description(),
             pictures: trainer.dataset.len(),
             classes: trainer.class_names(),
-            model: trainer.config.model.short_name(),
+            model: trainer.config.model_name(),
             parameters: self.learner()?.num_trained(),
             resolution: trainer.config.resolution,
             batch_size: trainer.config.train_batch_size,
@@ -379,7 +385,7 @@ impl<'w> Run<'w> {
             // Never samples of one run beside weights of another.
             self.save_here(trainer)?;
         }
-        let drawn = samples::draw(trainer, &self.pipeline(trainer)?, path)?;
+        let drawn = drawn(trainer, &self.learner()?.best(), path)?;
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
         self.reports.drawn(observer, step, &drawn)
@@ -399,13 +405,20 @@ impl<'w> Run<'w> {
     }
 
     fn draw_end_here(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
-        if let Some(pipeline) = self.trained_pipeline(trainer)? {
-            samples::draw(trainer, &pipeline, &trainer.folder.join(samples::SAMPLES_TRAINED))?;
+        let learner = self.learner()?;
+        if learner.ema().is_some() {
+            let path = trainer.folder.join(samples::SAMPLES_TRAINED);
+            drawn(trainer, &learner.plain(), &path)?;
         }
         if let Some(sentence) = self.young_average()? {
             observer.message(&sentence);
         }
         self.draw_here(trainer, observer, path)?;
+        if let AnyTrainee::Codec(network) = self.learner()?.best() {
+            let found = codec_run::fidelity(trainer, &network)?;
+            observer.message(&format!("what comes back of pictures: {found}"));
+            self.fidelity = Some(found);
+        }
         samples::forget_last(&trainer.folder);
         Ok(())
     }
@@ -482,22 +495,6 @@ impl<'w> Run<'w> {
         self.reports.update(observer, report)
     }
 
-    /// The pipeline as it stands: with the average of the weights where there is one.
-    fn pipeline(&self, trainer: &Trainer) -> Result<Pipeline> {
-        trainer
-            .config
-            .sounding(pipeline(trainer, &self.learner()?.best())?)
-    }
-
-    /// The pipeline with the weights as they are trained, where [`Self::pipeline`] has their average.
-    fn trained_pipeline(&self, trainer: &Trainer) -> Result<Option<Pipeline>> {
-        let learner = self.learner()?;
-        let plain = learner.ema().map(|_| pipeline(trainer, &learner.plain()));
-        plain
-            .map(|pipeline| trainer.config.sounding(pipeline?))
-            .transpose()
-    }
-
     /// A sentence where the average is too young to be used.
     fn young_average(&self) -> Result<Option<String>> {
         let learner = self.learner()?;
@@ -526,9 +523,11 @@ impl<'w> Run<'w> {
 
     fn save_here(&mut self, trainer: &Trainer) -> Result<()> {
         samples::forget_end(&trainer.folder);
-        match &trainer.latent {
-            Some(latent) => latent.save(&trainer.config, &self.learner()?.best(), &trainer.folder)?,
-            None => self.pipeline(trainer)?.save(&trainer.folder)?,
+        let best = self.learner()?.best();
+        match (&trainer.latent, &best) {
+            (Some(latent), _) => latent.save(&trainer.config, &best, &trainer.folder)?,
+            (None, AnyTrainee::Codec(network)) => codec_run::save(trainer, network, &trainer.folder)?,
+            (None, _) => pipeline(trainer, &best)?.save(&trainer.folder)?,
         }
         self.replaces = false;
         Ok(())
@@ -542,6 +541,13 @@ fn lesson(
     batch: crate::data::Batch,
     chance: &mut Chance,
 ) -> Result<(Lesson, Vec<f32>)> {
+    if let AnyTrainee::Codec(network) = learner.model() {
+        let (shape, weight, saving) = (batch.shape, trainer.config.kl_weight, trainer.config.saving());
+        let pictures = Tensor::from_data(TensorData::new(batch.pixels, shape), &trainer.device);
+        let lesson = in_pool(|| codec::lesson(network, pictures, weight, saving, &mut chance.generator))?;
+        // None of them is noisy.
+        return finite(lesson, trainer, learner).map(|lesson| (lesson, vec![0.0; shape[0]]));
+    }
     let batch = in_pool(|| trainer.prepare(learner.model(), batch, &mut chance.generator))?;
     let objective = trainer.objective.as_ref();
     let noise = trainer.config.noise_options();
@@ -552,14 +558,7 @@ fn lesson(
             step::gradients_saving(saving, model, objective, &batch, &draw)
         })
     })?;
-    if !lesson.loss.is_finite() {
-        return Err(no_longer_finite(
-            "loss",
-            lesson.loss,
-            learner.steps() + 1,
-            trainer,
-        ));
-    }
+    let lesson = finite(lesson, trainer, learner)?;
     let levels = draw
         .times
         .iter()
@@ -568,19 +567,42 @@ fn lesson(
     Ok((lesson, levels))
 }
 
+/// A lesson that can be learned from.
+fn finite(lesson: Lesson, trainer: &Trainer, learner: &Learner<AnyTrainee>) -> Result<Lesson> {
+    match lesson.loss.is_finite() {
+        true => Ok(lesson),
+        false => Err(no_longer_finite(
+            "loss",
+            lesson.loss,
+            learner.steps() + 1,
+            trainer,
+        )),
+    }
+}
+
+/// Draws what shows how a run comes along: samples, or what an autoencoder makes of pictures.
+fn drawn(trainer: &Trainer, trainee: &AnyTrainee, path: &Path) -> Result<Drawn> {
+    match trainee {
+        AnyTrainee::Codec(network) => codec_run::draw(trainer, network, path),
+        _ => samples::draw(trainer, &pipeline(trainer, trainee)?, path),
+    }
+}
+
 /// The pipeline of what a run trains.
 fn pipeline(trainer: &Trainer, trainee: &AnyTrainee) -> Result<Pipeline> {
     match (trainee, &trainer.latent) {
         (AnyTrainee::Latent(latent), Some(run)) => run.pipeline(&trainer.config, latent),
         (AnyTrainee::Full(full), _) => {
             let conditions = full.conditions(&trainer.conditions);
-            Ok(Pipeline::of_parts(
-                full.model().clone(),
-                trainer.scheduler.clone(),
-                conditions,
-            ))
+            let plain = Pipeline::of_parts(full.model().clone(), trainer.scheduler.clone(), conditions);
+            match &trainer.space {
+                Some(space) => plain.with_codec(space.codec()?.clone()),
+                None => trainer.config.sounding(plain),
+            }
         }
-        (AnyTrainee::Latent(_), None) => Err(Error::Config("the run has no pipeline to train on".into())),
+        (AnyTrainee::Latent(_) | AnyTrainee::Codec(_), _) => {
+            Err(Error::Config("the run has no pipeline to train on".into()))
+        }
     }
 }
 
@@ -597,7 +619,7 @@ fn learner(trainee: AnyTrainee, config: &TrainingConfig, pictures: usize) -> Res
         inv_gamma: config.ema_inv_gamma,
         power: config.ema_power,
         // As the scripts for latent pipelines have it.
-        use_ema_warmup: matches!(trainee, AnyTrainee::Full(_)),
+        use_ema_warmup: !matches!(trainee, AnyTrainee::Latent(_)),
         ..EmaSchedule::default()
     });
     let schedule = config.lr_schedule(config.total_steps(pictures), config.steps_per_epoch(pictures))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::TrainingConfig;
+use super::{TraineeKind, TrainingConfig};
 
 impl TrainingConfig {
     /// The run's folder: `output_dir`, or the first of `runs/DATA-MODEL-1`, `-2` … that is not there yet, for a data set
@@ -13,9 +13,17 @@ impl TrainingConfig {
             .unwrap_or_else(|| next_free_folder(Path::new("runs"), &self.run_name(dataset)))
     }
 
+    /// The model that is trained, by a name that is fit for a folder's.
+    pub fn model_name(&self) -> String {
+        match self.trainee {
+            TraineeKind::Codec => format!("autoencoder-{}", self.codec_model.short_name()),
+            _ => self.model.short_name(),
+        }
+    }
+
     /// The data set and the model, as one word.
     fn run_name(&self, dataset: &str) -> String {
-        let model = self.model.short_name();
+        let model = self.model_name();
         if dataset == model {
             model
         } else {

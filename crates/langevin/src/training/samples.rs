@@ -394,11 +394,7 @@ impl<'a> Examples<'a> {
 #[cfg(feature = "plot")]
 pub(super) fn plot(trainer: &Trainer, metrics: &Metrics) -> Result<Option<PathBuf>> {
     let path = trainer.folder.join(LOSS_PLOT);
-    let title = format!(
-        "{} on {}",
-        trainer.config.model.short_name(),
-        trainer.dataset.name()
-    );
+    let title = format!("{} on {}", trainer.config.model_name(), trainer.dataset.name());
     crate::plot::loss_plot(&path, metrics.losses(), &title)?;
     Ok(Some(path))
 }

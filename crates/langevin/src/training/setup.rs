@@ -1,6 +1,6 @@
 //! What a run's parts are made of: its model and its pictures.
 
-use super::TrainingConfig;
+use super::{TrainingConfig, latent_space::LatentSpace};
 use crate::{
     Result,
     conditioning::Trained,
@@ -8,16 +8,26 @@ use crate::{
     models::{AnyModelConfig, ModelInputs},
 };
 
-/// The configuration of the model that a run trains under these conditions.
+/// The configuration of the model that a run trains under these conditions, on pictures or in the space of an autoencoder.
 ///
 /// # Errors
 /// If it cannot be conditioned so.
-pub(super) fn model_config(config: &TrainingConfig, conditions: &[Trained]) -> Result<AnyModelConfig> {
+pub(super) fn model_config(
+    config: &TrainingConfig,
+    space: Option<&LatentSpace>,
+    conditions: &[Trained],
+) -> Result<AnyModelConfig> {
     let mut inputs = ModelInputs::default();
     for trained in conditions {
         trained.condition.fit(&mut inputs);
     }
-    config.model_config(&inputs)
+    match space {
+        Some(space) => {
+            let [channels, side, _] = space.shape(config);
+            config.model.config()?.made_with(side, channels, &inputs)
+        }
+        None => config.model_config(&inputs),
+    }
 }
 
 /// How a picture becomes what the model sees.

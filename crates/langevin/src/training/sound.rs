@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::TrainingConfig;
+use super::{CodecSource, TrainingConfig};
 use crate::{
     Error, Result,
     codec::{MEL_CONFIG, Mel, MelConfig, Spectrogram},
@@ -31,9 +31,9 @@ impl TrainingConfig {
     /// If an option of theirs makes no sense, or is given where there are none.
     pub fn mel(&self) -> Result<Option<Mel>> {
         let usual = match self.codec {
-            Some(DataCodec::Mel) => MelConfig::default(),
-            Some(DataCodec::Riffusion) => MelConfig::riffusion(),
-            None | Some(DataCodec::Pixels) => return self.no_spectrograms().map(|()| None),
+            Some(CodecSource::Data(DataCodec::Mel)) => MelConfig::default(),
+            Some(CodecSource::Data(DataCodec::Riffusion)) => MelConfig::riffusion(),
+            _ => return self.no_spectrograms().map(|()| None),
         };
         require(self.channels == Channels::Grey, || {
             "spectrograms have one channel: `channels` must be grey".into()
@@ -72,7 +72,7 @@ impl TrainingConfig {
 
     /// What the data set is read as.
     pub(super) fn medium(&self) -> Medium {
-        match (self.codec, self.mel()) {
+        match (&self.codec, self.mel()) {
             (None, _) => Medium::Unsaid,
             (_, Ok(Some(mel))) => Medium::Sounds(Arc::new(mel)),
             // What is wrong with it has been said before data are opened.
@@ -104,10 +104,11 @@ impl TrainingConfig {
                 ),
             ));
         }
-        self.codec = Some(match config.spectrogram {
+        let codec = match config.spectrogram {
             Spectrogram::Decibels => DataCodec::Mel,
             Spectrogram::Riffusion => DataCodec::Riffusion,
-        });
+        };
+        self.codec = Some(codec.into());
         self.sample_rate = Some(config.sample_rate);
         self.n_fft = Some(config.n_fft);
         self.hop_length = Some(config.hop_length);

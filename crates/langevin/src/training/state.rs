@@ -28,11 +28,6 @@ use crate::{
 pub const STATE: &str = "state.json";
 /// The weights as they are trained: a model as diffusers saves it.
 const MODEL: &str = "unet";
-/// Their average, as diffusers' `EMAModel` saves it.
-const AVERAGE: &str = "unet_ema";
-/// What is trained of a latent pipeline, and its average.
-const LATENT: &str = "trained";
-const LATENT_AVERAGE: &str = "trained_ema";
 /// The noise that it is trained on.
 const SCHEDULER: &str = "scheduler";
 /// Both moments of AdamW.
@@ -89,14 +84,15 @@ pub(super) fn write(
     scheduler: &AnyScheduler,
 ) -> Result<()> {
     let trains = |name: &str| (config.trainee.row().trains)(config, name);
-    let is_latent = matches!(learner.model(), AnyTrainee::Latent(_));
-    let model = folder.join(if is_latent { LATENT } else { MODEL });
-    learner.plain().write_trained(conditions, &model, trains)?;
+    let [model, average] = learner.model().folders();
+    learner
+        .plain()
+        .write_trained(conditions, &folder.join(model), trains)?;
     scheduler.save(folder.join(SCHEDULER))?;
     if let Some(ema) = learner.ema() {
-        let average = folder.join(if is_latent { LATENT_AVERAGE } else { AVERAGE });
+        let average = folder.join(average);
         ema.average().write_trained(conditions, &average, trains)?;
-        if !is_latent {
+        if !matches!(learner.model(), AnyTrainee::Latent(_)) {
             add_schedule(&average.join(CONFIG_NAME), ema.schedule(), place.step)?;
         }
     }
@@ -300,12 +296,13 @@ impl SavedRun {
         AnyModel::load(self.model_folder(), device)
     }
 
-    /// The networks of a latent pipeline with what was trained of them.
+    /// What was trained of what a run begins with: of the networks of a latent pipeline, or an autoencoder.
     ///
     /// # Errors
     /// If a file is missing or broken.
-    pub(super) fn latent(&self, begun: AnyTrainee, device: &Device) -> Result<AnyTrainee> {
-        begun.load(&self.folder.join(LATENT), device)
+    pub(super) fn trained(&self, begun: AnyTrainee, device: &Device) -> Result<AnyTrainee> {
+        let [trained, _] = begun.folders();
+        begun.load(&self.folder.join(trained), device)
     }
 
     /// Puts the optimiser's moments and the average into a learner that was made with [`Self::model`], and gives the
@@ -319,10 +316,8 @@ impl SavedRun {
             None => None,
             // Its own configuration holds the average's schedule besides.
             Some(_) => {
-                let average = self.folder.join(match learner.model() {
-                    AnyTrainee::Full(_) => AVERAGE,
-                    AnyTrainee::Latent(_) => LATENT_AVERAGE,
-                });
+                let [_, average] = learner.model().folders();
+                let average = self.folder.join(average);
                 Some(learner.plain().load(&average, device)?)
             }
         };

@@ -213,7 +213,8 @@ pub fn gradients_saving<M: Module + Denoiser>(
 }
 
 impl Lesson {
-    fn new(loss: Tensor<1>, losses: Tensor<1>, gradients: Gradients) -> Self {
+    /// Of the loss and each picture's, with the gradients that they led to.
+    pub(super) fn new(loss: Tensor<1>, losses: Tensor<1>, gradients: Gradients) -> Self {
         let losses = losses.into_data().convert::<f32>();
         Self {
             loss: f64::from(loss.into_scalar::<f32>()),

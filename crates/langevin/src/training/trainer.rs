@@ -12,10 +12,11 @@ use burn::{
 };
 
 use super::{
-    Estimate, MixedPrecision, ModelSource, Observer, Outcome, RunInfo, SavedRun, TrainingConfig, card,
-    checkpoints,
+    Estimate, MixedPrecision, ModelSource, Observer, Outcome, RunInfo, SavedRun, TraineeKind, TrainingConfig,
+    card, checkpoints, codec_run,
     ended::ended,
     latent::LatentRun,
+    latent_space::LatentSpace,
     learner::Learner,
     memory,
     optimizer::AdamWConfig,
@@ -26,13 +27,14 @@ use super::{
     slots::{self, Alone, Team, World},
     step::{self, Batch, Draw},
     trackers,
-    trainee::{AnyTrainee, Full},
+    trainee::{AnyTrainee, Full, codec},
 };
 use crate::{
     Error, Result,
     conditioning::{self, ClassCondition, Classes, Examples, RunSource, Trained},
     data::{self, Channels, Dataset, Fingerprint, Loader, Picture},
     device::default_device,
+    models::{AnyModel, AutoencoderKLConfig, ModelConfig},
     objectives::{NoiseOptions, Objective},
     ops::{convolving, keeping},
     random::Generator,
@@ -50,6 +52,8 @@ pub struct Trainer {
     pub(super) trainee: Option<AnyTrainee>,
     /// What it takes on a latent pipeline.
     pub(super) latent: Option<LatentRun>,
+    /// The space that a model from nothing draws in, where that is an autoencoder's.
+    pub(super) space: Option<LatentSpace>,
     pub(super) scheduler: AnyScheduler,
     pub(super) objective: Box<dyn Objective>,
     pub(super) conditions: Vec<Trained>,
@@ -112,7 +116,7 @@ impl Trainer {
             let latent = LatentRun::open(&config, &base, device)?;
             let begun = AnyTrainee::Latent(latent.trainee(&config, &mut generator)?);
             let trainee = match &resumed {
-                Some(saved) => saved.latent(begun, device)?,
+                Some(saved) => saved.trained(begun, device)?,
                 None => begun,
             };
             let scheduler = match &resumed {
@@ -123,6 +127,7 @@ impl Trainer {
             return Ok(Self {
                 conditions: latent.conditions(&config),
                 latent: Some(latent),
+                space: None,
                 trainee: Some(trainee),
                 config,
                 folder,
@@ -136,6 +141,33 @@ impl Trainer {
                 device: device.clone(),
             });
         }
+        if config.trainee == TraineeKind::Codec {
+            let begun = AnyTrainee::Codec(codec_run::begun(&config, device, &mut generator)?);
+            let trainee = match &resumed {
+                Some(saved) => saved.trained(begun, device)?,
+                None => begun,
+            };
+            // Of no use to it.
+            let scheduler = config.scheduler()?;
+            let objective = config.objective(&scheduler)?;
+            return Ok(Self {
+                conditions: Vec::new(),
+                latent: None,
+                space: None,
+                trainee: Some(trainee),
+                config,
+                folder,
+                dataset,
+                data,
+                loader,
+                scheduler,
+                objective,
+                generator,
+                resumed,
+                device: device.clone(),
+            });
+        }
+        let space = LatentSpace::of(&config, device)?;
         let saved = resumed.as_ref().map(SavedRun::model_folder);
         let source = RunSource {
             config: &config,
@@ -144,7 +176,7 @@ impl Trainer {
             device,
         };
         let conditions = conditioning::of_run(&source, &mut generator)?;
-        let expected = model_config(&config, &conditions)?;
+        let expected = model_config(&config, space.as_ref(), &conditions)?;
         let model = match (&resumed, &config.pretrained) {
             (Some(saved), _) => {
                 saved.check_model(&expected)?;
@@ -171,6 +203,7 @@ impl Trainer {
             loader,
             trainee,
             latent: None,
+            space,
             scheduler,
             objective,
             conditions,
@@ -214,13 +247,27 @@ impl Trainer {
             }
             full => Module::train(full),
         };
-        let batch = keeping(saving.kept_as, || self.blank(&model, pictures, &mut generator))?;
-        let objective = self.objective.as_ref();
-        let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
-        let start = Instant::now();
-        let (lesson, grew) =
-            memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
-        drop(lesson?);
+        let (start, grew) = match &model {
+            AnyTrainee::Codec(network) => {
+                let side = self.config.resolution;
+                let shape = [pictures, self.config.channels.count(), side, side];
+                let blank = generator.randn_tensor(shape, &self.device);
+                let start = Instant::now();
+                let (lesson, grew) = memory::growth(|| {
+                    codec::lesson(network, blank, self.config.kl_weight, saving, &mut generator)
+                });
+                lesson.map(|_| (start, grew))?
+            }
+            _ => {
+                let batch = keeping(saving.kept_as, || self.blank(&model, pictures, &mut generator))?;
+                let objective = self.objective.as_ref();
+                let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
+                let start = Instant::now();
+                let (lesson, grew) =
+                    memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
+                lesson.map(|_| (start, grew))?
+            }
+        };
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
         let pictures_per_step = self.config.pictures_per_step();
         Ok(Estimate {
@@ -248,6 +295,13 @@ impl Trainer {
             text_encoder: model.text_encoder(),
         };
         let conditioning = conditioning::of_batch(&self.conditions, &examples, generator)?;
+        let clean = match &self.space {
+            Some(space) => {
+                let [channels, height, width] = space.shape(&self.config);
+                generator.randn_tensor([pictures, channels, height, width], &self.device)
+            }
+            None => clean,
+        };
         Ok(Batch::new(clean, conditioning))
     }
 
@@ -286,7 +340,12 @@ impl Trainer {
                 &mut follower
             }
         };
-        convolving(self.config.convolution(), || self.whole_run(world, observer))
+        convolving(self.config.convolution(), || {
+            match codec_run::first(self, world, observer)? {
+                Some(interrupted) => Ok(interrupted),
+                None => self.whole_run(world, observer),
+            }
+        })
     }
 
     fn whole_run(&mut self, world: &mut dyn World, observer: &mut dyn Observer) -> Result<Outcome> {
@@ -390,8 +449,13 @@ impl Trainer {
             steps: run.learner()?.steps(),
             loss: run.reports.metrics().recent_loss(),
             parameters: info.parameters,
-            model: run.learner()?.model().model().config(),
-            base: self.latent.as_ref().map(|latent| latent.base().class().name),
+            model: run.learner()?.model().model().map(AnyModel::config),
+            base: match (&self.latent, self.config.trainee) {
+                (Some(latent), _) => Some(latent.base().class().name),
+                (None, TraineeKind::Codec) => Some(AutoencoderKLConfig::CLASS),
+                (None, _) => None,
+            },
+            found: run.fidelity.map(|found| found.to_string()),
         };
         card::write(self, &ended)
     }
@@ -448,6 +512,8 @@ impl Trainer {
         if let Some(latent) = &self.latent {
             remarks.extend(latent.remarks(config, self.dataset.as_ref()));
         }
+        let space = self.space.as_ref();
+        remarks.extend(space.and_then(|space| space.remark(config, self.dataset.as_ref())));
         if config.channels == Channels::Rgb && self.latent.is_none() && self.looks_grey() {
             remarks.push(
                 "the pictures are grey, and the model learns three channels of them: --channels grey, with a model of one channel, \
@@ -514,6 +580,10 @@ impl Trainer {
                 latent.batch(&self.config, networks, batch, generator)
             });
         }
+        let space = self.space.as_ref();
+        let latents = space
+            .map(|space| space.clean(&self.config, &batch, &self.device, generator))
+            .transpose()?;
         let tensor = |pixels| Tensor::from_data(TensorData::new(pixels, batch.shape), &self.device);
         let clean = tensor(batch.pixels);
         let given = batch.conditioning.map(tensor);
@@ -529,7 +599,7 @@ impl Trainer {
         let conditioning = keeping(self.config.saving().kept_as, || {
             conditioning::of_batch(&self.conditions, &examples, generator)
         })?;
-        Ok(Batch::new(clean, conditioning))
+        Ok(Batch::new(latents.unwrap_or(clean), conditioning))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The model card of what was trained on top of a latent pipeline.
+//! The model card of what was trained on top of a latent pipeline, and of an autoencoder.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{data::looks_like_hub_name, weights::single_file};
 
-/// The text of a card; `class` is that of the pipeline that was trained on.
+/// The text of a card; `class` is that of the pipeline that was trained on, or an autoencoder's own.
 pub(super) fn text(card: &Card<'_>, class: &str) -> String {
     let config = card.config;
     let what = match config.trainee {
@@ -18,6 +18,7 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
         TraineeKind::Embedding => "A textual inversion",
         TraineeKind::ControlNet => "A ControlNet",
         TraineeKind::Pix2Pix => "A pipeline that edits pictures as a text says",
+        TraineeKind::Codec => "An autoencoder",
     };
     let base = base(config);
     let grid = card
@@ -25,7 +26,9 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
         .map_or_else(String::new, |name| format!("\n![validation pictures]({name})\n"));
     let prompts = prompts(config);
     let said = match prompts.is_empty() {
-        true => String::new(),
+        true => card.found.map_or_else(String::new, |found| {
+            format!("\nWhat comes back of pictures: {found}.\n")
+        }),
         false => format!(
             "\nThe pictures were drawn of:\n\n{}\n",
             prompts
@@ -36,10 +39,14 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
     };
     let title = format!("{} of {}", config.trainee, card.dataset);
     format!(
-        "{header}\n{mark}\n\n# {title}\n\n{what} for {base}, trained on {pictures} pictures of {dataset} at {side}x{side}.\n{grid}{said}\n\
+        "{header}\n{mark}\n\n# {title}\n\n{what}{of}, trained on {pictures} pictures of {dataset} at {side}x{side}.\n{grid}{said}\n\
          ## Use\n\nOn the command line, from the folder of this file:\n\n```sh\n{shell}\n```\n\nIn Python, with diffusers:\n\n\
          ```python\n{python}```\n\n## Training\n\n```sh\n{command}\n```\n\n{table}\n\
          Every step's numbers are in `metrics.jsonl`, the whole configuration is in `training.json`.\n",
+        of = match config.pretrained {
+            Some(_) => format!(" for {base}"),
+            None => String::new(),
+        },
         header = header(card, class),
         mark = super::card::MARK,
         pictures = card.pictures,
@@ -141,6 +148,7 @@ fn shell(config: &TrainingConfig, class: &str, base: &str) -> String {
         TraineeKind::Pix2Pix => {
             format!("langevin sample . --init-image picture.png --prompt {prompt} --output edited.png")
         }
+        TraineeKind::Codec => "langevin train --train-data-dir pictures --codec .".into(),
     }
 }
 
@@ -197,6 +205,9 @@ fn python(config: &TrainingConfig, class: &str, base: &str) -> String {
              pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(\".\")\n\
              pipeline({prompt}, image=load_image(\"picture.png\")).images[0].save(\"edited.png\")\n"
         ),
+        TraineeKind::Codec => {
+            "from diffusers import AutoencoderKL\n\nvae = AutoencoderKL.from_pretrained(\".\")\n".into()
+        }
     }
 }
 

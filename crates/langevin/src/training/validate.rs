@@ -1,6 +1,8 @@
 //! Which training configurations make sense.
 
-use super::{ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TraineeKind, TrainingConfig};
+use super::{
+    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TraineeKind, TrainingConfig, codec_run,
+};
 use crate::{
     Error, Result, conditioning,
     error::require,
@@ -54,6 +56,7 @@ impl TrainingConfig {
         self.check_optimiser()?;
         self.check_noise()?;
         self.check_model()?;
+        codec_run::check(self)?;
         self.check_trainee()
     }
 
@@ -168,7 +171,7 @@ impl TrainingConfig {
             ("validation_prompt", !self.validation_prompt.is_empty()),
         ];
         if self.latent_base()?.is_none() {
-            if kind != TraineeKind::Full {
+            if !matches!(kind, TraineeKind::Full | TraineeKind::Codec) {
                 return option(format!(
                     "`trainee` {kind} is trained on top of a latent pipeline, such as Stable Diffusion's, which `pretrained` names; it names none"
                 ));

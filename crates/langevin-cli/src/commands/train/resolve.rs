@@ -6,12 +6,12 @@ use anyhow::{Context, Result, bail};
 use clap::FromArgMatches;
 use langevin::{
     data::{Channels, Dataset},
-    models::ClassChannels,
+    models::{ClassChannels, ModelPreset},
     named::Named,
     objectives::{LossWeighting, ObjectiveKind, PredictionType},
     training::{
-        self, ConditioningKind, DataCodec, MixedPrecision, ModelSource, SavedRun, TrackerKind,
-        TrainingConfig, checkpoints, config::DIGITS, runs::RunSummary,
+        self, CodecSource, ConditioningKind, DataCodec, MixedPrecision, ModelSource, SavedRun, TrackerKind,
+        TraineeKind, TrainingConfig, checkpoints, config::DIGITS, runs::RunSummary,
     },
 };
 use langevin_hub::ModelFiles;
@@ -21,6 +21,10 @@ use super::{
     publish::{self, Checked, Publish},
 };
 use crate::hub::Names;
+
+/// The side of pictures whose latents a model of nothing draws, and the steps of its samples on the way.
+const LATENT_RESOLUTION: usize = 64;
+const LATENT_STEPS: usize = 50;
 
 /// A run, and what its user should know about flags that have no effect.
 pub(super) struct Resolved {
@@ -61,7 +65,11 @@ pub(super) fn resolve(args: &TrainArgs, slots: usize, publishes: bool) -> Result
         config.use_model(names.model_config(model)?)?;
     }
     if let Some(folder) = options.remove_one::<PathBuf>("pretrained") {
-        config.use_pretrained(&names.model(&folder, &ModelFiles::default())?)?;
+        let folder = names.model(&folder, &ModelFiles::default())?;
+        match args.get::<TraineeKind>("trainee") {
+            Some(TraineeKind::Codec) => config.use_pretrained_codec(&folder)?,
+            _ => config.use_pretrained(&folder)?,
+        }
         let conditioning = args.get::<ConditioningKind>("conditioning");
         if conditioning.is_some_and(|kind| *kind != config.conditioning) {
             // It belongs to another conditioning, which the model had.
@@ -100,6 +108,9 @@ fn pull(config: &mut TrainingConfig, names: &Names) -> Result<()> {
     if config.conditioning == ConditioningKind::CrossAttention {
         config.text_encoder = names.text_encoder(&config.text_encoder)?;
     }
+    if let Some(CodecSource::Autoencoder(folder)) = &mut config.codec {
+        *folder = names.model(folder, &ModelFiles::default())?;
+    }
     if let Some(clip) = &mut config.vector_clip {
         *clip = names.model(clip, &ModelFiles::default())?;
     }
@@ -126,6 +137,17 @@ fn defaults(args: &TrainArgs, slots: usize) -> Result<TrainingConfig> {
             ..saved.config().clone()
         });
     }
+    if !names_data(&typed) && typed.trainee == TraineeKind::Codec {
+        // The recipe says much of noise, which an autoencoder has none of.
+        return Ok(TrainingConfig {
+            dataset_name: Some(DIGITS.into()),
+            num_slots: slots,
+            resolution: ModelPreset::Digits.resolution(),
+            center_crop: true,
+            channels: Channels::Grey,
+            ..TrainingConfig::script()
+        });
+    }
     let is_digits = typed.dataset_name.as_deref() == Some(DIGITS) && typed.train_data_dir.is_none();
     Ok(TrainingConfig {
         num_slots: slots,
@@ -147,10 +169,16 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     {
         config.loss_weighting = LossWeighting::MinSnr;
     }
-    let hears = !matches!(config.codec, None | Some(DataCodec::Pixels));
+    let hears = matches!(&config.codec, Some(CodecSource::Data(codec)) if *codec != DataCodec::Pixels);
     if hears && !args.has("channels") {
         // A spectrogram has one.
         config.channels = Channels::Grey;
+    }
+    if args.has("codec") && config.draws_latents() {
+        imply_latents(args, config);
+    }
+    if args.has("trainee") && config.trainee == TraineeKind::Codec && !args.has("learning_rate") {
+        config.learning_rate = config.trainee.learning_rate();
     }
     let tunes = config.tunes_latents()?;
     if args.has("prediction_type") && args.has("pretrained") && !tunes {
@@ -176,6 +204,27 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What goes well with an autoencoder's latents, where nothing else was typed.
+fn imply_latents(args: &TrainArgs, config: &mut TrainingConfig) {
+    if !args.has("model") && args.program.model_config_name_or_path.is_none() {
+        config.model = ModelPreset::Latent.into();
+    }
+    if !args.has("resolution") {
+        config.resolution = LATENT_RESOLUTION;
+    }
+    if !args.has("center_crop") {
+        // So that latents are computed once.
+        config.center_crop = true;
+    }
+    if !args.has("ddpm_num_inference_steps") {
+        config.ddpm_num_inference_steps = LATENT_STEPS;
+    }
+    if config.objective == ObjectiveKind::Edm && !args.has("edm_sigma_data") {
+        // Latents are brought to that.
+        config.edm_sigma_data = 1.0;
+    }
 }
 
 /// Puts what there is in place of what scripts for GPUs ask for, and says so.

@@ -9,6 +9,7 @@ mod encoder;
 mod kl;
 mod levels;
 mod posterior;
+mod presets;
 mod slicing;
 mod tiling;
 mod tiny;
@@ -19,6 +20,7 @@ pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use kl::{AutoencoderKL, AutoencoderKLConfig};
 pub use posterior::Posterior;
+pub use presets::AutoencoderPreset;
 pub use slicing::one_by_one;
 pub use tiling::Tiling;
 pub use tiny::{

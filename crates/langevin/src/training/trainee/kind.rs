@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{Latent, controlnet, embedding, lora, pix2pix, whole};
+use super::{Latent, codec, controlnet, embedding, lora, pix2pix, whole};
 use crate::{Result, named::named_enum, pipelines::Pipeline, random::Generator, training::TrainingConfig};
 
 named_enum! {
@@ -22,6 +22,8 @@ named_enum! {
         ControlNet = "controlnet",
         /// The model widened to see the picture that it edits.
         Pix2Pix = "pix2pix",
+        /// An autoencoder of the data's pictures, or that of a pipeline: nothing that is on top of one.
+        Codec = "codec",
     }
 }
 
@@ -73,6 +75,7 @@ impl TraineeKind {
             Self::Embedding => &embedding::ROW,
             Self::ControlNet => &controlnet::ROW,
             Self::Pix2Pix => &pix2pix::ROW,
+            Self::Codec => &codec::ROW,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a run trains: a file per kind.
 
+pub mod codec;
 pub mod controlnet;
 pub mod embedding;
 mod full;
@@ -22,9 +23,9 @@ pub(crate) use kind::{Finished, Start};
 pub use latent::{Latent, Told, Words};
 
 use crate::{
-    Result,
+    Error, Result,
     conditioning::{Condition, Trained},
-    models::{AnyModel, ClipTextEncoder, Conditioning, Denoiser},
+    models::{AnyModel, AutoencoderKL, ClipTextEncoder, Conditioning, Denoiser, Model},
     weights,
 };
 
@@ -55,6 +56,8 @@ pub enum AnyTrainee {
     Full(Full),
     /// On top of a latent pipeline.
     Latent(Latent),
+    /// An autoencoder.
+    Codec(AutoencoderKL),
 }
 
 /// What is trained of a latent pipeline's networks, in a checkpoint's folder.
@@ -72,6 +75,7 @@ impl AnyTrainee {
                 let stored = weights::read_tensors(folder.join(TRAINED))?;
                 Self::Latent(weights::replace(latent.clone(), stored, device)?)
             }
+            Self::Codec(_) => Self::Codec(AutoencoderKL::load(folder, device)?),
         })
     }
 
@@ -88,18 +92,29 @@ impl AnyTrainee {
         match self {
             Self::Full(full) => full.write(conditions, folder),
             Self::Latent(latent) => {
-                std::fs::create_dir_all(folder).map_err(|e| crate::Error::io("create", folder, e))?;
+                std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
                 let tensors = weights::named_tensors_of(latent, trains);
                 weights::write_tensors(folder.join(TRAINED), &tensors)
             }
+            Self::Codec(network) => network.save(folder),
         }
     }
 
-    /// The network that denoises.
-    pub fn model(&self) -> &AnyModel {
+    /// The network that denoises, where one does.
+    pub fn model(&self) -> Option<&AnyModel> {
         match self {
-            Self::Full(full) => full.model(),
-            Self::Latent(latent) => &latent.unet,
+            Self::Full(full) => Some(full.model()),
+            Self::Latent(latent) => Some(&latent.unet),
+            Self::Codec(_) => None,
+        }
+    }
+
+    /// Its folder in a checkpoint, and that of its average.
+    pub(super) fn folders(&self) -> [&'static str; 2] {
+        match self {
+            Self::Full(_) => ["unet", "unet_ema"],
+            Self::Latent(_) => ["trained", "trained_ema"],
+            Self::Codec(_) => ["vae", "vae_ema"],
         }
     }
 
@@ -108,6 +123,7 @@ impl AnyTrainee {
         match self {
             Self::Full(full) => full.text_encoder(),
             Self::Latent(latent) => latent.text_encoder.as_ref(),
+            Self::Codec(_) => None,
         }
     }
 }
@@ -117,6 +133,7 @@ impl Denoiser for AnyTrainee {
         match self {
             Self::Full(full) => full.denoise(x, timesteps, conditioning),
             Self::Latent(latent) => latent.denoise(x, timesteps, conditioning),
+            Self::Codec(_) => Err(Error::Config("an autoencoder denoises nothing".into())),
         }
     }
 }
