@@ -9,7 +9,8 @@ the same call from them, one after the other, with the same number of threads. T
 arithmetic. With bf16, diffusers holds weights and activations as bf16, and this program multiplies bf16 values.
 
 The JSON has, for each model, the rows unet (a step), decode, picture (the whole call), peak and start (until the first call of the UNet), and
-the same with -bf16: seconds and MiB of both sides, and the ratio of diffusers' number by this program's.
+the same with -bf16: seconds and MiB of both sides, and the ratio of diffusers' number by this program's. With `--train lora,embedding` ten steps of
+training (latent_training.py) take the place of drawing: rows lora, lora-peak, lora-bf16, lora-peak-bf16, and the same of embedding.
 """
 
 import argparse
@@ -22,6 +23,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import latent_training
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a lighthouse at dusk, oil painting"
@@ -239,6 +242,18 @@ def peak_of(program, folder, name, out, size, threads, precision):
     return float(subprocess.check_output([sys.executable, "-c", script, *map(str, words)], env=environment))
 
 
+def made(name, folder, tokenizer):
+    """The folder of a pipeline, which is made where it is not there."""
+    if not (folder / "model_index.json").exists():
+        # In a process of its own, which takes what it held with it.
+        maker = multiprocessing.get_context("spawn").Process(target=make, args=(name, folder, tokenizer))
+        maker.start()
+        maker.join()
+        if maker.exitcode != 0:
+            sys.exit(f"{folder}: the pipeline could not be made")
+    return folder
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="sd15,sd21,dit,sdxl")
@@ -248,25 +263,36 @@ def main():
     parser.add_argument("--size", type=int, help="another size than the model's own")
     parser.add_argument("--precisions", default="float32", help="float32, bf16 or both, with a comma between")
     parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--train", help="lora, embedding or both: train ten steps, and draw nothing")
+    parser.add_argument("--checkpointing", action="store_true", help="train with gradient checkpointing here")
+    parser.add_argument("--checkpointing-there", action="store_true", help="and in PyTorch")
     parser.add_argument("--python-side", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--training-side", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.training_side:
+        kind, base, adapters, size, precision = args.training_side
+        folder = args.folder / "training"
+        latent_training.python_side(kind, base, folder, adapters, int(size), args.threads, precision, args.checkpointing)
+        return
     if args.python_side:
         name, out, size, precision = args.python_side
         python_side(name, args.folder / name, out, int(size), args.threads, precision)
         return
     tokenizer = ROOT / "crates/langevin/tests/reference/conditional/clip_tokenizer"
+    if args.train:
+        rows = {}
+        for name in args.models.split(","):
+            folder = made(name, args.folder / name, tokenizer)
+            kinds, precisions = args.train.split(","), args.precisions.split(",")
+            rows[name] = latent_training.compare(kinds, precisions, args, name, folder, args.threads, args.size or SIZES[name])
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1))
+        return
     print("| pipeline | | load, s | step, s | decode, s | whole call, s | peak, MiB | latents apart |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = {}
     for name, precision in ((name, precision) for name in args.models.split(",") for precision in args.precisions.split(",")):
-        folder = args.folder / name
-        if not (folder / "model_index.json").exists():
-            # In a process of its own, which takes what it held with it.
-            maker = multiprocessing.get_context("spawn").Process(target=make, args=(name, folder, tokenizer))
-            maker.start()
-            maker.join()
-            if maker.exitcode != 0:
-                sys.exit(f"{folder}: the pipeline could not be made")
+        folder = made(name, args.folder / name, tokenizer)
         size = args.size or SIZES[name]
         theirs_file = args.folder / f"{name}-diffusers.safetensors"
         command = [sys.executable, __file__, "--folder", args.folder, "--threads", args.threads, "--python-side", name, theirs_file, size, precision]

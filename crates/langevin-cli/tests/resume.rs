@@ -82,32 +82,32 @@ fn same(one: &Path, other: &Path) {
     }
 }
 
-/// Kills a run with SIGKILL at random moments of its life, from its first to its last, until it has ended often enough: ten times, or
-/// as often as LANGEVIN_KILLS says.
-#[test]
-fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
-    let wanted: usize = std::env::var("LANGEVIN_KILLS").map_or(10, |kills| kills.parse().unwrap());
-    let scene = scene();
-    let run = format!("{RUN} --max-train-steps 40 --checkpointing-steps 3 --checkpoints-total-limit 2");
-    let start = Instant::now();
-    line(scene.path(), &format!("{run} --output-dir whole")).ok();
-    let length = start.elapsed().as_secs_f64();
-    let whole = scene.path().join("whole");
-    assert_eq!(checkpoints::all(&whole).last().unwrap().0, 39);
+/// How often a run is killed: so often, or as often as LANGEVIN_KILLS says.
+fn kills(usual: usize) -> usize {
+    std::env::var("LANGEVIN_KILLS").map_or(usual, |kills| kills.parse().unwrap())
+}
 
+/// Kills a run with SIGKILL at random moments of its life, from its first to its last, until it has ended often enough. `parts` are in every
+/// checkpoint.
+fn kill_at_random(scene: &Path, run: &str, wanted: usize, parts: &[&str]) {
+    let start = Instant::now();
+    line(scene, &format!("{run} --output-dir whole")).ok();
+    let length = start.elapsed().as_secs_f64();
+    let whole = scene.join("whole");
+    assert!(!checkpoints::all(&whole).is_empty());
     let mut generator = Generator::new(u64::from(std::process::id()));
     let (mut kills, mut number) = (0, 0);
     while kills < wanted {
         let folder = format!("killed-{number}");
         let args = format!("{run} --output-dir {folder} --resume-from-checkpoint latest");
-        let mut child = command(scene.path(), args.split_whitespace())
+        let mut child = command(scene, args.split_whitespace())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let moment = f64::from(generator.rand(1)[0]) * 1.1 * length;
         thread::sleep(Duration::from_secs_f64(moment));
-        let path = scene.path().join(&folder);
+        let path = scene.join(&folder);
         if child.try_wait().unwrap().is_none() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -115,7 +115,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
             // Whatever has a checkpoint's name is whole.
             for (step, checkpoint) in checkpoints::all(&path) {
                 assert_eq!(SavedRun::open(&checkpoint).unwrap().step(), step);
-                for file in ["unet", "unet_ema"].map(|m| checkpoint.join(m).join("config.json")) {
+                for file in parts.iter().map(|part| checkpoint.join(part)) {
                     assert!(file.is_file(), "{}", file.display());
                 }
             }
@@ -132,12 +132,56 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
     }
     let folder = format!("killed-{number}");
     line(
-        scene.path(),
+        scene,
         &format!("{run} --output-dir {folder} --resume-from-checkpoint latest"),
     )
     .ok();
-    same(&scene.path().join(folder), &whole);
+    same(&scene.join(folder), &whole);
     println!("killed {kills} times, ended whole {} times", number + 1);
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
+    let scene = scene();
+    let run = format!("{RUN} --max-train-steps 40 --checkpointing-steps 3 --checkpoints-total-limit 2");
+    let parts = ["unet/config.json", "unet_ema/config.json"];
+    kill_at_random(scene.path(), &run, kills(10), &parts);
+    assert_eq!(
+        checkpoints::all(&scene.path().join("whole")).last().unwrap().0,
+        39
+    );
+}
+
+/// The same of what is trained on a latent pipeline, with what such runs keep besides: cached latents, buckets, other optimisers.
+#[test]
+fn killed_on_a_latent_pipeline_it_goes_on_and_ends_in_the_same_bytes() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../langevin/tests/reference/sd_training/base");
+    let base = base.canonicalize().unwrap().display().to_string();
+    let buckets = "--enable-bucket --min-bucket-reso 8 --max-bucket-reso 32 --bucket-reso-steps 8";
+    for trainee in [
+        format!("lora --instance-prompt cat --optimizer prodigy --learning-rate 1 --random-flip {buckets}"),
+        "lora --instance-prompt cat --cache-latents-to-disk kept --optimizer adafactor --train-text-encoder --lora-dropout 0.1".into(),
+        "embedding --placeholder-token <toy> --initializer-token cat --num-vectors 2 --learning-rate 1e-2".into(),
+        "controlnet --conditioning-image shown --caption-dropout 0.5 --learning-rate 1e-3".into(),
+    ] {
+        let scene = scene();
+        let folder = scene.path().join("pairs");
+        fs::create_dir_all(&folder).unwrap();
+        let mut rows = "file_name,shown_file_name,text\n".to_string();
+        for (i, kind) in ["dark", "light"].into_iter().enumerate() {
+            let source = scene.path().join("pictures").join(kind);
+            for name in names(&source).into_iter().take(3) {
+                fs::copy(source.join(&name), folder.join(&name)).unwrap();
+                rows += &format!("{name},{name},cat number {i}\n");
+            }
+        }
+        fs::write(folder.join("metadata.csv"), rows).unwrap();
+        let run = format!(
+            "train --pretrained {base} --train-data-dir pairs --resolution 16 --train-batch-size 2 --gradient-accumulation-steps 2 --eval-batch-size 1 \
+             --ddpm-num-inference-steps 1 --max-train-steps 9 --checkpointing-steps 2 --checkpoints-total-limit 2 --trainee {trainee}"
+        );
+        kill_at_random(scene.path(), &run, kills(3), &["trained/trained.safetensors", "optimizer.safetensors"]);
+    }
 }
 
 /// The new checkpoint is there before the oldest one goes; a kill in between leaves one too many.

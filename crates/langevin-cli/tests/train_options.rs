@@ -117,6 +117,12 @@ fn given(option: &str, default: &Value) -> (String, String) {
         "top_db" => ("60.5", "--train-data-dir sounds --codec mel"),
         "n_iter" => ("16", "--train-data-dir sounds --codec mel"),
         "mixed_precision" => ("bf16", PICTURES),
+        "optimizer" => ("prodigy", PICTURES),
+        "prodigy_beta3" => ("0.5", "--train-data-dir pictures --optimizer prodigy"),
+        "prodigy_decouple" | "prodigy_use_bias_correction" | "prodigy_safeguard_warmup" => {
+            ("false", "--train-data-dir pictures --optimizer prodigy")
+        }
+        "prodigy_d_coef" => ("0.5", "--train-data-dir pictures --optimizer prodigy"),
         _ => {
             let value = match default {
                 Value::Bool(_) => "true".into(),
@@ -144,6 +150,15 @@ fn of_latent(option: &str) -> Option<(String, String)> {
         "output_kohya_format" => ("true", "lora"),
         "train_text_encoder" => ("true", "full"),
         "text_encoder_lr" => ("0.5", "lora --train-text-encoder"),
+        "cache_latents_to_disk" => ("kept", "lora"),
+        "enable_bucket" => ("true", "lora --min-bucket-reso 8 --bucket-reso-steps 8"),
+        "min_bucket_reso" => ("8", "lora --enable-bucket --bucket-reso-steps 8"),
+        "max_bucket_reso" => (
+            "128",
+            "lora --enable-bucket --min-bucket-reso 8 --bucket-reso-steps 8",
+        ),
+        "bucket_reso_steps" => ("8", "lora --enable-bucket --min-bucket-reso 8"),
+        "bucket_no_upscale" => ("true", "lora --enable-bucket --bucket-reso-steps 8"),
         "shuffle_tags" => ("true", "lora"),
         "keep_tags" => ("2", "lora --shuffle-tags"),
         "instance_prompt" => ("a-dog", "full"),

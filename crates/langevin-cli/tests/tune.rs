@@ -11,7 +11,7 @@ use langevin::{
     data::{Channels, Picture},
     grid,
 };
-use support::{langevin, line, names};
+use support::{langevin, line, names, reference_pipeline};
 use tempfile::TempDir;
 
 /// The pipeline that all is trained on.
@@ -461,6 +461,283 @@ fn folders_of_other_trainers_count_as_they_say() {
     line(folder, &format!("train {flags} {SHORT} --output-dir none"))
         .refused(1, &["more than 10000000 times", "numbers smaller"]);
     assert!(!folder.join("none").exists(), "what is refused leaves nothing");
+}
+
+#[test]
+fn pictures_of_all_proportions_are_trained_on_in_buckets() {
+    let scene = scene();
+    let folder = scene.path();
+    for (number, (height, width)) in [(16, 32), (16, 32), (32, 16), (9, 9), (40, 16), (16, 33), (300, 8)]
+        .into_iter()
+        .enumerate()
+    {
+        let pixels = (0..height * width * 3).map(|i| ((i * (5 + number)) % 251) as u8);
+        let picture = Picture::new(height, width, Channels::Rgb, pixels.collect()).unwrap();
+        fs::create_dir_all(folder.join("mixed")).unwrap();
+        grid::write_png(folder.join(format!("mixed/{number}.png")), &picture, &[]).unwrap();
+    }
+    let buckets = "--enable-bucket --min-bucket-reso 8 --max-bucket-reso 32 --bucket-reso-steps 8";
+    let flags = |base_name: &str, more: &str| {
+        format!(
+            "--pretrained {} --trainee lora --train-data-dir mixed --instance-prompt cat --train-batch-size 2 {buckets} {more}",
+            base(base_name)
+        )
+    };
+    // Batches, slots and cuts come back as they were.
+    for (base_name, more) in [
+        ("base", "--gradient-accumulation-steps 2"),
+        ("base", "--num-slots 2 --random-flip --center-crop=false"),
+        (
+            "base_xl",
+            "--class-prompt dog --num-class-images 2 --class-data-dir texts",
+        ),
+    ] {
+        same_in_parts(
+            &scene,
+            &flags(base_name, more),
+            "pytorch_lora_weights.safetensors",
+        );
+        fs::remove_dir_all(folder.join("whole")).unwrap();
+        fs::remove_dir_all(folder.join("parts")).unwrap();
+    }
+    let noisy = SHORT.replace("--quiet", "--plain");
+    let ran = line(
+        folder,
+        &format!(
+            "train {} {noisy} --num-epochs 1 --output-dir run",
+            flags("base", "")
+        ),
+    )
+    .ok();
+    assert!(
+        ran.err.contains("brought to 4 sizes, and an epoch has 5 batches") && ran.err.contains("16x16: 3"),
+        "{}",
+        ran.err
+    );
+    let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 5);
+    // Never larger: three pictures have sizes of their own.
+    let shrunk = flags("base", "--bucket-no-upscale");
+    let ran = line(
+        folder,
+        &format!("train {shrunk} {noisy} --num-epochs 1 --output-dir shrunk"),
+    )
+    .ok();
+    assert!(ran.err.contains("8x8: 1"), "{}", ran.err);
+    for (more, parts) in [
+        ("--resize square", ["--enable-bucket", "square"]),
+        ("--resolution 64", ["--max-bucket-reso", "64"]),
+        ("--bucket-reso-steps 3", ["--bucket-reso-steps", "2"]),
+    ] {
+        let text = format!("train {} {SHORT} {more} --output-dir no", flags("base", "")).replace(
+            "--resolution 16 ",
+            if more.contains("resolution") {
+                ""
+            } else {
+                "--resolution 16 "
+            },
+        );
+        let text = match more.contains("steps") {
+            true => text.replacen("--bucket-reso-steps 8", "", 1),
+            false => text,
+        };
+        line(folder, &text).refused(1, &parts);
+    }
+    let alone = format!(
+        "train --pretrained {} --trainee lora --train-data-dir mixed --dry-run",
+        base("base")
+    );
+    line(folder, &format!("{alone} --max-bucket-reso 64"))
+        .refused(1, &["--max-bucket-reso", "--enable-bucket"]);
+    line(folder, "train --train-data-dir mixed --enable-bucket --dry-run")
+        .refused(1, &["--enable-bucket", "latent"]);
+}
+
+#[test]
+fn latents_and_texts_are_kept_on_a_disk_and_never_wrong() {
+    let scene = scene();
+    let folder = scene.path();
+    let run = |more: &str, output: &str| {
+        let flags = format!(
+            "--pretrained {} --trainee lora --train-data-dir texts --learning-rate 1e-2 --max-train-steps 8 {more}",
+            base("base")
+        );
+        let noisy = SHORT.replace("--quiet", "--plain");
+        line(
+            folder,
+            &format!("train {flags} {noisy} --output-dir {output} --overwrite-output-dir"),
+        )
+        .ok()
+        .err
+    };
+    let lora = |output: &str| bytes(folder.join(output).join("pytorch_lora_weights.safetensors"));
+    let kept = || -> Vec<String> { names(&folder.join("kept")) };
+    let of = |kind: &str| kept().iter().filter(|name| name.starts_with(kind)).count();
+    const DISK: &str = "--cache-latents-to-disk kept";
+    run("", "plain");
+    let said = run(DISK, "first");
+    assert!(
+        said.contains("kept in kept, ") && said.contains("in all, and in memory"),
+        "{said}"
+    );
+    assert_eq!((of("latents-"), of("text-")), (4, 4));
+    let times = || {
+        kept()
+            .iter()
+            .map(|name| {
+                fs::metadata(folder.join("kept").join(name))
+                    .unwrap()
+                    .modified()
+                    .unwrap()
+            })
+            .collect::<Vec<_>>()
+    };
+    let before = times();
+    run(DISK, "second");
+    assert!(times() == before, "what is there is not computed again");
+    assert!(lora("first") == lora("plain") && lora("second") == lora("plain"));
+    // A file that is cut, one that is another's, one of no numbers: each is computed again.
+    let files: Vec<PathBuf> = kept().iter().map(|name| folder.join("kept").join(name)).collect();
+    let whole: Vec<Vec<u8>> = files.iter().map(|file| bytes(file.clone())).collect();
+    fs::write(&files[0], &whole[0][..whole[0].len() / 2]).unwrap();
+    fs::write(&files[1], &whole[6]).unwrap();
+    let mut broken = whole[2].clone();
+    let end = broken.len();
+    broken[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&files[2], broken).unwrap();
+    fs::write(&files[6], b"").unwrap();
+    run(DISK, "mended");
+    assert!(lora("mended") == lora("plain"));
+    assert!(files.iter().map(|file| bytes(file.clone())).collect::<Vec<_>>() == whole);
+    // Another picture of the same name, another text, another size.
+    fs::copy(folder.join("dog/3.png"), folder.join("texts/0.png")).unwrap();
+    fs::write(folder.join("texts/1.txt"), "another cat").unwrap();
+    run("", "plain");
+    run(DISK, "changed");
+    assert!(lora("changed") == lora("plain"));
+    assert_eq!((of("latents-"), of("text-")), (5, 5));
+    run(&format!("{DISK} --random-flip"), "mirrored");
+    assert!(of("latents-") <= 9);
+    // Another autoencoder and other encoders.
+    let xl = format!(
+        "train --pretrained {} --trainee lora --train-data-dir texts {DISK} {SHORT} --max-train-steps 4",
+        base("base_xl")
+    );
+    let before = kept().len();
+    line(folder, &format!("{xl} --output-dir xl")).ok();
+    assert_eq!(kept().len(), before + 8);
+    line(folder, &format!("{xl} --output-dir no --center-crop=false"))
+        .refused(1, &["--cache-latents-to-disk", "--center-crop"]);
+}
+
+/// What others' trainers leave people alone with.
+#[test]
+fn what_people_run_into() {
+    let scene = scene();
+    let folder = scene.path();
+    let pretrained = base("base");
+    let lora = |flags: &str, output: &str| {
+        format!("train --pretrained {pretrained} --trainee lora {flags} {SHORT} --output-dir {output}")
+    };
+    // A learning rate of 10: it ends with a sentence, or with numbers, and never with a file of none.
+    let wild = line(
+        folder,
+        &lora(
+            "--train-data-dir dog --instance-prompt cat --learning-rate 10 --max-train-steps 30",
+            "wild",
+        ),
+    );
+    if wild.code != 0 {
+        assert!(wild.err.contains("lower learning rate"), "{}", wild.err);
+    }
+    let tensors =
+        langevin::weights::read_tensors(folder.join("wild/pytorch_lora_weights.safetensors")).unwrap();
+    assert!(
+        tensors
+            .values()
+            .all(|tensor| tensor.values.iter().all(|value| value.is_finite()))
+    );
+    // One picture, and more in a batch than there are.
+    fs::create_dir_all(folder.join("one")).unwrap();
+    fs::copy(folder.join("dog/0.png"), folder.join("one/0.png")).unwrap();
+    for (more, buckets) in [
+        ("one-run", ""),
+        (
+            "one-bucket",
+            "--enable-bucket --min-bucket-reso 8 --bucket-reso-steps 8",
+        ),
+    ] {
+        let flags = format!(
+            "--train-data-dir one --instance-prompt cat --train-batch-size 8 --num-epochs 2 {buckets}"
+        );
+        line(folder, &lora(&flags, more)).ok();
+        let metrics = fs::read_to_string(folder.join(more).join("metrics.jsonl")).unwrap();
+        assert_eq!(metrics.lines().count(), 2);
+    }
+    // An empty caption is none.
+    fs::write(folder.join("texts/2.txt"), "  \n").unwrap();
+    line(folder, &lora("--train-data-dir texts", "empty"))
+        .refused(1, &["picture 2 has no caption", "--instance-prompt"]);
+    assert!(!folder.join("empty").exists());
+    // A base of another kind.
+    let pixels = reference_pipeline("ddpm").canonicalize().unwrap();
+    let other = format!(
+        "train --pretrained {} --trainee lora --train-data-dir dog --instance-prompt cat --dry-run",
+        pixels.display()
+    );
+    line(folder, &other).refused(1, &["on top of a latent pipeline", "--pretrained"]);
+    line(
+        folder,
+        "train --pretrained dog --trainee lora --train-data-dir dog --dry-run",
+    )
+    .refused(1, &["model_index.json"]);
+    // Shuffled tags have encodings of their own, and no other latents.
+    fs::write(folder.join("texts/2.txt"), "a, b, c, d").unwrap();
+    let shuffled = "--train-data-dir texts --shuffle-tags --cache-latents-to-disk kept --num-epochs 3";
+    line(folder, &lora(shuffled, "shuffled")).ok();
+    let kept = names(&folder.join("kept"));
+    assert_eq!(kept.iter().filter(|name| name.starts_with("latents-")).count(), 4);
+    // The same pictures as another kind of file are the same latents.
+    for i in 0..4 {
+        let path = folder.join(format!("texts/{i}.png"));
+        let picture = langevin::data::read_picture(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let (height, width) = (picture.height() as u32, picture.width() as u32);
+        let mut bmp = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        bmp.extend(width.to_le_bytes());
+        bmp.extend(height.to_le_bytes());
+        bmp.extend([1, 0, 24, 0]);
+        bmp.extend([0; 24]);
+        // From below, blue first; sixteen pixels are whole words.
+        for row in picture.pixels().chunks_exact(3 * width as usize).rev() {
+            bmp.extend(
+                row.chunks_exact(3)
+                    .flat_map(|pixel| [pixel[2], pixel[1], pixel[0]]),
+            );
+        }
+        fs::write(path.with_extension("bmp"), bmp).unwrap();
+    }
+    line(folder, &lora(shuffled, "converted")).ok();
+    let kept = names(&folder.join("kept"));
+    assert_eq!(kept.iter().filter(|name| name.starts_with("latents-")).count(), 4);
+    // Several processes keep a share of the moments each, which these optimisers cannot.
+    let prodigy = "--train-data-dir dog --instance-prompt cat --optimizer prodigy";
+    line(
+        folder,
+        &lora(
+            &format!("{prodigy} --train-text-encoder --text-encoder-lr 0.5"),
+            "no",
+        ),
+    )
+    .refused(1, &["text_encoder_lr", "prodigy"]);
+    line(
+        folder,
+        &lora(
+            "--train-data-dir dog --instance-prompt cat --prodigy-d-coef 2",
+            "no",
+        ),
+    )
+    .refused(1, &["prodigy_d_coef", "prodigy"]);
 }
 
 #[test]

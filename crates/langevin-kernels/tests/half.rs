@@ -4,9 +4,9 @@
 mod common;
 
 use common::{assert_close, assert_close_at_least, assert_same_bits, random, with_thread_counts};
-use langevin_kernels::Bf16Unit;
 use langevin_kernels::attention::{AttentionShape, attention_forward_bf16};
-use langevin_kernels::conv::{Algorithm, Conv2dShape, Residual, conv2d_forward};
+use langevin_kernels::conv::{Algorithm, Conv2dShape, Residual, conv2d_forward, conv2d_input_gradient};
+use langevin_kernels::{Bf16Unit, Stored};
 
 /// Every unit that this machine has.
 fn units() -> impl Iterator<Item = Bf16Unit> {
@@ -129,6 +129,71 @@ impl Layer {
             &mut fastest,
         );
         assert_same_bits("without a unit", &none, &fastest);
+    }
+}
+
+/// The gradient of the input in `f64`, and the largest root of a sum of squared terms.
+fn input_gradient(s: &Conv2dShape, gy: &[f32], weight: &[f32]) -> (Vec<f64>, f64) {
+    let (height, width) = (s.out_height(), s.out_width());
+    let (mut gx, mut squares) = (vec![0.0; s.input_len()], vec![1.0f64; s.input_len()]);
+    for (i, &gy) in gy.iter().enumerate() {
+        let (pixel, k) = (i / s.out_channels, i % s.out_channels);
+        let (n, oy, ox) = (pixel / (height * width), pixel / width % height, pixel % width);
+        for tap in 0..s.kernel[0] * s.kernel[1] {
+            let y = (oy * s.stride[0] + tap / s.kernel[1]).wrapping_sub(s.padding[0][0]);
+            let x = (ox * s.stride[1] + tap % s.kernel[1]).wrapping_sub(s.padding[1][0]);
+            if y >= s.height || x >= s.width {
+                continue;
+            }
+            for c in 0..s.in_channels {
+                let term = f64::from(gy) * f64::from(weight[(tap * s.in_channels + c) * s.out_channels + k]);
+                let place = ((n * s.height + y) * s.width + x) * s.in_channels + c;
+                gx[place] += term;
+                squares[place] += term * term;
+            }
+        }
+    }
+    (gx, squares.into_iter().fold(0.0, f64::max).sqrt())
+}
+
+#[test]
+fn gradients_of_inputs_are_sums_of_rounded_values() {
+    let uneven = Conv2dShape {
+        kernel: [2, 3],
+        padding: [[0, 1], [2, 0]],
+        ..layer(2, [6, 9], [20, 40], 1, 1, 0)
+    };
+    // Depth is what the layer has of outputs.
+    for shape in layers().into_iter().chain([uneven]) {
+        let gy = random(shape.output_len(), 5);
+        let weight = random(shape.weight_len(), 6);
+        let (exact, root) = input_gradient(&shape, &rounded(&gy), &rounded(&weight));
+        let (unrounded, _) = input_gradient(&shape, &gy, &weight);
+        for unit in units() {
+            let run = |weight: Stored<'_>| {
+                let mut gx = vec![f32::NAN; shape.input_len()];
+                Bf16Unit::limit(Some(unit), || {
+                    conv2d_input_gradient(&shape, Algorithm::Bf16, &gy, weight, &mut gx);
+                });
+                gx
+            };
+            let gx = run(Stored::Float32(&weight));
+            let name = format!("gradient of {shape:?} by {unit:?}");
+            let is_winograd = unit == Bf16Unit::Avx512 && shape.kernel == [3, 3];
+            let pads_more = shape.padding[0][0] >= shape.kernel[0];
+            let few = shape.out_channels < 24 || shape.in_channels < 4;
+            if !(is_winograd || pads_more || few || shape.stride != [1, 1]) {
+                assert_close_at_least(&name, &gx, &exact, 3e-6, root);
+            }
+            assert_close_at_least(&name, &gx, &unrounded, 1e-2, root);
+            // Weights of 16 bits give what they give in float32.
+            let halves: Vec<u16> = rounded(&weight)
+                .iter()
+                .map(|v| (v.to_bits() >> 16) as u16)
+                .collect();
+            let (wide, halves) = (rounded(&weight), Stored::Bfloat16(&halves));
+            assert_same_bits(&name, &run(halves), &run(Stored::Float32(&wide)));
+        }
     }
 }
 

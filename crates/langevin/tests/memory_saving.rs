@@ -9,7 +9,7 @@ use langevin::{
     },
     nn::dropping,
     objectives::{DdpmObjective, NoiseOptions, PredictionType, Weighting},
-    ops::{self, AttentionOptions, Geometry, GroupNormOptions, KeptAs, keeping},
+    ops::{self, AttentionOptions, Geometry, GroupNormOptions, KeptAs, Precision, keeping},
     random::Generator,
     schedulers::{DDPMConfig, DDPMScheduler},
     training::{
@@ -231,6 +231,7 @@ const fn saving(kept_as: KeptAs, checkpointing: bool) -> Saving {
     Saving {
         kept_as,
         checkpointing,
+        precision: Precision::Float32,
     }
 }
 

@@ -341,15 +341,15 @@ const FLAGS: [(&str, Meaning); 58] = [
         "skip_save_text_encoder",
         Meaning::Without("a pipeline is saved whole"),
     ),
-    ("prodigy_beta3", Meaning::Without("the optimiser is AdamW")),
-    ("prodigy_decouple", Meaning::Without("the optimiser is AdamW")),
+    ("prodigy_beta3", Meaning::Is("prodigy-beta3")),
+    ("prodigy_decouple", Meaning::Is("prodigy-decouple")),
     (
         "prodigy_use_bias_correction",
-        Meaning::Without("the optimiser is AdamW"),
+        Meaning::Is("prodigy-use-bias-correction"),
     ),
     (
         "prodigy_safeguard_warmup",
-        Meaning::Without("the optimiser is AdamW"),
+        Meaning::Is("prodigy-safeguard-warmup"),
     ),
     (
         "crops_coords_top_left_h",
@@ -453,7 +453,15 @@ impl Script {
     pub(super) fn line(&self, words: &[OsString]) -> Result<(Vec<OsString>, Vec<String>)> {
         let (mut line, mut notes, mut said) = (Vec::new(), Vec::new(), Vec::new());
         let mut keeps_prior = false;
+        let is_prodigy = |given: &Given| {
+            given.name == "optimizer" && given.values.iter().any(|value| is(value, "prodigy"))
+        };
+        let finds_rate = given(words)?.iter().any(is_prodigy);
         for Given { name, values } in given(words)? {
+            if name.starts_with("prodigy_") && !finds_rate {
+                notes.push(format!("--{name} has no effect: the optimiser is AdamW"));
+                continue;
+            }
             let meaning = FLAGS
                 .iter()
                 .find(|(flag, _)| *flag == name)
@@ -464,6 +472,10 @@ impl Script {
             }
             let flag = match (meaning, name.as_str(), values.first().map(String::as_str)) {
                 (_, "optimizer", Some("AdamW" | "adamw")) => continue,
+                (_, "optimizer", Some(value)) if is(value, "prodigy") => {
+                    line.push("--optimizer=prodigy".into());
+                    continue;
+                }
                 (_, "optimizer", Some(value)) => {
                     bail!("`--{name} {value}` of {} is not there yet", self.name)
                 }
@@ -520,6 +532,11 @@ impl Script {
     }
 }
 
+/// Whether a word is this one, in small or capital letters.
+fn is(word: &str, other: &str) -> bool {
+    word.eq_ignore_ascii_case(other)
+}
+
 /// sd-scripts' scripts, and what trains the same here.
 const SD_SCRIPTS: [(&str, &str); 7] = [
     ("train_network.py", "lora"),
@@ -539,7 +556,7 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
     let Some((_, trainee)) = SD_SCRIPTS.iter().find(|(script, _)| *script == name) else {
         return Ok(());
     };
-    const SAME: [(&str, &str); 15] = [
+    const SAME: [(&str, &str); 18] = [
         ("pretrained_model_name_or_path", "pretrained"),
         ("train_data_dir", "train-data-dir"),
         ("output_dir", "output-dir"),
@@ -555,12 +572,20 @@ pub(super) fn refuse_sd_scripts(name: &str, words: &[OsString]) -> Result<()> {
         ("token_string", "placeholder-token"),
         ("init_word", "initializer-token"),
         ("keep_tokens", "keep-tags"),
+        ("min_bucket_reso", "min-bucket-reso"),
+        ("max_bucket_reso", "max-bucket-reso"),
+        ("bucket_reso_steps", "bucket-reso-steps"),
     ];
     let mut line = format!("langevin train --trainee {trainee}");
     let (mut has_alpha, mut is_file) = (false, false);
     for Given { name, values } in given(words).unwrap_or_default() {
-        if name == "shuffle_caption" {
-            line.push_str(" --shuffle-tags");
+        let switches = [
+            ("shuffle_caption", " --shuffle-tags"),
+            ("enable_bucket", " --enable-bucket"),
+            ("bucket_no_upscale", " --bucket-no-upscale"),
+        ];
+        if let Some((_, ours)) = switches.iter().find(|(theirs, _)| *theirs == name) {
+            line.push_str(ours);
         }
         let Some(value) = values.first() else { continue };
         has_alpha |= name == "network_alpha";
@@ -683,7 +708,7 @@ mod tests {
     #[test]
     fn sd_scripts_lines_are_refused_with_ours() {
         let line = words(
-            "--pretrained_model_name_or_path=sd.safetensors|--network_dim=8|--train_data_dir=pictures of it|--resolution=512,512",
+            "--pretrained_model_name_or_path=sd.safetensors|--network_dim=8|--train_data_dir=pictures of it|--resolution=512,512|--enable_bucket|--max_bucket_reso=768",
         );
         let message = refuse_sd_scripts("train_network.py", &line)
             .unwrap_err()
@@ -691,7 +716,7 @@ mod tests {
         assert!(
             message.contains(
                 "langevin train --trainee lora --pretrained sd.safetensors --rank 8 --train-data-dir 'pictures of it' --resolution 512 \
-                 --lora-alpha 1 --output-kohya-format"
+                 --enable-bucket --max-bucket-reso 768 --lora-alpha 1 --output-kohya-format"
             ),
             "{message}"
         );

@@ -1,4 +1,5 @@
-//! The forward of a convolution by products of bf16 values, with sums in float32.
+//! The forward of a convolution by products of bf16 values, with sums in float32; and with stride 1 the gradient of its input, which is the
+//! convolution of the output's with the kernel turned round.
 //!
 //! The input is rounded once into rows, one for each pixel. With stride 1 the rows are those of the padded pictures, so that a tap of the
 //! kernel is the same rows some places on, and what an output row has beyond the picture's width is computed and dropped; with other
@@ -48,6 +49,49 @@ pub(super) fn forward(
     residual: Residual,
     y: &mut [f32],
 ) {
+    convolve(unit, shape, x, weight, false, bias, residual, y);
+}
+
+/// The convolution whose result is the gradient of a layer's input; none where its steps are not 1, or it pads more than its kernel reaches.
+pub(super) fn turned(shape: &Conv2dShape) -> Option<Conv2dShape> {
+    let reach = |axis: usize| {
+        let [before, after] = shape.padding[axis];
+        let last = shape.kernel[axis] - 1;
+        Some([last.checked_sub(before)?, last.checked_sub(after)?])
+    };
+    Some(Conv2dShape {
+        height: shape.out_height(),
+        width: shape.out_width(),
+        in_channels: shape.out_channels,
+        out_channels: shape.in_channels,
+        padding: [reach(0)?, reach(1)?],
+        ..*shape
+    })
+    .filter(|_| shape.stride == [1, 1])
+}
+
+/// As [`super::conv2d_input_gradient`], lengths checked, with the layer's shape [`turned`].
+pub(super) fn input_gradient(
+    unit: Bf16Unit,
+    turned: &Conv2dShape,
+    gy: &[f32],
+    weight: Stored,
+    gx: &mut [f32],
+) {
+    convolve(unit, turned, gy, weight, true, None, Residual::None, gx);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn convolve(
+    unit: Bf16Unit,
+    shape: &Conv2dShape,
+    x: &[f32],
+    weight: Stored,
+    is_turned: bool,
+    bias: Option<&[f32]>,
+    residual: Residual,
+    y: &mut [f32],
+) {
     if y.is_empty() {
         return;
     }
@@ -55,6 +99,7 @@ pub(super) fn forward(
     let depths = rows.depths();
     let matrix = Matrix {
         values: weight,
+        is_turned,
         width: shape.out_channels,
         taps: rows.segments.len(),
         depth: rows.depth,
@@ -339,8 +384,9 @@ impl Rows {
 
 /// Weights as the right-hand matrix.
 struct Matrix<'a> {
-    /// `[taps, depth, width]`
+    /// `[taps, depth, width]`, or turned `[taps, width, depth]` with the taps from the last to the first.
     values: Stored<'a>,
+    is_turned: bool,
     width: usize,
     taps: usize,
     depth: usize,
@@ -376,6 +422,11 @@ impl Matrix<'_> {
             let padded = (self.padded - first).min(to.len() / COLUMNS);
             let depth = self.depth.saturating_sub(first).min(padded);
             let (now, rest) = to.split_at_mut(padded * COLUMNS);
+            if self.is_turned {
+                self.pack_turned(tap, column, first, now);
+                (start, to) = (start + padded / STEP, rest);
+                continue;
+            }
             let row = tap * self.depth + first.min(self.depth);
             let from = self
                 .values
@@ -387,6 +438,60 @@ impl Matrix<'_> {
             // SAFETY: a unit is there, or nobody were here; lengths are as just found.
             unsafe { round_panel([depth, padded], width, from, self.width, now.as_mut_ptr()) };
             (start, to) = (start + padded / STEP, rest);
+        }
+    }
+}
+
+/// Values of a panel's step, a row for each of its columns.
+type Turning = [[u16; STEP]; COLUMNS];
+
+impl Matrix<'_> {
+    /// The steps of a tap's panel from this depth on, where columns lie in one piece.
+    fn pack_turned(&self, tap: usize, column: usize, first: usize, to: &mut [u16]) {
+        let width = COLUMNS.min(self.width - column);
+        let rows = (self.taps - 1 - tap) * self.width + column;
+        for (step, to) in to.chunks_exact_mut(STEP_VALUES).enumerate() {
+            let first = first + step * STEP;
+            let depth = self.depth.saturating_sub(first).min(STEP);
+            let mut turning: Turning = [[0; STEP]; COLUMNS];
+            if depth > 0 {
+                self.round_columns(rows, width, first, depth, &mut turning);
+            }
+            // Neighbours in depth side by side, for each column.
+            for (pair, to) in to.chunks_exact_mut(2 * COLUMNS).enumerate() {
+                for (values, to) in turning.iter().zip(to.chunks_exact_mut(2)) {
+                    to.copy_from_slice(&values[2 * pair..2 * pair + 2]);
+                }
+            }
+        }
+    }
+
+    /// `depth` values of each of `width` columns, the first of which is row `row` of the stored ones.
+    fn round_columns(&self, row: usize, width: usize, first: usize, depth: usize, to: &mut Turning) {
+        let place = |i: usize| (row + i) * self.depth + first;
+        match self.values {
+            Stored::Float32(values) => {
+                let from = &values[place(0)..place(width - 1) + depth];
+                // SAFETY: a unit is there, or nobody were here; `width` rows of `depth` values lie in `from`, and `to` has rows of a step.
+                unsafe {
+                    let to = to.as_mut_ptr().cast();
+                    round_rows(width, [depth, STEP], from.as_ptr(), self.depth, to, STEP);
+                }
+            }
+            // They are what they would be rounded to.
+            Stored::Bfloat16(values) => {
+                for (i, to) in to.iter_mut().take(width).enumerate() {
+                    to[..depth].copy_from_slice(&values[place(i)..][..depth]);
+                }
+            }
+            Stored::Float16(values) => {
+                let mut wide = [0.0; STEP];
+                for (i, to) in to.iter_mut().take(width).enumerate() {
+                    Stored::Float16(&values[place(i)..][..depth]).widen(&mut wide[..depth]);
+                    // SAFETY: a unit is there, or nobody were here; both have a step's values.
+                    unsafe { round_rows(1, [depth, STEP], wide.as_ptr(), STEP, to.as_mut_ptr(), STEP) };
+                }
+            }
         }
     }
 }

@@ -30,8 +30,8 @@ pub enum Algorithm {
     Fastest,
     /// The plain sum, whose errors are a few units of the last place.
     Exact,
-    /// Forward, where the processor has instructions for it and the layer gains by them: products of values rounded to bf16, sums in float32.
-    /// What is computed otherwise, gradients among it, is as [`Algorithm::Fastest`].
+    /// Where the processor has instructions for it and the layer gains by them: products of values rounded to bf16, sums in float32, forward and
+    /// for the input's gradient. What is computed otherwise, weights' gradients among it, is as [`Algorithm::Fastest`].
     Bf16,
 }
 
@@ -135,6 +135,12 @@ pub fn conv2d_input_gradient<'a>(
 ) {
     let weight = weight.into();
     shape.check(gx.len(), weight.len(), gy.len());
+    if algorithm == Algorithm::Bf16
+        && let Some(unit) = Bf16Unit::current()
+        && let Some(turned) = half::turned(shape).filter(|turned| half::suits(unit, turned))
+    {
+        return half::input_gradient(unit, &turned, gy, weight, gx);
+    }
     if algorithm.is_winograd(shape) {
         return winograd::input_gradient(shape, gy, weight, gx);
     }

@@ -6,12 +6,13 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{Codec, Encoded, Tiny, preview};
 use crate::{
-    Result,
+    Result, Size,
     data::free_memory,
     models::{
         Model,
         autoencoder::{AutoencoderKL, Tiling, one_by_one},
     },
+    weights,
 };
 
 /// An [`AutoencoderKL`] with the scale that its pipeline brings latents to.
@@ -109,6 +110,19 @@ impl Codec for Autoencoder {
 
     fn picture_channels(&self) -> usize {
         self.network.config().out_channels
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        Some(weights::digest(&self.network))
+    }
+
+    fn decoding_bytes(&self, size: Size) -> u64 {
+        let channels = self.network.config().block_out_channels.get(1);
+        let whole = |pixels: usize| (3 * 4 * pixels * channels.copied().unwrap_or_default()) as u64;
+        match self.tiles(size.height * size.width) {
+            Some(_) => whole(ALWAYS_WHOLE),
+            None => whole(size.height * size.width),
+        }
     }
 
     fn encode(&self, pictures: Tensor<4>) -> Result<Encoded> {

@@ -70,6 +70,17 @@ pub trait Codec {
         self.decode(samples)
     }
 
+    /// A hash of its network, where it has one: what it makes of a picture follows from both.
+    fn digest(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// About how many bytes decoding a picture of this size takes beside the network; encoding takes no more.
+    fn decoding_bytes(&self, size: Size) -> u64 {
+        let _ = size;
+        0
+    }
+
     /// How many parameters its network has.
     fn num_parameters(&self) -> usize {
         0
@@ -118,6 +129,11 @@ impl Encoded {
     /// How many pictures.
     pub fn count(&self) -> usize {
         self.mean.dims()[0]
+    }
+
+    /// The standard deviations, where they are no points.
+    pub(crate) fn deviation(&self) -> Option<Tensor<4>> {
+        self.deviation.clone()
     }
 
     /// The likeliest points.
@@ -315,6 +331,14 @@ impl Codec for AnyCodec {
 
     fn preview(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
         self.get().preview(samples)
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        self.get().digest()
+    }
+
+    fn decoding_bytes(&self, size: Size) -> u64 {
+        self.get().decoding_bytes(size)
     }
 
     fn num_parameters(&self) -> usize {

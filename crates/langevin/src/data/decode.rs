@@ -1,6 +1,10 @@
 //! From a file's bytes to a [`Picture`], within limits that a hostile file cannot talk its way past.
 
-use std::{fs::File, io::Cursor, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{BufRead, Cursor, Read, Seek},
+    path::Path,
+};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, metadata::Orientation};
 
@@ -148,6 +152,27 @@ pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>> {
 /// Decodes a picture; the error is the part of a sentence that follows the file's name.
 pub(super) fn decode(bytes: &[u8], alpha: Alpha) -> Result<Picture, String> {
     contain(|| decode_unguarded(bytes, alpha, MAX_SIDE))
+}
+
+/// Height and width of a picture, upright, as its file's header says; the error is the part of a sentence that follows the file's name.
+pub(super) fn size(file: impl BufRead + Seek) -> Result<[usize; 2], String> {
+    contain(|| {
+        let broken = |e: &dyn std::fmt::Display| format!("cannot be read as a picture: {e}");
+        let reader = ImageReader::new(file)
+            .with_guessed_format()
+            .map_err(|e| broken(&e))?;
+        let mut decoder = reader.into_decoder().map_err(|e| broken(&e))?;
+        let (width, height) = decoder.dimensions();
+        let size = [height as usize, width as usize];
+        let turned = matches!(
+            decoder.orientation(),
+            Ok(Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH)
+        );
+        Ok(if turned { [size[1], size[0]] } else { size })
+    })
 }
 
 fn decode_unguarded(bytes: &[u8], alpha: Alpha, max_side: u32) -> Result<Picture, String> {

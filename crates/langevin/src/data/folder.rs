@@ -286,6 +286,24 @@ impl Dataset for ImageFolder {
         self.described(index, picture)
     }
 
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        ImageFolder::caption(self, self.entry(index)?)
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2]> {
+        let path = &self.entry(index)?.path;
+        let whole = self.store.whole(path);
+        let size = match self.store {
+            // Without reading the rest of it.
+            Store::Folder(..) if whole.is_file() => {
+                let file = files::open(&whole)?;
+                decode::size(std::io::BufReader::new(file))
+            }
+            _ => decode::size(std::io::Cursor::new(self.store.read(path)?)),
+        };
+        size.map_err(|message| Error::file(whole, message))
+    }
+
     fn folder(&self, index: usize) -> Option<String> {
         let folder = self.entries.get(index)?.path.parent()?.file_name();
         Some(folder.map_or_else(

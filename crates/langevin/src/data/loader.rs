@@ -11,7 +11,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Crop, Cut, Dataset, Example, Picture, Transform, epoch_order, memory::bytes_in_words};
+use super::{
+    Buckets, Crop, Cut, Dataset, Example, Picture, Target, Transform, buckets::Bucketed, epoch_order,
+    memory::bytes_in_words, order::is_windowed,
+};
 use crate::{Error, Result, random::Generator};
 
 /// How a [`Loader`] makes batches.
@@ -88,6 +91,8 @@ pub struct Loader {
 struct Shared {
     dataset: Arc<dyn Dataset>,
     transform: Transform,
+    /// The size that each picture is brought to, where that is not one square.
+    buckets: Option<Bucketed>,
     config: LoaderConfig,
     /// Prepared pictures, where they are kept.
     cache: Option<Vec<OnceLock<Prepared>>>,
@@ -109,6 +114,29 @@ impl Loader {
     /// # Errors
     /// [`Error::Config`] if the data set is empty, or batch size or resolution are zero.
     pub fn new(dataset: Arc<dyn Dataset>, transform: Transform, config: LoaderConfig) -> Result<Self> {
+        Self::of(dataset, transform, config, None)
+    }
+
+    /// A loader that brings each picture to the size of its proportions, of which each batch has one. The size of every picture is looked at.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn in_buckets(
+        dataset: Arc<dyn Dataset>,
+        transform: Transform,
+        config: LoaderConfig,
+        buckets: Buckets,
+    ) -> Result<Self> {
+        let buckets = Bucketed::new(buckets, dataset.as_ref());
+        Self::of(dataset, transform, config, Some(buckets))
+    }
+
+    fn of(
+        dataset: Arc<dyn Dataset>,
+        transform: Transform,
+        config: LoaderConfig,
+        buckets: Option<Bucketed>,
+    ) -> Result<Self> {
         if dataset.is_empty() {
             return Err(Error::Config(format!("the data set {} is empty", dataset.name())));
         }
@@ -129,6 +157,7 @@ impl Loader {
         let shared = Shared {
             dataset,
             transform,
+            buckets,
             config,
             cache,
             cached_bytes: AtomicU64::new(0),
@@ -147,11 +176,26 @@ impl Loader {
     /// The batches of an epoch, if every picture can be read.
     pub fn batches_per_epoch(&self) -> usize {
         let (pictures, size) = (self.shared.dataset.len(), self.shared.config.batch_size);
-        if self.shared.config.drop_last {
+        if let Some(buckets) = &self.shared.buckets {
+            buckets.count(size)
+        } else if self.shared.config.drop_last {
             pictures / size
         } else {
             pictures.div_ceil(size)
         }
+    }
+
+    /// How many pictures each batch of an epoch has, if every one can be read.
+    pub fn batch_sizes(&self, epoch: u64) -> Vec<usize> {
+        let cut = self.cut(epoch);
+        (0..self.batches_per_epoch())
+            .map(|number| cut.batch(number).len())
+            .collect()
+    }
+
+    /// How many pictures are brought to each size, with heights and widths; `None` where all are brought to one square.
+    pub fn sizes(&self) -> Option<Vec<([usize; 2], usize)>> {
+        self.shared.buckets.as_ref().map(Bucketed::counts)
     }
 
     /// How many pictures were found broken so far, and left out.
@@ -197,6 +241,37 @@ impl Loader {
         }
     }
 
+    /// An epoch's order, cut into batches.
+    fn cut(&self, epoch: u64) -> EpochBatches {
+        let config = &self.shared.config;
+        let order = self.order(epoch);
+        let size = config.batch_size;
+        let Some(buckets) = &self.shared.buckets else {
+            return EpochBatches {
+                order,
+                size,
+                starts: None,
+            };
+        };
+        let mut batches = buckets.batches(&order, size);
+        // Where pictures that are read together stand together, they stay so.
+        if config.shuffle && !is_windowed(self.shared.dataset.as_ref()) {
+            // No picture has this index.
+            let mut generator = Generator::for_index(config.seed, epoch, u64::MAX - 1);
+            let places = generator.randperm(batches.len()).into_iter();
+            batches = places.map(|place| std::mem::take(&mut batches[place])).collect();
+        }
+        let starts = batches.iter().scan(0, |end, batch| {
+            *end += batch.len();
+            Some(*end - batch.len())
+        });
+        EpochBatches {
+            size,
+            starts: Some(starts.collect()),
+            order: batches.concat(),
+        }
+    }
+
     /// Starts the threads that make the batches of `epoch`, and hands out the batches in order.
     ///
     /// A picture that cannot be read is left out of its batch, with one warning, or ends the epoch with an error if the
@@ -220,7 +295,7 @@ impl Loader {
     fn batches(&self, epoch: u64, numbers: Vec<usize>, delivered: usize) -> Epoch {
         let workers = self.shared.config.workers.clamp(1, numbers.len().max(1));
         let numbers = Arc::new(numbers);
-        let order = Arc::new(self.order(epoch));
+        let cut = Arc::new(self.cut(epoch));
         let stop = Arc::new(AtomicBool::new(false));
         let mut iterator = Epoch {
             shared: Arc::clone(&self.shared),
@@ -238,7 +313,7 @@ impl Loader {
             let (sender, receiver) = sync_channel(self.shared.config.prefetch);
             let job = Job {
                 shared: Arc::clone(&self.shared),
-                order: Arc::clone(&order),
+                cut: Arc::clone(&cut),
                 epoch,
                 stop: Arc::clone(&stop),
                 numbers: Arc::clone(&numbers),
@@ -255,6 +330,30 @@ impl Loader {
             iterator.receivers.push(receiver);
         }
         iterator
+    }
+}
+
+/// The pictures of an epoch.
+struct EpochBatches {
+    /// Batch after batch.
+    order: Vec<usize>,
+    /// Pictures of a batch.
+    size: usize,
+    /// Where batches start, where they are not all of one size.
+    starts: Option<Vec<usize>>,
+}
+
+impl EpochBatches {
+    fn batch(&self, number: usize) -> &[usize] {
+        let last = self.order.len();
+        let (start, end) = match &self.starts {
+            None => (number * self.size, (number + 1) * self.size),
+            Some(starts) => (
+                starts.get(number).copied().unwrap_or(last),
+                starts.get(number + 1).copied().unwrap_or(last),
+            ),
+        };
+        &self.order[start.min(last)..end.min(last)]
     }
 }
 
@@ -275,7 +374,7 @@ impl Shared {
     fn cut_or_prepared(&self, index: usize, generator: &mut Generator) -> Result<Cow<'_, Prepared>> {
         let is_random = self.transform.crop == Crop::Random;
         match is_random.then(|| self.dataset.cut(index, generator)).flatten() {
-            Some(example) => self.prepare(example?).map(Cow::Owned),
+            Some(example) => self.prepare(index, example?).map(Cow::Owned),
             None => self.prepared(index),
         }
     }
@@ -286,24 +385,44 @@ impl Shared {
         if let Some(example) = place.and_then(OnceLock::get) {
             return Ok(Cow::Borrowed(example));
         }
-        let prepared = self.prepare(self.dataset.get(index)?)?;
+        let prepared = self.prepare(index, self.dataset.get(index)?)?;
         Ok(match place {
             Some(place) if self.has_room(&prepared.example) => Cow::Borrowed(place.get_or_init(|| prepared)),
             _ => Cow::Owned(prepared),
         })
     }
 
-    fn prepare(&self, example: Example) -> Result<Prepared> {
-        let cut = self.transform.middle(&example.picture);
-        let example = self.resized(example)?;
+    fn prepare(&self, index: usize, example: Example) -> Result<Prepared> {
+        let target = self.target(index, &example.picture);
+        let cut = self.transform.middle(&example.picture, target);
+        let example = self.resized(index, example)?;
         Ok(Prepared { example, cut })
     }
 
-    fn resized(&self, example: Example) -> Result<Example> {
-        let picture = self.transform.prepare(example.picture)?;
-        let conditioning = example
-            .conditioning
-            .map(|picture| self.transform.prepare(picture));
+    /// What becomes of a picture.
+    fn target(&self, index: usize, picture: &Picture) -> Target {
+        let (height, width) = (picture.height(), picture.width());
+        match &self.buckets {
+            Some(buckets) => buckets.target(index, height, width),
+            None => self.transform.target(height, width),
+        }
+    }
+
+    /// Height and width that a picture is brought to.
+    fn size(&self, index: usize) -> [usize; 2] {
+        let square = [self.transform.resolution; 2];
+        self.buckets
+            .as_ref()
+            .map_or(square, |buckets| buckets.size(index))
+    }
+
+    fn resized(&self, index: usize, example: Example) -> Result<Example> {
+        let target = self.target(index, &example.picture);
+        let picture = self.transform.prepare(example.picture, target)?;
+        let conditioning = example.conditioning.map(|picture| {
+            let target = self.target(index, &picture);
+            self.transform.prepare(picture, target)
+        });
         let conditioning = conditioning.transpose()?;
         let size = |picture: &Picture| (picture.height(), picture.width());
         if let Some(other) = &conditioning
@@ -345,7 +464,7 @@ impl Shared {
 /// What one thread does in one epoch.
 struct Job {
     shared: Arc<Shared>,
-    order: Arc<Vec<usize>>,
+    cut: Arc<EpochBatches>,
     epoch: u64,
     stop: Arc<AtomicBool>,
     /// The batches of all threads, and the places of those of this one among them.
@@ -376,9 +495,11 @@ impl Job {
             config,
             ..
         } = &*self.shared;
-        let start = number * config.batch_size;
-        let indices = &self.order[start..(start + config.batch_size).min(self.order.len())];
-        let [channels, height, width] = transform.shape();
+        let indices = self.cut.batch(number);
+        let channels = transform.channels.count();
+        let first = indices.first();
+        let size = first.map_or([transform.resolution; 2], |&index| self.shared.size(index));
+        let [height, width] = size;
         let mut batch = Batch {
             pixels: Vec::with_capacity(indices.len() * channels * height * width),
             shape: [0, channels, height, width],
@@ -406,10 +527,10 @@ impl Job {
             let Prepared { example, cut } = &*prepared;
             if let Some(picture) = &example.conditioning {
                 // By the same numbers, so that both stay in place.
-                let (pixels, _) = transform.finish(picture, *cut, &mut generator.clone());
+                let (pixels, _) = transform.finish(picture, *cut, size, &mut generator.clone());
                 batch.conditioning.get_or_insert_default().extend(pixels);
             }
-            let (pixels, cut) = transform.finish(&example.picture, *cut, &mut generator);
+            let (pixels, cut) = transform.finish(&example.picture, *cut, size, &mut generator);
             batch.pixels.extend(pixels);
             batch.sizes.push(cut);
             if let Some(classes) = &mut batch.classes {

@@ -16,6 +16,7 @@
 //! ```
 
 mod attribute;
+mod buckets;
 mod columns;
 mod contain;
 mod crop;
@@ -53,6 +54,7 @@ mod tar;
 mod transform;
 mod zip;
 
+pub use buckets::{BucketRule, Buckets, Target};
 pub use contain::panics_are_contained;
 pub use crop::Part;
 pub use decode::{Alpha, EXTENSIONS, decode_picture, is_picture_name, read_picture, read_picture_with};
@@ -135,6 +137,23 @@ pub trait Dataset: Send + Sync {
     /// As [`Dataset::get`].
     fn class(&self, index: usize) -> Result<Option<usize>> {
         Ok(self.get(index)?.class)
+    }
+
+    /// The caption of the picture at `index`, as [`Dataset::get`] has it; where that is known without the picture, without decoding it.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        Ok(self.get(index)?.caption)
+    }
+
+    /// Height and width of the picture at `index`, as [`Dataset::get`] has it; where a file's header tells, without decoding it.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn size(&self, index: usize) -> Result<[usize; 2]> {
+        let picture = self.get(index)?.picture;
+        Ok([picture.height(), picture.width()])
     }
 
     /// The name of the folder that the picture at `index` lies in, where it lies in one.

@@ -26,6 +26,14 @@ pub fn epoch_order(dataset: &dyn Dataset, seed: u64, epoch: u64) -> Vec<usize> {
     shuffled(dataset.len(), dataset.groups(), seed, epoch, WINDOW_BYTES)
 }
 
+/// Whether a data set's order is random only within windows.
+pub(super) fn is_windowed(dataset: &dyn Dataset) -> bool {
+    let bytes = |groups: &[Group]| groups.iter().map(|group| group.bytes).sum::<u64>();
+    dataset
+        .groups()
+        .is_some_and(|groups| bytes(groups) > WINDOW_BYTES)
+}
+
 fn shuffled(count: usize, groups: Option<&[Group]>, seed: u64, epoch: u64, window_bytes: u64) -> Vec<usize> {
     // No picture has this index, so no picture's crop depends on the numbers that order them.
     let mut generator = Generator::for_index(seed, epoch, u64::MAX);

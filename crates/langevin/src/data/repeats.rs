@@ -91,6 +91,16 @@ impl Dataset for Repeated {
         })
     }
 
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        let (index, folder) = self.place(index)?;
+        let words = folder.and_then(|folder| self.captions.get(folder));
+        Ok(self.whole.caption(index)?.or_else(|| words.cloned()))
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2]> {
+        self.whole.size(self.place(index)?.0)
+    }
+
     fn original(&self, index: usize) -> usize {
         self.places.get(index).map_or(index, |(original, _)| *original)
     }

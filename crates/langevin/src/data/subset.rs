@@ -171,6 +171,14 @@ impl Dataset for ClassSubset {
         })
     }
 
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        self.whole.caption(self.place(index)?)
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2]> {
+        self.whole.size(self.place(index)?)
+    }
+
     fn cut(&self, index: usize, generator: &mut Generator) -> Option<Result<Example>> {
         let place = match self.place(index) {
             Ok(place) => place,

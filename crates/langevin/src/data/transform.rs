@@ -1,6 +1,6 @@
 //! From a picture to the floats that a model trains on: resize, crop, flip, normalise, as torchvision does.
 
-use super::{Arithmetic, Channels, Filter, Picture, resized};
+use super::{Arithmetic, Channels, Filter, Picture, Target, resized};
 use crate::{Result, named::named_enum, random::Generator};
 
 named_enum! {
@@ -101,18 +101,44 @@ impl Transform {
     /// # Errors
     /// As [`Transform::apply`].
     pub fn apply_and_tell(&self, picture: Picture, generator: &mut Generator) -> Result<(Vec<f32>, Cut)> {
-        let cut = self.middle(&picture);
-        Ok(self.finish(&self.prepare(picture)?, cut, generator))
+        let target = self.target(picture.height(), picture.width());
+        self.apply_towards(picture, target, generator)
+    }
+
+    /// The same with another size than the square of the resolution: `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// As [`Transform::apply`].
+    pub fn apply_towards(
+        &self,
+        picture: Picture,
+        target: Target,
+        generator: &mut Generator,
+    ) -> Result<(Vec<f32>, Cut)> {
+        let cut = self.middle(&picture, target);
+        Ok(self.finish(&self.prepare(picture, target)?, cut, target.size, generator))
+    }
+
+    /// What becomes of a picture of this size.
+    pub(super) fn target(&self, height: usize, width: usize) -> Target {
+        let resized = match height > 0 && width > 0 {
+            true => self.resized_size(height, width).into(),
+            false => [self.resolution; 2],
+        };
+        Target {
+            resized,
+            size: [self.resolution; 2],
+        }
     }
 
     /// How a picture is cut, but for chance.
-    pub(super) fn middle(&self, picture: &Picture) -> Cut {
+    pub(super) fn middle(&self, picture: &Picture, target: Target) -> Cut {
         let (height, width) = (picture.height(), picture.width());
         let (top, left) = match self.crop {
-            Crop::Center if height > 0 && width > 0 => {
-                let (tall, wide) = self.resized_size(height, width);
-                let spare = |side: usize| half_to_even(side.saturating_sub(self.resolution));
-                (spare(tall), spare(wide))
+            Crop::Center => {
+                let spare =
+                    |axis: usize| half_to_even(target.resized[axis].saturating_sub(target.size[axis]));
+                (spare(0), spare(1))
             }
             _ => (0, 0),
         };
@@ -125,14 +151,19 @@ impl Transform {
     }
 
     /// The part that does not depend on chance: channels, size, and a crop in the middle.
-    pub(super) fn prepare(&self, picture: Picture) -> Result<Picture> {
+    pub(super) fn prepare(&self, picture: Picture, target: Target) -> Result<Picture> {
         let picture = picture.into_channels(self.channels);
-        let (height, width) = self.resized_size(picture.height(), picture.width());
+        let [height, width] = target.resized;
         let resized = resized(picture, height, width, Filter::Bilinear, Arithmetic::Pillow)?;
         Ok(match self.crop {
             Crop::Center => {
-                let n = self.resolution;
-                resized.crop(half_to_even(height - n), half_to_even(width - n), n, n)
+                let [tall, wide] = target.size;
+                resized.crop(
+                    half_to_even(height - tall),
+                    half_to_even(width - wide),
+                    tall,
+                    wide,
+                )
             }
             Crop::Random => resized,
         })
@@ -151,9 +182,14 @@ impl Transform {
     }
 
     /// The part that may depend on chance, on what [`Transform::prepare`] gave.
-    pub(super) fn finish(&self, prepared: &Picture, cut: Cut, generator: &mut Generator) -> (Vec<f32>, Cut) {
-        let n = self.resolution;
-        let (spare_height, spare_width) = (prepared.height() - n, prepared.width() - n);
+    pub(super) fn finish(
+        &self,
+        prepared: &Picture,
+        cut: Cut,
+        [tall, wide]: [usize; 2],
+        generator: &mut Generator,
+    ) -> (Vec<f32>, Cut) {
+        let (spare_height, spare_width) = (prepared.height() - tall, prepared.width() - wide);
         let (top, left) = if spare_height == 0 && spare_width == 0 {
             (0, 0)
         } else {
@@ -162,7 +198,7 @@ impl Transform {
                 draw_up_to(spare_width, generator),
             )
         };
-        let cropped = prepared.crop(top, left, n, n);
+        let cropped = prepared.crop(top, left, tall, wide);
         let flipped = self.random_flip && generator.rand(1)[0] < 0.5;
         // A picture that is mirrored after it was cut is one that was mirrored before, and cut on the other side.
         let (chance, beyond) = (self.crop == Crop::Random, spare_width - left);

@@ -45,6 +45,18 @@ pub(super) fn check(pipeline: &Pipeline, size: Size, rows: usize, controlled: bo
     ))
 }
 
+/// The bytes that one guided picture of this side takes beside the networks, drawn and decoded.
+pub(crate) fn drawing(pipeline: &Pipeline, side: usize) -> u64 {
+    let size = Size {
+        height: side,
+        width: side,
+    };
+    let codec = pipeline.codec();
+    let channels = pipeline.model.config().first_channels().unwrap_or_default();
+    let denoised = estimate(codec.latent_shape(size), channels, calls(true, false), false);
+    denoised.max(codec.decoding_bytes(size))
+}
+
 /// Bytes for `rows` samples of this shape.
 fn estimate([_, height, width]: [usize; 3], channels: usize, rows: usize, controlled: bool) -> u64 {
     let tensors = TENSORS + if controlled { ADDED_TENSORS } else { 0 };

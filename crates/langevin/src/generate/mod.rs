@@ -24,6 +24,7 @@ use facts::Facts;
 pub use image_prompts::IpAdapterLoader;
 pub use inversion::{Asked, Inversion};
 pub use loras::LoraLoader;
+pub(crate) use memory::drawing;
 pub use plan::{Aids, Plan};
 pub use run::Watch;
 pub use sound::{Sounding, sounds};

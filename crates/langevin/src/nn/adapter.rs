@@ -175,7 +175,7 @@ impl Adapter {
         let rows = height * width * inputs;
         let down = self.down.val().detach().reshape([rows, rank]);
         let change = down.matmul(self.up.val().detach().reshape([rank, outputs]));
-        let weight = layer.weight.clone().detach().reshape([rows, outputs]);
+        let weight = ops::widened(layer.weight.clone().detach()).reshape([rows, outputs]);
         let weight = weight + change.mul_scalar(self.scale);
         let length = weight.square().sum_dim(0).sqrt().reshape([outputs]);
         let factor = (magnitude / length).reshape([1, 1, 1, outputs]);

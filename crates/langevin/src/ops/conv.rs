@@ -86,7 +86,7 @@ impl Convolution {
         Self { geometry, algorithm }
     }
 
-    /// How its gradients are computed, which are float32's.
+    /// How its weight's gradient is computed, which is float32's.
     fn backward(self) -> Algorithm {
         match self.algorithm {
             Algorithm::Bf16 => Algorithm::Fastest,
@@ -330,7 +330,7 @@ impl ConvGradients for Flex {
         let mut gx = flex::room(x.layout().num_elements());
         conv::conv2d_input_gradient(
             &shape,
-            how.backward(),
+            how.algorithm,
             flex::floats(&gy),
             flex::stored(&weight),
             &mut gx,

@@ -46,7 +46,8 @@ impl Precision {
     }
 }
 
-/// Runs forwards whose products are of `precision`. It holds on this thread until `work` returns; gradients are float32's.
+/// Runs forwards whose products are of `precision`, and so are those of their inputs' gradients in convolutions and linear layers; weights' gradients
+/// are float32's. It holds on this thread until `work` returns.
 pub fn computing<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     struct Restore(Precision);
     impl Drop for Restore {

@@ -40,7 +40,7 @@ pub use lora::lora_targets;
 pub(crate) use margins::Margins;
 pub use model_index::{Component, MODEL_INDEX, ModelIndex};
 pub use open_step::OpenStep;
-pub use pipeline::{LoadOptions, Pipeline, USUAL_DDIM_STEPS};
+pub use pipeline::{Held, LoadOptions, Pipeline, USUAL_DDIM_STEPS};
 pub use safety::Safety;
 pub(crate) use sampling::{Draws, KnownPart, cutoff};
 pub use sampling::{Sampling, Step};

@@ -90,8 +90,20 @@ pub struct LoadOptions {
     pub loras: Vec<Lora>,
     /// Whether weights that they change have the type that they are stored in, as in a file, and not float32.
     pub rounded_loras: bool,
-    /// Whether weights are float32 whatever they are stored as, which what is trained must be.
-    pub in_float32: bool,
+    /// What weights are held as.
+    pub held: Held,
+}
+
+/// What the weights of a pipeline are held as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Held {
+    /// As they are stored, where an operation takes them so.
+    #[default]
+    Stored,
+    /// Float32 throughout, which what is trained must be.
+    Float32,
+    /// Rounded to bf16 where an operation takes them so: what is not trained, in half the memory.
+    Bf16,
 }
 
 impl Pipeline {
@@ -222,7 +234,7 @@ impl Pipeline {
         let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
         source.put_on(&options.loras)?;
         source.rounds = options.rounded_loras;
-        source.keeps_types = !options.in_float32;
+        source.held = options.held;
         source.check(options.codec.is_some())?;
         let class = source.class();
         let mut config = source.model_config()?;

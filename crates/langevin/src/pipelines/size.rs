@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{LoadOptions, source::PipelineSource};
+use super::{Held, LoadOptions, source::PipelineSource};
 use crate::Result;
 
 /// The bytes that the weights of the pipeline in a folder or a file take once they are loaded, as far as its files tell. They are not read;
@@ -13,7 +13,10 @@ use crate::Result;
 pub fn loaded_bytes(path: impl AsRef<Path>, options: &LoadOptions) -> Result<u64> {
     let mut source = PipelineSource::open(path.as_ref(), options.variant.as_deref(), options.kind)?;
     // What a LoRA changes is held in float32. Which weights that are is not looked up for this: all are counted so.
-    source.keeps_types = !options.in_float32 && (options.loras.is_empty() || options.rounded_loras);
+    source.held = match options.held {
+        Held::Stored if !options.loras.is_empty() && !options.rounded_loras => Held::Float32,
+        held => held,
+    };
     source.check(options.codec.is_some())?;
     source.model_config()?;
     let denoiser = source.model_weights()?.loaded_bytes();

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::{
-    MODEL_INDEX, ModelIndex, PipelineClass, Role,
+    Held, MODEL_INDEX, ModelIndex, PipelineClass, Role,
     classes::CLASSES,
     folder::{SEVERAL_CONTROLS, component_folder, control_folder},
 };
@@ -39,8 +39,8 @@ pub(crate) struct PipelineSource {
     pub(super) loras: Vec<LoraFit>,
     /// Whether what they change is rounded to the type that it is stored in.
     pub(super) rounds: bool,
-    /// Whether weights of 16 bits stay so.
-    pub(super) keeps_types: bool,
+    /// What weights are held as.
+    pub(super) held: Held,
 }
 
 /// Where the components lie.
@@ -76,7 +76,7 @@ impl PipelineSource {
             },
             loras: Vec::new(),
             rounds: false,
-            keeps_types: true,
+            held: Held::Stored,
         })
     }
 
@@ -103,7 +103,7 @@ impl PipelineSource {
             })),
             loras: Vec::new(),
             rounds: false,
-            keeps_types: true,
+            held: Held::Stored,
         })
     }
 
@@ -363,9 +363,11 @@ impl Components for PipelineSource {
 
     fn weights(&self, name: &str, names: &FileNames) -> Result<Checkpoint> {
         let mut checkpoint = self.plain_weights(name, names)?;
-        if self.keeps_types {
-            checkpoint = checkpoint.keeping_types();
-        }
+        checkpoint = match self.held {
+            Held::Stored => checkpoint.keeping_types(),
+            Held::Float32 => checkpoint,
+            Held::Bf16 => checkpoint.in_bf16(),
+        };
         if self.rounds {
             checkpoint = checkpoint.rounding();
         }

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use super::{Observer, TrainingConfig, latent::class_folder};
 use crate::{
     Error, Request, Result, Size,
-    data::{self, Cut, Dataset, Transform},
+    data::{self, Cut, Dataset, Target, Transform},
     generate::Plan,
     grid,
     ops::in_pool,
@@ -123,7 +123,7 @@ impl ClassPictures {
         Ok(())
     }
 
-    /// So many of them, by chance.
+    /// So many of them, by chance, of this height and width.
     ///
     /// # Errors
     /// If there are none, or one cannot be read.
@@ -131,6 +131,7 @@ impl ClassPictures {
         &self,
         count: usize,
         transform: &Transform,
+        size: [usize; 2],
         generator: &mut Generator,
     ) -> Result<DrawnClass> {
         let Some(dataset) = self.dataset.as_ref().filter(|_| !self.readable.is_empty()) else {
@@ -144,7 +145,13 @@ impl ClassPictures {
         for place in generator.randint(0, self.readable.len() as i64, count) {
             let index = self.readable[place as usize];
             let picture = dataset.get(index)?.picture;
-            let (pixels, cut) = transform.apply_and_tell(picture, generator)?;
+            let (pixels, cut) = match size == [transform.resolution; 2] {
+                true => transform.apply_and_tell(picture, generator)?,
+                false => {
+                    let target = Target::covering(picture.height(), picture.width(), size);
+                    transform.apply_towards(picture, target, generator)?
+                }
+            };
             drawn.pixels.extend(pixels);
             drawn.sizes.push(cut);
             drawn.indices.push(index);

@@ -7,7 +7,7 @@ use super::options::Flag as _;
 use super::{
     AutoencoderSource, CodecSource, ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource,
     ResumeFrom, TextEncoderSource, TrackerKind, TraineeKind, VectorEmbedding, choices::LearnableProperty,
-    options::options, step::Saving,
+    optimizer::OptimizerKind, options::options, step::Saving,
 };
 use crate::{
     conditioning::PictureVector,
@@ -223,6 +223,25 @@ options! {
         /// What the exponential schedule multiplies the learning rate with after every epoch [0.9].
         #[flag("Optimiser", value_name = "GAMMA")]
         pub lr_gamma: f64 = 0.9,
+        /// What moves the parameters: adamw, prodigy, which finds its learning rate, of which the one given is a multiple, about 1, or
+        /// adafactor, which keeps a fraction of what the others do [adamw].
+        #[flag("Optimiser", value_name = "NAME")]
+        pub optimizer: OptimizerKind = OptimizerKind::AdamW,
+        /// prodigy: the decay of what the learning rate is found from [the square root of adam_beta2].
+        #[flag("Optimiser", value_name = "BETA")]
+        pub prodigy_beta3: Option<f64> = None,
+        /// prodigy: whether weight decay is apart from the gradient, as in AdamW [true].
+        #[flag("Optimiser", switch())]
+        pub prodigy_decouple: bool = true,
+        /// prodigy: whether running means are corrected for having begun at zero [true].
+        #[flag("Optimiser", switch())]
+        pub prodigy_use_bias_correction: bool = true,
+        /// prodigy: whether a warm-up is kept out of what the learning rate is found from [true].
+        #[flag("Optimiser", switch())]
+        pub prodigy_safeguard_warmup: bool = true,
+        /// prodigy: what the learning rate is multiplied by as it is found [1].
+        #[flag("Optimiser", value_name = "FACTOR")]
+        pub prodigy_d_coef: f64 = 1.0,
         /// AdamW's decay of the gradient's mean [0.95].
         #[flag("Optimiser", value_name = "BETA")]
         pub adam_beta1: f64 = 0.95,
@@ -396,6 +415,26 @@ options! {
         /// The learning rate of the text encoder [that of the model].
         #[flag("Fine-tuning", value_name = "RATE")]
         pub text_encoder_lr: Option<f64> = None,
+        /// Keep latents and encoded texts in this folder, where the next run finds them: a file for each, called by a hash of what it was computed from.
+        #[flag("Fine-tuning", value_name = "FOLDER")]
+        #[resume(may_change)]
+        pub cache_latents_to_disk: Option<PathBuf> = None,
+        /// Bring each picture to the size of its proportions that has about the area of the resolution's square, and not to the square; a batch
+        /// has pictures of one size. The sizes are those of sd-scripts.
+        #[flag("Fine-tuning", switch())]
+        pub enable_bucket: bool = false,
+        /// The shortest side of such sizes [256].
+        #[flag("Fine-tuning", value_name = "PIXELS")]
+        pub min_bucket_reso: usize = 256,
+        /// The longest [1024].
+        #[flag("Fine-tuning", value_name = "PIXELS")]
+        pub max_bucket_reso: usize = 1024,
+        /// What their sides are multiples of [64].
+        #[flag("Fine-tuning", value_name = "PIXELS")]
+        pub bucket_reso_steps: usize = 64,
+        /// Make pictures smaller for their sizes, and never larger; a smaller one keeps its own size, in whole steps.
+        #[flag("Fine-tuning", switch())]
+        pub bucket_no_upscale: bool = false,
         /// Shuffle a caption's tags, which have commas between them, each time it is used.
         #[flag("Fine-tuning", switch(), alias = "shuffle-caption")]
         pub shuffle_tags: bool = false,
@@ -513,6 +552,7 @@ impl TrainingConfig {
         Saving {
             kept_as: self.mixed_precision.kept_as(),
             checkpointing: self.gradient_checkpointing,
+            ..Saving::default()
         }
     }
 }

@@ -6,12 +6,14 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
+use sha2::{Digest, Sha256};
 
 use super::{
-    LearnableProperty, Observer, TraineeKind, TrainingConfig,
+    LearnableProperty, MixedPrecision, Observer, TraineeKind, TrainingConfig,
     class_pictures::{self, ClassPictures},
     latents::{Kept, Latents, Pixels, Whose},
     setup::transform,
+    shelf::{Shelf, named, shaped},
     step::Batch,
     tags, templates,
     trainee::{AnyTrainee, Finished, Latent, Start},
@@ -21,8 +23,9 @@ use crate::{
     codec::{Codec, Encoded},
     conditioning::{TextCondition, Trained},
     data::{self, Dataset, cache_limit},
+    generate::drawing,
     models::Conditioning,
-    pipelines::{LoadOptions, Pipeline},
+    pipelines::{Held, LoadOptions, Pipeline},
     random::Generator,
     schedulers::AnyScheduler,
     weights,
@@ -43,6 +46,8 @@ pub(super) struct LatentRun {
     text: TextCondition,
     /// Each picture as the autoencoder has it, where nothing about it is random.
     encoded: Latents,
+    /// Where what texts come to is kept on a disk too.
+    shelf: Option<Shelf>,
     /// What texts come to, where the encoders are not trained.
     told: Mutex<Kept<String, Conditioning>>,
     /// Pictures of the class, where there are some.
@@ -57,12 +62,15 @@ impl LatentRun {
     /// If it cannot be loaded, or takes no texts.
     pub(super) fn open(config: &TrainingConfig, folder: &Path, device: &Device) -> Result<Self> {
         let options = LoadOptions {
-            in_float32: true,
+            held: held(config),
             ..LoadOptions::default()
         };
         let base = Pipeline::load_with(folder, &options, device)?;
         let scheduler = config.scheduler()?;
-        let frozen = Latent::of(&base)?;
+        let frozen = match options.held {
+            Held::Bf16 => Latent::as_held(&base)?,
+            _ => Latent::of(&base)?,
+        };
         let (takes, latents) = (base.model.config().in_channels(), base.codec().channels());
         let edits = config.trainee == TraineeKind::Pix2Pix && takes == 2 * latents;
         if takes != latents && !edits {
@@ -88,6 +96,15 @@ impl LatentRun {
                 ),
             ));
         }
+        if config.enable_bucket && !config.bucket_reso_steps.is_multiple_of(divisor) {
+            return Err(Error::option(
+                &["bucket_reso_steps"],
+                format!(
+                    "`bucket_reso_steps` is {}, and this pipeline's pictures have sides that {divisor} divides",
+                    config.bucket_reso_steps
+                ),
+            ));
+        }
         let text = match config.trainee {
             TraineeKind::Embedding => {
                 let widths = frozen.text_encoders().map(|encoder| {
@@ -99,6 +116,14 @@ impl LatentRun {
             }
             _ => text,
         };
+        let encoded = Latents::new(cache_limit() / 2);
+        let (encoded, shelf) = match &config.cache_latents_to_disk {
+            None => (encoded, None),
+            Some(folder) => (
+                encoded.on_disk(folder, base.codec())?,
+                Some(Shelf::open(folder, digest_of_encoders(&frozen))?),
+            ),
+        };
         let class = config
             .class_prompt
             .as_ref()
@@ -108,7 +133,8 @@ impl LatentRun {
             scheduler,
             frozen,
             text,
-            encoded: Latents::new(cache_limit() / 2),
+            encoded,
+            shelf,
             told: Mutex::new(Kept::new(cache_limit() / 4)),
             class,
             device: device.clone(),
@@ -155,13 +181,15 @@ impl LatentRun {
         if config.instance_prompt.is_some() || config.trainee == TraineeKind::Embedding {
             return Ok(());
         }
-        // One that cannot be read is the loader's to report.
-        let readable = |index: usize| Some((index, dataset.get(index).ok()?.caption));
-        let mut first = (0..dataset.len().min(LOOKED_AT)).filter_map(readable);
-        match first.find(|(_, caption)| caption.is_none()) {
-            Some((index, _)) => Err(no_caption(index)),
-            None => Ok(()),
+        for index in 0..dataset.len().min(LOOKED_AT) {
+            // A picture that cannot be read is the loader's to report.
+            if let Ok(None) = dataset.caption(index)
+                && dataset.get(index).is_ok()
+            {
+                return Err(no_caption(index));
+            }
         }
+        Ok(())
     }
 
     /// Draws the pictures of the class that are missing, with the model as it was, and says so.
@@ -174,11 +202,31 @@ impl LatentRun {
         run: &Path,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        match &mut self.class {
+        if let Some(class) = &mut self.class {
             // What a checker blackens is no picture of the class.
-            Some(class) => class.fill(config, &self.base.clone().without_safety(), run, observer),
-            None => Ok(()),
+            class.fill(config, &self.base.clone().without_safety(), run, observer)?;
         }
+        self.let_go(config);
+        Ok(())
+    }
+
+    /// Lets go of the UNet as it was, where another is trained in its place: nothing draws with it any more.
+    fn let_go(&mut self, config: &TrainingConfig) {
+        if (config.trainee.row().trains)(config, "unet.conv_in.weight") {
+            let unet = weights::hollow(self.base.model.clone());
+            self.frozen.unet = unet.clone();
+            self.base = self.base.clone().with_parts(unet, None);
+        }
+    }
+
+    /// The bytes of what will be kept of pictures.
+    pub(super) fn kept(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> u64 {
+        self.encoded.bytes(self.base.codec(), config, dataset)
+    }
+
+    /// The bytes that drawing or encoding a picture takes beside the networks.
+    pub(super) fn for_a_picture(&self, config: &TrainingConfig) -> u64 {
+        drawing(&self.base, config.resolution)
     }
 
     /// A loader's batch as latents, with what the model is told of them.
@@ -203,7 +251,8 @@ impl LatentRun {
         let mut encoded = vec![self.encoded(config, of_batch(Whose::Instance, &batch.pixels))?];
         let mut sizes = batch.sizes.clone();
         if let Some(class) = &self.class {
-            let drawn = class.draw(count, &transform(config), generator)?;
+            let [.., height, width] = batch.shape;
+            let drawn = class.draw(count, &transform(config), [height, width], generator)?;
             let pictures = Pixels {
                 whose: Whose::Class,
                 indices: &drawn.indices,
@@ -250,7 +299,7 @@ impl LatentRun {
         };
         conditioning = conditioning.and(told);
         if latent.is_xl() {
-            conditioning.time_ids = Some(self.time_ids(config, &sizes));
+            conditioning.time_ids = Some(self.time_ids(batch.shape, &sizes));
         }
         Ok(Batch {
             beside,
@@ -286,6 +335,7 @@ impl LatentRun {
             frozen: self.frozen.clone(),
             text: self.text.clone(),
             encoded: Latents::new(0),
+            shelf: None,
             told: Mutex::new(Kept::new(0)),
             class: None,
             device: self.device.clone(),
@@ -353,8 +403,7 @@ impl LatentRun {
             let told = match kept.get(caption) {
                 Some(told) => told.clone(),
                 None => {
-                    let ids = self.ids(std::slice::from_ref(caption))?;
-                    let told = self.frozen.encode(&ids)?.conditioning;
+                    let told = self.encoded_text(caption)?;
                     let numbers = told
                         .sequence
                         .as_ref()
@@ -371,12 +420,40 @@ impl LatentRun {
         all.ok_or_else(|| Error::Config("a batch has no pictures".into()))
     }
 
+    /// What a caption comes to, from a disk where it is there.
+    fn encoded_text(&self, caption: &String) -> Result<Conditioning> {
+        let ids = self.ids(std::slice::from_ref(caption))?;
+        let compute = || Ok(self.frozen.encode(&ids)?.conditioning);
+        let Some(shelf) = &self.shelf else {
+            return compute();
+        };
+        let tokens = ids.iter().flatten().flatten();
+        let shape: Vec<usize> = ids.iter().flatten().map(Vec::len).collect();
+        let file = shelf.file("text", &shape, tokens.map(|id| id.to_le_bytes()));
+        if let Some(found) = shelf.read(&file, ["sequence", "vector"], &self.device) {
+            let mut told = Conditioning::default();
+            for (name, shape, tensor) in found {
+                match name.as_str() {
+                    "sequence" => told.sequence = shaped(tensor, &shape),
+                    _ => told.vector = shaped(tensor, &shape),
+                }
+            }
+            if told.sequence.is_some() && told.vector.is_some() == self.frozen.is_xl() {
+                return Ok(told);
+            }
+        }
+        let told = compute()?;
+        let sequence = told.sequence.as_ref().map(|tensor| named("sequence", tensor));
+        let vector = told.vector.as_ref().map(|tensor| named("vector", tensor));
+        shelf.write(&file, sequence.into_iter().chain(vector).collect());
+        Ok(told)
+    }
+
     /// What Stable Diffusion XL is told of sizes: the picture's own, where it was cut, and the size that it has now.
-    fn time_ids(&self, config: &TrainingConfig, sizes: &[data::Cut]) -> Tensor<2> {
-        let side = config.resolution;
+    fn time_ids(&self, [.., height, width]: [usize; 4], sizes: &[data::Cut]) -> Tensor<2> {
         let numbers: Vec<f32> = sizes
             .iter()
-            .flat_map(|cut| [cut.height, cut.width, cut.top, cut.left, side, side])
+            .flat_map(|cut| [cut.height, cut.width, cut.top, cut.left, height, width])
             .map(|number| number as f32)
             .collect();
         Tensor::from_data(TensorData::new(numbers, [sizes.len(), 6]), &self.device)
@@ -426,11 +503,36 @@ impl LatentRun {
 
     /// Sentences about what is kept, and how much it takes.
     pub(super) fn remarks(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Vec<String> {
-        let mut remarks = vec![Latents::remark(self.base.codec(), config, dataset)];
+        let mut remarks = vec![self.encoded.remark(self.base.codec(), config, dataset)];
         if config.train_text_encoder {
             remarks.push("texts are encoded anew each time, for their encoder is trained".into());
         }
         remarks
+    }
+}
+
+/// A hash of what reads the texts.
+fn digest_of_encoders(networks: &Latent) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for encoder in networks.text_encoders() {
+        hash.update(weights::digest(encoder));
+    }
+    hash.update([u8::from(networks.is_xl())]);
+    hash.finalize().into()
+}
+
+/// What the pipeline's weights are held as: of what is not trained half is enough where products are of bf16 values.
+fn held(config: &TrainingConfig) -> Held {
+    let trains = config.trainee.row().trains;
+    let trains_networks = [
+        "unet.conv_in.weight",
+        "text_encoder.text_model.final_layer_norm.weight",
+    ]
+    .iter()
+    .any(|name| trains(config, name));
+    match config.mixed_precision {
+        MixedPrecision::Bf16 if !trains_networks => Held::Bf16,
+        _ => Held::Float32,
     }
 }
 

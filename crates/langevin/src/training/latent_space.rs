@@ -124,6 +124,6 @@ impl LatentSpace {
     /// A sentence on what is kept of latents.
     pub(super) fn remark(&self, config: &TrainingConfig, dataset: &dyn Dataset) -> Option<String> {
         let codec = self.codec.as_ref()?;
-        Some(Latents::remark(codec, config, dataset))
+        Some(self.latents.remark(codec, config, dataset))
     }
 }

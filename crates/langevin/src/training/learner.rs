@@ -15,7 +15,7 @@ use super::{
     ema::EmaSchedule,
     gradients::{Gradients, clip_factor},
     lr_schedule::LrSchedule,
-    optimizer::{AdamWConfig, AdamWOptimizer},
+    optimizer::{Optimizer, OptimizerConfig},
 };
 use crate::{
     Error, Result,
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Learner<M> {
     model: M,
-    optimizer: AdamWOptimizer,
+    optimizer: Optimizer,
     learning_rate: f64,
     schedule: LrSchedule,
     max_grad_norm: f64,
@@ -51,7 +51,7 @@ impl<M: Module> Learner<M> {
     /// A learner that has not done a step. `learning_rate` is the peak that `schedule` scales.
     pub fn new(
         model: M,
-        optimizer: AdamWConfig,
+        optimizer: impl Into<OptimizerConfig>,
         learning_rate: f64,
         schedule: LrSchedule,
         max_grad_norm: f64,
@@ -59,7 +59,7 @@ impl<M: Module> Learner<M> {
     ) -> Self {
         let model = model.train();
         let ema = ema.map(|schedule| Ema::new(&model, schedule));
-        let optimizer = AdamWOptimizer::new(optimizer);
+        let optimizer = Optimizer::new(optimizer.into());
         Self {
             model,
             optimizer,
@@ -153,7 +153,7 @@ impl<M: Module> Learner<M> {
     }
 
     /// The optimiser and what it keeps.
-    pub fn optimizer(&self) -> &AdamWOptimizer {
+    pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
 
@@ -205,6 +205,7 @@ impl<M: Module> Learner<M> {
             );
         }
         self.model = self.optimizer.step(self.model, gradients, factor, learning_rate);
+        let learning_rate = learning_rate * self.optimizer.own_rate();
         self.steps += 1;
         let mut ema_decay = None;
         self.ema = self.ema.map(|ema| {

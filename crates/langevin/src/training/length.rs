@@ -3,11 +3,41 @@
 use super::{
     TrainingConfig,
     lr_schedule::{LrSchedule, LrScheduleOptions},
+    optimizer::{AdafactorConfig, AdamWConfig, OptimizerConfig, OptimizerKind, ProdigyConfig},
     slots::Plan,
 };
 use crate::Result;
 
 impl TrainingConfig {
+    /// What moves the parameters, but for the learning rate.
+    pub(super) fn optimizer(&self) -> OptimizerConfig {
+        let (beta1, beta2) = (self.adam_beta1, self.adam_beta2);
+        let (eps, weight_decay) = (self.adam_epsilon, self.adam_weight_decay);
+        match self.optimizer {
+            OptimizerKind::AdamW => OptimizerConfig::AdamW(AdamWConfig {
+                beta1,
+                beta2,
+                eps,
+                weight_decay,
+            }),
+            OptimizerKind::Prodigy => OptimizerConfig::Prodigy(ProdigyConfig {
+                beta1,
+                beta2,
+                beta3: self.prodigy_beta3,
+                eps,
+                weight_decay,
+                decouple: self.prodigy_decouple,
+                use_bias_correction: self.prodigy_use_bias_correction,
+                safeguard_warmup: self.prodigy_safeguard_warmup,
+                d_coef: self.prodigy_d_coef,
+            }),
+            OptimizerKind::Adafactor => OptimizerConfig::Adafactor(AdafactorConfig {
+                weight_decay,
+                ..AdafactorConfig::default()
+            }),
+        }
+    }
+
     /// The learning-rate schedule of a run of so many optimiser steps, with so many to an epoch.
     ///
     /// # Errors
@@ -28,8 +58,12 @@ impl TrainingConfig {
 
     /// Optimiser steps in one pass over `pictures` pictures; a last, smaller batch counts.
     pub fn steps_per_epoch(&self, pictures: usize) -> usize {
-        pictures
-            .div_ceil(self.train_batch_size)
+        self.steps_of(pictures.div_ceil(self.train_batch_size))
+    }
+
+    /// Optimiser steps in so many batches of an epoch, the last ones of which may be incomplete.
+    pub(super) fn steps_of(&self, batches: usize) -> usize {
+        batches
             .div_ceil(self.num_slots)
             .div_ceil(self.gradient_accumulation_steps)
     }
@@ -39,20 +73,20 @@ impl TrainingConfig {
         self.train_batch_size * self.num_slots * self.gradient_accumulation_steps
     }
 
-    /// Which batches are whose.
-    pub(super) fn plan(&self, pictures: usize) -> Plan {
-        Plan {
-            pictures,
-            batch_size: self.train_batch_size,
-            slots: self.num_slots,
-            accumulation: self.gradient_accumulation_steps,
-        }
+    /// Which batches are whose, where they have so many pictures.
+    pub(super) fn plan(&self, pictures: &[usize]) -> Plan {
+        Plan::new(pictures, self.num_slots, self.gradient_accumulation_steps)
     }
 
     /// Optimiser steps in the whole run over a data set of `pictures` pictures.
     pub fn total_steps(&self, pictures: usize) -> usize {
+        self.total_steps_of(pictures.div_ceil(self.train_batch_size))
+    }
+
+    /// Optimiser steps in the whole run, with so many batches to an epoch.
+    pub(super) fn total_steps_of(&self, batches: usize) -> usize {
         self.max_train_steps
-            .unwrap_or(self.num_epochs * self.steps_per_epoch(pictures))
+            .unwrap_or(self.num_epochs * self.steps_of(batches))
     }
 }
 

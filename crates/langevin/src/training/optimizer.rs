@@ -1,4 +1,12 @@
-//! AdamW over all parameters of a module.
+//! What moves the parameters of a module: AdamW here, a file for each other, and [`Optimizer`], whichever there is.
+
+mod adafactor;
+mod any;
+mod prodigy;
+
+pub use adafactor::{AdafactorConfig, AdafactorOptimizer};
+pub use any::{Optimizer, OptimizerConfig, OptimizerKind};
+pub use prodigy::{ProdigyConfig, ProdigyOptimizer};
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -194,3 +202,6 @@ impl ModuleMapper for Update<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,6 @@ use super::{
     gradients::Gradients,
     learner::{Learner, Update},
     lock::RunLock,
-    optimizer::AdamWConfig,
     report::Reports,
     samples,
     slots::{self, Chance, ChanceState, Team, slots_of},
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     Error, Result, files,
     nn::dropping,
-    ops::in_pool,
+    ops::{in_pool, trim},
     pipelines::{MODEL_INDEX, Pipeline},
 };
 
@@ -85,15 +84,15 @@ impl<'w> Run<'w> {
     /// Makes the folder, writes the configuration, takes the model; goes to where a checkpoint left off.
     pub(super) fn begin(trainer: &mut Trainer, mut team: Team<'w>) -> Result<Self> {
         let config = &trainer.config;
-        let pictures = trainer.dataset.len();
-        let steps = config.total_steps(pictures);
-        let epochs = steps.div_ceil(config.steps_per_epoch(pictures));
+        let batches = trainer.loader.batches_per_epoch();
+        let steps = config.total_steps_of(batches);
+        let epochs = steps.div_ceil(config.steps_of(batches));
         trainer.trainee()?;
         // Before there is a folder: it may be refused.
         let learner = trainer
             .trainee
             .take()
-            .map(|trainee| learner(trainee, config, pictures))
+            .map(|trainee| learner(trainee, config, batches))
             .transpose()?;
         let replaces = trainer.resumed.is_none() && trainer.folder.join(MODEL_INDEX).exists();
         let resolved = TrainingConfig {
@@ -385,7 +384,10 @@ impl<'w> Run<'w> {
             // Never samples of one run beside weights of another.
             self.save_here(trainer)?;
         }
+        // A step's room is no picture's.
+        trim();
         let drawn = drawn(trainer, &self.learner()?.best(), path)?;
+        trim();
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
         self.reports.drawn(observer, step, &drawn)
@@ -552,7 +554,7 @@ fn lesson(
     let objective = trainer.objective.as_ref();
     let noise = trainer.config.noise_options();
     let draw = Draw::new(&batch.clean, objective, noise, &mut chance.generator);
-    let (model, saving) = (learner.model(), trainer.config.saving());
+    let (model, saving) = (learner.model(), trainer.saving());
     let lesson = in_pool(|| {
         dropping(&mut chance.dropout, || {
             step::gradients_saving(saving, model, objective, &batch, &draw)
@@ -606,14 +608,9 @@ fn pipeline(trainer: &Trainer, trainee: &AnyTrainee) -> Result<Pipeline> {
     }
 }
 
-/// What is trained with what the configuration moves it by, in a run over so many pictures.
-fn learner(trainee: AnyTrainee, config: &TrainingConfig, pictures: usize) -> Result<Learner<AnyTrainee>> {
-    let optimizer = AdamWConfig {
-        beta1: config.adam_beta1,
-        beta2: config.adam_beta2,
-        eps: config.adam_epsilon,
-        weight_decay: config.adam_weight_decay,
-    };
+/// What is trained with what the configuration moves it by, in a run with so many batches to an epoch.
+fn learner(trainee: AnyTrainee, config: &TrainingConfig, batches: usize) -> Result<Learner<AnyTrainee>> {
+    let optimizer = config.optimizer();
     let ema = config.use_ema.then(|| EmaSchedule {
         max_decay: config.ema_max_decay,
         inv_gamma: config.ema_inv_gamma,
@@ -622,7 +619,7 @@ fn learner(trainee: AnyTrainee, config: &TrainingConfig, pictures: usize) -> Res
         use_ema_warmup: !matches!(trainee, AnyTrainee::Latent(_)),
         ..EmaSchedule::default()
     });
-    let schedule = config.lr_schedule(config.total_steps(pictures), config.steps_per_epoch(pictures))?;
+    let schedule = config.lr_schedule(config.total_steps_of(batches), config.steps_of(batches))?;
     let learner = Learner::new(
         trainee,
         optimizer,

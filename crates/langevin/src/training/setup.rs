@@ -1,10 +1,12 @@
 //! What a run's parts are made of: its model and its pictures.
 
+use std::sync::Arc;
+
 use super::{TrainingConfig, latent_space::LatentSpace};
 use crate::{
     Result,
     conditioning::Trained,
-    data::{self, Dataset, LoaderConfig, Transform},
+    data::{self, BucketRule, Buckets, Dataset, Loader, LoaderConfig, Transform},
     models::{AnyModelConfig, ModelInputs},
 };
 
@@ -45,8 +47,37 @@ pub(super) fn transform(config: &TrainingConfig) -> Transform {
     }
 }
 
+impl TrainingConfig {
+    /// The sizes that pictures are brought to, where that is not one square.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn buckets(&self) -> Result<Option<Buckets>> {
+        let rule = BucketRule {
+            resolution: self.resolution,
+            min: self.min_bucket_reso,
+            max: self.max_bucket_reso,
+            step: self.bucket_reso_steps,
+            no_upscale: self.bucket_no_upscale,
+        };
+        self.enable_bucket.then(|| Buckets::new(rule)).transpose()
+    }
+}
+
+/// What reads the pictures of a run.
+///
+/// # Errors
+/// If the data set is empty.
+pub(super) fn loader(config: &TrainingConfig, dataset: Arc<dyn Dataset>) -> Result<Loader> {
+    let (transform, reading) = (transform(config), loader_config(config, dataset.as_ref()));
+    match config.buckets()? {
+        Some(buckets) => Loader::in_buckets(dataset, transform, reading, buckets),
+        None => Loader::new(dataset, transform, reading),
+    }
+}
+
 /// How the pictures are read.
-pub(super) fn loader_config(config: &TrainingConfig, dataset: &dyn Dataset) -> LoaderConfig {
+fn loader_config(config: &TrainingConfig, dataset: &dyn Dataset) -> LoaderConfig {
     /// Decoding one batch ahead on one thread keeps up with training on a CPU.
     const WORKERS: usize = 1;
     LoaderConfig {

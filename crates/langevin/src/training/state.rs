@@ -218,7 +218,7 @@ impl SavedRun {
     ///
     /// # Errors
     /// If they differ; the error says in what.
-    pub fn check_data(&self, config: &TrainingConfig, data: &Fingerprint) -> Result<()> {
+    pub fn check_data(&self, config: &TrainingConfig, data: &Fingerprint, batches: usize) -> Result<()> {
         let kind = config.conditioning;
         let difference = match &self.place.data {
             Some(was) => was.difference(
@@ -244,7 +244,7 @@ impl SavedRun {
             ));
         }
         self.place
-            .check_schedule(config)
+            .check_schedule(config, batches)
             .map_err(|message| Error::file(self.folder.join(STATE), message))
     }
 
@@ -361,8 +361,7 @@ impl Place {
     }
 
     /// Holds the numbers against the schedule of a run. Pictures that could not be read make for fewer steps, and never for more.
-    fn check_schedule(&self, config: &TrainingConfig) -> Result<(), String> {
-        let batches = self.pictures.div_ceil(config.train_batch_size.max(1));
+    fn check_schedule(&self, config: &TrainingConfig, batches: usize) -> Result<(), String> {
         let slots = config.num_slots.max(1);
         let steps = |batches: usize| {
             batches

@@ -8,7 +8,7 @@ use crate::{
     models::{Conditioning, Denoiser},
     nn::checkpoint::checkpointing,
     objectives::{Noise, NoiseOptions, Objective, TrainingPair},
-    ops::{KeptAs, keeping},
+    ops::{KeptAs, Precision, computing, keeping},
     random::Generator,
 };
 
@@ -190,6 +190,8 @@ pub struct Saving {
     pub kept_as: KeptAs,
     /// Whether blocks compute theirs again, see [`gradients_checkpointed`].
     pub checkpointing: bool,
+    /// What products are of, forward and for the gradients of inputs; those of weights are float32's.
+    pub precision: Precision,
 }
 
 /// [`gradients`], with less memory.
@@ -204,11 +206,10 @@ pub fn gradients_saving<M: Module + Denoiser>(
     draw: &Draw,
 ) -> Result<Lesson> {
     keeping(saving.kept_as, || {
-        if saving.checkpointing {
-            gradients_checkpointed(model, objective, batch, draw)
-        } else {
-            gradients(model, objective, batch, draw)
-        }
+        computing(saving.precision, || match saving.checkpointing {
+            true => gradients_checkpointed(model, objective, batch, draw),
+            false => gradients(model, objective, batch, draw),
+        })
     })
 }
 

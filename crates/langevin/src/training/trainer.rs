@@ -23,9 +23,9 @@ use super::{
     pretrained,
     run::{Ended, Run},
     samples,
-    setup::{loader_config, model_config, transform},
+    setup::{self, model_config},
     slots::{self, Alone, Team, World},
-    step::{self, Batch, Draw},
+    step::{self, Batch, Draw, Saving},
     trackers,
     trainee::{AnyTrainee, Full, codec},
 };
@@ -36,7 +36,7 @@ use crate::{
     device::default_device,
     models::{AnyModel, AutoencoderKLConfig, ModelConfig},
     objectives::{NoiseOptions, Objective},
-    ops::{convolving, keeping},
+    ops::{Precision, convolving, keeping, trim},
     random::Generator,
     schedulers::AnyScheduler,
 };
@@ -88,6 +88,7 @@ impl Trainer {
         config.validate()?;
         check_device(&config, device)?;
         let resumed = checkpoints::asked_for(&config)?;
+        let loader = setup::loader(&config, Arc::clone(&dataset))?;
         if let Some(run) = ended(&config, dataset.len())? {
             return Err(Error::Config(format!(
                 "{}: the run is done, all {} steps of it",
@@ -101,15 +102,10 @@ impl Trainer {
         };
         checkpoints::check_folder(&config, &folder, resumed.as_deref())?;
         let resumed = resumed.map(SavedRun::open).transpose()?;
-        let loader = Loader::new(
-            Arc::clone(&dataset),
-            transform(&config),
-            loader_config(&config, dataset.as_ref()),
-        )?;
         let data = dataset.fingerprint()?;
         if let Some(saved) = &resumed {
             saved.check_config(&config)?;
-            saved.check_data(&config, &data)?;
+            saved.check_data(&config, &data, loader.batches_per_epoch())?;
         }
         let mut generator = Generator::new(config.seed);
         if let Some(base) = config.latent_base()? {
@@ -228,7 +224,7 @@ impl Trainer {
             None => self.config.train_batch_size.min(MEASURED),
         };
         let mut generator = Generator::new(0);
-        let saving = self.config.saving();
+        let saving = self.saving();
         let model = match self.trainee()?.clone() {
             AnyTrainee::Latent(latent) => {
                 let trains = self.config.trainee.row().trains;
@@ -262,6 +258,8 @@ impl Trainer {
                 let batch = keeping(saving.kept_as, || self.blank(&model, pictures, &mut generator))?;
                 let objective = self.objective.as_ref();
                 let draw = Draw::new(&batch.clean, objective, NoiseOptions::default(), &mut generator);
+                // What encoding left behind is no part of a step.
+                trim();
                 let start = Instant::now();
                 let (lesson, grew) =
                     memory::growth(|| step::gradients_saving(saving, &model, objective, &batch, &draw));
@@ -270,12 +268,25 @@ impl Trainer {
         };
         let seconds_per_picture = start.elapsed().as_secs_f64() / pictures as f64;
         let pictures_per_step = self.config.pictures_per_step();
+        let batches = self.loader.batches_per_epoch();
         Ok(Estimate {
             seconds_per_step: seconds_per_picture * pictures_per_step.min(self.dataset.len()) as f64,
-            steps_per_epoch: self.config.steps_per_epoch(self.dataset.len()),
-            steps: self.config.total_steps(self.dataset.len()),
+            steps_per_epoch: self.config.steps_of(batches),
+            steps: self.config.total_steps_of(batches),
             memory: self.memory(num_trained(&model), grew, pictures),
         })
+    }
+
+    /// How a step saves memory. On a latent pipeline bf16 is what is multiplied too.
+    pub(super) fn saving(&self) -> Saving {
+        let precision = match (&self.latent, self.config.mixed_precision) {
+            (Some(_), MixedPrecision::Bf16) => Precision::Bf16,
+            _ => Precision::Float32,
+        };
+        Saving {
+            precision,
+            ..self.config.saving()
+        }
     }
 
     /// A batch of noise to measure a step with.
@@ -307,13 +318,32 @@ impl Trainer {
 
     /// The bytes that the process will hold, from those that it grew by for the gradients of a batch of `pictures`.
     fn memory(&self, parameters: usize, grew: Option<u64>, pictures: usize) -> Option<u64> {
+        // Pictures that are read ahead, plots, and what threads keep: as measured.
+        const BESIDE: u64 = 17 << 20;
         let weights = 4 * parameters as u64;
         let for_a_picture = grew?.saturating_sub(weights) / pictures as u64;
         let batch = self.config.train_batch_size.min(self.dataset.len()) as u64;
-        // Gradients and both moments; the average; the gradients that wait.
-        let copies =
-            3 + u64::from(self.config.use_ema) + u64::from(self.config.gradient_accumulation_steps > 1);
-        Some(data::of_this_process("VmRSS:")? + copies * weights + batch * for_a_picture)
+        // Gradients and what the optimiser keeps; the average; the gradients that wait.
+        let copies = 1
+            + self.config.optimizer.copies()
+            + u64::from(self.config.use_ema)
+            + u64::from(self.config.gradient_accumulation_steps > 1);
+        trim();
+        let kept = self
+            .latent
+            .as_ref()
+            .map_or(0, |latent| latent.kept(&self.config, self.dataset.as_ref()));
+        let drawn = self
+            .latent
+            .as_ref()
+            .map_or(0, |latent| latent.for_a_picture(&self.config));
+        Some(
+            BESIDE
+                + kept
+                + data::of_this_process("VmRSS:")?
+                + copies * weights
+                + (batch * for_a_picture).max(drawn),
+        )
     }
 
     /// Trains, and leaves everything in the run's folder.
@@ -509,6 +539,7 @@ impl Trainer {
                 config.learning_rate
             ));
         }
+        remarks.extend(self.sizes());
         if let Some(latent) = &self.latent {
             remarks.extend(latent.remarks(config, self.dataset.as_ref()));
         }
@@ -522,6 +553,24 @@ impl Trainer {
             );
         }
         remarks
+    }
+
+    /// How many pictures are brought to each size, where that is not one square.
+    fn sizes(&self) -> Option<String> {
+        const MOST: usize = 40;
+        let mut sizes = self.loader.sizes()?;
+        sizes.sort_unstable();
+        let (count, batches) = (sizes.len(), self.loader.batches_per_epoch());
+        let said = sizes
+            .iter()
+            .take(MOST)
+            .map(|([height, width], pictures)| format!("{width}x{height}: {pictures}"));
+        let said: Vec<String> = said.chain((count > MOST).then(|| "…".into())).collect();
+        Some(format!(
+            "pictures are brought to {count} sizes, and an epoch has {batches} batches of one size each, {:.1} pictures on the average ({})",
+            self.dataset.len() as f64 / batches.max(1) as f64,
+            said.join(", ")
+        ))
     }
 
     /// Whether some pictures from all over the data are all grey, whatever channels they are stored with.
@@ -576,7 +625,7 @@ impl Trainer {
             for index in &mut batch.indices {
                 *index = self.dataset.original(*index);
             }
-            return keeping(self.config.saving().kept_as, || {
+            return keeping(self.saving().kept_as, || {
                 latent.batch(&self.config, networks, batch, generator)
             });
         }
@@ -596,7 +645,7 @@ impl Trainer {
             text_encoder: trainee.text_encoder(),
         };
         // A text encoder that is trained along keeps for its backward what the model keeps.
-        let conditioning = keeping(self.config.saving().kept_as, || {
+        let conditioning = keeping(self.saving().kept_as, || {
             conditioning::of_batch(&self.conditions, &examples, generator)
         })?;
         Ok(Batch::new(latents.unwrap_or(clean), conditioning))

@@ -1,10 +1,12 @@
 //! Which training configurations make sense.
 
 use super::{
-    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, TraineeKind, TrainingConfig, codec_run,
+    ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, OptimizerKind, TraineeKind,
+    TrainingConfig, codec_run,
 };
 use crate::{
     Error, Result, conditioning,
+    data::Resize,
     error::require,
     models::{ImageCondition, ModelPreset},
 };
@@ -13,6 +15,14 @@ use crate::{
 const TUNING: &[&str] = &[
     "trainee",
     "pretrained",
+    "enable_bucket",
+    "cache_latents_to_disk",
+    "center_crop",
+    "min_bucket_reso",
+    "max_bucket_reso",
+    "bucket_reso_steps",
+    "bucket_no_upscale",
+    "resize",
     "rank",
     "lora_alpha",
     "lora_targets",
@@ -152,6 +162,30 @@ impl TrainingConfig {
                 "shuffle_tags",
                 self.shuffle_tags,
             ),
+            (
+                "min_bucket_reso",
+                self.min_bucket_reso != usual.min_bucket_reso,
+                "enable_bucket",
+                self.enable_bucket,
+            ),
+            (
+                "max_bucket_reso",
+                self.max_bucket_reso != usual.max_bucket_reso,
+                "enable_bucket",
+                self.enable_bucket,
+            ),
+            (
+                "bucket_reso_steps",
+                self.bucket_reso_steps != usual.bucket_reso_steps,
+                "enable_bucket",
+                self.enable_bucket,
+            ),
+            (
+                "bucket_no_upscale",
+                self.bucket_no_upscale,
+                "enable_bucket",
+                self.enable_bucket,
+            ),
         ];
         if let Some((name, _, other, _)) = needs.into_iter().find(|(_, asked, _, there)| *asked && !there) {
             return option(format!("`{name}` goes with `{other}`, and there is none"));
@@ -164,6 +198,8 @@ impl TrainingConfig {
         }
         let asks = [
             ("train_text_encoder", self.train_text_encoder),
+            ("enable_bucket", self.enable_bucket),
+            ("cache_latents_to_disk", self.cache_latents_to_disk.is_some()),
             ("instance_prompt", self.instance_prompt.is_some()),
             ("shuffle_tags", self.shuffle_tags),
             ("class_prompt", self.class_prompt.is_some()),
@@ -182,6 +218,18 @@ impl TrainingConfig {
                 )),
                 None => Ok(()),
             };
+        }
+        self.buckets()?;
+        if self.enable_bucket && self.resize == Resize::Square {
+            return option(
+                "`resize` square brings every picture to one square, and `enable_bucket` to the size of its proportions: leave one out".into(),
+            );
+        }
+        if self.cache_latents_to_disk.is_some() && !self.center_crop && self.resize != Resize::Square {
+            return option(
+                "`cache_latents_to_disk` keeps what pictures come to, and they are cropped at random, anew each time: `center_crop` goes with it"
+                    .into(),
+            );
         }
         if self.shuffle_tags && (self.instance_prompt.is_some() || kind == TraineeKind::Embedding) {
             return option(
@@ -289,6 +337,34 @@ impl TrainingConfig {
                 format!("`{name}` is {value}; it must be a positive number")
             })?;
         }
+        for (name, given) in [
+            ("prodigy_beta3", self.prodigy_beta3.is_some()),
+            ("prodigy_decouple", !self.prodigy_decouple),
+            ("prodigy_use_bias_correction", !self.prodigy_use_bias_correction),
+            ("prodigy_safeguard_warmup", !self.prodigy_safeguard_warmup),
+            ("prodigy_d_coef", self.prodigy_d_coef != 1.0),
+        ] {
+            require(!given || self.optimizer == OptimizerKind::Prodigy, || {
+                format!(
+                    "`{name}` belongs to `optimizer` prodigy, and it is {}",
+                    self.optimizer
+                )
+            })?;
+        }
+        require(
+            self.optimizer != OptimizerKind::Prodigy || self.text_encoder_lr.is_none(),
+            || {
+                "`optimizer` prodigy finds one learning rate for all that is trained: leave `text_encoder_lr` out".into()
+            },
+        )?;
+        let d_coef = self.prodigy_d_coef;
+        require(d_coef.is_finite() && d_coef > 0.0, || {
+            format!("`prodigy_d_coef` is {d_coef}; it must be a positive number")
+        })?;
+        require(
+            self.prodigy_beta3.is_none_or(|beta| (0.0..1.0).contains(&beta)),
+            || "`prodigy_beta3` must be at least 0 and less than 1".into(),
+        )?;
         for (name, value) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
             require((0.0..1.0).contains(&value), || {
                 format!("`{name}` is {value}; it must be at least 0 and less than 1")

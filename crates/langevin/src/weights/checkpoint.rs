@@ -45,6 +45,7 @@ pub struct Checkpoint {
     early_names: bool,
     keeps_types: bool,
     rounds: bool,
+    in_bf16: bool,
 }
 
 /// A parameter's numbers, in the type that its module holds them in.
@@ -140,6 +141,7 @@ impl Checkpoint {
             early_names: false,
             keeps_types: false,
             rounds: false,
+            in_bf16: false,
             path,
         };
         // Only an index looks for names that may not be there.
@@ -180,6 +182,7 @@ impl Checkpoint {
             early_names: self.early_names,
             keeps_types: self.keeps_types,
             rounds: self.rounds,
+            in_bf16: self.in_bf16,
         }
     }
 
@@ -194,6 +197,13 @@ impl Checkpoint {
     /// is float32. A weight that a LoRA is merged into is float32 too: what it changes is often less than a step between two numbers of 16 bits.
     pub fn keeping_types(mut self) -> Self {
         self.keeps_types = true;
+        self
+    }
+
+    /// The same checkpoint, whose weights are rounded to bf16 where an operation takes them so, whatever they are stored as: half of the memory for
+    /// what is not trained.
+    pub fn in_bf16(mut self) -> Self {
+        self.in_bf16 = true;
         self
     }
 
@@ -241,6 +251,7 @@ impl Checkpoint {
             early_names: false,
             keeps_types: false,
             rounds: false,
+            in_bf16: false,
             path,
         };
         if checkpoint
@@ -312,8 +323,10 @@ impl Checkpoint {
     /// How many bytes its numbers take in a module that is loaded from it, about.
     pub fn loaded_bytes(&self) -> u64 {
         let bytes = |Place { stored, edits, .. }: &Place| {
-            let stays = self.keeps_types && edits.is_empty() && stored.shape.len() > 1;
+            let is_matrix = stored.shape.len() > 1;
+            let stays = self.keeps_types && edits.is_empty() && is_matrix;
             let size = match stored.dtype {
+                _ if self.in_bf16 && is_matrix => 2,
                 Dtype::F16 | Dtype::BF16 if stays => 2,
                 _ => size_of::<f32>() as u64,
             };
@@ -366,6 +379,18 @@ impl Checkpoint {
         let Some(place) = self.places.get(name) else {
             return Err(Error::file(&self.path, format!("lacks {name}")));
         };
+        if self.in_bf16 && takes_halves {
+            let values = self.read_as(name, as_turned)?;
+            let mut room = Buffer::lasting(values.len().div_ceil(2));
+            let halves = &mut room.as_halves_mut()[..values.len()];
+            for (half, value) in halves.iter_mut().zip(&values) {
+                *half = bf16::from_f32(*value).to_bits();
+            }
+            return Ok(Parameter {
+                bytes: room.into_bytes(2 * values.len()),
+                dtype: DType::BF16,
+            });
+        }
         let StoredTensor { dtype, shape } = &place.stored;
         let halves = match dtype {
             Dtype::F16 => Some(DType::F16),

@@ -33,6 +33,7 @@ pub use precision::{Precision, writing};
 pub use replace::replace;
 pub use safetensors::{read_tensors, write_tensors};
 pub use tensors::NamedTensor;
+pub(crate) use walk::{digest, hollow};
 pub use walk::{
     load, load_but, named_tensors, named_tensors_of, parameter_names, parameters, save, shapes, widened,
 };

@@ -14,6 +14,7 @@ use burn::{
 };
 use rayon::prelude::*;
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 
 use super::{
     Checkpoint, NamedTensor, Precision, StoredTensor,
@@ -298,6 +299,41 @@ pub fn widened<M: Module>(module: M) -> M {
         }
     }
     module.map(&mut Widen)
+}
+
+/// A hash of a module's parameters: their keys, shapes and values.
+pub(crate) fn digest<M: Module>(module: &M) -> [u8; 32] {
+    struct Take(Location, Sha256);
+    impl ModuleVisitor for Take {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val().inner();
+            self.1.update(self.0.key());
+            for side in tensor.dims() {
+                self.1.update((side as u64).to_le_bytes());
+            }
+            self.1.update(to_bytes(&numbers(tensor)));
+        }
+    }
+    let mut take = Take(Location::default(), Sha256::new());
+    module.visit(&mut take);
+    take.1.finalize().into()
+}
+
+/// A module of the same shape whose parameters take no memory and are all zero: what is left to ask of a model whose weights are elsewhere.
+pub(crate) fn hollow<M: Module>(module: M) -> M {
+    struct Hollow;
+    impl ModuleMapper for Hollow {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| without_memory(tensor.dims(), &tensor.device()))
+        }
+    }
+    module.map(&mut Hollow)
 }
 
 /// Writes a parameter as a checkpoint has it.

@@ -187,6 +187,11 @@ fn imply(args: &TrainArgs, config: &mut TrainingConfig) -> Result<()> {
     if tunes && args.has("pretrained") && !args.has("learning_rate") {
         config.learning_rate = config.trainee.learning_rate();
     }
+    if let Some(rate) = config.optimizer.learning_rate()
+        && !args.has("learning_rate")
+    {
+        config.learning_rate = rate;
+    }
     if args.has("ddpm_num_steps") && !args.has("ddpm_num_inference_steps") {
         // The samples on the way take no more steps than there are.
         config.ddpm_num_inference_steps = config.ddpm_num_inference_steps.min(config.ddpm_num_steps);

@@ -129,8 +129,12 @@ impl<M: Module> Learner<M> {
         let Some(shared) = self.shared.as_mut().filter(|_| gradients.norm.is_finite()) else {
             return (update, None);
         };
+        // No other is shared.
+        let Some(optimizer) = self.optimizer.by_element() else {
+            return (update, None);
+        };
         let factor = clip_factor(gradients.norm, self.max_grad_norm);
-        let hyper = self.optimizer.next_step(factor, learning_rate);
+        let hyper = optimizer.next_step(factor, learning_rate);
         shared
             .moved
             .extend(row.iter().map(|(id, _)| *id).filter(|id| !missing.contains(id)));
@@ -144,7 +148,7 @@ impl<M: Module> Learner<M> {
                 let gradient = Tensor::from_data(TensorData::new(own.to_vec(), [own.len()]), &value.device());
                 // In place, where nobody else holds it.
                 let parameter = std::mem::replace(value, Tensor::empty([0], &gradient.device()));
-                *value = self.optimizer.move_one(piece.id, parameter, gradient, hyper);
+                *value = optimizer.move_one(piece.id, parameter, gradient, hyper);
             }
             moved.extend(numbers(value.clone()));
         }

@@ -35,7 +35,8 @@ impl Run<'_> {
         trainer: &mut Trainer,
         observer: &mut dyn Observer,
     ) -> Result<Ended> {
-        let plan = trainer.config.plan(trainer.dataset.len());
+        let sizes = trainer.loader.batch_sizes(self.epoch as u64);
+        let plan = trainer.config.plan(&sizes);
         let from = plan.step_after(self.batch);
         let numbers = plan.numbers(&self.own, from);
         let mut loaded = trainer.loader.epoch_of(self.epoch as u64, numbers).peekable();
@@ -44,7 +45,7 @@ impl Run<'_> {
             if self.learner()?.steps() >= self.steps {
                 break;
             }
-            let part = self.learn_slots(trainer, plan, step, &mut loaded);
+            let part = self.learn_slots(trainer, &plan, step, &mut loaded);
             let row = self.learner()?.row();
             let stop = observer.should_stop();
             let whole = slots::reduce(&mut self.team, plan.slots, &row, part, stop)?;
@@ -71,7 +72,7 @@ impl Run<'_> {
     fn learn_slots(
         &mut self,
         trainer: &Trainer,
-        plan: Plan,
+        plan: &Plan,
         step: usize,
         loaded: &mut Peekable<impl Iterator<Item = Result<Batch>>>,
     ) -> Result<Part> {

@@ -81,6 +81,16 @@ fn introduced(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
     if team.size() == 1 {
         return Ok(());
     }
+    if !config.optimizer.is_by_element() {
+        return Err(Error::option(
+            &["optimizer"],
+            format!(
+                "`optimizer` {} moves an element by what it knows of others, and each of several processes keeps a share of them: train in one \
+                 process, with as many slots as you like, or with adamw",
+                config.optimizer
+            ),
+        ));
+    }
     let own = Introduction {
         version: VERSION.into(),
         config: config.portable(),

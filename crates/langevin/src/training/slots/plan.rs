@@ -7,12 +7,12 @@ use std::ops::Range;
 /// Batches have their numbers by the epoch's order alone. A round is the next batch for each slot, a step so many rounds as gradients are
 /// accumulated over. In the last round of an epoch slots may be without a batch, and its last batch may be a smaller one: a round counts as
 /// the mean over its pictures, wherever they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::training) struct Plan {
-    pub pictures: usize,
-    pub batch_size: usize,
+    /// Pictures up to the end of each batch.
+    ends: Vec<usize>,
     pub slots: usize,
-    pub accumulation: usize,
+    accumulation: usize,
 }
 
 /// A batch of a slot.
@@ -25,36 +25,49 @@ pub(in crate::training) struct Task {
 }
 
 impl Plan {
-    fn batches(self) -> usize {
-        self.pictures.div_ceil(self.batch_size)
+    /// For an epoch whose batches have so many pictures.
+    pub(in crate::training) fn new(pictures: &[usize], slots: usize, accumulation: usize) -> Self {
+        let ends = pictures.iter().scan(0, |end, pictures| {
+            *end += pictures;
+            Some(*end)
+        });
+        Self {
+            ends: ends.collect(),
+            slots,
+            accumulation,
+        }
     }
 
-    fn in_a_step(self) -> usize {
+    fn batches(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn in_a_step(&self) -> usize {
         self.slots.saturating_mul(self.accumulation)
     }
 
     /// Steps of an epoch.
-    pub(in crate::training) fn steps(self) -> usize {
+    pub(in crate::training) fn steps(&self) -> usize {
         self.batches().div_ceil(self.in_a_step())
     }
 
     /// The step that begins after so many batches.
-    pub(in crate::training) fn step_after(self, batches: usize) -> usize {
+    pub(in crate::training) fn step_after(&self, batches: usize) -> usize {
         batches.div_ceil(self.in_a_step())
     }
 
     /// Batches of the epoch that are done after a step.
-    pub(in crate::training) fn done_after(self, step: usize) -> usize {
+    pub(in crate::training) fn done_after(&self, step: usize) -> usize {
         ((step + 1) * self.in_a_step()).min(self.batches())
     }
 
     /// Rounds of a step, the last of which may be incomplete.
-    pub(in crate::training) fn rounds(self, step: usize) -> usize {
+    pub(in crate::training) fn rounds(&self, step: usize) -> usize {
         (self.done_after(step) - step * self.in_a_step()).div_ceil(self.slots)
     }
 
     /// What a slot learns from in a step.
-    pub(in crate::training) fn tasks(self, step: usize, slot: usize) -> Vec<Task> {
+    pub(in crate::training) fn tasks(&self, step: usize, slot: usize) -> Vec<Task> {
         let first = |round: usize| step * self.in_a_step() + round * self.slots;
         let task = |round: usize| {
             let number = first(round) + slot;
@@ -68,7 +81,7 @@ impl Plan {
     }
 
     /// The batches that some slots learn from, from a step to the end of the epoch, in the order in which they come to them.
-    pub(in crate::training) fn numbers(self, slots: &Range<usize>, from: usize) -> Vec<usize> {
+    pub(in crate::training) fn numbers(&self, slots: &Range<usize>, from: usize) -> Vec<usize> {
         let of_step = |step| slots.clone().flat_map(move |slot| self.tasks(step, slot));
         (from..self.steps())
             .flat_map(of_step)
@@ -77,8 +90,11 @@ impl Plan {
     }
 
     /// Pictures before a batch.
-    fn until(self, batch: usize) -> usize {
-        (batch * self.batch_size).min(self.pictures)
+    fn until(&self, batch: usize) -> usize {
+        match batch.min(self.ends.len()) {
+            0 => 0,
+            batch => self.ends[batch - 1],
+        }
     }
 }
 
@@ -86,15 +102,16 @@ impl Plan {
 mod tests {
     use super::*;
 
+    fn batches(pictures: usize, size: usize) -> Vec<usize> {
+        (0..pictures.div_ceil(size))
+            .map(|batch| size.min(pictures - batch * size))
+            .collect()
+    }
+
     #[test]
     fn every_batch_is_learned_from_once_whoever_does_it() {
         for (pictures, slots, accumulation) in [(1, 4, 1), (37, 4, 2), (40, 1, 3), (96, 3, 4), (5, 8, 2)] {
-            let plan = Plan {
-                pictures,
-                batch_size: 3,
-                slots,
-                accumulation,
-            };
+            let plan = Plan::new(&batches(pictures, 3), slots, accumulation);
             let mut all = plan.numbers(&(0..slots), 0);
             all.sort_unstable();
             assert_eq!(all, (0..pictures.div_ceil(3)).collect::<Vec<_>>());
@@ -110,14 +127,13 @@ mod tests {
 
     #[test]
     fn a_round_is_the_mean_over_its_pictures() {
-        let plan = Plan {
-            pictures: 7,
-            batch_size: 2,
-            slots: 2,
-            accumulation: 1,
-        };
+        let plan = Plan::new(&[2, 2, 2, 1], 2, 1);
         let weights = |step| [0, 1].map(|slot| plan.tasks(step, slot)[0].weight);
         assert_eq!(weights(0), [0.5, 0.5]);
         assert_eq!(weights(1), [2.0 / 3.0, 1.0 / 3.0]);
+        // Batches of buckets are of any size.
+        let plan = Plan::new(&[1, 3, 2], 2, 1);
+        let weights = |step| plan.tasks(step, 0)[0].weight;
+        assert_eq!([weights(0), weights(1)], [0.25, 1.0]);
     }
 }

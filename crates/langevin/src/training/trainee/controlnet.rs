@@ -12,6 +12,7 @@ use crate::{
     Error, Result,
     codec::Codec,
     models::{AnyModel, ControlNetConfig, ControlNetModel, Model},
+    ops,
     random::Generator,
 };
 
@@ -51,7 +52,7 @@ pub fn begin(
     struct Own;
     impl ModuleMapper for Own {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            Param::from_tensor(param.val())
+            Param::from_tensor(ops::widened(param.val()))
         }
     }
     Ok(network.map(&mut Own))

@@ -105,7 +105,7 @@ pub fn attach(latent: Latent, vectors: usize, initial: &[u32]) -> Result<Latent>
         let rows = vec![i64::from(id); vectors];
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [vectors]), &table.device());
         // Values of its own: the table stays as it is.
-        let values = table.select(0, rows).into_data();
+        let values = table.select(0, rows).into_data().convert::<f32>();
         Ok(Param::from_tensor(Tensor::from_data(
             values,
             &encoder.text_model.final_layer_norm.weight.val().device(),

@@ -60,6 +60,14 @@ impl Latent {
     /// # Errors
     /// If it has no UNet that looks at texts.
     pub fn of(pipeline: &Pipeline) -> Result<Self> {
+        Self::as_held(pipeline).map(widened)
+    }
+
+    /// The networks of a pipeline, whose weights stay as they are held: for what is trained beside them.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn as_held(pipeline: &Pipeline) -> Result<Self> {
         let AnyModel::Condition(unet) = &pipeline.model else {
             return Err(Error::Unsupported(format!(
                 "a {} has no UNet that looks at a text, and what is trained on top of one needs one",
@@ -68,13 +76,9 @@ impl Latent {
         };
         let is_xl = unet.config().addition_embed_type == Some(AdditionEmbedType::TextTime);
         let text = pipeline.condition::<TextCondition>();
-        let mut encoders = text
-            .into_iter()
-            .flat_map(TextCondition::encoders)
-            .cloned()
-            .map(widened);
+        let mut encoders = text.into_iter().flat_map(TextCondition::encoders).cloned();
         Ok(Self {
-            unet: widened(pipeline.model.clone()),
+            unet: pipeline.model.clone(),
             text_encoder: encoders.next(),
             text_encoder_2: encoders.next(),
             controlnet: None,
