@@ -479,6 +479,14 @@ impl Script {
                 (_, "optimizer", Some(value)) => {
                     bail!("`--{name} {value}` of {} is not there yet", self.name)
                 }
+                // As Python spells them.
+                (Some(Meaning::Is(ours)), name, Some(value))
+                    if name.starts_with("prodigy_") && (is(value, "true") || is(value, "false")) =>
+                {
+                    line.push(format!("--{ours}={}", value.to_ascii_lowercase()).into());
+                    said.push((*ours).to_string());
+                    continue;
+                }
                 // What the script draws with is 20 to 50 steps of the pipeline's sampler.
                 (Some(Meaning::Is(ours)), ..) => (*ours).to_string(),
                 (Some(Meaning::Means(ours, value)), ..) => {
@@ -680,6 +688,19 @@ mod tests {
         );
         let flags = "--timestep_bias_strategy=later --timestep_bias_portion=0.5 --timestep_bias_multiplier=3 --dream_training";
         assert!(ours.ends_with(flags) && notes.is_empty(), "{ours} {notes:?}");
+    }
+
+    #[test]
+    fn what_prodigy_is_told_counts_where_it_is_asked_for() {
+        let told = "--prodigy_decouple=True|--prodigy_safeguard_warmup|False|--prodigy_beta3=0.9";
+        let script = "train_dreambooth_lora_sdxl.py";
+        let (ours, notes) = line(script, &format!("--optimizer=Prodigy|--learning_rate=1.0|{told}"));
+        let flags = "--optimizer=prodigy --learning_rate=1.0 --prodigy-decouple=true --prodigy-safeguard-warmup=false --prodigy-beta3=0.9";
+        assert!(ours.ends_with(flags) && notes.is_empty(), "{ours} {notes:?}");
+        let (ours, notes) = line(script, told);
+        assert!(!ours.contains("prodigy") && notes.len() == 3, "{ours} {notes:?}");
+        let other = Script::named(script).unwrap().line(&words("--optimizer=lion"));
+        assert!(other.unwrap_err().to_string().contains("not there yet"));
     }
 
     #[test]
