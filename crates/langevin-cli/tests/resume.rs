@@ -146,10 +146,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes() {
     let run = format!("{RUN} --max-train-steps 40 --checkpointing-steps 3 --checkpoints-total-limit 2");
     let parts = ["unet/config.json", "unet_ema/config.json"];
     kill_at_random(scene.path(), &run, kills(10), &parts);
-    assert_eq!(
-        checkpoints::all(&scene.path().join("whole")).last().unwrap().0,
-        39
-    );
+    assert_eq!(checkpoints::all(scene.path().join("whole")).last().unwrap().0, 39);
 }
 
 /// The same of what is trained on a latent pipeline, with what such runs keep besides: cached latents, buckets, other optimisers.
