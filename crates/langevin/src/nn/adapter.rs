@@ -170,6 +170,16 @@ impl Adapter {
     /// What it changes where lengths are learned apart: `(f - 1) · W x + f · scale · up(down(x))` with f the length that was learned over that of
     /// `W + scale · up down`, which counts as a number and not as a function (Liu et al. 2024, section 4.3). Mirrors PEFT's `DoraLinearLayer`.
     fn rescaled(&self, magnitude: Tensor<1>, x: Tensor<4>, layer: &Adapted) -> Tensor<4> {
+        let factor = self.factor(magnitude, layer);
+        let x = self.dropout.forward(x);
+        let base = ops::conv2d(x.clone(), layer.weight.clone(), None, None, layer.geometry);
+        let narrow = ops::conv2d(x, self.down.val(), None, None, layer.geometry);
+        let wide = ops::conv2d(narrow, self.up.val(), None, None, Geometry::uniform(1, 0));
+        base * (factor.clone() - 1.0) + wide.mul_scalar(self.scale) * factor
+    }
+
+    /// The length that was learned of each output over the one that it has.
+    fn factor(&self, magnitude: Tensor<1>, layer: &Adapted) -> Tensor<4> {
         let [height, width, inputs, rank] = self.down.dims();
         let [.., outputs] = self.up.dims();
         let rows = height * width * inputs;
@@ -178,12 +188,7 @@ impl Adapter {
         let weight = ops::widened(layer.weight.clone().detach()).reshape([rows, outputs]);
         let weight = weight + change.mul_scalar(self.scale);
         let length = weight.square().sum_dim(0).sqrt().reshape([outputs]);
-        let factor = (magnitude / length).reshape([1, 1, 1, outputs]);
-        let x = self.dropout.forward(x);
-        let base = ops::conv2d(x.clone(), layer.weight.clone(), None, None, layer.geometry);
-        let narrow = ops::conv2d(x, self.down.val(), None, None, layer.geometry);
-        let wide = ops::conv2d(narrow, self.up.val(), None, None, Geometry::uniform(1, 0));
-        base * (factor.clone() - 1.0) + wide.mul_scalar(self.scale) * factor
+        (magnitude / length).reshape([1, 1, 1, outputs])
     }
 
     fn add_plain(&self, strength: Strength, x: Tensor<4>, y: Tensor<4>, geometry: Geometry) -> Tensor<4> {
@@ -242,6 +247,34 @@ impl Adapters {
         self.0.is_empty() && !lent::are_on(weight)
     }
 
+    /// What the layer gives with an adapter that learns lengths and drops nothing, which then is `f · (W x + scale · up(down(x)))` with bias and residual
+    /// behind it: the layer is computed once. `None` where it is to be added up as others are.
+    pub(super) fn whole(
+        &self,
+        layer: &Adapted,
+        x: &Tensor<4>,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<4>>,
+    ) -> Option<Tensor<4>> {
+        let [adapter] = self.0.as_slice() else { return None };
+        let magnitude = adapter.magnitude.as_ref()?.val();
+        let counts_whole = strength(adapter.slot) == Some(Strength::Even(1.0));
+        if !counts_whole || adapter.dropout.is_active() || lent::are_on(layer.id) {
+            return None;
+        }
+        let base = ops::conv2d(x.clone(), layer.weight.clone(), None, None, layer.geometry);
+        let sum = adapter.add_plain(Strength::Even(1.0), x.clone(), base, layer.geometry);
+        let mut y = sum * adapter.factor(magnitude, layer);
+        if let Some(bias) = bias {
+            let [outputs] = bias.dims();
+            y = y + bias.reshape([1, 1, 1, outputs]);
+        }
+        Some(match residual {
+            Some(residual) => y + residual,
+            None => y,
+        })
+    }
+
     /// `y` with what they, and those that are lent to the layer, make of `x`, the layer's input. Rows of a batch lie on the first axis.
     pub(super) fn add(&self, layer: &Adapted, x: &Tensor<4>, y: Tensor<4>) -> Tensor<4> {
         let own = self
@@ -260,9 +293,11 @@ impl Adapters {
         &self,
         weight: &Param<Tensor<2>>,
         x: Tensor<D>,
-        y: Tensor<D>,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<D>>,
     ) -> Tensor<D> {
-        let shape = y.dims();
+        let mut shape = x.dims();
+        [_, shape[D - 1]] = weight.dims();
         let picture = |tensor: Tensor<D>| -> Tensor<4> {
             let shape = tensor.dims();
             let rest = shape[1..D - 1].iter().product();
@@ -274,8 +309,12 @@ impl Adapters {
             weight: weight.val().reshape([1, 1, inputs, outputs]),
             geometry: Geometry::uniform(1, 0),
         };
-        let y = self.add(&layer, &picture(x), picture(y));
-        y.reshape(shape)
+        let rows = picture(x.clone());
+        if let Some(y) = self.whole(&layer, &rows, bias.clone(), residual.clone().map(picture)) {
+            return y.reshape(shape);
+        }
+        let y = ops::linear(x, weight.val(), bias, residual);
+        self.add(&layer, &rows, picture(y)).reshape(shape)
     }
 }
 

@@ -78,12 +78,15 @@ impl Conv2d {
         if self.adapters.are_idle(self.weight.id) {
             return ops::conv2d(x, weight, bias, residual, self.geometry);
         }
-        let y = ops::conv2d(x.clone(), weight.clone(), bias, residual, self.geometry);
         let layer = Adapted {
             id: self.weight.id,
             weight,
             geometry: self.geometry,
         };
+        if let Some(y) = self.adapters.whole(&layer, &x, bias.clone(), residual.clone()) {
+            return y;
+        }
+        let y = ops::conv2d(x.clone(), layer.weight.clone(), bias, residual, self.geometry);
         self.adapters.add(&layer, &x, y)
     }
 

@@ -105,10 +105,13 @@ impl FewSteps {
     /// What a LoRA makes of the model that it is put on: by what its file says of itself, its name, or, where that is one that many have,
     /// the folders that it lies in, as `models--latent-consistency--lcm-lora-sdv1-5`.
     pub fn of_lora(lora: &Lora) -> Option<Self> {
-        if !lora.scale.numbers().any(|scale| scale != 0.0) {
-            return None;
-        }
-        let file = lora::file_of(&lora.path).unwrap_or_else(|_| lora.path.clone());
+        let counts = lora.scale.numbers().any(|scale| scale != 0.0);
+        counts.then(|| Self::of_lora_at(&lora.path)).flatten()
+    }
+
+    /// The same of the LoRA in a file or a folder, however strong it is. Its file's header is read.
+    pub(super) fn of_lora_at(path: &Path) -> Option<Self> {
+        let file = lora::file_of(path).unwrap_or_else(|_| path.to_path_buf());
         if let Some(found) = Self::of_name(&file) {
             return Some(found);
         }
@@ -116,7 +119,7 @@ impl FewSteps {
         if let Some(found) = titles.iter().find_map(|title| Self::of_words(title)) {
             return Some(found);
         }
-        if !lora::has_usual_name(&file) && !lora.path.is_dir() {
+        if !lora::has_usual_name(&file) && !path.is_dir() {
             return None;
         }
         let folders = file.ancestors().skip(1).take(FOLDERS);

@@ -8,7 +8,7 @@ use std::{
 
 use burn::module::{Module, ParamId};
 
-use super::Pipeline;
+use super::{FewSteps, Pipeline};
 use crate::{
     Error, Lora, Result,
     conditioning::TextCondition,
@@ -33,6 +33,8 @@ pub struct LentLora {
     texts: LentPart,
     /// The weight of the model's first layer, which tells models apart.
     of: ParamId,
+    /// What it makes of the model, where it is one for few steps.
+    few_steps: Option<FewSteps>,
     misfits: Vec<String>,
 }
 
@@ -95,6 +97,7 @@ impl Pipeline {
             unet: part(unet),
             texts: part(texts),
             of: self.unet()?.conv_in.weight.id,
+            few_steps: FewSteps::of_lora_at(path),
             misfits: beside.misfits,
         })
     }
@@ -155,10 +158,14 @@ impl Pipeline {
                 other.path.display()
             )));
         }
+        let counts = |scale: &LoraScale| scale.numbers().any(|number| number != 0.0);
+        let few = lent
+            .iter()
+            .find_map(|(lora, scale)| lora.few_steps.filter(|_| counts(scale)));
         let loras = lent
             .iter()
             .map(|(lora, scale)| Lora::new(&lora.path, scale.clone()));
-        self.clone().quickened_by(loras.collect())
+        self.clone().quickened_by(loras.collect(), few)
     }
 }
 

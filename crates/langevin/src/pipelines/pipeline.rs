@@ -364,8 +364,7 @@ impl Pipeline {
     }
 
     /// The same as it is drawn with these LoRA too, one of which may make it a model of a few steps.
-    pub(crate) fn quickened_by(mut self, loras: Vec<Lora>) -> Result<Self> {
-        let few = loras.iter().find_map(FewSteps::of_lora);
+    pub(crate) fn quickened_by(mut self, loras: Vec<Lora>, few: Option<FewSteps>) -> Result<Self> {
         self.loras.extend(loras);
         if self.few_steps.is_some() || few.is_none() {
             return Ok(self);
