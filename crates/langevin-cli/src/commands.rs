@@ -38,8 +38,16 @@ use crate::{
 pub(crate) fn run(cli: Cli, processes: &mut Processes) -> anyhow::Result<()> {
     match cli.command {
         Command::Train(args) => {
-            processes.join()?;
+            processes.join(true)?;
             train::run(*args, processes)
+        }
+        Command::Sample(args) => {
+            processes.join(false)?;
+            sample::run(*args, processes)
+        }
+        Command::Evaluate(args) => {
+            processes.join(false)?;
+            evaluate::run(args, processes)
         }
         Command::Launch(args) => launch::run(args, processes),
         other => {
@@ -53,9 +61,7 @@ pub(crate) fn run(cli: Cli, processes: &mut Processes) -> anyhow::Result<()> {
 /// A command that is one process.
 fn alone(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Sample(args) => sample::run(*args),
         Command::Info(args) => info::run(args),
-        Command::Evaluate(args) => evaluate::run(args),
         Command::Invert(args) => invert::run(args),
         Command::Edit(args) => edit::run(args),
         Command::Interpolate(args) => interpolate::run(args),
@@ -73,8 +79,8 @@ fn alone(command: Command) -> anyhow::Result<()> {
         Command::PlotWeighting(args) => plot_weighting::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
-        // Several processes share it.
-        Command::Train(_) | Command::Launch(_) => Ok(()),
+        // Several processes share them.
+        Command::Train(_) | Command::Sample(_) | Command::Evaluate(_) | Command::Launch(_) => Ok(()),
     }
 }
 

@@ -26,7 +26,7 @@ enum Shown {
 impl Progress {
     /// Progress over `total` steps, named by `what`, such as `training`.
     pub(crate) fn new(what: &str, total: usize) -> Self {
-        let shown = if stderr().is_terminal() {
+        let shown = if stderr().is_terminal() && !terminal::is_hushed() {
             let bar =
                 ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(10));
             // The template is a constant; if it did not parse, the plain style would do.

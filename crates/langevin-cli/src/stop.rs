@@ -64,7 +64,7 @@ impl Stop {
 /// Whether this process was started with a signal ignored; `None` where the system does not say, as only Linux does without `unsafe`
 /// code: there a signal is left as it is.
 #[cfg(unix)]
-fn is_ignored(signal: i32) -> Option<bool> {
+pub(crate) fn is_ignored(signal: i32) -> Option<bool> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;

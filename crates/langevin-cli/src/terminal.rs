@@ -5,7 +5,10 @@ use std::{
     borrow::Cow,
     fmt::Write as _,
     io::{self, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -13,6 +16,19 @@ use crate::flags;
 
 /// What is to be said once the terminal is free again; `None` while it is.
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Whether another process speaks for this one.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is said but errors: another process says the same.
+pub(crate) fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+/// Whether another process speaks for this one.
+pub(crate) fn is_hushed() -> bool {
+    HUSHED.load(Ordering::Relaxed)
+}
 
 /// Shows the library's warnings as lines of their own.
 pub(crate) fn show_warnings() {
@@ -69,6 +85,13 @@ fn steers(c: char) -> bool {
 
 /// A line on the standard error. If that is gone, so is whoever would have read it.
 pub(crate) fn say(text: &str) {
+    if !is_hushed() {
+        tell(text);
+    }
+}
+
+/// The same whoever speaks for this process.
+fn tell(text: &str) {
     let text = plain(text);
     match lock().as_mut() {
         Some(lines) => lines.push(text.into_owned()),
@@ -122,6 +145,9 @@ impl Write for Sayer {
 /// # Errors
 /// If it cannot be written, as when the reader of a pipe is gone.
 pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    if is_hushed() {
+        return Ok(());
+    }
     writeln!(io::stdout(), "{}", plain(text))
 }
 
@@ -154,7 +180,7 @@ pub(crate) fn report(error: &anyhow::Error) {
             causes.push(cause);
         }
     }
-    say(&format!("error: {}", causes.join(": ")));
+    tell(&format!("error: {}", causes.join(": ")));
 }
 
 /// Whether an error only says that the reader of our output has gone.

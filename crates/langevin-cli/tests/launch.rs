@@ -90,6 +90,31 @@ fn what_a_launcher_started_as_several_is_never_several_runs() {
         );
         assert!(!scene.path().join("run").exists());
     }
+    for words in ["sample run", "evaluate run"] {
+        let output = command(scene.path(), words.split_whitespace())
+            .env("OMPI_COMM_WORLD_SIZE", "4")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success()
+                && said.contains("mpirun started 4 processes")
+                && said.contains("each do all of it"),
+            "{words}: {said}"
+        );
+    }
+    // What makes no sense in several is refused whatever it was built with.
+    for words in ["serve run", "push run a/b", "list", "convert run x.safetensors"] {
+        let output = command(scene.path(), words.split_whitespace())
+            .env("PMI_SIZE", "2")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && said.contains("is one process, and mpiexec started 2"),
+            "{words}: {said}"
+        );
+    }
     // The shell of a batch script is one process.
     let args = format!("train {RUN} --dry-run");
     let output = command(scene.path(), args.split_whitespace())
@@ -113,7 +138,11 @@ fn what_cannot_be_is_refused_by_name() {
             "accelerate launch --num_machines 2 --num_processes 4 train_unconditional.py",
             "--hostfile hosts",
         ),
-        ("launch --num-processes 2 sample", "is one process"),
+        ("launch --num-processes 2 serve", "`serve` is one process"),
+        (
+            "launch --num-processes 2 sample no-run",
+            "one process draws all of it",
+        ),
         ("launch --num-processes 2 --max-restarts 1 train", "--output-dir"),
         (
             "launch --num-processes 2 --hostfile hosts train",

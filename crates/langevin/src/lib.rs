@@ -24,6 +24,7 @@ pub mod settings;
 mod size;
 pub mod training;
 pub mod weights;
+pub mod world;
 
 pub use burn;
 pub use error::{Error, Result};

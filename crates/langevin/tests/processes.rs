@@ -13,10 +13,8 @@ use langevin::{
     data::{Channels, Picture},
     device::default_device,
     grid,
-    training::{
-        Observer, Outcome, Progress, SavedRun, Silent, ThreadWorld, Trainer, TrainingConfig, World,
-        checkpoints,
-    },
+    training::{Observer, Outcome, Progress, SavedRun, Silent, Trainer, TrainingConfig, checkpoints},
+    world::{ThreadWorld, World},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

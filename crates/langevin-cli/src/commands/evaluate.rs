@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use langevin::{
     Pipeline, Request,
@@ -28,6 +28,7 @@ use super::sample::Drawing;
 use crate::{
     flags::{Options, scheduler},
     hub,
+    processes::Processes,
     progress::Progress,
     stop::Stop,
     terminal,
@@ -105,14 +106,21 @@ pub(crate) struct EvaluateArgs {
     pub guidance: Options<ClassifierFree>,
 }
 
-/// Draws pictures and prints how they compare.
-pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
-    if let Some(path) = &args.neighbours {
-        super::check_png("--neighbours", path)?;
-    }
-    let default = OpenOptions::default();
+/// Draws pictures and prints how they compare. The processes of a world share the drawing, and what Inception looks at; the first says what
+/// came of it.
+pub(crate) fn run(args: EvaluateArgs, processes: &mut Processes) -> Result<()> {
+    // The first pulls what the others then find.
+    let path = processes.first_then_others(|| {
+        if let Some(path) = &args.neighbours {
+            super::check_png("--neighbours", path)?;
+        }
+        hub::pipeline(&args.path)
+    })?;
     let device = args.device.open()?;
-    let pipeline = Pipeline::load(hub::pipeline(&args.path)?, &device)?.with_scheduler(&args.scheduler)?;
+    let pipeline =
+        Pipeline::load(path, &device).and_then(|pipeline| pipeline.with_scheduler(&args.scheduler));
+    let pipeline = processes.agree(pipeline.map_err(Into::into))?;
+    let default = OpenOptions::default();
     let of_data = OpenOptions {
         config: args.dataset_config_name.clone(),
         split: args.split.clone().unwrap_or(default.split),
@@ -123,11 +131,14 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         },
         ..default
     };
-    let dataset = data::open_with(&hub::dataset(&args.data, &of_data)?, &of_data)?;
-    let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
-    let inception = inception.transpose()?;
-    let classes = shared_classes(&pipeline, dataset.as_ref())?;
-    let samples = classes.map_or(args.samples, |_| args.samples_per_class);
+    let data = processes.first_then_others(|| hub::dataset(&args.data, &of_data))?;
+    let compared = Compared::of(&args, &pipeline, data::open_with(&data, &of_data));
+    let Compared {
+        dataset,
+        space,
+        classes,
+        samples,
+    } = processes.agree(compared)?;
     let request = Request {
         batch_size: args.batch_size,
         steps: Some(args.steps),
@@ -135,28 +146,31 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         guidance: args.guidance.0,
         ..Request::default()
     };
-    let hears = pipeline.mel().is_some();
-    let plain = if hears { Space::Spectra } else { Space::Shapes };
-    let space = inception.map_or(plain, Space::Inception);
-    // Before pictures are drawn for hours.
-    let real = dataset.len().min(args.real_pictures);
-    enough(
-        samples.saturating_mul(classes.unwrap_or(1)),
-        real,
-        classes,
-        dataset.as_ref(),
-    )?;
-    let stop = Stop::on_signals()?;
+    let stop = super::sample::stop_on_signals(processes)?;
     let mut watch = Drawing::new(1, &stop, None);
-    let drawn = draw_set(&pipeline, classes, samples, &request, &mut watch)?;
+    let drawn = draw_set(
+        &pipeline,
+        classes,
+        samples,
+        &request,
+        processes.world(),
+        &mut watch,
+    )?;
     drop(watch);
-    let Some(drawn) = drawn else {
-        bail!("stopped before the last picture was drawn")
-    };
+    let drawn = processes.agree(drawn.ok_or_else(|| anyhow!("stopped before the last picture was drawn")))?;
+    if !processes.is_first() && !matches!(space, Space::Inception(_)) {
+        // What is left is quickly done.
+        return Ok(());
+    }
     let Some(like) = drawn.pictures.first() else {
         bail!("no picture was drawn")
     };
     let real = real_set(dataset.as_ref(), like, args.real_pictures)?;
+    let rows = space.rows([&drawn, &real], &stop, processes)?;
+    if !processes.is_first() {
+        return Ok(());
+    }
+    let hears = pipeline.mel().is_some();
     let mut figures = json!({});
     if let Some(classes) = classes {
         // What is played differs from sound to sound; the timbre is what a class is.
@@ -174,7 +188,7 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
             print_agreement(&agreed, names)?;
         }
     }
-    let Some([samples, pictures]) = space.rows([&drawn, &real], &stop)? else {
+    let Some([samples, pictures]) = rows else {
         bail!("stopped before the last picture was looked at")
     };
     let features = samples.len() / drawn.pictures.len();
@@ -208,6 +222,49 @@ pub(crate) fn run(args: EvaluateArgs) -> Result<()> {
         terminal::print_json(&figures)?;
     }
     Ok(())
+}
+
+/// What is to be compared, and in what.
+struct Compared {
+    dataset: Box<dyn Dataset>,
+    space: Space,
+    classes: Option<usize>,
+    /// Of each class, where there are some.
+    samples: usize,
+}
+
+impl Compared {
+    /// Of a pipeline and data, if they can be.
+    fn of(
+        args: &EvaluateArgs,
+        pipeline: &Pipeline,
+        dataset: langevin::Result<Box<dyn Dataset>>,
+    ) -> Result<Self> {
+        let dataset = dataset?;
+        let device = pipeline.model.device();
+        let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
+        let inception = inception.transpose()?;
+        let classes = shared_classes(pipeline, dataset.as_ref())?;
+        let samples = classes.map_or(args.samples, |_| args.samples_per_class);
+        let plain = match pipeline.mel() {
+            Some(_) => Space::Spectra,
+            None => Space::Shapes,
+        };
+        // Before pictures are drawn for hours.
+        let real = dataset.len().min(args.real_pictures);
+        enough(
+            samples.saturating_mul(classes.unwrap_or(1)),
+            real,
+            classes,
+            dataset.as_ref(),
+        )?;
+        Ok(Self {
+            space: inception.map_or(plain, Space::Inception),
+            dataset,
+            classes,
+            samples,
+        })
+    }
 }
 
 /// Refuses numbers of samples and real pictures that nothing can be measured with, and says where one class alone has nothing to vote on.
@@ -275,8 +332,13 @@ impl Space {
     /// Pictures that Inception sees together.
     const TOGETHER: usize = 16;
 
-    /// The features of each set, row by row; `None` where the user had enough.
-    fn rows(&self, sets: [&PictureSet; 2], stop: &Stop) -> Result<Option<[Vec<f32>; 2]>> {
+    /// The features of each set, row by row; `None` where the user had enough. What Inception looks at is shared by all processes.
+    fn rows(
+        &self,
+        sets: [&PictureSet; 2],
+        stop: &Stop,
+        processes: &mut Processes,
+    ) -> Result<Option<[Vec<f32>; 2]>> {
         let plain = |features: fn(&Picture) -> Vec<f32>| {
             Ok(Some(
                 sets.map(|set| set.pictures.iter().flat_map(features).collect()),
@@ -287,15 +349,22 @@ impl Space {
             Self::Spectra => return plain(spectrum_features),
             Self::Inception(inception) => inception,
         };
+        let (rank, size) = processes.rank_and_size();
         let mut bar = Progress::new("look", sets.map(|set| set.pictures.len()).iter().sum());
         let (mut rows, mut done) = ([vec![], vec![]], 0);
         for (set, rows) in sets.iter().zip(&mut rows) {
-            for pictures in set.pictures.chunks(Self::TOGETHER) {
-                if stop.requested() {
+            for round in set.pictures.chunks(Self::TOGETHER * size) {
+                if processes.any(stop.requested())? {
                     return Ok(None);
                 }
-                rows.extend(inception.features(pictures)?);
-                done += pictures.len();
+                let own = round.chunks(Self::TOGETHER).nth(rank).unwrap_or_default();
+                let features = processes.agree(inception.features(own).map_err(Into::into))?;
+                let bytes: Vec<u8> = features.iter().flat_map(|value| value.to_le_bytes()).collect();
+                for bytes in processes.world().gather(&bytes)? {
+                    let (values, _) = bytes.as_chunks::<4>();
+                    rows.extend(values.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+                }
+                done += round.len();
                 bar.update(done, String::new);
             }
         }

@@ -7,11 +7,11 @@ mod mpi;
 use anyhow::{Result, bail};
 use langevin::{
     Error,
-    training::{Alone, World},
+    world::{Alone, World},
 };
 
 use self::launcher::Started;
-use crate::threads;
+use crate::{terminal, threads};
 
 /// This process, alone or as one of several.
 pub(crate) struct Processes {
@@ -38,10 +38,13 @@ impl Processes {
     ///
     /// # Errors
     /// If this program was built without MPI, or against another one than theirs.
-    pub(crate) fn join(&mut self) -> Result<()> {
+    pub(crate) fn join(&mut self, trains: bool) -> Result<()> {
         if let Some(started) = launcher::started() {
             self.slots = started.size;
-            self.world = transport(&started)?;
+            self.world = transport(&started, trains)?;
+        }
+        if !self.is_first() {
+            terminal::hush();
         }
         threads::bound(self.sharing())
     }
@@ -64,7 +67,7 @@ impl Processes {
         }
     }
 
-    fn rank_and_size(&self) -> (usize, usize) {
+    pub(crate) fn rank_and_size(&self) -> (usize, usize) {
         match &self.world {
             Transport::Alone(alone) => (alone.rank(), alone.size()),
             #[cfg(feature = "mpi")]
@@ -119,6 +122,42 @@ impl Processes {
         }
     }
 
+    /// What came of something that each process did: where any failed, all fail, and the first of those says why.
+    ///
+    /// # Errors
+    /// If any process failed.
+    pub(crate) fn agree<T>(&mut self, mine: Result<T>) -> Result<T> {
+        if self.size() == 1 {
+            return mine;
+        }
+        let sentence = mine
+            .as_ref()
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_default();
+        let all = self.world().gather(sentence.as_bytes())?;
+        match all.iter().position(|sentence| !sentence.is_empty()) {
+            Some(rank) if rank != self.rank_and_size().0 => Err(Error::Elsewhere {
+                rank,
+                message: String::from_utf8_lossy(&all[rank]).into_owned(),
+            }
+            .into()),
+            _ => mine,
+        }
+    }
+
+    /// Whether it is so in any process.
+    ///
+    /// # Errors
+    /// If one is gone.
+    pub(crate) fn any(&mut self, here: bool) -> Result<bool> {
+        if self.size() == 1 {
+            return Ok(here);
+        }
+        let all = self.world().gather(&[u8::from(here)])?;
+        Ok(all.iter().any(|said| said.as_slice() == [1]))
+    }
+
     /// Whether an error is another process's, which says it itself.
     pub(crate) fn leaves_unsaid(&self, error: &anyhow::Error) -> bool {
         let elsewhere = |error: &Error| matches!(error, Error::Elsewhere { .. });
@@ -144,7 +183,7 @@ impl Processes {
 }
 
 #[cfg(feature = "mpi")]
-fn transport(started: &Started) -> Result<Transport> {
+fn transport(started: &Started, _: bool) -> Result<Transport> {
     if started.by == "torchrun" {
         bail!(
             "torchrun started {} processes, which do not know each other by MPI: `langevin launch` does",
@@ -155,13 +194,18 @@ fn transport(started: &Started) -> Result<Transport> {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn transport(started: &Started) -> Result<Transport> {
+fn transport(started: &Started, trains: bool) -> Result<Transport> {
+    let Started { size, variable, by } = started;
+    let (alone, instead) = match trains {
+        true => (
+            format!("{size} runs in one folder"),
+            format!(" with --num-slots {size}, which comes to the same bytes"),
+        ),
+        false => (format!("{size} that each do all of it"), String::new()),
+    };
     bail!(
-        "{} started {size} processes ({} says so), and this langevin was built without MPI, so they would be {size} runs in one folder: \
-         build it with `--features mpi`, or start one process with --num-slots {size}, which comes to the same bytes",
-        started.by,
-        started.variable,
-        size = started.size
+        "{by} started {size} processes ({variable} says so), and this langevin was built without MPI, so they would be {alone}: build it \
+         with `--features mpi`, or start one process{instead}"
     )
 }
 
@@ -173,7 +217,7 @@ pub(crate) fn refuse_several(command: &str) -> Result<()> {
     match launcher::started() {
         None => Ok(()),
         Some(started) => bail!(
-            "`langevin {command}` is one process, and {} started {}: each would write the same. `langevin train` is shared by several",
+            "`langevin {command}` is one process, and {} started {}: each would do the same. train, sample and evaluate are shared by several",
             started.by,
             started.size
         ),

@@ -1,14 +1,16 @@
 //! Processes that know each other by MPI. It carries bytes; no sum is ever its own.
 
 use std::{
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use langevin::{Error, training::World};
+use langevin::{Error, world::World};
 use mpi::{
     Threading,
+    collective::SystemOperation,
     datatype::{Partition, PartitionMut},
     environment::{Universe, processor_name},
     topology::SimpleCommunicator,
@@ -20,6 +22,8 @@ use super::launcher::Started;
 /// How often others are waited for without a pause; after that, with one, so that they have the cores where these are shared.
 const EAGER: usize = 2000;
 const PAUSE: Duration = Duration::from_micros(200);
+/// MPI counts in 32 bits: so many elements are sent to a process at once, of as many processes as there are at most.
+const AT_ONCE: usize = 1 << 20;
 /// How long a process that failed waits for others that fail with it, before it ends them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -67,17 +71,15 @@ impl MpiWorld {
         self.sharing
     }
 
+    /// Waits for the others with pauses, where the end of MPI would wait without. Where this process failed and others did not come to the same
+    /// point, they are ended.
     pub(super) fn leave(self, failed: bool) {
-        if !failed {
-            return;
-        }
-        // Others that fail at the same point come to it too.
         let start = Instant::now();
         let mut request = self.apart.immediate_barrier();
         loop {
             match request.test() {
                 Ok(_) => return,
-                Err(_) if start.elapsed() > PATIENCE => self.world.abort(1),
+                Err(_) if failed && start.elapsed() > PATIENCE => self.world.abort(1),
                 Err(pending) => request = pending,
             }
             thread::sleep(PAUSE);
@@ -99,22 +101,71 @@ impl MpiWorld {
         }
     }
 
-    /// What each has, one after another, and how much that is.
-    fn all<T: mpi::traits::Equivalence + Clone + Default>(&self, own: &[T]) -> Result<(Vec<T>, Vec<i32>)> {
+    /// What each has: all of it, whatever there is of it.
+    fn all<T: mpi::traits::Equivalence + Clone + Default>(&self, own: &[T]) -> Result<Vec<Vec<T>>> {
         self.together();
-        let mut counts = vec![0i32; self.size()];
-        self.world.all_gather_into(&count(own.len())?, &mut counts[..]);
-        let (places, total) = places(&counts)?;
-        // The address of an empty slice of bytes is what Open MPI means "in place" by, so both have room.
-        let mut own = own.to_vec();
-        own.reserve(1);
-        let mut all = Vec::with_capacity(total + 1);
-        all.resize(total, T::default());
-        self.world.all_gather_varcount_into(
-            &own[..],
-            &mut PartitionMut::new(&mut all[..], &counts[..], &places[..]),
-        );
-        Ok((all, counts))
+        let mut lengths = vec![0u64; self.size()];
+        self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
+        let lengths: Vec<usize> = lengths
+            .into_iter()
+            .map(usize::try_from)
+            .collect::<Result<_, _>>()?;
+        let mut all: Vec<Vec<T>> = lengths.iter().map(|&len| Vec::with_capacity(len)).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        for round in rounds(&lengths, longest, self.at_once()) {
+            let counts = counts(&round)?;
+            let (places, total) = places(&counts)?;
+            // The address of an empty slice of bytes is what Open MPI means "in place" by, so both have room.
+            let mut part = own[round[self.rank()].clone()].to_vec();
+            part.reserve(1);
+            let mut received = Vec::with_capacity(total + 1);
+            received.resize(total, T::default());
+            self.world.all_gather_varcount_into(
+                &part[..],
+                &mut PartitionMut::new(&mut received[..], &counts[..], &places[..]),
+            );
+            append(&mut all, &received, &counts);
+        }
+        Ok(all)
+    }
+
+    /// How many elements go to a process at once.
+    fn at_once(&self) -> usize {
+        AT_ONCE.min(i32::MAX as usize / self.size())
+    }
+
+    /// Sends each its part, and gives what they sent.
+    fn each(&self, parts: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        self.together();
+        let sent: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
+        let mut received = vec![0u64; self.size()];
+        self.world.all_to_all_into(&sent[..], &mut received[..]);
+        // All have to agree on how many rounds there are.
+        let (own, mut longest) = (sent.iter().copied().max().unwrap_or(0), 0u64);
+        self.world
+            .all_reduce_into(&own, &mut longest, SystemOperation::max());
+        let lengths = |all: Vec<u64>| {
+            all.into_iter()
+                .map(usize::try_from)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (sent, received, longest) = (lengths(sent)?, lengths(received)?, usize::try_from(longest)?);
+        let mut all: Vec<Vec<f32>> = received.iter().map(|&len| Vec::with_capacity(len)).collect();
+        let most = self.at_once();
+        for (out, into) in rounds(&sent, longest, most).zip(rounds(&received, longest, most)) {
+            let (sent, received) = (counts(&out)?, counts(&into)?);
+            let (from, _) = places(&sent)?;
+            let (to, total) = places(&received)?;
+            let pieces = parts.iter().zip(&out).map(|(part, range)| &part[range.clone()]);
+            let row = pieces.collect::<Vec<_>>().concat();
+            let mut numbers = vec![0f32; total];
+            self.world.all_to_all_varcount_into(
+                &Partition::new(&row[..], &sent[..], &from[..]),
+                &mut PartitionMut::new(&mut numbers[..], &received[..], &to[..]),
+            );
+            append(&mut all, &numbers, &received);
+        }
+        Ok(all)
     }
 }
 
@@ -128,57 +179,51 @@ impl World for MpiWorld {
     }
 
     fn exchange(&mut self, parts: Vec<Vec<f32>>) -> langevin::Result<Vec<Vec<f32>>> {
-        self.together();
-        let sizes = || -> Result<Vec<i32>> { parts.iter().map(|part| count(part.len())).collect() };
-        let sent = sizes().map_err(said)?;
-        let mut received = vec![0i32; self.size()];
-        self.world.all_to_all_into(&sent[..], &mut received[..]);
-        let (from, _) = places(&sent).map_err(said)?;
-        let (to, total) = places(&received).map_err(said)?;
-        let own = parts.concat();
-        let mut all = vec![0f32; total];
-        self.world.all_to_all_varcount_into(
-            &Partition::new(&own[..], &sent[..], &from[..]),
-            &mut PartitionMut::new(&mut all[..], &received[..], &to[..]),
-        );
-        Ok(split(&all, &received))
+        self.each(&parts).map_err(said)
     }
 
     fn gather_numbers(&mut self, own: &[f32]) -> langevin::Result<Vec<f32>> {
-        Ok(self.all(own).map_err(said)?.0)
+        Ok(self.all(own).map_err(said)?.concat())
     }
 
     fn gather(&mut self, own: &[u8]) -> langevin::Result<Vec<Vec<u8>>> {
-        let (all, counts) = self.all(own).map_err(said)?;
-        Ok(split(&all, &counts))
+        self.all(own).map_err(said)
     }
 }
 
-fn split<T: Clone>(all: &[T], counts: &[i32]) -> Vec<Vec<T>> {
-    let mut rest = all;
-    let part = |count: &i32| {
-        let (part, after) = rest.split_at(*count as usize);
-        rest = after;
-        part.to_vec()
-    };
-    counts.iter().map(part).collect()
+/// Which range of each of some rows is sent in each round, where none sends more than `most` at once and the longest of all rows is of so many.
+fn rounds(lengths: &[usize], longest: usize, most: usize) -> impl Iterator<Item = Vec<Range<usize>>> {
+    (0..longest.div_ceil(most)).map(move |round| {
+        let of = |&len: &usize| (round * most).min(len)..((round + 1) * most).min(len);
+        lengths.iter().map(of).collect()
+    })
 }
 
-/// MPI counts in 32 bits.
-fn count(len: usize) -> Result<i32> {
-    i32::try_from(len).context("more than 2^31 numbers cannot be sent at once")
+fn counts(ranges: &[Range<usize>]) -> Result<Vec<i32>> {
+    let count = |range: &Range<usize>| Ok(i32::try_from(range.len())?);
+    ranges.iter().map(count).collect()
 }
 
 /// Where each part begins, and how many elements there are.
 fn places(counts: &[i32]) -> Result<(Vec<i32>, usize)> {
     let mut end = 0usize;
     let place = |count: &i32| {
-        let start = self::count(end);
+        let start = i32::try_from(end);
         end += *count as usize;
-        start
+        Ok(start?)
     };
     let places = counts.iter().map(place).collect::<Result<_>>()?;
     Ok((places, end))
+}
+
+/// Adds to each row its part of what was received.
+fn append<T: Clone>(all: &mut [Vec<T>], received: &[T], counts: &[i32]) {
+    let mut rest = received;
+    for (row, count) in all.iter_mut().zip(counts) {
+        let (part, after) = rest.split_at(*count as usize);
+        row.extend_from_slice(part);
+        rest = after;
+    }
 }
 
 fn said(error: anyhow::Error) -> Error {
@@ -191,4 +236,46 @@ fn cores() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let allowed = status.lines().find(|line| line.starts_with("Cpus_allowed_list:"));
     Some(format!("{machine} {}", allowed.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_any_length_are_sent_in_rounds() {
+        assert_eq!(rounds(&[0, 0], 0, 4).count(), 0);
+        let all: Vec<_> = rounds(&[3, 0, 9], 9, 4).collect();
+        assert_eq!(
+            all,
+            [
+                vec![0..3, 0..0, 0..4],
+                vec![3..3, 0..0, 4..8],
+                vec![3..3, 0..0, 8..9]
+            ]
+        );
+        // More than 32 bits count, without any of it being made.
+        let long = 3usize << 31;
+        let all: Vec<_> = rounds(&[long, 5], long, AT_ONCE).collect();
+        assert_eq!(all.len(), long / AT_ONCE);
+        assert_eq!(all.iter().map(|round| round[0].len()).sum::<usize>(), long);
+        assert!(all.iter().all(|round| counts(round).is_ok()));
+    }
+
+    #[test]
+    fn what_came_in_rounds_is_whole() {
+        let rows = [vec![1, 2, 3], vec![], vec![4, 5, 6, 7, 8]];
+        let mut all = vec![Vec::new(); 3];
+        for round in rounds(&rows.each_ref().map(Vec::len), 5, 2) {
+            let received: Vec<i32> = rows
+                .iter()
+                .zip(&round)
+                .flat_map(|(row, range)| row[range.clone()].to_vec())
+                .collect();
+            let counts = counts(&round).unwrap();
+            assert_eq!(places(&counts).unwrap().1, received.len());
+            append(&mut all, &received, &counts);
+        }
+        assert_eq!(all, rows);
+    }
 }

@@ -7,9 +7,11 @@ use crate::{
         Dataset, Picture, Transform,
         evaluate::{Agreement, nearest_neighbours},
     },
+    ops::in_pool,
     options::ClassName,
     pipelines::Pipeline,
     random::Generator,
+    world::{Team, World},
 };
 
 /// Pictures, and of what class each is, where that is known.
@@ -22,7 +24,7 @@ pub struct PictureSet {
 }
 
 /// Draws pictures as `request` says, but for its count and its classes: `samples` of every one of so many `classes`, class after class,
-/// or of none where that is `None`. `None` where `watch` ended it.
+/// or of none where that is `None`. The processes of a world draw them together, and each has all. `None` where the `watch` of one ended it.
 ///
 /// # Errors
 /// If the request does not fit the pipeline, or a step fails.
@@ -31,7 +33,8 @@ pub fn draw_set(
     classes: Option<usize>,
     samples: usize,
     request: &Request,
-    watch: &mut dyn Watch,
+    world: &mut dyn World,
+    watch: &mut (dyn Watch + Send),
 ) -> Result<Option<PictureSet>> {
     let classes: Vec<Option<usize>> = match classes {
         None => vec![None; samples],
@@ -51,7 +54,9 @@ pub fn draw_set(
             .collect(),
         ..request.clone()
     };
-    let drawn = Plan::of(pipeline, &request)?.run(pipeline, watch)?;
+    let planned = in_pool(|| Plan::of(pipeline, &request));
+    let plan = Team::new(world).agree(planned)?;
+    let drawn = plan.run_among(pipeline, world, watch)?;
     Ok(drawn.map(|pictures| PictureSet { pictures, classes }))
 }
 

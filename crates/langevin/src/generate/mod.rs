@@ -1,5 +1,6 @@
 //! From what somebody asks for to pictures: [`Request`](crate::Request) → [`Plan`] → [`Sampling`](crate::pipelines::Sampling) → pictures.
 
+mod among;
 mod animation;
 mod check;
 mod control;
@@ -17,6 +18,7 @@ mod sound;
 mod start;
 mod usual;
 
+pub(crate) use among::exchanged;
 pub use animation::Animation;
 pub use control::ControlLoader;
 pub use evaluation::{PictureSet, agreement, agreement_in, draw_set, real_set, shared_classes};

@@ -498,7 +498,7 @@ impl Plan {
     }
 
     /// How often the model looks at each picture in a step.
-    fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         match &self.pair.parts {
             Some(parts) => parts.weights.len() + 1,
             None => memory::calls(self.guidance.is_on(), self.image_guidance_scale.is_some()),

@@ -1,5 +1,7 @@
 //! All pictures of a plan, batch after batch.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use super::Plan;
@@ -22,7 +24,8 @@ pub trait Watch {
         Ok(())
     }
 
-    /// A step is done, the `done`th of `total` over all batches; `false` ends the drawing.
+    /// A step is done, the `done`th of `total` over all batches; `false` ends the drawing. Where batches are drawn at once, their steps come in
+    /// turn.
     ///
     /// # Errors
     /// Whatever goes wrong in looking ends the drawing.
@@ -67,27 +70,20 @@ impl Plan {
     /// As [`Self::run`].
     pub fn samples(&self, pipeline: &Pipeline, watch: &mut dyn Watch) -> Result<Option<Vec<Tensor<4>>>> {
         let mut generator = Generator::new(self.seed());
-        let together = if self.has_own_seeds() {
-            1
-        } else {
-            self.batch_size()
-        };
-        let batches = self.count().div_ceil(together);
-        let (mut all, mut done) = (Vec::with_capacity(batches), 0);
-        for number in 0..batches {
-            let first = number * together;
-            let pictures = first..self.count().min(first + together);
+        let batches = self.batches();
+        let (mut all, mut done) = (Vec::with_capacity(batches.len()), 0);
+        for pictures in &batches {
             let sampling = if self.has_own_seeds() {
-                self.picture(pipeline, first)?
+                self.picture(pipeline, pictures.start)?
             } else {
                 self.batch(pipeline, pictures.clone(), &mut generator)?
             };
-            let total = batches * self.steps_of_all_passes(sampling.total());
+            let total = batches.len() * self.steps_of_all_passes(sampling.total());
             let Some(mut samples) = walk(sampling, watch, &mut done, total)? else {
                 return Ok(None);
             };
             if self.has_second_pass() {
-                let second = self.go_on(pipeline, samples, pictures)?;
+                let second = self.go_on(pipeline, samples, pictures.clone())?;
                 samples = match walk(second, watch, &mut done, total)? {
                     Some(samples) => samples,
                     None => return Ok(None),
@@ -96,6 +92,19 @@ impl Plan {
             all.push(samples);
         }
         Ok(Some(all))
+    }
+
+    /// The pictures of each batch; with a seed for each picture, each is a batch of its own.
+    pub(super) fn batches(&self) -> Vec<Range<usize>> {
+        let together = if self.has_own_seeds() {
+            1
+        } else {
+            self.batch_size()
+        };
+        let first = (0..self.count()).step_by(together);
+        first
+            .map(|first| first..self.count().min(first + together))
+            .collect()
     }
 }
 

@@ -47,6 +47,7 @@ pub use sampling::{Sampling, Step};
 pub use single_file::{pack, repack, unpack};
 pub use size::loaded_bytes;
 pub(crate) use source::PipelineSource;
+pub(crate) use together::step_among;
 pub use together::step_together;
 
 pub use crate::{

@@ -145,6 +145,17 @@ impl<'a> OpenStep<'_, 'a> {
         Ok(())
     }
 
+    /// Takes the step from a prediction of nothing: what is drawn on the way is drawn as in any step.
+    pub(crate) fn pass(self) -> Result<()> {
+        let [batch, channels, height, width] = self.sample.dims();
+        let predicted = match self.sampling.scheduler.takes_variance() {
+            true => 2 * channels,
+            false => channels,
+        };
+        let nothing = Tensor::zeros([batch, predicted, height, width], &self.sample.device());
+        self.take(nothing)
+    }
+
     /// The usual step: asks the model, lets a loss move the sample, and takes the step.
     pub(super) fn finish(mut self, guidance: Option<&mut LossGuidance>) -> Result<()> {
         match guidance {

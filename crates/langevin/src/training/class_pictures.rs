@@ -6,12 +6,13 @@ use std::{fs, path::Path};
 use super::{Observer, TrainingConfig, latent::class_folder};
 use crate::{
     Error, Request, Result, Size,
-    data::{self, Cut, Dataset, Target, Transform},
-    generate::Plan,
+    data::{self, Cut, Dataset, Picture, Target, Transform},
+    generate::{Plan, exchanged},
     grid,
     ops::in_pool,
     pipelines::Pipeline,
     random::Generator,
+    world::Team,
 };
 
 /// The pictures, once they are all there.
@@ -43,7 +44,8 @@ impl ClassPictures {
         &self.prompt
     }
 
-    /// Draws those that are missing, each with a seed of its own, so that what was interrupted goes on.
+    /// Draws those that are missing, each with a seed of its own, so that what was interrupted goes on; every process draws some, and the first
+    /// writes. Whether an observer had enough before the last of them: nothing can be learned then.
     ///
     /// # Errors
     /// If one cannot be drawn or written, or the folder holds none that can be read.
@@ -52,21 +54,16 @@ impl ClassPictures {
         config: &TrainingConfig,
         base: &Pipeline,
         run: &Path,
+        team: &mut Team<'_>,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let folder = class_folder(config, run);
-        fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-        let entries = fs::read_dir(&folder).map_err(|e| Error::io("read", &folder, e))?;
-        let names = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let theirs = names
-            .filter(|name| data::is_picture_name(Path::new(name)) && !name.starts_with(PREFIX))
-            .count();
-        let wanted = config.num_class_images.saturating_sub(theirs);
-        let missing: Vec<usize> = (0..wanted)
-            .filter(|number| !folder.join(name(*number)).is_file())
-            .collect();
+        let found = match team.is_first() {
+            true => missing(config, &folder),
+            false => Ok(Vec::new()),
+        };
+        let found = team.agree(found)?;
+        let missing: Vec<usize> = team.speak(&found)?.swap_remove(0);
         if let (Some(first), count) = (missing.first(), missing.len()) {
             observer.message(&format!(
                 "drawing {count} pictures of \"{}\" into {}, from number {first} on",
@@ -74,36 +71,48 @@ impl ClassPictures {
                 folder.display()
             ));
         }
-        let mut stopped = false;
-        for number in missing {
-            stopped = observer.should_stop();
-            if stopped {
-                observer.message("stopped before the last picture of the class: the next run draws the rest");
-                break;
+        for round in missing.chunks(team.size()) {
+            if team.speak(&observer.should_stop())?.contains(&true) {
+                observer.message("stopped before the last picture of the class: the run that goes on from here draws the rest");
+                return Ok(true);
             }
-            let request = Request {
-                prompt: vec![self.prompt.clone()],
-                count: Some(1),
-                seed: config.seed.wrapping_add(number as u64),
-                size: Some(Size {
-                    height: config.resolution,
-                    width: config.resolution,
+            let own = round
+                .get(team.rank())
+                .map(|&number| self.drawn(config, base, number));
+            let own = team.agree(own.transpose())?.flatten();
+            let all = exchanged(team, own.as_slice(), &[false])?;
+            let written = match team.is_first() {
+                true => round.iter().zip(&all).try_for_each(|(number, (picture, _))| {
+                    grid::write_png(folder.join(name(*number)), picture, &[])
                 }),
-                ..Request::default()
+                false => Ok(()),
             };
-            let drawn = in_pool(|| Plan::of(base, &request)?.run(base, &mut ()))?;
-            if let Some(picture) = drawn.unwrap_or_default().first() {
-                grid::write_png(folder.join(name(number)), picture, &[])?;
-            }
+            team.agree(written)?;
         }
-        // A folder that is called as built-in data are is a folder all the same.
-        let folder = fs::canonicalize(&folder).map_err(|e| Error::io("read", &folder, e))?;
-        let dataset = match data::open(&folder.display().to_string()) {
-            Ok(dataset) => dataset,
-            // Before the first of them.
-            Err(_) if stopped => return Ok(()),
-            Err(error) => return Err(error),
+        self.open(&folder, observer).map(|()| false)
+    }
+
+    /// The picture of this number.
+    fn drawn(&self, config: &TrainingConfig, base: &Pipeline, number: usize) -> Result<Option<Picture>> {
+        let request = Request {
+            prompt: vec![self.prompt.clone()],
+            count: Some(1),
+            seed: config.seed.wrapping_add(number as u64),
+            size: Some(Size {
+                height: config.resolution,
+                width: config.resolution,
+            }),
+            ..Request::default()
         };
+        let drawn = in_pool(|| Plan::of(base, &request)?.run(base, &mut ()))?;
+        Ok(drawn.unwrap_or_default().into_iter().next())
+    }
+
+    /// Looks at what is in the folder.
+    fn open(&mut self, folder: &Path, observer: &mut dyn Observer) -> Result<()> {
+        // A folder that is called as built-in data are is a folder all the same.
+        let folder = fs::canonicalize(folder).map_err(|e| Error::io("read", folder, e))?;
+        let dataset = data::open(&folder.display().to_string())?;
         let (mut broken, mut first) = (0, None);
         for index in 0..dataset.len() {
             match dataset.get(index) {
@@ -158,6 +167,22 @@ impl ClassPictures {
         }
         Ok(drawn)
     }
+}
+
+/// The numbers of those that are not there, of a folder that is there then.
+fn missing(config: &TrainingConfig, folder: &Path) -> Result<Vec<usize>> {
+    fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let theirs = names
+        .filter(|name| data::is_picture_name(Path::new(name)) && !name.starts_with(PREFIX))
+        .count();
+    let wanted = config.num_class_images.saturating_sub(theirs);
+    Ok((0..wanted)
+        .filter(|number| !folder.join(name(*number)).is_file())
+        .collect())
 }
 
 /// Removes those that a run drew into its own folder.

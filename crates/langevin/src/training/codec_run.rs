@@ -15,7 +15,6 @@ use super::{
     ended::ended,
     latent_space::LatentSpace,
     setup::transform,
-    slots::{Team, World},
     trainee::codec::{Spread, normalised},
 };
 use crate::{
@@ -28,6 +27,7 @@ use crate::{
     pipelines::to_pictures,
     random::Generator,
     weights,
+    world::{Team, World},
 };
 
 /// The folder of the autoencoder that a run trains first, in the run's own.

@@ -121,12 +121,6 @@ impl Gradients {
             .sqrt()
     }
 
-    /// What scales them down to `max_norm` where they are longer, as `torch.nn.utils.clip_grad_norm_` does it, and their norm.
-    pub fn clipping(&self, max_norm: f64) -> (f64, f64) {
-        let norm = self.norm();
-        (clip_factor(norm, max_norm), norm)
-    }
-
     /// Each with the identity of its parameter, in the module's order.
     pub(super) fn parts(&self) -> &[(ParamId, Tensor<1>)] {
         &self.of

@@ -29,6 +29,7 @@ use crate::{
     random::Generator,
     schedulers::AnyScheduler,
     weights,
+    world::Team,
 };
 
 /// Pictures whose captions are looked for before the first step.
@@ -192,7 +193,8 @@ impl LatentRun {
         Ok(())
     }
 
-    /// Draws the pictures of the class that are missing, with the model as it was, and says so.
+    /// Draws the pictures of the class that are missing, with the model as it was, and says so; whether an observer had enough before the
+    /// last.
     ///
     /// # Errors
     /// If they cannot be drawn, written or read.
@@ -200,14 +202,16 @@ impl LatentRun {
         &mut self,
         config: &TrainingConfig,
         run: &Path,
+        team: &mut Team<'_>,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        if let Some(class) = &mut self.class {
+    ) -> Result<bool> {
+        let stopped = match &mut self.class {
             // What a checker blackens is no picture of the class.
-            class.fill(config, &self.base.clone().without_safety(), run, observer)?;
-        }
+            Some(class) => class.fill(config, &self.base.clone().without_safety(), run, team, observer)?,
+            None => false,
+        };
         self.let_go(config);
-        Ok(())
+        Ok(stopped)
     }
 
     /// Lets go of the UNet as it was, where another is trained in its place: nothing draws with it any more.

@@ -62,7 +62,6 @@ pub use loss_curve::LossCurve;
 pub use model::ModelSource;
 pub use observer::{Drawn, Estimate, Observer, Outcome, Progress, RunInfo, Silent, UpdateReport};
 pub use optimizer::OptimizerKind;
-pub use slots::{Alone, ThreadWorld, World};
 pub use sound::DataCodec;
 pub use state::SavedRun;
 pub use trackers::TrackerKind;

@@ -19,7 +19,7 @@ use super::{
     lock::RunLock,
     report::Reports,
     samples,
-    slots::{self, Chance, ChanceState, Team, slots_of},
+    slots::{self, Chance, ChanceState},
     state::{self, Place},
     step::{self, Draw, Lesson},
     trainee::{AnyTrainee, Trainee, codec},
@@ -29,6 +29,7 @@ use crate::{
     nn::dropping,
     ops::{in_pool, trim},
     pipelines::{MODEL_INDEX, Pipeline},
+    world::{Team, part_of},
 };
 
 /// How the steps came to an end.
@@ -108,7 +109,7 @@ impl<'w> Run<'w> {
             Some((lock, reports)) => (Some(lock), reports),
             None => (None, Reports::unwritten(steps, epochs)),
         };
-        let own = slots_of(team.rank(), team.size(), config.num_slots);
+        let own = part_of(team.rank(), team.size(), config.num_slots);
         let chance = |slot: usize| match slot {
             0 => Chance::first(trainer.generator.clone(), config.seed),
             slot => Chance::of(slot, config.seed),
@@ -368,26 +369,29 @@ impl<'w> Run<'w> {
         Ok(())
     }
 
-    /// Draws samples into the file at `path`, and shows them to everybody.
+    /// Draws samples into the file at `path`, and shows them to everybody. All processes draw, and the first writes.
     fn draw(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
-        self.assemble(false)?;
-        let drawn = match self.team.is_first() {
-            true => self.draw_here(trainer, observer, path),
-            false => Ok(()),
-        };
+        self.assemble_everywhere()?;
+        let drawn = self.draw_assembled(trainer, observer, path);
         self.disperse();
         self.team.agree(drawn)
     }
 
-    fn draw_here(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
-        if self.replaces {
-            // Never samples of one run beside weights of another.
-            self.save_here(trainer)?;
-        }
+    fn draw_assembled(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+        // Never samples of one run beside weights of another.
+        let saved = match self.replaces && self.team.is_first() {
+            true => self.save_here(trainer),
+            false => Ok(()),
+        };
+        self.team.agree(saved)?;
         // A step's room is no picture's.
         trim();
-        let drawn = drawn(trainer, &self.learner()?.best(), path)?;
+        let trainee = self.learner()?.best();
+        let drawn = drawn(trainer, &trainee, path, &mut self.team)?;
         trim();
+        let Some(drawn) = drawn else {
+            return Ok(());
+        };
         let step = self.learner()?.steps();
         self.last_grid = Some(path.to_path_buf());
         self.reports.drawn(observer, step, &drawn)
@@ -396,26 +400,32 @@ impl<'w> Run<'w> {
     /// Draws the samples of the end: with the weights as they were trained, where there is an average, and with what is kept.
     pub(super) fn draw_end(&mut self, trainer: &Trainer, observer: &mut dyn Observer) -> Result<PathBuf> {
         let path = trainer.folder.join(samples::SAMPLES);
-        self.assemble(false)?;
-        let drawn = match self.team.is_first() {
-            true => self.draw_end_here(trainer, observer, &path),
-            false => Ok(()),
-        };
+        self.assemble_everywhere()?;
+        let drawn = self.draw_end_assembled(trainer, observer, &path);
         self.disperse();
         self.team.agree(drawn)?;
         Ok(path)
     }
 
-    fn draw_end_here(&mut self, trainer: &Trainer, observer: &mut dyn Observer, path: &Path) -> Result<()> {
+    fn draw_end_assembled(
+        &mut self,
+        trainer: &Trainer,
+        observer: &mut dyn Observer,
+        path: &Path,
+    ) -> Result<()> {
         let learner = self.learner()?;
         if learner.ema().is_some() {
-            let path = trainer.folder.join(samples::SAMPLES_TRAINED);
-            drawn(trainer, &learner.plain(), &path)?;
+            let (path, trainee) = (trainer.folder.join(samples::SAMPLES_TRAINED), learner.plain());
+            let drawn = drawn(trainer, &trainee, &path, &mut self.team);
+            self.team.agree(drawn)?;
         }
         if let Some(sentence) = self.young_average()? {
             observer.message(&sentence);
         }
-        self.draw_here(trainer, observer, path)?;
+        self.draw_assembled(trainer, observer, path)?;
+        if !self.team.is_first() {
+            return Ok(());
+        }
         if let AnyTrainee::Codec(network) = self.learner()?.best() {
             let found = codec_run::fidelity(trainer, &network)?;
             observer.message(&format!("what comes back of pictures: {found}"));
@@ -582,11 +592,15 @@ fn finite(lesson: Lesson, trainer: &Trainer, learner: &Learner<AnyTrainee>) -> R
     }
 }
 
-/// Draws what shows how a run comes along: samples, or what an autoencoder makes of pictures.
-fn drawn(trainer: &Trainer, trainee: &AnyTrainee, path: &Path) -> Result<Drawn> {
+/// Draws what shows how a run comes along: samples, or what an autoencoder makes of pictures. The first process has what was drawn.
+fn drawn(trainer: &Trainer, trainee: &AnyTrainee, path: &Path, team: &mut Team<'_>) -> Result<Option<Drawn>> {
     match trainee {
-        AnyTrainee::Codec(network) => codec_run::draw(trainer, network, path),
-        _ => samples::draw(trainer, &pipeline(trainer, trainee)?, path),
+        AnyTrainee::Codec(network) if team.is_first() => codec_run::draw(trainer, network, path).map(Some),
+        AnyTrainee::Codec(_) => Ok(None),
+        _ => {
+            let pipeline = team.agree(pipeline(trainer, trainee))?;
+            samples::draw(trainer, &pipeline, path, team)
+        }
     }
 }
 

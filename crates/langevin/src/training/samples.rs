@@ -20,6 +20,7 @@ use crate::{
     options::{ClassName, ControlInput},
     pipelines::{Pipeline, Sampling, Step, to_pictures},
     random::Generator,
+    world::Team,
 };
 
 /// The plot of the loss in a run's folder.
@@ -41,20 +42,46 @@ const SHOWN: usize = 4;
 const MOMENTS: usize = 10;
 
 /// Draws a grid with seed 0, as the training script's samples are: a row for each class, or as square as it gets. Beside it, with
-/// `-denoising` added to its name, goes the way of a few of them out of the noise.
-pub(super) fn draw(trainer: &Trainer, pipeline: &Pipeline, path: &Path) -> Result<Drawn> {
-    let config = &trainer.config;
-    let (request, columns) = match &trainer.latent {
-        Some(_) => of_latent(trainer)?,
-        None => of_pictures(trainer)?,
-    };
+/// `-denoising` added to its name, goes the way of a few of them out of the noise. All processes draw, each with this pipeline; the first
+/// writes, and has what was drawn.
+pub(super) fn draw(
+    trainer: &Trainer,
+    pipeline: &Pipeline,
+    path: &Path,
+    team: &mut Team<'_>,
+) -> Result<Option<Drawn>> {
+    let planned = in_pool(|| {
+        let (request, columns) = match &trainer.latent {
+            Some(_) => of_latent(trainer)?,
+            None => of_pictures(trainer)?,
+        };
+        Ok((Plan::of(pipeline, &request)?, columns))
+    });
+    let (plan, columns) = team.agree(planned)?;
     let mut moments = Moments {
         codec: pipeline.codec(),
         all: Vec::new(),
     };
-    let drawn = in_pool(|| Plan::of(pipeline, &request)?.run(pipeline, &mut moments))?;
-    let pictures = drawn.unwrap_or_default();
-    let moments = moments.all;
+    let drawn = match team.is_first() {
+        true => plan.run_in(pipeline, team, &mut moments)?,
+        false => plan.run_in(pipeline, team, &mut ())?,
+    };
+    match drawn.filter(|_| team.is_first()) {
+        Some(pictures) => written(trainer, pipeline, path, pictures, columns, moments.all).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Writes what was drawn.
+fn written(
+    trainer: &Trainer,
+    pipeline: &Pipeline,
+    path: &Path,
+    pictures: Vec<Picture>,
+    columns: usize,
+    moments: Vec<Vec<Picture>>,
+) -> Result<Drawn> {
+    let config = &trainer.config;
     let scale = grid::visible_scale(&pictures[0]);
     let whole = grid::grid(&pictures, columns, 2, scale)?;
     let denoising = grid::grid(&by_picture(&moments), moments.len(), 2, scale)?;

@@ -96,23 +96,7 @@ pub struct Lesson {
     pub gradients: Gradients,
 }
 
-/// How far the model's prediction is from what it should be: for each picture the mean of the (weighted) squared
-/// differences, `[batch]`.
-///
-/// # Errors
-/// If the batch does not fit the model.
-pub fn losses(
-    model: &impl Denoiser,
-    objective: &dyn Objective,
-    batch: &Batch,
-    draw: &Draw,
-) -> Result<Tensor<1>> {
-    // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
-    let pair = objective.training_pair(batch.clean.clone(), draw.noise.clone(), &draw.times)?;
-    of_pair(model, pair, batch)
-}
-
-/// The losses of what is given and what should be answered.
+/// How far the model's prediction is from what it should be: for each picture the mean of the (weighted) squared differences, `[batch]`.
 fn of_pair(model: &impl Denoiser, pair: TrainingPair, batch: &Batch) -> Result<Tensor<1>> {
     // Predict.
     let prediction = model.denoise(pair.input.clone(), timesteps(&pair), &batch.conditioning)?;
@@ -125,13 +109,14 @@ fn timesteps(pair: &TrainingPair) -> Tensor<1> {
     Tensor::from_floats(pair.timesteps.as_slice(), &pair.input.device())
 }
 
-/// What is learned from a batch: as [`losses`] has it, or rectified by what the model makes of it as it stands.
+/// What is learned from a batch: as [`of_pair`] has it, or rectified by what the model makes of it as it stands.
 fn lesson<M: Module + Denoiser>(
     model: &M,
     objective: &dyn Objective,
     batch: &Batch,
     draw: &Draw,
 ) -> Result<TrainingPair> {
+    // Corrupt: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, and what the model should make of it.
     let pair = objective.training_pair(batch.clean.clone(), draw.noise.clone(), &draw.times)?;
     if !objective.rectifies() {
         return Ok(pair);

@@ -24,7 +24,7 @@ use super::{
     run::{Ended, Run},
     samples,
     setup::{self, model_config},
-    slots::{self, Alone, Team, World},
+    slots,
     step::{self, Batch, Draw, Saving},
     trackers,
     trainee::{AnyTrainee, Full, codec},
@@ -39,6 +39,7 @@ use crate::{
     ops::{Precision, convolving, keeping, trim},
     random::Generator,
     schedulers::AnyScheduler,
+    world::{Alone, Team, World},
 };
 
 /// A run that is set up: data opened, model built, nothing written yet.
@@ -388,7 +389,7 @@ impl Trainer {
             .map_or(Ok(()), |latent| latent.check(&self.config, self.dataset.as_ref()));
         team.agree(checked)?;
         let mut run = Run::begin(self, team)?;
-        self.make_ready(&mut run.team, observer)?;
+        let stopped = self.make_ready(&mut run.team, observer)?;
         let info = run.info(self)?;
         observer.started(&info);
         let goes_on_at = self.resumed.as_ref().map(|saved| saved.step() + 1);
@@ -415,14 +416,17 @@ impl Trainer {
                 run.steps()
             ));
         }
-        let ended = run.train(self, observer);
+        let ended = match stopped {
+            true => Ok(Ended::Interrupted),
+            false => run.train(self, observer),
+        };
         // Before anything else is written, which might fail.
         let checkpoint = match ended {
             Ok(Ended::Interrupted) => run.checkpoint(self)?,
             _ => None,
         };
         // Whatever ended it, what was learned is kept.
-        if run.learner()?.steps() > 0 || ended.is_ok() {
+        if run.learner()?.steps() > 0 || (ended.is_ok() && !stopped) {
             run.save(self)?;
         }
         let plot = match run.team.is_first() {
@@ -490,22 +494,13 @@ impl Trainer {
         card::write(self, &ended)
     }
 
-    /// What the data need before the first step. The first process makes what the others then find.
-    fn make_ready(&mut self, team: &mut Team<'_>, observer: &mut dyn Observer) -> Result<()> {
-        let Some(latent) = &mut self.latent else {
-            return Ok(());
+    /// Makes what the data need before the first step; whether an observer had enough before it was made.
+    fn make_ready(&mut self, team: &mut Team<'_>, observer: &mut dyn Observer) -> Result<bool> {
+        let ready = match &mut self.latent {
+            Some(latent) => latent.prepare(&self.config, &self.folder, team, observer),
+            None => Ok(false),
         };
-        let mut prepare = |observer: &mut dyn Observer| latent.prepare(&self.config, &self.folder, observer);
-        let made = match team.is_first() {
-            true => prepare(observer),
-            false => Ok(()),
-        };
-        team.agree(made)?;
-        let found = match team.is_first() {
-            true => Ok(()),
-            false => prepare(&mut MakesNothing),
-        };
-        team.agree(found)
+        team.agree(ready)
     }
 
     /// What is worth knowing before the first of so many steps of so many processes: what the data have that is not used, and what the options make of them.
@@ -658,15 +653,6 @@ struct Follower<'a>(&'a mut dyn Observer);
 impl Observer for Follower<'_> {
     fn should_stop(&self) -> bool {
         self.0.should_stop()
-    }
-}
-
-/// Stops before anything is made.
-struct MakesNothing;
-
-impl Observer for MakesNothing {
-    fn should_stop(&self) -> bool {
-        true
     }
 }
 

@@ -24,8 +24,11 @@ pub(crate) const LONG_ABOUT: &str = "\
 Start a command as several processes.
 
 `langevin launch --num-processes 4 train …` starts mpirun with four processes, which share every step of the run: the same bytes as in one, in less \
-time. Machines are named by --hostfile. Where langevin was built without MPI, or there is no mpirun, one process computes it all. \
+time. `sample` and `evaluate` share what is drawn so. Machines are named by --hostfile. Where langevin was built without MPI, or there is no mpirun, one process computes it all. \
 docs/scale.md says what is needed, and what stands in a script for Slurm.";
+
+/// The commands that several processes share.
+const SHARED: [&str; 3] = ["train", "sample", "evaluate"];
 
 /// What the user typed.
 #[derive(Args, Debug)]
@@ -39,13 +42,13 @@ pub(crate) struct LaunchArgs {
     /// The machines, as NAME:N with commas between them
     #[arg(long, value_name = "NAMES", conflicts_with = "hostfile")]
     host: Option<String>,
-    /// Start again from the latest checkpoint, so many times, where a process fails
+    /// Start again, from the latest checkpoint where there is one, so many times, where a process fails
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_restarts: u32,
     /// The program that starts them
     #[arg(long, value_name = "PROGRAM", default_value = "mpirun")]
     mpirun: OsString,
-    /// The command with its flags, such as train
+    /// The command with its flags: train, sample or evaluate
     #[arg(
         required = true,
         trailing_var_arg = true,
@@ -57,18 +60,19 @@ pub(crate) struct LaunchArgs {
 
 /// Starts them, and waits for them.
 pub(crate) fn run(args: LaunchArgs, processes: &mut Processes) -> Result<()> {
-    if args.command[0] != "train" {
+    if !SHARED.iter().any(|shared| args.command[0] == *shared) {
         bail!(
-            "`langevin launch … train` is what several processes share; `{}` is one process",
+            "train, sample and evaluate are what several processes share; `{}` is one process",
             args.command[0].display()
         );
     }
+    let trains = args.command[0] == "train";
     if launcher::started().is_some() {
         // By mpirun already, as Accelerate's lines for processors are.
         return inside(args.command, processes);
     }
     let count = args.num_processes as usize;
-    if args.max_restarts > 0 && !has_flag(&args.command, "--output-dir") {
+    if trains && args.max_restarts > 0 && !has_flag(&args.command, "--output-dir") {
         bail!("--max-restarts needs the run's folder to find its latest checkpoint in: add --output-dir");
     }
     let why = if !cfg!(feature = "mpi") {
@@ -81,9 +85,10 @@ pub(crate) fn run(args: LaunchArgs, processes: &mut Processes) -> Result<()> {
     if args.hostfile.is_some() || args.host.is_some() {
         bail!("other machines cannot be reached: {why}");
     }
-    terminal::note(&format!(
-        "{why}, so one process computes all {count} slots of a step: the same bytes, slower"
-    ));
+    terminal::note(&match trains {
+        true => format!("{why}, so one process computes all {count} slots of a step: the same bytes, slower"),
+        false => format!("{why}, so one process draws all of it: the same pictures, slower"),
+    });
     processes.set_slots(count);
     inside(args.command, processes)
 }

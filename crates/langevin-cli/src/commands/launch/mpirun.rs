@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     os::unix::{fs::MetadataExt, process::CommandExt},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread::{self, available_parallelism},
     time::Duration,
@@ -11,12 +12,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
 use super::LaunchArgs;
-use crate::terminal;
+use crate::{stop::is_ignored, terminal};
 
 /// The command in processes of an mpirun, again where they fail, as often as it is allowed; `false` where there is no mpirun.
 ///
@@ -27,7 +28,13 @@ pub(super) fn start(args: &LaunchArgs) -> Result<bool> {
         return Ok(false);
     };
     let mut command = args.command.clone();
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
+    let trains = command[0] == "train";
+    let mut caught = vec![SIGINT, SIGTERM, SIGUSR1];
+    // As `nohup` has it, the terminal's loss may be no reason to end.
+    if is_ignored(SIGHUP) == Some(false) {
+        caught.push(SIGHUP);
+    }
+    let mut signals = Signals::new(caught).context("signals cannot be caught")?;
     let mut left = args.max_restarts;
     loop {
         let mut child = mpirun
@@ -39,31 +46,39 @@ pub(super) fn start(args: &LaunchArgs) -> Result<bool> {
             return Ok(true);
         }
         if stopped || left == 0 {
-            bail!(
-                "the processes ended with {status}; what was learned up to the last checkpoint is kept, and --resume-from-checkpoint latest \
-                 goes on from it"
-            );
+            let kept = match trains {
+                true => {
+                    "; what was learned up to the last checkpoint is kept, and --resume-from-checkpoint latest goes on from it"
+                }
+                false => "",
+            };
+            bail!("the processes ended with {status}{kept}");
         }
         left -= 1;
+        let from = if trains { " from the latest checkpoint" } else { "" };
         terminal::note(&format!(
-            "the processes ended with {status}: starting again from the latest checkpoint, {left} more times if need be"
+            "the processes ended with {status}: starting again{from}, {left} more times if need be"
         ));
-        // Of a flag that is given twice, the last holds.
-        command.extend(["--resume-from-checkpoint", "latest"].map(OsString::from));
+        if trains {
+            // Of a flag that is given twice, the last holds.
+            command.extend(["--resume-from-checkpoint", "latest"].map(OsString::from));
+        }
     }
 }
 
-/// Waits for them. The first Ctrl-C is passed on as the signal that asks them to write a checkpoint and end, which an mpirun passes on as well
-/// and does not take for its own end; a second one ends them.
+/// Waits for them. The first Ctrl-C, or what else asks for an end, is passed on as the signal that asks them to write a checkpoint and end, which an
+/// mpirun passes on as well and does not take for its own end; a second one ends them. SIGUSR1 is that signal, however often it comes: Slurm may
+/// send it to a script and to all that the script started.
 fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool)> {
     let mut asked = 0;
     loop {
         if let Some(status) = child.try_wait().context("the processes cannot be waited for")? {
             return Ok((status, asked > 0));
         }
-        for _ in signals.pending() {
+        for sent in signals.pending() {
+            let again = asked > 0 && sent != SIGUSR1;
             asked += 1;
-            signal(child, if asked == 1 { "USR1" } else { "TERM" });
+            signal(child, if again { "TERM" } else { "USR1" });
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -113,10 +128,10 @@ impl Mpirun {
             .process_group(0)
             .stdin(Stdio::null())
             .args(["-n", &count.to_string()]);
-        if let Some(file) = &args.hostfile {
-            command
-                .arg(if self.is_open_mpi { "--hostfile" } else { "-f" })
-                .arg(file);
+        match &args.hostfile {
+            Some(file) if self.is_open_mpi => _ = command.arg("--hostfile").arg(file),
+            Some(file) => _ = command.arg("-hosts").arg(hosts(file)?),
+            None => {}
         }
         if let Some(hosts) = &args.host {
             command
@@ -148,6 +163,25 @@ impl Mpirun {
     }
 }
 
+/// The machines of a file of lines `NAME slots=N`, or `NAME:N`, as MPICH's launcher takes them.
+///
+/// # Errors
+/// If it cannot be read, or names none.
+fn hosts(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("--hostfile {}", file.display()))?;
+    let host = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let name = words.next()?.to_string();
+        let slots = words.find_map(|word| word.strip_prefix("slots="));
+        Some(slots.map_or_else(|| name.clone(), |slots| format!("{name}:{slots}")))
+    };
+    let hosts: Vec<String> = text.lines().filter_map(host).collect();
+    if hosts.is_empty() {
+        bail!("--hostfile {}: names no machine", file.display());
+    }
+    Ok(hosts.join(","))
+}
+
 /// Whether the user is root, whom Open MPI refuses where nobody says otherwise.
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
@@ -159,4 +193,19 @@ fn signal(child: &Child, name: &str) {
     let _ = Command::new("kill")
         .args([format!("-{name}"), child.id().to_string()])
         .status();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_named_as_each_launcher_has_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hosts");
+        fs::write(&file, "# ours\nnode1 slots=2\n\nnode2:4\n node3 # slots=9\n").unwrap();
+        assert_eq!(hosts(&file).unwrap(), "node1:2,node2:4,node3");
+        fs::write(&file, "# none\n").unwrap();
+        assert!(hosts(&file).unwrap_err().to_string().contains("no machine"));
+    }
 }

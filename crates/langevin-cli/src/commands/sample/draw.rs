@@ -15,6 +15,7 @@ pub(crate) struct Drawing<'a> {
     animation: Option<&'a mut Animation>,
     bar: Option<Progress>,
     batches: usize,
+    done: usize,
 }
 
 impl<'a> Drawing<'a> {
@@ -25,6 +26,7 @@ impl<'a> Drawing<'a> {
             animation,
             bar: None,
             batches,
+            done: 0,
         }
     }
 }
@@ -37,11 +39,13 @@ impl Watch for Drawing<'_> {
         }
     }
 
-    fn step(&mut self, step: &Step<'_>, done: usize, total: usize) -> Result<bool> {
+    fn step(&mut self, step: &Step<'_>, _: usize, total: usize) -> Result<bool> {
         if let Some(animation) = &mut self.animation {
             animation.frames.show(step)?;
         }
-        let batches = self.batches;
+        // Batches may be drawn at once: how many steps are done is what counts here, and not whose they are.
+        self.done += 1;
+        let (batches, done) = (self.batches, self.done);
         let bar = self.bar.get_or_insert_with(|| Progress::new("step", total));
         bar.update(done, || {
             if batches == 1 {

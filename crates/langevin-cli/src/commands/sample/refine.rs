@@ -6,8 +6,9 @@ use langevin::{
     Pipeline, Request,
     data::{Fit, ImageInput, Picture},
     generate::{Plan, Watch},
-    ops::in_pool,
 };
+
+use crate::processes::Processes;
 
 /// The part of the noise at which the refiner goes on where nobody says.
 pub(super) const USUAL_START: f64 = 0.8;
@@ -26,19 +27,17 @@ pub(super) fn base(request: &Request) -> Request {
 /// # Errors
 /// If the refiner cannot be loaded, or does not take what the base made.
 pub(super) fn run(
-    base: Option<Vec<Tensor<4>>>,
+    base: Vec<Tensor<4>>,
     request: Request,
     load: impl FnOnce() -> Result<Pipeline>,
+    processes: &mut Processes,
     watch: &mut (dyn Watch + Send),
 ) -> Result<Option<Vec<Picture>>> {
-    let Some(batches) = base else {
-        return Ok(None);
-    };
-    let pipeline = load()?;
+    let pipeline = processes.agree(load())?;
     let request = Request {
         denoising_start: request.denoising_end,
         denoising_end: None,
-        init_image: Some(ImageInput::Tensor(Tensor::cat(batches, 0))),
+        init_image: Some(ImageInput::Tensor(Tensor::cat(base, 0))),
         // Its first encoder is the base's second.
         prompt: if request.prompt_2.is_empty() {
             request.prompt
@@ -66,6 +65,6 @@ pub(super) fn run(
         size: None,
         ..request
     };
-    let plan = Plan::of(&pipeline, &request)?;
-    Ok(in_pool(|| plan.run(&pipeline, watch))?)
+    let plan = processes.agree(Plan::of(&pipeline, &request).map_err(Into::into))?;
+    Ok(plan.run_among(&pipeline, processes.world(), watch)?)
 }

@@ -8,14 +8,13 @@ use langevin::{
     data::{ImageInput, Picture, is_picture_name},
     generate::Plan,
     grid,
-    ops::in_pool,
     plot::labelled,
     settings::ModelName,
 };
 use serde_json::Value;
 
 use super::draw::Drawing;
-use crate::{stop::Stop, terminal};
+use crate::{processes::Processes, terminal};
 
 /// The most combinations.
 const MOST: usize = 100;
@@ -106,7 +105,65 @@ pub(super) fn run(
     pipeline: &Pipeline,
     output: &Path,
     model: Option<&ModelName>,
+    processes: &mut Processes,
 ) -> Result<()> {
+    let planned = planned(axes, request, pipeline, output);
+    let (combinations, plans) = processes.agree(planned)?;
+    let stop = super::stop_on_signals(processes)?;
+    let mut pictures: Vec<Picture> = Vec::new();
+    for (number, (plan, (labels, _))) in plans.iter().zip(&combinations).enumerate() {
+        plan.notices().iter().for_each(|notice| terminal::say(notice));
+        terminal::say(&format!(
+            "{} of {}: {}",
+            number + 1,
+            plans.len(),
+            labels.join(", ")
+        ));
+        let mut drawing = Drawing::new(1, &stop, None);
+        let drawn = plan.run_among(pipeline, processes.world(), &mut drawing)?;
+        let stopped = || anyhow!("stopped before the pictures were done; nothing was written");
+        pictures.extend(processes.agree(drawn.ok_or_else(stopped))?);
+    }
+    if !processes.is_first() {
+        return Ok(());
+    }
+    // The last option stands in columns, and the others in rows.
+    let across = axes.last().map_or(1, |axis| axis.values.len());
+    let columns: Vec<String> = combinations[..across]
+        .iter()
+        .map(|(labels, _)| labels.last().cloned().unwrap_or_default())
+        .collect();
+    let rows: Vec<String> = combinations
+        .chunks(across)
+        .map(|row| row[0].0[..axes.len() - 1].join(", "))
+        .collect();
+    let whole = labelled(&pictures, &columns, &rows)?;
+    let mut texts = model.map_or_else(Vec::new, |model| plans[0].facts(&model.path, None));
+    if model.is_some() {
+        let varied = axes
+            .iter()
+            .map(|axis| format!("{}={}", axis.option, axis.values.join(",")));
+        texts.push(("varied", varied.collect::<Vec<_>>().join("; ")));
+    }
+    grid::write_picture(output, &whole, &texts)?;
+    terminal::print(&format!(
+        "{} combinations in {}",
+        pictures.len(),
+        output.display()
+    ))?;
+    Ok(())
+}
+
+/// The labels of a combination, and what it asks for.
+type Combination = (Vec<String>, Request);
+
+/// Every combination, with its plan.
+fn planned(
+    axes: &[Axis],
+    request: &Request,
+    pipeline: &Pipeline,
+    output: &Path,
+) -> Result<(Vec<Combination>, Vec<Plan>)> {
     if !is_picture_name(output) {
         bail!(
             "--vary draws one picture: --output must name one, and {} does not",
@@ -137,46 +194,6 @@ pub(super) fn run(
     let plans = combinations.iter().map(|(labels, request)| {
         Plan::of(pipeline, request).map_err(|error| anyhow!("--vary: {}: {error}", labels.join(", ")))
     });
-    let plans: Vec<Plan> = plans.collect::<Result<_>>()?;
-    let stop = Stop::on_signals()?;
-    let mut pictures: Vec<Picture> = Vec::new();
-    for (number, (plan, (labels, _))) in plans.iter().zip(&combinations).enumerate() {
-        plan.notices().iter().for_each(|notice| terminal::say(notice));
-        terminal::say(&format!(
-            "{} of {}: {}",
-            number + 1,
-            plans.len(),
-            labels.join(", ")
-        ));
-        let mut drawing = Drawing::new(1, &stop, None);
-        let drawn = in_pool(|| plan.run(pipeline, &mut drawing))?;
-        pictures.extend(
-            drawn.ok_or_else(|| anyhow!("stopped before the pictures were done; nothing was written"))?,
-        );
-    }
-    // The last option stands in columns, and the others in rows.
-    let across = axes.last().map_or(1, |axis| axis.values.len());
-    let columns: Vec<String> = combinations[..across]
-        .iter()
-        .map(|(labels, _)| labels.last().cloned().unwrap_or_default())
-        .collect();
-    let rows: Vec<String> = combinations
-        .chunks(across)
-        .map(|row| row[0].0[..axes.len() - 1].join(", "))
-        .collect();
-    let whole = labelled(&pictures, &columns, &rows)?;
-    let mut texts = model.map_or_else(Vec::new, |model| plans[0].facts(&model.path, None));
-    if model.is_some() {
-        let varied = axes
-            .iter()
-            .map(|axis| format!("{}={}", axis.option, axis.values.join(",")));
-        texts.push(("varied", varied.collect::<Vec<_>>().join("; ")));
-    }
-    grid::write_picture(output, &whole, &texts)?;
-    terminal::print(&format!(
-        "{} combinations in {}",
-        pictures.len(),
-        output.display()
-    ))?;
-    Ok(())
+    let plans = plans.collect::<Result<_>>()?;
+    Ok((combinations, plans))
 }

@@ -23,6 +23,14 @@ impl Run<'_> {
         learner.assemble(moments, &mut |own| slots::collect(team, own))
     }
 
+    /// Has the average whole in every process, where several keep it together; until [`Self::disperse`].
+    pub(super) fn assemble_everywhere(&mut self) -> Result<()> {
+        let (team, Some(learner)) = (&mut self.team, &mut self.learner) else {
+            return Ok(());
+        };
+        learner.assemble(false, &mut |own| team.gather_numbers(&own).map(Some))
+    }
+
     pub(super) fn disperse(&mut self) {
         if let Some(learner) = &mut self.learner {
             learner.disperse();
@@ -121,7 +129,7 @@ impl Run<'_> {
                 let (update, moved) = in_pool(|| learner.update_share(&share));
                 match moved {
                     Some(moved) => {
-                        let all = slots::gather(&mut self.team, &moved)?;
+                        let all = self.team.gather_numbers(&moved)?;
                         (learner.with_values(&all), update)
                     }
                     None => (learner, update),

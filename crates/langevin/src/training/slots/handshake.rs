@@ -4,10 +4,6 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    reduce::speak,
-    world::{Team, of_process},
-};
 use crate::{
     Error, Result,
     data::Fingerprint,
@@ -26,6 +22,7 @@ use crate::{
         state::{VERSION, config_differences, differences},
         step::{self, Batch, Draw},
     },
+    world::{Team, of_process},
 };
 
 /// The options that say when all processes do something together.
@@ -57,29 +54,32 @@ struct Introduction {
 /// If a process is of another version, or has other options, other data or another checkpoint; if processors compute otherwise and
 /// `allow_mixed_processors` is not said; or if there are more processes than slots.
 pub(in crate::training) fn check(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
-    // The first says what all have found.
-    let is_first = team.is_first();
-    introduced(team, trainer).map_err(|error| match is_first {
-        true => error,
-        false => of_process(0, &error.to_string()),
-    })
+    if team.size() == 1 {
+        return Ok(());
+    }
+    let own = team.agree(Introduction::of(trainer))?;
+    let all: Vec<Introduction> = team.speak(&own)?;
+    let verdict = together(&all);
+    // All have come to it, and the first says it.
+    match team.is_first() {
+        true => verdict,
+        false => verdict.map_err(|error| of_process(0, &error.to_string())),
+    }
 }
 
-fn introduced(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
-    let config = &trainer.config;
-    if team.size() > config.num_slots {
+/// Refuses processes that say so of themselves.
+fn together(all: &[Introduction]) -> Result<()> {
+    let config = &all[0].config;
+    if all.len() > config.num_slots {
         return Err(Error::option(
             &["num_slots"],
             format!(
                 "a step of {} slots can be shared by so many processes at most, and there are {}: start fewer, or a new run with a larger \
                  `num_slots`",
                 config.num_slots,
-                team.size()
+                all.len()
             ),
         ));
-    }
-    if team.size() == 1 {
-        return Ok(());
     }
     if !config.optimizer.is_by_element() {
         return Err(Error::option(
@@ -91,20 +91,23 @@ fn introduced(team: &mut Team<'_>, trainer: &Trainer) -> Result<()> {
             ),
         ));
     }
-    let own = Introduction {
-        version: VERSION.into(),
-        config: config.portable(),
-        data: trainer.data.clone(),
-        resumed: trainer.resumed.as_ref().map(|saved| saved.step()),
-        numbers: numeric_fingerprint()?,
-    };
-    let all: Vec<Introduction> = speak(team, &own)?;
-    for (rank, other) in all.iter().enumerate().skip(1) {
-        compare(&all[0], other, all[0].config.allow_mixed_processors).map_err(|sentence| {
+    all.iter().enumerate().skip(1).try_for_each(|(rank, other)| {
+        compare(&all[0], other, config.allow_mixed_processors).map_err(|sentence| {
             Error::Config(format!("process {rank} cannot train with process 0: {sentence}"))
-        })?;
+        })
+    })
+}
+
+impl Introduction {
+    fn of(trainer: &Trainer) -> Result<Self> {
+        Ok(Self {
+            version: VERSION.into(),
+            config: trainer.config.portable(),
+            data: trainer.data.clone(),
+            resumed: trainer.resumed.as_ref().map(|saved| saved.step()),
+            numbers: numeric_fingerprint()?,
+        })
     }
-    Ok(())
 }
 
 /// What keeps two processes from training together; the error is the rest of a sentence.

@@ -3,17 +3,14 @@
 //! A step is R slots (`num_slots`), each of which is what one process computes alone: batches of its own, with generators of its own
 //! ([`chance`]). What belongs to a slot follows from seed, epoch and its number ([`plan`]), and the slots' gradients are summed along
 //! a tree that is fixed by R ([`tree`]). So whoever computes a slot, the sum has the same bits: P processes, from 1 to R, have a range of slots each,
-//! sum what they have, send each other the sums of a range of elements each ([`reduce`]), move those, and gather the weights. A file per transport
-//! ([`world`]).
+//! sum what they have, send each other the sums of a range of elements each ([`reduce`]), move those, and gather the weights.
 
 mod chance;
 mod handshake;
 mod plan;
 mod reduce;
 mod share;
-mod threads;
 mod tree;
-mod world;
 
 use std::ops::Range;
 
@@ -21,17 +18,11 @@ pub(super) use chance::{Chance, ChanceState};
 pub(super) use handshake::check;
 pub(super) use plan::Plan;
 pub(super) use reduce::{Part, SlotLesson, Total, Whole, reduce};
-pub(super) use share::{shares, slots_of};
-pub use threads::ThreadWorld;
-pub(super) use world::Team;
-pub use world::{Alone, World};
+pub(super) use share::shares;
 
-use self::{
-    reduce::speak,
-    tree::{Found, Node},
-};
+use self::tree::{Found, Node};
 use super::gradients::Gradients;
-use crate::Result;
+use crate::{Result, world::Team};
 
 /// What a process's slots learn in a step: `learn` is called for each in order, and gives its gradients, if it had a batch.
 ///
@@ -67,7 +58,7 @@ pub(super) fn states(team: &mut Team<'_>, own: &[Chance]) -> Result<Vec<ChanceSt
     if team.size() == 1 {
         return Ok(own);
     }
-    Ok(speak(team, &own)?.into_iter().flatten().collect())
+    Ok(team.speak(&own)?.into_iter().flatten().collect())
 }
 
 /// The elements that each process has, one after another, in the first; `None` in the others.
@@ -81,20 +72,12 @@ pub(super) fn collect(team: &mut Team<'_>, own: Vec<f32>) -> Result<Option<Vec<f
     Ok(team.is_first().then(|| received.concat()))
 }
 
-/// The weights that each process moved, one after another.
-///
-/// # Errors
-/// If a process is gone.
-pub(super) fn gather(team: &mut Team<'_>, own: &[f32]) -> Result<Vec<f32>> {
-    team.gather_numbers(own)
-}
-
 /// The indices that any process has, each once.
 ///
 /// # Errors
 /// If a process is gone.
 pub(super) fn union(team: &mut Team<'_>, own: Vec<usize>) -> Result<Vec<usize>> {
-    let mut all = speak(team, &own)?.concat();
+    let mut all = team.speak(&own)?.concat();
     all.sort_unstable();
     all.dedup();
     Ok(all)

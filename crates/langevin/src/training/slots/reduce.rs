@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     share::{CHUNK, shares, squares},
     tree::{Found, Node},
-    world::{Team, of_process},
 };
 use crate::{
     Error, Result,
@@ -16,6 +15,7 @@ use crate::{
         gradients::Gradients,
         learner::shared::{ShareOfGradients, numbers},
     },
+    world::{Team, of_process, part_of},
 };
 
 /// Elements that are sent to a process at once: 4 MiB.
@@ -95,7 +95,7 @@ pub(in crate::training) fn reduce(
             None => Ok(alone(part, row, stop)),
         };
     }
-    let said: Vec<Said> = speak(team, &part.said(row, failed.as_ref(), stop))?;
+    let said: Vec<Said> = team.speak(&part.said(row, failed.as_ref(), stop))?;
     if let Some(error) = failed {
         return Err(error);
     }
@@ -162,7 +162,7 @@ fn shared(
     let shares = shares(total, size);
     let theirs: Vec<Vec<Node>> = (0..size)
         .map(|rank| {
-            let nodes = Node::within(&super::slots_of(rank, size, slots), slots).into_iter();
+            let nodes = Node::within(&part_of(rank, size, slots), slots).into_iter();
             let there = nodes.zip(&said[rank].nodes).filter(|(_, has)| **has);
             there.map(|(node, _)| node).collect()
         })
@@ -255,7 +255,7 @@ fn summed_beside(team: &mut Team<'_>, slots: usize, part: &Part, theirs: &[Vec<N
                 .collect()
         })
         .collect();
-    let all: Vec<Vec<SentRows>> = speak(team, &own)?;
+    let all: Vec<Vec<SentRows>> = team.speak(&own)?;
     let known: Vec<(Node, Rows)> = theirs
         .iter()
         .flatten()
@@ -288,20 +288,6 @@ fn summed_beside(team: &mut Team<'_>, slots: usize, part: &Part, theirs: &[Vec<N
     };
     let sum = Node::root(slots).sum(slots, &mut value, &add)?;
     Ok(sum.unwrap_or_default())
-}
-
-/// Says a value to all, and hears theirs.
-pub(super) fn speak<T: Serialize + serde::de::DeserializeOwned>(
-    team: &mut Team<'_>,
-    own: &T,
-) -> Result<Vec<T>> {
-    let text =
-        serde_json::to_vec(own).map_err(|e| Error::Config(format!("a message cannot be written: {e}")))?;
-    let all = team.gather(&text)?;
-    let heard = |(rank, text): (usize, &Vec<u8>)| {
-        serde_json::from_slice(text).map_err(|e| of_process(rank, &format!("said what cannot be read: {e}")))
-    };
-    all.iter().enumerate().map(heard).collect()
 }
 
 /// The norm of gradients whose chunks have these sums of squares, and of rows beside.

@@ -1,15 +1,10 @@
-//! Who has what: slots of a step, and elements of the row that all trained parameters make.
+//! Who has what of the row that all trained parameters make.
 
 use std::ops::Range;
 
 /// Elements in a chunk. Shares are cut between chunks, and the gradients' norm is added up chunk by chunk, so that it does not depend on where
 /// they are cut.
 pub(super) const CHUNK: usize = 4096;
-
-/// The slots of a process.
-pub(in crate::training) fn slots_of(rank: usize, processes: usize, slots: usize) -> Range<usize> {
-    rank * slots / processes..(rank + 1) * slots / processes
-}
 
 /// The elements of each process, of `total`.
 pub(in crate::training) fn shares(total: usize, processes: usize) -> Vec<Range<usize>> {
@@ -29,6 +24,7 @@ pub(super) fn squares(share: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::part_of;
 
     #[test]
     fn everything_is_somebodys_once() {
@@ -47,7 +43,7 @@ mod tests {
         for slots in 1..9 {
             for processes in 1..=slots {
                 let all: Vec<usize> = (0..processes)
-                    .flat_map(|rank| slots_of(rank, processes, slots))
+                    .flat_map(|rank| part_of(rank, processes, slots))
                     .collect();
                 assert_eq!(all, (0..slots).collect::<Vec<_>>());
             }

@@ -5,11 +5,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::World;
 use crate::{Error, Result};
 
-/// One of several threads that train together, each with a [`Trainer`](crate::training::Trainer) of its own.
+/// One of several threads that do one thing together: train, each with a [`Trainer`](crate::training::Trainer) of its own, or draw.
 ///
 /// # Examples
 /// ```
-/// use langevin::training::{ThreadWorld, World};
+/// use langevin::world::{ThreadWorld, World};
 ///
 /// let threads: Vec<_> = ThreadWorld::of(2)
 ///     .into_iter()

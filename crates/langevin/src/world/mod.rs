@@ -1,4 +1,12 @@
-//! The processes that train together, and how bytes get from one to another.
+//! The processes that do one thing together, and how bytes get from one to another: a file per transport.
+
+mod threads;
+
+use std::ops::Range;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use threads::ThreadWorld;
 
 use crate::{Error, Result};
 
@@ -56,74 +64,92 @@ impl World for Alone {
     }
 }
 
-/// A world with what a run asks of it.
-pub(in crate::training) struct Team<'w> {
+/// A world with what is asked of it.
+pub(crate) struct Team<'w> {
     world: &'w mut dyn World,
     /// Bytes that this process sent to others.
     sent: u64,
 }
 
 impl<'w> Team<'w> {
-    pub(in crate::training) fn new(world: &'w mut dyn World) -> Self {
+    pub(crate) fn new(world: &'w mut dyn World) -> Self {
         Self { world, sent: 0 }
     }
 
-    pub(in crate::training) fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.world.rank()
     }
 
-    pub(in crate::training) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.world.size()
     }
 
     /// Whether this process writes what there is to write.
-    pub(in crate::training) fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.rank() == 0
     }
 
     /// Bytes that this process sent to others so far.
-    pub(in crate::training) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    pub(super) fn exchange(&mut self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn exchange(&mut self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
         let own = self.rank();
         let others = parts.iter().enumerate().filter(|(rank, _)| *rank != own);
         self.sent += others.map(|(_, part)| 4 * part.len() as u64).sum::<u64>();
         self.world.exchange(parts)
     }
 
-    pub(super) fn gather_numbers(&mut self, own: &[f32]) -> Result<Vec<f32>> {
+    pub(crate) fn gather_numbers(&mut self, own: &[f32]) -> Result<Vec<f32>> {
         self.sent += 4 * (own.len() * (self.size() - 1)) as u64;
         self.world.gather_numbers(own)
     }
 
-    pub(super) fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.sent += (own.len() * (self.size() - 1)) as u64;
         self.world.gather(own)
     }
 
-    /// What came of something that each process did: an error, of this one or of the first that has one, where any failed.
+    /// Says a value to all, and hears theirs.
+    ///
+    /// # Errors
+    /// If another process is gone, or says what cannot be read.
+    pub(crate) fn speak<T: Serialize + DeserializeOwned>(&mut self, own: &T) -> Result<Vec<T>> {
+        let text = serde_json::to_vec(own)
+            .map_err(|e| Error::Config(format!("a message cannot be written: {e}")))?;
+        let all = self.gather(&text)?;
+        let heard = |(rank, text): (usize, &Vec<u8>)| {
+            serde_json::from_slice(text)
+                .map_err(|e| of_process(rank, &format!("said what cannot be read: {e}")))
+        };
+        all.iter().enumerate().map(heard).collect()
+    }
+
+    /// What came of something that each process did: where any failed, the error of the first that did.
     ///
     /// # Errors
     /// If any process failed, or is gone.
-    pub(in crate::training) fn agree<T>(&mut self, mine: Result<T>) -> Result<T> {
+    pub(crate) fn agree<T>(&mut self, mine: Result<T>) -> Result<T> {
         if self.size() == 1 {
             return mine;
         }
         let sentence = mine.as_ref().err().map(Error::to_string).unwrap_or_default();
         let all = self.gather(sentence.as_bytes())?;
-        let failed = all.iter().position(|sentence| !sentence.is_empty());
-        match (mine, failed) {
-            (Err(error), _) => Err(error),
-            (Ok(value), None) => Ok(value),
-            (Ok(_), Some(rank)) => Err(of_process(rank, &String::from_utf8_lossy(&all[rank]))),
+        match all.iter().position(|sentence| !sentence.is_empty()) {
+            Some(rank) if rank != self.rank() => Err(of_process(rank, &String::from_utf8_lossy(&all[rank]))),
+            _ => mine,
         }
     }
 }
 
+/// The part of `count` things that one of so many processes has.
+pub(crate) fn part_of(rank: usize, processes: usize, count: usize) -> Range<usize> {
+    rank * count / processes..(rank + 1) * count / processes
+}
+
 /// The error of another process.
-pub(super) fn of_process(rank: usize, sentence: &str) -> Error {
+pub(crate) fn of_process(rank: usize, sentence: &str) -> Error {
     Error::Elsewhere {
         rank,
         message: sentence.to_string(),
