@@ -3,6 +3,9 @@
 // Each test target includes this file and uses a part of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "mpi")]
+pub(crate) mod mpi;
+
 use std::{
     ffi::OsStr,
     fs,

@@ -81,7 +81,8 @@ impl Plan {
         let samples = Tensor::cat(batches, 0);
         let [count, ..] = samples.dims();
         // What costs nothing is not worth sending.
-        let own = match pipeline.codec().is_latent() {
+        let sends = pipeline.codec().is_latent();
+        let own = match sends {
             true => part_of(team.rank(), team.size(), count),
             false => 0..count,
         };
@@ -92,9 +93,9 @@ impl Plan {
             Ok((pictures.concat(), flags.concat()))
         });
         let (pictures, flags) = team.agree(decoded)?;
-        let all: Vec<(Picture, bool)> = match own.len() == count {
-            true => pictures.into_iter().zip(flags).collect(),
-            false => exchanged(team, &pictures, &flags)?,
+        let all: Vec<(Picture, bool)> = match sends {
+            true => exchanged(team, &pictures, &flags)?,
+            false => pictures.into_iter().zip(flags).collect(),
         };
         for (number, _) in all.iter().enumerate().filter(|(_, (_, flag))| *flag) {
             watch.flagged(number);
