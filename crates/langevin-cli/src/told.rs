@@ -111,6 +111,59 @@ fn examples_in_the_help_texts_are_taken() {
     assert!(found > 60, "{found}");
 }
 
+/// The lists of words in a value whose first is the program.
+fn lists(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Array(all) if all.first().is_some_and(|first| first == "langevin") => {
+            let words = all.iter().map(|word| format!("'{}'", word.as_str().unwrap()));
+            found.push(words.collect::<Vec<_>>().join(" "));
+        }
+        serde_json::Value::Array(all) => all.iter().for_each(|value| lists(value, found)),
+        serde_json::Value::Object(all) => all.values().for_each(|value| lists(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn files_for_clusters_are_of_their_kinds_and_their_commands_are_taken() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cluster");
+    let (mut kinds, mut found) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(&folder).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        match entry.path().extension().and_then(|ending| ending.to_str()) {
+            Some("yaml") => {
+                for document in text.split("\n---\n") {
+                    let value: serde_json::Value = serde_saphyr::from_str(document).unwrap();
+                    assert!(value["apiVersion"].is_string() && value["metadata"]["name"] == "langevin");
+                    kinds.push(value["kind"].as_str().unwrap().to_string());
+                    lists(&value, &mut found);
+                }
+            }
+            Some("slurm") => {
+                let bare = text.replace("srun --mpi=pmix ", "").replace(" || exit", "");
+                found.extend(commands(&bare, false).into_iter().map(|(_, line)| line));
+            }
+            _ => {}
+        }
+    }
+    kinds.sort();
+    assert_eq!(
+        kinds,
+        [
+            "Deployment",
+            "HorizontalPodAutoscaler",
+            "Ingress",
+            "MPIJob",
+            "PodMonitor",
+            "Service"
+        ]
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
+    for line in found {
+        assert_eq!(refused(&line), None, "{line}");
+    }
+}
+
 #[test]
 fn lines_are_split_as_a_shell_splits_them() {
     let line = r#"langevin sample 'a b' --prompt "it's" a\ b ''  # no more"#;

@@ -4,79 +4,17 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use support::{langevin, reference_pipeline};
+use support::{
+    langevin, reference_pipeline,
+    serving::{Serving, read},
+};
 use tempfile::tempdir;
-
-/// The program, and where it says that it is. It ends with this value.
-struct Serving {
-    child: Child,
-    address: String,
-}
-
-impl Serving {
-    fn start(folder: &Path, flags: &[&str]) -> Self {
-        Self::of(&reference_pipeline("ddpm").display().to_string(), folder, flags)
-    }
-
-    fn of(model: &str, folder: &Path, flags: &[&str]) -> Self {
-        let mut child = support::command(folder, ["serve", "--port", "0"])
-            .arg(model)
-            .args(flags)
-            .env("LANGEVIN_API_KEY", "sesame")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .strip_prefix("open http://")
-            .and_then(|rest| rest.split(',').next());
-        let address = address.unwrap_or_else(|| panic!("{line}")).to_string();
-        Self { child, address }
-    }
-
-    /// Sends a request, whose answer is read from what this gives.
-    fn send(&self, head: &str, body: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let length = body.len();
-        let text = format!(
-            "{head} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nAuthorization: Bearer sesame\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(text.as_bytes()).unwrap();
-        stream
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = Command::new("kill")
-            .args([name, &self.child.id().to_string()])
-            .status();
-        assert!(kill.unwrap().success());
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read(mut stream: TcpStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    bytes
-}
 
 #[test]
 fn it_serves_under_its_limits_and_its_key() {

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi;
+pub(crate) mod serving;
 
 use std::{
     ffi::OsStr,

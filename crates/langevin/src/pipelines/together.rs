@@ -70,14 +70,12 @@ pub(crate) fn step_among(loops: &mut [&mut Sampling<'_>], team: &mut Team<'_>) -
             Ok::<(), Error>(())
         })?;
     }
-    let whole = loops.iter_mut().zip(results);
+    let mut whole = loops.iter_mut().zip(results);
     let done = in_pool(|| {
-        whole
-            .map(|(sampling, result)| match result {
-                Some(result) => result,
-                None => sampling.next().map_or(Ok(()), |step| step.map(drop)),
-            })
-            .collect()
+        whole.try_for_each(|(sampling, result)| match result {
+            Some(result) => result,
+            None => sampling.next().map_or(Ok(()), |step| step.map(drop)),
+        })
     });
     team.agree(done)
 }

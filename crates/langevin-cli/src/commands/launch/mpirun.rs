@@ -93,6 +93,13 @@ const PASSED_ON: [&str; 5] = [
     "HF_TOKEN",
 ];
 
+/// Variables that name Open MPI a file of machines, as Kubernetes' MPI operator sets them.
+const HOSTFILES: [&str; 2] = ["OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile"];
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// An mpirun.
 struct Mpirun {
     program: OsString,
@@ -141,15 +148,14 @@ impl Mpirun {
         if self.is_open_mpi {
             // Each process takes its part of the cores itself.
             command.args(["--bind-to", "none"]);
-            let is_here = args.hostfile.is_none() && args.host.is_none();
+            let is_here =
+                args.hostfile.is_none() && args.host.is_none() && !HOSTFILES.iter().any(|name| is_set(name));
             if is_here && count > available_parallelism().map_or(1, usize::from) {
                 command.arg("--oversubscribe");
             }
             if !is_here {
                 // Other machines have an environment of their own.
-                let set = PASSED_ON
-                    .into_iter()
-                    .filter(|name| std::env::var_os(name).is_some());
+                let set = PASSED_ON.into_iter().filter(|name| is_set(name));
                 command.args(set.flat_map(|name| ["-x", name]));
             }
             if is_root() {
