@@ -15,7 +15,7 @@ use std::{
 
 use support::{
     command,
-    mpi::{has_mpirun, launch, launcher, running, same, scene, signal},
+    mpi::{has_mpirun, is_open_mpi, launch, launcher, running, same, scene, signal},
     names,
 };
 
@@ -132,7 +132,10 @@ fn one_that_fails_or_is_killed_ends_all() {
     let own = mpirun.get_program().to_str().unwrap().to_string();
     launch(folder, 1, &format!("{TRAIN} --seed 5 --output-dir other"));
     let line = |run: &str| format!("-n 1 {own} sample {run} --count 2 --steps 2 --output both.png");
-    let mut words: Vec<String> = vec!["--allow-run-as-root".into(), "--oversubscribe".into()];
+    let mut words: Vec<String> = Vec::new();
+    if is_open_mpi() {
+        words.extend(["--allow-run-as-root", "--oversubscribe"].map(String::from));
+    }
     words.extend(
         format!("{} : {}", line("run"), line("other"))
             .split_whitespace()
@@ -181,8 +184,7 @@ struct Machines {
 impl Machines {
     /// `None` where this system does not let them be made, or MPI's launcher is another one than Open MPI's.
     fn made() -> Option<Self> {
-        let version = Command::new("mpirun").arg("--version").output().ok()?;
-        if !String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
+        if !is_open_mpi() {
             return None;
         }
         let id = std::process::id();

@@ -25,6 +25,12 @@ pub(crate) fn has_mpirun() -> bool {
     found
 }
 
+/// Whether it is Open MPI's, which has flags of its own.
+pub(crate) fn is_open_mpi() -> bool {
+    let version = Command::new("mpirun").arg("--version").output().unwrap();
+    String::from_utf8_lossy(&version.stdout).contains("Open MPI")
+}
+
 /// A folder with pictures of two classes and a small model for them.
 pub(crate) fn scene() -> TempDir {
     let scene = tempfile::tempdir().unwrap();
