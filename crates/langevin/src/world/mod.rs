@@ -155,3 +155,55 @@ pub(crate) fn of_process(rank: usize, sentence: &str) -> Error {
         message: sentence.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// What each of three processes makes of its own result.
+    fn agreed(failing: &[usize]) -> Vec<Result<usize>> {
+        let threads = ThreadWorld::of(3).into_iter().map(|mut world| {
+            let failing = failing.to_vec();
+            thread::spawn(move || {
+                let rank = world.rank();
+                let mine = match failing.contains(&rank) {
+                    true => Err(Error::Config(format!("{rank} fails"))),
+                    false => Ok(rank),
+                };
+                Team::new(&mut world).agree(mine)
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_fault_is_put_on_the_first_that_has_it() {
+        assert_eq!(
+            agreed(&[]).into_iter().map(Result::unwrap).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+        for failing in [&[1][..], &[1, 2], &[2]] {
+            for (rank, result) in agreed(failing).into_iter().enumerate() {
+                let error = result.unwrap_err();
+                assert!(
+                    error.to_string().contains(&format!("{} fails", failing[0])),
+                    "{error}"
+                );
+                assert_eq!(matches!(error, Error::Config(_)), rank == failing[0], "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_somebodys_part() {
+        for count in 0..9 {
+            for processes in 1..5 {
+                let all = (0..processes).flat_map(|rank| part_of(rank, processes, count));
+                assert_eq!(all.collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            }
+        }
+    }
+}
