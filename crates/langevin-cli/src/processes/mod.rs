@@ -160,14 +160,15 @@ impl Processes {
 
     /// Whether an error is another process's, which says it itself.
     pub(crate) fn leaves_unsaid(&self, error: &anyhow::Error) -> bool {
-        let elsewhere = |error: &Error| matches!(error, Error::Elsewhere { .. });
-        !self.is_first() && error.downcast_ref().is_some_and(elsewhere)
+        !self.is_first() && is_elsewhere(error)
     }
 
     /// The sentence that says which process failed, where there are several.
     pub(crate) fn named(&self, error: anyhow::Error) -> anyhow::Error {
         match self.rank_and_size() {
-            (0, _) | (_, 1) => error,
+            (_, 1) => error,
+            // It names another.
+            _ if is_elsewhere(&error) => error,
             (rank, _) => error.context(format!("process {rank}")),
         }
     }
@@ -207,6 +208,12 @@ fn transport(started: &Started, trains: bool) -> Result<Transport> {
         "{by} started {size} processes ({variable} says so), and this langevin was built without MPI, so they would be {alone}: build it \
          with `--features mpi`, or start one process{instead}"
     )
+}
+
+/// Whether an error is another process's.
+fn is_elsewhere(error: &anyhow::Error) -> bool {
+    let elsewhere = |error: &Error| matches!(error, Error::Elsewhere { .. });
+    error.downcast_ref().is_some_and(elsewhere)
 }
 
 /// Refuses a command that several processes would each do alone.
