@@ -175,6 +175,12 @@ fn what_is_trained_on_latents_has_the_same_bytes_too() {
     let scene = scene(7);
     let lora = json!({"trainee": "lora", "num_slots": 4, "gradient_accumulation_steps": 2, "train_text_encoder": true});
     same_on_any(scene.path(), &on_latents(&lora), [2, 3]);
+    // Batches of several sizes, and few of them full.
+    let buckets = json!({
+        "trainee": "lora", "num_slots": 3, "enable_bucket": true, "min_bucket_reso": 8, "max_bucket_reso": 32, "bucket_reso_steps": 4,
+        "bucket_no_upscale": true,
+    });
+    same_on_any(scene.path(), &on_latents(&buckets), [2, 3]);
     let word = json!({"trainee": "embedding", "num_slots": 4, "placeholder_token": "<new>", "initializer_token": "cat"});
     same_on_any(scene.path(), &on_latents(&word), [2, 3]);
     let class = json!({
@@ -339,6 +345,20 @@ fn processes_that_do_not_go_together_are_refused_by_all() {
             message.contains("`num_slots`") && message.contains("there are 3"),
             "{message}"
         );
+    }
+    // What moves an element by others cannot be shared by elements.
+    for optimizer in ["prodigy", "adafactor"] {
+        let mut options = options.clone();
+        options["optimizer"] = optimizer.into();
+        for outcome in train_watched(&config(scene.path(), "run", &options), vec![Silent; 2]) {
+            let message = outcome.unwrap_err().to_string();
+            assert!(
+                message.contains("one process") && message.contains(optimizer),
+                "{message}"
+            );
+        }
+        // In one process slots are no matter.
+        train(&config(scene.path(), optimizer, &options), 1);
     }
     let other = TrainingConfig {
         seed: 3,
