@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use langevin::{
     data,
     device::DeviceName,
-    training::{Estimate, Outcome, TraineeKind, Trainer, TrainingConfig, card::shell_word},
+    training::{ConditioningKind, Estimate, Outcome, TraineeKind, Trainer, TrainingConfig, card::shell_word},
 };
 
 pub(crate) use args::{LONG_ABOUT, TrainArgs};
@@ -68,6 +68,7 @@ pub(crate) fn run(args: TrainArgs, processes: &mut Processes) -> Result<()> {
     // The digits recipe is known to be quick; anything else should not be a surprise.
     let announce_time = manner != Manner::Quiet && resolved.config.model != TrainingConfig::digits().model;
     let next = Next::of(&resolved.config);
+    let captioned = resolved.config.conditioning == ConditioningKind::CrossAttention;
     let mut trainer = Trainer::on(resolved.config, resolved.dataset.into(), &device)?;
     if let Some(publish) = &publish {
         publish.make(trainer.folder())?;
@@ -89,7 +90,7 @@ pub(crate) fn run(args: TrainArgs, processes: &mut Processes) -> Result<()> {
     if !is_first {
         return Ok(());
     }
-    summarise(&outcome, next.as_ref())?;
+    summarise(&outcome, next.as_ref(), captioned)?;
     match publish {
         Some(_) if outcome.interrupted => {
             terminal::note("the run was stopped before its end, so it is not published");
@@ -198,7 +199,7 @@ impl Next {
 }
 
 /// Says where things are, and what to try next.
-fn summarise(outcome: &Outcome, next: Option<&Next>) -> Result<()> {
+fn summarise(outcome: &Outcome, next: Option<&Next>, captioned: bool) -> Result<()> {
     let ended = if outcome.interrupted {
         "stopped after"
     } else {
@@ -232,6 +233,7 @@ fn summarise(outcome: &Outcome, next: Option<&Next>) -> Result<()> {
             next.asked(&folder.to_string())
         ))?);
     }
+    let prompt = if captioned { " --prompt 'what to draw'" } else { "" };
     let class = outcome.classes.first().map_or_else(String::new, |_| {
         // The last class is as good an example as any, and `3` reads well where the classes are digits.
         let example = outcome
@@ -242,7 +244,7 @@ fn summarise(outcome: &Outcome, next: Option<&Next>) -> Result<()> {
         format!(" --class {}", shell_word(example))
     });
     terminal::print(&format!(
-        "next      langevin sample {}{class} --output samples.png",
+        "next      langevin sample {}{prompt}{class} --output samples.png",
         shell_word(&folder.to_string())
     ))?;
     Ok(())

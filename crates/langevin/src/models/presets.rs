@@ -21,7 +21,7 @@ named_enum! {
         CourseMnist = "course-mnist",
         /// A UNet for spectrograms of 64 bands, such as the tones' at 64x64: 2.9 million parameters.
         Tones = "tones",
-        /// A UNet for latents of 16x16, such as those of pictures of 64x64 pixels: 5.4 million parameters.
+        /// A UNet for latents of 16x16, such as those of pictures of 64x64 pixels: 7.4 million parameters.
         Latent = "latent",
         /// The course's network from scratch: 309 thousand parameters, without normalisation or timestep.
         BasicUnet = "basic-unet",
@@ -134,6 +134,8 @@ mod tests {
             (ModelPreset::CourseButterflies, 18_536_323),
             (ModelPreset::CourseMnist, 1_707_009),
             (ModelPreset::BasicUnet, 309_057),
+            // diffusers' of the same configuration.
+            (ModelPreset::Latent, 7_402_756),
         ] {
             let model = preset
                 .config()
