@@ -115,3 +115,32 @@ fn names_of_other_peoples_files_do_nothing_to_a_terminal() {
         ran.err
     );
 }
+
+#[test]
+fn a_program_is_told_in_json_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |path: &str| line(folder.path(), &format!("info {path} --json")).ok().json();
+    let pipeline = told(&reference_pipeline("ddpm").display().to_string());
+    assert_eq!(pipeline["kind"], "pipeline");
+    assert_eq!(pipeline["class"], "DDPMPipeline");
+    assert_eq!(
+        (&pipeline["height"], &pipeline["channels"]),
+        (&16.into(), &3.into())
+    );
+    assert!(pipeline["parameters"].as_u64().unwrap() > 1000, "{pipeline}");
+    let digits = told("digits");
+    assert_eq!(digits["kind"], "dataset");
+    assert_eq!(digits["pictures"], 1797);
+    assert_eq!(digits["classes"].as_array().unwrap().len(), 10);
+    let codec = reference_pipeline("ddpm").join("../../codec_training");
+    let codec = told(&codec.display().to_string());
+    assert_eq!(codec["kind"], "autoencoder");
+    assert_eq!(
+        (&codec["factor"], &codec["latent_channels"]),
+        (&4.into(), &2.into())
+    );
+    let file = reference_pipeline("ddpm").join("unet/diffusion_pytorch_model.safetensors");
+    let file = told(&file.display().to_string());
+    assert_eq!(file["kind"], "weights");
+    assert_eq!(file["sha256"].as_str().unwrap().len(), 64);
+}

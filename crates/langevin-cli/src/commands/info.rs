@@ -1,5 +1,6 @@
 //! `langevin info`.
 
+mod codec;
 mod dataset;
 mod file;
 mod pipeline;
@@ -21,8 +22,12 @@ use langevin::{
 };
 
 use langevin_hub::RepoKind;
+use serde_json::{Map, Value};
 
-use crate::hub::{self, Names};
+use crate::{
+    hub::{self, Names},
+    terminal,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +38,8 @@ Examples:
   langevin info songs --codec mel --grid spectrograms.png
   langevin info song.mp3
   langevin info lighthouse.png
-  langevin info my-lora.safetensors";
+  langevin info my-lora.safetensors
+  langevin info runs/digits-1 --json";
 
 /// What the user typed.
 #[derive(Args, Debug)]
@@ -59,6 +65,48 @@ pub(crate) struct InfoArgs {
     /// Of a data set: write a batch of its pictures as one PNG
     #[arg(long, value_name = "PNG")]
     pub grid: Option<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is said of something: lines for people, and the same for programs.
+struct Described {
+    headline: String,
+    lines: Vec<(String, String)>,
+    json: Map<String, Value>,
+}
+
+impl Described {
+    /// What it is, in a sentence, and in a word for programs.
+    fn of(kind: &str, headline: String) -> Self {
+        Self {
+            headline,
+            lines: Vec::new(),
+            json: Map::from_iter([("kind".to_string(), kind.into())]),
+        }
+    }
+
+    /// A line that programs are told otherwise.
+    fn line(&mut self, what: &str, text: String) {
+        self.lines.push((what.into(), text));
+    }
+
+    /// What programs are told.
+    fn tell(&mut self, name: &str, value: impl Into<Value>) {
+        self.json.insert(name.into(), value.into());
+    }
+
+    fn print(self, as_json: bool) -> Result<()> {
+        if as_json {
+            return Ok(terminal::print_json(&Value::Object(self.json))?);
+        }
+        terminal::print_line(&self.headline)?;
+        for (what, text) in &self.lines {
+            terminal::print_line(&format!("  {what:<10} {text}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Says what is at the path.
@@ -77,15 +125,17 @@ pub(crate) fn run(args: InfoArgs) -> Result<()> {
         ..default
     };
     let path = &local(&args.path, of_data, &options)?;
-    match kind(path)? {
-        Kind::Dataset => dataset::describe(path, &options, args.grid.as_deref()),
+    let described = match kind(path)? {
+        Kind::Dataset => return dataset::describe(path, &options, args.grid.as_deref(), args.json),
         _ if args.grid.is_some() => bail!("--grid shows a data set; {} holds a model", path.display()),
         Kind::Pipeline => pipeline::describe_pipeline(path),
+        Kind::Model if codec::is_one(path) => codec::describe(path),
         Kind::Model => pipeline::describe_model(path),
         Kind::Picture => file::describe_picture(path),
         Kind::Sound => file::describe_sound(path),
         Kind::Weights => file::describe_weights(path),
-    }
+    };
+    described?.print(args.json)
 }
 
 /// What a data set is read as: sounds too where a folder holds nothing else, with the usual spectrograms.

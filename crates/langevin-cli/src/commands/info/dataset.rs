@@ -9,6 +9,8 @@ use langevin::{
     random::Generator,
 };
 
+use serde_json::{Value, json};
+
 use crate::terminal;
 
 /// The pictures of a batch, and how many stand side by side.
@@ -19,22 +21,56 @@ const LARGEST: usize = 128;
 
 /// Prints what the data set holds, and writes a grid of it where asked to. Broken pictures make it an error, after
 /// everything is said.
-pub(super) fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>) -> Result<()> {
+pub(super) fn describe(path: &Path, options: &OpenOptions, grid: Option<&Path>, as_json: bool) -> Result<()> {
     let Some(name) = path.to_str() else {
         bail!("{}: is not a name in UTF-8", path.display())
     };
     let dataset = data::open_with(name, options)?;
     let summary = DatasetSummary::of(dataset.as_ref());
-    terminal::print(&plain(&summary).to_string())?;
+    if as_json {
+        terminal::print_json(&json(&summary, grid))?;
+    } else {
+        terminal::print(&plain(&summary).to_string())?;
+    }
     if let Some(grid_path) = grid {
         write_grid(dataset.as_ref(), &summary, grid_path)?;
-        terminal::print_line(&format!("  grid      {}", grid_path.display()))?;
+        if !as_json {
+            terminal::print_line(&format!("  grid      {}", grid_path.display()))?;
+        }
     }
     match summary.broken.len() {
         0 => Ok(()),
         1 => bail!("a picture is broken"),
         count => bail!("{count} pictures are broken"),
     }
+}
+
+/// The summary for programs.
+fn json(summary: &DatasetSummary, grid: Option<&Path>) -> Value {
+    let size = |size: Option<(usize, usize)>| {
+        size.map(|(height, width)| json!({ "height": height, "width": width }))
+    };
+    let of_classes = summary.classes.iter();
+    let of_broken = summary.broken.iter();
+    json!({
+        "kind": "dataset",
+        "name": summary.name,
+        "description": summary.description,
+        "pictures": summary.count,
+        "smallest": size(summary.smallest),
+        "largest": size(summary.largest),
+        "grey": summary.grey,
+        "colour": summary.colour,
+        "classes": of_classes
+            .map(|(name, count)| json!({ "name": name, "pictures": count }))
+            .collect::<Vec<_>>(),
+        "captions": summary.captions,
+        "left_out": summary.left_out,
+        "broken": of_broken
+            .map(|(path, reason)| json!({ "path": path.display().to_string(), "reason": reason }))
+            .collect::<Vec<_>>(),
+        "grid": grid.map(|path| path.display().to_string()),
+    })
 }
 
 /// The summary with each of its texts as one line.

@@ -10,62 +10,69 @@ use langevin::{
     weights::{FileHashes, single_file::SingleFile},
 };
 
-use super::pipeline::line;
+use serde_json::{Map, Value};
+
+use super::Described;
 use crate::terminal::{self, bytes};
 
 /// How much of a hash others show of a model, and of a LoRA.
 const SHOWN: [usize; 2] = [10, 12];
 
-/// Prints how long a sound is.
-pub(super) fn describe_sound(path: &Path) -> Result<()> {
+/// How long a sound is.
+pub(super) fn describe_sound(path: &Path) -> Result<Described> {
     let reader = SoundReader::open(path, None)?;
-    terminal::print_line(&format!("{}: a sound", path.display()))?;
-    line("length", &format!("{:.2} s", reader.seconds()))?;
-    line(
+    let mut said = Described::of("sound", format!("{}: a sound", path.display()));
+    let (seconds, samples, rate) = (reader.seconds(), usize::try_from(reader.len())?, reader.rate());
+    said.line("length", format!("{seconds:.2} s"));
+    said.line(
         "samples",
-        &format!(
-            "{} at {} Hz",
-            terminal::thousands(usize::try_from(reader.len())?),
-            reader.rate()
-        ),
-    )
+        format!("{} at {rate} Hz", terminal::thousands(samples)),
+    );
+    said.tell("seconds", seconds);
+    said.tell("samples", samples);
+    said.tell("sample_rate", rate);
+    Ok(said)
 }
 
-/// Prints what a PNG says of itself.
-pub(super) fn describe_picture(path: &Path) -> Result<()> {
+/// What a PNG says of itself.
+pub(super) fn describe_picture(path: &Path) -> Result<Described> {
     let Some(settings) = Settings::read(path)? else {
-        terminal::print_line(&format!(
+        let headline = format!(
             "{}: a picture that says nothing about how it was drawn",
             path.display()
-        ))?;
-        return Ok(());
+        );
+        return Ok(Described::of("picture", headline));
     };
-    let program = match settings.program {
-        Program::Langevin => "this program",
-        Program::A1111 => "AUTOMATIC1111's web UI, or as it writes",
-        Program::Comfy => "ComfyUI",
+    let (program, short) = match settings.program {
+        Program::Langevin => ("this program", "langevin"),
+        Program::A1111 => ("AUTOMATIC1111's web UI, or as it writes", "a1111"),
+        Program::Comfy => ("ComfyUI", "comfyui"),
     };
-    terminal::print_line(&format!(
-        "{}: a picture, with its settings by {program}",
-        path.display()
-    ))?;
+    let headline = format!("{}: a picture, with its settings by {program}", path.display());
+    let mut said = Described::of("picture", headline);
+    said.tell("program", short);
+    let facts = settings.facts.iter();
+    let facts = facts.map(|(name, value)| (name.to_lowercase(), Value::from(value.as_str())));
+    said.tell("settings", facts.collect::<Map<_, _>>());
     for (name, value) in &settings.facts {
-        line(&name.to_lowercase(), &value.replace('\n', " "))?;
+        said.line(&name.to_lowercase(), value.replace('\n', " "));
     }
     if settings.request.is_some() {
-        line(
+        said.line(
             "drawn again by",
-            &format!("langevin sample --like {}", path.display()),
-        )?;
+            format!("langevin sample --like {}", path.display()),
+        );
     }
+    said.tell("can_be_drawn_again", settings.request.is_some());
     for notice in &settings.notices {
-        line("but", notice)?;
+        said.line("but", notice.clone());
     }
-    Ok(())
+    said.tell("notices", settings.notices.clone());
+    Ok(said)
 }
 
-/// Prints the hashes of a file of weights, and what it is where that can be told.
-pub(super) fn describe_weights(path: &Path) -> Result<()> {
+/// The hashes of a file of weights, and what it is where that can be told.
+pub(super) fn describe_weights(path: &Path) -> Result<Described> {
     let size = fs::metadata(path)?.len();
     let file = EmbeddingFile {
         path: path.to_path_buf(),
@@ -84,19 +91,25 @@ pub(super) fn describe_weights(path: &Path) -> Result<()> {
             Err(_) => "weights".into(),
         },
     };
-    terminal::print_line(&format!("{}: {what}, {}", path.display(), bytes(size)))?;
+    let headline = format!("{}: {what}, {}", path.display(), bytes(size));
+    let mut said = Described::of("weights", headline);
     let hashes = FileHashes::of(path)?;
-    line("SHA-256", &hashes.sha256)?;
-    line(
+    said.line("SHA-256", hashes.sha256.clone());
+    said.line(
         "model hash",
-        &format!("{} (A1111, AutoV2)", &hashes.sha256[..SHOWN[0]]),
-    )?;
+        format!("{} (A1111, AutoV2)", &hashes.sha256[..SHOWN[0]]),
+    );
     if let Some(weights) = &hashes.weights {
-        line(
+        said.line(
             "LoRA hash",
-            &format!("{} (AutoV3, without the header)", &weights[..SHOWN[1]]),
-        )?;
+            format!("{} (AutoV3, without the header)", &weights[..SHOWN[1]]),
+        );
     }
-    line("old hash", &format!("{} (A1111, AutoV1)", hashes.first))?;
-    Ok(())
+    said.line("old hash", format!("{} (A1111, AutoV1)", hashes.first));
+    said.tell("what", what);
+    said.tell("bytes", size);
+    said.tell("sha256", hashes.sha256);
+    said.tell("auto_v1", hashes.first);
+    said.tell("auto_v3", hashes.weights);
+    Ok(said)
 }

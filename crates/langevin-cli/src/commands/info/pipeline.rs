@@ -13,95 +13,111 @@ use langevin::{
     training::{METRICS, RUN_CONFIG, TrainingConfig},
 };
 
-use crate::terminal::{self, bytes, thousands};
+use super::Described;
+use crate::terminal::{bytes, thousands};
 
-/// Prints a pipeline's parts, and how it was trained where its folder says so.
-pub(super) fn describe_pipeline(folder: &Path) -> Result<()> {
+/// A pipeline's parts, and how it was trained where its folder says so.
+pub(super) fn describe_pipeline(folder: &Path) -> Result<Described> {
     let pipeline = Pipeline::load(folder, &default_device())?;
     let model = &pipeline.model;
     let class = pipeline.class().name;
     let article = if class.starts_with('A') { "an" } else { "a" };
-    terminal::print_line(&format!("{}: {article} {class}", folder.display()))?;
-    print_model(model, pipeline.num_parameters(), pipeline.codec().is_latent())?;
+    let mut said = Described::of("pipeline", format!("{}: {article} {class}", folder.display()));
+    said.tell("class", class);
+    tell_model(
+        &mut said,
+        model,
+        pipeline.num_parameters(),
+        pipeline.codec().is_latent(),
+    );
     if pipeline.codec().is_latent() {
         let colours = match pipeline.picture_channels() {
             1 => "grey",
             _ => "colour",
         };
-        line("pictures", &format!("{}, {colours}", pipeline.size()?))?;
+        said.line("pictures", format!("{}, {colours}", pipeline.size()?));
     }
+    let size = pipeline.size()?;
+    said.tell("height", size.height);
+    said.tell("width", size.width);
+    said.tell("channels", pipeline.picture_channels());
     if let Some(mel) = pipeline.mel() {
         let config = mel.config();
+        let seconds = mel.seconds(config.x_res);
         let text = format!(
-            "{:.2} s at {} Hz as {} columns of {} bands",
-            mel.seconds(config.x_res),
-            config.sample_rate,
-            config.x_res,
-            config.y_res
+            "{seconds:.2} s at {} Hz as {} columns of {} bands",
+            config.sample_rate, config.x_res, config.y_res
         );
-        line("sounds", &text)?;
+        said.line("sounds", text);
+        said.tell("seconds", seconds);
+        said.tell("sample_rate", config.sample_rate);
     }
     let stored = pipelines::checkpoint(folder, None)?;
     // Where the weights are, the other files of a pipeline of one model are too.
     let flat = stored.path().parent() == Some(folder);
     let layout = if flat { "; every file at the root" } else { "" };
-    line("stored as", &format!("{stored}{layout}"))?;
+    said.line("stored as", format!("{stored}{layout}"));
+    said.tell("stored_as", stored.to_string());
     let scheduler = &pipeline.scheduler;
-    line(
-        "scheduler",
-        &format!(
-            "{}, {} timesteps",
-            scheduler.class_name(),
-            scheduler.num_train_timesteps()
-        ),
-    )?;
+    let (name, timesteps) = (scheduler.class_name(), scheduler.num_train_timesteps());
+    said.line("scheduler", format!("{name}, {timesteps} timesteps"));
+    said.tell("scheduler", name);
+    said.tell("timesteps", timesteps);
     if let Some(classes) = pipeline.classes() {
         let null = if classes.null_class.is_some() {
             ", and a null class"
         } else {
             ""
         };
-        line(
+        said.line(
             "classes",
-            &format!("{}: {}{null}", classes.names.len(), shortened(&classes.names)),
-        )?;
+            format!("{}: {}{null}", classes.names.len(), shortened(&classes.names)),
+        );
+        said.tell("classes", classes.names.clone());
+        said.tell("null_class", classes.null_class);
     }
     if let Some(attributes) = pipeline.condition::<AttributesCondition>() {
         let names = attributes.names();
-        line("attributes", &format!("{}: {}", names.len(), shortened(names)))?;
+        said.line("attributes", format!("{}: {}", names.len(), shortened(names)));
+        said.tell("attributes", names.to_vec());
     }
-    if folder.join(RUN_CONFIG).is_file() {
-        print_run(folder)?;
-    }
-    Ok(())
+    tell_run(&mut said, folder)?;
+    Ok(said)
 }
 
-/// Prints what a model's folder holds.
-pub(super) fn describe_model(folder: &Path) -> Result<()> {
+/// What a model's folder holds.
+pub(super) fn describe_model(folder: &Path) -> Result<Described> {
     let model = AnyModel::load(folder, &default_device())?;
-    terminal::print_line(&format!("{}: a model without a scheduler", folder.display()))?;
-    print_model(&model, model.num_parameters(), false)?;
-    line("stored as", &Checkpoint::in_folder(folder)?.to_string())
+    let headline = format!("{}: a model without a scheduler", folder.display());
+    let mut said = Described::of("model", headline);
+    tell_model(&mut said, &model, model.num_parameters(), false);
+    let stored = Checkpoint::in_folder(folder)?.to_string();
+    said.tell("stored_as", stored.clone());
+    said.line("stored as", stored);
+    Ok(said)
 }
 
-fn print_model(model: &AnyModel, parameters: usize, is_latent: bool) -> Result<()> {
+fn tell_model(said: &mut Described, model: &AnyModel, parameters: usize, is_latent: bool) {
     let config = model.config();
     // In memory they are float32, whatever they are stored as.
     let size = bytes(parameters as u64 * 4);
-    line(
+    said.line(
         "model",
-        &format!(
+        format!(
             "{}, {} parameters, {size}",
             config.class_name(),
             thousands(parameters)
         ),
-    )?;
+    );
     let denoised = if is_latent { "latents" } else { "pictures" };
-    line(denoised, &pictures(&config))?;
+    said.line(denoised, pictures(&config));
     if let Some(classes) = config.num_class_embeds() {
-        line("told", &format!("one of {classes} classes"))?;
+        said.line("told", format!("one of {classes} classes"));
     }
-    Ok(())
+    said.tell("model", config.class_name());
+    said.tell("parameters", parameters);
+    said.tell("in_channels", config.in_channels());
+    said.tell("draws_latents", is_latent);
 }
 
 fn pictures(config: &AnyModelConfig) -> String {
@@ -116,16 +132,21 @@ fn pictures(config: &AnyModelConfig) -> String {
     }
 }
 
-fn print_run(folder: &Path) -> Result<()> {
+/// How something was trained, where its folder says so.
+pub(super) fn tell_run(said: &mut Described, folder: &Path) -> Result<()> {
+    if !folder.join(RUN_CONFIG).is_file() {
+        return Ok(());
+    }
     let config: TrainingConfig = files::read_json(folder.join(RUN_CONFIG))?;
     let data = config.dataset()?;
-    line(
+    said.line(
         "trained on",
-        &format!(
+        format!(
             "{data}, in batches of {}, seed {}",
             config.train_batch_size, config.seed
         ),
-    )?;
+    );
+    said.tell("trained_on", data);
     // One line of JSON a step; the last says how far the run came.
     let metrics = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();
     let last = metrics
@@ -135,16 +156,14 @@ fn print_run(folder: &Path) -> Result<()> {
     if let Some(last) = last
         && let (Some(step), Some(loss)) = (last["step"].as_u64(), last["loss"].as_f64())
     {
-        line(
+        said.line(
             "steps",
-            &format!("{}, last loss {loss:.4}", thousands(usize::try_from(step)?)),
-        )?;
+            format!("{}, last loss {loss:.4}", thousands(usize::try_from(step)?)),
+        );
+        said.tell("steps", step);
+        said.tell("loss", loss);
     }
     Ok(())
-}
-
-pub(super) fn line(what: &str, text: &str) -> Result<()> {
-    Ok(terminal::print_line(&format!("  {what:<10} {text}"))?)
 }
 
 /// The first names, and how many more there are.
