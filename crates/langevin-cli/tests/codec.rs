@@ -80,6 +80,8 @@ fn an_autoencoder_is_trained_goes_on_to_the_byte_and_is_used() {
         card.contains("AutoencoderKL.from_pretrained") && card.contains("PSNR"),
         "{card}"
     );
+    // It has no noise to tell of.
+    assert!(!card.contains("noise schedule"), "{card}");
     // It is over, and says so.
     let again = line(
         folder,

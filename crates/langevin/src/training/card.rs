@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    ConditioningKind, MixedPrecision, Trainer, TrainingConfig,
+    ConditioningKind, MixedPrecision, TraineeKind, Trainer, TrainingConfig,
     command::arguments,
     samples::{SAMPLES, SAMPLES_LAST},
     tuned_card,
@@ -53,7 +53,6 @@ pub(super) fn write(trainer: &Trainer, ended: &Ended) -> Result<()> {
             .into_iter()
             .find(|name| trainer.folder.join(name).exists()),
         command: command(arguments().into_iter()),
-        found: ended.found.as_deref(),
         ended,
     };
     let text = match ended.base {
@@ -72,9 +71,7 @@ pub(super) struct Card<'a> {
     /// The grid of samples to show, where there is one.
     pub(super) samples: Option<&'static str>,
     pub(super) command: String,
-    /// How well pictures come back of an autoencoder.
-    pub(super) found: Option<&'a str>,
-    ended: &'a Ended,
+    pub(super) ended: &'a Ended,
 }
 
 impl Card<'_> {
@@ -299,8 +296,11 @@ impl Card<'_> {
             ("seed", config.seed.to_string()),
             ("mean loss of the last steps", loss),
         ];
+        // An autoencoder has no noise.
+        let of_noise = |name: &str| matches!(name, "predicts" | "noise schedule");
         let rows: String = rows
             .iter()
+            .filter(|(name, _)| config.trainee != TraineeKind::Codec || !of_noise(name))
             .map(|(name, value)| format!("| {name} | {value} |\n"))
             .collect();
         format!("| | |\n| --- | --- |\n{rows}")
@@ -415,7 +415,6 @@ mod tests {
                     .map(String::from)
                     .into_iter(),
             ),
-            found: None,
             ended: &Ended {
                 steps: 100,
                 loss: Some(0.25),

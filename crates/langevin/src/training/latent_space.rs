@@ -5,8 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 
 use super::{
-    CodecSource, TrainingConfig,
-    codec_run::trained_network,
+    CodecSource, TrainingConfig, codec_run,
     latents::{Latents, Pixels, Whose},
 };
 use crate::{
@@ -34,7 +33,8 @@ impl LatentSpace {
     pub(super) fn of(config: &TrainingConfig, device: &Device) -> Result<Option<Self>> {
         let (codec, channels, factor) = match &config.codec {
             Some(CodecSource::Train) => {
-                let network = trained_network(config)?;
+                let pictures = config.channels.count();
+                let network = config.codec_model.config(config.resolution, pictures)?;
                 (None, network.latent_channels, network.factor())
             }
             Some(CodecSource::Autoencoder(path)) => {
@@ -52,15 +52,7 @@ impl LatentSpace {
             }
             Some(CodecSource::Data(_)) | None => return Ok(None),
         };
-        let side = config.resolution;
-        if !side.is_multiple_of(factor) {
-            return Err(Error::option(
-                &["resolution"],
-                format!(
-                    "`resolution` is {side}, and the autoencoder's latents stand for {factor}x{factor} pixels each: it must be a multiple"
-                ),
-            ));
-        }
+        codec_run::fits(config, factor)?;
         Ok(Some(Self {
             codec,
             channels,

@@ -5,6 +5,8 @@ pub mod card;
 pub mod checkpoints;
 pub mod choices;
 mod class_pictures;
+mod codec_check;
+mod codec_first;
 mod codec_run;
 mod codec_source;
 mod command;

@@ -9,7 +9,7 @@ use crate::data::{Picture, sound::Sound};
 /// Every method has a default that does nothing, so that an observer implements what it is about. [`Silent`] is one
 /// that implements none.
 pub trait Observer {
-    /// The run is about to begin; called once.
+    /// The run is about to begin; called once, and before that for the run of an autoencoder that is trained first.
     fn started(&mut self, info: &RunInfo) {
         let _ = info;
     }

@@ -13,7 +13,7 @@ use burn::{
 
 use super::{
     Estimate, MixedPrecision, ModelSource, Observer, Outcome, RunInfo, SavedRun, TraineeKind, TrainingConfig,
-    card, checkpoints, codec_run,
+    card, checkpoints, codec_first, codec_run,
     ended::ended,
     latent::LatentRun,
     latent_space::LatentSpace,
@@ -109,104 +109,37 @@ impl Trainer {
             saved.check_data(&config, &data, loader.batches_per_epoch())?;
         }
         let mut generator = Generator::new(config.seed);
-        if let Some(base) = config.latent_base()? {
-            let latent = LatentRun::open(&config, &base, device)?;
-            let begun = AnyTrainee::Latent(latent.trainee(&config, &mut generator)?);
-            let trainee = match &resumed {
-                Some(saved) => saved.trained(begun, device)?,
-                None => begun,
-            };
-            let scheduler = match &resumed {
-                Some(saved) => saved.scheduler()?,
-                None => config.scheduler()?,
-            };
-            let objective = config.objective(&scheduler)?;
-            return Ok(Self {
-                conditions: latent.conditions(&config),
-                latent: Some(latent),
-                space: None,
-                trainee: Some(trainee),
-                config,
-                folder,
-                dataset,
-                data,
-                loader,
-                scheduler,
-                objective,
-                generator,
-                resumed,
-                device: device.clone(),
-            });
-        }
-        if config.trainee == TraineeKind::Codec {
-            let begun = AnyTrainee::Codec(codec_run::begun(&config, device, &mut generator)?);
-            let trainee = match &resumed {
-                Some(saved) => saved.trained(begun, device)?,
-                None => begun,
-            };
-            // Of no use to it.
-            let scheduler = config.scheduler()?;
-            let objective = config.objective(&scheduler)?;
-            return Ok(Self {
-                conditions: Vec::new(),
-                latent: None,
-                space: None,
-                trainee: Some(trainee),
-                config,
-                folder,
-                dataset,
-                data,
-                loader,
-                scheduler,
-                objective,
-                generator,
-                resumed,
-                device: device.clone(),
-            });
-        }
-        let space = LatentSpace::of(&config, device)?;
-        let saved = resumed.as_ref().map(SavedRun::model_folder);
         let source = RunSource {
             config: &config,
             dataset: dataset.as_ref(),
-            model: saved.as_deref().or(config.pretrained.as_deref()),
+            model: None,
             device,
         };
-        let conditions = conditioning::of_run(&source, &mut generator)?;
-        let expected = model_config(&config, space.as_ref(), &conditions)?;
-        let model = match (&resumed, &config.pretrained) {
-            (Some(saved), _) => {
-                saved.check_model(&expected)?;
-                saved.model(device)?
-            }
-            (None, Some(folder)) => {
-                let own = ModelSource::Config(folder.clone()).config()?;
-                pretrained::model(folder, &own, &expected, device, &mut generator)?
-            }
-            (None, None) => expected.build(device, &mut generator)?,
+        let begun = match (config.latent_base()?, config.trainee) {
+            (Some(base), _) => Begun::on_pipeline(&config, &base, resumed.as_ref(), device, &mut generator)?,
+            (None, TraineeKind::Codec) => Begun::of_codec(&config, resumed.as_ref(), device, &mut generator)?,
+            (None, _) => Begun::of_model(&source, resumed.as_ref(), &mut generator)?,
         };
-        let trainee = Some(AnyTrainee::Full(Full::new(model, &conditions)));
         let scheduler = match &resumed {
             Some(saved) => saved.scheduler()?,
             None => config.scheduler()?,
         };
         let objective = config.objective(&scheduler)?;
-        let device = device.clone();
         Ok(Self {
             config,
             folder,
             dataset,
             data,
             loader,
-            trainee,
-            latent: None,
-            space,
+            trainee: Some(begun.trainee),
+            latent: begun.latent,
+            space: begun.space,
             scheduler,
             objective,
-            conditions,
+            conditions: begun.conditions,
             generator,
             resumed,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -372,7 +305,7 @@ impl Trainer {
             }
         };
         convolving(self.config.convolution(), || {
-            match codec_run::first(self, world, observer)? {
+            match codec_first::first(self, world, observer)? {
                 Some(interrupted) => Ok(interrupted),
                 None => self.whole_run(world, observer),
             }
@@ -644,6 +577,92 @@ impl Trainer {
             conditioning::of_batch(&self.conditions, &examples, generator)
         })?;
         Ok(Batch::new(latents.unwrap_or(clean), conditioning))
+    }
+}
+
+/// What a run begins with, or goes on with, by what it trains.
+struct Begun {
+    trainee: AnyTrainee,
+    latent: Option<LatentRun>,
+    space: Option<LatentSpace>,
+    conditions: Vec<Trained>,
+}
+
+impl Begun {
+    /// Something on top of a pipeline of latents.
+    fn on_pipeline(
+        config: &TrainingConfig,
+        base: &Path,
+        resumed: Option<&SavedRun>,
+        device: &Device,
+        generator: &mut Generator,
+    ) -> Result<Self> {
+        let latent = LatentRun::open(config, base, device)?;
+        let begun = AnyTrainee::Latent(latent.trainee(config, generator)?);
+        Ok(Self {
+            trainee: gone_on(begun, resumed, device)?,
+            conditions: latent.conditions(config),
+            latent: Some(latent),
+            space: None,
+        })
+    }
+
+    /// An autoencoder.
+    fn of_codec(
+        config: &TrainingConfig,
+        resumed: Option<&SavedRun>,
+        device: &Device,
+        generator: &mut Generator,
+    ) -> Result<Self> {
+        let begun = AnyTrainee::Codec(codec_run::begun(config, device, generator)?);
+        Ok(Self {
+            trainee: gone_on(begun, resumed, device)?,
+            latent: None,
+            space: None,
+            conditions: Vec::new(),
+        })
+    }
+
+    /// A model, of pictures or of an autoencoder's latents.
+    fn of_model(
+        source: &RunSource<'_>,
+        resumed: Option<&SavedRun>,
+        generator: &mut Generator,
+    ) -> Result<Self> {
+        let (config, device) = (source.config, source.device);
+        let space = LatentSpace::of(config, device)?;
+        let saved = resumed.map(SavedRun::model_folder);
+        let source = RunSource {
+            model: saved.as_deref().or(config.pretrained.as_deref()),
+            ..*source
+        };
+        let conditions = conditioning::of_run(&source, generator)?;
+        let expected = model_config(config, space.as_ref(), &conditions)?;
+        let model = match (resumed, &config.pretrained) {
+            (Some(saved), _) => {
+                saved.check_model(&expected)?;
+                saved.model(device)?
+            }
+            (None, Some(folder)) => {
+                let own = ModelSource::Config(folder.clone()).config()?;
+                pretrained::model(folder, &own, &expected, device, generator)?
+            }
+            (None, None) => expected.build(device, generator)?,
+        };
+        Ok(Self {
+            trainee: AnyTrainee::Full(Full::new(model, &conditions)),
+            latent: None,
+            space,
+            conditions,
+        })
+    }
+}
+
+/// A trainee with what a checkpoint has of it, where there is one.
+fn gone_on(begun: AnyTrainee, resumed: Option<&SavedRun>, device: &Device) -> Result<AnyTrainee> {
+    match resumed {
+        Some(saved) => saved.trained(begun, device),
+        None => Ok(begun),
     }
 }
 

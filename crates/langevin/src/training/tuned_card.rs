@@ -26,7 +26,7 @@ pub(super) fn text(card: &Card<'_>, class: &str) -> String {
         .map_or_else(String::new, |name| format!("\n![validation pictures]({name})\n"));
     let prompts = prompts(config);
     let said = match prompts.is_empty() {
-        true => card.found.map_or_else(String::new, |found| {
+        true => card.ended.found.as_ref().map_or_else(String::new, |found| {
             format!("\nWhat comes back of pictures: {found}.\n")
         }),
         false => format!(

@@ -2,7 +2,7 @@
 
 use super::{
     ConditioningKind, LrSchedulerType, MixedPrecision, ModelSource, OptimizerKind, TraineeKind,
-    TrainingConfig, codec_run,
+    TrainingConfig, codec_check,
 };
 use crate::{
     Error, Result, conditioning,
@@ -66,7 +66,7 @@ impl TrainingConfig {
         self.check_optimiser()?;
         self.check_noise()?;
         self.check_model()?;
-        codec_run::check(self)?;
+        codec_check::check(self)?;
         self.check_trainee()
     }
 
