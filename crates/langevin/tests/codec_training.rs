@@ -3,11 +3,15 @@
 
 mod support;
 
+use std::{collections::BTreeSet, path::Path};
+
 use burn::tensor::{Device, Tensor};
 use langevin::{
+    data::{Channels, Picture},
+    grid,
     models::{AutoencoderKL, Model, weights},
     training::{
-        LrSchedulerType,
+        LrSchedulerType, Silent, Trainer, TrainingConfig,
         gradients::Gradients,
         learner::Learner,
         lr_schedule::{LrSchedule, LrScheduleOptions},
@@ -15,6 +19,7 @@ use langevin::{
         trainee::codec,
     },
 };
+use serde_json::{Value, json};
 use support::{read_json, read_tensors, reference, relative_difference};
 
 const TOLERANCE: f64 = 1e-3;
@@ -78,4 +83,55 @@ fn an_autoencoder_learns_as_pytorch_lets_it() {
         let off = relative_difference(&tensor.values, &expected);
         assert!(off < TOLERANCE, "{}: {off}", tensor.name);
     }
+}
+
+/// CompVis' and Stability AI's autoencoders that were trained on top of Stable Diffusion's have its encoder, since its UNet knows no other latents; what
+/// was trained whole drew pale pictures with models that had worked before (diffusers 3726).
+#[test]
+fn on_top_of_a_pipeline_the_way_back_is_learned_and_its_latents_stay() {
+    let scene = tempfile::tempdir().unwrap();
+    for i in 0..4usize {
+        let pixels = (0..16 * 16 * 3)
+            .map(|at| ((at * (7 + i) + i * 40) % 256) as u8)
+            .collect();
+        let picture = Picture::new(16, 16, Channels::Rgb, pixels).unwrap();
+        grid::write_png(scene.path().join(format!("pictures/{i}.png")), &picture, &[]).unwrap();
+    }
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/sd_training/base");
+    let before = read_tensors(base.join("vae/diffusion_pytorch_model.safetensors"));
+    let changed = |folder: &str, options: Value| -> BTreeSet<String> {
+        let mut all = json!({
+            "trainee": "codec", "pretrained": base, "train_data_dir": scene.path().join("pictures"), "resolution": 16,
+            "output_dir": scene.path().join(folder), "train_batch_size": 2, "learning_rate": 1e-3, "lr_warmup_steps": 0,
+            "max_train_steps": 2, "save_images_epochs": 0, "save_model_epochs": 0, "eval_batch_size": 2,
+        });
+        for (name, value) in options.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        let config: TrainingConfig = serde_json::from_value(all).unwrap();
+        let mut trainer = Trainer::new(config, &Device::flex()).unwrap();
+        trainer.estimate().unwrap();
+        trainer.run(&mut Silent).unwrap();
+        let after = read_tensors(
+            scene
+                .path()
+                .join(folder)
+                .join("diffusion_pytorch_model.safetensors"),
+        );
+        assert_eq!(before.len(), after.len());
+        before
+            .iter()
+            .filter(|(name, tensor)| tensor.f32() != after[*name].f32())
+            .map(|(name, _)| name.split('.').next().unwrap().to_string())
+            .collect()
+    };
+    let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(
+        changed("as-it-comes", json!({"use_ema": true})),
+        set(&["decoder", "post_quant_conv"])
+    );
+    assert_eq!(
+        changed("said", json!({"train_only": ["encoder.", "quant_conv"]})),
+        set(&["encoder", "quant_conv", "post_quant_conv"])
+    );
 }

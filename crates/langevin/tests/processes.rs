@@ -190,6 +190,67 @@ fn what_is_trained_on_latents_has_the_same_bytes_too() {
     same_on_any(scene.path(), &on_latents(&class), [2]);
 }
 
+/// A model of an autoencoder's latents, which is trained first.
+fn of_own_latents(scene: &Path) -> Value {
+    let mut model: Value = serde_json::from_slice(&fs::read(scene.join("model.json")).unwrap()).unwrap();
+    for channels in ["in_channels", "out_channels"] {
+        model[channels] = 4.into();
+    }
+    fs::write(scene.join("latents.json"), model.to_string()).unwrap();
+    json!({
+        "model": scene.join("latents.json"), "codec": "train", "codec_train_steps": 6, "resolution": 16, "center_crop": true,
+        "num_slots": 3, "num_epochs": 1,
+    })
+}
+
+#[test]
+fn autoencoders_have_the_same_bytes_too() {
+    let scene = scene(7);
+    let alone = json!({"trainee": "codec", "num_slots": 3, "use_ema": true, "num_epochs": 2, "checkpointing_steps": 2});
+    same_on_any(scene.path(), &alone, [2, 3]);
+    same_on_any(scene.path(), &of_own_latents(scene.path()), [2]);
+}
+
+#[test]
+fn a_run_that_is_replaced_is_not_gone_on_with_when_its_successor_stops_in_the_autoencoder() {
+    let scene = scene(7);
+    let mut options = of_own_latents(scene.path());
+    options["seed"] = 1.into();
+    train(&config(scene.path(), "fresh", &options), 1);
+    options["seed"] = 0.into();
+    options["checkpointing_steps"] = 1.into();
+    train(&config(scene.path(), "run", &options), 1);
+    let run = scene.path().join("run");
+    assert!(!checkpoints::all(&run).is_empty());
+    // Another seed's in its place.
+    options["seed"] = 1.into();
+    options["overwrite_output_dir"] = true.into();
+    let stops = Stops {
+        it: true,
+        asked: AtomicUsize::new(0),
+    };
+    let [stopped] = train_watched(&config(scene.path(), "run", &options), vec![stops])
+        .try_into()
+        .unwrap();
+    let stopped = stopped.unwrap();
+    assert!(stopped.interrupted && stopped.steps == 0);
+    assert!(
+        checkpoints::all(&run).is_empty(),
+        "those of the run that was replaced are there"
+    );
+    options["overwrite_output_dir"] = false.into();
+    options["resume_from_checkpoint"] = "latest".into();
+    train(&config(scene.path(), "run", &options), 1);
+    let weights = |run: &str| {
+        let part = |part: &str| {
+            let file = format!("{run}/{part}/diffusion_pytorch_model.safetensors");
+            fs::read(scene.path().join(file)).unwrap()
+        };
+        [part("vqvae"), part("unet")]
+    };
+    assert!(weights("run") == weights("fresh"));
+}
+
 #[test]
 fn a_run_goes_on_with_other_processes() {
     let scene = scene(21);

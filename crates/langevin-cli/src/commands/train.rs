@@ -75,13 +75,17 @@ pub(crate) fn run(args: TrainArgs, processes: &mut Processes) -> Result<()> {
     }
     // It costs a step on a few pictures.
     let on_cpu = device_name == DeviceName::CPU && is_first;
-    let estimate = (announce_time || on_cpu)
-        .then(|| trainer.estimate())
-        .transpose()?;
-    if let Some(estimate) = estimate.as_ref().filter(|_| announce_time) {
-        announce(estimate, processes.size());
+    let mut estimates = Vec::new();
+    if announce_time || on_cpu {
+        let first = trainer.estimate_codec()?;
+        estimates.extend(first.map(|first| ("the autoencoder is trained first: ", first)));
+        estimates.push(("", trainer.estimate()?));
     }
-    if let Some(needed) = estimate.and_then(|estimate| estimate.memory).filter(|_| on_cpu)
+    for (what, estimate) in estimates.iter().filter(|_| announce_time) {
+        announce(what, estimate, processes.size());
+    }
+    let needed = estimates.iter().filter_map(|(_, estimate)| estimate.memory).max();
+    if let Some(needed) = needed.filter(|_| on_cpu)
         && let (Some(free), Some(all)) = (data::free_memory(), data::machine_memory())
     {
         terminal::say(&memory_in_words(needed, free, all)?);
@@ -101,10 +105,10 @@ pub(crate) fn run(args: TrainArgs, processes: &mut Processes) -> Result<()> {
     }
 }
 
-fn announce(estimate: &Estimate, processes: usize) {
+fn announce(what: &str, estimate: &Estimate, processes: usize) {
     let processes = processes as f64;
     terminal::say(&format!(
-        "a step takes about {:.2} s here: {} for an epoch of {} steps, {} for the whole run of {}",
+        "{what}a step takes about {:.2} s here: {} for an epoch of {} steps, {} for the whole run of {}",
         estimate.seconds_per_step / processes,
         duration(estimate.seconds_per_epoch() / processes),
         terminal::thousands(estimate.steps_per_epoch),

@@ -315,6 +315,45 @@ mod tests {
     }
 
     #[test]
+    fn the_cut_that_is_told_is_where_the_pixels_come_from() {
+        // Each pixel says its row and its column; a bucket of another shape than the picture.
+        let (height, width) = (24, 41);
+        let pixels = (0..height * width).flat_map(|at| [(at / width) as u8, (at % width) as u8, 0]);
+        let picture = Picture::new(height, width, Channels::Rgb, pixels.collect()).unwrap();
+        let target = Target {
+            resized: [height, width],
+            size: [16, 32],
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for (crop, random_flip) in [(Crop::Random, true), (Crop::Random, false), (Crop::Center, false)] {
+            let transform = Transform {
+                crop,
+                random_flip,
+                ..Transform::new(16)
+            };
+            for seed in 0..20 {
+                let mut generator = Generator::new(seed);
+                let (values, cut) = transform
+                    .apply_towards(picture.clone(), target, &mut generator)
+                    .unwrap();
+                let level = |at: usize| ((values[at] + 1.0) * 127.5).round() as usize;
+                // The first row's number, and the first and the last column's.
+                let (row, [first, last]) = (level(0), [0, 31].map(|x| level(16 * 32 + x)));
+                let mirrored = first > last;
+                // In the picture that was mirrored, columns count from the other side.
+                let left = if mirrored { width - 1 - first } else { first };
+                assert_eq!(
+                    (cut.height, cut.width, cut.top, cut.left),
+                    (height, width, row, left)
+                );
+                assert!(random_flip || !mirrored);
+                seen.insert((crop == Crop::Random, mirrored));
+            }
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
     fn a_thread_of_a_picture_is_refused() {
         let thread = Picture::new(1, 16_384, Channels::Grey, vec![0; 16_384]).unwrap();
         assert!(grey(1024).apply(thread, &mut Generator::new(0)).is_err());

@@ -149,6 +149,16 @@ pub(super) fn remove(checkpoint: &Path) -> Result<()> {
     removing().map_err(|e| Error::io("remove", checkpoint, e))
 }
 
+/// Removes those of a run that is replaced, or that one leaves behind which goes on from the step `kept`.
+pub(super) fn remove_later(folder: &Path, kept: Option<usize>) -> Result<()> {
+    for (step, path) in all(folder) {
+        if kept.is_none_or(|kept| step > kept) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what runs that were killed had not finished in a folder and those in it.
 pub(super) fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

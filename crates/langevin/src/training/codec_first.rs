@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Observer, Outcome, RUN_CONFIG, ResumeFrom, RunLock, TraineeKind, Trainer, TrainingConfig, checkpoints,
-    ended::ended, latent_space::LatentSpace,
+    Estimate, Observer, Outcome, RUN_CONFIG, ResumeFrom, RunLock, TraineeKind, Trainer, TrainingConfig,
+    checkpoints, ended::ended, latent_space::LatentSpace,
 };
 use crate::{
     Error, Result, files,
@@ -62,6 +62,26 @@ fn first_run(config: &TrainingConfig, folder: PathBuf) -> TrainingConfig {
         exact_convolution: config.exact_convolution,
         mixed_precision: config.mixed_precision,
         ..TrainingConfig::script()
+    }
+}
+
+impl Trainer {
+    /// The same as [`Trainer::estimate`] of the autoencoder that is trained first, or `None` where there is none to train.
+    ///
+    /// # Errors
+    /// If a step fails.
+    pub fn estimate_codec(&self) -> Result<Option<Estimate>> {
+        if self.resumed.is_some() || self.space.as_ref().is_none_or(LatentSpace::is_there) {
+            return Ok(None);
+        }
+        // Of a run that has not begun, wherever this one stands.
+        let config = TrainingConfig {
+            output_dir: None,
+            resume_from_checkpoint: None,
+            ..first_run(&self.config, PathBuf::new())
+        };
+        let before = Self::on(config, Arc::clone(&self.dataset), &self.device)?;
+        before.estimate().map(Some)
     }
 }
 
@@ -124,6 +144,8 @@ pub(super) fn first(
 fn begin(config: &TrainingConfig, run: &Path) -> Result<RunLock> {
     fs::create_dir_all(run).map_err(|e| Error::io("create", run, e))?;
     let lock = RunLock::acquire(run)?;
+    // Else the same line, told to go on from the latest, would go on with the run that this one replaces.
+    checkpoints::remove_later(run, None)?;
     let resolved = TrainingConfig {
         output_dir: Some(run.to_path_buf()),
         resume_from_checkpoint: None,

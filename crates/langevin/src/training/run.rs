@@ -159,12 +159,7 @@ impl<'w> Run<'w> {
             // Of a run that is replaced.
             samples::forget(folder);
         }
-        // Those of a run that is replaced, or that this one leaves behind.
-        for (step, path) in checkpoints::all(folder) {
-            if kept.is_none_or(|kept| step > kept.step()) {
-                checkpoints::remove(&path)?;
-            }
-        }
+        checkpoints::remove_later(folder, kept.map(|kept| kept.step()))?;
         // A run that was killed as it removed the oldest may have written its last one.
         checkpoints::keep_newest(folder, resolved.checkpoints_total_limit)?;
         let reports = match kept {
@@ -644,7 +639,7 @@ fn learner(trainee: AnyTrainee, config: &TrainingConfig, batches: usize) -> Resu
     );
     let words = &config.train_only;
     let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    if let AnyTrainee::Latent(_) = learner.model() {
+    if let AnyTrainee::Latent(_) | AnyTrainee::Codec(_) = learner.model() {
         let trains = config.trainee.row().trains;
         let learner = learner.train_only(|name| trains(config, name) && chosen(name))?;
         let text_rate = config.text_encoder_lr.map(|rate| rate / config.learning_rate);

@@ -160,10 +160,10 @@ impl Trainer {
         let mut generator = Generator::new(0);
         let saving = self.saving();
         let model = match self.trainee()?.clone() {
-            AnyTrainee::Latent(latent) => {
+            parts @ (AnyTrainee::Latent(_) | AnyTrainee::Codec(_)) => {
                 let trains = self.config.trainee.row().trains;
                 let learner = Learner::new(
-                    AnyTrainee::Latent(latent),
+                    parts,
                     AdamWConfig::default(),
                     self.config.learning_rate,
                     self.config.lr_schedule(1, 1)?,

@@ -11,6 +11,7 @@ use crate::{
     ops::keeping,
     random::Generator,
     training::{
+        TrainingConfig,
         gradients::Gradients,
         step::{Lesson, Saving},
     },
@@ -19,11 +20,18 @@ use crate::{
 
 pub(super) const ROW: Row = Row {
     attach: |_, _, _| Err(on_pictures()),
-    trains: |_, _| true,
+    trains,
     save: |_, _| Err(on_pictures()),
     learning_rate: 1e-3,
     tags: &["autoencoder"],
 };
+
+/// One that is there already has models that know its latents, so its encoder stays as it is and what is learned is the way back, as Stability AI's
+/// `sd-vae-ft-mse` was made; unless the run says which parameters it means.
+fn trains(config: &TrainingConfig, name: &str) -> bool {
+    let decodes = || name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
+    config.pretrained.is_none() || !config.train_only.is_empty() || decodes()
+}
 
 fn on_pictures() -> Error {
     Error::Config("an autoencoder is trained on pictures, and not on top of a pipeline".into())
