@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Estimate, Observer, Outcome, RUN_CONFIG, ResumeFrom, RunLock, TraineeKind, Trainer, TrainingConfig,
-    checkpoints, ended::ended, latent_space::LatentSpace,
+    checkpoints, ended::ended, latent_space::LatentSpace, samples,
 };
 use crate::{
     Error, Result, files,
@@ -144,7 +144,8 @@ pub(super) fn first(
 fn begin(config: &TrainingConfig, run: &Path) -> Result<RunLock> {
     fs::create_dir_all(run).map_err(|e| Error::io("create", run, e))?;
     let lock = RunLock::acquire(run)?;
-    // Else the same line, told to go on from the latest, would go on with the run that this one replaces.
+    // Else the same line, told to go on from the latest, would go on with the run that this one replaces, or take it for this one at its end.
+    samples::forget(run);
     checkpoints::remove_later(run, None)?;
     let resolved = TrainingConfig {
         output_dir: Some(run.to_path_buf()),
