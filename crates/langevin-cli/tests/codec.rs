@@ -176,6 +176,15 @@ fn a_latent_model_of_ones_own_comes_out_of_one_run_whenever_it_is_stopped() {
         &folder.join("parts"),
         "unet/diffusion_pytorch_model.safetensors",
     );
+    // What it is asked for where it is measured: the captions of the data, and so their classes.
+    let measured = line(folder, "evaluate whole --data pets --samples 6 --steps 2 --json").ok();
+    let figures: serde_json::Value = serde_json::from_str(&measured.out).unwrap();
+    let each = |name: &str| serde_json::json!([name, 3]);
+    let found = figures["classes"].as_array().unwrap().iter();
+    let found: Vec<_> = found
+        .map(|class| serde_json::json!([class["name"], class["samples"]]))
+        .collect();
+    assert_eq!(found, [each("cats"), each("dogs")]);
     // It is a base as any other, for all that is trained on top.
     line(
         folder,

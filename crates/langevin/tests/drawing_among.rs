@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use langevin::{
     Error, Request, Result,
     data::{Channels, ImageInput, Picture},
-    generate::{Plan, Watch, draw_set},
+    generate::{Plan, Subjects, Watch, draw_set},
     pipelines::{Pipeline, Sampling, Step},
     schedulers::SamplerName,
     world::{Alone, ThreadWorld, World},
@@ -231,11 +231,11 @@ fn samples_before_they_are_decoded_are_the_same() {
 fn sets_for_an_evaluation_are_the_same() {
     let pipeline = load("pipelines/ddpm");
     let asked = request(&json!({"batch_size": 3, "steps": 2, "scheduler": "ddim"}));
-    let alone = draw_set(&pipeline, None, 7, &asked, &mut Alone, &mut ())
+    let alone = draw_set(&pipeline, &Subjects::Anything(7), &asked, &mut Alone, &mut ())
         .unwrap()
         .unwrap();
     for other in each(3, |world| {
-        draw_set(&pipeline, None, 7, &asked, world, &mut ())
+        draw_set(&pipeline, &Subjects::Anything(7), &asked, world, &mut ())
             .unwrap()
             .unwrap()
     }) {

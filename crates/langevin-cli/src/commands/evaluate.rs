@@ -17,7 +17,7 @@ use langevin::{
         },
     },
     device::DeviceName,
-    generate::{PictureSet, agreement, agreement_in, draw_set, real_set, shared_classes},
+    generate::{PictureSet, Subjects, agreement, agreement_in, draw_set, real_set},
     grid,
     guidance::ClassifierFree,
     models::{INCEPTION_SPACE, Inception},
@@ -39,7 +39,8 @@ pub(crate) const LONG_ABOUT: &str = "\
 Measure how good a model's samples are.
 
 Draws pictures and compares them with real ones. Of a class-conditional model, the five real pictures nearest to each \
-sample vote on what it shows: the figure is how often they name the class that was asked for. The Fréchet distance says \
+sample vote on what it shows: the figure is how often they name the class that was asked for. A model that takes a text is \
+asked for the captions of real pictures, and for the classes of these where the data have some. The Fréchet distance says \
 how far the two clouds of pictures are apart (0 is the best), precision how many samples look real, recall how much of what \
 is real is drawn (1 is the best). They are measured in features that this program makes itself and names; they are no \
 FID, and compare with nothing but themselves. Of sounds the spectra \
@@ -71,7 +72,7 @@ pub(crate) struct EvaluateArgs {
     /// Pictures drawn of each class
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub samples_per_class: usize,
-    /// Pictures drawn, where the model knows no classes
+    /// Pictures drawn, where the model knows no classes: of captions of the data, where it takes a text
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub samples: usize,
     /// Real pictures that are looked at, at most
@@ -136,8 +137,7 @@ pub(crate) fn run(args: EvaluateArgs, processes: &mut Processes) -> Result<()> {
     let Compared {
         dataset,
         space,
-        classes,
-        samples,
+        subjects,
     } = processes.agree(compared)?;
     let request = Request {
         batch_size: args.batch_size,
@@ -148,14 +148,7 @@ pub(crate) fn run(args: EvaluateArgs, processes: &mut Processes) -> Result<()> {
     };
     let stop = super::sample::stop_on_signals(processes)?;
     let mut watch = Drawing::new(1, &stop, None);
-    let drawn = draw_set(
-        &pipeline,
-        classes,
-        samples,
-        &request,
-        processes.world(),
-        &mut watch,
-    )?;
+    let drawn = draw_set(&pipeline, &subjects, &request, processes.world(), &mut watch)?;
     drop(watch);
     let drawn = processes.agree(drawn.ok_or_else(|| anyhow!("stopped before the last picture was drawn")))?;
     if !processes.is_first() && !matches!(space, Space::Inception(_)) {
@@ -172,7 +165,7 @@ pub(crate) fn run(args: EvaluateArgs, processes: &mut Processes) -> Result<()> {
     }
     let hears = pipeline.mel().is_some();
     let mut figures = json!({});
-    if let Some(classes) = classes {
+    if let Some(classes) = subjects.classes() {
         // What is played differs from sound to sound; the timbre is what a class is.
         let agreed = match hears {
             true => agreement_in(&drawn, &real, classes, VOTERS, spectrum_features)?,
@@ -228,9 +221,7 @@ pub(crate) fn run(args: EvaluateArgs, processes: &mut Processes) -> Result<()> {
 struct Compared {
     dataset: Box<dyn Dataset>,
     space: Space,
-    classes: Option<usize>,
-    /// Of each class, where there are some.
-    samples: usize,
+    subjects: Subjects,
 }
 
 impl Compared {
@@ -244,38 +235,30 @@ impl Compared {
         let device = pipeline.model.device();
         let inception = args.inception.as_ref().map(|path| Inception::load(path, &device));
         let inception = inception.transpose()?;
-        let classes = shared_classes(pipeline, dataset.as_ref())?;
-        let samples = classes.map_or(args.samples, |_| args.samples_per_class);
+        let subjects = Subjects::of(pipeline, dataset.as_ref(), args.samples_per_class, args.samples)?;
         let plain = match pipeline.mel() {
             Some(_) => Space::Spectra,
             None => Space::Shapes,
         };
         // Before pictures are drawn for hours.
         let real = dataset.len().min(args.real_pictures);
-        enough(
-            samples.saturating_mul(classes.unwrap_or(1)),
-            real,
-            classes,
-            dataset.as_ref(),
-        )?;
+        enough(&subjects, real, dataset.as_ref())?;
         Ok(Self {
             space: inception.map_or(plain, Space::Inception),
             dataset,
-            classes,
-            samples,
+            subjects,
         })
     }
 }
 
 /// Refuses numbers of samples and real pictures that nothing can be measured with, and says where one class alone has nothing to vote on.
-fn enough(samples: usize, real: usize, classes: Option<usize>, dataset: &dyn Dataset) -> Result<()> {
-    let sample_flag = if classes.is_some() {
-        "--samples-per-class"
-    } else {
-        "--samples"
+fn enough(subjects: &Subjects, real: usize, dataset: &dyn Dataset) -> Result<()> {
+    let sample_flag = match subjects {
+        Subjects::Classes { .. } => "--samples-per-class",
+        _ => "--samples",
     };
     for (what, count, flag) in [
-        ("samples", samples, sample_flag),
+        ("samples", subjects.count(), sample_flag),
         ("real pictures", real, "--real-pictures or another --data"),
     ] {
         if count <= REACH {
@@ -286,7 +269,9 @@ fn enough(samples: usize, real: usize, classes: Option<usize>, dataset: &dyn Dat
             );
         }
     }
-    let Some(classes) = classes else { return Ok(()) };
+    let Some(classes) = subjects.classes() else {
+        return Ok(());
+    };
     if real < VOTERS {
         bail!(
             "{real} real pictures are too few: {VOTERS} of them vote on what each sample shows; say more with --real-pictures"

@@ -3,6 +3,7 @@
 use super::{Plan, Watch};
 use crate::{
     Error, Request, Result,
+    conditioning::TextCondition,
     data::{
         Dataset, Picture, Transform,
         evaluate::{Agreement, nearest_neighbours},
@@ -23,36 +24,114 @@ pub struct PictureSet {
     pub classes: Vec<Option<usize>>,
 }
 
-/// Draws pictures as `request` says, but for its count and its classes: `samples` of every one of so many `classes`, class after class,
-/// or of none where that is `None`. The processes of a world draw them together, and each has all. `None` where the `watch` of one ended it.
+/// What the pictures of an evaluation are asked to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subjects {
+    /// Whatever the model draws by itself: so many pictures.
+    Anything(usize),
+    /// So many `samples` of every one of so many `classes`, class after class.
+    Classes {
+        /// How many there are.
+        classes: usize,
+        /// Of each.
+        samples: usize,
+    },
+    /// A picture of each caption.
+    Captions {
+        /// Captions of pictures of the data, each with the class of its picture, where that is known.
+        captions: Vec<(String, Option<usize>)>,
+        /// How many classes the data have, where they have some.
+        classes: Option<usize>,
+    },
+}
+
+impl Subjects {
+    /// What a pipeline can be asked that was trained on such data: `samples_per_class` of each class where it knows those, else `samples`
+    /// of the data's captions, evenly apart, where it takes a text and all pictures have one, else `samples` pictures.
+    ///
+    /// # Errors
+    /// If the model has classes, and they are not those of the data; or a picture cannot be read.
+    pub fn of(
+        pipeline: &Pipeline,
+        dataset: &dyn Dataset,
+        samples_per_class: usize,
+        samples: usize,
+    ) -> Result<Self> {
+        if let Some(classes) = shared_classes(pipeline, dataset)? {
+            return Ok(Self::Classes {
+                classes,
+                samples: samples_per_class,
+            });
+        }
+        if pipeline.condition::<TextCondition>().is_none() || dataset.is_empty() {
+            return Ok(Self::Anything(samples));
+        }
+        let mut captions = Vec::with_capacity(samples.min(dataset.len()));
+        for place in 0..samples {
+            let index = (place as u128 * dataset.len() as u128 / samples as u128) as usize;
+            match dataset.caption(index)? {
+                Some(caption) => captions.push((caption, dataset.class(index)?)),
+                None => return Ok(Self::Anything(samples)),
+            }
+        }
+        Ok(Self::Captions {
+            captions,
+            classes: dataset.class_names().map(<[String]>::len),
+        })
+    }
+
+    /// How many pictures that is.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Anything(samples) => *samples,
+            Self::Classes { classes, samples } => classes.saturating_mul(*samples),
+            Self::Captions { captions, .. } => captions.len(),
+        }
+    }
+
+    /// How many classes the pictures are asked to be of; `None` where they are of none.
+    pub fn classes(&self) -> Option<usize> {
+        match self {
+            Self::Anything(_) => None,
+            Self::Classes { classes, .. } => Some(*classes),
+            Self::Captions { captions, classes } => {
+                classes.filter(|_| captions.iter().all(|(_, class)| class.is_some()))
+            }
+        }
+    }
+}
+
+/// Draws pictures as `request` says, but for its count, its classes and its prompts, which are those of the `subjects`. The processes of a world draw them
+/// together, and each has all. `None` where the `watch` of one ended it.
 ///
 /// # Errors
 /// If the request does not fit the pipeline, or a step fails.
 pub fn draw_set(
     pipeline: &Pipeline,
-    classes: Option<usize>,
-    samples: usize,
+    subjects: &Subjects,
     request: &Request,
     world: &mut dyn World,
     watch: &mut (dyn Watch + Send),
 ) -> Result<Option<PictureSet>> {
-    let classes: Vec<Option<usize>> = match classes {
-        None => vec![None; samples],
-        Some(classes) => (0..classes)
-            .flat_map(|class| vec![Some(class); samples])
-            .collect(),
-    };
-    if classes.is_empty() {
+    let count = subjects.count();
+    if count == 0 {
         return Err(Error::Config("the number of samples must be at least 1".into()));
     }
-    let request = Request {
-        count: Some(classes.len()),
-        class: classes
-            .iter()
-            .flatten()
-            .map(|&class| ClassName::Number(class))
-            .collect(),
+    let mut request = Request {
+        count: Some(count),
         ..request.clone()
+    };
+    let classes: Vec<Option<usize>> = match subjects {
+        Subjects::Anything(_) => vec![None; count],
+        Subjects::Classes { classes, samples } => {
+            let each = (0..*classes).flat_map(|class| std::iter::repeat_n(class, *samples));
+            request.class = each.clone().map(ClassName::Number).collect();
+            each.map(Some).collect()
+        }
+        Subjects::Captions { captions, .. } => {
+            request.prompt = captions.iter().map(|(caption, _)| caption.clone()).collect();
+            captions.iter().map(|(_, class)| *class).collect()
+        }
     };
     let planned = in_pool(|| Plan::of(pipeline, &request));
     let plan = Team::new(world).agree(planned)?;
