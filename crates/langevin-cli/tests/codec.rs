@@ -88,6 +88,13 @@ fn an_autoencoder_is_trained_goes_on_to_the_byte_and_is_used() {
         &format!("{flags} --max-train-steps 4 --output-dir whole --resume-from-checkpoint latest"),
     );
     assert!(again.ok().out.contains("is done"), "it is trained anew");
+    // One that goes on with it by itself has no pipeline to be drawn with.
+    let on = format!("train {SHORT} --trainee codec --pretrained whole --max-train-steps 1 --output-dir on");
+    let said = line(folder, &on).ok().out;
+    assert!(
+        said.contains("langevin train") && said.contains("--codec on"),
+        "{said}"
+    );
     // A model of its latents, from nothing.
     let latents = format!(
         "train {SHORT} --codec whole --model latent --conditioning class --max-train-steps 2 --ddpm-num-inference-steps 2 \

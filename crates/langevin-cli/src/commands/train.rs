@@ -5,12 +5,13 @@ mod publish;
 mod resolve;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use langevin::{
     data,
     device::DeviceName,
+    pipelines::MODEL_INDEX,
     training::{ConditioningKind, Estimate, Outcome, TraineeKind, Trainer, TrainingConfig, card::shell_word},
 };
 
@@ -161,12 +162,15 @@ impl Next {
             .first()
             .or(config.instance_prompt.as_ref());
         let prompt = prompts.or(config.placeholder_token.as_ref());
+        // An autoencoder by itself draws nothing.
+        let draws = |base: &&PathBuf| !base.join("config.json").is_file() || base.join(MODEL_INDEX).is_file();
         Some(Self {
             what,
             trainee: config.trainee,
             base: config
                 .pretrained
                 .as_ref()
+                .filter(draws)
                 .map_or_else(String::new, |base| shell_word(&base.display().to_string())),
             data: config.dataset().ok().map(|data| shell_word(&data)),
             prompt: shell_word(prompt.map_or("what to draw", String::as_str)),
