@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use langevin::{
     data,
     device::DeviceName,
+    models::weights::CONFIG_NAME,
     pipelines::MODEL_INDEX,
     training::{ConditioningKind, Estimate, Outcome, TraineeKind, Trainer, TrainingConfig, card::shell_word},
 };
@@ -163,7 +164,7 @@ impl Next {
             .or(config.instance_prompt.as_ref());
         let prompt = prompts.or(config.placeholder_token.as_ref());
         // An autoencoder by itself draws nothing.
-        let draws = |base: &&PathBuf| !base.join("config.json").is_file() || base.join(MODEL_INDEX).is_file();
+        let draws = |base: &&PathBuf| !base.join(CONFIG_NAME).is_file() || base.join(MODEL_INDEX).is_file();
         Some(Self {
             what,
             trainee: config.trainee,

@@ -167,7 +167,7 @@ pub fn real_set(dataset: &dyn Dataset, like: &Picture, most: usize) -> Result<Pi
 ///
 /// # Errors
 /// If the model has classes, and they are not those of the data.
-pub fn shared_classes(pipeline: &Pipeline, dataset: &dyn Dataset) -> Result<Option<usize>> {
+fn shared_classes(pipeline: &Pipeline, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let Some(known) = pipeline.model.config().num_class_embeds() else {
         return Ok(None);
     };

@@ -21,7 +21,7 @@ mod usual;
 pub(crate) use among::exchanged;
 pub use animation::Animation;
 pub use control::ControlLoader;
-pub use evaluation::{PictureSet, Subjects, agreement, agreement_in, draw_set, real_set, shared_classes};
+pub use evaluation::{PictureSet, Subjects, agreement, agreement_in, draw_set, real_set};
 use facts::Facts;
 pub use image_prompts::IpAdapterLoader;
 pub use inversion::{Asked, Inversion};
